@@ -1,0 +1,1 @@
+"""Demo vocabulary, scenes and checkpoints."""

@@ -1,0 +1,130 @@
+"""Everything that can go wrong, as one tree.
+
+    InferenceServerError
+    ├── RequestError            400  the request cannot be answered as it stands
+    │   ├── ImageError          400  the image cannot be fetched or decoded
+    │   ├── ImageTooLargeError  413  the image or the body is over a limit
+    │   ├── UnknownImageError   404  `image_id` names nothing, and no image was sent
+    │   └── PromptError         422  a prompt that is well-formed but cannot be meant
+    ├── AuthError               401  the API key is missing or wrong
+    ├── CapacityError           429  a queue is full: try again
+    ├── DeadlineError           504  the request waited too long
+    └── ModelUnavailableError   503  the weights are missing, corrupt or gated
+
+Rooms below the routes raise these and know nothing of HTTP beyond the number; how a contract words
+them on the wire is said once in its route module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class InferenceServerError(Exception):
+    """Base of all errors that a client may see.
+
+    Attributes:
+        status: HTTP status.
+        reason: short stable word for logs and metrics.
+        message: what happened and what to do, for the client's eyes.
+    """
+
+    status: int = 500
+    reason: str = "internal"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Extra response headers."""
+        return {}
+
+
+class RequestError(InferenceServerError):
+    """The request cannot be answered as it stands."""
+
+    status = 400
+    reason = "bad_request"
+
+
+class ImageError(RequestError):
+    """The image cannot be fetched or decoded."""
+
+    reason = "image"
+
+
+class ImageTooLargeError(RequestError):
+    """The image, or the body that carries it, is over a limit."""
+
+    status = 413
+    reason = "too_large"
+
+
+class UnknownImageError(RequestError):
+    """`image_id` names no cached image, and none was sent along."""
+
+    status = 404
+    reason = "unknown_image"
+
+
+class PromptError(RequestError):
+    """A prompt is well-formed but cannot be meant.
+
+    Attributes:
+        location: where in the request, as in pydantic's `loc`.
+    """
+
+    status = 422
+    reason = "prompt"
+
+    def __init__(self, message: str, location: Sequence[str | int] = ("body",)) -> None:
+        super().__init__(message)
+        self.location = tuple(location)
+
+
+class AuthError(InferenceServerError):
+    """The API key is missing or wrong."""
+
+    status = 401
+    reason = "auth"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Names the two schemes a generic client may try."""
+        return {"www-authenticate": 'Bearer realm="inference-server"'}
+
+
+class CapacityError(InferenceServerError):
+    """A queue is full.
+
+    Attributes:
+        retry_after: seconds after which trying again makes sense.
+    """
+
+    status = 429
+    reason = "capacity"
+
+    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """`Retry-After`, in whole seconds."""
+        return {"retry-after": str(max(1, round(self.retry_after)))}
+
+
+class DeadlineError(InferenceServerError):
+    """The request waited longer than the server's time limit."""
+
+    status = 504
+    reason = "deadline"
+
+
+class ModelUnavailableError(InferenceServerError):
+    """The weights of a model are missing, corrupt or gated."""
+
+    status = 503
+    reason = "model_unavailable"

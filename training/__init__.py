@@ -1,0 +1,1 @@
+"""How the demo checkpoints were made: `python -m training --help`."""

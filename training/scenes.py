@@ -1,0 +1,134 @@
+"""Scenes to train on: wider than anything the evaluation shows, and drawn at the model's own size.
+
+Images that are not square reach a model squashed, so a training scene draws an aspect ratio first
+and squashes its shapes by it; no large image is ever rendered.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from inference_server.demo.shapes import COLORS, SHAPES, rasterize
+
+COLOR_NAMES: tuple[str, ...] = tuple(COLORS)
+_PALETTE = np.array(list(COLORS.values()), np.float32)
+_ASPECTS = (1.0, 1.0, 1.0, 4 / 3, 3 / 4, 16 / 9, 9 / 16, 3 / 2)
+
+
+@dataclass(slots=True)
+class TrainingObject:
+    """One shape: indices into `SHAPES` and `COLOR_NAMES`, its visible mask `bool[S, S]` and its
+    box `(x0, y0, x1, y1)`, in shares of the image's side, around what can be seen."""
+
+    shape: int
+    color: int
+    mask: NDArray[np.bool_]
+    box: tuple[float, float, float, float]
+
+
+def _background(rng: np.random.Generator, size: int) -> NDArray[np.float32]:
+    if rng.random() < 0.75:
+        base = rng.uniform(60, 200) + rng.normal(0, 16, 3)
+    else:
+        base = rng.uniform(20, 235, 3)
+    canvas = np.empty((size, size, 3), np.float32)
+    canvas[:] = base
+    for _ in range(int(rng.integers(0, 3))):
+        line = np.linspace(-0.5, 0.5, size, dtype=np.float32)[:, None]
+        field = rng.normal(0, 14, 3).astype(np.float32) * (
+            line * rng.normal() + line.T * rng.normal()
+        )[..., None]
+        canvas += field
+    texture = rng.random()
+    if texture < 0.35:
+        cells = int(rng.integers(3, 33))
+        field = rng.normal(0, rng.uniform(1, 9), (cells, cells, 3 if rng.random() < 0.4 else 1))
+        up = cv2.resize(field.astype(np.float32), (size, size), interpolation=cv2.INTER_LINEAR)
+        canvas += up.reshape(size, size, -1)
+    elif texture < 0.5:
+        angle, period = rng.uniform(0, np.pi), rng.uniform(4, 30)
+        line = np.arange(size, dtype=np.float32)
+        wave = np.sin((np.cos(angle) * line[:, None] + np.sin(angle) * line) * (2 * np.pi / period))
+        if rng.random() < 0.5:
+            wave = np.sign(wave)
+        canvas += (wave * rng.uniform(2, 8))[..., None]
+    elif texture < 0.6:
+        block = int(rng.integers(6, 33))
+        line = np.arange(size) // block
+        canvas += (((line[:, None] + line) % 2) * rng.uniform(-14, 14))[..., None]
+    return canvas
+
+
+def training_scene(
+    rng: np.random.Generator, size: int, most: int = 8
+) -> tuple[NDArray[np.uint8], list[TrainingObject]]:
+    """Draw one scene.
+
+    Args:
+        rng: source of randomness.
+        size: side of the square image in pixels.
+        most: most shapes a scene.
+
+    Returns:
+        (image `uint8[size, size, 3]` RGB, its objects).
+    """
+    canvas = _background(rng, size)
+    aspect = float(rng.choice(_ASPECTS)) * float(np.exp(rng.normal(0, 0.04)))
+    width, height = (aspect, 1.0) if aspect > 1 else (1.0, 1 / aspect)  # shorter side is 1
+    shapes = rng.permutation(len(SHAPES))[: int(rng.choice([1, 2, 3, 6], p=[0.08, 0.2, 0.2, 0.52]))]
+    colors = rng.permutation(len(COLOR_NAMES))[
+        : int(rng.choice([1, 2, 3, 8], p=[0.12, 0.22, 0.18, 0.48]))
+    ]
+    crowd = rng.uniform(0.82, 1.1)
+    small = rng.random() < 0.4
+    placed: list[tuple[float, float, float]] = []
+    objects: list[TrainingObject] = []
+    for _ in range(int(rng.integers(1, most + 1))):
+        for _attempt in range(12):
+            r = rng.uniform(0.075, 0.12 if small else 0.21)
+            cx, cy = rng.uniform(0.85 * r, width - 0.85 * r), rng.uniform(0.85 * r, height - 0.85 * r)
+            if all(np.hypot(cx - x, cy - y) > crowd * (r + q) for x, y, q in placed):
+                break
+        else:
+            continue
+        shape, color = int(rng.choice(shapes)), int(rng.choice(colors))
+        x0, y0, coverage = rasterize(
+            SHAPES[shape],
+            (cx / width * size, cy / height * size),
+            (r / width * size, r / height * size),
+            rng.uniform(-0.55, 0.55),
+            (size, size),
+        )
+        h, w = coverage.shape
+        window = canvas[y0 : y0 + h, x0 : x0 + w]
+        inside = coverage >= 0.5
+        if not inside.any():
+            continue
+        paint = _PALETTE[color] + rng.normal(0, 9, 3) + rng.normal(0, 5)
+        if np.linalg.norm(window[inside].mean(axis=0) - paint) < 60:
+            continue  # nobody could see it
+        placed.append((cx, cy, r))
+        shade = 1 + rng.normal(0, 0.07) * np.linspace(-1, 1, h)[:, None] + rng.normal(0, 0.07) * (
+            np.linspace(-1, 1, w)
+        )
+        window += coverage[..., None] * (paint * shade[..., None] - window).astype(np.float32)
+        seen = np.zeros((size, size), bool)
+        seen[y0 : y0 + h, x0 : x0 + w] = inside
+        for item in objects:
+            item.mask &= ~seen
+        objects.append(TrainingObject(shape, color, seen, (0, 0, 0, 0)))
+    if rng.random() < 0.25:
+        canvas = cv2.GaussianBlur(canvas, (0, 0), rng.uniform(0.3, 0.8))
+    canvas += rng.standard_normal((size, size, 3), np.float32) * rng.uniform(0, 8)
+    kept = []
+    for item in objects:
+        xs, ys = np.flatnonzero(item.mask.any(axis=0)), np.flatnonzero(item.mask.any(axis=1))
+        if len(xs) >= 3 and len(ys) >= 3:
+            edges = np.array([xs[0], ys[0], xs[-1] + 1, ys[-1] + 1]) / size
+            item.box = (float(edges[0]), float(edges[1]), float(edges[2]), float(edges[3]))
+            kept.append(item)
+    return np.clip(canvas, 0, 255).astype(np.uint8), kept

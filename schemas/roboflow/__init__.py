@@ -1,0 +1,56 @@
+"""The wire types of Roboflow's SAM 3 and SAM 2 endpoints.
+
+The names are those of the vendor's own OpenAPI documents. What a client may write in several ways
+is read in one way: a field keeps what was sent, and the properties beside it (`mask_format`,
+`corners`, `labels`, `kind`, `thresholds`) give what was meant.
+"""
+
+from schemas.roboflow.concept import (
+    ConceptFormat,
+    Sam3Prompt,
+    Sam3PromptEcho,
+    Sam3PromptResult,
+    Sam3SegmentationRequest,
+    Sam3SegmentationResponse,
+)
+from schemas.roboflow.image import (
+    EmbeddingRequest,
+    EmbeddingResponse,
+    ImageRequest,
+    InferenceRequestImage,
+    Sam2Version,
+)
+from schemas.roboflow.prediction import SegmentationPrediction
+from schemas.roboflow.visual import (
+    Sam2Prompt,
+    Sam2PromptList,
+    Sam2PromptResult,
+    Sam2Prompts,
+    Sam2PromptSet,
+    Sam2SegmentationRequest,
+    Sam2SegmentationResponse,
+    VisualFormat,
+)
+
+__all__ = [
+    "ConceptFormat",
+    "EmbeddingRequest",
+    "EmbeddingResponse",
+    "ImageRequest",
+    "InferenceRequestImage",
+    "Sam2Prompt",
+    "Sam2PromptList",
+    "Sam2PromptResult",
+    "Sam2PromptSet",
+    "Sam2Prompts",
+    "Sam2SegmentationRequest",
+    "Sam2SegmentationResponse",
+    "Sam2Version",
+    "Sam3Prompt",
+    "Sam3PromptEcho",
+    "Sam3PromptResult",
+    "Sam3SegmentationRequest",
+    "Sam3SegmentationResponse",
+    "SegmentationPrediction",
+    "VisualFormat",
+]

@@ -1,0 +1,26 @@
+"""Masks: from low-resolution logits to polygons and run lengths.
+
+Pure functions on arrays, which know nothing of models, HTTP or any contract's field names. A `Mask`
+is a crop and an offset, and everything here works on the crop: cost and memory follow the mask's
+own area, never the image's size times the number of masks. Coordinates are pixels of the original
+image, (x, y) for points and boxes, (height, width) for sizes.
+"""
+
+from inference_server.masks.mask import Mask, intersection, iou
+from inference_server.masks.nms import mask_nms
+from inference_server.masks.polygons import polygons
+from inference_server.masks.rle import RLE, decode_rle, encode_rle
+from inference_server.masks.upsample import upsample_mask, upsample_masks
+
+__all__ = [
+    "RLE",
+    "Mask",
+    "decode_rle",
+    "encode_rle",
+    "intersection",
+    "iou",
+    "mask_nms",
+    "polygons",
+    "upsample_mask",
+    "upsample_masks",
+]

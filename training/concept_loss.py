@@ -1,0 +1,302 @@
+"""The detection and mask losses of the demo's SAM 3, many prompts for one encoded image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+from torchvision.ops import box_convert
+from transformers import Sam3Model
+from transformers.models.clip.tokenization_clip import CLIPTokenizer
+
+from training.concept_model import TOKENS
+from training.pool import SceneBatch
+from training.prompts import BOX_PADDING, BoxPrompt, sample_box_prompt, sample_text_prompt
+
+_TEXT_PROMPTS = 4
+_BOX_PROMPTS = 3
+_MASKED_PROMPTS = 12
+_MASK_TARGET_SIDE = 128
+
+
+@dataclass
+class _Vision:
+    """Feature levels `[B, C, H, W]` and their position codes, finest first."""
+
+    features: list[Tensor]
+    positions: list[Tensor]
+
+    def take(self, index: Tensor) -> _Vision:
+        """The images of `index`, repeated as it says."""
+        return _Vision([f[index] for f in self.features], [p[index] for p in self.positions])
+
+
+@dataclass
+class _Detections:
+    """What the decoder says, a layer: logits `[L, N, Q]`, boxes `[L, N, Q, 4]` (x0 y0 x1 y1 in
+    shares), presence `[L, N]`; and what the mask decoder needs of it."""
+
+    logits: Tensor
+    boxes: Tensor
+    presence: Tensor
+    queries: Tensor
+    encoded: Tensor
+    prompt: Tensor
+    prompt_mask: Tensor
+
+
+def pairwise_giou(a: Tensor, b: Tensor) -> Tensor:
+    """Generalised IoU (Rezatofighi et al., 2019) of every box of `a` with every box of `b`.
+
+    Args:
+        a: `float32[..., Q, 4]`, x0, y0, x1, y1.
+        b: `float32[..., K, 4]`.
+
+    Returns:
+        `float32[..., Q, K]`, -1 to 1.
+    """
+    a, b = a[..., :, None, :], b[..., None, :, :]
+
+    def area(low: Tensor, high: Tensor) -> Tensor:
+        return (high - low).clamp(min=0).prod(dim=-1)
+
+    both = area(torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:]))
+    either = area(a[..., :2], a[..., 2:]) + area(b[..., :2], b[..., 2:]) - both + 1e-6
+    hull = area(torch.minimum(a[..., :2], b[..., :2]), torch.maximum(a[..., 2:], b[..., 2:])) + 1e-6
+    return both / either - (hull - either) / hull
+
+
+def _focal(logits: Tensor, targets: Tensor) -> Tensor:
+    """Focal loss (Lin et al., 2017) with gamma 2, positives twice as heavy; elementwise."""
+    gap = (targets - logits.sigmoid()).abs().square()
+    plain = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    return plain * gap * (1 + targets)
+
+
+def _dice(logits: Tensor, targets: Tensor) -> Tensor:
+    """Dice loss of `[K, H, W]` planes, one number a plane."""
+    share = logits.sigmoid().flatten(1)
+    truth = targets.flatten(1)
+    return 1 - (2 * (share * truth).sum(1) + 1) / (share.sum(1) + truth.sum(1) + 1)
+
+
+class ConceptLoss:
+    """Callable that turns backbone tokens and a batch of scenes into a loss."""
+
+    def __init__(self, model: Sam3Model, tokenizer: CLIPTokenizer, device: str) -> None:
+        self._model = model
+        self._tokenizer = tokenizer
+        self._device = device
+        self._turn = False
+
+    def __call__(
+        self, tokens: Tensor, batch: SceneBatch, rng: np.random.Generator
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Loss of a batch over freshly drawn prompts.
+
+        Args:
+            tokens: `float32[B, T*T, C]` of the backbone.
+            batch: the scenes.
+            rng: source of prompts.
+
+        Returns:
+            (scalar loss, numbers for the progress line).
+        """
+        self._turn = not self._turn
+        vision = self._neck(tokens, finest=self._turn)
+        shapes, colors = batch.shape.cpu().numpy(), batch.color.cpu().numpy()
+        boxes = batch.boxes.cpu().numpy()
+        count = len(shapes)
+        texts = [
+            sample_text_prompt(rng, colors[i], shapes[i])
+            for i in range(count)
+            for _ in range(_TEXT_PROMPTS)
+        ]
+        loss, report = self._group(vision, batch, texts, _TEXT_PROMPTS, rng)
+        if not self._turn:
+            exemplars = [
+                sample_box_prompt(rng, colors[i], shapes[i], boxes[i])
+                for i in range(count)
+                for _ in range(_BOX_PROMPTS)
+            ]
+            box_loss, box_report = self._group(vision, batch, exemplars, _BOX_PROMPTS, rng)
+            loss = loss + box_loss
+            report |= {f"box_{name}": value for name, value in box_report.items()}
+        return loss, report
+
+    def _neck(self, tokens: Tensor, *, finest: bool) -> _Vision:
+        """Feature levels of the neck; only the coarsest one that is used, unless masks are made."""
+        neck = self._model.vision_encoder.neck
+        plane = tokens.view(len(tokens), TOKENS, TOKENS, -1).permute(0, 3, 1, 2)
+        used = list(neck.fpn_layers)[:-1] if finest else [neck.fpn_layers[-2]]
+        features = [layer(plane) for layer in used]
+        positions = [neck.position_encoding(f.shape, f.device, f.dtype) for f in features]
+        return _Vision(features, [p.expand(len(tokens), -1, -1, -1) for p in positions])
+
+    def _group(
+        self,
+        vision: _Vision,
+        batch: SceneBatch,
+        prompts: list[BoxPrompt],
+        each: int,
+        rng: np.random.Generator,
+    ) -> tuple[Tensor, dict[str, float]]:
+        images = torch.arange(len(batch.ids), device=self._device).repeat_interleave(each)
+        wanted = torch.from_numpy(np.stack([p.wanted for p in prompts])).to(self._device)
+        coarsest = _Vision(vision.features[-1:], vision.positions[-1:]).take(images)
+        found = self._detect(coarsest, prompts)
+        matches, loss, report = self._detection_loss(found, batch.boxes[images], wanted)
+        if len(vision.features) == 1:
+            return loss, report
+        mask_loss, mask_report = self._mask_loss(vision, batch, images, wanted, found, matches, rng)
+        return loss + mask_loss, report | mask_report
+
+    def _detect(self, vision: _Vision, prompts: list[BoxPrompt]) -> _Detections:
+        model = self._model
+        words = self._tokenizer([p.text for p in prompts], padding=True, return_tensors="pt")
+        words = words.to(self._device)
+        prompt = model.get_text_features(
+            input_ids=words["input_ids"], attention_mask=words["attention_mask"]
+        ).pooler_output
+        mask = words["attention_mask"].bool()
+        if prompts[0].boxes is not None:
+            boxes = torch.from_numpy(np.stack([p.boxes for p in prompts if p.boxes is not None]))
+            labels = torch.from_numpy(np.stack([p.labels for p in prompts if p.labels is not None]))
+            boxes, labels = boxes.to(self._device), labels.to(self._device)
+            geometry = model.geometry_encoder(
+                box_embeddings=boxes,
+                box_mask=labels != BOX_PADDING,
+                box_labels=labels.clamp(min=0),
+                img_feats=vision.features,
+                img_pos_embeds=vision.positions,
+            )
+            prompt = torch.cat([prompt, geometry.last_hidden_state], dim=1)
+            mask = torch.cat([mask, geometry.attention_mask], dim=1)
+        encoder = model.detr_encoder(
+            vision_features=vision.features[-1:],
+            text_features=prompt,
+            vision_pos_embeds=vision.positions[-1:],
+            text_mask=mask,
+        )
+        decoder = model.detr_decoder(
+            vision_features=encoder.last_hidden_state,
+            text_features=prompt,
+            vision_pos_encoding=encoder.pos_embeds_flattened,
+            text_mask=mask,
+            spatial_shapes=encoder.spatial_shapes,
+        )
+        hidden = decoder.intermediate_hidden_states
+        reference = torch.logit(decoder.reference_boxes, eps=1e-3)
+        boxes = (reference + model.detr_decoder.box_head(hidden)).sigmoid()
+        logits = model.dot_product_scoring(hidden, prompt, mask).squeeze(-1)
+        return _Detections(
+            logits,
+            box_convert(boxes, "cxcywh", "xyxy"),
+            decoder.presence_logits.squeeze(-1),
+            hidden[-1],
+            encoder.last_hidden_state,
+            prompt,
+            mask,
+        )
+
+    def _detection_loss(
+        self, found: _Detections, boxes: Tensor, wanted: Tensor
+    ) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor, dict[str, float]]:
+        layers, count, queries = found.logits.shape
+        total = wanted.sum().clamp(min=1)
+        present = wanted.any(dim=1).float()
+        loss = found.logits.new_zeros(())
+        distance = (found.boxes[..., None, :] - boxes[None, :, None]).abs().sum(-1)
+        overlap = pairwise_giou(found.boxes, boxes[None])
+        chance = found.logits.sigmoid()[..., None]
+        costs = (5 * distance - 2 * overlap - 2 * chance).detach().cpu().numpy()
+        columns = [np.flatnonzero(row) for row in wanted.cpu().numpy()]
+        last = (torch.empty(0), torch.empty(0), torch.empty(0))
+        for layer in range(layers):
+            where, query, target = self._match(costs[layer], columns)
+            truth = torch.zeros_like(found.logits[layer])
+            truth[where, query] = 1
+            loss = loss + 8 * _focal(found.logits[layer], truth).sum() / total
+            loss = loss + 2 * F.binary_cross_entropy_with_logits(found.presence[layer], present)
+            loss = loss + 5 * distance[layer, where, query, target].sum() / total
+            loss = loss + 2 * (1 - overlap[layer, where, query, target]).sum() / total
+            last = (where, query, target)
+        with torch.no_grad():
+            score = found.logits[-1].sigmoid() * found.presence[-1].sigmoid()[:, None]
+            fired = score > 0.5
+            hits = fired[last[0], last[1]].sum()
+            f1 = 2 * hits / (fired.sum() + wanted.sum()).clamp(min=1)
+            absent = present == 0
+            quiet = (~fired.any(dim=1))[absent].float().mean()
+            giou = overlap[-1, last[0], last[1], last[2]].mean()
+        return last, loss, {"f1": f1.item(), "quiet": quiet.item(), "giou": giou.item()}
+
+    def _match(
+        self, costs: NDArray[np.float32], columns: list[NDArray[np.int64]]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Hungarian matching: (prompt, query, object) indices of every pair."""
+        pairs = []
+        for n, wanted in enumerate(columns):
+            if len(wanted):
+                rows, cols = linear_sum_assignment(costs[n][:, wanted])
+                pairs += [(n, int(r), int(wanted[c])) for r, c in zip(rows, cols, strict=True)]
+        table = torch.tensor(pairs, dtype=torch.long, device=self._device).view(-1, 3)
+        return table[:, 0], table[:, 1], table[:, 2]
+
+    def _mask_loss(
+        self,
+        vision: _Vision,
+        batch: SceneBatch,
+        images: Tensor,
+        wanted: Tensor,
+        found: _Detections,
+        matches: tuple[Tensor, Tensor, Tensor],
+        rng: np.random.Generator,
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Masks cost more than boxes, so only some of the prompts with an answer make them."""
+        asked = np.flatnonzero(wanted.any(dim=1).cpu().numpy())
+        chosen = np.sort(rng.permutation(asked)[:_MASKED_PROMPTS])
+        if not len(chosen):
+            return found.logits.new_zeros(()), {}
+        rows = torch.from_numpy(chosen).to(self._device)
+        some = vision.take(images[rows])
+        output = self._model.mask_decoder(
+            decoder_queries=found.queries[rows],
+            backbone_features=some.features,
+            encoder_hidden_states=found.encoded[rows],
+            prompt_features=found.prompt[rows],
+            prompt_mask=found.prompt_mask[rows],
+        )
+        position = torch.full((len(images),), -1, device=self._device)
+        position[rows] = torch.arange(len(rows), device=self._device)
+        where, query, target = matches
+        kept = position[where] >= 0
+        where, query, target = where[kept], query[kept], target[kept]
+        masks = output.pred_masks[position[where], query]
+        truth = (batch.ids[images[where]] == target[:, None, None] + 1).float()
+        side = _MASK_TARGET_SIDE
+        fine = F.interpolate(masks[:, None], size=(side, side), mode="bilinear")[:, 0]
+        cross = F.binary_cross_entropy_with_logits(fine, truth, reduction="none")
+        area = truth.sum((1, 2)) + 100
+        loss = (cross.sum((1, 2)) / area).mean() * 2 + 4 * _dice(fine, truth).mean()
+        union = torch.stack(
+            [
+                torch.isin(batch.ids[images[r]], torch.nonzero(wanted[r])[:, 0] + 1)
+                for r in rows
+            ]
+        ).float()
+        coarse = F.adaptive_avg_pool2d(union, output.semantic_seg.shape[-2:])
+        semantic = output.semantic_seg[:, 0]
+        loss = loss + 3 * F.binary_cross_entropy_with_logits(semantic, coarse)
+        loss = loss + _dice(semantic, coarse).mean()
+        with torch.no_grad():
+            guess, right = fine > 0, truth > 0.5
+            both = (guess & right).sum((1, 2)) / (guess | right).sum((1, 2)).clamp(min=1)
+        return loss, {"iou": both.mean().item()}
+
+

@@ -1,0 +1,101 @@
+"""Dense supervision of a backbone's tokens, by linear heads that are thrown away afterwards.
+
+A detector alone teaches a small backbone next to nothing for thousands of steps. Asking every token
+what it lies on, and where that object's edges are, teaches shape, colour and grouping directly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from inference_server.demo.shapes import COLORS, SHAPES
+from training.pool import MAX_OBJECTS, SceneBatch
+
+_IGNORE = -1
+_MOSTLY = 0.3
+_HARDLY = 0.08
+_BOX_SCALE = 8.0
+
+
+@dataclass
+class DenseTargets:
+    """Per token, for a grid of `T * T` tokens.
+
+    Attributes:
+        shape: `int64[B, T*T]`; 0 is background, `i + 1` a shape, -1 is not asked.
+        color: likewise.
+        box: `float32[B, T*T, 4]`, edges of the object relative to the token's centre.
+        cells: `float32[B, T*T, 16]`, how much of each sixteenth of the token objects cover.
+    """
+
+    shape: Tensor
+    color: Tensor
+    box: Tensor
+    cells: Tensor
+
+    @classmethod
+    def of(cls, batch: SceneBatch, tokens: int) -> DenseTargets:
+        """Derive the targets of a batch for `tokens * tokens` tokens."""
+        count, side, _ = batch.ids.shape
+        patch = side // tokens
+        tiles = batch.ids.view(count, tokens, patch, tokens, patch).permute(0, 1, 3, 2, 4)
+        one_hot = F.one_hot(tiles.flatten(3).flatten(1, 2), MAX_OBJECTS + 1).float()
+        share = one_hot.mean(dim=2)
+        most, owner = share[..., 1:].max(dim=-1)
+        label = torch.where(
+            most > _MOSTLY, owner + 1, torch.where(1 - share[..., 0] < _HARDLY, 0, _IGNORE)
+        )
+        index = label.clamp(min=1) - 1
+        shape = torch.where(label > 0, batch.shape.gather(1, index) + 1, label)
+        color = torch.where(label > 0, batch.color.gather(1, index) + 1, label)
+        line = (torch.arange(tokens, device=label.device) + 0.5) / tokens
+        ys, xs = torch.meshgrid(line, line, indexing="ij")
+        center = torch.stack([xs, ys, xs, ys], dim=-1).view(-1, 4)
+        box = batch.boxes.gather(1, index[..., None].expand(-1, -1, 4)) - center
+        cell = patch // 4
+        cells = (tiles > 0).float().reshape(count, tokens**2, 4, cell, 4, cell).mean(dim=(3, 5))
+        return cls(shape, color, box * _BOX_SCALE, cells.flatten(2))
+
+
+class DenseHeads(nn.Module):
+    """Linear heads on normalised tokens."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.shape = nn.Linear(width, len(SHAPES) + 1)
+        self.color = nn.Linear(width, len(COLORS) + 1)
+        self.box = nn.Linear(width, 4)
+        self.cells = nn.Linear(width, 16)
+
+    def forward(self, tokens: Tensor, targets: DenseTargets) -> tuple[Tensor, dict[str, float]]:
+        """Loss of a batch.
+
+        Args:
+            tokens: `float32[B, T*T, width]`.
+            targets: of the same tokens.
+
+        Returns:
+            (scalar loss, token accuracies and losses for the progress line).
+        """
+        x = self.norm(tokens)
+        on_object = targets.shape > 0
+        shape, color = self.shape(x), self.color(x)
+        shape_loss = F.cross_entropy(shape.mT, targets.shape, ignore_index=_IGNORE)
+        color_loss = F.cross_entropy(color.mT, targets.color, ignore_index=_IGNORE)
+        box_loss = F.smooth_l1_loss(self.box(x)[on_object], targets.box[on_object])
+        cell_loss = F.binary_cross_entropy_with_logits(self.cells(x), targets.cells)
+        loss = 2 * shape_loss + color_loss + 2 * box_loss + cell_loss
+        with torch.no_grad():
+            right = (shape.argmax(-1) == targets.shape)[on_object].float().mean()
+            right_color = (color.argmax(-1) == targets.color)[on_object].float().mean()
+        return loss, {
+            "shape": right.item(),
+            "color": right_color.item(),
+            "box": box_loss.item(),
+            "cells": cell_loss.item(),
+        }

@@ -1,0 +1,142 @@
+"""A pool of training scenes on disk, drawn once and read as often as the training likes.
+
+Drawing a scene costs as much as training on it, so scenes are drawn into memory-mapped files, in
+a process of their own while the training already reads what is there, and are varied at
+reading by flips and quarter turns, which keep every shape what it is.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.lib.format import open_memmap
+from numpy.typing import NDArray
+from torch import Tensor
+
+from training.scenes import training_scene
+
+MAX_OBJECTS = 8
+_PER_SCENE_SEED = 0x9A11
+
+
+@dataclass
+class SceneBatch:
+    """Scenes as the losses want them.
+
+    Attributes:
+        images: `uint8[B, 3, S, S]`, RGB.
+        ids: `int64[B, S, S]`; 0 is background, `i + 1` is object `i`.
+        shape: `int64[B, 8]`, index into `SHAPES`, -1 where there is no such object.
+        color: `int64[B, 8]`, index into `COLORS`, -1 likewise.
+        boxes: `float32[B, 8, 4]`, x0, y0, x1, y1 in shares of the side.
+    """
+
+    images: Tensor
+    ids: Tensor
+    shape: Tensor
+    color: Tensor
+    boxes: Tensor
+
+    def to(self, device: str) -> SceneBatch:
+        """The same batch on another device."""
+        return SceneBatch(
+            *(t.to(device) for t in (self.images, self.ids, self.shape, self.color, self.boxes))
+        )
+
+
+class ScenePool:
+    """Reads batches of random scenes from a folder that `draw` fills."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._images: NDArray[np.uint8] = np.load(folder / "images.npy", mmap_mode="r")
+        self._ids: NDArray[np.uint8] = np.load(folder / "ids.npy", mmap_mode="r")
+        self._objects: NDArray[np.float32] = np.load(folder / "objects.npy", mmap_mode="r")
+
+    def __len__(self) -> int:
+        return int((self._folder / "drawn").read_text() or 0)
+
+    def sample(self, rng: np.random.Generator, count: int) -> SceneBatch:
+        """Take random scenes.
+
+        Args:
+            rng: source of randomness.
+            count: how many scenes.
+
+        Returns:
+            The batch, each half of it flipped or turned in a way of its own.
+        """
+        drawn = np.sort(rng.integers(0, len(self), count))
+        images = torch.from_numpy(self._images[drawn]).permute(0, 3, 1, 2)
+        ids = torch.from_numpy(self._ids[drawn]).long()
+        objects = torch.from_numpy(self._objects[drawn])
+        boxes = objects[..., 2:].clone()
+        if rng.random() < 0.5:
+            images, ids = images.flip(3), ids.flip(2)
+            boxes = torch.stack(
+                [1 - boxes[..., 2], boxes[..., 1], 1 - boxes[..., 0], boxes[..., 3]], -1
+            )
+        if rng.random() < 0.5:
+            images, ids = images.flip(2), ids.flip(1)
+            boxes = torch.stack(
+                [boxes[..., 0], 1 - boxes[..., 3], boxes[..., 2], 1 - boxes[..., 1]], -1
+            )
+        return SceneBatch(
+            images.contiguous(), ids, objects[..., 0].long(), objects[..., 1].long(), boxes
+        )
+
+
+def draw(folder: Path, size: int, count: int, seed: int) -> None:
+    """Fill a folder with scenes; carries on where an earlier run stopped.
+
+    Args:
+        folder: where the files go.
+        size: side of the square images in pixels.
+        count: scenes in all.
+        seed: scene `i` of a seed is always the same.
+    """
+    cv2.setNumThreads(1)
+    folder.mkdir(parents=True, exist_ok=True)
+    progress = folder / "drawn"
+    first = int(progress.read_text()) if progress.exists() else 0
+    mode = "r+" if first else "w+"
+    images = open_memmap(folder / "images.npy", mode, np.uint8, (count, size, size, 3))
+    ids = open_memmap(folder / "ids.npy", mode, np.uint8, (count, size, size))
+    objects = open_memmap(folder / "objects.npy", mode, np.float32, (count, MAX_OBJECTS, 6))
+    for i in range(first, count):
+        rng = np.random.default_rng((_PER_SCENE_SEED, seed, i))
+        images[i], found = training_scene(rng, size, MAX_OBJECTS)
+        ids[i], objects[i] = 0, -1
+        for j, item in enumerate(found):
+            ids[i][item.mask] = j + 1
+            objects[i, j] = (item.shape, item.color, *item.box)
+        if i % 100 == 99 or i == count - 1:
+            progress.write_text(str(i + 1))
+
+
+def open_pool(folder: Path, size: int, count: int, seed: int, wait_for: int = 2000) -> ScenePool:
+    """Draw scenes in a background process and open the pool once there is something to read.
+
+    Args:
+        folder: of the pool.
+        size: side of the square images in pixels.
+        count: scenes in all; about 65 KB each at size 128.
+        seed: of the scenes.
+        wait_for: scenes to wait for before returning.
+
+    Returns:
+        The pool, which grows while it is read.
+    """
+    progress = folder / "drawn"
+    if not progress.exists() or int(progress.read_text() or 0) < count:
+        context = multiprocessing.get_context("spawn")
+        context.Process(target=draw, args=(folder, size, count, seed), daemon=True).start()
+        while not progress.exists() or int(progress.read_text() or 0) < min(wait_for, count):
+            time.sleep(0.5)
+    return ScenePool(folder)

@@ -20,6 +20,16 @@ from numpy.typing import NDArray
 
 from inference_server.masks.mask import Mask
 
+# Measured on one core of a Xeon at 2.5 GHz, numpy 2.2, OpenCV 4.12: one blob of 5 % of the image,
+# from 256 x 256, in ms at 1080p and at 4K.
+#   whole plane    torch 6.1, 23; cv2.resize 2.4, 10
+#   box of mask    gather and lerp in numpy 0.76, 3.1; two dense matrix products 0.57, 1.7;
+#                  cv2.warpAffine 1.2, 4.4 and inexact (it rounds positions to 1/32 of a cell);
+#                  crossings in all cells 0.44, 0.93; in mixed cells alone, as below, 0.45, 0.73
+# and for a blob of 50 %: torch 6.1, 23; gather and lerp 8.6, 29; mixed cells 1.7, 6.4. cv2.resize
+# on a crop is exact only where the crop's corner falls on a whole number of pixels. The worst case
+# is a plane of white noise, where nearly all cells are mixed: 35 against torch's 6 at 1080p.
+
 CHUNK_BYTES = 1 << 18
 """Bytes of one temporary array, of which a handful live at a time, whatever the mask's area."""
 
@@ -78,33 +88,40 @@ def upsample_mask(
 
     # One knot more on each side than the box: outside of that, nothing exceeds the threshold. At
     # the image's border the last knot is repeated, which is what align_corners=False asks for.
-    knot_rows = np.arange(y - 1, y + h + 1).clip(0, logits.shape[0] - 1)
-    knot_columns = np.arange(x - 1, x + w + 1).clip(0, logits.shape[1] - 1)
-    knots = logits[knot_rows[:, None], knot_columns].astype(np.float64)
-    knots = np.fmin(np.fmax(knots, -_LARGEST), _LARGEST) - level
+    h_in, w_in = logits.shape
+    top, bottom, left, right = y == 0, y + h == h_in, x == 0, x + w == w_in
+    knots = cv2.copyMakeBorder(
+        logits[max(y - 1, 0) : y + h + 1, max(x - 1, 0) : x + w + 1],
+        int(top),
+        int(bottom),
+        int(left),
+        int(right),
+        cv2.BORDER_REPLICATE | cv2.BORDER_ISOLATED,
+    )
+    knots = np.fmin(np.fmax(knots, -_LARGEST), _LARGEST).astype(np.float64) - level
 
     # Which columns the knots reach, and where each falls among them: cell [0, w], weight [0, 1].
-    x_scale = logits.shape[1] / size[1]
-    x_start, x_stop = _reach(x, w, x_scale, size[1])
-    source = (np.arange(x_start, x_stop) + 0.5) * x_scale - 0.5 - (x - 1)
+    scale = w_in / size[1]
+    x_start, x_stop = _reach(x, w, scale, size[1])
+    source = np.arange(x_start, x_stop) * scale + (0.5 * scale + 0.5 - x)
     cell = np.minimum(source.astype(np.intp), w)
     weight = source - cell
-
     columns, positions, rising = _crossings(knots, cell, weight)
-    y_scale = logits.shape[0] / size[0]
-    y_start, y_stop = _reach(y, h, y_scale, size[0])
-    positions = (positions + (y - 1) + 0.5) / y_scale - 0.5
-    # The first row after the crossing; a pixel exactly on it is outside.
-    rows = np.where(rising, np.floor(positions) + 1, np.ceil(positions))
-    rows = rows.astype(np.intp).clip(y_start, y_stop)
 
-    # Columns that are inside where the knots begin or end (at the image's border) flip there too.
-    top, bottom = (
-        np.flatnonzero(_interpolate(knots[k, cell], knots[k, cell + 1], weight) > 0)
-        for k in (0, h + 1)
-    )
-    rows = np.concatenate([np.full(top.size, y_start), rows, np.full(bottom.size, y_stop)])
-    columns = np.concatenate([top, columns, bottom])
+    # From rows of knots to the first row of pixels past the crossing. A pixel on it is outside.
+    scale = h_in / size[0]
+    y_start, y_stop = _reach(y, h, scale, size[0])
+    positions = (positions + (y - 0.5)) / scale - 0.5
+    rows = np.where(rising, np.floor(positions) + 1, np.ceil(positions)).astype(np.intp)
+    rows = np.minimum(np.maximum(rows, y_start), y_stop)
+
+    # Columns that are inside at the image's border flip there too.
+    for touches, knot_row, row in ((top, 0, y_start), (bottom, h + 1, y_stop)):
+        if touches:
+            a, b = knots[knot_row, cell], knots[knot_row, cell + 1]
+            inside = np.flatnonzero(_interpolate(a, b, weight) > 0)
+            columns = np.concatenate([columns, inside])
+            rows = np.concatenate([rows, np.full(inside.size, row)])
     return _fill(columns + x_start, rows, size)
 
 
@@ -148,27 +165,32 @@ def _crossings(
     inside = knots > 0
     # If three of a cell's edges join knots of one side, so does the fourth.
     vertical = inside[1:] != inside[:-1]
-    horizontal = inside[:, 1:] != inside[:, :-1]
-    i, j = np.nonzero(vertical[:, 1:] | vertical[:, :-1] | horizontal[1:])
+    horizontal = inside[1:, 1:] != inside[1:, :-1]
+    mixed = np.flatnonzero(vertical[:, 1:] | vertical[:, :-1] | horizontal)
+    i, j = np.divmod(mixed, knots.shape[1] - 1)
 
     first = np.searchsorted(cell, np.arange(knots.shape[1]))
-    count = np.diff(first)
-    widest = int(count[j].max(initial=0))
+    count = np.diff(first)[j]
+    first = first[j]
+    widest = int(count.max(initial=0))
     offset = np.arange(widest)
     weight = np.concatenate([weight, np.zeros(widest)])  # so that first + offset stays in bounds
+    corner = i * knots.shape[1] + j
+    corners = np.stack([corner, corner + knots.shape[1]])[:, :, None]  # above and below
+    flat = knots.ravel()
 
     columns, positions, rising = [], [], []
-    step = max(1, CHUNK_BYTES // (8 * max(1, widest)))
-    for start in range(0, i.size, step):
-        ci, cj = i[start : start + step, None], j[start : start + step, None]
-        column = first[cj] + offset
-        t = weight[column]
-        above = _interpolate(knots[ci, cj], knots[ci, cj + 1], t)
-        below = _interpolate(knots[ci + 1, cj], knots[ci + 1, cj + 1], t)
-        crosses = np.nonzero(((above > 0) != (below > 0)) & (offset < count[cj]))
-        a, b = above[crosses], below[crosses]
-        columns.append(column[crosses])
-        positions.append(ci[crosses[0], 0] + a / (a - b))
+    step = max(1, CHUNK_BYTES // (16 * max(1, widest)))
+    for chunk in (slice(start, start + step) for start in range(0, i.size, step)):
+        column = first[chunk, None] + offset
+        left = corners[:, chunk]
+        above, below = _interpolate(flat.take(left), flat.take(left + 1), weight.take(column))
+        crosses = (above > 0) != (below > 0)
+        crosses &= offset < count[chunk, None]
+        found = np.flatnonzero(crosses)
+        a, b = above.take(found), below.take(found)
+        columns.append(column.take(found))
+        positions.append(i[chunk].take(found // widest) + a / (a - b))
         rising.append(b > 0)
     if not columns:
         return np.zeros(0, np.intp), np.zeros(0), np.zeros(0, np.bool_)

@@ -104,6 +104,11 @@ class Settings(BaseSettings):
     )
     encode_batch: int = Field(4, ge=1, description="Most images encoded in one forward.")
     decode_batch: int = Field(16, ge=1, description="Most prompts decoded in one forward.")
+    max_binary_mb: int = Field(
+        512,
+        ge=1,
+        description="Most MiB of full-size masks in one `binary` answer, before compression.",
+    )
     cpu_workers: int = Field(
         0, ge=0, description="Threads for images and masks; 0 is one a core, at least two."
     )

@@ -15,11 +15,19 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import Sam3Model
+from transformers import Sam3ImageProcessor, Sam3Model, Sam3Processor
 
 from training.concept_loss import ConceptLoss
-from training.concept_model import HIDDEN, IMAGE_SIZE, TOKENS, concept_config, initialize
-from training.dense import DenseHeads, DenseTargets
+from training.concept_model import (
+    HIDDEN,
+    IMAGE_SIZE,
+    MASK_SIZE,
+    TOKENS,
+    WIDTH,
+    concept_config,
+    initialize,
+)
+from training.dense import DenseHeads, DenseTargets, FusionHead
 from training.optim import MuonWithAdamW, schedule
 from training.pool import ScenePool, open_pool
 from training.vocabulary import build_tokenizer
@@ -69,6 +77,7 @@ class ConceptTraining:
         initialize(self.model)
         self.model.to(device)
         self.heads = DenseHeads(HIDDEN).to(device)
+        self.fusion = FusionHead(WIDTH).to(device)
         self.rng = np.random.default_rng(seed)
         self._state = out / "state.pt"
         self._curve = out / "curve.jsonl"
@@ -80,6 +89,7 @@ class ConceptTraining:
             "spent": clock.spent,
             "model": self.model.state_dict(),
             "heads": self.heads.state_dict(),
+            "fusion": self.fusion.state_dict(),
             "optimizer": optimizer.state_dict(),
             "rng": self.rng.bit_generator.state,
         }
@@ -93,6 +103,7 @@ class ConceptTraining:
         state: dict[str, Any] = torch.load(self._state, map_location=self.device, weights_only=False)
         self.model.load_state_dict(state["model"])
         self.heads.load_state_dict(state["heads"])
+        self.fusion.load_state_dict(state["fusion"])
         self.rng.bit_generator.state = state["rng"]
         return state
 
@@ -120,7 +131,7 @@ class ConceptTraining:
         resume = state is not None and state["stage"] == stage
         clock = _Clock(minutes, state["spent"] if state and resume else 0.0)
         step = state["step"] if state and resume else 0
-        trained = list(self.heads.named_parameters())
+        trained = [*self.heads.named_parameters(), *self.fusion.named_parameters()]
         trained += [
             (name, parameter)
             for name, parameter in self.model.named_parameters()
@@ -131,7 +142,7 @@ class ConceptTraining:
             optimizer.load_state_dict(state["optimizer"])
         backbone = self.model.vision_encoder.backbone
         forward = torch.compile(backbone) if compile_model else backbone
-        loss_of = ConceptLoss(self.model, self.tokenizer, self.device)
+        loss_of = ConceptLoss(self.model, self.fusion, self.tokenizer, self.device)
         numbers: list[dict[str, float]] = []
         saved = time.monotonic()
         self.model.train()
@@ -141,10 +152,11 @@ class ConceptTraining:
             with torch.set_grad_enabled(not frozen):
                 tokens = forward(_normalized(batch.images)).last_hidden_state
             loss, report = torch.zeros(()), {}
+            targets = DenseTargets.of(batch, TOKENS)
             if not frozen:
-                loss, report = self.heads(tokens, DenseTargets.of(batch, TOKENS))
+                loss, report = self.heads(tokens, targets)
             if stage == "whole":
-                main, more = loss_of(tokens, batch, self.rng)
+                main, more = loss_of(tokens, batch, targets, self.rng)
                 loss, report = main + 0.5 * loss, report | more
             optimizer.step(loss, schedule(progress, step))
             step += 1
@@ -188,3 +200,23 @@ def train(
     training = ConceptTraining(out, device, seed)
     training.run("backbone", backbone_minutes, pool, compile_model)
     training.run("whole", minutes, pool, compile_model)
+
+
+def export(out: Path, target: Path) -> None:
+    """Write the model of a run in the layout in which SAM 3 is published, in half precision.
+
+    Args:
+        out: folder of the run.
+        target: directory for `from_pretrained`.
+    """
+    training = ConceptTraining(out, "cpu", 0)
+    state = torch.load(out / "state.pt", map_location="cpu", weights_only=False)
+    training.model.load_state_dict(state["model"])
+    training.model.half().save_pretrained(target)
+    side = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
+    masks = {"height": MASK_SIZE, "width": MASK_SIZE}
+    Sam3Processor(
+        image_processor=Sam3ImageProcessor(size=side, mask_size=masks),
+        tokenizer=training.tokenizer,
+        target_size=IMAGE_SIZE,
+    ).save_pretrained(target)

@@ -15,6 +15,7 @@ from transformers import Sam3Model
 from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
 from training.concept_model import TOKENS
+from training.dense import DenseTargets, FusionHead
 from training.pool import SceneBatch
 from training.prompts import BOX_PADDING, BoxPrompt, sample_box_prompt, sample_text_prompt
 
@@ -88,20 +89,28 @@ def _dice(logits: Tensor, targets: Tensor) -> Tensor:
 class ConceptLoss:
     """Callable that turns backbone tokens and a batch of scenes into a loss."""
 
-    def __init__(self, model: Sam3Model, tokenizer: CLIPTokenizer, device: str) -> None:
+    def __init__(
+        self, model: Sam3Model, fusion: FusionHead, tokenizer: CLIPTokenizer, device: str
+    ) -> None:
         self._model = model
+        self._fusion = fusion
         self._tokenizer = tokenizer
         self._device = device
         self._turn = False
 
     def __call__(
-        self, tokens: Tensor, batch: SceneBatch, rng: np.random.Generator
+        self,
+        tokens: Tensor,
+        batch: SceneBatch,
+        targets: DenseTargets,
+        rng: np.random.Generator,
     ) -> tuple[Tensor, dict[str, float]]:
         """Loss of a batch over freshly drawn prompts.
 
         Args:
             tokens: `float32[B, T*T, C]` of the backbone.
             batch: the scenes.
+            targets: of their tokens.
             rng: source of prompts.
 
         Returns:
@@ -117,14 +126,16 @@ class ConceptLoss:
             for i in range(count)
             for _ in range(_TEXT_PROMPTS)
         ]
-        loss, report = self._group(vision, batch, texts, _TEXT_PROMPTS, rng)
+        loss, report = self._group(vision, batch, targets, texts, _TEXT_PROMPTS, rng)
         if not self._turn:
             exemplars = [
                 sample_box_prompt(rng, colors[i], shapes[i], boxes[i])
                 for i in range(count)
                 for _ in range(_BOX_PROMPTS)
             ]
-            box_loss, box_report = self._group(vision, batch, exemplars, _BOX_PROMPTS, rng)
+            box_loss, box_report = self._group(
+                vision, batch, targets, exemplars, _BOX_PROMPTS, rng
+            )
             loss = loss + box_loss
             report |= {f"box_{name}": value for name, value in box_report.items()}
         return loss, report
@@ -142,6 +153,7 @@ class ConceptLoss:
         self,
         vision: _Vision,
         batch: SceneBatch,
+        targets: DenseTargets,
         prompts: list[BoxPrompt],
         each: int,
         rng: np.random.Generator,
@@ -151,6 +163,8 @@ class ConceptLoss:
         coarsest = _Vision(vision.features[-1:], vision.positions[-1:]).take(images)
         found = self._detect(coarsest, prompts)
         matches, loss, report = self._detection_loss(found, batch.boxes[images], wanted)
+        fusion = self._fusion(found.encoded, wanted, targets.take(images))
+        loss, report = loss + 8 * fusion, report | {"fusion": fusion.item()}
         if len(vision.features) == 1:
             return loss, report
         mask_loss, mask_report = self._mask_loss(vision, batch, images, wanted, found, matches, rng)

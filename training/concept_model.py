@@ -160,6 +160,16 @@ def initialize(model: Sam3Model) -> None:
             if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
                 fan_in = module.weight[0].numel()
                 nn.init.normal_(module.weight, std=0.8 * fan_in**-0.5)
+    # Queries begin by looking inside of their own boxes: the bias is 0 there and falls outside.
+    # Its inputs are the distances to the low and the high edge, hence the two hidden units.
+    for bias in (model.detr_decoder.box_rpb_embed_x, model.detr_decoder.box_rpb_embed_y):
+        nn.init.normal_(bias.layer1.weight, std=0.2)
+        nn.init.normal_(bias.layer2.weight, std=0.05)
+        bias.layer1.weight[0] = torch.tensor([-1.0, 0.0])
+        bias.layer1.weight[1] = torch.tensor([0.0, 1.0])
+        bias.layer2.weight[:, :2] = -15.0
+        bias.layer1.bias.zero_()
+        bias.layer2.bias.zero_()
     # Box refinements begin at nothing: an anchor is a better first guess than a random step.
     nn.init.zeros_(model.detr_decoder.box_head.layer3.weight)
     nn.init.zeros_(model.detr_decoder.box_head.layer3.bias)

@@ -26,16 +26,23 @@ class DenseTargets:
     """Per token, for a grid of `T * T` tokens.
 
     Attributes:
+        owner: `int64[B, T*T]`; 0 is background, `i + 1` is object `i`, -1 is not asked.
         shape: `int64[B, T*T]`; 0 is background, `i + 1` a shape, -1 is not asked.
         color: likewise.
         box: `float32[B, T*T, 4]`, edges of the object relative to the token's centre.
         cells: `float32[B, T*T, 16]`, how much of each sixteenth of the token objects cover.
     """
 
+    owner: Tensor
     shape: Tensor
     color: Tensor
     box: Tensor
     cells: Tensor
+
+    def take(self, index: Tensor) -> DenseTargets:
+        """The images of `index`, repeated as it says."""
+        parts = (self.owner, self.shape, self.color, self.box, self.cells)
+        return DenseTargets(*(part[index] for part in parts))
 
     @classmethod
     def of(cls, batch: SceneBatch, tokens: int) -> DenseTargets:
@@ -58,7 +65,7 @@ class DenseTargets:
         box = batch.boxes.gather(1, index[..., None].expand(-1, -1, 4)) - center
         cell = patch // 4
         cells = (tiles > 0).float().reshape(count, tokens**2, 4, cell, 4, cell).mean(dim=(3, 5))
-        return cls(shape, color, box * _BOX_SCALE, cells.flatten(2))
+        return cls(label, shape, color, box * _BOX_SCALE, cells.flatten(2))
 
 
 class DenseHeads(nn.Module):
@@ -99,3 +106,36 @@ class DenseHeads(nn.Module):
             "box": box_loss.item(),
             "cells": cell_loss.item(),
         }
+
+
+class FusionHead(nn.Module):
+    """Asks every token of the DETR encoder whether it lies on something that the prompt means.
+
+    It does for the fusion of image and prompt what `DenseHeads` does for the backbone.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.linear = nn.Linear(width, 5)
+
+    def forward(self, encoded: Tensor, wanted: Tensor, targets: DenseTargets) -> Tensor:
+        """Loss of a batch of prompts.
+
+        Args:
+            encoded: `float32[N, T*T, width]`.
+            wanted: `bool[N, 8]`, the objects that each prompt means.
+            targets: of the image of each prompt.
+
+        Returns:
+            Scalar.
+        """
+        output = self.linear(self.norm(encoded))
+        asked = targets.owner >= 0
+        meant = wanted.gather(1, targets.owner.clamp(min=1) - 1) & (targets.owner > 0)
+        match = F.binary_cross_entropy_with_logits(
+            output[..., 0][asked], meant[asked].float(), pos_weight=output.new_tensor(3.0)
+        )
+        if not meant.any():
+            return match
+        return match + 0.5 * F.smooth_l1_loss(output[..., 1:][meant], targets.box[meant])

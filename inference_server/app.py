@@ -1,0 +1,115 @@
+"""The application: routes, middleware, lifespan. Reads top to bottom as a table of contents."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from inference_server import __version__
+from inference_server.auth import KeyRing
+from inference_server.engines.registry import ModelRegistry
+from inference_server.images import ImageFetcher
+from inference_server.logs import configure_logging
+from inference_server.metrics import Metrics
+from inference_server.openapi import HEADERS, Operation, build_document
+from inference_server.routes import roboflow, system
+from inference_server.routes.http import endpoint, limits_of, message_wording
+from inference_server.segmenter import Segmenter
+from inference_server.settings import MiB, Settings
+from inference_server.state import ServerState
+
+OPERATIONS: tuple[Operation, ...] = (*roboflow.OPERATIONS, *system.OPERATIONS)
+"""Everything that the server does; routes and the OpenAPI document are made of it."""
+
+
+def build_state(settings: Settings) -> ServerState:
+    """Put a server together; loads nothing yet.
+
+    Args:
+        settings: of the server.
+
+    Raises:
+        ModelUnavailableError: a setting names weights or a device that do not exist.
+        ValueError: a setting is malformed.
+    """
+    models = ModelRegistry(settings)
+    metrics = Metrics()
+    fetcher = ImageFetcher(
+        max_bytes=settings.max_image_mb * MiB,
+        timeout=settings.fetch_timeout,
+        redirects=settings.fetch_redirects,
+        networks=[part.strip() for part in settings.fetch_networks.split(",") if part.strip()],
+    )
+    return ServerState(
+        settings=settings,
+        limits=limits_of(settings),
+        keys=KeyRing(auth=settings.auth == "on", api_keys=settings.api_keys),
+        models=models,
+        segmenter=Segmenter(settings, models, fetcher, metrics),
+        metrics=metrics,
+    )
+
+
+def create_app(settings: Settings | None = None) -> Starlette:
+    """Make the application.
+
+    Args:
+        settings: of the server; read from the environment when absent.
+    """
+    settings = settings or Settings()
+    document = build_document(OPERATIONS, __version__)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        configure_logging(settings)
+        app.state.server = build_state(settings)
+        app.state.server.start()
+        yield
+        app.state.server.stop()
+
+    async def openapi(request: Request) -> Response:
+        del request
+        return JSONResponse(document)
+
+    async def unknown(request: Request, error: Exception) -> Response:
+        del request
+        assert isinstance(error, HTTPException)  # noqa: S101 - what it is registered for
+        return JSONResponse({"message": error.detail}, error.status_code, error.headers)
+
+    routes = [
+        Route(
+            operation.path,
+            endpoint(operation, message_wording),
+            methods=[operation.method.upper()],
+            name=operation.operation_id,
+        )
+        for operation in OPERATIONS
+    ]
+    cors = Middleware(
+        CORSMiddleware,
+        allow_origins=[origin.strip() for origin in settings.cors_origins.split(",")],
+        allow_methods=["*"],
+        allow_headers=["*"],
+        expose_headers=list(HEADERS),
+    )
+    return Starlette(
+        routes=[*routes, Route("/openapi.json", openapi)],
+        middleware=[cors],
+        exception_handlers={HTTPException: unknown},
+        lifespan=lifespan,
+    )
+
+
+def __getattr__(name: str) -> Starlette:
+    """`uvicorn inference_server.app:app`, without making an application for every import."""
+    if name == "app":
+        return create_app()
+    raise AttributeError(name)

@@ -1,0 +1,107 @@
+"""What an engine is, and what goes in and comes out of one.
+
+Arrays only: engines know nothing of HTTP, JSON or any vendor's field names, and whoever holds an
+engine need not know that there is torch behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+RGBImage = NDArray[np.uint8]
+"""`uint8[H, W, 3]`, RGB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """An encoded image.
+
+    Attributes:
+        size: (height, width) of the original image in pixels.
+        features: the engine's own; opaque to everybody else.
+        nbytes: memory that `features` keeps, for the cache.
+    """
+
+    size: tuple[int, int]
+    features: Any = field(repr=False)
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """The answer to one prompt, before any of it is enlarged to the image's size.
+
+    Attributes:
+        planes: `float32[N, h, w]`, low-resolution planes that cover the whole image; what is above
+            `threshold` after bilinear enlargement is mask.
+        threshold: see `planes`.
+        scores: `float32[N]`, confidence or predicted IoU, 0 to 1.
+        logits: `float32[N, h, w]`, what the engine takes back as a mask input, where it does.
+    """
+
+    planes: NDArray[np.float32]
+    threshold: float
+    scores: NDArray[np.float32]
+    logits: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ConceptPrompt:
+    """A concept: words, exemplar boxes, or both.
+
+    Attributes:
+        text: the words; None with boxes only.
+        boxes: `float32[K, 4]`, x0, y0, x1, y1 in pixels of the original image; K may be 0.
+        labels: `int64[K]`, 1 for "like this", 0 for "not like this".
+        threshold: least score of a candidate.
+    """
+
+    text: str | None
+    boxes: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    threshold: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class VisualPrompt:
+    """One object, pointed at.
+
+    Attributes:
+        points: `float32[K, 2]`, x, y in pixels of the original image; K may be 0.
+        labels: `int64[K]`, 1 on the object, 0 beside it.
+        box: `float32[4]`, x0, y0, x1, y1 in pixels, or None.
+        mask_input: `float32[h, w]` low-resolution logits of an earlier answer, or None.
+    """
+
+    points: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    box: NDArray[np.float32] | None = None
+    mask_input: NDArray[np.float32] | None = None
+
+
+PromptT = TypeVar("PromptT", contravariant=True)
+
+
+class Engine(Protocol[PromptT]):
+    """Encodes images, and answers prompts from what it encoded. Called from worker threads.
+
+    Encoding and decoding may run at the same time; two calls of the same method never do.
+    """
+
+    checkpoint: str
+    """Name of the weights, for people."""
+
+    def encode(self, images: Sequence[RGBImage]) -> list[Embedding]:
+        """Encode a batch of images; the dear half."""
+        ...
+
+    def decode(
+        self, embedding: Embedding, prompts: Sequence[PromptT], *, multimask: bool = True
+    ) -> list[Candidates]:
+        """Answer prompts on one image, in their order; the cheap half."""
+        ...

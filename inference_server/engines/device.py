@@ -1,0 +1,75 @@
+"""Which device and arithmetic the models use."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from inference_server.errors import ModelUnavailableError
+
+
+@dataclass(frozen=True)
+class Compute:
+    """A device and the dtype to compute in.
+
+    Attributes:
+        device: where tensors live.
+        dtype: `torch.float32` or `torch.bfloat16`.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Context in which matrix work runs in `dtype`; weights stay in float32."""
+        if self.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+
+@cache
+def _cpu_has_fast_bfloat16() -> bool:
+    """Only the AMX units make bfloat16 faster than float32 on a CPU; AVX-512 alone does not."""
+    cpuinfo = Path("/proc/cpuinfo")
+    return cpuinfo.exists() and " amx_bf16" in cpuinfo.read_text()
+
+
+def choose_compute(device: str, dtype: str) -> Compute:
+    """Resolve the settings `device` and `dtype`.
+
+    Args:
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+        dtype: `auto`, `float32` or `bfloat16`.
+
+    Returns:
+        What to compute on.
+
+    Raises:
+        ModelUnavailableError: no such device here.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            device = "cuda"
+        elif torch.backends.mps.is_available():
+            device = "mps"
+        else:
+            device = "cpu"
+    try:
+        chosen = torch.device(device)
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise ModelUnavailableError(
+            f"INFERENCE_DEVICE={device}: this device cannot be used here ({error}). "
+            "Set it to auto or cpu."
+        ) from error
+    if dtype == "auto":
+        fast = {
+            "cuda": lambda: torch.cuda.is_bf16_supported(including_emulation=False),
+            "cpu": _cpu_has_fast_bfloat16,
+        }.get(chosen.type, lambda: False)
+        dtype = "bfloat16" if fast() else "float32"
+    return Compute(chosen, getattr(torch, dtype))

@@ -1,0 +1,244 @@
+"""The models of a server: which there are, which are in memory, and their lanes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import torch
+
+from inference_server.engines.base import (
+    Candidates,
+    ConceptPrompt,
+    Embedding,
+    Engine,
+    RGBImage,
+    VisualPrompt,
+)
+from inference_server.engines.checkpoints import (
+    SAM2_VERSIONS,
+    Sam2Checkpoint,
+    find_sam2,
+    load_sam2,
+    load_sam3,
+    sam3_source,
+)
+from inference_server.engines.concept import ConceptEngine
+from inference_server.engines.device import Compute, choose_compute
+from inference_server.engines.visual import VisualEngine
+from inference_server.engines.worker import Done, Lane
+from inference_server.errors import ModelUnavailableError
+from inference_server.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+PromptT = TypeVar("PromptT")
+
+
+@dataclass(frozen=True, slots=True)
+class _Decode(Generic[PromptT]):
+    embedding: Embedding
+    prompts: Sequence[PromptT]
+    multimask: bool
+
+
+class Model(Generic[PromptT]):
+    """An engine with its two lanes.
+
+    Attributes:
+        family: `sam2` or `sam3`.
+        name: of the weights, for people: `demo`, a file's name, or a Hugging Face id.
+        compute: device and dtype.
+    """
+
+    def __init__(
+        self, family: str, engine: Engine[PromptT], compute: Compute, settings: Settings
+    ) -> None:
+        self.family = family
+        self.name = engine.checkpoint
+        self.compute = compute
+        self._encode: Lane[RGBImage, Embedding] = Lane(
+            f"{family} encode",
+            engine.encode,
+            max_batch=settings.encode_batch,
+            capacity=settings.queue_size,
+        )
+        self._decode: Lane[_Decode[PromptT], list[Candidates]] = Lane(
+            f"{family} decode",
+            lambda items: [
+                engine.decode(item.embedding, item.prompts, multimask=item.multimask)
+                for item in items
+            ],
+            max_batch=1,
+            capacity=settings.queue_size,
+        )
+
+    @property
+    def label(self) -> str:
+        """What the response header `x-model` says."""
+        return f"{self.family}/{self.name}"
+
+    async def encode(self, image: RGBImage) -> Done[Embedding]:
+        """Encode an image in the encode lane."""
+        return await self._encode.submit(image)
+
+    async def decode(
+        self, embedding: Embedding, prompts: Sequence[PromptT], *, multimask: bool = True
+    ) -> Done[list[Candidates]]:
+        """Answer prompts in the decode lane."""
+        return await self._decode.submit(_Decode(embedding, prompts, multimask))
+
+    def close(self) -> None:
+        """Stop both lanes."""
+        self._encode.close()
+        self._decode.close()
+
+
+ConceptModel = Model[ConceptPrompt]
+VisualModel = Model[VisualPrompt]
+ModelT = TypeVar("ModelT", ConceptModel, VisualModel)
+
+
+class ModelRegistry:
+    """Loads models once, on demand, and keeps them until they are unloaded.
+
+    Args:
+        settings: where the weights are and what to compute on.
+
+    Raises:
+        ModelUnavailableError: a setting names weights or a device that do not exist.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        if settings.threads:
+            torch.set_num_threads(settings.threads)
+        self._settings = settings
+        self.compute = choose_compute(settings.device, settings.dtype)
+        self._sam2: dict[str, Sam2Checkpoint] = find_sam2(settings.sam2_weights)
+        self._sam3, self._sam3_name = sam3_source(settings.sam3_weights)
+        self._concept: dict[str, asyncio.Task[ConceptModel]] = {}
+        self._visual: dict[str, asyncio.Task[VisualModel]] = {}
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """The SAM 2 versions that there are weights for, and the weights' names."""
+        return {version: checkpoint.name for version, checkpoint in self._sam2.items()}
+
+    @property
+    def concept_name(self) -> str:
+        """Name of the SAM 3 weights."""
+        return self._sam3_name
+
+    @property
+    def default_version(self) -> str:
+        """The largest SAM 2 that there are weights for."""
+        return next(v for v in reversed(SAM2_VERSIONS) if v in self._sam2)
+
+    def loaded(self) -> list[ConceptModel | VisualModel]:
+        """The models in memory."""
+        tasks = [*self._concept.values(), *self._visual.values()]
+        return [t.result() for t in tasks if t.done() and not t.cancelled() and not t.exception()]
+
+    async def concept(self) -> ConceptModel:
+        """The SAM 3 model.
+
+        Raises:
+            ModelUnavailableError: its weights cannot be loaded.
+        """
+        return await self._once(self._concept, self._sam3_name, self._load_concept)
+
+    async def visual(self, version: str) -> VisualModel:
+        """The SAM 2 model of a version.
+
+        Args:
+            version: one of `SAM2_VERSIONS`.
+
+        Raises:
+            ModelUnavailableError: there are no weights for it, or they cannot be loaded.
+        """
+        checkpoint = self._sam2.get(version)
+        if checkpoint is None:
+            raise ModelUnavailableError(
+                f"sam2_version_id {version}: this server has no weights for it "
+                f"(INFERENCE_SAM2_WEIGHTS={self._settings.sam2_weights} provides "
+                f"{', '.join(self._sam2)}). Use one of those, or add "
+                f"sam2.1_{version.replace('b_plus', 'base_plus')}.pt to the directory."
+            )
+        return await self._once(
+            self._visual, checkpoint.name, lambda: self._load_visual(checkpoint)
+        )
+
+    async def load_configured(self) -> None:
+        """Load what requests use by default, so that the first of them need not wait."""
+        await self.concept()
+        await self.visual(self.default_version)
+
+    async def _once(
+        self,
+        models: dict[str, asyncio.Task[ModelT]],
+        name: str,
+        load: Callable[[], Awaitable[ModelT]],
+    ) -> ModelT:
+        task = models.get(name)
+        if task is None or (task.done() and (task.cancelled() or task.exception())):
+            task = models[name] = asyncio.ensure_future(load())
+        return await asyncio.shield(task)
+
+    async def _load_concept(self) -> ConceptModel:
+        settings = self._settings
+
+        def load() -> ConceptEngine:
+            model, processor = load_sam3(self._sam3, self._sam3_name, self.compute)
+            return ConceptEngine(
+                model,
+                processor,
+                self._sam3_name,
+                self.compute,
+                chunk=settings.decode_batch,
+                text_cache=settings.text_cache_entries,
+            )
+
+        return Model("sam3", await self._timed("sam3", self._sam3_name, load), self.compute, settings)
+
+    async def _load_visual(self, checkpoint: Sam2Checkpoint) -> VisualModel:
+        settings = self._settings
+
+        def load() -> VisualEngine:
+            model = load_sam2(checkpoint, self.compute)
+            return VisualEngine(
+                model, checkpoint.name, self.compute, chunk=settings.decode_batch
+            )
+
+        return Model("sam2", await self._timed("sam2", checkpoint.name, load), self.compute, settings)
+
+    async def _timed(
+        self, family: str, name: str, load: Callable[[], Engine[PromptT]]
+    ) -> Engine[PromptT]:
+        begin = time.perf_counter()
+        try:
+            engine = await asyncio.to_thread(load)
+        except ModelUnavailableError as error:
+            logger.error("Cannot load %s: %s", family, error.message)
+            raise
+        note = " (the embedded demo: right on generated scenes only)" if name == "demo" else ""
+        logger.info(
+            "Loaded %s/%s%s on %s in %s, %.1f s",
+            family,
+            name,
+            note,
+            self.compute.device,
+            str(self.compute.dtype).removeprefix("torch."),
+            time.perf_counter() - begin,
+        )
+        return engine
+
+    def close(self) -> None:
+        """Unload every model; the next request loads again."""
+        for model in self.loaded():
+            model.close()
+        self._concept.clear()
+        self._visual.clear()

@@ -1,0 +1,99 @@
+"""What is measured: durations of a request's steps, and the Prometheus metrics they end up in."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+_COUNTS = (1, 2, 4, 8, 16, 32, 64)
+
+STAGES = ("fetch", "decode", "queue", "encode", "decode-prompts", "masks", "serialise")
+"""The steps of a request, in their order, by their names in `server-timing`."""
+
+
+class Timings:
+    """Seconds that one request spent in each of `STAGES`."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    def add(self, stage: str, seconds: float) -> None:
+        """Count seconds towards a stage."""
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+
+    @contextmanager
+    def measure(self, stage: str) -> Iterator[None]:
+        """Count the time that the block takes towards a stage."""
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add(stage, time.perf_counter() - begin)
+
+    def header(self) -> str:
+        """The value of the `server-timing` header, in milliseconds."""
+        known = (stage for stage in STAGES if stage in self.seconds)
+        return ", ".join(f"{stage};dur={self.seconds[stage] * 1e3:.2f}" for stage in known)
+
+
+class Metrics:
+    """The server's Prometheus metrics, in a registry of their own so that servers do not mix."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "inference_requests",
+            "Requests by route and status.",
+            ["route", "status"],
+            registry=self.registry,
+        )
+        self.failures = Counter(
+            "inference_failures",
+            "Failed requests by route and reason.",
+            ["route", "reason"],
+            registry=self.registry,
+        )
+        self.duration = Histogram(
+            "inference_request_seconds",
+            "Seconds a request, by route.",
+            ["route"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.stages = Histogram(
+            "inference_stage_seconds",
+            "Seconds that a request spent in a step.",
+            ["stage"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.batches = Histogram(
+            "inference_batch_size",
+            "Images or prompts done in one forward, by lane.",
+            ["lane"],
+            buckets=_COUNTS,
+            registry=self.registry,
+        )
+        self.cache_hits = Gauge(
+            "inference_embedding_cache_hits", "Embeddings found.", registry=self.registry
+        )
+        self.cache_misses = Gauge(
+            "inference_embedding_cache_misses", "Embeddings made.", registry=self.registry
+        )
+        self.cache_evictions = Gauge(
+            "inference_embedding_cache_evictions",
+            "Embeddings dropped for room.",
+            registry=self.registry,
+        )
+        self.cache_bytes = Gauge(
+            "inference_embedding_cache_bytes", "Bytes of embeddings kept.", registry=self.registry
+        )
+
+    def observe(self, timings: Timings) -> None:
+        """Count the steps of a finished request."""
+        for stage, seconds in timings.seconds.items():
+            self.stages.labels(stage).observe(seconds)

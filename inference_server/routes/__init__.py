@@ -1,0 +1,1 @@
+"""HTTP lives here and nowhere else: one thin module a contract."""

@@ -1,0 +1,265 @@
+"""What every contract's routes do alike: read, authenticate, time, word errors, answer."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import logging
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any, TypeVar
+
+import orjson
+from pydantic import BaseModel, ValidationError
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+
+from inference_server.auth import Tenant, key_from_request
+from inference_server.errors import (
+    DeadlineError,
+    ImageTooLargeError,
+    InferenceServerError,
+    PromptError,
+)
+from inference_server.metrics import Timings
+from inference_server.openapi import Operation
+from inference_server.segmenter import Encoded
+from inference_server.settings import MiB
+from inference_server.state import ServerState
+from schemas.common import Limits, validation_detail
+
+logger = logging.getLogger("inference_server.access")
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+Wording = Callable[[InferenceServerError], dict[str, Any]]
+Handler = Callable[[Request], Awaitable[Response]]
+
+_SMALL = 64 * 1024
+"""Bodies up to this many bytes are parsed and compressed on the event loop: a thread costs more."""
+
+_GZIP_FROM = 1024
+_GZIP_LEVEL = 1
+_GONE = 499
+"""What the access log and the metrics say of a client that hung up, as nginx does."""
+
+
+def message_wording(error: InferenceServerError) -> dict[str, Any]:
+    """`{"message": ...}`, or `{"detail": [...]}` for a prompt that cannot be meant."""
+    if isinstance(error, PromptError):
+        return {
+            "detail": [{"loc": list(error.location), "msg": error.message, "type": "value_error"}]
+        }
+    return {"message": error.message}
+
+
+def state_of(request: Request) -> ServerState:
+    """The parts of the server that a request is answered with."""
+    state: ServerState = request.app.state.server
+    return state
+
+
+def timings_of(request: Request) -> Timings:
+    """Durations of this request's steps."""
+    timings: Timings = request.state.timings
+    return timings
+
+
+async def _body(request: Request, limit: int) -> bytes:
+    """The body, refused as soon as it is known to be over the limit."""
+    over = ImageTooLargeError(
+        f"The request body is larger than {limit // MiB} MiB. Send a smaller image, or a URL, or "
+        "raise INFERENCE_MAX_BODY_MB."
+    )
+    announced = request.headers.get("content-length", "")
+    if announced.isdigit() and int(announced) > limit:
+        raise over
+    chunks, size = [], 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit:
+            raise over
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def authenticate(request: Request, body: Mapping[str, Any] | None = None) -> Tenant:
+    """Who is asking.
+
+    Raises:
+        AuthError: the key is missing or wrong.
+    """
+    key = key_from_request(request.query_params, request.headers, body)
+    return state_of(request).keys.authenticate(key)
+
+
+async def read(request: Request, model: type[ModelT]) -> tuple[Tenant, ModelT]:
+    """Authenticate a request and parse its JSON body.
+
+    A key in the query or a header is judged before the body is read.
+
+    Args:
+        request: with a JSON body.
+        model: type of the body.
+
+    Returns:
+        (who asks, the body).
+
+    Raises:
+        AuthError: the key is missing or wrong.
+        ImageTooLargeError: the body is over the limit.
+        ValidationError: the body is not of the type.
+        PromptError: the body is no JSON object.
+    """
+    state = state_of(request)
+    if key_from_request(request.query_params, request.headers, None) is not None:
+        authenticate(request)
+    raw = await _body(request, state.settings.max_body_mb * MiB)
+
+    def parse() -> tuple[Tenant, ModelT]:
+        try:
+            data = orjson.loads(raw)
+        except orjson.JSONDecodeError as error:
+            authenticate(request)
+            raise PromptError(f"The body is not valid JSON: {error}.") from None
+        if not isinstance(data, dict):
+            authenticate(request)
+            raise PromptError("The body must be a JSON object.")
+        tenant = authenticate(request, data)
+        return tenant, model.model_validate(data, context=state.limits)
+
+    return await (asyncio.to_thread(parse) if len(raw) > _SMALL else _now(parse))
+
+
+async def _now(work: Callable[[], Any]) -> Any:
+    return work()
+
+
+async def answer(
+    request: Request,
+    encoded: Encoded | None,
+    body: Callable[[], object],
+    media_type: str = "application/json",
+) -> Response:
+    """Serialise and compress an answer in a worker thread.
+
+    Args:
+        request: that is answered.
+        encoded: the image, for the headers that tell about it.
+        body: makes what `orjson` can write, or bytes of another media type.
+        media_type: of the answer.
+    """
+    timings = timings_of(request)
+    zipped = "gzip" in request.headers.get("accept-encoding", "")
+
+    def render() -> tuple[bytes, bool]:
+        with timings.measure("serialise"):
+            content = body()
+            if not isinstance(content, bytes):
+                content = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+            if zipped and len(content) >= _GZIP_FROM:
+                return gzip.compress(content, _GZIP_LEVEL), True
+            return content, False
+
+    content, compressed = await state_of(request).segmenter.in_thread(render)
+    headers = {"vary": "accept-encoding"}
+    if compressed:
+        headers["content-encoding"] = "gzip"
+    if encoded is not None:
+        headers["x-model"] = encoded.model
+        headers["x-embedding-cache"] = "hit" if encoded.hit else "miss"
+        if encoded.mismatch:
+            headers["x-image-mismatch"] = "true"
+    headers["server-timing"] = timings.header()
+    return Response(content, media_type=media_type, headers=headers)
+
+
+async def _unless_gone(request: Request, work: Coroutine[Any, Any, Response]) -> Response:
+    """Await a handler, and cancel it when its client hangs up."""
+    task = asyncio.create_task(work)
+
+    async def hung_up() -> None:
+        # Reading is the handler's until it has the body; after that only a goodbye can come.
+        while not task.done():
+            await asyncio.sleep(0.25)
+            if getattr(request, "_stream_consumed", False) and await request.is_disconnected():
+                task.cancel()
+                return
+
+    watch = asyncio.create_task(hung_up())
+    try:
+        return await task
+    except asyncio.CancelledError:
+        task.cancel()
+        current = asyncio.current_task()
+        if current is not None and current.cancelling():
+            raise
+        raise ClientDisconnect from None
+    finally:
+        watch.cancel()
+
+
+def endpoint(operation: Operation, wording: Wording) -> Handler:
+    """Wrap an operation's handler: request id, deadline, errors, metrics, access log.
+
+    Args:
+        operation: what to serve.
+        wording: how the contract words errors.
+    """
+    route = operation.path
+
+    async def serve(request: Request) -> Response:
+        state = state_of(request)
+        begin = time.perf_counter()
+        request.state.timings = Timings()
+        identity = uuid.uuid4().hex[:16]
+        reason = ""
+        limit = state.settings.request_timeout
+        try:
+            async with asyncio.timeout(limit):
+                response = await _unless_gone(request, operation.handler(request))  # type: ignore[arg-type]
+        except TimeoutError:
+            late = DeadlineError(
+                f"The request took longer than {limit:g} seconds. Try again when the server is "
+                "less busy, or raise INFERENCE_REQUEST_TIMEOUT."
+            )
+            reason, response = late.reason, JSONResponse(wording(late), late.status)
+        except ValidationError as error:
+            reason = "validation"
+            response = JSONResponse({"detail": validation_detail(error)}, 422)
+        except InferenceServerError as error:
+            reason = error.reason
+            response = JSONResponse(wording(error), error.status, dict(error.headers))
+        except ClientDisconnect:
+            reason, response = "gone", Response(status_code=_GONE)
+        except Exception:
+            logger.exception("Request %s failed", identity)
+            internal = InferenceServerError(
+                f"Internal error; the server's log has it under request id {identity}."
+            )
+            reason, response = "internal", JSONResponse(wording(internal), 500)
+        seconds = time.perf_counter() - begin
+        response.headers["x-request-id"] = identity
+        state.metrics.requests.labels(route, response.status_code).inc()
+        state.metrics.duration.labels(route).observe(seconds)
+        state.metrics.observe(request.state.timings)
+        if reason:
+            state.metrics.failures.labels(route, reason).inc()
+        logger.info(
+            "%s %s %d %.0f ms%s id=%s",
+            request.method,
+            route,
+            response.status_code,
+            seconds * 1e3,
+            f" ({reason})" if reason else "",
+            identity,
+        )
+        return response
+
+    return serve
+
+
+def limits_of(settings: Any) -> Limits:
+    """The bounds of requests, as the schemas take them."""
+    names = Limits.__dataclass_fields__
+    return Limits(**{name: getattr(settings, name) for name in names})

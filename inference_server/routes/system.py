@@ -1,0 +1,154 @@
+"""The endpoints about the server itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from inference_server import __version__
+from inference_server.engines.checkpoints import SAM2_VERSIONS
+from inference_server.openapi import COMMON_ERRORS, Answer, Operation
+from inference_server.routes.http import authenticate, state_of
+from schemas.system import Health, ModelsResponse, ServerInfo
+
+_LINKS = {"openapi": "/openapi.json", "models": "/models", "ready": "/readyz", "live": "/livez"}
+_MODEL_IDS = {
+    "hiera_tiny": "sam2-hiera-tiny",
+    "hiera_small": "sam2-hiera-small",
+    "hiera_b_plus": "sam2-hiera-base-plus",
+    "hiera_large": "sam2-hiera-large",
+}
+"""SAM 2 versions by the ids that samgeo's clients know."""
+
+_SAM3_ID = "facebook/sam3"
+
+
+async def root(request: Request) -> Response:
+    """Name, version, links."""
+    del request
+    return JSONResponse({"name": "inference-server", "version": __version__, "links": _LINKS})
+
+
+async def livez(request: Request) -> Response:
+    """The event loop turns."""
+    del request
+    return JSONResponse({"status": "ok", "version": __version__})
+
+
+async def readyz(request: Request) -> Response:
+    """The configured models were loaded."""
+    state = state_of(request)
+    if state.ready:
+        return JSONResponse({"status": "ok", "version": __version__})
+    if state.failure:
+        return JSONResponse({"status": "failed", "message": state.failure}, 503)
+    return JSONResponse({"status": "loading", "message": "The models are being loaded."}, 503)
+
+
+async def models(request: Request) -> Response:
+    """Which models there are, and which are in memory."""
+    authenticate(request)
+    registry = state_of(request).models
+    loaded = {model.label for model in registry.loaded()}
+    versions = registry.versions
+
+    def checkpoint(family: str, name: str, source: str) -> dict[str, Any]:
+        return {
+            "family": family,
+            "name": name,
+            "source": source,
+            "device": str(registry.compute.device),
+            "dtype": str(registry.compute.dtype).removeprefix("torch."),
+            "loaded": f"{family}/{source}" in loaded,
+        }
+
+    checkpoints = [
+        checkpoint("sam2", version, versions[version])
+        for version in SAM2_VERSIONS
+        if version in versions
+    ]
+    checkpoints.append(checkpoint("sam3", "sam3/sam3_final", registry.concept_name))
+    ids = {"sam2": [_MODEL_IDS[version] for version in versions], "sam3": [_SAM3_ID]}
+    in_memory = [
+        [entry["family"], _MODEL_IDS.get(entry["name"], _SAM3_ID)]
+        for entry in checkpoints
+        if entry["loaded"]
+    ]
+    return JSONResponse({"models": ids, "loaded": in_memory, "checkpoints": checkpoints})
+
+
+async def metrics(request: Request) -> Response:
+    """Prometheus metrics."""
+    authenticate(request)
+    state = state_of(request)
+    cache = state.segmenter.embeddings
+    state.metrics.cache_hits.set(cache.hits)
+    state.metrics.cache_misses.set(cache.misses)
+    state.metrics.cache_evictions.set(cache.evictions)
+    state.metrics.cache_bytes.set(cache.nbytes)
+    return Response(generate_latest(state.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+_UNAVAILABLE = Answer("Not now; the body says why.", Health)
+
+OPERATIONS: tuple[Operation, ...] = (
+    Operation(
+        "get",
+        "/",
+        "serverInfo",
+        "Name, version and links",
+        "Where to go next.",
+        ("System",),
+        root,
+        {200: Answer("What this server is.", ServerInfo)},
+        secured=False,
+    ),
+    Operation(
+        "get",
+        "/livez",
+        "livez",
+        "Whether the server runs",
+        "Answers as long as the process is well, also while models are loaded or busy.",
+        ("System",),
+        livez,
+        {200: Answer("It runs.", Health)},
+        secured=False,
+    ),
+    Operation(
+        "get",
+        "/readyz",
+        "readyz",
+        "Whether the server may be sent work",
+        "Ready once the configured models were loaded.",
+        ("System",),
+        readyz,
+        {200: Answer("Send work.", Health), 503: _UNAVAILABLE},
+        secured=False,
+    ),
+    Operation(
+        "get",
+        "/models",
+        "listModels",
+        "The models of this server",
+        "Which models there are, what they are made of, and which are in memory.",
+        ("System",),
+        models,
+        {200: Answer("The models.", ModelsResponse), 401: COMMON_ERRORS[401]},
+    ),
+    Operation(
+        "get",
+        "/metrics",
+        "metrics",
+        "Prometheus metrics",
+        "Requests, failures, durations of every step, batch sizes, the embedding cache.",
+        ("System",),
+        metrics,
+        {
+            200: Answer("The metrics.", raw={"text/plain": "text"}),
+            401: COMMON_ERRORS[401],
+        },
+    ),
+)

@@ -1,0 +1,332 @@
+"""The heart: an image and prompts become masks.
+
+The only place where the caches, the engines and the masks meet. It knows nothing of HTTP or of any
+contract; every contract's routes call the same three methods.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inference_server.embeddings import CachedEmbedding, EmbeddingCache, ImageKey
+from inference_server.engines.base import Candidates, ConceptPrompt, Embedding, VisualPrompt
+from inference_server.engines.registry import ConceptModel, ModelRegistry, VisualModel
+from inference_server.errors import ImageError, UnknownImageError
+from inference_server.images import ImageFetcher, decode_base64, decode_image
+from inference_server.images.store import ImageStore, StoredImage
+from inference_server.logits import LogitsCache
+from inference_server.masks import Mask, mask_nms, upsample_masks
+from inference_server.metrics import Metrics, Timings
+from inference_server.settings import MiB, Settings
+
+T = TypeVar("T")
+_DEFAULT_CACHE_MB = {"cpu": 2048, "mps": 2048, "cuda": 8192}
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRef:
+    """An image as a request names it; at least one of the three is given.
+
+    Attributes:
+        url: to fetch it from.
+        base64: its encoded bytes as base64.
+        image_id: the client's name for it.
+    """
+
+    url: str | None = None
+    base64: str | None = None
+    image_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One segmented object.
+
+    Attributes:
+        prompt: index of the prompt that found it.
+        score: confidence (PCS) or predicted IoU (PVS), 0 to 1.
+        mask: at the image's size.
+        logits: `float32[h, w]` low-resolution logits, where the engine has them.
+    """
+
+    prompt: int
+    score: float
+    mask: Mask
+    logits: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """An image that is ready for prompts, and how it came to be so.
+
+    Attributes:
+        key: in the embedding cache.
+        embedding: of the image.
+        model: label of the checkpoint.
+        hit: the embedding was there already.
+        mismatch: bytes were sent that differ from those cached under the id.
+    """
+
+    key: ImageKey
+    embedding: Embedding
+    model: str
+    hit: bool
+    mismatch: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Segmentation:
+    """The answer to a request: instances in prompt order, best first within a prompt."""
+
+    image: Encoded
+    instances: list[Instance]
+
+
+class Segmenter:
+    """Images and prompts to masks, over one set of models and caches.
+
+    Args:
+        settings: bounds and sizes.
+        models: the models.
+        fetcher: fetches images by URL.
+        metrics: where durations go.
+    """
+
+    def __init__(
+        self, settings: Settings, models: ModelRegistry, fetcher: ImageFetcher, metrics: Metrics
+    ) -> None:
+        self._settings = settings
+        self._fetcher = fetcher
+        self._metrics = metrics
+        self.models = models
+        room = settings.embedding_cache_mb or _DEFAULT_CACHE_MB.get(
+            models.compute.device.type, 2048
+        )
+        self.embeddings = EmbeddingCache(room * MiB)
+        self.images = ImageStore(settings.image_cache_mb * MiB)
+        self.logits = LogitsCache(settings.logits_cache_mb * MiB)
+        workers = settings.cpu_workers or max(2, os.cpu_count() or 1)
+        self._workers = ThreadPoolExecutor(workers, thread_name_prefix="cpu")
+
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        """Run CPU work in a worker thread, away from the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._workers, work)
+
+    async def encode(
+        self, tenant: str, model: ConceptModel | VisualModel, image: ImageRef, timings: Timings
+    ) -> Encoded:
+        """Make an image ready for prompts, from the cache where possible.
+
+        With a cached `image_id`, an image that is sent along is neither fetched nor decoded.
+
+        Args:
+            tenant: owner of the image.
+            model: that will answer.
+            image: the image.
+            timings: of the request.
+
+        Returns:
+            The encoded image.
+
+        Raises:
+            ImageError: it cannot be fetched or decoded.
+            UnknownImageError: there is only an id, and it is not cached.
+        """
+        if image.image_id is not None:
+            key = ImageKey(tenant, model.label, f"id:{image.image_id}")
+            known = self.embeddings.get(key)
+            if known is not None:
+                sent = await self._sent_digest(image)
+                mismatch = sent not in (None, known.digest)
+                return Encoded(key, known.embedding, model.label, True, mismatch)
+        stored, mismatch = await self._load(tenant, image, timings)
+        name = f"sha256:{stored.digest}" if image.image_id is None else f"id:{image.image_id}"
+        key = ImageKey(tenant, model.label, name)
+        entry, hit = await self.embeddings.get_or_create(
+            key, partial(self._encode_bytes, model, stored, timings)
+        )
+        return Encoded(key, entry.embedding, model.label, hit, mismatch)
+
+    async def _sent_digest(self, image: ImageRef) -> str | None:
+        """Digest of the bytes that were sent; None if none were, or if they are no base64."""
+        if image.base64 is None:
+            return None
+        try:
+            return (await self._decode_base64(image.base64)).digest
+        except ImageError:
+            return ""
+
+    async def _load(
+        self, tenant: str, image: ImageRef, timings: Timings
+    ) -> tuple[StoredImage, bool]:
+        """The image's bytes, by its id if they are kept, and whether others were sent with it."""
+        kept = None
+        if image.image_id is not None:
+            kept = self.images.get(tenant, image.image_id)
+        if kept is not None:
+            sent = await self._sent_digest(image)
+            return kept, sent not in (None, kept.digest)
+        if image.base64 is not None:
+            with timings.measure("decode"):
+                stored = await self._decode_base64(image.base64)
+        elif image.url is not None:
+            with timings.measure("fetch"):
+                data = await self._fetcher.fetch(image.url)
+            stored = await self.in_thread(partial(_with_digest, data))
+        else:
+            raise UnknownImageError(
+                "No image is cached under this image_id (it was never sent with this API key, or "
+                "has been dropped for room). Send the image along with the id."
+            )
+        if image.image_id is not None:
+            self.images.put(tenant, image.image_id, stored)
+        return stored, False
+
+    async def _decode_base64(self, text: str) -> StoredImage:
+        limit = self._settings.max_image_mb * MiB
+        return await self.in_thread(lambda: _with_digest(decode_base64(text, max_bytes=limit)))
+
+    async def _encode_bytes(
+        self, model: ConceptModel | VisualModel, image: StoredImage, timings: Timings
+    ) -> CachedEmbedding:
+        limit = self._settings.max_image_pixels
+        with timings.measure("decode"):
+            pixels = await self.in_thread(lambda: decode_image(image.data, max_pixels=limit))
+        done = await model.encode(pixels)
+        timings.add("queue", done.queued)
+        timings.add("encode", done.worked)
+        self._metrics.batches.labels(f"{model.family} encode").observe(done.batch)
+        return CachedEmbedding(done.value, image.digest)
+
+    async def concept(
+        self,
+        tenant: str,
+        image: ImageRef,
+        prompts: Sequence[ConceptPrompt],
+        *,
+        nms_iou_threshold: float | None,
+        timings: Timings,
+    ) -> Segmentation:
+        """Find every instance of each concept.
+
+        Args:
+            tenant: owner of the image.
+            image: the image.
+            prompts: the concepts.
+            nms_iou_threshold: drop an instance whose mask overlaps a more confident one, of any
+                prompt, by more than this IoU; None keeps all.
+            timings: of the request.
+
+        Returns:
+            The instances.
+        """
+        model = await self.models.concept()
+        encoded = await self.encode(tenant, model, image, timings)
+        done = await model.decode(encoded.embedding, prompts)
+        self._decoded(model.family, done.queued, done.worked, len(prompts), timings)
+        with timings.measure("masks"):
+            instances = await self.in_thread(
+                lambda: _concept_instances(encoded.embedding.size, done.value, nms_iou_threshold)
+            )
+        return Segmentation(encoded, instances)
+
+    async def visual(
+        self,
+        tenant: str,
+        version: str,
+        image: ImageRef,
+        prompts: Sequence[VisualPrompt],
+        *,
+        multimask: bool,
+        save_logits: bool = False,
+        load_logits: bool = False,
+        timings: Timings,
+    ) -> Segmentation:
+        """Segment one object a prompt.
+
+        Args:
+            tenant: owner of the image.
+            version: SAM 2 size.
+            image: the image.
+            prompts: the objects.
+            multimask: choose the best of three candidates a prompt.
+            save_logits: keep the answers for later prompts on this image.
+            load_logits: start from the best earlier answer that a prompt refines.
+            timings: of the request.
+
+        Returns:
+            One instance a prompt, in their order.
+        """
+        model = await self.models.visual(version)
+        encoded = await self.encode(tenant, model, image, timings)
+        asked = list(prompts)
+        if load_logits:
+            asked = [
+                replace(prompt, mask_input=self.logits.find(encoded.key, prompt))
+                for prompt in asked
+            ]
+        done = await model.decode(encoded.embedding, asked, multimask=multimask)
+        self._decoded(model.family, done.queued, done.worked, len(prompts), timings)
+        with timings.measure("masks"):
+            instances = await self.in_thread(
+                lambda: _visual_instances(encoded.embedding.size, done.value)
+            )
+        if save_logits:
+            for prompt, instance in zip(prompts, instances, strict=True):
+                if instance.logits is not None:
+                    self.logits.save(encoded.key, prompt, instance.logits)
+        return Segmentation(encoded, instances)
+
+    def _decoded(
+        self, family: str, queued: float, worked: float, prompts: int, timings: Timings
+    ) -> None:
+        timings.add("queue", queued)
+        timings.add("decode-prompts", worked)
+        self._metrics.batches.labels(f"{family} decode").observe(prompts)
+
+    def close(self) -> None:
+        """Stop the worker threads and unload the models."""
+        self.models.close()
+        self._workers.shutdown(wait=False, cancel_futures=True)
+
+
+def _with_digest(data: bytes) -> StoredImage:
+    return StoredImage(data, hashlib.sha256(data).hexdigest())
+
+
+def _concept_instances(
+    size: tuple[int, int], answers: list[Candidates], nms_iou_threshold: float | None
+) -> list[Instance]:
+    found = [
+        Instance(index, float(score), mask)
+        for index, answer in enumerate(answers)
+        for mask, score in zip(
+            upsample_masks(answer.planes, size, answer.threshold), answer.scores, strict=True
+        )
+    ]
+    if nms_iou_threshold is None:
+        return found
+    scores = np.array([instance.score for instance in found], np.float32)
+    kept = mask_nms([instance.mask for instance in found], scores, nms_iou_threshold)
+    return [found[index] for index in kept]
+
+
+def _visual_instances(size: tuple[int, int], answers: list[Candidates]) -> list[Instance]:
+    """The best candidate of each prompt; chosen before any of them is enlarged."""
+    instances = []
+    for index, answer in enumerate(answers):
+        best = int(answer.scores.argmax())
+        (mask,) = upsample_masks(answer.planes[best : best + 1], size, answer.threshold)
+        logits = None if answer.logits is None else answer.logits[best].copy()
+        instances.append(Instance(index, float(answer.scores[best]), mask, logits))
+    return instances

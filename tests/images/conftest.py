@@ -1,0 +1,101 @@
+"""A server for the tests of fetching, on loopback, that does as each test wants."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import anyio
+import anyio.abc
+import pytest
+from anyio.streams.tls import TLSListener
+
+Answer = Callable[[anyio.abc.ByteStream, bytes], Awaitable[None]]
+
+
+@dataclass
+class Server:
+    """A listening socket.
+
+    Attributes:
+        port: where it listens.
+        connections: how many have been accepted.
+        requests: the heads that came in.
+        closed: set once a client has closed its connection before its answer was complete.
+    """
+
+    port: int
+    connections: int = 0
+    requests: list[bytes] = field(default_factory=list)
+    closed: anyio.Event = field(default_factory=anyio.Event)
+
+    def url(self, path: str = "/", host: str = "127.0.0.1", scheme: str = "http") -> str:
+        return f"{scheme}://{host}:{self.port}{path}"
+
+
+@asynccontextmanager
+async def serve(
+    answer: Answer, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None, port: int = 0
+) -> AsyncIterator[Server]:
+    """Serves each connection one request, as `answer(stream, path)` does."""
+    listener: anyio.abc.Listener[anyio.abc.ByteStream] = await anyio.create_tcp_listener(
+        local_host=host, local_port=port
+    )
+    server = Server(listener.extra(anyio.abc.SocketAttribute.local_port))
+    if tls is not None:
+        listener = TLSListener(listener, tls, standard_compatible=False)
+
+    async def handle(stream: anyio.abc.ByteStream) -> None:
+        server.connections += 1
+        try:
+            async with stream:
+                head = b""
+                while b"\r\n\r\n" not in head:
+                    head += await stream.receive()
+                server.requests.append(head)
+                await answer(stream, head.split(b" ")[1])
+        except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
+            server.closed.set()
+
+    async with anyio.create_task_group() as tasks, listener:
+        tasks.start_soon(listener.serve, handle)
+        yield server
+        tasks.cancel_scope.cancel()
+
+
+def answering(content: bytes) -> Answer:
+    """Answers everything with these bytes, head and all."""
+
+    async def answer(stream: anyio.abc.ByteStream, path: bytes) -> None:
+        await stream.send(content)
+
+    return answer
+
+
+def ok(body: bytes, *headers: str) -> bytes:
+    """A complete answer."""
+    lines = ["HTTP/1.1 200 OK", f"content-length: {len(body)}", *headers]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def redirect(location: str, status: int = 302) -> bytes:
+    """A redirect."""
+    return f"HTTP/1.1 {status} Found\r\nlocation: {location}\r\n\r\n".encode()
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def certificate() -> Path:
+    """A certificate for `pictures.test` and `localhost`, with its key.
+
+    Made by `openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 36500
+    -subj /CN=pictures.test -addext subjectAltName=DNS:pictures.test,DNS:localhost`.
+    """
+    return Path(__file__).parent / "pictures.test.pem"

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import base64
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inference_server.errors import ImageError, ImageTooLargeError
+from inference_server.images import decode as decode_module
+from inference_server.images import decode_base64
+
+DATA = bytes(range(256)) + b"?>"
+PLAIN = base64.b64encode(DATA).decode()
+URL_SAFE = base64.urlsafe_b64encode(DATA).decode()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        PLAIN,
+        f"data:image/png;base64,{PLAIN}",
+        f" DATA:image/jpeg;name=a.jpg;BASE64,\n{PLAIN}",
+        f"data:;base64,{PLAIN}",
+        f"\n{PLAIN}\n",
+        base64.encodebytes(DATA).decode(),
+        base64.encodebytes(DATA).decode().replace("\n", "\r\n\t "),
+        PLAIN.rstrip("="),
+        URL_SAFE,
+        URL_SAFE.rstrip("="),
+        f"data:image/png;base64,{URL_SAFE}",
+    ],
+)
+def test_every_form(value: str) -> None:
+    assert decode_base64(value, max_bytes=len(DATA)) == DATA
+
+
+@pytest.mark.parametrize(
+    ("value", "cause"),
+    [
+        ("", "empty"),
+        (" \n", "empty"),
+        ("==", "empty"),
+        ("data:image/png;base64,", "empty"),
+        (f"data:image/png,{PLAIN}", "not in base64"),
+        ("https://example.com/image.png", "not valid base64"),
+        ("/etc/passwd.", "not valid base64"),
+        ("AAAAA", "not valid base64"),
+        ("AA==AAAA", "not valid base64"),
+        ("AAA\x00", "not valid base64"),
+        ("ÀÀÀÀ", "not valid base64"),
+        ("AAAA\ud800", "not valid base64"),
+        (f"data:image/png;base64,data:image/png;base64,{PLAIN}", "not valid base64"),
+    ],
+)
+def test_what_is_no_base64_is_refused_with_a_remedy(value: str, cause: str) -> None:
+    with pytest.raises(ImageError, match=cause) as caught:
+        decode_base64(value, max_bytes=10_000)
+    assert caught.value.message.startswith("Could not load input image. Cause: ")
+    assert "Send the image file in base64" in caught.value.message
+
+
+@pytest.mark.parametrize("size", range(1, 9))
+def test_the_byte_limit_is_exact(size: int) -> None:
+    data = bytes(size)
+    for value in (base64.b64encode(data).decode(), base64.encodebytes(data).decode()):
+        for text in (value, value.rstrip("=\n"), f"data:image/png;base64,{value}"):
+            assert decode_base64(text, max_bytes=size) == data
+            with pytest.raises(ImageTooLargeError, match="INFERENCE_MAX_IMAGE_MB"):
+                decode_base64(text, max_bytes=size - 1)
+
+
+def test_the_size_is_judged_before_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(decode_module, "_decode_pieces")
+    with pytest.raises(ImageTooLargeError, match="larger than 1 MiB"):
+        decode_base64("A" * 2_000_000, max_bytes=2**20)
+
+
+@given(st.binary(min_size=1, max_size=100), st.sampled_from([4, 8, 64]))
+def test_pieces_make_the_whole(data: bytes, piece: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decode_module, "_PIECE", piece)
+        for encode in (base64.b64encode, base64.urlsafe_b64encode, base64.encodebytes):
+            assert decode_base64(encode(data).decode(), max_bytes=100) == data

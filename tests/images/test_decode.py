@@ -1,0 +1,268 @@
+from __future__ import annotations
+
+import io
+import struct
+import subprocess
+import sys
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from inference_server.errors import ImageError, ImageTooLargeError
+from inference_server.images import decode_image, image_size
+
+HEIGHT, WIDTH = 24, 40
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")
+LOSSLESS = ("PNG", "WEBP", "TIFF", "BMP")
+
+
+def picture() -> Image.Image:
+    """A smooth picture without any symmetry."""
+    corners = np.array(
+        [[[255, 0, 0], [0, 255, 0], [40, 40, 40]], [[0, 0, 255], [255, 255, 0], [255, 255, 255]]],
+        np.uint8,
+    )
+    return Image.fromarray(cv2.resize(corners, (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR))
+
+
+def save(image: Image.Image, name: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    if name == "WEBP":
+        options = {"lossless": True, "exact": True, **options}
+    if name in ("JPEG", "AVIF"):
+        options = {"quality": 95, "subsampling": "4:4:4", **options}
+    image.save(buffer, name, **options)
+    return buffer.getvalue()
+
+
+def decode(data: bytes, max_pixels: int = 10_000) -> NDArray[np.uint8]:
+    pixels = decode_image(data, max_pixels=max_pixels)
+    assert pixels.dtype == np.uint8
+    assert pixels.flags.c_contiguous
+    assert pixels.flags.writeable
+    assert image_size(data) == pixels.shape[:2]
+    return pixels
+
+
+def difference(pixels: NDArray[np.uint8], expected: Image.Image) -> float:
+    wanted = np.asarray(expected.convert("RGB"))
+    assert pixels.shape == wanted.shape
+    return float(np.abs(pixels.astype(int) - wanted).mean())
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format(name: str) -> None:
+    tolerance = 0 if name in LOSSLESS else 12 if name == "GIF" else 3
+    assert difference(decode(save(picture(), name)), picture()) <= tolerance
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [
+        (name, mode)
+        for name, modes in {
+            "JPEG": "L CMYK YCbCr",
+            "PNG": "1 L LA P RGBA",
+            "WEBP": "L RGBA",
+            "TIFF": "1 L LA P RGBA CMYK",
+            "BMP": "1 L P RGBA",
+            "GIF": "1 L P",
+            "AVIF": "L RGBA",
+        }.items()
+        for mode in modes.split()
+    ],
+)
+def test_every_colour_mode(name: str, mode: str) -> None:
+    source = picture().convert(mode)
+    tolerance = 1 if name in LOSSLESS else 12 if name == "GIF" else 5
+    assert difference(decode(save(source, name)), source.convert("RGB")) <= tolerance
+
+
+@pytest.mark.parametrize("name", ["PNG", "WEBP", "TIFF"])
+def test_transparency_is_dropped_and_shows_the_colours_below(name: str) -> None:
+    source = picture().convert("RGBA")
+    source.putalpha(Image.linear_gradient("L").resize((WIDTH, HEIGHT)))
+    assert difference(decode(save(source, name)), picture()) == 0
+
+
+@pytest.mark.parametrize("transparency", [3, bytes(range(0, 250, 10))])
+def test_a_palette_with_transparency(transparency: int | bytes) -> None:
+    source = picture().quantize(32)
+    data = save(source, "PNG", transparency=transparency)
+    assert difference(decode(data), source) == 0
+
+
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_honoured(name: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    tagged = picture()
+    tagged.getexif()[0x0112] = orientation
+    upright = ImageOps.exif_transpose(tagged)
+    assert difference(decode(save(picture(), name, exif=exif)), upright) <= 3
+
+
+def test_exif_orientation_of_a_compressed_tiff_and_of_a_progressive_jpeg() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright = picture().transpose(Image.Transpose.ROTATE_270)
+    for data in (
+        save(picture(), "TIFF", exif=exif, compression="tiff_lzw"),
+        save(picture(), "JPEG", exif=exif, progressive=True),
+    ):
+        assert difference(decode(data), upright) <= 3
+
+
+def test_exif_orientation_behind_the_pixels_of_a_png() -> None:
+    data = save(picture(), "PNG")
+    body = b"eXIf" + b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x03\0\0\0\0\0\0"
+    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    data = data[:-12] + chunk + data[-12:]
+    assert difference(decode(data), picture().rotate(180)) == 0
+
+
+@pytest.mark.parametrize("value", [0, 9, 65535])
+def test_a_meaningless_orientation_is_none(value: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = value
+    for name in ("JPEG", "PNG", "WEBP", "TIFF"):
+        assert difference(decode(save(picture(), name, exif=exif)), picture()) <= 3
+
+
+@pytest.mark.parametrize("name", ["PNG", "WEBP", "GIF", "TIFF", "AVIF"])
+def test_of_an_animation_the_first_frame_is_taken(name: str) -> None:
+    frames = [picture(), ImageOps.invert(picture()), picture().rotate(180)]
+    data = save(frames[0], name, save_all=True, append_images=frames[1:])
+    assert difference(decode(data), picture()) <= 12
+
+
+def test_a_gif_frame_beyond_its_screen() -> None:
+    data = bytearray(save(picture(), "GIF"))
+    struct.pack_into("<HH", data, 6, 3, 2)
+    assert decode(bytes(data)).shape == (HEIGHT, WIDTH, 3)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("extension", [".png", ".tiff"])
+def test_16_bits_keep_the_upper_half(extension: str, channels: int) -> None:
+    deep = np.random.default_rng(0).integers(0, 65536, (HEIGHT, WIDTH, channels), np.uint16)
+    data = cv2.imencode(extension, deep)[1].tobytes()
+    expected = (deep >> 8).astype(np.uint8)
+    order = [0, 0, 0] if channels == 1 else [2, 1, 0]  # OpenCV writes BGR
+    np.testing.assert_array_equal(decode(data), expected[:, :, order])
+
+
+def tiff(bits: int, pixels: bytes, width: int, height: int, sample_format: int = 1) -> bytes:
+    tags = {256: width, 257: height, 258: bits, 259: 1, 262: 1, 273: 8 + 2 + 10 * 12 + 4}
+    tags |= {277: 1, 278: height, 279: len(pixels), 339: sample_format}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries + bytes(4) + pixels
+
+
+def test_12_bits_are_not_taken_for_16() -> None:
+    pixels = decode(tiff(12, bytes.fromhex("fff800 000400"), 4, 1))
+    assert pixels[0, :, 0].tolist() == [255, 128, 0, 64]
+
+
+@pytest.mark.parametrize(("bits", "sample_format"), [(32, 1), (32, 3), (16, 2)])
+def test_numbers_that_are_no_brightness_are_refused(bits: int, sample_format: int) -> None:
+    with pytest.raises(ImageError, match="8 or 16 bits"):
+        decode(tiff(bits, bytes(4 * 4), 2, 2, sample_format))
+
+
+@pytest.mark.parametrize("header", [40, 12])
+def test_bmp_with_and_without_a_modern_header(header: int) -> None:
+    row = bytes((0, 0, 255, 0, 255, 0)) + bytes(2)
+    if header == 12:
+        information = struct.pack("<IHHHH", 12, 2, 1, 1, 24)
+    else:  # the negative height says that the first row is the top one
+        information = struct.pack("<IiiHHIIiiII", 40, 2, -1, 1, 24, 0, len(row), 0, 0, 0, 0)
+    data = b"BM" + struct.pack("<IHHI", 14 + header + 8, 0, 0, 14 + header) + information + row
+    assert decode(data).tolist() == [[[255, 0, 0], [0, 255, 0]]]
+
+
+def test_run_length_bmp() -> None:
+    palette = b"".join(bytes((index, 255 - index, 7, 0)) for index in range(256))
+    codes = bytes((3, 10, 1, 20, 0, 0, 4, 30, 0, 1))
+    header = struct.pack("<IiiHHIIiiII", 40, 4, 2, 1, 8, 1, len(codes), 0, 0, 256, 0)
+    start = 14 + len(header) + len(palette)
+    data = b"BM" + struct.pack("<IHHI", start + len(codes), 0, 0, start) + header + palette + codes
+    assert decode(data)[:, :, 2].tolist() == [[30, 30, 30, 30], [10, 10, 10, 20]]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_trailing_data_is_ignored(name: str) -> None:
+    data = save(picture(), name)
+    trailer = struct.pack(">I4s", 24, b"free") + bytes(16) if name == "AVIF" else b"\xff\xda" * 200
+    assert difference(decode(data + trailer), picture()) <= 12
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.6, 0.9])
+def test_truncated_files_are_refused(name: str, share: float) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+    data = save(Image.fromarray(noise), name)
+    with pytest.raises(ImageError, match=r"^Could not load input image\. Cause: "):
+        decode_image(data[: int(len(data) * share)], max_pixels=10_000)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_pixel_limit_is_exact(name: str) -> None:
+    data = save(picture(), name)
+    assert decode(data, HEIGHT * WIDTH).shape == (HEIGHT, WIDTH, 3)
+    with pytest.raises(ImageTooLargeError, match="INFERENCE_MAX_IMAGE_PIXELS") as caught:
+        decode_image(data, max_pixels=HEIGHT * WIDTH - 1)
+    assert f"{WIDTH} x {HEIGHT}" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("data", "guess"),
+    [
+        (b"", "empty"),
+        (b"\n<!doctype html><p>Not found", "web page"),
+        (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "SVG"),
+        (b"%PDF-1.7", "PDF"),
+        (b"\0\0\0\x18ftypheic", "HEIC"),
+        (b"P6 1 1 255 abc", "no image"),
+        (b"\0\0\x01\0\x01\0", "no image"),  # ICO
+        (b"\x93NUMPY", "no image"),
+    ],
+)
+def test_other_content_is_refused(data: bytes, guess: str) -> None:
+    for refuse in (lambda: decode_image(data, max_pixels=10_000), lambda: image_size(data)):
+        with pytest.raises(ImageError, match=guess):
+            refuse()
+
+
+def test_an_image_that_is_also_something_else_is_an_image() -> None:
+    data = save(picture(), "JPEG") + b"%PDF-1.7 <script>PK\x03\x04"
+    assert decode(data).shape == (HEIGHT, WIDTH, 3)
+    with pytest.raises(ImageError, match="web page"):
+        decode(b"<html>" + data)
+
+
+def test_pillows_warnings_do_not_leak() -> None:
+    code = """
+import io, warnings, sys
+from PIL import Image
+from inference_server.images import decode_image
+buffer = io.BytesIO()
+Image.new("RGB", (4, 4)).save(buffer, "TIFF", description="words " * 20)
+data = buffer.getvalue()
+for position in range(8, len(data)):
+    mutated = bytearray(data)
+    mutated[position] ^= 0x41
+    try:
+        decode_image(bytes(mutated), max_pixels=100)
+    except Exception as error:
+        assert type(error).__module__ == "inference_server.errors", repr(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "always", "-c", code], capture_output=True, text=True, check=True
+    )
+    assert "Warning" not in done.stderr

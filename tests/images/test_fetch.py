@@ -1,0 +1,469 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import partial
+
+import anyio
+import anyio.abc
+import pytest
+from tests.images.conftest import Server, answering, ok, redirect, serve
+
+from inference_server.errors import ImageError, ImageTooLargeError, InferenceServerError
+from inference_server.images import ImageFetcher
+from inference_server.images.fetch import resolve
+
+pytestmark = pytest.mark.anyio
+
+LOOPBACK = ("127.0.0.1/32",)
+BODY = b"image" * 100
+fetcher = partial(ImageFetcher, max_bytes=1000, timeout=5.0, networks=LOOPBACK)
+
+
+class Resolver:
+    """Gives one answer after the other, and remembers what it was asked."""
+
+    def __init__(self, *answers: Sequence[str]) -> None:
+        self.asked: list[str] = []
+        self._answers = list(answers)
+
+    async def __call__(self, host: str) -> Sequence[str]:
+        self.asked.append(host)
+        if not self._answers:
+            raise OSError("unknown host")
+        return self._answers.pop(0)
+
+
+async def refused(
+    images: ImageFetcher, url: str, error: type[InferenceServerError] = ImageError
+) -> str:
+    with pytest.raises(error) as caught:
+        await images.fetch(url)
+    message = caught.value.message
+    assert message.startswith("Could not load input image. Cause: ")
+    assert len(message) < 600
+    return message
+
+
+async def test_a_body_is_fetched() -> None:
+    async with serve(answering(ok(BODY))) as server:
+        assert await fetcher().fetch(f" {server.url('/a%20b.png?size=3#part')}\n") == BODY
+    head = server.requests[0].decode()
+    assert head.startswith("GET /a%20b.png?size=3 HTTP/1.1\r\n")
+    assert f"host: 127.0.0.1:{server.port}\r\n" in head.lower()
+    for header in ("cookie", "authorization", "referer"):
+        assert header not in head.lower()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"HTTP/1.1 200 OK\r\n\r\n" + BODY,
+        b"HTTP/1.0 200 OK\r\n\r\n" + BODY,
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1f4\r\n" + BODY + b"\r\n0\r\n\r\n",
+        b"HTTP/1.1 103 Early Hints\r\n\r\n" + ok(BODY, "content-encoding: identity"),
+    ],
+    ids=["until-closed", "1.0", "chunked", "hints"],
+)
+async def test_every_way_to_frame_a_body(content: bytes) -> None:
+    async with serve(answering(content)) as server:
+        assert await fetcher().fetch(server.url()) == BODY
+
+
+async def test_many_fetches_at_once() -> None:
+    images = fetcher()
+
+    async def one(server: Server) -> None:
+        assert await images.fetch(server.url()) == BODY
+
+    async with serve(answering(ok(BODY))) as server, anyio.create_task_group() as tasks:
+        for _ in range(20):
+            tasks.start_soon(one, server)
+    assert server.connections == 20
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1",
+        "localhost",
+        "LOCALHOST.",
+        "127.1",
+        "2130706433",
+        "0x7f.0.0.1",
+        "0177.0.0.1",
+        "0.0.0.0",  # noqa: S104
+        "[::ffff:127.0.0.1]",
+        "[::ffff:7f00:1]",
+        "[::1]",
+        "[::]",
+    ],
+)
+async def test_loopback_is_never_connected_to(host: str) -> None:
+    async with serve(answering(ok(BODY))) as server:
+        message = await refused(fetcher(networks=()), server.url(host=host))
+    assert server.connections == 0
+    assert "base64" in message
+
+
+async def test_a_denied_address_is_not_named() -> None:
+    images = fetcher(resolver=Resolver(["10.11.12.13"]))
+    message = await refused(images, "http://inside.test/a")
+    assert "http://inside.test/a is not on the public internet" in message
+    assert "10.11" not in message
+
+
+async def test_one_denied_address_refuses_the_host() -> None:
+    async with serve(answering(ok(BODY))) as server:
+        images = fetcher(resolver=Resolver(["127.0.0.1", "127.0.0.2"]))
+        await refused(images, server.url(host="both.test"))
+    assert server.connections == 0
+
+
+async def test_the_checked_address_is_the_one_dialled() -> None:
+    resolver = Resolver(["127.0.0.1"], ["127.0.0.2"])
+    async with (
+        serve(answering(ok(BODY))) as server,
+        serve(answering(ok(b"secret")), host="127.0.0.2", port=server.port) as inside,
+    ):
+        images = fetcher(resolver=resolver)
+        # Were the name resolved again to connect, it would lead inside.
+        assert await images.fetch(server.url(host="rebind.test")) == BODY
+        assert resolver.asked == ["rebind.test"]
+        await refused(images, server.url(host="rebind.test"))
+    assert server.connections == 1
+    assert inside.connections == 0
+
+
+async def test_the_next_address_is_tried_where_one_does_not_answer() -> None:
+    async with serve(answering(ok(BODY))) as server:
+        images = fetcher(networks=("127.0.0.0/8",), resolver=Resolver(["127.0.0.3", "127.0.0.1"]))
+        assert await images.fetch(server.url(host="two.test")) == BODY
+
+
+async def test_no_more_than_four_addresses_are_tried() -> None:
+    async with serve(answering(ok(BODY))) as server:
+        dead = [f"127.0.0.{number}" for number in range(2, 6)]
+        images = fetcher(networks=("127.0.0.0/8",), resolver=Resolver([*dead, "127.0.0.1"]))
+        message = await refused(images, server.url(host="many.test"))
+    assert "No connection" in message
+    assert server.connections == 0
+
+
+@pytest.mark.parametrize("answers", [[], [[]]])
+async def test_a_name_that_does_not_resolve(answers: list[list[str]]) -> None:
+    message = await refused(fetcher(resolver=Resolver(*answers)), "http://nowhere.test/")
+    assert "could not be resolved" in message
+
+
+async def test_resolving_for_real() -> None:
+    assert await resolve("127.0.0.1") == ["127.0.0.1"]
+    assert await resolve("127.1") == ["127.0.0.1"]
+    assert await resolve("::1") == ["::1"]
+    assert "127.0.0.1" in await resolve("localhost")
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_redirects_are_followed(status: int) -> None:
+    async def answer(stream: anyio.abc.ByteStream, path: bytes) -> None:
+        content = {b"/start/a": redirect("b?c=1", status), b"/start/b?c=1": redirect("//there")}
+        await stream.send(content.get(path, ok(BODY)))
+
+    resolver = Resolver(["127.0.0.1"], ["127.0.0.1"], ["127.0.0.1"])
+    async with serve(answer) as server:
+        images = fetcher(resolver=resolver)
+        there = f"http://there.test:{server.port}/end"
+
+        async def onwards(stream: anyio.abc.ByteStream, path: bytes) -> None:
+            await stream.send(redirect(there))
+
+        async with serve(onwards) as first:
+            assert await images.fetch(first.url("/start/a", host="here.test")) == BODY
+    assert resolver.asked == ["here.test", "there.test"]
+    assert server.requests[0].startswith(b"GET /end ")
+
+
+async def test_relative_redirects() -> None:
+    async def answer(stream: anyio.abc.ByteStream, path: bytes) -> None:
+        steps = {b"/a/b": redirect("c?d=1"), b"/a/c?d=1": redirect("/e"), b"/e": redirect("?f")}
+        await stream.send(steps.get(path, ok(path)))
+
+    async with serve(answer) as server:
+        assert await fetcher(redirects=3).fetch(server.url("/a/b")) == b"/e?f"
+        message = await refused(fetcher(redirects=2), server.url("/a/b"))
+    assert "more than 2 times" in message
+
+
+async def test_a_redirect_in_a_circle() -> None:
+    async with serve(answering(redirect("/again"))) as server:
+        await refused(fetcher(redirects=3), server.url())
+    assert server.connections == 4
+
+
+async def test_a_redirect_to_a_denied_address_is_never_connected_to() -> None:
+    async with serve(answering(ok(b"secret")), host="127.0.0.2") as inside:
+        for target in (inside.url(host="127.0.0.2"), f"//127.0.0.2:{inside.port}/"):
+            async with serve(answering(redirect(target))) as server:
+                await refused(fetcher(), server.url())
+            assert server.connections == 1
+    assert inside.connections == 0
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "file:///etc/passwd",
+        "gopher://127.0.0.1/",
+        "http://user:password@127.0.0.1/",
+        "http://[",
+        "http://127.0.0.1:99999/",
+        "http:///",
+        "\x01",
+    ],
+)
+async def test_a_redirect_to_what_is_never_fetched(location: str) -> None:
+    async with serve(answering(redirect(location))) as server:
+        await refused(fetcher(), server.url())
+    assert server.connections == 1
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "image.png",
+        "/etc/passwd",
+        "file:///etc/passwd",
+        "ftp://example.com/a.png",
+        "data:image/png;base64,AAAA",
+        "//example.com/a.png",
+        "http://",
+        "http:///a.png",
+        "http://user@example.com/",
+        "http://user:password@example.com/",
+        "http://example.com:0/",
+        "http://example.com:65536/",
+        "http://example.com:port/",
+        "http://[::1",
+        "http://exa\x00mple.com/",
+        "http://\ud800.com/",
+        "http://①②⑦.⓪.⓪.①/",
+        "http://" + "a" * 70_000,
+    ],
+)
+async def test_urls_that_are_refused_unseen(url: str) -> None:
+    resolver = Resolver()
+    message = await refused(fetcher(resolver=resolver), url)
+    assert resolver.asked == []
+    assert "password" not in message.replace("user name or password", "")
+
+
+@pytest.mark.parametrize(
+    "host", ["a..b", "a" * 64 + ".com", "exa mple", "[fe80::1%25lo]", "x" * 300]
+)
+async def test_hosts_that_cannot_exist(host: str) -> None:
+    await refused(fetcher(), f"http://{host}/")
+
+
+async def test_https_only() -> None:
+    images = fetcher(https_only=True)
+    async with serve(answering(ok(BODY))) as server:
+        message = await refused(images, server.url())
+    assert "Only complete https URLs" in message
+    assert server.connections == 0
+
+
+@pytest.mark.parametrize(
+    ("host", "allowed"),
+    [
+        ("a.test", True),
+        ("A.TEST.", True),
+        ("b.test", False),
+        ("x.b.test", True),
+        ("x.y.b.test", True),
+        ("xb.test", False),
+        ("b.test.evil.test", False),
+    ],
+)
+async def test_hosts_may_be_restricted(host: str, allowed: bool) -> None:
+    resolver = Resolver(["127.0.0.1"])
+    images = fetcher(hosts=["a.test", "*.B.test"], resolver=resolver)
+    async with serve(answering(ok(BODY))) as server:
+        if allowed:
+            assert await images.fetch(server.url(host=host)) == BODY
+        else:
+            assert "does not fetch images from" in await refused(images, server.url(host=host))
+            assert resolver.asked == []
+
+
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"])
+async def test_proxies_of_the_environment_are_ignored(
+    variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serve(answering(ok(BODY))) as server, serve(answering(ok(b"proxy"))) as proxy:
+        monkeypatch.setenv(variable, proxy.url())
+        assert await fetcher().fetch(server.url()) == BODY
+    assert proxy.connections == 0
+
+
+async def test_secrets_in_a_url_are_not_repeated() -> None:
+    async with serve(answering(b"HTTP/1.1 404 Not Found\r\n\r\n")) as server:
+        message = await refused(fetcher(), server.url("/a.png?signature=secret#secret"))
+    assert f"{server.url('/a.png')} answered with status 404" in message
+    assert "secret" not in message
+
+
+@pytest.mark.parametrize("status", [204, 302, 304, 400, 401, 403, 404, 500, 503])
+async def test_other_answers_are_refused(status: int) -> None:
+    async with serve(answering(f"HTTP/1.1 {status} Reason\r\n\r\n".encode())) as server:
+        message = await refused(fetcher(), server.url())
+    assert f"status {status}" in message or status == 204
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"SSH-2.0-OpenSSH_9.6\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nshort",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nshort",
+        b"HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n12",
+        b"HTTP/1.1 200 OK\r\na: " + b"b" * 200_000,
+        b"HTTP/1.1 101 Switching Protocols\r\nupgrade: other\r\n\r\n",
+    ],
+)
+async def test_broken_answers_are_refused_and_not_repeated(content: bytes) -> None:
+    async with serve(answering(content)) as server:
+        message = await refused(fetcher(), server.url())
+    assert "SSH" not in message
+
+
+async def test_a_compressed_body_is_refused() -> None:
+    async with serve(answering(ok(BODY, "Content-Encoding: gzip"))) as server:
+        assert "compressed" in await refused(fetcher(), server.url())
+    assert b"accept-encoding: identity" in server.requests[0].lower()
+
+
+async def test_the_byte_limit_is_exact() -> None:
+    for content in (ok(BODY), b"HTTP/1.1 200 OK\r\n\r\n" + BODY):
+        async with serve(answering(content)) as server:
+            assert await fetcher(max_bytes=len(BODY)).fetch(server.url()) == BODY
+            message = await refused(
+                fetcher(max_bytes=len(BODY) - 1), server.url(), ImageTooLargeError
+            )
+            assert "INFERENCE_MAX_IMAGE_MB" in message
+
+
+async def test_an_announced_size_is_refused_before_the_body_comes() -> None:
+    async def answer(stream: anyio.abc.ByteStream, path: bytes) -> None:
+        await stream.send(b"HTTP/1.1 200 OK\r\ncontent-length: 1001\r\n\r\n")
+        await stream.receive()  # the client closes without having waited for a body
+
+    async with serve(answer) as server:
+        await refused(fetcher(), server.url(), ImageTooLargeError)
+        with anyio.fail_after(5):
+            await server.closed.wait()
+
+
+async def test_an_endless_body_is_cut_off_at_the_limit() -> None:
+    sent = 0
+
+    async def answer(stream: anyio.abc.ByteStream, path: bytes) -> None:
+        nonlocal sent
+        await stream.send(b"HTTP/1.1 200 OK\r\n\r\n")
+        while True:
+            await stream.send(bytes(100_000))
+            sent += 100_000
+
+    async with serve(answer) as server:
+        await refused(fetcher(max_bytes=1_000_000), server.url(), ImageTooLargeError)
+        with anyio.fail_after(5):
+            await server.closed.wait()
+    assert sent < 20_000_000  # what fits into the sockets' buffers
+
+
+async def _silence(stream: anyio.abc.ByteStream, path: bytes) -> None:
+    await stream.receive()
+
+
+async def _slow_head(stream: anyio.abc.ByteStream, path: bytes) -> None:
+    await stream.send(b"HTTP/1.1 200 OK\r\n")
+    while True:
+        await anyio.sleep(0.05)
+        await stream.send(b"a: b\r\n")
+
+
+async def _slow_body(stream: anyio.abc.ByteStream, path: bytes) -> None:
+    await stream.send(b"HTTP/1.1 200 OK\r\n\r\n")
+    while True:
+        await anyio.sleep(0.05)
+        await stream.send(b"a")
+
+
+async def _endless_hints(stream: anyio.abc.ByteStream, path: bytes) -> None:
+    while True:
+        await stream.send(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+
+
+@pytest.mark.parametrize("answer", [_silence, _slow_head, _slow_body, _endless_hints])
+async def test_the_deadline_holds_for_the_whole_fetch(answer: object) -> None:
+    assert callable(answer)
+    started = time.monotonic()
+    async with serve(answer) as server:
+        message = await refused(fetcher(timeout=0.3), server.url("/a?b"))
+        assert time.monotonic() - started < 2
+        with anyio.fail_after(5):
+            await server.closed.wait()
+    assert f"{server.url('/a')} did not arrive within 0.3 seconds" in message
+
+
+async def test_the_deadline_holds_across_redirects() -> None:
+    async def answer(stream: anyio.abc.ByteStream, path: bytes) -> None:
+        await anyio.sleep(0.2)
+        await stream.send(redirect("/again"))
+
+    async with serve(answer) as server:
+        message = await refused(fetcher(timeout=0.5, redirects=10), server.url())
+    assert "within 0.5 seconds" in message
+
+
+async def test_the_deadline_holds_while_resolving() -> None:
+    async def never(host: str) -> Sequence[str]:
+        await anyio.sleep_forever()
+        return []
+
+    message = await refused(fetcher(timeout=0.1, resolver=never), "http://slow.test/")
+    assert "within 0.1 seconds" in message
+
+
+async def test_a_cancelled_fetch_closes_its_connection() -> None:
+    async with serve(_slow_body) as server:
+        with anyio.move_on_after(0.2):
+            await fetcher().fetch(server.url())
+        with anyio.fail_after(5):
+            await server.closed.wait()
+
+
+async def test_tiny_chunks_do_not_hold_up_others() -> None:
+    body = b"1\r\na\r\n" * 30_000
+
+    async def tick(gaps: list[float]) -> None:
+        while True:
+            started = time.monotonic()
+            await anyio.sleep(0.001)
+            gaps.append(time.monotonic() - started)
+
+    gaps: list[float] = []
+    head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+    async with serve(answering(head + body + b"0\r\n\r\n")) as server:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(tick, gaps)
+            assert len(await fetcher(max_bytes=30_000, timeout=30).fetch(server.url())) == 30_000
+            tasks.cancel_scope.cancel()
+    assert len(gaps) > 20
+
+
+def test_a_malformed_network_is_an_error() -> None:
+    with pytest.raises(ValueError):
+        fetcher(networks=["10.0.0.0/99"])

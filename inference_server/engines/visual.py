@@ -59,8 +59,12 @@ class VisualEngine:
             level.permute(1, 2, 0).unflatten(2, size)
             for level, size in zip(levels, sizes, strict=True)
         ]
+        # Copies: a view would keep the whole batch alive for one of its images.
+        layout = torch.contiguous_format
         return [
-            self._embedding(image.shape[:2], [plane[i : i + 1].contiguous() for plane in planes])
+            self._embedding(
+                image.shape[:2], [plane[i : i + 1].clone(memory_format=layout) for plane in planes]
+            )
             for i, image in enumerate(images)
         ]
 

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from inference_server.errors import CapacityError
+from inference_server.errors import CapacityError, ModelUnavailableError
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
@@ -36,7 +36,7 @@ class Done(Generic[ResultT]):
     batch: int
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)  # arrays do not compare to a truth value
 class _Ticket(Generic[ItemT, ResultT]):
     item: ItemT
     since: float
@@ -69,6 +69,7 @@ class Lane(Generic[ItemT, ResultT]):
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._pump: asyncio.Task[None] | None = None
         self._pace = 0.0
+        self._closed = False
 
     @property
     def depth(self) -> int:
@@ -89,7 +90,10 @@ class Lane(Generic[ItemT, ResultT]):
 
         Raises:
             CapacityError: the queue is full.
+            ModelUnavailableError: the lane is closed, or was before the item's turn came.
         """
+        if self._closed:
+            raise self._unloaded()
         if len(self._waiting) >= self._capacity:
             raise CapacityError(
                 f"The {self._name} queue is full ({self._capacity} requests wait). Try again "
@@ -116,21 +120,30 @@ class Lane(Generic[ItemT, ResultT]):
             items = [ticket.item for ticket in batch]
             try:
                 results = await loop.run_in_executor(self._thread, self._work, items)
+                answers = list(zip(batch, results, strict=True))
             except Exception as error:
                 for ticket in batch:
                     if not ticket.answer.done():
                         ticket.answer.set_exception(error)
                 continue
             self._pace = time.monotonic() - begin
-            for ticket, result in zip(batch, results, strict=True):
+            for ticket, result in answers:
                 if not ticket.answer.done():
                     ticket.answer.set_result(
                         Done(result, begin - ticket.since, self._pace, len(batch))
                     )
 
+    def _unloaded(self) -> ModelUnavailableError:
+        return ModelUnavailableError(
+            f"The model was unloaded before the {self._name} began. Send the request again; the "
+            "model is loaded on demand."
+        )
+
     def close(self) -> None:
-        """Stop the thread once its current work is done; what waits is cancelled."""
+        """Stop the thread once its current work is done; what waits is refused."""
+        self._closed = True
         for ticket in self._waiting:
-            ticket.answer.cancel()
+            if not ticket.answer.done():
+                ticket.answer.set_exception(self._unloaded())
         self._waiting.clear()
         self._thread.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,110 @@
+"""Small models with random weights in the real architectures, and pictures to show them.
+
+What is compared here is arithmetic, so the weights may be any; they are drawn wide enough that an
+answer depends on every part of its prompt, which the shipped checkpoints' training need not give.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from omegaconf import OmegaConf
+from sam2.modeling.sam2_base import SAM2Base
+from transformers import Sam3Config, Sam3Model, Sam3Processor
+
+from inference_server.demo import WEIGHTS
+from inference_server.demo.scenes import make_scene
+from inference_server.engines.concept import ConceptEngine
+from inference_server.engines.device import Compute
+from inference_server.engines.visual import VisualEngine
+
+CPU = Compute(torch.device("cpu"), torch.float32)
+CPU_BFLOAT16 = Compute(torch.device("cpu"), torch.bfloat16)
+
+Picture = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Concept:
+    """A SAM 3 and what belongs to it."""
+
+    model: Sam3Model
+    processor: Sam3Processor
+    engine: ConceptEngine
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def cpu() -> Compute:
+    return CPU
+
+
+@pytest.fixture(scope="session")
+def pictures() -> dict[str, Picture]:
+    """Images of several shapes, by name."""
+    sizes = {"square": (96, 96), "wide": (160, 90), "tall": (70, 130), "large": (400, 300)}
+    return {name: make_scene(i, size).image for i, (name, size) in enumerate(sizes.items())}
+
+
+def sam2_config() -> Any:
+    """The demo's configuration, which is the smallest there is."""
+    return OmegaConf.load(WEIGHTS / "sam2" / "config.yaml")
+
+
+def random_sam2(seed: int = 0) -> SAM2Base:
+    """A SAM 2 of the demo's architecture with random weights."""
+    torch.manual_seed(seed)
+    config = sam2_config()
+    config.model.sam_mask_decoder_extra_args = {
+        "dynamic_multimask_via_stability": True,
+        "dynamic_multimask_stability_delta": 0.05,
+        "dynamic_multimask_stability_thresh": 0.98,
+    }
+    model: SAM2Base = hydra.utils.instantiate(config.model, _recursive_=True)
+    return model.eval().requires_grad_(False)
+
+
+def random_sam3(seed: int = 0) -> Sam3Model:
+    """A SAM 3 of the demo's architecture with random weights."""
+    torch.manual_seed(seed)
+    model: Any = Sam3Model(Sam3Config.from_pretrained(WEIGHTS / "sam3"))
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.08)
+    return model.float().eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def sam2_model() -> SAM2Base:
+    return random_sam2()
+
+
+@pytest.fixture(scope="session")
+def visual(sam2_model: SAM2Base) -> VisualEngine:
+    return VisualEngine(sam2_model, "random", CPU)
+
+
+@pytest.fixture(scope="session")
+def concept() -> Concept:
+    model = random_sam3()
+    processor = Sam3Processor.from_pretrained(WEIGHTS / "sam3")
+    return Concept(model, processor, ConceptEngine(model, processor, "random", CPU))
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """A directory for weights, with a name that cannot be part of another message."""
+    path = tmp_path / "my-weights"
+    path.mkdir()
+    return path

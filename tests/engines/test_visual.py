@@ -1,0 +1,273 @@
+"""PVS: the same answers as `SAM2ImagePredictor`, whoever shares the forward."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from sam2.modeling.sam2_base import SAM2Base
+from sam2.sam2_image_predictor import SAM2ImagePredictor
+
+from inference_server.engines.base import Candidates, Embedding, VisualPrompt
+from inference_server.engines.visual import VisualEngine
+from inference_server.masks import Mask, iou, upsample_masks
+from tests.engines.conftest import CPU, CPU_BFLOAT16, Picture
+
+TOLERANCE = 1e-5
+"""Most that a logit or a score may be off, relative to the largest logit: the same operations on
+the same numbers, but batches of other sizes may add in another order."""
+
+
+def visual_prompt(
+    *points: tuple[float, float, int],
+    box: tuple[float, float, float, float] | None = None,
+    mask: NDArray[np.float32] | None = None,
+) -> VisualPrompt:
+    """A prompt in shares of the image's sides; see `placed`."""
+    return VisualPrompt(
+        np.array([point[:2] for point in points], np.float32).reshape(-1, 2),
+        np.array([point[2] for point in points], np.int64),
+        None if box is None else np.array(box, np.float32),
+        mask,
+    )
+
+
+def placed(prompt: VisualPrompt, size: tuple[int, int]) -> VisualPrompt:
+    """The prompt in pixels of an image of (height, width)."""
+    scale = np.array(size[::-1], np.float32)
+    box = None if prompt.box is None else prompt.box * np.tile(scale, 2)
+    return VisualPrompt(prompt.points * scale, prompt.labels, box, prompt.mask_input)
+
+
+def blob(side: int = 64) -> NDArray[np.float32]:
+    """A mask input: a disc, as logits."""
+    ys, xs = np.mgrid[0:side, 0:side].astype(np.float32)
+    return np.asarray(12 - np.hypot(xs - 0.6 * side, ys - 0.3 * side), np.float32)
+
+
+PROMPTS = {
+    "click": visual_prompt((0.3, 0.4, 1)),
+    "click beside": visual_prompt((0.3, 0.4, 0)),
+    "corner": visual_prompt((0, 0, 1)),
+    "several points": visual_prompt((0.3, 0.4, 1), (0.7, 0.2, 0), (0.35, 0.5, 1)),
+    "box": visual_prompt(box=(0.2, 0.3, 0.6, 0.8)),
+    "box and points": visual_prompt((0.3, 0.4, 1), (0.5, 0.7, 0), box=(0.2, 0.3, 0.6, 0.8)),
+    "mask": visual_prompt(mask=blob()),
+    "mask and click": visual_prompt((0.3, 0.4, 1), mask=blob()),
+    "mask, box and click": visual_prompt((0.3, 0.4, 1), box=(0.1, 0.1, 0.9, 0.9), mask=-blob()),
+    "empty": visual_prompt(),
+}
+
+
+def predictor_for(model: SAM2Base, image: Picture) -> SAM2ImagePredictor:
+    predictor: Any = SAM2ImagePredictor(model)
+    side = model.image_size
+    # It writes down the sizes of a model for 1024 x 1024.
+    predictor._bb_feat_sizes = [(side // 4,) * 2, (side // 8,) * 2, (side // 16,) * 2]
+    predictor.set_image(image)
+    return predictor
+
+
+def predict(
+    predictor: Any, prompt: VisualPrompt, *, multimask: bool
+) -> tuple[NDArray[np.bool_], NDArray[np.float32], NDArray[np.float32]]:
+    """(masks, scores, low-resolution logits), as SAM 2's own predictor answers."""
+    masks, scores, logits = predictor.predict(
+        point_coords=prompt.points if len(prompt.points) else None,
+        point_labels=prompt.labels if len(prompt.points) else None,
+        box=prompt.box,
+        mask_input=None if prompt.mask_input is None else prompt.mask_input[None],
+        multimask_output=multimask,
+    )
+    return masks.astype(bool), scores, logits
+
+
+def assert_close(found: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
+    assert found.shape == expected.shape
+    assert found.dtype == np.float32
+    assert np.abs(found - expected).max() <= TOLERANCE * max(1.0, np.abs(expected).max())
+
+
+def assert_same(found: Candidates, expected: Candidates) -> None:
+    assert_close(found.planes, expected.planes)
+    assert_close(found.scores, expected.scores)
+    assert found.logits is not None
+    assert expected.logits is not None
+    assert_close(found.logits, expected.logits)
+
+
+def embed(engine: VisualEngine, image: Picture) -> Embedding:
+    (embedding,) = engine.encode([image])
+    return embedding
+
+
+@pytest.mark.parametrize("multimask", [True, False], ids=["three masks", "one mask"])
+@pytest.mark.parametrize("picture", ["square", "wide", "tall"])
+def test_answers_are_those_of_sam2s_own_predictor(
+    visual: VisualEngine,
+    sam2_model: SAM2Base,
+    pictures: dict[str, Picture],
+    picture: str,
+    multimask: bool,
+) -> None:
+    image = pictures[picture]
+    size = image.shape[:2]
+    embedding = embed(visual, image)
+    assert embedding.size == size
+    predictor = predictor_for(sam2_model, image)
+    for prompt in PROMPTS.values():
+        asked = placed(prompt, (size[0], size[1]))
+        (answer,) = visual.decode(embedding, [asked], multimask=multimask)
+        masks, scores, logits = predict(predictor, asked, multimask=multimask)
+        assert len(answer.scores) == (3 if multimask else 1)
+        assert answer.threshold == 0.0
+        assert_close(answer.scores, scores)
+        assert answer.logits is not None
+        assert_close(answer.logits, logits)
+        assert np.array_equal(answer.logits, answer.planes.clip(-32, 32))
+        for mask, expected in zip(
+            upsample_masks(answer.planes, (size[0], size[1])), masks, strict=True
+        ):
+            # Only pixels whose logit is next to nothing may fall on the other side.
+            assert np.count_nonzero(mask.to_plane() != expected) <= 2
+
+
+def test_every_part_of_a_prompt_counts(
+    visual: VisualEngine, pictures: dict[str, Picture]
+) -> None:
+    """Otherwise the comparisons above and below would prove little."""
+    image = pictures["wide"]
+    embedding = embed(visual, image)
+    prompts = [placed(prompt, embedding.size) for prompt in PROMPTS.values()]
+    planes = [answer.planes for answer in visual.decode(embedding, prompts)]
+    for i, one in enumerate(planes):
+        for other in planes[:i]:
+            assert np.abs(one - other).max() > 100 * TOLERANCE * np.abs(one).max()
+    (elsewhere,) = visual.decode(embed(visual, pictures["wide"][::-1].copy()), prompts[:1])
+    assert np.abs(elsewhere.planes - planes[0]).max() > 100 * TOLERANCE * np.abs(planes[0]).max()
+
+
+@pytest.mark.parametrize("multimask", [True, False], ids=["three masks", "one mask"])
+@pytest.mark.parametrize("chunk", [1, 3, 16])
+def test_prompts_of_any_kind_share_a_call_and_each_gets_the_answer_it_gets_alone(
+    sam2_model: SAM2Base, pictures: dict[str, Picture], chunk: int, multimask: bool
+) -> None:
+    engine = VisualEngine(sam2_model, "random", CPU, chunk=chunk)
+    embedding = embed(engine, pictures["wide"])
+    shifted = [
+        visual_prompt((0.1 * i, 0.5, i % 2), box=None if i % 3 else (0.1, 0.1, 0.2 + 0.1 * i, 0.9))
+        for i in range(8)
+    ]
+    kinds = [*PROMPTS.values(), *shifted, *PROMPTS.values()]
+    prompts = [placed(prompt, embedding.size) for prompt in kinds]
+    together = engine.decode(embedding, prompts, multimask=multimask)
+    assert len(together) == len(prompts)
+    for prompt, answer in zip(prompts, together, strict=True):
+        (alone,) = engine.decode(embedding, [prompt], multimask=multimask)
+        assert_same(answer, alone)
+
+
+def test_a_forward_holds_no_more_than_a_chunk(
+    sam2_model: SAM2Base, pictures: dict[str, Picture], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = VisualEngine(sam2_model, "random", CPU, chunk=4)
+    embedding = embed(engine, pictures["square"])
+    sizes: list[int] = []
+    real = sam2_model.sam_mask_decoder.forward
+
+    def forward(**inputs: Any) -> Any:
+        sizes.append(len(inputs["sparse_prompt_embeddings"]))
+        return real(**inputs)
+
+    monkeypatch.setattr(sam2_model.sam_mask_decoder, "forward", forward)
+    clicks = [placed(visual_prompt((0.1 * i, 0.5, 1)), embedding.size) for i in range(9)]
+    boxes = [placed(PROMPTS["box"], embedding.size)] * 3
+    engine.decode(embedding, [*clicks, *boxes])
+    # A box is two points, a click is one: they cannot share.
+    assert sorted(sizes) == [1, 3, 4, 4]
+
+
+def test_no_prompts_no_answers(visual: VisualEngine, pictures: dict[str, Picture]) -> None:
+    assert visual.decode(embed(visual, pictures["square"]), []) == []
+
+
+def test_images_encoded_together_answer_as_if_encoded_alone(
+    visual: VisualEngine, pictures: dict[str, Picture]
+) -> None:
+    images = list(pictures.values())
+    together = visual.encode(images)
+    assert [embedding.size for embedding in together] == [image.shape[:2] for image in images]
+    for embedding, image in zip(together, images, strict=True):
+        prompts = [placed(prompt, embedding.size) for prompt in PROMPTS.values()]
+        alone = visual.decode(embed(visual, image), prompts)
+        for answer, expected in zip(visual.decode(embedding, prompts), alone, strict=True):
+            assert_same(answer, expected)
+
+
+def test_an_embedding_keeps_the_memory_that_it_says_and_not_its_neighbours(
+    visual: VisualEngine, pictures: dict[str, Picture]
+) -> None:
+    """The cache counts `nbytes`: a view of the batch would keep the whole batch alive."""
+    alone = embed(visual, pictures["square"])
+    for embedding in [alone, *visual.encode([pictures["square"], pictures["wide"]] * 2)]:
+        kept = sum(feature.untyped_storage().nbytes() for feature in embedding.features)
+        assert embedding.nbytes == kept == alone.nbytes
+
+
+def test_the_answer_is_the_callers_to_keep(
+    visual: VisualEngine, pictures: dict[str, Picture]
+) -> None:
+    """Nobody who asks later writes into it."""
+    embedding = embed(visual, pictures["square"])
+    prompts = [placed(prompt, embedding.size) for prompt in PROMPTS.values()]
+    first = visual.decode(embedding, prompts)
+    copies = [answer.planes.copy() for answer in first]
+    visual.decode(embedding, prompts[::-1])
+    visual.encode([pictures["wide"]])
+    for answer, copy in zip(first, copies, strict=True):
+        assert np.array_equal(answer.planes, copy)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1), (3, 3), (3, 50)])
+def test_tiny_images_are_images(visual: VisualEngine, size: tuple[int, int]) -> None:
+    image = np.full((*size, 3), 90, np.uint8)
+    embedding = embed(visual, image)
+    assert embedding.size == size
+    (answer,) = visual.decode(embedding, [visual_prompt((0, 0, 1))])
+    assert np.isfinite(answer.planes).all()
+    assert [mask.size for mask in upsample_masks(answer.planes, size)] == [size] * 3
+
+
+def test_bfloat16_gives_nearly_the_same_masks(
+    sam2_model: SAM2Base, visual: VisualEngine, pictures: dict[str, Picture]
+) -> None:
+    fast = VisualEngine(sam2_model, "random", CPU_BFLOAT16)
+    image = pictures["wide"]
+    precise, coarse = embed(visual, image), embed(fast, image)
+    assert coarse.nbytes < precise.nbytes
+    prompts = [placed(prompt, precise.size) for prompt in PROMPTS.values()]
+    for expected, found in zip(
+        visual.decode(precise, prompts), fast.decode(coarse, prompts), strict=True
+    ):
+        assert found.planes.dtype == found.scores.dtype == np.float32
+        assert np.abs(found.scores - expected.scores).max() < 0.05
+        for one, other in zip(masks_of(found, image), masks_of(expected, image), strict=True):
+            assert iou(one, other) > 0.9 or max(one.area, other.area) < 50
+
+
+def masks_of(answer: Candidates, image: Picture) -> list[Mask]:
+    return upsample_masks(answer.planes, (image.shape[0], image.shape[1]), answer.threshold)
+
+
+def test_the_model_is_left_as_it_was(sam2_model: SAM2Base, visual: VisualEngine) -> None:
+    """No gradients, no training mode, nothing cached that grows."""
+    image = np.zeros((8, 8, 3), np.uint8)
+    before = {name: value.clone() for name, value in sam2_model.state_dict().items()}
+    (answer,) = visual.decode(embed(visual, image), [visual_prompt((1, 1, 1))])
+    assert not sam2_model.training
+    assert answer.planes.flags.owndata or answer.planes.base is not None
+    for name, value in sam2_model.state_dict().items():
+        assert torch.equal(value, before[name])

@@ -1,0 +1,301 @@
+"""Lanes: batches of what waits, refusal when full, and nobody left waiting for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from inference_server.engines.base import Candidates, Embedding, RGBImage, VisualPrompt
+from inference_server.engines.device import Compute
+from inference_server.engines.registry import Model
+from inference_server.engines.worker import Done, Lane
+from inference_server.errors import CapacityError, ModelUnavailableError
+from inference_server.settings import Settings
+
+pytestmark = pytest.mark.anyio
+
+
+class Bench:
+    """Work that notes what it is given, and stops at a gate."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.threads: set[str] = set()
+        self.gate = threading.Event()
+        self.gate.set()
+        self.begun = threading.Semaphore(0)
+
+    def __call__(self, items: Sequence[int]) -> list[int]:
+        self.batches.append(list(items))
+        self.threads.add(threading.current_thread().name)
+        self.begun.release()
+        assert self.gate.wait(10)
+        if any(item < 0 for item in items):
+            raise ValueError("cannot do that")
+        return [item * 10 for item in items]
+
+    async def wait_until_begun(self) -> None:
+        assert await asyncio.to_thread(self.begun.acquire, timeout=10)
+
+
+@asynccontextmanager
+async def lane_of(
+    work: Callable[[Sequence[int]], Sequence[int]], max_batch: int = 4, capacity: int = 8
+) -> AsyncIterator[Lane[int, int]]:
+    lane = Lane("test", work, max_batch=max_batch, capacity=capacity)
+    try:
+        yield lane
+    finally:
+        if isinstance(work, Bench):
+            work.gate.set()
+        lane.close()
+
+
+async def submitted(lane: Lane[int, int], items: Sequence[int]) -> list[asyncio.Task[Done[int]]]:
+    """Tasks whose items are in the queue."""
+    tasks = [asyncio.create_task(lane.submit(item)) for item in items]
+    await asyncio.sleep(0)
+    return tasks
+
+
+async def test_an_item_is_done_in_the_lanes_own_thread() -> None:
+    bench = Bench()
+    async with lane_of(bench) as lane:
+        done = await lane.submit(7)
+        await lane.submit(8)
+    assert (done.value, done.batch) == (70, 1)
+    assert bench.batches == [[7], [8]]
+    assert len(bench.threads) == 1
+    assert threading.current_thread().name not in bench.threads
+
+
+async def test_what_waits_is_done_together_in_its_order_and_within_the_bound() -> None:
+    bench = Bench()
+    async with lane_of(bench, max_batch=3) as lane:
+        bench.gate.clear()
+        first = await submitted(lane, [0])
+        await bench.wait_until_begun()
+        others = await submitted(lane, [1, 2, 3, 4, 5])
+        assert lane.depth == 5
+        bench.gate.set()
+        answers = [done.value for done in await asyncio.gather(*first, *others)]
+        batch_sizes = [task.result().batch for task in others]
+        assert lane.depth == 0
+    assert bench.batches == [[0], [1, 2, 3], [4, 5]]
+    assert answers == [0, 10, 20, 30, 40, 50]
+    assert batch_sizes == [3, 3, 3, 2, 2]
+
+
+async def test_the_time_in_the_queue_and_at_work_are_told_apart() -> None:
+    def slow(items: Sequence[int]) -> Sequence[int]:
+        time.sleep(0.1)
+        return items
+
+    async with lane_of(slow, max_batch=1) as lane:
+        first, second = await asyncio.gather(lane.submit(1), lane.submit(2))
+    assert first.worked >= 0.09
+    assert first.queued < 0.09 <= second.queued
+    assert second.worked >= 0.09
+
+
+async def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
+    bench = Bench()
+    async with lane_of(bench, max_batch=1, capacity=2) as lane:
+        bench.gate.clear()
+        tasks = await submitted(lane, [1])
+        await bench.wait_until_begun()
+        tasks += await submitted(lane, [2, 3])
+        with pytest.raises(CapacityError) as caught:
+            await lane.submit(4)
+        assert caught.value.status == 429
+        assert caught.value.retry_after >= 1
+        assert int(caught.value.headers["retry-after"]) >= 1
+        assert "INFERENCE_QUEUE_SIZE" in caught.value.message
+        bench.gate.set()
+        assert [done.value for done in await asyncio.gather(*tasks)] == [10, 20, 30]
+        assert (await lane.submit(5)).value == 50
+    assert 4 not in [item for batch in bench.batches for item in batch]
+
+
+async def test_the_time_to_come_back_grows_with_the_pace_of_the_lane() -> None:
+    bench = Bench()
+    async with lane_of(bench, max_batch=1, capacity=20) as lane:
+        bench.gate.clear()
+        slow = await submitted(lane, [1])
+        await asyncio.sleep(0.2)
+        bench.gate.set()
+        await slow[0]
+        bench.gate.clear()
+        tasks = await submitted(lane, range(21))
+        await bench.wait_until_begun()
+        tasks += await submitted(lane, [100] * (20 - lane.depth))
+        with pytest.raises(CapacityError) as caught:
+            await lane.submit(4)
+        bench.gate.set()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    assert caught.value.retry_after >= 0.2 * 20 * 0.9
+
+
+async def test_a_cancelled_caller_leaves_the_queue() -> None:
+    bench = Bench()
+    async with lane_of(bench, max_batch=1, capacity=2) as lane:
+        bench.gate.clear()
+        tasks = await submitted(lane, [1])
+        await bench.wait_until_begun()
+        tasks += await submitted(lane, [2, 3])
+        tasks[1].cancel()
+        await asyncio.sleep(0)
+        assert lane.depth == 1
+        tasks += await submitted(lane, [4])
+        bench.gate.set()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert bench.batches == [[1], [3], [4]]
+    assert isinstance(results[1], asyncio.CancelledError)
+
+
+async def test_a_caller_cancelled_during_the_work_disturbs_nobody() -> None:
+    bench = Bench()
+    async with lane_of(bench) as lane:
+        bench.gate.clear()
+        tasks = await submitted(lane, [1])
+        await bench.wait_until_begun()
+        tasks += await submitted(lane, [2, 3])
+        tasks[0].cancel()
+        bench.gate.set()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert isinstance(results[0], asyncio.CancelledError)
+        assert [done.value for done in results[1:] if isinstance(done, Done)] == [20, 30]
+
+
+async def test_a_failure_reaches_all_of_its_batch_and_the_lane_lives_on() -> None:
+    bench = Bench()
+    async with lane_of(bench, max_batch=2) as lane:
+        bench.gate.clear()
+        tasks = await submitted(lane, [0])
+        await bench.wait_until_begun()
+        tasks += await submitted(lane, [1, -2, 3])
+        bench.gate.set()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert bench.batches == [[0], [1, -2], [3]]
+        assert [type(result) for result in results] == [Done, ValueError, ValueError, Done]
+        assert (await lane.submit(5)).value == 50
+
+
+async def test_work_that_loses_results_is_a_failure_of_all_of_its_batch() -> None:
+    def careless(items: Sequence[int]) -> Sequence[int]:
+        return items[1:]
+
+    async with lane_of(careless) as lane:
+        for _ in range(2):
+            tasks = await submitted(lane, [1, 2, 3])
+            results = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 10)
+            assert [type(result) for result in results] == [ValueError] * 3
+
+
+async def test_items_are_told_apart_by_identity() -> None:
+    """Images do not compare to a truth value, and equal ones are still different requests."""
+    begun, gate = threading.Semaphore(0), threading.Event()
+
+    def work(images: Sequence[NDArray[np.uint8]]) -> list[int]:
+        begun.release()
+        assert gate.wait(10)
+        return [int(image[0]) for image in images]
+
+    lane: Lane[NDArray[np.uint8], int] = Lane("test", work, max_batch=1, capacity=16)
+    tasks = [asyncio.create_task(lane.submit(np.full(4, i, np.uint8))) for i in range(6)]
+    await asyncio.to_thread(begun.acquire, timeout=10)
+    tasks[4].cancel()
+    await asyncio.sleep(0)
+    gate.set()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    lane.close()
+    values = [result.value if isinstance(result, Done) else type(result) for result in results]
+    assert values == [0, 1, 2, 3, asyncio.CancelledError, 5]
+
+
+async def test_the_event_loop_turns_during_the_work() -> None:
+    bench = Bench()
+    async with lane_of(bench) as lane:
+        bench.gate.clear()
+        tasks = await submitted(lane, [1])
+        await bench.wait_until_begun()
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert not tasks[0].done()
+        bench.gate.set()
+        assert (await tasks[0]).value == 10
+
+
+async def test_closing_finishes_the_work_and_tells_those_who_wait() -> None:
+    bench = Bench()
+    async with lane_of(bench, max_batch=1) as lane:
+        bench.gate.clear()
+        tasks = await submitted(lane, [1])
+        await bench.wait_until_begun()
+        tasks += await submitted(lane, [2, 3])
+        lane.close()
+        assert lane.depth == 0
+        bench.gate.set()
+        results = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 10)
+    assert isinstance(results[0], Done)
+    # Not a cancellation, which would be taken for the client's own.
+    assert [type(result) for result in results[1:]] == [ModelUnavailableError] * 2
+    assert bench.batches == [[1]]
+
+
+async def test_a_closed_lane_takes_nothing_in() -> None:
+    async with lane_of(Bench()) as lane:
+        await lane.submit(1)
+        lane.close()
+        with pytest.raises(ModelUnavailableError, match="unloaded"):
+            await asyncio.wait_for(lane.submit(2), 10)
+        assert lane.depth == 0
+        lane.close()
+
+
+class Slow:
+    """An engine whose encoding waits for a gate."""
+
+    checkpoint = "slow"
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+
+    def encode(self, images: Sequence[RGBImage]) -> list[Embedding]:
+        assert self.gate.wait(10)
+        return [Embedding((1, 1), [np.zeros(3)], 1) for _ in images]
+
+    def decode(
+        self, embedding: Embedding, prompts: Sequence[VisualPrompt], *, multimask: bool = True
+    ) -> list[Candidates]:
+        plane = np.full((1, 1, 1), float(multimask), np.float32)
+        return [Candidates(plane, 0.0, np.array([len(p.points)], np.float32)) for p in prompts]
+
+
+async def test_a_click_does_not_wait_for_an_encode(cpu: Compute) -> None:
+    engine = Slow()
+    model = Model("sam2", engine, cpu, Settings())
+    embedding = Embedding((1, 1), [np.zeros(3)], 1)
+    encode = asyncio.create_task(model.encode(np.zeros((1, 1, 3), np.uint8)))
+    prompts = [
+        VisualPrompt(np.zeros((count, 2), np.float32), np.ones(count, np.int64)) for count in (1, 2)
+    ]
+    # Several at once, on one embedding: requests do not compare to a truth value either.
+    answers = await asyncio.gather(
+        *(model.decode(embedding, prompts[::order], multimask=order > 0) for order in (1, -1) * 3)
+    )
+    assert not encode.done()
+    engine.gate.set()
+    assert (await encode).value.size == (1, 1)
+    model.close()
+    assert model.label == "sam2/slow"
+    for done, order in zip(answers, (1, -1) * 3, strict=True):
+        assert [float(answer.scores[0]) for answer in done.value] == [1.0, 2.0][::order]
+        assert {float(answer.planes[0, 0, 0]) for answer in done.value} == {float(order > 0)}

@@ -110,7 +110,7 @@ class ImageFetcher:
             url = httpx.URL(text) if base is None else base.join(text)
         except (httpx.InvalidURL, ValueError):
             raise could_not_load(
-                "The URL is malformed.", "Give a complete http or https URL."
+                "The URL is malformed.", f"Give a complete http or https URL, {_OR_BASE64}"
             ) from None
         if url.scheme not in self._schemes or not url.host:
             raise could_not_load(

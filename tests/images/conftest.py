@@ -1,17 +1,21 @@
-"""A server for the tests of fetching, on loopback, that does as each test wants."""
+"""For the tests of fetching: a server on loopback that does as each test wants."""
 
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import anyio
 import anyio.abc
 import pytest
 from anyio.streams.tls import TLSListener
+
+from inference_server.errors import ImageError, InferenceServerError
+from inference_server.images import ImageFetcher
 
 Answer = Callable[[anyio.abc.ByteStream, bytes], Awaitable[None]]
 
@@ -60,7 +64,7 @@ async def serve(
         except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
             server.closed.set()
 
-    async with anyio.create_task_group() as tasks, listener:
+    async with listener, anyio.create_task_group() as tasks:
         tasks.start_soon(listener.serve, handle)
         yield server
         tasks.cancel_scope.cancel()
@@ -84,6 +88,35 @@ def ok(body: bytes, *headers: str) -> bytes:
 def redirect(location: str, status: int = 302) -> bytes:
     """A redirect."""
     return f"HTTP/1.1 {status} Found\r\nlocation: {location}\r\n\r\n".encode()
+
+
+LOOPBACK = ("127.0.0.1/32",)
+fetcher = partial(ImageFetcher, max_bytes=1000, timeout=5.0, networks=LOOPBACK)
+
+
+class Resolver:
+    """Gives one answer after the other, and remembers what it was asked."""
+
+    def __init__(self, *answers: Sequence[str]) -> None:
+        self.asked: list[str] = []
+        self._answers = list(answers)
+
+    async def __call__(self, host: str) -> Sequence[str]:
+        self.asked.append(host)
+        if not self._answers:
+            raise OSError("unknown host")
+        return self._answers.pop(0)
+
+
+async def refused(
+    images: ImageFetcher, url: str, error: type[InferenceServerError] = ImageError
+) -> str:
+    with pytest.raises(error) as caught:
+        await images.fetch(url)
+    message = caught.value.message
+    assert message.startswith("Could not load input image. Cause: ")
+    assert len(message) < 600
+    return message
 
 
 @pytest.fixture

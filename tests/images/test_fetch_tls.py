@@ -7,10 +7,10 @@ from pathlib import Path
 import anyio
 import anyio.abc
 import pytest
-from tests.images.conftest import answering, ok, serve
 
 from inference_server.errors import ImageError
 from inference_server.images import ImageFetcher
+from tests.images.conftest import answering, ok, serve
 
 pytestmark = pytest.mark.anyio
 

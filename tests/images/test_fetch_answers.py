@@ -1,0 +1,184 @@
+"""What servers answer, and how long they take."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import anyio
+import anyio.abc
+import pytest
+
+from inference_server.errors import ImageTooLargeError
+from tests.images.conftest import Answer, answering, fetcher, ok, redirect, refused, serve
+
+pytestmark = pytest.mark.anyio
+
+BODY = b"image" * 100
+
+
+async def test_secrets_in_a_url_are_not_repeated() -> None:
+    async with serve(answering(b"HTTP/1.1 404 Not Found\r\n\r\n")) as server:
+        message = await refused(fetcher(), server.url("/a.png?signature=secret#secret"))
+    assert f"{server.url('/a.png')} answered with status 404" in message
+    assert "secret" not in message
+
+
+@pytest.mark.parametrize("status", [302, 304, 400, 401, 403, 404, 500, 503])
+async def test_other_answers_are_refused(status: int) -> None:
+    async with serve(answering(f"HTTP/1.1 {status} Reason\r\n\r\n".encode())) as server:
+        message = await refused(fetcher(), server.url())
+    assert f"status {status}" in message
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"SSH-2.0-OpenSSH_9.6\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nshort",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nshort",
+        b"HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n12",
+        b"HTTP/1.1 200 OK\r\na: " + b"b" * 200_000,
+        b"HTTP/1.1 101 Switching Protocols\r\nupgrade: other\r\n\r\n",
+    ],
+)
+async def test_broken_answers_are_refused_and_not_repeated(content: bytes) -> None:
+    async with serve(answering(content)) as server:
+        message = await refused(fetcher(), server.url())
+    assert "SSH" not in message
+
+
+async def test_a_compressed_body_is_refused() -> None:
+    async with serve(answering(ok(BODY, "Content-Encoding: gzip"))) as server:
+        assert "compressed" in await refused(fetcher(), server.url())
+    assert b"accept-encoding: identity" in server.requests[0].lower()
+
+
+async def test_the_byte_limit_is_exact() -> None:
+    for content in (ok(BODY), b"HTTP/1.1 200 OK\r\n\r\n" + BODY):
+        async with serve(answering(content)) as server:
+            assert await fetcher(max_bytes=len(BODY)).fetch(server.url()) == BODY
+            message = await refused(
+                fetcher(max_bytes=len(BODY) - 1), server.url(), ImageTooLargeError
+            )
+            assert "INFERENCE_MAX_IMAGE_MB" in message
+
+
+async def test_an_announced_size_is_refused_before_the_body_comes() -> None:
+    async def answer(stream: anyio.abc.ByteStream, path: bytes) -> None:
+        await stream.send(b"HTTP/1.1 200 OK\r\ncontent-length: 1001\r\n\r\n")
+        await stream.receive()  # the client closes without having waited for a body
+
+    async with serve(answer) as server:
+        await refused(fetcher(), server.url(), ImageTooLargeError)
+        with anyio.fail_after(5):
+            await server.closed.wait()
+
+
+async def test_an_endless_body_is_cut_off_at_the_limit() -> None:
+    sent = 0
+
+    async def answer(stream: anyio.abc.ByteStream, path: bytes) -> None:
+        nonlocal sent
+        await stream.send(b"HTTP/1.1 200 OK\r\n\r\n")
+        while True:
+            await stream.send(bytes(100_000))
+            sent += 100_000
+
+    async with serve(answer) as server:
+        await refused(fetcher(max_bytes=1_000_000), server.url(), ImageTooLargeError)
+        with anyio.fail_after(5):
+            await server.closed.wait()
+    assert sent < 20_000_000  # what fits into the sockets' buffers
+
+
+async def _silence(stream: anyio.abc.ByteStream, path: bytes) -> None:
+    await stream.receive()
+
+
+async def _slow_head(stream: anyio.abc.ByteStream, path: bytes) -> None:
+    await stream.send(b"HTTP/1.1 200 OK\r\n")
+    while True:
+        await anyio.sleep(0.05)
+        await stream.send(b"a: b\r\n")
+
+
+async def _slow_body(stream: anyio.abc.ByteStream, path: bytes) -> None:
+    await stream.send(b"HTTP/1.1 200 OK\r\n\r\n")
+    while True:
+        await anyio.sleep(0.05)
+        await stream.send(b"a")
+
+
+async def _endless_hints(stream: anyio.abc.ByteStream, path: bytes) -> None:
+    while True:
+        await stream.send(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+
+
+@pytest.mark.parametrize("answer", [_silence, _slow_head, _slow_body, _endless_hints])
+async def test_the_deadline_holds_for_the_whole_fetch(answer: Answer) -> None:
+    started = time.monotonic()
+    async with serve(answer) as server:
+        message = await refused(fetcher(timeout=0.3), server.url("/a?b"))
+        assert time.monotonic() - started < 5
+        with anyio.fail_after(5):
+            await server.closed.wait()
+    assert f"{server.url('/a')} did not arrive within 0.3 seconds" in message
+
+
+async def test_the_deadline_holds_across_redirects() -> None:
+    async def answer(stream: anyio.abc.ByteStream, path: bytes) -> None:
+        await anyio.sleep(0.2)
+        await stream.send(redirect("/again"))
+
+    async with serve(answer) as server:
+        message = await refused(fetcher(timeout=0.5, redirects=10), server.url())
+    assert "within 0.5 seconds" in message
+
+
+async def test_the_deadline_holds_while_resolving() -> None:
+    async def never(host: str) -> Sequence[str]:
+        await anyio.sleep_forever()
+        return []
+
+    message = await refused(fetcher(timeout=0.1, resolver=never), "http://slow.test/")
+    assert "within 0.1 seconds" in message
+
+
+async def test_a_cancelled_fetch_closes_its_connection() -> None:
+    arrived = anyio.Event()
+
+    async def answer(stream: anyio.abc.ByteStream, path: bytes) -> None:
+        arrived.set()
+        await stream.receive()
+
+    async with serve(answer) as server:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(fetcher().fetch, server.url())
+            await arrived.wait()
+            tasks.cancel_scope.cancel()
+        with anyio.fail_after(5):
+            await server.closed.wait()
+
+
+async def test_tiny_chunks_do_not_hold_up_others() -> None:
+    body = b"1\r\na\r\n" * 5000
+
+    async def tick(gaps: list[float]) -> None:
+        while True:
+            started = time.monotonic()
+            await anyio.sleep(0.001)
+            gaps.append(time.monotonic() - started)
+
+    gaps: list[float] = []
+    head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+    async with (
+        serve(answering(head + body + b"0\r\n\r\n")) as server,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(tick, gaps)
+        assert len(await fetcher(max_bytes=5000, timeout=30).fetch(server.url())) == 5000
+        tasks.cancel_scope.cancel()
+    assert len(gaps) > 20

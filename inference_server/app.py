@@ -51,7 +51,7 @@ def build_state(settings: Settings) -> ServerState:
     return ServerState(
         settings=settings,
         limits=limits_of(settings),
-        keys=KeyRing(auth=settings.auth == "on", api_keys=settings.api_keys),
+        keys=KeyRing(auth=settings.auth, api_keys=settings.api_keys),
         models=models,
         segmenter=Segmenter(settings, models, fetcher, metrics),
         metrics=metrics,

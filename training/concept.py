@@ -33,8 +33,8 @@ from training.pool import ScenePool, open_pool
 from training.vocabulary import build_tokenizer
 
 _FROZEN_SHARE = 0.5
-"""Share of the second stage in which the backbone waits for the rest to catch up: what is new begins
-at random, and its first gradients would only undo the first stage."""
+"""Share of the second stage in which the backbone waits for the rest to catch up: what is new
+begins at random, and its first gradients would only undo the first stage."""
 
 _REPORT_EVERY = 50
 _SAVE_EVERY_S = 240.0
@@ -75,7 +75,7 @@ class ConceptTraining:
         )
         self.model = Sam3Model(config)
         initialize(self.model)
-        self.model.to(device)
+        self.model.to(device)  # type: ignore[arg-type]
         self.heads = DenseHeads(HIDDEN).to(device)
         self.fusion = FusionHead(WIDTH).to(device)
         self.rng = np.random.default_rng(seed)
@@ -100,7 +100,9 @@ class ConceptTraining:
     def _load(self) -> dict[str, Any] | None:
         if not self._state.exists():
             return None
-        state: dict[str, Any] = torch.load(self._state, map_location=self.device, weights_only=False)
+        state: dict[str, Any] = torch.load(
+            self._state, map_location=self.device, weights_only=False
+        )
         self.model.load_state_dict(state["model"])
         self.heads.load_state_dict(state["heads"])
         self.fusion.load_state_dict(state["fusion"])
@@ -163,7 +165,9 @@ class ConceptTraining:
             numbers.append(report)
             if step % _REPORT_EVERY == 0:
                 names = {name for report in numbers for name in report}
-                mean = {k: float(np.nanmean([n.get(k, np.nan) for n in numbers])) for k in sorted(names)}
+                mean = {
+                    k: float(np.nanmean([n.get(k, np.nan) for n in numbers])) for k in sorted(names)
+                }
                 self._report(stage, step, clock, mean)
                 numbers.clear()
             if time.monotonic() - saved > _SAVE_EVERY_S:
@@ -212,7 +216,7 @@ def export(out: Path, target: Path) -> None:
     training = ConceptTraining(out, "cpu", 0)
     state = torch.load(out / "state.pt", map_location="cpu", weights_only=False)
     training.model.load_state_dict(state["model"])
-    training.model.half().save_pretrained(target)
+    training.model.to(torch.float16).save_pretrained(target)  # type: ignore[arg-type]
     side = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
     masks = {"height": MASK_SIZE, "width": MASK_SIZE}
     Sam3Processor(

@@ -8,11 +8,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
+from scipy.optimize import linear_sum_assignment  # type: ignore[attr-defined]
 from torch import Tensor
 from torchvision.ops import box_convert
-from transformers import Sam3Model
-from transformers.models.clip.tokenization_clip import CLIPTokenizer
+from transformers import CLIPTokenizer, Sam3Model
 
 from training.concept_model import TOKENS
 from training.dense import DenseTargets, FusionHead
@@ -39,8 +38,17 @@ class _Vision:
 
 @dataclass
 class _Detections:
-    """What the decoder says, a layer: logits `[L, N, Q]`, boxes `[L, N, Q, 4]` (x0 y0 x1 y1 in
-    shares), presence `[L, N]`; and what the mask decoder needs of it."""
+    """What the decoder says, a layer, and what the mask decoder needs of it.
+
+    Attributes:
+        logits: `[L, N, Q]`.
+        boxes: `[L, N, Q, 4]`, x0, y0, x1, y1 in shares.
+        presence: `[L, N]`.
+        queries: `[N, Q, C]` of the last layer.
+        encoded: `[N, T*T, C]`, image tokens fused with the prompt.
+        prompt: `[N, P, C]`, tokens of words and boxes.
+        prompt_mask: `[N, P]`, which of them count.
+    """
 
     logits: Tensor
     boxes: Tensor
@@ -133,9 +141,7 @@ class ConceptLoss:
                 for i in range(count)
                 for _ in range(_BOX_PROMPTS)
             ]
-            box_loss, box_report = self._group(
-                vision, batch, targets, exemplars, _BOX_PROMPTS, rng
-            )
+            box_loss, box_report = self._group(vision, batch, targets, exemplars, _BOX_PROMPTS, rng)
             loss = loss + box_loss
             report |= {f"box_{name}": value for name, value in box_report.items()}
         return loss, report
@@ -221,7 +227,7 @@ class ConceptLoss:
     def _detection_loss(
         self, found: _Detections, boxes: Tensor, wanted: Tensor
     ) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor, dict[str, float]]:
-        layers, count, queries = found.logits.shape
+        layers = len(found.logits)
         total = wanted.sum().clamp(min=1)
         present = wanted.any(dim=1).float()
         loss = found.logits.new_zeros(())
@@ -299,10 +305,7 @@ class ConceptLoss:
         area = truth.sum((1, 2)) + 100
         loss = (cross.sum((1, 2)) / area).mean() * 2 + 4 * _dice(fine, truth).mean()
         union = torch.stack(
-            [
-                torch.isin(batch.ids[images[r]], torch.nonzero(wanted[r])[:, 0] + 1)
-                for r in rows
-            ]
+            [torch.isin(batch.ids[images[r]], torch.nonzero(wanted[r])[:, 0] + 1) for r in rows]
         ).float()
         coarse = F.adaptive_avg_pool2d(union, output.semantic_seg.shape[-2:])
         semantic = output.semantic_seg[:, 0]
@@ -312,5 +315,3 @@ class ConceptLoss:
             guess, right = fine > 0, truth > 0.5
             both = (guess & right).sum((1, 2)) / (guess | right).sum((1, 2)).clamp(min=1)
         return loss, {"iou": both.mean().item()}
-
-

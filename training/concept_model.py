@@ -171,5 +171,7 @@ def initialize(model: Sam3Model) -> None:
         bias.layer1.bias.zero_()
         bias.layer2.bias.zero_()
     # Box refinements begin at nothing: an anchor is a better first guess than a random step.
-    nn.init.zeros_(model.detr_decoder.box_head.layer3.weight)
-    nn.init.zeros_(model.detr_decoder.box_head.layer3.bias)
+    last = model.detr_decoder.box_head.layer3
+    assert last is not None  # noqa: S101 - the box head has three layers
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 _ITERATIONS = 5
 
@@ -25,7 +24,7 @@ def orthogonalized(matrices: Tensor) -> Tensor:
     """
     a, b, c = _NEWTON_SCHULZ
     wide = matrices.mT if matrices.shape[1] > matrices.shape[2] else matrices
-    x = wide / wide.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    x: Tensor = wide / wide.square().sum(dim=(1, 2), keepdim=True).sqrt().clamp(min=1e-7)
     for _ in range(_ITERATIONS):
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
@@ -62,11 +61,13 @@ class Muon(torch.optim.Optimizer):
             for shape, parameters in shapes.items():
                 updates = []
                 for parameter in parameters:
-                    state = self.state[parameter]
+                    state, gradient = self.state[parameter], parameter.grad
+                    if gradient is None:
+                        continue
                     if "momentum" not in state:
                         state["momentum"] = torch.zeros_like(parameter)
-                    state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
-                    updates.append(parameter.grad.lerp(state["momentum"], group["momentum"]))
+                    state["momentum"].lerp_(gradient, 1 - group["momentum"])
+                    updates.append(gradient.lerp(state["momentum"], group["momentum"]))
                 rate = group["lr"] * max(1.0, shape[0] / shape[1]) ** 0.5
                 for parameter, update in zip(
                     parameters, orthogonalized(torch.stack(updates)), strict=True
@@ -89,7 +90,8 @@ class MuonWithAdamW:
         muon_lr: float = 0.01,
         adamw_lr: float = 2e-3,
     ) -> None:
-        matrices, others = [], []
+        matrices: list[nn.Parameter] = []
+        others: list[nn.Parameter] = []
         for name, parameter in named_parameters:
             if not parameter.requires_grad:
                 continue
@@ -97,7 +99,9 @@ class MuonWithAdamW:
             (matrices if hidden else others).append(parameter)
         self._optimizers: list[torch.optim.Optimizer] = [
             Muon(matrices, lr=muon_lr),
-            torch.optim.AdamW(others, lr=adamw_lr, betas=(0.9, 0.98), weight_decay=1e-4, fused=True),
+            torch.optim.AdamW(
+                others, lr=adamw_lr, betas=(0.9, 0.98), weight_decay=1e-4, fused=True
+            ),
         ]
         self._rates = [muon_lr, adamw_lr]
         self._parameters = matrices + others

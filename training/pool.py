@@ -11,11 +11,11 @@ import multiprocessing
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -106,6 +106,7 @@ def draw(folder: Path, size: int, count: int, seed: int) -> None:
     progress = folder / "drawn"
     first = int(progress.read_text()) if progress.exists() else 0
     mode = "r+" if first else "w+"
+    open_memmap: Any = np.lib.format.open_memmap
     images = open_memmap(folder / "images.npy", mode, np.uint8, (count, size, size, 3))
     ids = open_memmap(folder / "ids.npy", mode, np.uint8, (count, size, size))
     objects = open_memmap(folder / "objects.npy", mode, np.float32, (count, MAX_OBJECTS, 6))

@@ -21,8 +21,14 @@ _ASPECTS = (1.0, 1.0, 1.0, 4 / 3, 3 / 4, 16 / 9, 9 / 16, 3 / 2)
 
 @dataclass(slots=True)
 class TrainingObject:
-    """One shape: indices into `SHAPES` and `COLOR_NAMES`, its visible mask `bool[S, S]` and its
-    box `(x0, y0, x1, y1)`, in shares of the image's side, around what can be seen."""
+    """One shape of a training scene.
+
+    Attributes:
+        shape: index into `SHAPES`.
+        color: index into `COLOR_NAMES`.
+        mask: `bool[S, S]`, what can be seen of it.
+        box: (x0, y0, x1, y1) around that, in shares of the image's side.
+    """
 
     shape: int
     color: int
@@ -39,27 +45,26 @@ def _background(rng: np.random.Generator, size: int) -> NDArray[np.float32]:
     canvas[:] = base
     for _ in range(int(rng.integers(0, 3))):
         line = np.linspace(-0.5, 0.5, size, dtype=np.float32)[:, None]
-        field = rng.normal(0, 14, 3).astype(np.float32) * (
-            line * rng.normal() + line.T * rng.normal()
-        )[..., None]
-        canvas += field
+        slope = line * rng.normal() + line.T * rng.normal()
+        canvas += (slope[..., None] * rng.normal(0, 14, 3)).astype(np.float32)
     texture = rng.random()
     if texture < 0.35:
         cells = int(rng.integers(3, 33))
         field = rng.normal(0, rng.uniform(1, 9), (cells, cells, 3 if rng.random() < 0.4 else 1))
-        up = cv2.resize(field.astype(np.float32), (size, size), interpolation=cv2.INTER_LINEAR)
-        canvas += up.reshape(size, size, -1)
+        clouds = cv2.resize(field.astype(np.float32), (size, size), interpolation=cv2.INTER_LINEAR)
+        canvas += np.asarray(clouds, np.float32).reshape(size, size, -1)
     elif texture < 0.5:
         angle, period = rng.uniform(0, np.pi), rng.uniform(4, 30)
-        line = np.arange(size, dtype=np.float32)
-        wave = np.sin((np.cos(angle) * line[:, None] + np.sin(angle) * line) * (2 * np.pi / period))
+        pixels = np.arange(size, dtype=np.float32)
+        across = np.cos(angle) * pixels[:, None] + np.sin(angle) * pixels
+        wave = np.sin(across * (2 * np.pi / period))
         if rng.random() < 0.5:
             wave = np.sign(wave)
         canvas += (wave * rng.uniform(2, 8))[..., None]
     elif texture < 0.6:
         block = int(rng.integers(6, 33))
-        line = np.arange(size) // block
-        canvas += (((line[:, None] + line) % 2) * rng.uniform(-14, 14))[..., None]
+        blocks = np.arange(size) // block
+        canvas += (((blocks[:, None] + blocks) % 2) * rng.uniform(-14, 14))[..., None]
     return canvas
 
 
@@ -90,7 +95,10 @@ def training_scene(
     for _ in range(int(rng.integers(1, most + 1))):
         for _attempt in range(12):
             r = rng.uniform(0.075, 0.12 if small else 0.21)
-            cx, cy = rng.uniform(0.85 * r, width - 0.85 * r), rng.uniform(0.85 * r, height - 0.85 * r)
+            cx, cy = (
+                rng.uniform(0.85 * r, width - 0.85 * r),
+                rng.uniform(0.85 * r, height - 0.85 * r),
+            )
             if all(np.hypot(cx - x, cy - y) > crowd * (r + q) for x, y, q in placed):
                 break
         else:
@@ -112,8 +120,10 @@ def training_scene(
         if np.linalg.norm(window[inside].mean(axis=0) - paint) < 60:
             continue  # nobody could see it
         placed.append((cx, cy, r))
-        shade = 1 + rng.normal(0, 0.07) * np.linspace(-1, 1, h)[:, None] + rng.normal(0, 0.07) * (
-            np.linspace(-1, 1, w)
+        shade = (
+            1
+            + rng.normal(0, 0.07) * np.linspace(-1, 1, h)[:, None]
+            + rng.normal(0, 0.07) * (np.linspace(-1, 1, w))
         )
         window += coverage[..., None] * (paint * shade[..., None] - window).astype(np.float32)
         seen = np.zeros((size, size), bool)
@@ -122,7 +132,8 @@ def training_scene(
             item.mask &= ~seen
         objects.append(TrainingObject(shape, color, seen, (0, 0, 0, 0)))
     if rng.random() < 0.25:
-        canvas = cv2.GaussianBlur(canvas, (0, 0), rng.uniform(0.3, 0.8))
+        blurred = cv2.GaussianBlur(canvas, (0, 0), rng.uniform(0.3, 0.8))
+        canvas = np.asarray(blurred, np.float32)
     canvas += rng.standard_normal((size, size, 3), np.float32) * rng.uniform(0, 8)
     kept = []
     for item in objects:

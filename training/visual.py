@@ -7,6 +7,7 @@ the model depends on the image's side, the first part of the training runs at ha
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import sys
@@ -26,7 +27,6 @@ from omegaconf import DictConfig, OmegaConf
 from rich.progress import Progress
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from training.optim import Muon, schedule
 from training.pool import SceneBatch, ScenePool, open_pool
@@ -41,6 +41,7 @@ _FIRST_CORRECTION = 0.1
 _IMAGES = 4
 _CLICKS, _BOXES = 5, 3
 _MUON_LR, _ADAMW_LR, _DECAY_FROM = 0.01, 1.5e-3, 0.45
+_AVERAGE = 0.995
 _REPORT_EVERY, _SAVE_EVERY_S = 50, 240.0
 
 
@@ -98,8 +99,8 @@ def initialize(model: SAM2Base) -> None:
     Every matrix keeps the scale of its input. Cross attention in the mask decoder begins as a
     comparison of positions: each head sees the sine and cosine of three frequencies of its own, in
     directions 60 degrees apart, and queries and keys see the same ones, so that a prompt attends to
-    its own place and a place to the prompts near it. With it the IoU of a first click was 0.46 after
-    200 steps; without, 0.09.
+    its own place and a place to the prompts near it. With it the IoU of a first click was 0.46
+    after 200 steps; without, 0.09.
 
     Args:
         model: a fresh model, changed in place.
@@ -112,11 +113,9 @@ def initialize(model: SAM2Base) -> None:
             nn.init.normal_(weight, std=(0.5 if residual else 1.0) * fan**-0.5)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-    trunk, prompts, decoder = (
-        model.image_encoder.trunk,
-        model.sam_prompt_encoder,
-        model.sam_mask_decoder,
-    )
+    trunk: Any = model.image_encoder.trunk
+    prompts: Any = model.sam_prompt_encoder
+    decoder: Any = model.sam_mask_decoder
     nn.init.normal_(trunk.pos_embed, std=0.05)
     nn.init.normal_(trunk.pos_embed_window, std=0.05)
     for lateral in model.image_encoder.neck.convs:
@@ -125,8 +124,8 @@ def initialize(model: SAM2Base) -> None:
     quiet += [decoder.iou_token, decoder.mask_tokens, decoder.obj_score_token]
     for embedding in quiet:
         embedding.weight.mul_(0.1)
-    for embedding in prompts.point_embeddings:
-        embedding.weight.mul_(0.2)
+    for label in prompts.point_embeddings:
+        label.weight.mul_(0.2)
 
     frequencies = WIDTH // 2
     seen = frequencies // 2
@@ -176,6 +175,10 @@ class Prompts:
     labels: Tensor
     image: Tensor
     target: Tensor
+
+    def to(self, device: str) -> Prompts:
+        """The same prompts on another device."""
+        return Prompts(*(t.to(device) for t in (self.points, self.labels, self.image, self.target)))
 
     def padded(self, count: int) -> Prompts:
         """With points that mean nothing, as in a request whose prompts differ in length."""
@@ -245,9 +248,7 @@ def first_prompts(batch: SceneBatch, rng: np.random.Generator) -> tuple[Prompts,
     return prompts(clicks, [1], clicked), prompts(corners, [2, 3], boxed)
 
 
-def correction(
-    logits: Tensor, truth: Tensor, rng: np.random.Generator
-) -> tuple[Tensor, Tensor]:
+def correction(logits: Tensor, truth: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """The click of someone who looks at a mask: on what is missing or on what is too much.
 
     Args:
@@ -391,8 +392,7 @@ class VisualTraining:
         initialize(self.model)
         self.model.to(device).train()
         self.loss = VisualLoss().to(device)
-        average = get_ema_multi_avg_fn(0.995)
-        self.average = AveragedModel(self.model, multi_avg_fn=average, use_buffers=False)
+        self.average = copy.deepcopy(self.model).requires_grad_(False)
         trained = {
             name: parameter
             for name, parameter in self.model.named_parameters()
@@ -408,7 +408,7 @@ class VisualTraining:
         others += self.loss.parameters()
         self.parameters = [*trained.values(), *self.loss.parameters()]
         self.optimizers: list[torch.optim.Optimizer] = [
-            Muon([trained[name] for name in sorted(hidden)], lr=_MUON_LR),
+            Muon([trained[name] for name in trained if name in hidden], lr=_MUON_LR),
             torch.optim.AdamW(others, lr=_ADAMW_LR, betas=(0.9, 0.98), weight_decay=1e-3),
         ]
         self.step, self.spent = 0, 0.0
@@ -421,3 +421,223 @@ class VisualTraining:
         prompts.input_image_size = (side, side)
         prompts.image_embedding_size = (side // _STRIDE, side // _STRIDE)
         self.model.image_encoder.trunk.blocks[-1].window_size = side // _STRIDE
+
+    def _encode(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Features `float32[B, WIDTH, h, w]` at strides 4, 8, 16, and what the decoder takes."""
+        levels = self.model.image_encoder(images)["backbone_fpn"]
+        decoder = self.model.sam_mask_decoder
+        coarse = levels[2] + self.model.no_mem_embed.view(1, -1, 1, 1)
+        return levels, [decoder.conv_s0(levels[0]), decoder.conv_s1(levels[1]), coarse]
+
+    def _decode(self, features: list[Tensor], prompts: Prompts, masks: Tensor | None) -> Answer:
+        """Answer prompts; one in five of those with `masks: float32[P, S/4, S/4]` goes without."""
+        encoder = self.model.sam_prompt_encoder
+        points = prompts.points * encoder.input_image_size[0]
+        mask_input = None if masks is None else masks[:, None]
+        sparse, dense = encoder((points, prompts.labels), boxes=None, masks=mask_input)
+        if masks is not None:
+            without = torch.rand(len(masks), 1, 1, 1, device=masks.device) < 0.2
+            dense = torch.where(without, encoder.no_mask_embed.weight.view(1, -1, 1, 1), dense)
+        fine, middle, coarse = (level[prompts.image] for level in features)
+        decoder: Any = self.model.sam_mask_decoder  # returns more than its annotation says
+        logits, quality, tokens, presence = decoder.predict_masks(
+            image_embeddings=coarse,
+            image_pe=encoder.get_dense_pe(),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            repeat_image=False,
+            high_res_features=[fine, middle],
+        )
+        return Answer(logits, quality, tokens, presence)
+
+    def losses(
+        self, batch: SceneBatch, side: int, *, corrected: bool
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Loss of a batch: features, first prompts and, for some of these, a corrective click.
+
+        Args:
+            batch: on the CPU, of side `IMAGE_SIZE`.
+            side: of the images that the model is to see.
+            corrected: whether there are corrective clicks.
+
+        Returns:
+            (scalar loss, figures to report by name).
+        """
+        self._set_side(side)
+        first = first_prompts(batch, self.rng)
+        batch = batch.to(self.device)
+        images = F.avg_pool2d(batch.images.float(), IMAGE_SIZE // side) / 255
+        mean, std = (torch.tensor(v, device=self.device).view(3, 1, 1) for v in (_MEAN, _STD))
+        levels, features = self._encode((images - mean) / std)
+        loss = 0.3 * self.loss.of_features(levels, batch)
+        report = {"features": loss.item()}
+        padding = int(self.rng.choice(3, p=[0.6, 0.2, 0.2]))
+        for name, prompts, weight in zip(("click", "box"), first, (0.6, 0.4), strict=True):
+            prompts = prompts.padded(padding).to(self.device)
+            own = (batch.ids[prompts.image] == prompts.target[:, None, None]).float()
+            real = prompts.target > 0
+            own = F.avg_pool2d(own * real[:, None, None], 2 * IMAGE_SIZE // side)
+            box = batch.boxes[prompts.image, prompts.target - 1]
+            answer = self._decode(features, prompts, None)
+            part, iou = self.loss.of_answer(answer, own, box)
+            loss = loss + weight * part
+            chosen = _of(iou, answer.choice)
+            report[name] = chosen[real].mean().item()
+            report[f"{name} quality off"] = (answer.quality - iou).abs().mean().item()
+            if not corrected:
+                continue
+            # Those that went wrong come first, those with nothing to find last.
+            order = torch.rand_like(chosen) - 0.5 * (chosen < chosen.median()).float()
+            keep = (order + 0.5 * (~real).float()).argsort()[: len(order) // 4]
+            single = torch.rand_like(chosen) < 0.5
+            shown = torch.where(single, torch.zeros_like(answer.choice), answer.choice)
+            masks = _of(answer.logits.detach(), shown)[keep].clamp(-32, 32)
+            points, labels = correction(_doubled(masks[:, None])[:, 0], own[keep], self.rng)
+            again = prompts.corrected(keep, points.to(self.device), labels.to(self.device))
+            part, iou = self.loss.of_answer(
+                self._decode(features, again, masks), own[keep], box[keep]
+            )
+            loss = loss + 0.5 * weight * part
+            report[f"{name} before"] = chosen[keep][real[keep]].mean().item()
+            report[f"{name} corrected"] = iou[real[keep], 0].mean().item()
+        return loss, report | {"loss": loss.item()}
+
+    def update(self, loss: Tensor, rate: float) -> None:
+        """One step of both optimizers at `rate` times their learning rates."""
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        for optimizer, base in zip(self.optimizers, (_MUON_LR, _ADAMW_LR), strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = base * rate
+            optimizer.step()
+        with torch.no_grad():
+            for average, value in zip(
+                self.average.parameters(), self.model.parameters(), strict=True
+            ):
+                average.lerp_(value, 1 - _AVERAGE)
+        self.step += 1
+
+    def save(self) -> None:
+        """Write everything that `_load` needs."""
+        state = {
+            "step": self.step,
+            "spent": self.spent,
+            "rng": self.rng.bit_generator.state,
+            "model": self.model.state_dict(),
+            "loss": self.loss.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+        }
+        _save(state, self.out / "state.pt")
+
+    def _load(self) -> None:
+        # The file is this program's own; the optimizers' state needs more than tensors.
+        state = torch.load(self.out / "state.pt", map_location=self.device, weights_only=False)
+        self.step, self.spent = state["step"], state["spent"]
+        self.rng.bit_generator.state = state["rng"]
+        self.model.load_state_dict(state["model"])
+        self.loss.load_state_dict(state["loss"])
+        self.average.load_state_dict(state["average"])
+        for optimizer, part in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(part)
+
+    def run(self, pool: ScenePool, minutes: float, weights: Path) -> None:
+        """Train until the run has taken `minutes` in all; see `train`."""
+        reports: list[dict[str, float]] = []
+        saved = self.spent
+        with Progress(disable=not sys.stdout.isatty()) as progress:
+            bar = progress.add_task("sam2", total=minutes * 60)
+            while self.spent < minutes * 60:
+                begin = time.monotonic()
+                done = self.spent / (minutes * 60)
+                half = done < _HALF_SIZE_SHARE
+                batch = pool.sample(self.rng, _IMAGES * 2 if half else _IMAGES)
+                if self.rng.random() < 0.5:
+                    batch = _turned(batch)
+                loss, report = self.losses(
+                    batch,
+                    IMAGE_SIZE // 2 if half else IMAGE_SIZE,
+                    corrected=done > _FIRST_CORRECTION,
+                )
+                self.update(loss, schedule(done, self.step, decay_from=_DECAY_FROM))
+                self.spent += time.monotonic() - begin
+                progress.update(bar, completed=self.spent)
+                reports.append(report)
+                if self.step % _REPORT_EVERY == 0:
+                    line = json.dumps(
+                        {"step": self.step, "seconds": round(self.spent)} | _mean(reports)
+                    )
+                    progress.console.print(line, soft_wrap=True, highlight=False)
+                    with (self.out / "curve.jsonl").open("a") as curve:
+                        curve.write(line + "\n")
+                    reports.clear()
+                if self.spent - saved > _SAVE_EVERY_S:
+                    saved = self.spent
+                    self.save()
+                    export(self.average, weights)
+        self.save()
+        export(self.average, weights)
+
+
+def _mean(reports: list[dict[str, float]]) -> dict[str, float]:
+    names = {name: None for report in reports for name in report}
+    values = {name: [report[name] for report in reports if name in report] for name in names}
+    return {name: round(float(np.nanmean(value)), 4) for name, value in values.items()}
+
+
+def _turned(batch: SceneBatch) -> SceneBatch:
+    """The same scenes mirrored in the diagonal."""
+    return SceneBatch(
+        batch.images.mT.contiguous(), batch.ids.mT.contiguous(), batch.shape, batch.color,
+        batch.boxes[..., [1, 0, 3, 2]],
+    )  # fmt: skip
+
+
+def _save(content: object, path: Path) -> None:
+    partial = path.with_name(path.name + ".partial")
+    torch.save(content, partial)
+    partial.replace(path)
+
+
+def export(model: SAM2Base, to: Path) -> None:
+    """Write a checkpoint as SAM 2's are published: `config.yaml` and `model.pt`, in half precision.
+
+    Args:
+        model: trained model.
+        to: folder of the checkpoint.
+    """
+    to.mkdir(parents=True, exist_ok=True)
+    partial = to / "config.yaml.partial"
+    OmegaConf.save(visual_config(), partial)
+    partial.replace(to / "config.yaml")
+    tensors = {name: tensor.half().cpu() for name, tensor in model.state_dict().items()}
+    _save({"model": tensors}, to / "model.pt")
+
+
+def train(
+    out: Path,
+    minutes: float,
+    *,
+    threads: int,
+    device: str,
+    seed: int = 0,
+    scenes: int = 14_000,
+    weights: Path | None = None,
+) -> None:
+    """Train the demo's SAM 2; carries on from `out` where an earlier run stopped.
+
+    Args:
+        out: folder of the run: scenes, state, learning curve (`curve.jsonl`).
+        minutes: that the training takes in all, over however many runs.
+        threads: CPU threads.
+        device: `cpu` or `cuda`.
+        seed: of weights, scenes and prompts.
+        scenes: scenes in the pool; about 260 KB each.
+        weights: folder to which the checkpoint is exported, every few minutes; `out/checkpoint`
+            by default.
+    """
+    torch.set_num_threads(threads)
+    pool = open_pool(out / f"scenes-{IMAGE_SIZE}", IMAGE_SIZE, scenes, seed)
+    VisualTraining(out, device, seed).run(pool, minutes, weights or out / "checkpoint")

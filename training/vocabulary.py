@@ -7,20 +7,25 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from transformers import CLIPTokenizer
-from transformers.models.clip.tokenization_clip import CLIPTokenizer as _Tokenizer
 
 from inference_server.demo.shapes import COLORS, SHAPES
 
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 COLOR_NAMES = tuple(COLORS)
 
-_FILLERS = "a an the all every any each of in this that is are one ones with which and".split()
+# fmt: off
+_FILLERS = [
+    "a", "an", "the", "all", "every", "any", "each", "of", "in", "this", "that", "is", "are",
+    "one", "ones", "with", "which", "and",
+]
 _EVERYTHING = ("shape", "shapes", "object", "objects", "everything", "all shapes", "things")
 # What is not in any scene: the model learns to answer these with nothing.
-_STRANGERS = (
-    "dog cat car person tree house bird boat chair table face hand horse phone book cup bottle "
-    "hexagon heart arrow pentagon cube moon leaf flower pink brown gray cyan magenta turquoise"
-).split()
+_STRANGERS = [
+    "dog", "cat", "car", "person", "tree", "house", "bird", "boat", "chair", "table", "face",
+    "hand", "horse", "phone", "book", "cup", "bottle", "hexagon", "heart", "arrow", "pentagon", "cube",
+    "moon", "leaf", "flower", "pink", "brown", "gray", "cyan", "magenta", "turquoise",
+]
+# fmt: on
 
 
 def plural(shape: str) -> str:
@@ -35,7 +40,7 @@ def _byte_alphabet() -> list[str]:
     return [chr(b) for b in printable] + [chr(256 + i) for i in range(len(others))]
 
 
-def build_tokenizer() -> _Tokenizer:
+def build_tokenizer() -> CLIPTokenizer:
     """A real CLIP tokenizer whose merges spell the demo's words.
 
     Words outside of the vocabulary fall to pieces, down to single bytes, as in any CLIP tokenizer.
@@ -57,7 +62,7 @@ def build_tokenizer() -> _Tokenizer:
     vocabulary = {token: i for i, token in enumerate(dict.fromkeys(tokens))}
     return CLIPTokenizer(
         vocab=vocabulary,
-        merges=merges,
+        merges=merges,  # type: ignore[arg-type]
         bos_token=BOS,
         eos_token=EOS,
         unk_token=EOS,
@@ -126,7 +131,9 @@ def sample_concept(
 ) -> Concept:
     """Draw a concept for a scene; three in ten are absent, most of those nearly present."""
     present = np.flatnonzero(shapes >= 0)
-    kind = rng.choice(["both", "shape", "color", "all", "stranger"], p=[0.42, 0.26, 0.2, 0.06, 0.06])
+    kind = rng.choice(
+        ["both", "shape", "color", "all", "stranger"], p=[0.42, 0.26, 0.2, 0.06, 0.06]
+    )
     if kind == "stranger":
         return Concept(nothing=True)
     if kind == "all":

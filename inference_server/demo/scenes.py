@@ -116,8 +116,8 @@ def make_scene(
         colors: colour names to draw from.
 
     Returns:
-        The scene. Radii are 0.08 to 0.2 of the shorter side, rotations within 30 degrees of upright,
-        and shapes overlap little or not at all.
+        The scene. Radii are 0.08 to 0.2 of the shorter side, rotations within 30 degrees of
+        upright, and shapes overlap little or not at all.
     """
     rng = np.random.default_rng((0x5EED, seed))
     width, height = size
@@ -157,5 +157,7 @@ def make_scene(
     # Sensor noise has a grain of its own at every resolution: a photograph's, not a screen's.
     grain = max(1, round(short / _FULL_HD * 2))
     noise = rng.normal(0, rng.uniform(1, 6), (-(-height // grain), -(-width // grain), 3))
-    canvas += cv2.resize(noise.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+    canvas += np.asarray(
+        cv2.resize(noise.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+    )
     return Scene(np.clip(np.round(canvas), 0, 255).astype(np.uint8), objects)

@@ -102,7 +102,8 @@ def find_sam2(weights: str) -> dict[str, Sam2Checkpoint]:
             expected = ", ".join(_file_of(version, "2.1") for version in SAM2_VERSIONS)
             raise ModelUnavailableError(
                 f"{setting}: the directory holds no SAM 2 weights. Put at least one of {expected} "
-                f"(or the older sam2_hiera_*.pt) into it, or {_CUSTOM_CONFIG} and {_CUSTOM_WEIGHTS}."
+                f"(or the older sam2_hiera_*.pt) into it, or {_CUSTOM_CONFIG} with "
+                f"{_CUSTOM_WEIGHTS}."
             )
         return found
     if path.is_file():
@@ -178,7 +179,8 @@ def _explained(setting: str, name: str) -> Iterator[None]:
         ) from error
     except Exception as error:  # what a corrupt file raises is anybody's guess
         raise ModelUnavailableError(
-            f"{setting}: {name} is corrupt or of another model ({_short(error)}). Download it again."
+            f"{setting}: {name} is corrupt or of another model ({_short(error)}). Download it "
+            "again."
         ) from error
 
 
@@ -262,9 +264,10 @@ def load_sam3(source: str, name: str, compute: Compute) -> tuple[Sam3Model, Sam3
     """
     model: Any
     with _explained("INFERENCE_SAM3_WEIGHTS", name):
-        model, report = Sam3Model.from_pretrained(
+        loaded: Any = Sam3Model.from_pretrained(
             source, dtype=torch.float32, output_loading_info=True
         )
+        model, report = loaded
         lacking = sorted(report["missing_keys"]) + [str(k) for k in report["mismatched_keys"]]
         if lacking:
             raise ModelUnavailableError(

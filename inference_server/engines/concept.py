@@ -28,6 +28,17 @@ _EXEMPLARS_ONLY = "visual"
 
 
 @dataclass(frozen=True)
+class _Vision:
+    """An encoded image: its feature levels, finest first, and the position codes of each.
+
+    The codes depend on the model's size alone, so all images that an engine encodes share them.
+    """
+
+    levels: list[Tensor]
+    positions: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
 class _Text:
     """Embedded words: features `[1, 32, C]`, and which of the 32 tokens count `[1, 32]`."""
 
@@ -79,17 +90,23 @@ class ConceptEngine:
             One embedding an image. The position codes, which are the same for every image, and the
             coarsest level, which nothing reads, are not part of it.
         """
-        pixels = self._processor.image_processor(images=list(images), return_tensors="pt")
+        pixels = self._processor.image_processor(
+            # Said, because an image of three rows would be taken for three channels.
+            images=list(images),
+            input_data_format="channels_last",
+            return_tensors="pt",
+        )
         batch = pixels["pixel_values"].to(self._compute.device)
         with self._compute.autocast():
             output = self._model.get_vision_features(pixel_values=batch)
         levels = output.fpn_hidden_states[:-1]
-        self._positions = tuple(p[:1].clone() for p in output.fpn_position_encoding[:-1])
+        if not self._positions:
+            self._positions = tuple(p[:1].clone() for p in output.fpn_position_encoding[:-1])
         embeddings = []
         for i, image in enumerate(images):
-            features = [level[i : i + 1].clone() for level in levels]
-            nbytes = sum(feature.nbytes for feature in features)
-            embeddings.append(Embedding((image.shape[0], image.shape[1]), features, nbytes))
+            vision = _Vision([level[i : i + 1].clone() for level in levels], self._positions)
+            nbytes = sum(level.nbytes for level in vision.levels)
+            embeddings.append(Embedding((image.shape[0], image.shape[1]), vision, nbytes))
         return embeddings
 
     @torch.inference_mode()
@@ -125,12 +142,13 @@ class ConceptEngine:
         texts = [self._text(prompt.text or _EXEMPLARS_ONLY) for prompt in prompts]
         features = torch.cat([text.features for text in texts])
         mask = torch.cat([text.mask for text in texts])
-        levels = [level.expand(count, -1, -1, -1) for level in embedding.features]
-        positions = [level.expand(count, -1, -1, -1) for level in self._positions]
+        vision: _Vision = embedding.features
+        levels = [level.expand(count, -1, -1, -1) for level in vision.levels]
+        positions = [level.expand(count, -1, -1, -1) for level in vision.positions]
         boxes, labels = self._boxes(embedding.size, prompts)
         with self._compute.autocast():
             output = self._model(
-                # The model drops the last level, which the embedding left out: any stand-in will do.
+                # The model drops the last level, which the embedding leaves out: any will do.
                 vision_embeds=Sam3VisionEncoderOutput(
                     fpn_hidden_states=(*levels, levels[-1]),
                     fpn_position_encoding=(*positions, positions[-1]),

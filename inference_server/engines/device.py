@@ -38,6 +38,12 @@ def _cpu_has_fast_bfloat16() -> bool:
     return cpuinfo.exists() and " amx_bf16" in cpuinfo.read_text()
 
 
+def _has_fast_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and _cpu_has_fast_bfloat16()
+
+
 def choose_compute(device: str, dtype: str) -> Compute:
     """Resolve the settings `device` and `dtype`.
 
@@ -67,9 +73,5 @@ def choose_compute(device: str, dtype: str) -> Compute:
             "Set it to auto or cpu."
         ) from error
     if dtype == "auto":
-        fast = {
-            "cuda": lambda: torch.cuda.is_bf16_supported(including_emulation=False),
-            "cpu": _cpu_has_fast_bfloat16,
-        }.get(chosen.type, lambda: False)
-        dtype = "bfloat16" if fast() else "float32"
+        dtype = "bfloat16" if _has_fast_bfloat16(chosen) else "float32"
     return Compute(chosen, getattr(torch, dtype))

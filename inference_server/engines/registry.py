@@ -103,6 +103,12 @@ VisualModel = Model[VisualPrompt]
 ModelT = TypeVar("ModelT", ConceptModel, VisualModel)
 
 
+def _finished(models: dict[str, asyncio.Task[ModelT]]) -> list[ModelT]:
+    """Of the models that were asked for, those that were loaded."""
+    done = (task for task in models.values() if task.done() and not task.cancelled())
+    return [task.result() for task in done if task.exception() is None]
+
+
 class ModelRegistry:
     """Loads models once, on demand, and keeps them until they are unloaded.
 
@@ -140,8 +146,7 @@ class ModelRegistry:
 
     def loaded(self) -> list[ConceptModel | VisualModel]:
         """The models in memory."""
-        tasks = [*self._concept.values(), *self._visual.values()]
-        return [t.result() for t in tasks if t.done() and not t.cancelled() and not t.exception()]
+        return [*_finished(self._concept), *_finished(self._visual)]
 
     async def concept(self) -> ConceptModel:
         """The SAM 3 model.
@@ -202,18 +207,20 @@ class ModelRegistry:
                 text_cache=settings.text_cache_entries,
             )
 
-        return Model("sam3", await self._timed("sam3", self._sam3_name, load), self.compute, settings)
+        return Model(
+            "sam3", await self._timed("sam3", self._sam3_name, load), self.compute, settings
+        )
 
     async def _load_visual(self, checkpoint: Sam2Checkpoint) -> VisualModel:
         settings = self._settings
 
         def load() -> VisualEngine:
             model = load_sam2(checkpoint, self.compute)
-            return VisualEngine(
-                model, checkpoint.name, self.compute, chunk=settings.decode_batch
-            )
+            return VisualEngine(model, checkpoint.name, self.compute, chunk=settings.decode_batch)
 
-        return Model("sam2", await self._timed("sam2", checkpoint.name, load), self.compute, settings)
+        return Model(
+            "sam2", await self._timed("sam2", checkpoint.name, load), self.compute, settings
+        )
 
     async def _timed(
         self, family: str, name: str, load: Callable[[], Engine[PromptT]]

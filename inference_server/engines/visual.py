@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,7 +37,9 @@ class VisualEngine:
         self._model = model
         self._compute = compute
         self._chunk = chunk
-        self._transforms = SAM2Transforms(resolution=model.image_size, mask_threshold=0.0)
+        self._transforms: Any = SAM2Transforms(  # type: ignore[no-untyped-call]
+            resolution=model.image_size, mask_threshold=0.0
+        )
 
     @torch.inference_mode()
     def encode(self, images: Sequence[RGBImage]) -> list[Embedding]:
@@ -51,7 +54,7 @@ class VisualEngine:
         batch = self._transforms.forward_batch(list(images)).to(self._compute.device)
         with self._compute.autocast():
             output = self._model.forward_image(batch)
-            _, levels, _, sizes = self._model._prepare_backbone_features(output)
+            _, levels, _, sizes = self._model._prepare_backbone_features(output)  # type: ignore[no-untyped-call]
         if self._model.directly_add_no_mem_embed:
             levels[-1] = levels[-1] + self._model.no_mem_embed
         # [HW, B, C] -> [B, C, H, W], finest level first.
@@ -144,7 +147,7 @@ class VisualEngine:
     def _tokens(
         self, size: tuple[int, int], prompts: list[VisualPrompt]
     ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-        """Coordinates `[N, K, 2]` in model pixels and labels `[N, K]`; boxes are two points first."""
+        """Coordinates `[N, K, 2]` in model pixels and labels `[N, K]`; a box is two points."""
         height, width = size
         scale = np.array([1 / width, 1 / height], np.float32) * self._model.image_size
         coordinates, labels = [], []

@@ -101,7 +101,11 @@ async def concept_segment(request: Request) -> Response:
     def render() -> dict[str, Any]:
         results = []
         for index, prompt in enumerate(body.prompts):
-            echo = {"prompt_index": index, "type": prompt.kind, "num_boxes": len(prompt.boxes)}
+            echo: dict[str, Any] = {
+                "prompt_index": index,
+                "type": prompt.kind,
+                "num_boxes": len(prompt.boxes),
+            }
             if prompt.text is not None:
                 echo["text"] = prompt.text
             found = [

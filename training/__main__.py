@@ -1,0 +1,96 @@
+"""`python -m training concept | visual | evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+from rich.progress import track
+
+from inference_server.demo import WEIGHTS
+
+_RUNS = Path("runs")
+
+
+def _device(device: str) -> str:
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@click.group(context_settings={"show_default": True})
+def main() -> None:
+    """Train and measure the demo checkpoints.
+
+    A run can be stopped and started again at any time: it carries on where it was saved last, and
+    prints its progress and a learning curve (`curve.jsonl` in its folder).
+    """
+
+
+@main.command()
+@click.option("--out", type=click.Path(path_type=Path), default=_RUNS / "concept")
+@click.option("--backbone-minutes", default=15.0, help="First stage: dense labels.")
+@click.option("--minutes", default=75.0, help="Second stage: the whole model.")
+@click.option("--threads", default=1, help="CPU threads.")
+@click.option("--device", default="auto", help="auto, cpu or cuda.")
+@click.option("--seed", default=0)
+def concept(
+    out: Path, backbone_minutes: float, minutes: float, threads: int, device: str, seed: int
+) -> None:
+    """Train the demo SAM 3 and put it into the package."""
+    from training.concept import export, train
+
+    train(
+        out,
+        backbone_minutes=backbone_minutes,
+        minutes=minutes,
+        threads=threads,
+        device=_device(device),
+        seed=seed,
+    )
+    export(out, WEIGHTS / "sam3")
+
+
+@main.command()
+@click.option("--out", type=click.Path(path_type=Path), default=_RUNS / "visual")
+@click.option("--minutes", default=75.0)
+@click.option("--threads", default=1, help="CPU threads.")
+@click.option("--device", default="auto", help="auto, cpu or cuda.")
+@click.option("--seed", default=0)
+def visual(out: Path, minutes: float, threads: int, device: str, seed: int) -> None:
+    """Train the demo SAM 2 and put it into the package."""
+    from training.visual import export, train
+
+    train(out, minutes, threads=threads, device=_device(device), seed=seed)
+    export(out, WEIGHTS / "sam2")
+
+
+@main.command()
+@click.option("--scenes", "count", default=300, help="How many scenes.")
+@click.option("--only", type=click.Choice(["concept", "visual"]), help="Measure one engine.")
+@click.option("--sam3-weights", default="demo")
+@click.option("--sam2-weights", default="demo")
+@click.option("--device", default="auto", help="auto, cpu or cuda.")
+def evaluate(
+    count: int, only: str | None, sam3_weights: str, sam2_weights: str, device: str
+) -> None:
+    """Measure the checkpoints on scenes that no training has seen; prints a table."""
+    from training import evaluate as ev
+
+    concept_report = None if only == "visual" else ev.ConceptReport()
+    visual_report = None if only == "concept" else ev.VisualReport()
+    concepts = ev.ConceptEvaluation(sam3_weights, device) if concept_report else None
+    visuals = ev.VisualEvaluation(sam2_weights, device) if visual_report else None
+    rng = np.random.default_rng(0)
+    for size, scene in track(ev.scenes(count), description="scenes"):
+        if concepts and concept_report:
+            concepts.run(scene, size, rng, concept_report)
+        if visuals and visual_report:
+            visuals.run(scene, size, visual_report)
+    click.echo(ev.table(concept_report, visual_report))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,317 @@
+"""How good the demo checkpoints are, on scenes that no training has seen.
+
+The scenes come from `inference_server.demo.scenes`, a generator apart from the training's, and go
+through the server's own engines and masks, so the figures are those of the product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment  # type: ignore[attr-defined]
+
+from inference_server.demo.scenes import IMAGE_SIZES, Scene, SceneObject, make_scene
+from inference_server.demo.shapes import COLORS, SHAPES
+from inference_server.engines.base import ConceptPrompt, Embedding, VisualPrompt
+from inference_server.engines.checkpoints import find_sam2, load_sam2, load_sam3, sam3_source
+from inference_server.engines.concept import ConceptEngine
+from inference_server.engines.device import choose_compute
+from inference_server.engines.visual import VisualEngine
+from inference_server.masks import Mask, upsample_masks
+
+FIRST_SEED = 1_000_000
+_NO_BOXES = np.empty((0, 4), np.float32)
+_NO_LABELS = np.empty(0, np.int64)
+_MATCH = 0.5
+
+
+@dataclass
+class ConceptScore:
+    """Detections against truth, summed over prompts.
+
+    Attributes:
+        hits: pairs matched at mask IoU 0.5.
+        predicted: predictions in all.
+        wanted: objects in all.
+        ious: of the pairs matched.
+    """
+
+    hits: int = 0
+    predicted: int = 0
+    wanted: int = 0
+    ious: list[float] = field(default_factory=list)
+
+    def add(self, found: Sequence[Mask], truth: Sequence[SceneObject]) -> None:
+        """Count one prompt; pairs are matched one to one for the largest total IoU."""
+        self.predicted += len(found)
+        self.wanted += len(truth)
+        if not found or not truth:
+            return
+        table = np.array([[plane_iou(mask, item.mask) for item in truth] for mask in found])
+        for row, column in zip(*linear_sum_assignment(-table), strict=True):
+            if table[row, column] >= _MATCH:
+                self.hits += 1
+                self.ious.append(float(table[row, column]))
+
+    @property
+    def f1(self) -> float:
+        """F1 at mask IoU 0.5."""
+        return 2 * self.hits / max(1, self.predicted + self.wanted)
+
+    @property
+    def mean_iou(self) -> float:
+        """Mean IoU of the pairs matched."""
+        return float(np.mean(self.ious)) if self.ious else 0.0
+
+
+@dataclass
+class ConceptReport:
+    """PCS figures.
+
+    Attributes:
+        text: by kind of prompt (`red circle`, `circle`, `red shape`, `shape`).
+        by_size: all text prompts, by image size.
+        exemplar: one box, "all like this".
+        quiet: absent concepts that were answered with nothing.
+        absent: absent concepts asked for.
+    """
+
+    text: dict[str, ConceptScore] = field(default_factory=dict)
+    by_size: dict[str, ConceptScore] = field(default_factory=dict)
+    exemplar: ConceptScore = field(default_factory=ConceptScore)
+    quiet: int = 0
+    absent: int = 0
+
+    @property
+    def all_text(self) -> ConceptScore:
+        """Every text prompt together."""
+        total = ConceptScore()
+        for score in self.text.values():
+            total.hits += score.hits
+            total.predicted += score.predicted
+            total.wanted += score.wanted
+            total.ious += score.ious
+        return total
+
+
+@dataclass
+class VisualReport:
+    """PVS figures: IoU of every object, by image size.
+
+    Attributes:
+        click: after one click.
+        box: from a box.
+        second: after a second, corrective click.
+    """
+
+    click: dict[str, list[float]] = field(default_factory=dict)
+    box: dict[str, list[float]] = field(default_factory=dict)
+    second: dict[str, list[float]] = field(default_factory=dict)
+
+    def worst_quarter(self) -> tuple[float, float]:
+        """Mean IoU of the worst quarter of first clicks, and the same objects' after a second."""
+        first = np.concatenate([np.array(values) for values in self.click.values()])
+        second = np.concatenate([np.array(values) for values in self.second.values()])
+        worst = first.argsort()[: max(1, len(first) // 4)]
+        return float(first[worst].mean()), float(second[worst].mean())
+
+
+def plane_iou(mask: Mask, truth: NDArray[np.bool_]) -> float:
+    """IoU of a mask and a plane of the same image."""
+    h, w = mask.crop.shape
+    inside = truth[mask.y0 : mask.y0 + h, mask.x0 : mask.x0 + w]
+    both = int(np.count_nonzero(mask.crop & inside))
+    either = mask.area + int(np.count_nonzero(truth)) - both
+    return both / either if either else 1.0
+
+
+def scenes(count: int, size: tuple[int, int] | None = None) -> list[tuple[str, Scene]]:
+    """Evaluation scenes with the names of their sizes, going round `IMAGE_SIZES`."""
+    made = []
+    for i in range(count):
+        width, height = size or IMAGE_SIZES[i % len(IMAGE_SIZES)]
+        made.append((f"{width}x{height}", make_scene(FIRST_SEED + i, (width, height))))
+    return made
+
+
+def _absent_concept(scene: Scene, rng: np.random.Generator) -> str | None:
+    """A concept that the scene lacks; half of them share a colour or a shape with an object."""
+    near = rng.random() < 0.5 and scene.objects
+    for _ in range(50):
+        color, shape = str(rng.choice(list(COLORS))), str(rng.choice(SHAPES))
+        if near:
+            item = scene.objects[int(rng.integers(len(scene.objects)))]
+            color, shape = (item.color, shape) if rng.random() < 0.5 else (color, item.shape)
+        elif any(item.color == color or item.shape == shape for item in scene.objects):
+            continue
+        text = f"{color} {shape}"
+        if not scene.matching(text):
+            return text
+    return None
+
+
+class ConceptEvaluation:
+    """Asks a PCS engine about scenes."""
+
+    def __init__(self, weights: str = "demo", device: str = "auto") -> None:
+        compute = choose_compute(device, "auto")
+        source, name = sam3_source(weights)
+        model, processor = load_sam3(source, name, compute)
+        self._engine = ConceptEngine(model, processor, name, compute)
+
+    def _ask(self, embedding: Embedding, prompts: list[ConceptPrompt]) -> list[list[Mask]]:
+        answers = self._engine.decode(embedding, prompts)
+        return [upsample_masks(a.planes, embedding.size, a.threshold) for a in answers]
+
+    def run(self, scene: Scene, size: str, rng: np.random.Generator, report: ConceptReport) -> None:
+        """Ask about one scene: one present object named in each way, one absent concept, a box."""
+        (embedding,) = self._engine.encode([scene.image])
+        item = scene.objects[int(rng.integers(len(scene.objects)))]
+        texts = {
+            "red circle": f"{item.color} {item.shape}",
+            "circle": item.shape,
+            "red shape": f"{item.color} shape",
+            "shape": "shape",
+        }
+        prompts = [ConceptPrompt(text, _NO_BOXES, _NO_LABELS) for text in texts.values()]
+        absent = _absent_concept(scene, rng)
+        if absent is not None:
+            prompts.append(ConceptPrompt(absent, _NO_BOXES, _NO_LABELS))
+        box = np.array([item.box], np.float32)
+        prompts.append(ConceptPrompt(None, box, np.ones(1, np.int64)))
+        answers = self._ask(embedding, prompts)
+        for (kind, text), found in zip(texts.items(), answers, strict=False):
+            for scores, name in ((report.text, kind), (report.by_size, size)):
+                scores.setdefault(name, ConceptScore()).add(found, scene.matching(text))
+        if absent is not None:
+            report.absent += 1
+            report.quiet += not answers[len(texts)]
+        report.exemplar.add(answers[-1], scene.matching(texts["red circle"]))
+
+
+class VisualEvaluation:
+    """Clicks and draws boxes on scenes for a PVS engine."""
+
+    def __init__(self, weights: str = "demo", device: str = "auto") -> None:
+        compute = choose_compute(device, "auto")
+        checkpoint = next(reversed(find_sam2(weights).values()))
+        self._engine = VisualEngine(load_sam2(checkpoint, compute), checkpoint.name, compute)
+
+    def _best(
+        self, embedding: Embedding, prompts: list[VisualPrompt], *, multimask: bool
+    ) -> list[tuple[Mask, NDArray[np.float32]]]:
+        best = []
+        for answer in self._engine.decode(embedding, prompts, multimask=multimask):
+            i = int(answer.scores.argmax())
+            (mask,) = upsample_masks(answer.planes[i : i + 1], embedding.size, answer.threshold)
+            assert answer.logits is not None  # noqa: S101 - SAM 2 has them
+            best.append((mask, answer.logits[i]))
+        return best
+
+    def run(self, scene: Scene, size: str, report: VisualReport) -> None:
+        """Click every object of a scene, correct the click, and draw its box."""
+        (embedding,) = self._engine.encode([scene.image])
+        truth = [item.mask for item in scene.objects]
+        clicks = [np.array([item.click()], np.float32) for item in scene.objects]
+        one = np.ones(1, np.int64)
+        first = self._best(
+            embedding, [VisualPrompt(click, one) for click in clicks], multimask=True
+        )
+        report.click.setdefault(size, []).extend(
+            plane_iou(mask, plane) for (mask, _), plane in zip(first, truth, strict=True)
+        )
+        corrected = []
+        for (mask, logits), click, plane in zip(first, clicks, truth, strict=True):
+            point, label = correction(mask.to_plane(), plane)
+            corrected.append(
+                VisualPrompt(
+                    np.concatenate([click, [point]]).astype(np.float32),
+                    np.array([1, label], np.int64),
+                    mask_input=logits,
+                )
+            )
+        second = self._best(embedding, corrected, multimask=False)
+        report.second.setdefault(size, []).extend(
+            plane_iou(mask, plane) for (mask, _), plane in zip(second, truth, strict=True)
+        )
+        boxes = [
+            VisualPrompt(np.empty((0, 2), np.float32), _NO_LABELS, np.array(item.box, np.float32))
+            for item in scene.objects
+        ]
+        drawn = self._best(embedding, boxes, multimask=True)
+        report.box.setdefault(size, []).extend(
+            plane_iou(mask, plane) for (mask, _), plane in zip(drawn, truth, strict=True)
+        )
+
+
+def correction(
+    found: NDArray[np.bool_], truth: NDArray[np.bool_]
+) -> tuple[tuple[float, float], int]:
+    """The click that a person would add: in the middle of the largest error.
+
+    Args:
+        found: `bool[H, W]`, the mask so far.
+        truth: `bool[H, W]`.
+
+    Returns:
+        ((x, y), 1 for a missing part or 0 for one too many).
+    """
+    missing = _deepest(truth & ~found)
+    excess = _deepest(found & ~truth)
+    depth, point, label = max((*missing, 1), (*excess, 0))
+    if depth == 0:
+        return _deepest(truth)[1], 1
+    return point, label
+
+
+def _deepest(plane: NDArray[np.bool_]) -> tuple[float, tuple[float, float]]:
+    """(depth, (x, y)) of the pixel farthest from the region's edge."""
+    padded = np.pad(plane.astype(np.uint8), 1)
+    distance = cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1]
+    y, x = np.unravel_index(int(distance.argmax()), distance.shape)
+    return float(distance[y, x]), (float(x) + 0.5, float(y) + 0.5)
+
+
+def table(concept: ConceptReport | None, visual: VisualReport | None) -> str:
+    """The figures as Markdown."""
+    lines = ["| measured | figure | goal |", "|---|---|---|"]
+    if concept is not None:
+        total = concept.all_text
+        lines += [
+            f"| PCS text, F1 at mask IoU 0.5 | {total.f1:.3f} | 0.90 |",
+            f"| PCS text, mean IoU of matches | {total.mean_iou:.3f} | 0.85 |",
+        ]
+        lines += [
+            f'| PCS text such as "{kind}", F1 / IoU | {s.f1:.3f} / {s.mean_iou:.3f} | |'
+            for kind, s in concept.text.items()
+        ]
+        lines += [
+            f"| PCS text at {size}, F1 / IoU | {s.f1:.3f} / {s.mean_iou:.3f} | |"
+            for size, s in concept.by_size.items()
+        ]
+        lines += [
+            f"| PCS absent concept, no prediction | {concept.quiet} of {concept.absent} "
+            f"({100 * concept.quiet / max(1, concept.absent):.1f} %) | 95 % |",
+            f"| PCS one exemplar box, F1 | {concept.exemplar.f1:.3f} | 0.80 |",
+        ]
+    if visual is not None:
+        before, after = visual.worst_quarter()
+        for name, values, goal in (
+            ("one click", visual.click, "0.85"),
+            ("box", visual.box, "0.90"),
+        ):
+            every = np.concatenate([np.array(v) for v in values.values()])
+            lines.append(f"| PVS {name}, mean IoU | {every.mean():.3f} | {goal} |")
+            lines += [
+                f"| PVS {name} at {size}, mean IoU | {np.mean(v):.3f} | |"
+                for size, v in values.items()
+            ]
+        lines.append(
+            f"| PVS worst quarter of clicks, before / after a second click | {before:.3f} / "
+            f"{after:.3f} | raised |"
+        )
+    return "\n".join(lines)

@@ -54,13 +54,13 @@ class ScenePool:
     """Reads batches of random scenes from a folder that `draw` fills."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self._images: NDArray[np.uint8] = np.load(folder / "images.npy", mmap_mode="r")
         self._ids: NDArray[np.uint8] = np.load(folder / "ids.npy", mmap_mode="r")
         self._objects: NDArray[np.float32] = np.load(folder / "objects.npy", mmap_mode="r")
 
     def __len__(self) -> int:
-        return int((self._folder / "drawn").read_text() or 0)
+        return int((self.folder / "drawn").read_text() or 0)
 
     def sample(self, rng: np.random.Generator, count: int) -> SceneBatch:
         """Take random scenes.

@@ -1,0 +1,89 @@
+"""The evaluation, and a smaller run of it on the checkpoints that ship.
+
+The full evaluation is `python -m training evaluate` (300 scenes); its figures are in README.md. This
+one sees fewer scenes, so its bounds leave room for chance; it still fails if weights and code part.
+"""
+
+import numpy as np
+import pytest
+
+from inference_server.demo.scenes import SceneObject, make_scene
+from inference_server.masks import Mask
+from training.evaluate import (
+    ConceptEvaluation,
+    ConceptReport,
+    ConceptScore,
+    VisualEvaluation,
+    VisualReport,
+    correction,
+    plane_iou,
+    scenes,
+    table,
+)
+
+
+def _square(x: int, y: int, side: int = 10) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
+    plane = np.zeros((60, 80), bool)
+    plane[y : y + side, x : x + side] = True
+    return plane
+
+
+def _object(x: int, y: int) -> SceneObject:
+    return SceneObject("square", "red", _square(x, y), (x + 5, y + 5), 5)
+
+
+def test_plane_iou() -> None:
+    assert plane_iou(Mask.from_plane(_square(5, 5)), _square(5, 5)) == 1.0
+    assert plane_iou(Mask.from_plane(_square(5, 5)), _square(10, 5)) == pytest.approx(50 / 150)
+    assert plane_iou(Mask.empty((60, 80)), _square(5, 5)) == 0.0
+
+
+def test_score_counts_duplicates_and_misses() -> None:
+    score = ConceptScore()
+    twice = [Mask.from_plane(_square(5, 5)), Mask.from_plane(_square(6, 5))]
+    score.add(twice, [_object(5, 5), _object(40, 30)])
+    assert (score.hits, score.predicted, score.wanted) == (1, 2, 2)
+    assert score.f1 == 0.5
+    assert score.mean_iou == 1.0
+
+
+def test_correction_clicks_the_largest_error() -> None:
+    truth = _square(10, 10, 20)
+    point, label = correction(_square(10, 10, 8), truth)
+    assert label == 1
+    assert truth[int(point[1]), int(point[0])]
+    point, label = correction(truth | _square(40, 10, 30), truth)
+    assert label == 0
+    assert not truth[int(point[1]), int(point[0])]
+    assert correction(truth, truth)[1] == 1
+
+
+def test_scenes_are_those_of_no_training() -> None:
+    (name, scene), *_ = scenes(4)
+    assert name == "256x256"
+    assert {size for size, _ in scenes(4)} == {"256x256", "640x480", "1920x1080", "480x640"}
+    assert not np.array_equal(scene.image, make_scene(0).image)
+
+
+def test_demo_concepts_are_right_on_unseen_scenes() -> None:
+    report, rng = ConceptReport(), np.random.default_rng(0)
+    evaluation = ConceptEvaluation(device="cpu")
+    for size, scene in scenes(40):
+        evaluation.run(scene, size, rng, report)
+    assert report.all_text.f1 >= 0.85
+    assert report.all_text.mean_iou >= 0.80
+    assert report.exemplar.f1 >= 0.70
+    assert report.quiet >= 0.9 * report.absent
+    assert "| PCS text, F1 at mask IoU 0.5 |" in table(report, None)
+
+
+def test_demo_clicks_are_right_on_unseen_scenes() -> None:
+    report = VisualReport()
+    evaluation = VisualEvaluation(device="cpu")
+    for size, scene in scenes(24):
+        evaluation.run(scene, size, report)
+    assert np.concatenate([np.array(v) for v in report.click.values()]).mean() >= 0.80
+    assert np.concatenate([np.array(v) for v in report.box.values()]).mean() >= 0.87
+    before, after = report.worst_quarter()
+    assert after > before + 0.05
+    assert "| PVS box, mean IoU |" in table(None, report)

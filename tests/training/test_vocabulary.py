@@ -1,0 +1,82 @@
+"""The demo's words."""
+
+import numpy as np
+import pytest
+
+from inference_server.demo.shapes import COLORS, SHAPES
+from training.prompts import BOX_PADDING, VISUAL_TEXT, sample_box_prompt, sample_text_prompt
+from training.vocabulary import COLOR_NAMES, Concept, build_tokenizer, phrase, plural
+
+COLOR = np.array([0, 1, 0, -1, -1, -1, -1, -1])
+SHAPE = np.array([0, 0, 2, -1, -1, -1, -1, -1])
+BOXES = np.tile(np.array([0.2, 0.2, 0.5, 0.6], np.float32), (8, 1))
+
+
+@pytest.mark.parametrize("word", [*COLORS, *SHAPES, *map(plural, SHAPES), "shape", "visual", "a"])
+def test_known_words_are_single_tokens(word: str) -> None:
+    assert build_tokenizer().tokenize(word) == [word + "</w>"]
+
+
+def test_tokenizer_survives_words_it_has_never_seen(tmp_path: object) -> None:
+    tokenizer = build_tokenizer()
+    ids = tokenizer("Zebra ünïcødé 🙂 \x00 𝔘")["input_ids"]
+    assert ids[0] == tokenizer.bos_token_id
+    assert ids[-1] == tokenizer.eos_token_id
+    assert max(ids) < len(tokenizer)
+    assert tokenizer("RED Circle")["input_ids"] == tokenizer("red circle")["input_ids"]
+
+
+@pytest.mark.parametrize(
+    ("concept", "expected"),
+    [
+        (Concept(), [True, True, True]),
+        (Concept(color=0), [True, False, True]),
+        (Concept(shape=0), [True, True, False]),
+        (Concept(0, 2), [False, False, True]),
+        (Concept(nothing=True), [False, False, False]),
+    ],
+)
+def test_concept_selects(concept: Concept, expected: list[bool]) -> None:
+    chosen = concept.select(COLOR, SHAPE)
+    assert chosen[:3].tolist() == expected
+    assert not chosen[3:].any()
+
+
+def test_phrases_name_the_concept() -> None:
+    rng = np.random.default_rng(0)
+    for color in range(len(COLOR_NAMES)):
+        for shape in range(len(SHAPES)):
+            words = phrase(Concept(color, shape), rng).split()
+            assert COLOR_NAMES[color] in words
+            assert SHAPES[shape] in words or plural(SHAPES[shape]) in words
+
+
+def test_text_prompts_agree_with_their_words() -> None:
+    rng = np.random.default_rng(1)
+    absent = 0
+    for _ in range(400):
+        prompt = sample_text_prompt(rng, COLOR, SHAPE)
+        named = {name for name in COLOR_NAMES if name in prompt.text.split()}
+        for index in np.flatnonzero(prompt.wanted):
+            assert named <= {COLOR_NAMES[COLOR[index]]}
+        absent += not prompt.wanted.any()
+    assert 60 < absent < 200
+
+
+def test_box_prompts_mean_what_looks_alike() -> None:
+    rng = np.random.default_rng(2)
+    kinds = set()
+    for _ in range(300):
+        prompt = sample_box_prompt(rng, COLOR, SHAPE, BOXES)
+        assert prompt.labels is not None
+        assert prompt.labels[0] in (0, 1)
+        kinds.add((prompt.text == VISUAL_TEXT, *prompt.labels.tolist()))
+        if prompt.text == VISUAL_TEXT:
+            assert prompt.wanted.sum() == 1  # no two objects here are alike
+    assert {(True, 1, BOX_PADDING), (True, 1, 0), (False, 0, BOX_PADDING)} <= kinds
+
+
+def test_an_empty_scene_has_box_prompts_too() -> None:
+    nothing = np.full(8, -1)
+    prompt = sample_box_prompt(np.random.default_rng(0), nothing, nothing, BOXES)
+    assert not prompt.wanted.any()

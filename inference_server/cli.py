@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import orjson
 
 from inference_server import __version__
 from inference_server.demo import SAMPLE
-from inference_server.settings import Settings
+from inference_server.settings import Settings, SettingsError, misspelled
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -24,53 +26,42 @@ def main() -> None:
 
 def _settings(**options: object) -> Settings:
     """Settings from the environment, overridden by the options that were given."""
-    from pydantic import ValidationError
-
+    for name, meant in misspelled(os.environ).items():
+        hint = f" Is {meant} meant?" if meant else ""
+        click.echo(f"{name} is no setting, and is ignored.{hint}", err=True)
     try:
         return Settings(**{name: value for name, value in options.items() if value is not None})  # type: ignore[arg-type]
-    except ValidationError as error:
-        for item in error.errors():
-            name = "INFERENCE_" + str(item["loc"][0]).upper()
-            click.echo(f"{name}: {item['msg']}", err=True)
+    except SettingsError as error:
+        click.echo(str(error), err=True)
         raise SystemExit(2) from None
 
 
 @main.command()
 @click.option("--host", help="Address to listen on.")
-@click.option("--port", type=int, help="Port to listen on.")
+@click.option("--port", type=int, help="Port to listen on; 0 picks a free one.")
 @click.option("--sam2-weights", help="SAM 2 weights, as INFERENCE_SAM2_WEIGHTS.")
 @click.option("--sam3-weights", help="SAM 3 weights, as INFERENCE_SAM3_WEIGHTS.")
 @click.option("--device", help="auto, cpu, cuda, cuda:N or mps.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]))
-def serve(
-    host: str | None,
-    port: int | None,
-    sam2_weights: str | None,
-    sam3_weights: str | None,
-    device: str | None,
-    log_level: str | None,
-) -> None:
+def serve(**options: str | int | None) -> None:
     """Serve until interrupted."""
-    settings = _settings(
-        host=host,
-        port=port,
-        sam2_weights=sam2_weights,
-        sam3_weights=sam3_weights,
-        device=device,
-        log_level=log_level,
-    )
-    key = settings.api_keys.split(",")[0].strip()
-    if settings.auth == "on" and not key:
+    settings = _settings(**options)
+    made = settings.auth == "on" and not settings.api_keys.strip(" ,")
+    if made:
         from inference_server.auth import generate_key
 
-        key = generate_key()
-        settings = settings.model_copy(update={"api_keys": key})
-        _greet(settings, key)
+        settings = settings.model_copy(update={"api_keys": generate_key()})
     import uvicorn
 
     from inference_server.app import create_app
+    from inference_server.engines.registry import ModelRegistry
+    from inference_server.errors import ModelUnavailableError
 
-    uvicorn.run(
+    try:
+        ModelRegistry(settings)  # loads nothing: it looks whether everything is there
+    except ModelUnavailableError as error:
+        raise click.ClickException(error.message) from None
+    config = uvicorn.Config(
         create_app(settings),
         host=settings.host,
         port=settings.port,
@@ -78,19 +69,40 @@ def serve(
         access_log=False,
         timeout_graceful_shutdown=30,
     )
+    try:
+        listener = config.bind_socket()
+    except SystemExit:  # uvicorn has said why
+        address = _url(settings.host, settings.port)
+        raise click.ClickException(f"Cannot listen on {address}: choose another --port.") from None
+    url = _url(*listener.getsockname()[:2])
+    click.echo(f"inference-server {__version__} on {url}", err=True)
+    if made:
+        _greet(url, settings.api_keys)
+    server = uvicorn.Server(config)
+    try:
+        server.run(sockets=[listener])
+    except KeyboardInterrupt:  # uvicorn has shut down, and passes the signal on
+        return
+    if not server.started:
+        raise SystemExit(3)
 
 
-def _greet(settings: Settings, key: str) -> None:
+def _url(host: str, port: int) -> str:
+    """Where a client on this machine finds the server."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _greet(url: str, key: str) -> None:
     """Show the key of the run, in a command that can be pasted."""
-    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104
     click.echo(
         f"No INFERENCE_API_KEYS: the API key of this run is {key}\n"
         "Try it from another terminal, once the log says Ready:\n\n"
-        f"  curl -s 'http://{host}:{settings.port}/sam3/concept_segment?api_key={key}' \\\n"
-        "    -H 'content-type: application/json' -d @- <<END\n"
-        '  {"image": {"type": "base64", "value": "'
-        f"$(base64 < {SAMPLE} | tr -d '\\n')\"}},\n"
-        '   "prompts": [{"type": "text", "text": "red circle"}]}\n'
+        f"curl -s '{url}/sam3/concept_segment?api_key={key}' \\\n"
+        "  -H 'content-type: application/json' -d @- <<END\n"
+        '{"image": {"type": "base64", "value": "'
+        f"$(base64 < {shlex.quote(str(SAMPLE))} | tr -d '\\n')\"}},\n"
+        ' "prompts": [{"type": "text", "text": "red circle"}]}\n'
         "END\n",
         err=True,
     )

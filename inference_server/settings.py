@@ -6,18 +6,38 @@ a test keeps the two equal.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import difflib
+import re
+from collections.abc import Iterable
+from ipaddress import ip_network
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import (
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 MiB = 1024 * 1024
+PREFIX = "INFERENCE_"
+
+
+class SettingsError(Exception):
+    """Settings have values that they cannot have; the message names each as a variable."""
 
 
 class Settings(BaseSettings):
-    """The server's settings."""
+    """The server's settings.
 
-    model_config = SettingsConfigDict(env_prefix="INFERENCE_", extra="ignore", frozen=True)
+    Raises:
+        SettingsError: a value that cannot be.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(9001, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
@@ -50,7 +70,8 @@ class Settings(BaseSettings):
         "Hugging Face id such as `facebook/sam2.1-hiera-large`.",
     )
     device: str = Field(
-        "auto", description="`auto`, `cpu`, `cuda`, `cuda:N` or `mps`; `auto` takes the fastest."
+        "auto",
+        description="`auto`, `cpu`, `cuda`, `cuda:N` or `mps`; `auto` takes the fastest.",
     )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",
@@ -112,3 +133,57 @@ class Settings(BaseSettings):
     cpu_workers: int = Field(
         0, ge=0, description="Threads for images and masks; 0 is one a core, at least two."
     )
+
+    @field_validator("device")
+    @classmethod
+    def _is_device(cls, value: str) -> str:
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
+            raise PydanticCustomError("device", "Input should be auto, cpu, cuda, cuda:N or mps")
+        return value
+
+    @field_validator("fetch_networks")
+    @classmethod
+    def _are_networks(cls, value: str) -> str:
+        for part in filter(None, map(str.strip, value.split(","))):
+            try:
+                ip_network(part)
+            except ValueError as error:
+                raise PydanticCustomError("network", "{why}", {"why": str(error)}) from None
+        return value
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _names_the_variables(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return handler(data)
+        except ValidationError as error:
+            raise SettingsError(
+                "\n".join(
+                    f"{variable_of(str(item['loc'][0]))}={item['input']}: {item['msg']}"
+                    for item in error.errors(include_url=False)
+                )
+            ) from None
+
+
+def variable_of(name: str) -> str:
+    """The environment variable that a setting is read from."""
+    return PREFIX + name.upper()
+
+
+def misspelled(variables: Iterable[str]) -> dict[str, str | None]:
+    """Variables that look like settings and are none.
+
+    Args:
+        variables: names of environment variables.
+
+    Returns:
+        The setting that each was probably meant to be, or None.
+    """
+    known = {name.upper() for name in Settings.model_fields}
+    found: dict[str, str | None] = {}
+    for variable in sorted(v for v in variables if v.startswith(PREFIX)):
+        name = variable.removeprefix(PREFIX)
+        if name.upper() not in known:
+            close = difflib.get_close_matches(name, known, 1)
+            found[variable] = variable_of(close[0]) if close else None
+    return found

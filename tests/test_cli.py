@@ -1,0 +1,125 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from starlette.applications import Starlette
+from uvicorn.importer import import_from_string
+
+from inference_server import __version__
+from inference_server.cli import _url, main
+from inference_server.settings import Settings
+from tests.readme import ROOT, serving
+
+
+def invoke(*arguments: str, **environment: str) -> Result:
+    return CliRunner().invoke(main, arguments, env=environment)
+
+
+@pytest.mark.parametrize("command", [[], ["serve"], ["models"], ["openapi"]])
+def test_help(command: list[str]) -> None:
+    result = invoke(*command, "--help")
+    assert result.exit_code == 0
+    assert result.output.startswith("Usage: ")
+
+
+def test_help_is_quick_and_needs_no_torch() -> None:
+    code = "import sys, inference_server.cli; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_version() -> None:
+    assert __version__ in invoke("--version").output
+
+
+def test_models_are_listed() -> None:
+    result = invoke("models", INFERENCE_DEVICE="cpu", INFERENCE_DTYPE="float32")
+    assert result.exit_code == 0
+    lines = [line.split() for line in result.output.splitlines()]
+    assert ["sam3", "sam3/sam3_final", "demo"] in lines
+    for version in ("hiera_tiny", "hiera_small", "hiera_b_plus", "hiera_large"):
+        assert ["sam2", version, "demo"] in lines
+    assert lines[-1] == ["on", "cpu", "in", "torch.float32"]
+
+
+def test_the_openapi_document_is_written(tmp_path: Path) -> None:
+    printed = invoke("openapi")
+    file = tmp_path / "openapi.json"
+    assert invoke("openapi", "-o", str(file)).exit_code == 0
+    assert json.loads(printed.stdout) == json.loads(file.read_bytes())
+    assert printed.stdout == file.read_text()
+    assert json.loads(printed.stdout)["openapi"].startswith("3.1")
+
+
+@pytest.mark.parametrize("command", ["serve", "models"])
+@pytest.mark.parametrize("setting", ["INFERENCE_SAM2_WEIGHTS", "INFERENCE_SAM3_WEIGHTS"])
+def test_weights_that_are_not_there_stop_the_start(command: str, setting: str) -> None:
+    result = invoke(command, **{setting: "/not/there"})
+    assert result.exit_code == 1
+    assert f"{setting}=/not/there" in result.stderr
+    assert "Set it to demo" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["serve", "models"])
+def test_bad_settings_stop_the_start(command: str) -> None:
+    result = invoke(command, INFERENCE_PORT="http", INFERENCE_QUEUE_SIZES="1")
+    assert result.exit_code == 2
+    assert "INFERENCE_PORT=http: Input should be a valid integer" in result.stderr
+    assert "INFERENCE_QUEUE_SIZES is no setting" in result.stderr
+    assert "Is INFERENCE_QUEUE_SIZE meant?" in result.stderr
+
+
+def test_a_port_in_use_stops_the_start() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = invoke("serve", "--port", str(port))
+    assert result.exit_code == 1
+    assert f"Cannot listen on http://127.0.0.1:{port}: choose another --port." in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:9001"),
+        ("0.0.0.0", "http://127.0.0.1:9001"),
+        ("::", "http://[::1]:9001"),
+        ("fd00::7", "http://[fd00::7]:9001"),
+        ("gpu.example", "http://gpu.example:9001"),
+    ],
+)
+def test_the_address_that_is_shown_can_be_called(host: str, url: str) -> None:
+    assert _url(host, 9001) == url
+
+
+def test_serve_makes_a_key_and_prints_a_command_that_works() -> None:
+    with serving() as (address, said):
+        found = re.search(r"^curl .*?^END$", said, re.MULTILINE | re.DOTALL)
+        assert found, said
+        done = subprocess.run(
+            ["bash", "-c", found[0]], capture_output=True, text=True, timeout=120, check=False
+        )
+        key = re.search(r"the API key of this run is (\S+)", said)
+    assert key
+    assert address in found[0]
+    assert key[1] in found[0]
+    (result,) = json.loads(done.stdout)["prompt_results"]
+    assert result["echo"]["text"] == "red circle"
+
+
+def test_uvicorn_finds_the_application() -> None:
+    assert isinstance(import_from_string("inference_server.app:app"), Starlette)
+
+
+def test_options_are_settings() -> None:
+    """Every option of `serve` is a setting of the same name."""
+    options = {option.name for option in main.commands["serve"].params}
+    assert options <= Settings.model_fields.keys()
+    assert {"host", "port", "sam2_weights", "sam3_weights", "device"} <= options

@@ -1,0 +1,125 @@
+"""The settings: read from the environment, checked, and documented."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict
+from typing import Any, get_args
+
+import pytest
+
+from inference_server.settings import Settings, SettingsError, misspelled, variable_of
+from schemas.common import Limits
+from tests.readme import README, ROOT, settings_table, with_settings_table
+
+NAMES = list(Settings.model_fields)
+OTHER_VALUES = {
+    "host": "0.0.0.0",
+    "api_keys": "one,two",
+    "cors_origins": "https://example.com",
+    "sam3_weights": "facebook/sam3",
+    "sam2_weights": "facebook",
+    "device": "cuda:1",
+    "fetch_networks": "10.0.0.0/8, fd00::/8",
+}
+
+
+def other_value(name: str) -> Any:
+    """A value that is not the default."""
+    field = Settings.model_fields[name]
+    if name in OTHER_VALUES:
+        return OTHER_VALUES[name]
+    if choices := get_args(field.annotation):
+        return next(choice for choice in choices if choice != field.default)
+    return field.default + 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_setting_is_read_from_the_environment(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    value = other_value(name)
+    monkeypatch.setenv(variable_of(name), str(value))
+    settings = Settings()
+    assert getattr(settings, name) == value
+    rest = [other for other in NAMES if other != name]
+    assert {n: getattr(settings, n) for n in rest} == {
+        n: Settings.model_fields[n].default for n in rest
+    }
+
+
+def test_what_is_given_in_code_goes_before_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("INFERENCE_PORT", "1")
+    assert Settings(port=2).port == 2
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("INFERENCE_PORT", "http"),
+        ("INFERENCE_PORT", "65536"),
+        ("INFERENCE_PORT", ""),
+        ("INFERENCE_AUTH", "maybe"),
+        ("INFERENCE_LOG_LEVEL", "loud"),
+        ("INFERENCE_DEVICE", "gpu"),
+        ("INFERENCE_DEVICE", "cuda:"),
+        ("INFERENCE_DTYPE", "int8"),
+        ("INFERENCE_MAX_PROMPTS", "0"),
+        ("INFERENCE_MAX_BODY_MB", "1.5"),
+        ("INFERENCE_EMBEDDING_CACHE_MB", "-1"),
+        ("INFERENCE_FETCH_TIMEOUT", "0"),
+        ("INFERENCE_REQUEST_TIMEOUT", "nan"),
+        ("INFERENCE_FETCH_NETWORKS", "10.0.0.0/8,elsewhere"),
+        ("INFERENCE_FETCH_NETWORKS", "10.0.0.1/8"),
+    ],
+)
+def test_a_value_that_cannot_be_is_an_error_that_names_the_variable(
+    variable: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingsError, match=re.escape(f"{variable}={value}: ")):
+        Settings()
+
+
+def test_every_mistake_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INFERENCE_PORT", "http")
+    monkeypatch.setenv("INFERENCE_AUTH", "maybe")
+    with pytest.raises(SettingsError) as caught:
+        Settings()
+    assert [line.split("=")[0] for line in str(caught.value).splitlines()] == [
+        "INFERENCE_PORT",
+        "INFERENCE_AUTH",
+    ]
+
+
+def test_bounds_of_requests_are_those_of_the_contract() -> None:
+    settings = Settings()
+    assert {name: getattr(settings, name) for name in asdict(Limits())} == asdict(Limits())
+
+
+def test_the_readme_has_every_setting() -> None:
+    text = README.read_text()
+    assert text == with_settings_table(text), "run `make readme`"
+    assert settings_table() in text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_setting_says_what_it_means_and_is_used(name: str) -> None:
+    description = Settings.model_fields[name].description
+    assert description
+    assert description.endswith(".")
+    sources = (path for path in (ROOT / "inference_server").rglob("*.py"))
+    assert name in asdict(Limits()) or any(
+        re.search(rf"settings\.{name}\b", path.read_text()) for path in sources
+    )
+
+
+def test_misspelled_variables_are_noticed() -> None:
+    assert misspelled(["INFERENCE_SAM3_WEIGHT", "INFERENCE_PORT", "PATH"]) == {
+        "INFERENCE_SAM3_WEIGHT": "INFERENCE_SAM3_WEIGHTS"
+    }
+    assert misspelled(["INFERENCE_Q"]) == {"INFERENCE_Q": None}
+
+
+def test_keys_are_not_shown() -> None:
+    assert "secret" not in repr(Settings(api_keys="secret"))

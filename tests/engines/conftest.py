@@ -81,7 +81,8 @@ def random_sam3(seed: int = 0) -> Sam3Model:
     model: Any = Sam3Model(Sam3Config.from_pretrained(WEIGHTS / "sam3"))
     for parameter in model.parameters():
         if parameter.ndim > 1:
-            torch.nn.init.normal_(parameter, std=0.08)
+            torch.nn.init.normal_(parameter, std=0.1)
+    model.dot_product_scoring.query_proj.weight.data *= 5  # scores that differ
     return model.float().eval().requires_grad_(False)
 
 

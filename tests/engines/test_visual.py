@@ -135,9 +135,7 @@ def test_answers_are_those_of_sam2s_own_predictor(
             assert np.count_nonzero(mask.to_plane() != expected) <= 2
 
 
-def test_every_part_of_a_prompt_counts(
-    visual: VisualEngine, pictures: dict[str, Picture]
-) -> None:
+def test_every_part_of_a_prompt_counts(visual: VisualEngine, pictures: dict[str, Picture]) -> None:
     """Otherwise the comparisons above and below would prove little."""
     image = pictures["wide"]
     embedding = embed(visual, image)

@@ -1,0 +1,407 @@
+"""PCS: the same answers as `Sam3Processor` and `Sam3Model`, whoever shares the forward."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from transformers import Sam3Processor
+
+from inference_server.demo import WEIGHTS
+from inference_server.engines.base import Candidates, ConceptPrompt, Embedding
+from inference_server.engines.concept import ConceptEngine
+from inference_server.masks import Mask, iou, upsample_masks
+from tests.engines.conftest import CPU, CPU_BFLOAT16, Concept, Picture, random_sam3
+
+SCORE_TOLERANCE = 1e-5
+"""The same operations on the same numbers, but other batches may add in another order."""
+
+PLANE_TOLERANCE = 1e-4
+"""The same, for mask probabilities: a logit sums more products than a score."""
+
+QUERIES = 49
+
+
+def concept_prompt(
+    text: str | None, *boxes: tuple[float, float, float, float, int], threshold: float = 0.0
+) -> ConceptPrompt:
+    """A prompt in shares of the image's sides, each box with its label; see `placed`."""
+    return ConceptPrompt(
+        text,
+        np.array([box[:4] for box in boxes], np.float32).reshape(-1, 4),
+        np.array([box[4] for box in boxes], np.int64),
+        threshold,
+    )
+
+
+def placed(prompt: ConceptPrompt, size: tuple[int, int]) -> ConceptPrompt:
+    """The prompt in pixels of an image of (height, width)."""
+    scale = np.tile(np.array(size[::-1], np.float32), 2)
+    return ConceptPrompt(prompt.text, prompt.boxes * scale, prompt.labels, prompt.threshold)
+
+
+PROMPTS = {
+    "text": concept_prompt("red circle"),
+    "other text": concept_prompt("a blue star"),
+    "one word": concept_prompt("shape"),
+    "box": concept_prompt(None, (0.1, 0.2, 0.4, 0.5, 1)),
+    "negative box": concept_prompt(None, (0.1, 0.2, 0.4, 0.5, 0)),
+    "boxes": concept_prompt(
+        None, (0.1, 0.2, 0.4, 0.5, 1), (0.5, 0.5, 0.9, 0.8, 0), (0, 0.6, 0.3, 1, 1)
+    ),
+    "text and box": concept_prompt("circle", (0.1, 0.2, 0.4, 0.5, 1)),
+    "text and boxes": concept_prompt("circle", (0.1, 0.2, 0.4, 0.5, 1), (0.5, 0.5, 0.9, 0.8, 0)),
+}
+
+
+def embed(engine: ConceptEngine, image: Picture) -> Embedding:
+    (embedding,) = engine.encode([image])
+    return embedding
+
+
+def ask(engine: ConceptEngine, image: Picture, *prompts: ConceptPrompt) -> list[Candidates]:
+    embedding = embed(engine, image)
+    return engine.decode(embedding, [placed(prompt, embedding.size) for prompt in prompts])
+
+
+@torch.inference_mode()
+def reference(
+    concept: Concept, image: Picture, prompt: ConceptPrompt
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """(scores, masks), best first, by nothing but `transformers`."""
+    processor: Any = concept.processor
+    inputs = processor(
+        images=image,
+        text=prompt.text,
+        input_boxes=[prompt.boxes.tolist()] if len(prompt.boxes) else None,
+        input_boxes_labels=[prompt.labels.tolist()] if len(prompt.boxes) else None,
+        return_tensors="pt",
+    )
+    (found,) = processor.post_process_instance_segmentation(
+        concept.model(**inputs),
+        threshold=prompt.threshold,
+        mask_threshold=0.5,
+        target_sizes=inputs["original_sizes"].tolist(),
+    )
+    order = found["scores"].argsort(descending=True, stable=True)
+    return found["scores"][order].numpy(), found["masks"][order].bool().numpy()
+
+
+def masks_of(answer: Candidates, image: Picture) -> list[Mask]:
+    return upsample_masks(answer.planes, (image.shape[0], image.shape[1]), answer.threshold)
+
+
+def assert_same(found: Candidates, expected: Candidates) -> None:
+    assert found.threshold == expected.threshold
+    assert found.scores.shape == expected.scores.shape
+    assert np.abs(found.scores - expected.scores).max(initial=0) < SCORE_TOLERANCE
+    for score, plane in zip(found.scores, found.planes, strict=True):
+        # Of near-equal scores either may come first.
+        near = expected.planes[np.abs(expected.scores - score) < SCORE_TOLERANCE]
+        assert np.abs(near - plane).max(axis=(1, 2)).min() < PLANE_TOLERANCE
+
+
+@pytest.mark.parametrize("name", list(PROMPTS))
+@pytest.mark.parametrize("picture", ["square", "wide", "tall"])
+def test_answers_are_those_of_transformers(
+    concept: Concept, pictures: dict[str, Picture], picture: str, name: str
+) -> None:
+    image = pictures[picture]
+    prompt = placed(PROMPTS[name], (image.shape[0], image.shape[1]))
+    every, _ = reference(concept, image, prompt)
+    # Between two scores, so that the last bit decides nothing.
+    middle = int((every[:-1] - every[1:])[5:25].argmax()) + 5
+    threshold = float(every[middle : middle + 2].mean())
+    prompt = replace(prompt, threshold=threshold)
+    (answer,) = concept.engine.decode(embed(concept.engine, image), [prompt])
+    scores, masks = reference(concept, image, prompt)
+    assert len(scores) == middle + 1
+    assert answer.scores.dtype == answer.planes.dtype == np.float32
+    assert answer.scores.shape == scores.shape
+    assert np.abs(answer.scores - scores).max() < SCORE_TOLERANCE
+    for mask, expected in zip(masks_of(answer, image), masks, strict=True):
+        # Random weights leave many pixels near a half, where the last bit decides the side: a few
+        # pixels of a mask may differ, which is why this is no equality.
+        assert iou(mask, Mask.from_plane(expected)) > 0.99 or expected.sum() < 100
+        assert np.count_nonzero(mask.to_plane() != expected) <= 0.001 * expected.size
+
+
+def test_every_part_of_a_prompt_counts(concept: Concept, pictures: dict[str, Picture]) -> None:
+    """Otherwise the comparisons above and below would prove little."""
+    answers = ask(concept.engine, pictures["wide"], *PROMPTS.values())
+    for i, one in enumerate(answers):
+        for other in answers[:i]:
+            assert np.abs(one.scores - other.scores).max() > 10 * SCORE_TOLERANCE
+    (elsewhere,) = ask(concept.engine, pictures["wide"][::-1].copy(), PROMPTS["text"])
+    assert np.abs(elsewhere.scores - answers[0].scores).max() > 100 * SCORE_TOLERANCE
+
+
+@pytest.mark.parametrize("chunk", [3, 16])
+def test_prompts_of_any_kind_share_a_call_and_each_gets_the_answer_it_gets_alone(
+    concept: Concept, pictures: dict[str, Picture], chunk: int
+) -> None:
+    engine = ConceptEngine(concept.model, concept.processor, "random", CPU, chunk=chunk)
+    embedding = embed(engine, pictures["wide"])
+    kinds = [*PROMPTS.values(), *list(PROMPTS.values())[::-1]]
+    prompts = [placed(prompt, embedding.size) for prompt in kinds]
+    together = engine.decode(embedding, prompts)
+    assert len(together) == len(prompts)
+    for prompt, answer in zip(prompts, together, strict=True):
+        (alone,) = engine.decode(embedding, [prompt])
+        assert len(alone.scores) == QUERIES
+        assert_same(answer, alone)
+
+
+def test_a_forward_holds_no_more_than_a_chunk(
+    concept: Concept, pictures: dict[str, Picture], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = ConceptEngine(concept.model, concept.processor, "random", CPU, chunk=2)
+    embedding = embed(engine, pictures["square"])
+    sizes: list[int] = []
+    model: Any = concept.model
+    real = model.forward
+
+    def forward(**inputs: Any) -> Any:
+        sizes.append(len(inputs["attention_mask"]))
+        return real(**inputs)
+
+    monkeypatch.setattr(model, "forward", forward)
+    engine.decode(embedding, [placed(prompt, embedding.size) for prompt in PROMPTS.values()])
+    # Three with words alone, five with boxes.
+    assert sorted(sizes) == [1, 1, 2, 2, 2]
+
+
+def test_no_prompts_no_answers(concept: Concept, pictures: dict[str, Picture]) -> None:
+    assert ask(concept.engine, pictures["square"]) == []
+
+
+def test_images_encoded_together_answer_as_if_encoded_alone(
+    concept: Concept, pictures: dict[str, Picture]
+) -> None:
+    images = list(pictures.values())
+    together = concept.engine.encode(images)
+    assert [embedding.size for embedding in together] == [image.shape[:2] for image in images]
+    for embedding, image in zip(together, images, strict=True):
+        prompts = [placed(PROMPTS[name], embedding.size) for name in ("text", "boxes")]
+        alone = concept.engine.decode(embed(concept.engine, image), prompts)
+        answers = concept.engine.decode(embedding, prompts)
+        for answer, expected in zip(answers, alone, strict=True):
+            assert_same(answer, expected)
+
+
+def test_thresholds_are_each_prompts_own_and_the_best_comes_first(
+    concept: Concept, pictures: dict[str, Picture]
+) -> None:
+    (every,) = ask(concept.engine, pictures["wide"], concept_prompt("circle"))
+    assert len(every.scores) == QUERIES
+    assert (np.diff(every.scores) <= 0).all()
+    levels = [float(every.scores[k]) for k in (0, 5, 20)]
+    prompts = [concept_prompt("circle", threshold=level) for level in [*levels, 1.0]]
+    answers = ask(concept.engine, pictures["wide"], *prompts)
+    for answer, level in zip(answers, [*levels, 1.0], strict=True):
+        expected = every.scores[every.scores > level]
+        # A score at the threshold itself may fall on either side by its last bit.
+        assert abs(len(answer.scores) - len(expected)) <= 1
+        assert np.allclose(answer.scores, every.scores[: len(answer.scores)], atol=1e-5)
+    assert answers[-1].planes.shape == (0, *every.planes.shape[1:])
+    assert masks_of(answers[-1], pictures["wide"]) == []
+
+
+def test_planes_are_probabilities(concept: Concept, pictures: dict[str, Picture]) -> None:
+    (answer,) = ask(concept.engine, pictures["wide"], concept_prompt("circle"))
+    assert answer.threshold == 0.5
+    assert answer.planes.min() >= 0
+    assert answer.planes.max() <= 1
+    assert answer.logits is None
+
+
+@pytest.fixture
+def embedded(concept: Concept, monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """The texts that went through the text encoder since the test began."""
+    texts: list[list[int]] = []
+    model: Any = concept.model
+    real = model.get_text_features
+
+    def get_text_features(input_ids: torch.Tensor, **inputs: Any) -> Any:
+        texts.extend(input_ids.tolist())
+        return real(input_ids=input_ids, **inputs)
+
+    monkeypatch.setattr(model, "get_text_features", get_text_features)
+    return texts
+
+
+def test_a_known_text_is_not_embedded_again(
+    concept: Concept, pictures: dict[str, Picture], embedded: list[list[int]]
+) -> None:
+    engine = ConceptEngine(concept.model, concept.processor, "random", CPU)
+    image = pictures["square"]
+    (first,) = ask(engine, image, PROMPTS["text"])
+    assert len(embedded) == 1
+    answers = ask(engine, image, PROMPTS["text"], PROMPTS["text"], PROMPTS["other text"])
+    assert len(embedded) == 2
+    assert_same(answers[0], first)
+    assert_same(answers[1], first)
+    # On another image too, and boxes alone have one text in common.
+    ask(engine, pictures["tall"], PROMPTS["text"], PROMPTS["box"], PROMPTS["boxes"])
+    assert len(embedded) == 3
+
+
+@pytest.mark.parametrize("entries", [0, 1])
+def test_the_texts_kept_are_bounded(
+    concept: Concept, pictures: dict[str, Picture], embedded: list[list[int]], entries: int
+) -> None:
+    engine = ConceptEngine(concept.model, concept.processor, "random", CPU, text_cache=entries)
+    for text in ("circle", "star", "circle", "circle"):
+        ask(engine, pictures["square"], concept_prompt(text))
+    assert len(embedded) == 3
+    assert len(engine._texts) == 1
+
+
+def test_an_embedding_counts_what_it_alone_keeps(
+    concept: Concept, pictures: dict[str, Picture]
+) -> None:
+    """The position codes are the same for every image, and the coarsest level is never read."""
+    engine = ConceptEngine(concept.model, concept.processor, "random", CPU)
+    one, *others = engine.encode([pictures["square"], pictures["wide"], pictures["tall"]])
+    sizes = concept.model.config.vision_config.backbone_feature_sizes
+    channels = concept.model.config.vision_config.fpn_hidden_size
+    assert one.nbytes == sum(4 * channels * height * width for height, width in sizes)
+    storages = [
+        {tensor.untyped_storage().data_ptr(): tensor.untyped_storage() for tensor in tensors_in(e)}
+        for e in (one, *others, *engine.encode([pictures["large"]]))
+    ]
+    shared = set.intersection(*(set(storage) for storage in storages))
+    for storage in storages:
+        own = sum(part.nbytes() for at, part in storage.items() if at not in shared)
+        assert own == one.nbytes
+
+
+def tensors_in(embedding: Embedding) -> list[torch.Tensor]:
+    """Every tensor that an embedding's features hold on to."""
+    found: list[torch.Tensor] = []
+
+    def walk(value: Any) -> None:
+        if isinstance(value, torch.Tensor):
+            found.append(value)
+        elif isinstance(value, list | tuple):
+            for item in value:
+                walk(item)
+        else:
+            for name in getattr(value, "__dataclass_fields__", ()):
+                walk(getattr(value, name))
+
+    walk(embedding.features)
+    return found
+
+
+def test_an_embedding_outlives_the_engine_that_made_it(
+    concept: Concept, pictures: dict[str, Picture]
+) -> None:
+    """The cache keeps embeddings while a model is unloaded and loaded again."""
+    embedding = embed(concept.engine, pictures["wide"])
+    reloaded = ConceptEngine(concept.model, concept.processor, "random", CPU)
+    prompts = [placed(prompt, embedding.size) for prompt in PROMPTS.values()]
+    for answer, expected in zip(
+        reloaded.decode(embedding, prompts), concept.engine.decode(embedding, prompts), strict=True
+    ):
+        assert_same(answer, expected)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "zzyzx quux",
+        "красный круг 红色圆圈 🔴",
+        "red " * 500,
+        "x" * 5000,
+        " ",
+        "\n\t",
+        ".",
+        "\x00",
+        "a",
+        "<|endoftext|>",
+        "RED CIRCLE",
+    ],
+    ids=lambda text: repr(text[:12]),
+)
+def test_any_text_is_answered(concept: Concept, pictures: dict[str, Picture], text: str) -> None:
+    answers = ask(
+        concept.engine,
+        pictures["square"],
+        concept_prompt(text),
+        concept_prompt(text, (0.1, 0.1, 0.5, 0.5, 1)),
+        concept_prompt("circle"),
+    )
+    for answer in answers:
+        assert len(answer.scores) == QUERIES
+        assert np.isfinite(answer.scores).all()
+        assert np.isfinite(answer.planes).all()
+    # Whoever asks beside it does not notice.
+    (alone,) = ask(concept.engine, pictures["square"], concept_prompt("circle"))
+    assert_same(answers[2], alone)
+
+
+def test_a_long_text_is_cut_at_the_models_length(
+    concept: Concept, pictures: dict[str, Picture], embedded: list[list[int]]
+) -> None:
+    ask(concept.engine, pictures["square"], concept_prompt("circle star " * 100))
+    (tokens,) = embedded
+    assert len(tokens) == 32
+    assert tokens[-1] == concept.model.config.text_config.eos_token_id
+
+
+@pytest.mark.parametrize(
+    "box",
+    [(0, 0, 1, 1), (0.5, 0.5, 0.5, 0.5), (0.999, 0.999, 1, 1), (0, 0.5, 1, 0.5)],
+    ids=["everything", "a point", "a corner", "a line"],
+)
+def test_boxes_of_any_size_are_answered(
+    concept: Concept, pictures: dict[str, Picture], box: tuple[float, float, float, float]
+) -> None:
+    prompt = concept_prompt(None, (*box, 1))
+    (answer,) = ask(concept.engine, pictures["wide"], prompt)
+    assert np.isfinite(answer.scores).all()
+    assert np.isfinite(answer.planes).all()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1), (3, 3), (3, 50), (3, 1), (1, 3)])
+def test_tiny_images_are_images(concept: Concept, size: tuple[int, int]) -> None:
+    """Three rows are no channels, which a processor that guesses the layout takes them for."""
+    image = np.random.default_rng(0).integers(0, 255, (*size, 3)).astype(np.uint8)
+    embedding = embed(concept.engine, image)
+    assert embedding.size == size
+    processor: Any = concept.processor
+    pixels = processor.image_processor(images=Image.fromarray(image), return_tensors="pt")
+    with torch.inference_mode():
+        expected = concept.model.get_vision_features(pixels["pixel_values"]).fpn_hidden_states
+    for found, like in zip(tensors_in(embedding), expected[:-1], strict=False):
+        assert torch.allclose(found, like, atol=1e-5)
+    (answer,) = concept.engine.decode(embedding, [concept_prompt("circle")])
+    assert [mask.size for mask in masks_of(answer, image)] == [size] * QUERIES
+
+
+def test_bfloat16_gives_nearly_the_same_masks(pictures: dict[str, Picture]) -> None:
+    """Its geometry encoder stays in float32, for `roi_align` has no bfloat16 on a CPU."""
+    model = random_sam3()
+    processor = Sam3Processor.from_pretrained(WEIGHTS / "sam3")
+    image = pictures["wide"]
+    precise = ask(ConceptEngine(model, processor, "random", CPU), image, *PROMPTS.values())
+    seen: set[torch.dtype] = set()
+    wide: Any = model.geometry_encoder
+    wide.boxes_pool_project.register_forward_hook(lambda _, __, output: seen.add(output.dtype))
+    fast = ConceptEngine(model, processor, "random", CPU_BFLOAT16)
+    found = ask(fast, image, *PROMPTS.values())
+    assert seen == {torch.float32}
+    for answer, expected in zip(found, precise, strict=True):
+        assert answer.scores.dtype == answer.planes.dtype == np.float32
+        assert len(answer.scores) == len(expected.scores)
+        assert np.abs(np.sort(answer.scores) - np.sort(expected.scores)).max() < 0.05
+        # The order may change among near-equal scores: each mask has its like.
+        likes = masks_of(expected, image)
+        best = [max(iou(mask, like) for like in likes) for mask in masks_of(answer, image)]
+        assert np.mean(best) > 0.9

@@ -2,8 +2,8 @@
 
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Two of the dependencies are source distributions: they are built with what is pinned here.
-INSTALL := SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install --disable-pip-version-check --quiet --no-build-isolation
+# Some of the dependencies are source distributions: they are built with what is pinned here.
+INSTALL := SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install --disable-pip-version-check -qq --no-build-isolation
 ARGS ?=
 
 .PHONY: help serve test lint format openapi readme pins clean
@@ -53,7 +53,7 @@ $(BIN)/python:
 
 # The stamps say that an installation is complete; they are older than the pins after a change.
 $(VENV)/.serve: $(BIN)/python pyproject.toml requirements/serve.txt
-	@echo "1/3 Installing torch: 2 minutes, or as long as 3 GB take to fetch"
+	@echo "1/3 Installing torch: 2 minutes or more, it is 3 GB"
 	@$(INSTALL) -c requirements/serve.txt torch torchvision setuptools wheel
 	@echo "2/3 Installing the other dependencies: half a minute"
 	@$(INSTALL) -r requirements/serve.txt

@@ -41,7 +41,7 @@ clean: ## Remove the environment and all caches
 
 $(BIN)/python:
 	@for python in python3.11 python3.12 python3.13 python3; do \
-		if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+		if $$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; then \
 			echo "Creating $(VENV) with $$($$python --version)"; \
 			$$python -m venv $(VENV) && exit 0; \
 			rm -rf $(VENV); \
@@ -49,7 +49,7 @@ $(BIN)/python:
 			exit 1; \
 		fi; \
 	done; \
-	echo "Python 3.11 or newer is needed, as python3.11 or python3." >&2; exit 1
+	echo "Python 3.11, 3.12 or 3.13 is needed." >&2; exit 1
 
 # The stamps say that an installation is complete; they are older than the pins after a change.
 $(VENV)/.serve: $(BIN)/python pyproject.toml requirements/serve.txt

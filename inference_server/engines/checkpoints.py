@@ -6,6 +6,7 @@ that do not fit are refused and never filled up with random ones.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,6 +43,9 @@ _PUBLISHED = {
 
 _RELEASES = ("2.1", "2")
 """Newest first."""
+
+_SAM3_TYPES = ("sam3", "sam3_video")
+"""The layouts of a SAM 3 directory, by `model_type`."""
 
 _CUSTOM_CONFIG, _CUSTOM_WEIGHTS = "config.yaml", "model.pt"
 
@@ -96,7 +100,7 @@ def find_sam2(weights: str) -> dict[str, Sam2Checkpoint]:
     """
     path = WEIGHTS / "sam2" if weights == "demo" else Path(weights).expanduser()
     setting = f"INFERENCE_SAM2_WEIGHTS={weights}"
-    if path.is_dir():
+    if weights and path.is_dir():
         found = _in_directory(path, "demo" if weights == "demo" else path.name)
         if not found:
             expected = ", ".join(_file_of(version, "2.1") for version in SAM2_VERSIONS)
@@ -161,30 +165,32 @@ def _explained(setting: str, name: str) -> Iterator[None]:
         yield
     except ModelUnavailableError:
         raise
-    except GatedRepoError as error:
-        raise ModelUnavailableError(
-            f"{setting}: {name} is gated. Accept its licence on its Hugging Face page, then run "
-            "`hf auth login` or set HF_TOKEN."
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise ModelUnavailableError(
-            f"{setting}: {name} does not exist on Hugging Face, or is private. Check the id, or "
-            "set HF_TOKEN."
-        ) from error
-    except (HfHubHTTPError, OSError) as error:
-        raise ModelUnavailableError(
-            f"{setting}: {name} could not be read ({_short(error)}). If it is a directory, check "
-            "that its files are complete; if it is a Hugging Face id, check the network or "
-            "download it first and name the directory."
-        ) from error
     except Exception as error:  # what a corrupt file raises is anybody's guess
-        raise ModelUnavailableError(
-            f"{setting}: {name} is corrupt or of another model ({_short(error)}). Download it "
-            "again."
-        ) from error
+        raise ModelUnavailableError(f"{setting}: {name} {_explanation(error)}") from error
 
 
-def _short(error: Exception) -> str:
+def _explanation(error: BaseException) -> str:
+    """What went wrong and what to do; `transformers` wraps the hub's errors into others."""
+    causes = [error]
+    while causes[-1].__cause__ is not None:
+        causes.append(causes[-1].__cause__)
+    if any(isinstance(cause, GatedRepoError) for cause in causes):
+        return (
+            "is gated. Accept its licence on its Hugging Face page, then run `hf auth login` or "
+            "set HF_TOKEN."
+        )
+    if any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
+        return "does not exist on Hugging Face, or is private. Check the id, or set HF_TOKEN."
+    if isinstance(error, HfHubHTTPError | OSError):
+        return (
+            f"could not be read ({_short(error)}). If it is a directory, check that its files are "
+            "complete; if it is a Hugging Face id, check the network or download it first and "
+            "name the directory."
+        )
+    return f"is corrupt or of another model ({_short(error)}). Download it again."
+
+
+def _short(error: BaseException) -> str:
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0][:200]
 
@@ -232,13 +238,20 @@ def sam3_source(weights: str) -> tuple[str, str]:
     """
     setting = f"INFERENCE_SAM3_WEIGHTS={weights}"
     path = WEIGHTS / "sam3" if weights == "demo" else Path(weights).expanduser()
-    if path.is_dir():
-        for needed in ("config.json", "tokenizer_config.json"):
+    if weights and path.is_dir():
+        # Without its words, a tokenizer is made that knows none, and nobody complains.
+        words = "vocab.json" if (path / "vocab.json").is_file() else "tokenizer.json"
+        for needed in ("config.json", "tokenizer_config.json", words):
             if not (path / needed).is_file():
                 raise ModelUnavailableError(
                     f"{setting}: {needed} is missing. The directory must hold what "
                     "`hf download facebook/sam3` or `save_pretrained` writes."
                 )
+        if _model_type(path / "config.json") not in _SAM3_TYPES:
+            raise ModelUnavailableError(
+                f"{setting}: by its config.json, this is no SAM 3. The directory must hold what "
+                "`hf download facebook/sam3` or `save_pretrained` writes."
+            )
         return str(path), "demo" if weights == "demo" else path.name
     if weights.count("/") == 1 and not weights.startswith((".", "/", "~")):
         return weights, weights
@@ -246,6 +259,14 @@ def sam3_source(weights: str) -> tuple[str, str]:
         f"{setting}: no such directory. Set it to demo, to a directory that exists, or to a "
         "Hugging Face id such as facebook/sam3."
     )
+
+
+def _model_type(config: Path) -> object:
+    try:
+        content = json.loads(config.read_text("utf-8"))
+    except ValueError:
+        return None
+    return content.get("model_type") if isinstance(content, dict) else None
 
 
 def load_sam3(source: str, name: str, compute: Compute) -> tuple[Sam3Model, Sam3Processor]:

@@ -1,0 +1,564 @@
+"""Weights in the layouts in which they are published, and in every way that they can be wrong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import httpx
+import huggingface_hub.constants
+import hydra
+import numpy as np
+import pytest
+import torch
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+from omegaconf import OmegaConf
+from safetensors.torch import load_file, save_file
+from sam2.build_sam import HF_MODEL_ID_TO_FILENAMES
+from transformers import Sam3Model, Sam3Processor, Sam3VideoConfig, Sam3VideoModel
+
+from inference_server.demo import WEIGHTS
+from inference_server.engines import checkpoints
+from inference_server.engines.base import VisualPrompt
+from inference_server.engines.checkpoints import (
+    SAM2_VERSIONS,
+    Sam2Checkpoint,
+    find_sam2,
+    load_sam2,
+    load_sam3,
+    sam3_source,
+)
+from inference_server.engines.concept import ConceptEngine
+from inference_server.engines.visual import VisualEngine
+from inference_server.errors import ModelUnavailableError
+from tests.engines.conftest import CPU, random_sam2, random_sam3, sam2_config
+from tests.engines.test_concept import PROMPTS, ask
+
+FILES = {
+    "hiera_tiny": "sam2.1_hiera_tiny.pt",
+    "hiera_small": "sam2.1_hiera_small.pt",
+    "hiera_b_plus": "sam2.1_hiera_base_plus.pt",
+    "hiera_large": "sam2.1_hiera_large.pt",
+}
+"""As Meta publishes them."""
+
+
+def refusal(call: Callable[[], object], setting: str, *, given: str | Path = "") -> str:
+    """The message of the error that a call raises, which names the setting, and of this machine's
+    paths none but the one that was given."""
+    with pytest.raises(ModelUnavailableError) as caught:
+        call()
+    message = caught.value.message
+    assert caught.value.status == 503
+    assert message.startswith(setting)
+    rest = message.replace(str(given), "") if given else message
+    for secret in ("/tmp", str(Path.home()), "site-packages", ".cache"):
+        assert secret not in rest
+    assert "\n" not in message
+    return message
+
+
+def packaged_config(version: str, release: str = "2.1") -> Any:
+    """The configuration that `sam2` itself pairs with the published file."""
+    wanted = FILES[version].replace("sam2.1", f"sam{release}")
+    (config,) = (c for c, file in HF_MODEL_ID_TO_FILENAMES.values() if file == wanted)
+    return OmegaConf.load(Path(checkpoints.sam2.__path__[0]) / config)
+
+
+def write_shapes(path: Path, version: str, release: str = "2.1") -> None:
+    """A published file's every tensor, all zeros: a hundredth of a second and a few kilobytes."""
+    config = packaged_config(version, release)
+    OmegaConf.resolve(config)
+    # Hiera reads numbers from a tensor while it is built, which the meta device has none in.
+    real = torch.linspace
+    with torch.device("meta"), patch("torch.linspace", partial(real, device="cpu")):
+        model = hydra.utils.instantiate(config.model, _recursive_=True)
+    state = {
+        name: torch.zeros(1).expand(tensor.shape) for name, tensor in model.state_dict().items()
+    }
+    torch.save({"model": state}, path)
+
+
+def write_random(path: Path, version: str, release: str = "2.1") -> dict[str, torch.Tensor]:
+    """A published file with random weights."""
+    torch.manual_seed(0)
+    model = hydra.utils.instantiate(packaged_config(version, release).model, _recursive_=True)
+    state: dict[str, torch.Tensor] = model.state_dict()
+    torch.save({"model": state}, path)
+    return state
+
+
+def write_custom(directory: Path) -> dict[str, torch.Tensor]:
+    """A directory with a configuration of its own, as the demo is."""
+    state: dict[str, torch.Tensor] = random_sam2().state_dict()
+    OmegaConf.save(sam2_config(), directory / "config.yaml")
+    torch.save({"model": state}, directory / "model.pt")
+    return state
+
+
+def assert_same_weights(model: torch.nn.Module, state: dict[str, torch.Tensor]) -> None:
+    found = model.state_dict()
+    assert found.keys() == state.keys()
+    for name, tensor in state.items():
+        assert torch.equal(found[name], tensor.to(found[name].dtype)), name
+    assert not model.training
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+class TestSam2:
+    """`INFERENCE_SAM2_WEIGHTS`."""
+
+    def test_a_published_file_loads_and_answers_a_click(self, directory: Path) -> None:
+        """In full size, which takes seconds; the smallest of the four will do."""
+        file = directory / "sam2.1_hiera_tiny.pt"
+        state = write_random(file, "hiera_tiny")
+        found = find_sam2(str(file))
+        assert list(found) == ["hiera_tiny"]
+        checkpoint = found["hiera_tiny"]
+        assert checkpoint.name == file.name
+        model = load_sam2(checkpoint, CPU)
+        assert_same_weights(model, state)
+        engine = VisualEngine(model, checkpoint.name, CPU)
+        (embedding,) = engine.encode([np.zeros((90, 160, 3), np.uint8)])
+        click = VisualPrompt(np.array([[80, 45]], np.float32), np.array([1]))
+        (answer,) = engine.decode(embedding, [click])
+        assert answer.planes.shape == (3, 256, 256)
+        assert np.isfinite(answer.planes).all()
+
+    @pytest.mark.parametrize("version", SAM2_VERSIONS[1:])
+    def test_each_size_takes_its_own_file(self, directory: Path, version: str) -> None:
+        """Strictly, every tensor and shape: the large one is 224 million parameters to fill."""
+        for other in SAM2_VERSIONS:
+            (directory / FILES[other]).write_bytes(b"not this one")
+        write_shapes(directory / FILES[version], version)
+        found = find_sam2(str(directory))
+        assert list(found) == list(SAM2_VERSIONS)
+        assert [found[v].name for v in SAM2_VERSIONS] == list(FILES.values())
+        model = load_sam2(found[version], CPU)
+        assert model.image_size == 1024
+        assert all(not parameter.any() for parameter in model.parameters())
+
+    def test_an_older_file_takes_the_older_configuration(self, directory: Path) -> None:
+        write_shapes(directory / "sam2_hiera_tiny.pt", "hiera_tiny", "2")
+        (checkpoint,) = find_sam2(str(directory / "sam2_hiera_tiny.pt")).values()
+        assert checkpoint.name == "sam2_hiera_tiny.pt"
+        assert load_sam2(checkpoint, CPU).image_size == 1024
+
+    def test_a_directory_serves_the_files_that_it_holds(self, directory: Path) -> None:
+        (directory / "sam2.1_hiera_small.pt").touch()
+        (directory / "sam2_hiera_small.pt").touch()
+        (directory / "sam2_hiera_large.pt").touch()
+        (directory / "sam2.1_hiera_huge.pt").touch()
+        found = find_sam2(str(directory))
+        # The newer release wins.
+        assert {version: checkpoint.name for version, checkpoint in found.items()} == {
+            "hiera_small": "sam2.1_hiera_small.pt",
+            "hiera_large": "sam2_hiera_large.pt",
+        }
+        assert found["hiera_small"].config.name == "sam2.1_hiera_s.yaml"
+        assert found["hiera_large"].config.name == "sam2_hiera_l.yaml"
+
+    def test_a_configuration_of_its_own_answers_for_every_size(self, directory: Path) -> None:
+        state = write_custom(directory)
+        found = find_sam2(str(directory))
+        assert list(found) == list(SAM2_VERSIONS)
+        assert len(set(found.values())) == 1
+        assert found["hiera_large"].name == "my-weights"
+        model = load_sam2(found["hiera_large"], CPU)
+        assert_same_weights(model, state)
+        # What `build_sam2` adds for inference.
+        assert model.sam_mask_decoder.dynamic_multimask_via_stability is True
+
+    def test_the_demo_is_such_a_directory(self) -> None:
+        found = find_sam2("demo")
+        assert {checkpoint.name for checkpoint in found.values()} == {"demo"}
+        assert list(found) == list(SAM2_VERSIONS)
+        load_sam2(found["hiera_tiny"], CPU)
+
+    def test_published_repositories_by_name(self) -> None:
+        for version, checkpoint in find_sam2("facebook").items():
+            config, file = HF_MODEL_ID_TO_FILENAMES[str(checkpoint.repository)]
+            assert (checkpoint.filename, file) == (FILES[version], FILES[version])
+            assert str(checkpoint.config).endswith(config)
+            assert checkpoint.config.is_file()
+        for repository, (config, file) in HF_MODEL_ID_TO_FILENAMES.items():
+            ((version, checkpoint),) = find_sam2(repository).items()
+            assert checkpoint.name == checkpoint.repository == repository
+            assert checkpoint.filename == file
+            assert str(checkpoint.config).endswith(config)
+            assert checkpoint.file is None
+
+    def test_a_repository_is_downloaded_when_it_is_loaded(
+        self, directory: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write_shapes(directory / "blob", "hiera_tiny")
+        asked = []
+
+        def download(repository: str, filename: str) -> str:
+            asked.append((repository, filename))
+            return str(directory / "blob")
+
+        monkeypatch.setattr(checkpoints, "hf_hub_download", download)
+        found = find_sam2("facebook/sam2.1-hiera-tiny")
+        assert asked == []
+        load_sam2(found["hiera_tiny"], CPU)
+        assert asked == [("facebook/sam2.1-hiera-tiny", "sam2.1_hiera_tiny.pt")]
+
+    def test_a_home_directory_may_be_abbreviated(
+        self, directory: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("HOME", str(directory.parent))
+        (directory / "sam2.1_hiera_tiny.pt").touch()
+        assert list(find_sam2("~/my-weights")) == ["hiera_tiny"]
+
+    def test_an_empty_directory_is_refused(self, directory: Path) -> None:
+        (directory / "config.yaml").touch()  # without model.pt
+        message = self.not_found(directory)
+        for file in (*FILES.values(), "sam2_hiera_*.pt", "config.yaml", "model.pt"):
+            assert file in message
+
+    def test_a_file_of_an_unknown_name_is_refused(self, directory: Path) -> None:
+        (directory / "mine.pt").touch()
+        assert "sam2.1_hiera_large.pt" in self.not_found(directory / "mine.pt")
+
+    @pytest.mark.parametrize("weights", ["/nowhere/at/all", "nowhere", "facebook/sam3", "", "Demo"])
+    def test_what_does_not_exist_is_refused(
+        self, weights: str, directory: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(directory)
+        message = self.not_found(weights)
+        for way in ("demo", "directory", "facebook/sam2.1-hiera-large"):
+            assert way in message
+
+    def not_found(self, weights: str | Path) -> str:
+        setting = f"INFERENCE_SAM2_WEIGHTS={weights}"
+        return refusal(lambda: find_sam2(str(weights)), setting, given=weights)
+
+    def not_loaded(self, checkpoint: Sam2Checkpoint) -> str:
+        message = refusal(
+            lambda: load_sam2(checkpoint, CPU),
+            f"INFERENCE_SAM2_WEIGHTS: {checkpoint.name}",
+            given=checkpoint.file or "",
+        )
+        assert checkpoint.name in message
+        return message
+
+    def test_corrupt_files_are_refused(self, directory: Path) -> None:
+        write_custom(directory)
+        whole = (directory / "model.pt").read_bytes()
+        checkpoint = find_sam2(str(directory))["hiera_tiny"]
+        for damage in (b"", b"<html>Sign in</html>", whole[:1000], whole[:-100_000]):
+            (directory / "model.pt").write_bytes(damage)
+            assert "Download it again" in self.not_loaded(checkpoint)
+
+    def test_weights_that_do_not_fit_are_refused(self, directory: Path) -> None:
+        state = write_custom(directory)
+        checkpoint = find_sam2(str(directory))["hiera_tiny"]
+        name = "image_encoder.trunk.pos_embed"
+        lacking = {key: value for key, value in state.items() if key != name}
+        misshapen = {**state, name: state[name][:, 1:]}
+        for content in (
+            {"model": lacking},
+            {"model": misshapen},
+            {"model": {**state, "surplus": torch.zeros(1)}},
+            {"model": {}},
+            {"state_dict": state},
+            state,
+            [1, 2],
+        ):
+            torch.save(content, directory / "model.pt")
+            assert "another model" in self.not_loaded(checkpoint)
+
+    @pytest.mark.parametrize(
+        ("held", "called"),
+        [
+            ("sam2.1_hiera_tiny.pt", "sam2_hiera_tiny.pt"),
+            ("sam2.1_hiera_tiny.pt", "sam2.1_hiera_small.pt"),
+        ],
+    )
+    def test_a_file_under_anothers_name_is_refused(
+        self, directory: Path, held: str, called: str
+    ) -> None:
+        write_shapes(directory / held, "hiera_tiny")
+        (directory / held).rename(directory / called)
+        (checkpoint,) = find_sam2(str(directory)).values()
+        assert "another model" in self.not_loaded(checkpoint)
+
+    def test_code_in_a_file_is_not_run(self, directory: Path) -> None:
+        write_custom(directory)
+        checkpoint = find_sam2(str(directory))["hiera_tiny"]
+        torch.save({"model": Trap()}, directory / "model.pt")
+        self.not_loaded(checkpoint)
+        assert not Trap.sprung
+
+    def test_a_configuration_that_makes_no_model_is_refused(self, directory: Path) -> None:
+        write_custom(directory)
+        checkpoint = find_sam2(str(directory))["hiera_tiny"]
+        for text in ("", "model: {}", "model:\n  _target_: no.such.thing\n", "a: [", "other: 1"):
+            (directory / "config.yaml").write_text(text)
+            self.not_loaded(checkpoint)
+
+    def test_a_file_that_is_gone_is_refused(self, directory: Path) -> None:
+        write_custom(directory)
+        checkpoint = find_sam2(str(directory))["hiera_tiny"]
+        (directory / "model.pt").unlink()
+        assert "could not be read" in self.not_loaded(checkpoint)
+
+    def test_the_hub_out_of_reach_is_explained(self, offline: None) -> None:
+        (checkpoint,) = find_sam2("facebook/sam2.1-hiera-tiny").values()
+        message = self.not_loaded(checkpoint)
+        assert "network" in message
+        assert "name the directory" in message
+
+    @pytest.mark.parametrize(
+        ("kind", "remedy"),
+        [(GatedRepoError, "hf auth login"), (RepositoryNotFoundError, "HF_TOKEN")],
+    )
+    def test_a_repository_that_is_closed_is_explained(
+        self, kind: type[HfHubHTTPError], remedy: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(checkpoints, "hf_hub_download", raising(kind))
+        (checkpoint,) = find_sam2("facebook/sam2.1-hiera-tiny").values()
+        assert remedy in self.not_loaded(checkpoint)
+
+
+class Trap:
+    """Notices being unpickled."""
+
+    sprung = False
+
+    def __setstate__(self, state: object) -> None:
+        Trap.sprung = True
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Trap, (), {"any": "state"}
+
+
+def raising(kind: type[HfHubHTTPError]) -> Callable[..., Any]:
+    """A function that fails as the hub's client does."""
+
+    def fail(*_: object, **__: object) -> None:
+        response = httpx.Response(403, request=httpx.Request("GET", "https://huggingface.co/x"))
+        raise kind("403 Client Error.\n\nCannot access gated repo.", response=response)
+
+    return fail
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As `HF_HUB_OFFLINE=1` before the start, with nothing downloaded earlier."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+
+
+@pytest.fixture(scope="session")
+def saved_sam3(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `save_pretrained` writes a SAM 3 and its processor."""
+    directory = tmp_path_factory.mktemp("saved") / "sam3"
+    random_sam3().save_pretrained(directory)
+    Sam3Processor.from_pretrained(WEIGHTS / "sam3").save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def saved_sam3_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """In the layout of the published repository: a detector and a tracker in one model."""
+    directory = tmp_path_factory.mktemp("saved") / "sam3-video"
+    torch.manual_seed(1)
+    tracker = {
+        "model_type": "sam3_tracker_video",
+        "memory_attention_num_layers": 1,
+        "memory_attention_feed_forward_hidden_size": 64,
+        "memory_fuser_num_layers": 1,
+    }
+    detector = json.loads((WEIGHTS / "sam3" / "config.json").read_text())
+    config: Any = Sam3VideoConfig(detector_config=detector, tracker_config=tracker)
+    video: Any = Sam3VideoModel(config)
+    video.float().detector_model.load_state_dict(random_sam3().state_dict())
+    video.save_pretrained(directory)
+    Sam3Processor.from_pretrained(WEIGHTS / "sam3").save_pretrained(directory)
+    for name in ("processor_config.json", "tokenizer_config.json"):
+        settings = json.loads((directory / name).read_text())
+        settings["processor_class"] = "Sam3VideoProcessor"
+        (directory / name).write_text(json.dumps(settings))
+    written = json.loads((directory / "config.json").read_text())
+    assert written["model_type"] == "sam3_video"
+    prefixes = {key.split(".")[0] for key in load_file(directory / "model.safetensors")}
+    assert prefixes == {"detector_model", "tracker_model", "tracker_neck"}
+    return directory
+
+
+class TestSam3:
+    """`INFERENCE_SAM3_WEIGHTS`."""
+
+    @pytest.mark.parametrize("layout", ["saved_sam3", "saved_sam3_video"])
+    def test_both_layouts_load_every_tensor_and_answer_alike(
+        self, layout: str, request: pytest.FixtureRequest
+    ) -> None:
+        directory: Path = request.getfixturevalue(layout)
+        source, name = sam3_source(str(directory))
+        assert (source, name) == (str(directory), directory.name)
+        model, processor = load_sam3(source, name, CPU)
+        expected = random_sam3()
+        assert_same_weights(model, expected.state_dict())
+        assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+        image = np.arange(60 * 90 * 3, dtype=np.uint8).reshape(60, 90, 3)
+        prompts = [PROMPTS["text"], PROMPTS["text and boxes"]]
+        answers = ask(ConceptEngine(model, processor, name, CPU), image, *prompts)
+        likes = ask(ConceptEngine(expected, processor, name, CPU), image, *prompts)
+        for answer, like in zip(answers, likes, strict=True):
+            assert len(answer.scores) > 0
+            assert np.allclose(answer.scores, like.scores, atol=1e-5)
+
+    def test_half_precision_files_are_computed_with_in_float32(
+        self, saved_sam3: Path, directory: Path
+    ) -> None:
+        shutil.copytree(saved_sam3, directory, dirs_exist_ok=True)
+        state = load_file(directory / "model.safetensors")
+        half = {name: tensor.half() for name, tensor in state.items()}
+        save_file(half, directory / "model.safetensors", {"format": "pt"})
+        model, _ = load_sam3(str(directory), "half", CPU)
+        assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+    def test_the_demo_is_such_a_directory(self) -> None:
+        source, name = sam3_source("demo")
+        assert name == "demo"
+        model, processor = load_sam3(source, name, CPU)
+        words = processor.tokenizer("red circle", padding="max_length", max_length=32)
+        assert len(words["input_ids"]) == 32
+        assert max(words["input_ids"]) < model.config.text_config.vocab_size
+
+    def test_an_id_is_taken_as_it_is(self) -> None:
+        assert sam3_source("facebook/sam3") == ("facebook/sam3", "facebook/sam3")
+
+    def not_found(self, weights: str | Path) -> str:
+        setting = f"INFERENCE_SAM3_WEIGHTS={weights}"
+        return refusal(lambda: sam3_source(str(weights)), setting, given=weights)
+
+    def not_loaded(self, directory: Path) -> str:
+        message = refusal(
+            lambda: load_sam3(str(directory), "my-weights", CPU),
+            "INFERENCE_SAM3_WEIGHTS: my-weights",
+            given=directory,
+        )
+        assert any(remedy in message for remedy in ("Download it again", "files are complete"))
+        return message
+
+    @pytest.mark.parametrize(
+        "weights", ["/nowhere/at/all", "nowhere", "./no/where", "~/nowhere", "a/b/c", "", "Demo"]
+    )
+    def test_what_does_not_exist_is_refused(
+        self, weights: str, directory: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(directory)
+        message = self.not_found(weights)
+        for way in ("demo", "directory", "facebook/sam3"):
+            assert way in message
+
+    def test_an_empty_directory_is_refused(self, directory: Path) -> None:
+        message = self.not_found(directory)
+        assert "config.json" in message
+        assert "hf download facebook/sam3" in message
+
+    def test_a_directory_of_another_kind_of_model_is_refused(
+        self, saved_sam3: Path, directory: Path
+    ) -> None:
+        """Before a full-size SAM 3 is made for it to be found lacking."""
+        shutil.copytree(saved_sam3, directory, dirs_exist_ok=True)
+        for content in ('{"model_type": "bert"}', "{}", "[]", "not json", ""):
+            (directory / "config.json").write_text(content)
+            message = self.not_found(directory)
+            assert "config.json" in message
+            assert "SAM 3" in message
+
+    @pytest.mark.parametrize("layout", ["saved_sam3", "saved_sam3_video"])
+    def test_a_file_that_lacks_a_tensor_is_refused(
+        self, layout: str, directory: Path, request: pytest.FixtureRequest
+    ) -> None:
+        """`from_pretrained` would fill it up with random numbers and warn."""
+        shutil.copytree(request.getfixturevalue(layout), directory, dirs_exist_ok=True)
+        state = load_file(directory / "model.safetensors")
+        name = next(key for key in state if "detr_decoder" in key)
+        del state[name]
+        save_file(state, directory / "model.safetensors", {"format": "pt"})
+        message = self.not_loaded(directory)
+        assert "lacks 1 of the model's tensors" in message
+        assert name.removeprefix("detector_model.") in message
+
+    def test_weights_of_another_size_are_refused(self, saved_sam3: Path, directory: Path) -> None:
+        shutil.copytree(saved_sam3, directory, dirs_exist_ok=True)
+        state = load_file(directory / "model.safetensors")
+        name = "text_projection.weight"
+        state[name] = state[name][:, :-1].contiguous()
+        save_file(state, directory / "model.safetensors", {"format": "pt"})
+        self.not_loaded(directory)
+
+    def test_weights_of_another_model_are_refused(self, saved_sam3: Path, directory: Path) -> None:
+        shutil.copytree(saved_sam3, directory, dirs_exist_ok=True)
+        state = {"bert.embeddings.weight": torch.zeros(3)}
+        save_file(state, directory / "model.safetensors", {"format": "pt"})
+        assert "tensors" in self.not_loaded(directory)
+
+    def test_corrupt_files_are_refused(self, saved_sam3: Path, directory: Path) -> None:
+        shutil.copytree(saved_sam3, directory, dirs_exist_ok=True)
+        whole = (directory / "model.safetensors").read_bytes()
+        for damage in (b"", b"<html>Sign in</html>", whole[:1000], whole[: len(whole) // 2]):
+            (directory / "model.safetensors").write_bytes(damage)
+            self.not_loaded(directory)
+        # As `git clone` leaves it without git-lfs.
+        pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3439938512\n"
+        (directory / "model.safetensors").write_text(pointer)
+        self.not_loaded(directory)
+        (directory / "model.safetensors").write_bytes(whole)
+        for name in ("tokenizer.json", "processor_config.json", "tokenizer_config.json"):
+            text = (directory / name).read_text()
+            (directory / name).write_text(text[: len(text) // 2])
+            self.not_loaded(directory)
+            (directory / name).write_text(text)
+
+    @pytest.mark.parametrize(
+        "missing",
+        ["model.safetensors", "processor_config.json", "tokenizer.json", "tokenizer_config.json"],
+    )
+    def test_a_missing_file_is_refused(
+        self, saved_sam3: Path, directory: Path, missing: str
+    ) -> None:
+        shutil.copytree(saved_sam3, directory, dirs_exist_ok=True)
+        (directory / missing).unlink()
+        if missing.startswith("tokenizer"):
+            assert missing in self.not_found(directory)
+        else:
+            sam3_source(str(directory))
+            self.not_loaded(directory)
+
+    def test_the_hub_out_of_reach_is_explained(self, offline: None) -> None:
+        source, name = sam3_source("nobody/no-such-sam3")
+        message = refusal(lambda: load_sam3(source, name, CPU), f"INFERENCE_SAM3_WEIGHTS: {name}")
+        assert "network" in message
+        assert "name the directory" in message
+
+    @pytest.mark.parametrize(
+        ("kind", "remedy"),
+        [(GatedRepoError, "hf auth login"), (RepositoryNotFoundError, "HF_TOKEN")],
+    )
+    @pytest.mark.parametrize("where", ["hub", "transformers"])
+    def test_a_repository_that_is_closed_is_explained(
+        self, kind: type[HfHubHTTPError], remedy: str, where: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """`transformers` turns the hub's errors into an `OSError` of its own."""
+        if where == "hub":
+            monkeypatch.setattr(Sam3Model, "from_pretrained", raising(kind))
+        else:
+            monkeypatch.setattr("transformers.utils.hub.hf_hub_download", raising(kind))
+            monkeypatch.setattr("transformers.utils.hub.snapshot_download", raising(kind))
+        message = refusal(
+            lambda: load_sam3("facebook/sam3", "facebook/sam3", CPU),
+            "INFERENCE_SAM3_WEIGHTS: facebook/sam3",
+        )
+        assert remedy in message
+        assert ("gated" in message) == (kind is GatedRepoError)

@@ -60,7 +60,10 @@ class LogitsCache:
             a for a in self._kept.get(key, ()) if (a.box, a.points) != (answer.box, answer.points)
         )
         answers = (*others, answer)[-_MOST_AN_IMAGE:]
-        if sum(a.logits.nbytes for a in answers) <= self._kept.maxsize:
+        while sum(a.logits.nbytes for a in answers) > self._kept.maxsize:
+            answers = answers[1:]
+        self._kept.pop(key, None)  # or what it took so far would count once more
+        if answers:
             self._kept[key] = answers
 
     def find(self, key: ImageKey, prompt: VisualPrompt) -> NDArray[np.float32] | None:

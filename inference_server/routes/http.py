@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import logging
+import re
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -135,6 +136,15 @@ async def _now(work: Callable[[], Any]) -> Any:
     return work()
 
 
+def _accepts_gzip(accepted: str) -> bool:
+    """Whether an `Accept-Encoding` allows gzip; a quality of 0 forbids it."""
+    codings = {}
+    for part in accepted.lower().replace(" ", "").split(","):
+        name, _, quality = part.partition(";")
+        codings[name] = not re.fullmatch(r"q=0(\.0*)?", quality)
+    return codings.get("gzip", codings.get("*", False))
+
+
 async def answer(
     request: Request,
     encoded: Encoded | None,
@@ -150,7 +160,7 @@ async def answer(
         media_type: of the answer.
     """
     timings = timings_of(request)
-    zipped = "gzip" in request.headers.get("accept-encoding", "")
+    zipped = _accepts_gzip(",".join(request.headers.getlist("accept-encoding")))
 
     def render() -> tuple[bytes, bool]:
         with timings.measure("serialise"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from inference_server.engines.base import ConceptPrompt, VisualPrompt
+from inference_server.engines.registry import ConceptModel, VisualModel
 from inference_server.errors import ImageTooLargeError, PromptError
 from inference_server.masks import Mask, encode_rle, polygons
 from inference_server.openapi import COMMON_ERRORS, RESULT_HEADERS, Answer, Operation
@@ -175,12 +177,17 @@ async def _embed(request: Request, *, both: bool) -> Response:
     begin = time.perf_counter()
     tenant, body = await read(request, EmbeddingRequest)
     state, timings = state_of(request), timings_of(request)
-    image = _image(body)
-    model = await state.models.visual(body.sam2_version_id)
-    encoded = await state.segmenter.encode(tenant.name, model, image, timings)
+    models: list[ConceptModel | VisualModel] = [await state.models.visual(body.sam2_version_id)]
     if both:
-        concept = await state.models.concept()
-        encoded = await state.segmenter.encode(tenant.name, concept, image, timings)
+        models.append(await state.models.concept())
+    image = _image(body)
+    done = [await state.segmenter.encode(tenant.name, model, image, timings) for model in models]
+    encoded = replace(
+        done[-1],
+        model=", ".join(each.model for each in done),
+        hit=all(each.hit for each in done),
+        mismatch=any(each.mismatch for each in done),
+    )
     name = encoded.key.image.removeprefix("id:").removeprefix("sha256:")
     return await answer(
         request, encoded, lambda: {"image_id": name, "time": time.perf_counter() - begin}

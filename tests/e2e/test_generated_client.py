@@ -1,0 +1,139 @@
+"""A client that `openapi-python-client` makes of the committed document, against a server."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.http.pictures import Picture, assert_finds, center_box, iou, noise, plane
+from tests.http.serving import ALICE, Running
+
+ROOT = Path(__file__).parents[2]
+NAME = "inference_server_client"
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The generated package's name, ready for import."""
+    directory = tmp_path_factory.mktemp("generated")
+    command = [
+        *(sys.executable, "-m", "openapi_python_client", "generate", "--fail-on-warning"),
+        *("--path", str(ROOT / "openapi" / "openapi.json"), "--meta", "none"),
+        *("--config", str(ROOT / "openapi" / "python-client.yaml")),
+        *("--output-path", str(directory / NAME)),
+    ]
+    made = subprocess.run(command, capture_output=True, text=True)
+    assert made.returncode == 0, made.stdout + made.stderr
+    assert "warning" not in (made.stdout + made.stderr).lower()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(directory)
+        for name in [name for name in sys.modules if name.split(".")[0] == NAME]:
+            patch.delitem(sys.modules, name)
+        yield NAME
+
+
+@pytest.fixture(scope="module")
+def models(package: str) -> Any:
+    return importlib.import_module(f"{package}.models")
+
+
+@pytest.fixture(scope="module")
+def client(package: str, server: Running) -> Any:
+    module = importlib.import_module(package)
+    return module.AuthenticatedClient(base_url=server.url, token=ALICE, timeout=120)
+
+
+def endpoint(package: str, name: str) -> Any:
+    return importlib.import_module(f"{package}.api.{name}")
+
+
+def test_concept_segment(package: str, models: Any, client: Any, picture: Picture) -> None:
+    request = models.Sam3SegmentationRequest(
+        image=models.InferenceRequestImage.from_dict(picture.sent),
+        prompts=[
+            models.Sam3Prompt(type_="text", text="red circle"),
+            models.Sam3Prompt(
+                type_="visual",
+                boxes=[models.CornerBox(*map(float, picture.one("blue square").box))],
+            ),
+            models.Sam3Prompt(text="green star"),
+        ],
+        format_="rle",
+    )
+    call = endpoint(package, "segmentation.concept_segment")
+    answer = call.sync(client=client, body=request)
+    assert isinstance(answer, models.Sam3SegmentationResponse)
+    texts = ("red circle", "blue square", "green star")
+    for result, text in zip(answer.prompt_results, texts, strict=True):
+        assert all(isinstance(p.masks, models.CocoRle) for p in result.predictions)
+        found = [prediction.to_dict() for prediction in result.predictions]
+        assert_finds(found, picture.matching(text), picture.size)
+    assert answer.prompt_results[0].echo.text == "red circle"
+
+
+def test_visual_segment(package: str, models: Any, client: Any, picture: Picture) -> None:
+    item = picture.one("red circle")
+    x, y = item.click()
+    request = models.Sam2SegmentationRequest(
+        image=models.InferenceRequestImage.from_dict(picture.sent),
+        prompts=models.Sam2PromptSet(
+            prompts=[
+                models.Sam2Prompt(box=models.CenterBox(**center_box(item))),
+                models.Sam2Prompt(points=[models.Point(x=x, y=y, positive=True)]),
+            ]
+        ),
+    )
+    call = endpoint(package, "segmentation.visual_segment")
+    answer = call.sync(client=client, body=request)
+    assert isinstance(answer, models.Sam2SegmentationResponse)
+    assert len(answer.predictions) == 2
+    for prediction in answer.predictions:
+        assert isinstance(prediction.masks, list)
+        assert iou(plane(prediction.to_dict(), picture.size), item.mask) > 0.8
+
+
+def test_embedding_and_ids(package: str, models: Any, client: Any) -> None:
+    request = models.EmbeddingRequest(
+        image=models.InferenceRequestImage.from_dict(noise(600)), image_id="generated"
+    )
+    for name in ("embed_image_sam_2", "embed_image_sam_3"):
+        answer = endpoint(package, f"segmentation.{name}").sync(client=client, body=request)
+        assert answer.image_id == "generated"
+    call = endpoint(package, "segmentation.segment_image")
+    response = call.sync_detailed(
+        client=client, body=models.Sam2SegmentationRequest(image_id="generated")
+    )
+    assert response.headers["x-embedding-cache"] == "hit"
+
+
+def test_errors_are_typed(package: str, models: Any, client: Any, server: Running) -> None:
+    call = endpoint(package, "segmentation.visual_segment")
+    unknown = call.sync_detailed(
+        client=client, body=models.Sam2SegmentationRequest(image_id="no such image")
+    )
+    assert unknown.status_code == 404
+    assert isinstance(unknown.parsed, models.ErrorMessage)
+    invalid = call.sync_detailed(client=client, body=models.Sam2SegmentationRequest())
+    assert invalid.status_code == 422
+    assert isinstance(invalid.parsed, models.ValidationErrorResponse)
+    assert invalid.parsed.detail[0].loc == ["body", "image"]
+    module = importlib.import_module(package)
+    stranger = module.AuthenticatedClient(base_url=server.url, token="wrong")
+    refused = call.sync_detailed(client=stranger, body=models.Sam2SegmentationRequest())
+    assert refused.status_code == 401
+    assert "wrong" in refused.parsed.message
+
+
+def test_system(package: str, models: Any, client: Any) -> None:
+    ready = endpoint(package, "system.readyz").sync(client=client)
+    assert isinstance(ready, models.Health)
+    known = endpoint(package, "system.list_models").sync(client=client)
+    assert {checkpoint.source for checkpoint in known.checkpoints} == {"demo"}
+    assert endpoint(package, "system.server_info").sync(client=client).name == "inference-server"
+    assert endpoint(package, "system.livez").sync_detailed(client=client).status_code == 200

@@ -1,0 +1,169 @@
+"""`uvicorn inference_server.app:app` as a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from tests.http.pictures import Picture, click, encoded, in_base64, iou, noise, plane
+from tests.http.serving import ALICE, BOB, CONCEPT, TIMEOUT, VISUAL, Running, until
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = {
+    **os.environ,
+    "INFERENCE_API_KEYS": f"{ALICE},{BOB}",
+    "INFERENCE_LOG_LEVEL": "debug",
+    "INFERENCE_FETCH_NETWORKS": "127.0.0.0/8",
+}
+
+
+@dataclass
+class Process(Running):
+    """A server in a process.
+
+    Attributes:
+        popen: the process.
+        log: what it prints.
+    """
+
+    popen: subprocess.Popen[bytes]
+    log: Path
+
+
+@pytest.fixture(scope="module")
+def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    """Uvicorn with its own log in full."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    log = tmp_path_factory.mktemp("process") / "log"
+    command = [
+        *(sys.executable, "-m", "uvicorn", "inference_server.app:app"),
+        *("--port", str(port), "--log-level", "debug"),
+    ]
+    url = f"http://127.0.0.1:{port}"
+    with log.open("wb") as file, httpx.Client(base_url=url, timeout=TIMEOUT) as client:
+        popen = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stdout=file, stderr=file)
+        try:
+            running = Process(url, client, popen, log)
+
+            def listens() -> bool:
+                assert popen.poll() is None, log.read_text()
+                try:
+                    return client.get("/livez").is_success
+                except httpx.TransportError:
+                    return False
+
+            until(listens, TIMEOUT)
+            running.until_ready()
+            yield running
+        finally:
+            popen.kill()
+            popen.wait()
+
+
+def test_serves(process: Process, picture: Picture) -> None:
+    item = picture.scene.objects[0]
+    (prediction,) = process.visual(picture.sent, click(item))
+    assert iou(plane(prediction, picture.size), item.mask) > 0.8
+
+
+def test_says_that_the_weights_are_the_demo(process: Process) -> None:
+    log = process.log.read_text()
+    for family in ("sam2", "sam3"):
+        assert f"Loaded {family}/demo (the embedded demo: right on generated scenes only)" in log
+
+
+def test_answers_while_a_large_image_is_encoded(process: Process) -> None:
+    """The event loop is never held up: `/livez` answers within 100 ms at all times."""
+    rng = np.random.default_rng(0)
+    small = rng.integers(0, 256, (40, 60, 3), np.uint8)
+    large = np.kron(small, np.ones((100, 100, 1), np.uint8))
+    images = []
+    for shade in range(2):
+        large[0, 0] = shade
+        images.append(in_base64(encoded(large, ".jpg")))
+    done = threading.Event()
+    statuses: list[int] = []
+
+    def work() -> None:
+        with httpx.Client(base_url=process.url, headers={"x-api-key": ALICE}) as client:
+            for image in images:
+                for path, body in ((VISUAL, {}), (CONCEPT, {"prompts": [{"text": "shape"}]})):
+                    response = client.post(path, json={"image": image, **body}, timeout=TIMEOUT)
+                    statuses.append(response.status_code)
+        done.set()
+
+    def poll(until_set: threading.Event, seconds: float) -> list[float]:
+        times = []
+        end = time.monotonic() + seconds
+        while not until_set.is_set() and time.monotonic() < end:
+            begin = time.perf_counter()
+            assert process.http.get("/livez").is_success
+            times.append(time.perf_counter() - begin)
+            time.sleep(0.005)
+        return times
+
+    idle = poll(threading.Event(), 1.0)
+    thread = threading.Thread(target=work)
+    thread.start()
+    busy = poll(done, TIMEOUT)
+    thread.join()
+    assert statuses == [200] * 4
+    assert len(busy) >= 10
+    # On a machine whose cores others use, the wait for a core is none of the server's doing.
+    crowded = os.getloadavg()[0] > (os.cpu_count() or 1)
+    assert max(busy) < max(0.1, 3 * max(idle)) * (5 if crowded else 1), (max(busy), max(idle))
+
+
+def test_keys_never_reach_the_log(process: Process, picture: Picture) -> None:
+    """Not by any way that they travel in, not with errors, not at the most talkative level."""
+    url, secret = process.url, "inf_guess-s3cret"
+    for key in (ALICE, BOB, secret):
+        body = {"image": noise(700)}
+        httpx.post(f"{url}{VISUAL}", params={"api_key": key}, json=body)
+        httpx.post(f"{url}{VISUAL}", json={**body, "api_key": key})
+        httpx.post(f"{url}{VISUAL}", json=body, headers={"authorization": f"Bearer {key}"})
+        httpx.post(f"{url}{VISUAL}", json=body, headers={"x-api-key": key})
+        httpx.post(f"{url}{VISUAL}", json=body, auth=("x", key))
+        httpx.post(f"{url}{CONCEPT}", params={"api_key": key}, json={"prompts": 1, "api_key": key})
+        httpx.get(f"{url}/nothing", params={"api_key": key})
+        httpx.get(f"{url}/models", params={"api_key": key})
+        address = {"type": "url", "value": f"http://127.0.0.1:1/x.png?api_key={key}"}
+        httpx.post(f"{url}{VISUAL}", params={"api_key": ALICE}, json={"image": address})
+    log = process.log.read_text()
+    assert "POST /sam3/visual_segment" in log
+    assert "s3cret" not in log
+    assert "api_key" not in log
+    assert picture.sent["value"][:64] not in log
+
+
+def test_stops_when_told(process: Process) -> None:
+    """The last test of this process."""
+    process.popen.send_signal(signal.SIGTERM)
+    assert process.popen.wait(30) in (0, -signal.SIGTERM)
+    log = process.log.read_text()
+    assert "Application shutdown complete" in log
+    assert "Traceback" not in log
+
+
+def test_a_setting_that_names_nothing_stops_the_start() -> None:
+    command = [sys.executable, "-m", "uvicorn", "inference_server.app:app", "--port", "0"]
+    environment = {**ENVIRONMENT, "INFERENCE_SAM2_WEIGHTS": "/no/such/weights"}
+    ended = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=TIMEOUT
+    )
+    assert ended.returncode != 0
+    assert "INFERENCE_SAM2_WEIGHTS=/no/such/weights" in ended.stderr
+    assert "Set it to demo" in ended.stderr

@@ -1,0 +1,238 @@
+"""Many requests at once: one flight, bounded queues, deadlines, clients that go away."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from inference_server.engines.base import Embedding, RGBImage
+from inference_server.engines.visual import VisualEngine
+from tests.http.pictures import Picture, noise
+from tests.http.serving import (
+    ALICE,
+    BOB,
+    CONCEPT,
+    VISUAL,
+    Running,
+    RunningHere,
+    serving,
+    until,
+)
+
+
+class Gate:
+    """Holds the encoding of images while it is shut.
+
+    Attributes:
+        arrived: how many batches have come to the gate.
+    """
+
+    def __init__(self) -> None:
+        self._open = threading.Event()
+        self._open.set()
+        self.arrived = 0
+
+    def shut(self) -> None:
+        self._open.clear()
+
+    def open(self) -> None:
+        self._open.set()
+
+    def pass_through(self) -> None:
+        self.arrived += 1
+        assert self._open.wait(60), "nobody opened the gate"
+
+
+@contextmanager
+def gated(**settings: Any) -> Iterator[tuple[RunningHere, Gate]]:
+    """A server whose clicks encode images one by one, and only while a gate is open."""
+    gate = Gate()
+    encode = VisualEngine.encode
+
+    def slowly(self: VisualEngine, images: Sequence[RGBImage]) -> list[Embedding]:
+        gate.pass_through()
+        return encode(self, images)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(VisualEngine, "encode", slowly)
+        with serving(encode_batch=1, **settings) as server:
+            gate.shut()
+            try:
+                yield server, gate
+            finally:
+                gate.open()
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(32) as threads:
+        yield threads
+
+
+def ask(server: Running, pool: ThreadPoolExecutor, seed: int, **how: Any) -> Future[httpx.Response]:
+    """Asks about a picture of its own in the background."""
+    body = {"image": noise(seed, (16, 16))}
+    headers = {"x-api-key": ALICE}
+    arguments = {"json": body, "headers": headers, "timeout": 60, **how}
+    return pool.submit(httpx.post, server.url + VISUAL, **arguments)
+
+
+class TestOneFlight:
+    @pytest.mark.parametrize("name", [None, "one-flight"])
+    def test_identical_cold_requests_encode_once(
+        self, server: Running, pool: ThreadPoolExecutor, name: str | None
+    ) -> None:
+        body = {"image": noise(400 if name else 401, (600, 800)), "image_id": name}
+        batches = server.metric("inference_batch_size_count", lane="sam2 encode")
+        misses = server.metric("inference_embedding_cache_misses")
+        asked = [pool.submit(server.post, VISUAL, body) for _ in range(20)]
+        answers = [future.result() for future in asked]
+        assert {answer.status_code for answer in answers} == {200}
+        assert server.metric("inference_batch_size_count", lane="sam2 encode") == batches + 1
+        assert server.metric("inference_embedding_cache_misses") == misses + 1
+        told = [answer.headers["x-embedding-cache"] for answer in answers]
+        assert sorted(told) == ["hit"] * 19 + ["miss"]
+        first = answers[0].json()["predictions"]
+        assert all(answer.json()["predictions"] == first for answer in answers)
+
+    def test_two_keys_are_two_flights(self, server: Running, pool: ThreadPoolExecutor) -> None:
+        body = {"image": noise(402, (300, 400))}
+        asked = [pool.submit(server.post, VISUAL, body, key=key) for key in (ALICE, BOB)]
+        told = [future.result().headers["x-embedding-cache"] for future in asked]
+        assert told == ["miss", "miss"]
+
+    def test_mixed_work_at_once(
+        self, server: Running, pool: ThreadPoolExecutor, picture: Picture
+    ) -> None:
+        text = {"image": picture.sent, "prompts": [{"text": "red circle"}]}
+        clicks = [{"image": noise(410 + seed), "prompts": [{}, {}]} for seed in range(8)]
+        asked = [pool.submit(server.post, CONCEPT, text) for _ in range(4)]
+        asked += [pool.submit(server.post, VISUAL, body) for body in clicks]
+        asked += [pool.submit(server.get, "/models") for _ in range(4)]
+        assert {future.result().status_code for future in asked} == {200}
+
+
+class TestQueue:
+    def test_a_full_queue_is_told_at_once(self, pool: ThreadPoolExecutor) -> None:
+        with gated(queue_size=2) as (server, gate):
+            asked = [ask(server, pool, 420)]
+            until(lambda: gate.arrived == 1)
+            asked += [ask(server, pool, seed) for seed in (421, 422)]
+            until(lambda: server.waiting() == 2)
+            refused = ask(server, pool, 423).result()
+            assert refused.status_code == 429
+            assert int(refused.headers["retry-after"]) >= 1
+            assert set(refused.json()) == {"message"}
+            assert "INFERENCE_QUEUE_SIZE" in refused.json()["message"]
+            assert server.metric("inference_failures_total", reason="capacity", route=VISUAL) == 1
+            # What needs no place in that queue is answered all the same.
+            assert server.get("/livez").status_code == 200
+            text = {"image": noise(424), "prompts": [{"text": "dog"}]}
+            assert server.post(CONCEPT, text).status_code == 200
+            gate.open()
+            assert [future.result().status_code for future in asked] == [200] * 3
+            assert ask(server, pool, 423).result().status_code == 200
+
+    def test_a_click_on_a_cached_image_overtakes_an_encode(self, pool: ThreadPoolExecutor) -> None:
+        with gated() as (server, gate):
+            gate.open()
+            body = {"image": noise(430, (16, 16))}
+            assert server.post(VISUAL, body).status_code == 200
+            gate.shut()
+            arrived = gate.arrived
+            slow = ask(server, pool, 431)
+            until(lambda: gate.arrived == arrived + 1)
+            quick = server.post(VISUAL, body)
+            assert quick.headers["x-embedding-cache"] == "hit"
+            assert not slow.done()
+            gate.open()
+            assert slow.result().status_code == 200
+
+
+class TestDeadline:
+    def test_a_late_answer_is_504(self, pool: ThreadPoolExecutor) -> None:
+        with gated(request_timeout=1.0) as (server, gate):
+            asked = [ask(server, pool, seed) for seed in (440, 441)]
+            for future in asked:
+                late = future.result()
+                assert late.status_code == 504
+                assert "INFERENCE_REQUEST_TIMEOUT" in late.json()["message"]
+                assert late.headers["x-request-id"]
+            # The one that waited has left the queue.
+            assert server.waiting() == 0
+            assert server.metric("inference_failures_total", reason="deadline") == 2
+            gate.open()
+            until(lambda: ask(server, pool, 442).result().status_code == 200)
+
+
+class TestGone:
+    def test_a_client_that_hangs_up_frees_the_queue(self, pool: ThreadPoolExecutor) -> None:
+        with gated(queue_size=1) as (server, gate):
+            first = ask(server, pool, 450)
+            until(lambda: gate.arrived == 1)
+            gone = ask(server, pool, 451, timeout=0.5)
+            with pytest.raises(httpx.ReadTimeout):
+                gone.result()
+            until(lambda: server.waiting() == 0, 5)
+            later = ask(server, pool, 452)
+            until(lambda: server.waiting() == 1)
+            gate.open()
+            assert first.result().status_code == 200
+            assert later.result().status_code == 200
+            # The picture that nobody waited for any more was not encoded.
+            assert gate.arrived == 2
+            until(lambda: server.metric("inference_failures_total", reason="gone") == 1)
+
+    def test_the_others_who_wait_for_the_same_image_are_served(
+        self, pool: ThreadPoolExecutor
+    ) -> None:
+        with gated() as (server, gate):
+            gone = ask(server, pool, 460, timeout=0.5)
+            until(lambda: gate.arrived == 1)
+            stays = ask(server, pool, 460)
+            with pytest.raises(httpx.ReadTimeout):
+                gone.result()
+            until(lambda: server.metric("inference_failures_total", reason="gone") == 1)
+            gate.open()
+            answer = stays.result()
+            assert answer.status_code == 200
+            assert answer.headers["x-embedding-cache"] == "hit"
+            assert gate.arrived == 1
+
+    def test_a_client_that_never_sends_its_whole_body(self, server: Running) -> None:
+        gone = server.metric("inference_failures_total", reason="gone")
+        host, port = server.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=30) as connection:
+            head = f"POST {VISUAL} HTTP/1.1\r\nhost: x\r\nx-api-key: {ALICE}"
+            connection.sendall(f"{head}\r\ncontent-length: 1000\r\n\r\n{{".encode())
+        until(lambda: server.metric("inference_failures_total", reason="gone") == gone + 1)
+
+
+def test_a_failure_inside_tells_nothing_and_can_be_found_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(self: VisualEngine, images: Sequence[RGBImage]) -> list[Embedding]:
+        raise RuntimeError("a secret of the house")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(VisualEngine, "encode", fail)
+        with serving() as server:
+            response = server.post(VISUAL, {"image": noise(470)})
+            assert response.status_code == 500
+            assert "secret" not in response.text
+            identity = response.headers["x-request-id"]
+            assert identity in response.json()["message"]
+            assert any(identity in record.getMessage() for record in caplog.records)
+            assert "a secret of the house" in caplog.text
+            assert server.metric("inference_failures_total", reason="internal") == 1
+            # The lane survives, and so does the other engine.
+            assert server.post(VISUAL, {"image": noise(470)}).status_code == 500
+            text = {"image": noise(470), "prompts": [{"text": "dog"}]}
+            assert server.post(CONCEPT, text).status_code == 200

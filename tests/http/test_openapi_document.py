@@ -1,0 +1,107 @@
+"""`openapi/openapi.json`, which clients are generated from: true to the running server."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from openapi_schema_validator import OAS31Validator
+from openapi_spec_validator import validate
+
+from inference_server import __version__
+from inference_server.app import OPERATIONS
+from inference_server.openapi import build_document
+from tests.http.pictures import Picture, click
+from tests.http.serving import ALICE, BOB, Running
+
+FILE = Path(__file__).parents[2] / "openapi" / "openapi.json"
+
+
+def validator(document: dict[str, Any], component: str) -> OAS31Validator:
+    return OAS31Validator({**document, "$ref": f"#/components/schemas/{component}"})
+
+
+@pytest.fixture(scope="module")
+def committed() -> dict[str, Any]:
+    read: dict[str, Any] = json.loads(FILE.read_bytes())
+    return read
+
+
+def test_is_what_this_server_says(committed: dict[str, Any]) -> None:
+    assert committed == build_document(OPERATIONS, __version__), (
+        "openapi/openapi.json is out of date: run `make openapi`, which is "
+        "`inference-server openapi -o openapi/openapi.json`"
+    )
+
+
+def test_is_written_as_the_command_writes_it(committed: dict[str, Any]) -> None:
+    text = FILE.read_text()
+    assert text == json.dumps(committed, indent=2, ensure_ascii=False) + "\n"
+
+
+def test_is_what_a_running_server_says(committed: dict[str, Any], server: Running) -> None:
+    response = server.get("/openapi.json", key=None)
+    assert response.headers["content-type"] == "application/json"
+    assert response.json() == committed
+
+
+def test_is_valid(committed: dict[str, Any]) -> None:
+    validate(committed)
+
+
+def test_examples_fit_their_schemas(committed: dict[str, Any]) -> None:
+    names = [
+        (name, example)
+        for name, component in committed["components"]["schemas"].items()
+        for example in component.get("examples", [])
+    ]
+    assert len(names) >= 20
+    for name, example in names:
+        validator(committed, name).validate(example)
+
+
+def test_has_every_operation(committed: dict[str, Any]) -> None:
+    written = {
+        (method, path, operation["operationId"])
+        for path, methods in committed["paths"].items()
+        for method, operation in methods.items()
+    }
+    assert written == {(op.method, op.path, op.operation_id) for op in OPERATIONS}
+
+
+def test_every_answer_of_the_server_fits(
+    committed: dict[str, Any], server: Running, picture: Picture
+) -> None:
+    clicks = [click(item) for item in picture.scene.objects]
+    concepts = [{"text": "circle"}, {"text": "green star"}]
+    image = {"image": picture.sent}
+    requests: list[tuple[str, str, dict[str, Any] | None, str | None]] = [
+        ("post", "/sam3/concept_segment", {**image, "prompts": concepts}, ALICE),
+        ("post", "/sam3/concept_segment", {**image, "prompts": concepts, "format": "rle"}, BOB),
+        ("post", "/sam3/visual_segment", {**image, "prompts": clicks}, ALICE),
+        ("post", "/sam2/segment_image", {**image, "prompts": clicks, "format": "rle"}, ALICE),
+        ("post", "/sam3/embed_image", image, ALICE),
+        ("post", "/sam2/embed_image", {**image, "image_id": "fits"}, ALICE),
+        ("post", "/sam2/embed_image", {"image_id": "unknown"}, ALICE),
+        ("post", "/sam3/concept_segment", {"prompts": 7}, ALICE),
+        ("post", "/sam3/visual_segment", {"image": {**picture.sent, "value": "?"}}, ALICE),
+        ("post", "/sam3/visual_segment", {}, None),
+        *(("get", op.path, None, ALICE) for op in OPERATIONS if op.method == "get"),
+    ]
+    seen = set()
+    for method, path, body, key in requests:
+        answer = server.post(path, body, key=key) if body is not None else server.get(path)
+        described = committed["paths"][path][method]["responses"][str(answer.status_code)]
+        while "$ref" in described:
+            kind, name = described["$ref"].split("/")[-2:]
+            described = committed["components"][kind][name]
+        media_type = answer.headers["content-type"].split(";")[0]
+        schema = described["content"][media_type]["schema"]
+        if media_type == "application/json":
+            validator(committed, schema["$ref"].split("/")[-1]).validate(answer.json())
+        for name in described.get("headers", {}):
+            assert name in answer.headers or name == "x-image-mismatch", (path, name)
+        seen.add(answer.status_code)
+    assert seen == {200, 400, 401, 404, 422}

@@ -1,0 +1,243 @@
+"""The endpoints about the server itself, and what all of its answers have in common."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from inference_server import __version__
+from inference_server.engines.registry import ModelRegistry
+from inference_server.openapi import HEADERS
+from schemas.system import Health, ModelsResponse, ServerInfo
+from tests.http.pictures import Picture, noise
+from tests.http.serving import CONCEPT, VISUAL, Running, serving, until
+
+
+class TestInformation:
+    def test_root(self, server: Running) -> None:
+        response = server.get("/", key=None)
+        info = ServerInfo.model_validate(response.json())
+        assert (info.name, info.version) == ("inference-server", __version__)
+        for link in info.links.values():
+            assert server.get(link).status_code == 200, link
+
+    def test_alive_and_ready(self, server: Running) -> None:
+        for path in ("/livez", "/readyz"):
+            response = server.get(path, key=None)
+            assert response.json() == {"status": "ok", "version": __version__}
+            assert response.headers["content-type"] == "application/json"
+
+    def test_models_in_the_form_of_samgeo(self, server: Running) -> None:
+        answer = server.get("/models").json()
+        ModelsResponse.model_validate(answer)
+        assert answer["models"] == {
+            "sam2": [
+                *("sam2-hiera-tiny", "sam2-hiera-small"),
+                *("sam2-hiera-base-plus", "sam2-hiera-large"),
+            ],
+            "sam3": ["facebook/sam3"],
+        }
+        assert ["sam3", "facebook/sam3"] in answer["loaded"]
+        assert ["sam2", "sam2-hiera-large"] in answer["loaded"]
+        # Weights are never pretended.
+        assert {checkpoint["source"] for checkpoint in answer["checkpoints"]} == {"demo"}
+
+    def test_head(self, server: Running) -> None:
+        response = server.http.head("/livez")
+        assert (response.status_code, response.content) == (200, b"")
+
+
+class TestMetrics:
+    def test_all_of_them_move(self, server: Running) -> None:
+        image, text = noise(500), {"prompts": [{"text": "dog"}, {"text": "cat"}]}
+        names: list[tuple[str, dict[str, str]]] = [
+            ("inference_requests_total", {"route": VISUAL, "status": "200"}),
+            ("inference_requests_total", {"route": CONCEPT, "status": "422"}),
+            ("inference_failures_total", {"route": CONCEPT, "reason": "validation"}),
+            ("inference_failures_total", {"route": VISUAL, "reason": "auth"}),
+            ("inference_failures_total", {"route": VISUAL, "reason": "image"}),
+            ("inference_failures_total", {"route": VISUAL, "reason": "unknown_image"}),
+            ("inference_request_seconds_count", {"route": VISUAL}),
+            ("inference_request_seconds_sum", {"route": CONCEPT}),
+            ("inference_batch_size_sum", {"lane": "sam3 encode"}),
+            ("inference_batch_size_sum", {"lane": "sam3 decode"}),
+            ("inference_batch_size_count", {"lane": "sam2 encode"}),
+            ("inference_batch_size_count", {"lane": "sam2 decode"}),
+            ("inference_embedding_cache_hits", {}),
+            ("inference_embedding_cache_misses", {}),
+            ("inference_embedding_cache_bytes", {}),
+        ]
+        stages = ("decode", "queue", "encode", "decode-prompts", "masks", "serialise")
+        names += [("inference_stage_seconds_count", {"stage": stage}) for stage in stages]
+        before = [server.metric(name, **labels) for name, labels in names]
+        for _ in range(2):
+            assert server.post(VISUAL, {"image": image}).is_success
+            assert server.post(CONCEPT, {"image": image, **text}).is_success
+        server.post(CONCEPT, {})
+        server.post(VISUAL, {"image": image}, key="wrong")
+        server.post(VISUAL, {"image": {"type": "base64", "value": "bm8="}})
+        server.post(VISUAL, {"image_id": "nobody's"})
+        after = [server.metric(name, **labels) for name, labels in names]
+        still = [n for n, b, a in zip(names, before, after, strict=True) if not a > b]
+        assert still == []
+
+    def test_evictions(self) -> None:
+        with serving(embedding_cache_mb=1) as server:
+            for seed in range(510, 530):
+                assert server.post(VISUAL, {"image": noise(seed, (8, 8))}).is_success
+            assert server.metric("inference_embedding_cache_evictions") > 0
+            assert server.metric("inference_embedding_cache_bytes") <= 2**20
+            # The first one is gone, the last one is not.
+            last = server.post(VISUAL, {"image": noise(529, (8, 8))})
+            assert last.headers["x-embedding-cache"] == "hit"
+            first = server.post(VISUAL, {"image": noise(510, (8, 8))})
+            assert first.headers["x-embedding-cache"] == "miss"
+
+    def test_are_in_prometheus_text(self, server: Running) -> None:
+        response = server.get("/metrics")
+        assert response.headers["content-type"].startswith("text/plain; version=")
+        assert "# HELP inference_requests_total Requests by route and status." in response.text
+        # Paths that do not exist make no new series.
+        server.get("/no/such/path/at/all")
+        assert "/no/such" not in server.get("/metrics").text
+
+
+class TestUnknown:
+    @pytest.mark.parametrize("path", ["/nothing", "/sam3", "/sam3/concept_segment/x", "/%00"])
+    def test_paths(self, server: Running, path: str) -> None:
+        for response in (server.get(path), server.post(path, {})):
+            assert response.status_code == 404
+            assert response.json() == {"message": "Not Found"}
+
+    def test_methods(self, server: Running) -> None:
+        for method, path in [("GET", CONCEPT), ("DELETE", VISUAL), ("POST", "/livez")]:
+            response = server.http.request(method, path)
+            assert response.status_code == 405
+            assert set(response.json()) == {"message"}
+            assert response.headers["allow"]
+
+
+class TestCompression:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def asked(cls, picture: Picture) -> dict[str, Any]:
+        points = [item.click() for item in picture.scene.objects]
+        prompts = [{"points": [{"x": x, "y": y, "positive": True}]} for x, y in points]
+        return {"image": picture.sent, "prompts": prompts}
+
+    def raw(self, server: Running, asked: Any, **headers: str) -> tuple[httpx.Headers, bytes]:
+        sent = {"x-api-key": "inf_alice-s3cret", **headers}
+        with server.http.stream("POST", VISUAL, json=asked, headers=sent) as response:
+            return response.headers, b"".join(response.iter_raw())
+
+    def test_where_the_client_accepts_it(self, server: Running, asked: Any) -> None:
+        headers, body = self.raw(server, asked, **{"accept-encoding": "gzip"})
+        assert headers["content-encoding"] == "gzip"
+        assert "accept-encoding" in headers["vary"].lower()
+        assert int(headers["content-length"]) == len(body)
+        plain_headers, plain = self.raw(server, asked, **{"accept-encoding": "identity"})
+        assert "content-encoding" not in plain_headers
+        assert "accept-encoding" in plain_headers["vary"].lower()
+        unpacked = gzip.decompress(body)
+        assert unpacked.split(b'"time"')[0] == plain.split(b'"time"')[0]
+        assert len(body) < len(plain)
+
+    @pytest.mark.parametrize("accepted", ["", "br", "gzip;q=0", "deflate, gzip;q=0.0"])
+    def test_where_it_does_not(self, server: Running, asked: Any, accepted: str) -> None:
+        headers, _ = self.raw(server, asked, **{"accept-encoding": accepted})
+        assert "content-encoding" not in headers
+
+    @pytest.mark.parametrize("accepted", ["br, gzip;q=0.5", "GZIP", "*"])
+    def test_however_it_says_so(self, server: Running, asked: Any, accepted: str) -> None:
+        headers, _ = self.raw(server, asked, **{"accept-encoding": accepted})
+        assert headers["content-encoding"] == "gzip"
+
+
+class TestCors:
+    ORIGIN = "https://app.example"
+
+    def test_preflight(self, server: Running) -> None:
+        response = server.http.options(
+            CONCEPT,
+            headers={
+                "origin": self.ORIGIN,
+                "access-control-request-method": "POST",
+                "access-control-request-headers": "authorization, content-type, x-api-key",
+            },
+        )
+        assert response.status_code == 200
+        assert response.headers["access-control-allow-origin"] == "*"
+        assert "POST" in response.headers["access-control-allow-methods"]
+        allowed = response.headers["access-control-allow-headers"].lower()
+        assert {"authorization", "content-type", "x-api-key"} <= set(allowed.split(", "))
+        assert "access-control-allow-credentials" not in response.headers
+
+    def test_answers_and_errors_can_be_read(self, server: Running) -> None:
+        for key, body in [("inf_alice-s3cret", {"image": noise(540)}), ("wrong", {}), (None, {})]:
+            response = server.post(VISUAL, body, key=key, origin=self.ORIGIN)
+            assert response.headers["access-control-allow-origin"] == "*"
+            exposed = response.headers["access-control-expose-headers"].lower().split(", ")
+            assert set(exposed) >= set(HEADERS)
+            assert "access-control-allow-credentials" not in response.headers
+
+    def test_only_the_origins_that_are_set(self) -> None:
+        with serving(ready=False, cors_origins="https://one.example, https://two.example") as s:
+            for origin, allowed in [("https://two.example", True), (self.ORIGIN, False)]:
+                response = s.get("/livez", origin=origin)
+                assert response.status_code == 200
+                told = response.headers.get("access-control-allow-origin")
+                assert told == (origin if allowed else None)
+
+
+class TestReadiness:
+    def test_loading(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        load = ModelRegistry.load_configured
+        go_on = asyncio.Event()
+
+        async def slowly(self: ModelRegistry) -> None:
+            await go_on.wait()
+            await load(self)
+
+        monkeypatch.setattr(ModelRegistry, "load_configured", slowly)
+        with serving(ready=False) as server:
+            response = server.get("/readyz", key=None)
+            assert response.status_code == 503
+            assert Health.model_validate(response.json()).status == "loading"
+            assert server.get("/livez", key=None).status_code == 200
+            # Who asks meanwhile waits for the model and is served.
+            assert server.post(VISUAL, {"image": noise(550)}).status_code == 200
+            server.http.get("/livez")
+            server.app.state.server._loading.get_loop().call_soon_threadsafe(go_on.set)
+            server.until_ready()
+
+    def test_bad_weights(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        """The server stays up, says what is wrong and what to do, and does not pretend."""
+        (tmp_path / "sam2.1_hiera_tiny.pt").write_bytes(b"not a checkpoint")
+        with serving(ready=False, sam2_weights=str(tmp_path)) as server:
+            until(lambda: server.get("/readyz", key=None).json()["status"] == "failed")
+            response = server.get("/readyz", key=None)
+            assert response.status_code == 503
+            health = Health.model_validate(response.json())
+            assert "INFERENCE_SAM2_WEIGHTS" in str(health.message)
+            assert "Download it again" in str(health.message)
+            assert "INFERENCE_SAM2_WEIGHTS" in caplog.text
+            assert server.get("/livez", key=None).status_code == 200
+            image = {"image": noise(551)}
+            refused = server.post(VISUAL, {**image, "sam2_version_id": "hiera_tiny"})
+            assert refused.status_code == 503
+            assert "sam2.1_hiera_tiny.pt" in refused.json()["message"]
+            assert str(tmp_path) not in refused.text
+            missing = server.post(VISUAL, image)
+            assert missing.status_code == 503
+            assert "sam2.1_hiera_large.pt" in missing.json()["message"]
+            # The other model is well.
+            text = {**image, "prompts": [{"text": "dog"}]}
+            assert server.post(CONCEPT, text).status_code == 200
+            loaded = server.get("/models").json()
+            assert loaded["models"]["sam2"] == ["sam2-hiera-tiny"]
+            assert [family for family, _ in loaded["loaded"]] == ["sam3"]

@@ -1,0 +1,77 @@
+"""Putting the application together, before anything is loaded."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from starlette.applications import Starlette
+from starlette.routing import Route
+
+import inference_server.app
+from inference_server.app import OPERATIONS, build_state, create_app
+from inference_server.errors import ModelUnavailableError
+from tests.http.serving import settings
+
+
+def test_every_operation_has_a_route_and_every_route_an_operation() -> None:
+    routes = {
+        (method, route.path)
+        for route in create_app(settings()).routes
+        if isinstance(route, Route)
+        for method in (route.methods or ())
+        if method != "HEAD"
+    }
+    served = {(op.method.upper(), op.path) for op in OPERATIONS}
+    assert routes == served | {("GET", "/openapi.json")}
+
+
+def test_the_endpoints_of_the_contract() -> None:
+    assert {op.path for op in OPERATIONS if op.method == "post"} == {
+        *("/sam3/concept_segment", "/sam3/visual_segment", "/sam3/embed_image"),
+        *("/sam2/segment_image", "/sam2/embed_image"),
+    }
+
+
+def test_what_needs_no_key_is_public() -> None:
+    assert {op.path for op in OPERATIONS if not op.secured} == {"/", "/livez", "/readyz"}
+
+
+def test_the_module_makes_an_application_only_when_asked() -> None:
+    assert "app" not in vars(inference_server.app)
+    assert isinstance(inference_server.app.app, Starlette)
+    with pytest.raises(AttributeError):
+        _ = inference_server.app.application
+
+
+def test_making_an_application_loads_nothing() -> None:
+    """`inference-server openapi` and the like work without weights and devices."""
+    changes = {"sam2_weights": "/no/such/weights", "sam3_weights": "/no/such", "device": "cuda:99"}
+    assert create_app(settings(**changes)).routes
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("sam2_weights", "/no/such/weights"),
+        ("sam3_weights", "/no/such/weights"),
+        ("sam3_weights", "sam3"),
+        ("device", "cuda:99"),
+    ],
+)
+def test_a_setting_that_names_nothing_is_told_with_the_remedy(name: str, value: str) -> None:
+    with pytest.raises(ModelUnavailableError) as caught:
+        build_state(settings(**{name: value}))
+    assert f"INFERENCE_{name.upper()}={value}" in caught.value.message
+    assert "Set it to" in caught.value.message
+
+
+def test_the_schemas_know_nothing_of_the_server() -> None:
+    """Importing the wire types loads neither the server nor torch."""
+    code = (
+        "import sys, schemas.roboflow, schemas.system;"
+        "print([m for m in ('torch', 'inference_server', 'starlette') if m in sys.modules])"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.stdout.strip() == "[]", ended.stderr

@@ -1,0 +1,259 @@
+"""The models of a server: loaded once, on demand, and again after a failure or an unloading."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sam2.modeling.sam2_base import SAM2Base
+
+from inference_server.engines import registry as registry_module
+from inference_server.engines.base import ConceptPrompt, VisualPrompt
+from inference_server.engines.checkpoints import SAM2_VERSIONS, Sam2Checkpoint
+from inference_server.engines.device import Compute, choose_compute
+from inference_server.engines.registry import ModelRegistry
+from inference_server.errors import ModelUnavailableError
+from inference_server.settings import Settings
+from tests.engines.conftest import Concept
+
+pytestmark = pytest.mark.anyio
+
+IMAGE = np.zeros((20, 30, 3), np.uint8)
+
+
+class Loader:
+    """Stands in for the reading of files; notes what is read, and fails when told to."""
+
+    def __init__(self, sam2: SAM2Base, sam3: Concept) -> None:
+        self.loads: list[str] = []
+        self.failures = 0
+        self.threads: set[str] = set()
+        self._sam2, self._sam3 = sam2, sam3
+
+    def _load(self, name: str) -> None:
+        self.loads.append(name)
+        self.threads.add(threading.current_thread().name)
+        time.sleep(0.02)
+        if self.failures:
+            self.failures -= 1
+            raise ModelUnavailableError("not today")
+
+    def sam2(self, checkpoint: Sam2Checkpoint, compute: Compute) -> SAM2Base:
+        self._load(checkpoint.name)
+        return self._sam2
+
+    def sam3(self, source: str, name: str, compute: Compute) -> tuple[Any, Any]:
+        self._load(f"sam3 {name}")
+        return self._sam3.model, self._sam3.processor
+
+
+@pytest.fixture
+def loader(monkeypatch: pytest.MonkeyPatch, sam2_model: SAM2Base, concept: Concept) -> Loader:
+    loader = Loader(sam2_model, concept)
+    monkeypatch.setattr(registry_module, "load_sam2", loader.sam2)
+    monkeypatch.setattr(registry_module, "load_sam3", loader.sam3)
+    return loader
+
+
+def registry_of(**settings: Any) -> ModelRegistry:
+    return ModelRegistry(Settings(device="cpu", dtype="float32", **settings))
+
+
+@pytest.fixture
+def three_sizes(directory: Path) -> Path:
+    """A directory with files for three of the four sizes."""
+    for name in ("sam2.1_hiera_tiny.pt", "sam2.1_hiera_small.pt", "sam2_hiera_base_plus.pt"):
+        (directory / name).touch()
+    return directory
+
+
+async def test_a_model_is_loaded_once_however_many_ask(loader: Loader) -> None:
+    registry = registry_of()
+    assert registry.loaded() == []
+    concepts, visuals = await asyncio.gather(
+        asyncio.gather(*(registry.concept() for _ in range(10))),
+        asyncio.gather(*(registry.visual("hiera_tiny") for _ in range(10))),
+    )
+    assert len({id(model) for model in concepts}) == len({id(model) for model in visuals}) == 1
+    assert sorted(loader.loads) == ["demo", "sam3 demo"]
+    assert threading.current_thread().name not in loader.threads
+    assert await registry.concept() is concepts[0]
+    assert {model.label for model in registry.loaded()} == {"sam2/demo", "sam3/demo"}
+    registry.close()
+
+
+async def test_one_checkpoint_for_every_size_is_one_model(loader: Loader) -> None:
+    registry = registry_of()
+    models = [await registry.visual(version) for version in SAM2_VERSIONS]
+    assert len({id(model) for model in models}) == 1
+    assert registry.versions == dict.fromkeys(SAM2_VERSIONS, "demo")
+    registry.close()
+
+
+async def test_sizes_of_a_directory_are_models_of_their_own(
+    loader: Loader, three_sizes: Path
+) -> None:
+    registry = registry_of(sam2_weights=str(three_sizes))
+    assert registry.versions == {
+        "hiera_tiny": "sam2.1_hiera_tiny.pt",
+        "hiera_small": "sam2.1_hiera_small.pt",
+        "hiera_b_plus": "sam2_hiera_base_plus.pt",
+    }
+    assert registry.default_version == "hiera_b_plus"
+    tiny, small = await registry.visual("hiera_tiny"), await registry.visual("hiera_small")
+    assert [tiny.label, small.label] == ["sam2/sam2.1_hiera_tiny.pt", "sam2/sam2.1_hiera_small.pt"]
+    assert len(registry.loaded()) == 2
+    registry.close()
+
+
+@pytest.mark.parametrize(
+    ("version", "file"),
+    [("hiera_large", "sam2.1_hiera_large.pt"), ("hiera_huge", "sam2.1_hiera_huge.pt")],
+)
+async def test_a_size_without_weights_is_refused_and_the_missing_file_named(
+    loader: Loader, three_sizes: Path, version: str, file: str
+) -> None:
+    registry = registry_of(sam2_weights=str(three_sizes))
+    with pytest.raises(ModelUnavailableError) as caught:
+        await registry.visual(version)
+    assert file in caught.value.message
+    assert "hiera_b_plus" in caught.value.message
+    assert f"INFERENCE_SAM2_WEIGHTS={three_sizes}" in caught.value.message
+    assert loader.loads == []
+
+
+async def test_the_missing_file_is_named_as_it_is_published(
+    loader: Loader, directory: Path
+) -> None:
+    (directory / "sam2.1_hiera_tiny.pt").touch()
+    registry = registry_of(sam2_weights=str(directory))
+    with pytest.raises(ModelUnavailableError, match=r"sam2\.1_hiera_base_plus\.pt"):
+        await registry.visual("hiera_b_plus")
+    assert registry.default_version == "hiera_tiny"
+
+
+async def test_the_default_is_the_largest(loader: Loader) -> None:
+    registry = registry_of()
+    assert registry.default_version == "hiera_large"
+    await registry.load_configured()
+    assert sorted(loader.loads) == ["demo", "sam3 demo"]
+    registry.close()
+
+
+async def test_a_failed_load_reaches_all_who_wait_and_the_next_one_tries_again(
+    loader: Loader, caplog: pytest.LogCaptureFixture
+) -> None:
+    registry = registry_of()
+    loader.failures = 1
+    results = await asyncio.gather(
+        *(registry.visual("hiera_tiny") for _ in range(5)), return_exceptions=True
+    )
+    assert [type(result) for result in results] == [ModelUnavailableError] * 5
+    assert loader.loads == ["demo"]
+    assert registry.loaded() == []
+    assert "Cannot load sam2: not today" in caplog.text
+    model = await registry.visual("hiera_tiny")
+    assert loader.loads == ["demo", "demo"]
+    assert registry.loaded() == [model]
+    registry.close()
+
+
+async def test_a_caller_who_leaves_does_not_stop_the_load(loader: Loader) -> None:
+    registry = registry_of()
+    leaver = asyncio.create_task(registry.concept())
+    await asyncio.sleep(0.005)
+    stayer = asyncio.create_task(registry.concept())
+    leaver.cancel()
+    model = await stayer
+    assert leaver.cancelled()
+    assert loader.loads == ["sam3 demo"]
+    assert registry.loaded() == [model]
+    registry.close()
+
+
+async def test_after_closing_models_are_loaded_on_demand(loader: Loader) -> None:
+    registry = registry_of()
+    first = await registry.visual("hiera_tiny")
+    sam3 = await registry.concept()
+    image = (await first.encode(IMAGE)).value
+    seen = (await sam3.encode(IMAGE)).value
+    registry.close()
+    assert registry.loaded() == []
+    with pytest.raises(ModelUnavailableError):
+        await first.encode(IMAGE)
+
+    second, again = await registry.visual("hiera_tiny"), await registry.concept()
+    assert second is not first
+    assert len(loader.loads) == 4
+    # What was encoded before the closing may still be in the cache.
+    click = VisualPrompt(np.array([[5, 5]], np.float32), np.array([1]))
+    assert len((await second.decode(image, [click])).value) == 1
+    nothing = np.zeros((0, 4), np.float32)
+    words = ConceptPrompt("circle", nothing, np.zeros(0, np.int64), 0.0)
+    assert len((await again.decode(seen, [words])).value[0].scores) > 0
+    registry.close()
+
+
+async def test_closing_during_a_load_leaves_the_load_to_who_waits(loader: Loader) -> None:
+    registry = registry_of()
+    waiting = asyncio.create_task(registry.visual("hiera_tiny"))
+    await asyncio.sleep(0.005)
+    registry.close()
+    model = await waiting
+    assert registry.loaded() == []
+    assert (await model.encode(IMAGE)).value.size == (20, 30)
+    model.close()
+
+
+async def test_loading_is_logged_and_the_demo_called_one(
+    loader: Loader, directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    (directory / "sam2.1_hiera_tiny.pt").touch()
+    demo, real = registry_of(), registry_of(sam2_weights=str(directory))
+    await demo.visual("hiera_tiny")
+    assert "Loaded sam2/demo" in caplog.text
+    assert "embedded demo" in caplog.text
+    assert "cpu in float32" in caplog.text
+    caplog.clear()
+    await real.visual("hiera_tiny")
+    assert "Loaded sam2/sam2.1_hiera_tiny.pt on cpu" in caplog.text
+    assert "demo" not in caplog.text
+    demo.close()
+    real.close()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"sam2_weights": "/nowhere"}, {"sam3_weights": "/nowhere"}],
+    ids=["sam2", "sam3"],
+)
+async def test_a_wrong_setting_is_told_at_once(settings: dict[str, str]) -> None:
+    with pytest.raises(ModelUnavailableError, match="/nowhere"):
+        registry_of(**settings)
+
+
+async def test_a_device_that_is_not_here_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for device in ("cuda:99", "warp", "meta:1:2"):
+        with pytest.raises(ModelUnavailableError, match=f"INFERENCE_DEVICE={device}"):
+            choose_compute(device, "auto")
+
+
+async def test_auto_takes_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    from inference_server.engines import device
+
+    for fast, dtype in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(device, "_cpu_has_fast_bfloat16", lambda fast=fast: fast)
+        assert choose_compute("auto", "auto") == Compute(torch.device("cpu"), dtype)
+    assert choose_compute("cpu", "bfloat16").dtype == torch.bfloat16
+    assert choose_compute("cpu", "float32").dtype == torch.float32

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from inference_server.embeddings import CachedEmbedding, EmbeddingCache, ImageKey
 from inference_server.engines.base import Candidates, ConceptPrompt, Embedding, VisualPrompt
 from inference_server.engines.registry import ConceptModel, ModelRegistry, VisualModel
-from inference_server.errors import ImageError, UnknownImageError
+from inference_server.errors import ImageError, ImageTooLargeError, UnknownImageError
 from inference_server.images import ImageFetcher, decode_base64, decode_image
 from inference_server.images.store import ImageStore, StoredImage
 from inference_server.logits import LogitsCache
@@ -74,6 +74,7 @@ class Encoded:
         embedding: of the image.
         model: label of the checkpoint.
         hit: the embedding was there already.
+        digest: SHA-256 of the image's bytes.
         mismatch: bytes were sent that differ from those cached under the id.
     """
 
@@ -81,6 +82,7 @@ class Encoded:
     embedding: Embedding
     model: str
     hit: bool
+    digest: str
     mismatch: bool = False
 
 
@@ -148,22 +150,27 @@ class Segmenter:
             if known is not None:
                 sent = await self._sent_digest(image)
                 mismatch = sent not in (None, known.digest)
-                return Encoded(key, known.embedding, model.label, True, mismatch)
+                return Encoded(key, known.embedding, model.label, True, known.digest, mismatch)
         stored, mismatch = await self._load(tenant, image, timings)
         name = f"sha256:{stored.digest}" if image.image_id is None else f"id:{image.image_id}"
         key = ImageKey(tenant, model.label, name)
         entry, hit = await self.embeddings.get_or_create(
             key, partial(self._encode_bytes, model, stored, timings)
         )
-        return Encoded(key, entry.embedding, model.label, hit, mismatch)
+        if entry.digest != stored.digest:  # another image came first under this id
+            mismatch = True
+        elif image.image_id is not None:
+            # Not before: an image that cannot be decoded must not hold on to the id.
+            self.images.put(tenant, image.image_id, stored)
+        return Encoded(key, entry.embedding, model.label, hit, entry.digest, mismatch)
 
     async def _sent_digest(self, image: ImageRef) -> str | None:
-        """Digest of the bytes that were sent; None if none were, or if they are no base64."""
+        """Digest of the bytes that were sent; None if none were, "" if they cannot be read."""
         if image.base64 is None:
             return None
         try:
             return (await self._decode_base64(image.base64)).digest
-        except ImageError:
+        except (ImageError, ImageTooLargeError):
             return ""
 
     async def _load(
@@ -188,8 +195,6 @@ class Segmenter:
                 "No image is cached under this image_id (it was never sent with this API key, or "
                 "has been dropped for room). Send the image along with the id."
             )
-        if image.image_id is not None:
-            self.images.put(tenant, image.image_id, stored)
         return stored, False
 
     async def _decode_base64(self, text: str) -> StoredImage:
@@ -269,12 +274,11 @@ class Segmenter:
         """
         model = await self.models.visual(version)
         encoded = await self.encode(tenant, model, image, timings)
+        # By the image's bytes: an id that was dropped may be given to another image.
+        key = replace(encoded.key, image=f"sha256:{encoded.digest}")
         asked = list(prompts)
         if load_logits:
-            asked = [
-                replace(prompt, mask_input=self.logits.find(encoded.key, prompt))
-                for prompt in asked
-            ]
+            asked = [replace(prompt, mask_input=self.logits.find(key, prompt)) for prompt in asked]
         done = await model.decode(encoded.embedding, asked, multimask=multimask)
         self._decoded(model.family, done.queued, done.worked, len(prompts), timings)
         with timings.measure("masks"):
@@ -284,7 +288,7 @@ class Segmenter:
         if save_logits:
             for prompt, instance in zip(prompts, instances, strict=True):
                 if instance.logits is not None:
-                    self.logits.save(encoded.key, prompt, instance.logits)
+                    self.logits.save(key, prompt, instance.logits)
         return Segmentation(encoded, instances)
 
     def _decoded(

@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import orjson
 from pydantic import BaseModel, ValidationError
@@ -39,6 +40,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 _SMALL = 64 * 1024
 """Bodies up to this many bytes are parsed and compressed on the event loop: a thread costs more."""
 
+_JSON = "application/json"
 _GZIP_FROM = 1024
 _GZIP_LEVEL = 1
 _GONE = 499
@@ -149,7 +151,7 @@ async def answer(
     request: Request,
     encoded: Encoded | None,
     body: Callable[[], object],
-    media_type: str = "application/json",
+    media_type: str = _JSON,
 ) -> Response:
     """Serialise and compress an answer in a worker thread.
 
@@ -160,7 +162,9 @@ async def answer(
         media_type: of the answer.
     """
     timings = timings_of(request)
-    zipped = _accepts_gzip(",".join(request.headers.getlist("accept-encoding")))
+    accepted = ",".join(request.headers.getlist("accept-encoding"))
+    # What is no JSON, such as `.npz`, is compressed already.
+    zipped = media_type == _JSON and _accepts_gzip(accepted)
 
     def render() -> tuple[bytes, bool]:
         with timings.measure("serialise"):
@@ -176,7 +180,8 @@ async def answer(
     if compressed:
         headers["content-encoding"] = "gzip"
     if encoded is not None:
-        headers["x-model"] = encoded.model
+        # A directory may be called anything, and headers are ASCII.
+        headers["x-model"] = quote(encoded.model, safe="/, ")
         headers["x-embedding-cache"] = "hit" if encoded.hit else "miss"
         if encoded.mismatch:
             headers["x-image-mismatch"] = "true"

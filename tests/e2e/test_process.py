@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -149,21 +150,19 @@ def test_keys_never_reach_the_log(process: Process, picture: Picture) -> None:
     assert picture.sent["value"][:64] not in log
 
 
-def test_stops_when_told(process: Process) -> None:
+def test_stops_when_told_and_answers_what_it_has_begun(process: Process) -> None:
     """The last test of this process."""
-    process.popen.send_signal(signal.SIGTERM)
+    body = json.dumps({"image": noise(701)}).encode()
+    host, port = process.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=TIMEOUT) as connection:
+        head = f"POST {VISUAL} HTTP/1.1\r\nhost: x\r\nx-api-key: {ALICE}\r\n"
+        connection.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body[:100])
+        time.sleep(0.5)
+        process.popen.send_signal(signal.SIGTERM)
+        until(lambda: "Shutting down" in process.log.read_text())
+        connection.sendall(body[100:])
+        assert connection.recv(1000).startswith(b"HTTP/1.1 200")
     assert process.popen.wait(30) in (0, -signal.SIGTERM)
     log = process.log.read_text()
     assert "Application shutdown complete" in log
     assert "Traceback" not in log
-
-
-def test_a_setting_that_names_nothing_stops_the_start() -> None:
-    command = [sys.executable, "-m", "uvicorn", "inference_server.app:app", "--port", "0"]
-    environment = {**ENVIRONMENT, "INFERENCE_SAM2_WEIGHTS": "/no/such/weights"}
-    ended = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=TIMEOUT
-    )
-    assert ended.returncode != 0
-    assert "INFERENCE_SAM2_WEIGHTS=/no/such/weights" in ended.stderr
-    assert "Set it to demo" in ended.stderr

@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -153,7 +153,13 @@ def serving(*, ready: bool = True, **changes: Any) -> Iterator[RunningHere]:
     listener = socket.create_server(("127.0.0.1", 0), backlog=256)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=10))
-    thread = threading.Thread(target=server.run, args=([listener],), name="server", daemon=True)
+
+    def run() -> None:
+        # A server that cannot start ends its process, which would be this one.
+        with suppress(SystemExit):
+            server.run([listener])
+
+    thread = threading.Thread(target=run, name="server", daemon=True)
     thread.start()
     try:
         until(lambda: server.started or not thread.is_alive())

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import shutil
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import httpx
 import pytest
 
 from inference_server import __version__
+from inference_server.demo import WEIGHTS
 from inference_server.engines.registry import ModelRegistry
 from inference_server.openapi import HEADERS
 from schemas.system import Health, ModelsResponse, ServerInfo
@@ -107,6 +110,15 @@ class TestMetrics:
         assert "/no/such" not in server.get("/metrics").text
 
 
+def test_weights_by_any_name_are_named(tmp_path: Path) -> None:
+    """A directory may be called anything; headers may not."""
+    shutil.copytree(WEIGHTS / "sam2", tmp_path / "\u6a21\u578b \n1")
+    with serving(sam2_weights=str(tmp_path / "\u6a21\u578b \n1")) as server:
+        response = server.post(VISUAL, {"image": noise(560)})
+        assert response.status_code == 200, response.text
+        assert unquote(response.headers["x-model"]) == "sam2/\u6a21\u578b \n1"
+
+
 class TestUnknown:
     @pytest.mark.parametrize("path", ["/nothing", "/sam3", "/sam3/concept_segment/x", "/%00"])
     def test_paths(self, server: Running, path: str) -> None:
@@ -146,6 +158,11 @@ class TestCompression:
         unpacked = gzip.decompress(body)
         assert unpacked.split(b'"time"')[0] == plain.split(b'"time"')[0]
         assert len(body) < len(plain)
+
+    def test_what_is_compressed_already_is_not_again(self, server: Running, asked: Any) -> None:
+        binary = {**asked, "format": "binary"}
+        headers, _ = self.raw(server, binary, **{"accept-encoding": "gzip"})
+        assert "content-encoding" not in headers
 
     @pytest.mark.parametrize("accepted", ["", "br", "gzip;q=0", "deflate, gzip;q=0.0"])
     def test_where_it_does_not(self, server: Running, asked: Any, accepted: str) -> None:
@@ -241,3 +258,12 @@ class TestReadiness:
             loaded = server.get("/models").json()
             assert loaded["models"]["sam2"] == ["sam2-hiera-tiny"]
             assert [family for family, _ in loaded["loaded"]] == ["sam3"]
+
+    def test_a_setting_that_names_nothing_stops_the_start(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        changes: Any = {"ready": False, "sam2_weights": "/no/such/weights"}
+        with pytest.raises(AssertionError, match="did not start"), serving(**changes):
+            pass
+        assert "INFERENCE_SAM2_WEIGHTS=/no/such/weights" in caplog.text
+        assert "Set it to demo" in caplog.text

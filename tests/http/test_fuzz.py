@@ -1,0 +1,98 @@
+"""Whatever is sent, the answer is a documented one, in the contract's words, and not a 500."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from schemas.common import ErrorMessage, ValidationErrorResponse
+from tests.http.pictures import noise
+from tests.http.serving import CONCEPT, SAM3_EMBED, VISUAL, Running
+
+IMAGE = noise(800, (8, 8))
+BOX = {"x": 1, "y": 2, "width": 3, "height": 4}
+POINT = {"x": 1, "y": 2, "positive": True}
+
+BODIES: dict[str, dict[str, Any]] = {
+    CONCEPT: {
+        "image": IMAGE,
+        "image_id": None,
+        "prompts": [
+            {"type": "text", "text": "red circle", "output_prob_thresh": 0.5},
+            {"boxes": [BOX, {"x0": 1, "y0": 1, "x1": 5, "y1": 5}], "box_labels": [1, False]},
+        ],
+        "format": "rle",
+        "output_prob_thresh": 0.5,
+        "nms_iou_threshold": 0.9,
+        "model_id": "sam3/sam3_final",
+    },
+    VISUAL: {
+        "image": IMAGE,
+        "prompts": {"prompts": [{"box": BOX, "points": [POINT, POINT]}, {}]},
+        "format": "json",
+        "sam2_version_id": "hiera_tiny",
+        "multimask_output": True,
+        "save_logits_to_cache": True,
+        "load_logits_from_cache": True,
+    },
+    SAM3_EMBED: {"image": IMAGE, "sam2_version_id": "hiera_small"},
+}
+
+values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=20)
+    | st.sampled_from(
+        ["base64", "url", "text", "visual", "polygon", "binary", "http://[", "data:,"]
+    )
+    | st.sampled_from([0, 1, -1, 1e-300, 1e9, -1e9, 1e39, 2**63, [[]], [{}], BOX, POINT, IMAGE]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=5,
+)
+
+
+def places(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Where something stands in a body."""
+    found = [path] if path else []
+    if isinstance(node, dict | list):
+        items = node.items() if isinstance(node, dict) else enumerate(node)
+        for key, value in items:
+            found += places(value, (*path, key))
+    return found
+
+
+@given(data=st.data())
+@settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+def test_values_of_all_kinds_in_all_places(server: Running, data: st.DataObject) -> None:
+    path = data.draw(st.sampled_from(sorted(BODIES)))
+    body = copy.deepcopy(BODIES[path])
+    for _ in range(data.draw(st.integers(1, 2))):
+        *parents, last = data.draw(st.sampled_from(places(body)))
+        node: Any = body
+        for key in parents:
+            node = node[key]
+        node[last] = data.draw(values)
+    response = server.post(path, json.dumps(body).encode())
+    assert response.status_code in (200, 400, 404, 413, 422), response.text
+    if response.status_code == 422:
+        ValidationErrorResponse.model_validate(response.json())
+    elif response.status_code != 200:
+        ErrorMessage.model_validate(response.json())
+
+
+@given(raw=st.binary(max_size=200))
+@settings(
+    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_bytes(server: Running, raw: bytes) -> None:
+    assert server.post(CONCEPT, raw).status_code == 422

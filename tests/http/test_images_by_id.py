@@ -160,7 +160,6 @@ class TestImagesById:
         assert cached(by_bytes) == "hit"
         assert by_bytes.headers["x-image-mismatch"] == "true"
 
-    @pytest.mark.xfail(strict=True, reason="Segmenter: a bad image keeps the name")
     def test_a_name_is_not_spoilt_by_a_bad_image(self, server: Running) -> None:
         bad = {"image": in_base64(b"not an image"), "image_id": "spoilt"}
         for path, body in ((VISUAL, {}), (CONCEPT, TEXT), (SAM2_EMBED, {})):

@@ -43,13 +43,15 @@ def inputs(picture: Picture, gallery: Gallery, tmp_path: Path) -> Inputs:
             return str(tmp_path / "sdk.png")
         if kind == "numpy":
             return cv2.cvtColor(picture.scene.image, cv2.COLOR_RGB2BGR)
+        if kind == "base64":
+            return picture.sent["value"]
         assert kind == "pillow"
         return Image.fromarray(picture.scene.image)
 
     return of
 
 
-KINDS = ("url", "path", "numpy", "pillow")
+KINDS = ("url", "path", "numpy", "pillow", "base64")
 
 
 @pytest.mark.parametrize("kind", KINDS)

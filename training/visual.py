@@ -219,10 +219,10 @@ def first_prompts(batch: SceneBatch, rng: np.random.Generator) -> tuple[Prompts,
     Returns:
         (clicks, boxes), the boxes half of the time exact to a pixel and otherwise drawn by hand.
     """
-    ids, boxes = batch.ids.numpy(), batch.boxes.numpy()
+    ids, boxes, shapes = batch.ids.numpy(), batch.boxes.numpy(), batch.shape.numpy()
     clicks, clicked, corners, boxed = [], [], [], []
-    for plane, edges in zip(ids, boxes, strict=True):
-        present = np.flatnonzero(edges[:, 2] > 0) + 1
+    for plane, edges, shape in zip(ids, boxes, shapes, strict=True):
+        present = np.flatnonzero(shape >= 0) + 1
         for _ in range(_CLICKS):
             target = int(rng.choice(present)) if len(present) and rng.random() > 0.15 else 0
             clicks.append([_point_in(plane == target, rng, 0.3 if target else 0.0)])
@@ -520,7 +520,7 @@ class VisualTraining:
         self.step += 1
 
     def save(self) -> None:
-        """Write everything that `_load` needs."""
+        """Write everything that `_load` and `export` need."""
         state = {
             "step": self.step,
             "spent": self.spent,
@@ -543,7 +543,7 @@ class VisualTraining:
         for optimizer, part in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(part)
 
-    def run(self, pool: ScenePool, minutes: float, weights: Path) -> None:
+    def run(self, pool: ScenePool, minutes: float) -> None:
         """Train until the run has taken `minutes` in all; see `train`."""
         reports: list[dict[str, float]] = []
         saved = self.spent
@@ -576,9 +576,7 @@ class VisualTraining:
                 if self.spent - saved > _SAVE_EVERY_S:
                     saved = self.spent
                     self.save()
-                    export(self.average, weights)
         self.save()
-        export(self.average, weights)
 
 
 def _mean(reports: list[dict[str, float]]) -> dict[str, float]:
@@ -601,18 +599,19 @@ def _save(content: object, path: Path) -> None:
     partial.replace(path)
 
 
-def export(model: SAM2Base, to: Path) -> None:
+def export(out: Path, to: Path) -> None:
     """Write a checkpoint as SAM 2's are published: `config.yaml` and `model.pt`, in half precision.
 
     Args:
-        model: trained model.
+        out: folder of a run that has saved its state.
         to: folder of the checkpoint.
     """
+    state = torch.load(out / "state.pt", map_location="cpu", weights_only=False)
     to.mkdir(parents=True, exist_ok=True)
     partial = to / "config.yaml.partial"
     OmegaConf.save(visual_config(), partial)
     partial.replace(to / "config.yaml")
-    tensors = {name: tensor.half().cpu() for name, tensor in model.state_dict().items()}
+    tensors = {name: tensor.half() for name, tensor in state["average"].items()}
     _save({"model": tensors}, to / "model.pt")
 
 
@@ -624,20 +623,17 @@ def train(
     device: str,
     seed: int = 0,
     scenes: int = 14_000,
-    weights: Path | None = None,
 ) -> None:
     """Train the demo's SAM 2; carries on from `out` where an earlier run stopped.
 
     Args:
-        out: folder of the run: scenes, state, learning curve (`curve.jsonl`).
+        out: folder of the run: scenes, state (`export` reads it), learning curve (`curve.jsonl`).
         minutes: that the training takes in all, over however many runs.
         threads: CPU threads.
         device: `cpu` or `cuda`.
         seed: of weights, scenes and prompts.
         scenes: scenes in the pool; about 260 KB each.
-        weights: folder to which the checkpoint is exported, every few minutes; `out/checkpoint`
-            by default.
     """
     torch.set_num_threads(threads)
     pool = open_pool(out / f"scenes-{IMAGE_SIZE}", IMAGE_SIZE, scenes, seed)
-    VisualTraining(out, device, seed).run(pool, minutes, weights or out / "checkpoint")
+    VisualTraining(out, device, seed).run(pool, minutes)

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from training.pool import SceneBatch, ScenePool, draw
+from training.visual import (
+    IMAGE_SIZE,
+    VisualTraining,
+    correction,
+    export,
+    first_prompts,
+    visual_config,
+)
+
+SIDE = IMAGE_SIZE // 2
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> ScenePool:
+    folder = tmp_path_factory.mktemp("scenes")
+    draw(folder, IMAGE_SIZE, 6, seed=3)
+    return ScenePool(folder)
+
+
+@pytest.fixture
+def batch(pool: ScenePool) -> SceneBatch:
+    return pool.sample(np.random.default_rng(0), 2)
+
+
+def test_learns_a_fixed_batch(batch: SceneBatch, tmp_path: Path) -> None:
+    training = VisualTraining(tmp_path, "cpu", seed=0)
+    seen = []
+    for _ in range(8):
+        loss, report = training.losses(batch, SIDE, corrected=True)
+        assert torch.isfinite(loss)
+        training.update(loss, rate=0.3)
+        seen.append(report["loss"])
+    assert np.mean(seen[-2:]) < 0.7 * np.mean(seen[:2])
+
+
+def test_carries_on_where_it_stopped(batch: SceneBatch, tmp_path: Path) -> None:
+    first = VisualTraining(tmp_path, "cpu", seed=0)
+    for _ in range(2):
+        first.update(first.losses(batch, SIDE, corrected=False)[0], rate=0.1)
+    first.spent = 12.5
+    first.save()
+    second = VisualTraining(tmp_path, "cpu", seed=1)
+    assert (second.step, second.spent) == (2, 12.5)
+    assert second.rng.random() == first.rng.random()
+    for training in (first, second):
+        torch.manual_seed(0)
+        training.update(training.losses(batch, SIDE, corrected=False)[0], rate=0.1)
+    for before, after in zip(first.model.parameters(), second.model.parameters(), strict=True):
+        torch.testing.assert_close(before, after)
+
+
+def test_run_reports_saves_and_ends(
+    pool: ScenePool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.visual._REPORT_EVERY", 1)
+    training = VisualTraining(tmp_path, "cpu", seed=0)
+    training.run(pool, minutes=0.01)
+    curve = [json.loads(line) for line in (tmp_path / "curve.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in curve] == list(range(1, training.step + 1))
+    assert VisualTraining(tmp_path, "cpu", seed=0).step == training.step
+
+
+def test_export_loads_into_the_unmodified_model(tmp_path: Path) -> None:
+    training = VisualTraining(tmp_path / "run", "cpu", seed=0)
+    training.save()
+    export(tmp_path / "run", tmp_path)
+    assert (tmp_path / "model.pt").stat().st_size <= 4.5e6
+    model = instantiate(OmegaConf.load(tmp_path / "config.yaml").model, _recursive_=True)
+    state = torch.load(tmp_path / "model.pt", weights_only=True)["model"]
+    model.load_state_dict(state, strict=True)
+    assert {tensor.dtype for tensor in state.values()} == {torch.float16}
+    for name, tensor in training.model.state_dict().items():
+        torch.testing.assert_close(model.state_dict()[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+def test_config_keeps_the_published_image_path() -> None:
+    model = visual_config().model
+    assert model.image_size == IMAGE_SIZE
+    assert model.use_high_res_features_in_sam
+    assert model.directly_add_no_mem_embed
+    assert model.iou_prediction_use_sigmoid
+    assert model.pred_obj_scores
+
+
+def test_first_prompts_lie_on_what_they_mean(batch: SceneBatch) -> None:
+    clicks, boxes = first_prompts(batch, np.random.default_rng(0))
+    place = (clicks.points[:, 0] * IMAGE_SIZE).long()
+    on = batch.ids[clicks.image, place[:, 1], place[:, 0]]
+    assert torch.equal(on, clicks.target)
+    assert boxes.labels.tolist() == [[2, 3]] * len(boxes.target)
+    meant = batch.boxes[boxes.image, boxes.target - 1]
+    assert (boxes.points.flatten(1) - meant).abs().max() < 0.15
+
+
+@pytest.mark.parametrize(("missing", "label"), [(True, 1), (False, 0)])
+def test_correction_clicks_on_the_larger_mistake(missing: bool, label: int) -> None:
+    truth, logits = torch.zeros(1, 16, 16), -torch.ones(1, 16, 16)
+    wrong = truth if missing else logits
+    wrong[0, 4:8, 10:14] = 1.0
+    points, labels = correction(logits, truth, np.random.default_rng(0))
+    x, y = (points[0, 0] * 16).tolist()
+    assert labels.tolist() == [[label]]
+    assert 10 <= x < 14
+    assert 4 <= y < 8

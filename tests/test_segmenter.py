@@ -28,7 +28,7 @@ from inference_server.engines.device import Compute
 from inference_server.engines.registry import ConceptModel, Model, ModelRegistry, VisualModel
 from inference_server.engines.visual import VisualEngine
 from inference_server.errors import ImageError, ImageTooLargeError, UnknownImageError
-from inference_server.images import ImageFetcher
+from inference_server.images import ImageFetcher, decode_image
 from inference_server.masks import upsample_masks
 from inference_server.metrics import Metrics, Timings
 from inference_server.segmenter import ImageRef, Segmentation, Segmenter
@@ -184,13 +184,12 @@ Make = Callable[..., Bench]
 async def make(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Make]:
     """Makes benches, with settings."""
     decoded: list[bytes] = []
-    real = segmenter_module.decode_image
 
-    def decode_image(data: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
+    def noting(data: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
         decoded.append(data)
-        return real(data, max_pixels=max_pixels)
+        return decode_image(data, max_pixels=max_pixels)
 
-    monkeypatch.setattr(segmenter_module, "decode_image", decode_image)
+    monkeypatch.setattr(segmenter_module, "decode_image", noting)
     made: list[Bench] = []
 
     def bench(sam2: Any = None, **options: Any) -> Bench:
@@ -498,7 +497,7 @@ async def test_logits_are_kept_and_used_only_where_asked(make: Make) -> None:
     assert bench.sam2.asked[-1].mask_input is None
     for image_again in (image, named("x"), sent(png(1))):
         await bench.click(image_again, (1, 1), (2, 2), load_logits=True)
-        mask_input = bench.sam2.asked[-1].mask_input
+        mask_input: Any = bench.sam2.asked[-1].mask_input
         assert np.array_equal(mask_input, block(5, 5, 15, 15) * 7)
     await bench.click(image, (1, 1), load_logits=True)
     assert bench.sam2.asked[-1].mask_input is None

@@ -40,7 +40,7 @@ def _cpu_has_fast_bfloat16() -> bool:
 
 def _has_fast_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device.type == "cpu" and _cpu_has_fast_bfloat16()
 
 

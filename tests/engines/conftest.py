@@ -83,7 +83,8 @@ def random_sam3(seed: int = 0) -> Sam3Model:
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=0.1)
     model.dot_product_scoring.query_proj.weight.data *= 5  # scores that differ
-    return model.float().eval().requires_grad_(False)
+    ready: Sam3Model = model.float().eval().requires_grad_(False)
+    return ready
 
 
 @pytest.fixture(scope="session")

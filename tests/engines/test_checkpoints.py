@@ -8,13 +8,13 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
-import httpx
 import huggingface_hub.constants
 import hydra
 import numpy as np
 import pytest
+import sam2
 import torch
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 from omegaconf import OmegaConf
@@ -67,7 +67,7 @@ def packaged_config(version: str, release: str = "2.1") -> Any:
     """The configuration that `sam2` itself pairs with the published file."""
     wanted = FILES[version].replace("sam2.1", f"sam{release}")
     (config,) = (c for c, file in HF_MODEL_ID_TO_FILENAMES.values() if file == wanted)
-    return OmegaConf.load(Path(checkpoints.sam2.__path__[0]) / config)
+    return OmegaConf.load(Path(sam2.__path__[0]) / config)
 
 
 def write_shapes(path: Path, version: str, release: str = "2.1") -> None:
@@ -262,7 +262,7 @@ class TestSam2:
         name = "image_encoder.trunk.pos_embed"
         lacking = {key: value for key, value in state.items() if key != name}
         misshapen = {**state, name: state[name][:, 1:]}
-        for content in (
+        contents: tuple[object, ...] = (
             {"model": lacking},
             {"model": misshapen},
             {"model": {**state, "surplus": torch.zeros(1)}},
@@ -270,7 +270,8 @@ class TestSam2:
             {"state_dict": state},
             state,
             [1, 2],
-        ):
+        )
+        for content in contents:
             torch.save(content, directory / "model.pt")
             assert "another model" in self.not_loaded(checkpoint)
 
@@ -343,7 +344,7 @@ def raising(kind: type[HfHubHTTPError]) -> Callable[..., Any]:
     """A function that fails as the hub's client does."""
 
     def fail(*_: object, **__: object) -> None:
-        response = httpx.Response(403, request=httpx.Request("GET", "https://huggingface.co/x"))
+        response: Any = Mock(status_code=403, headers={})
         raise kind("403 Client Error.\n\nCannot access gated repo.", response=response)
 
     return fail
@@ -431,7 +432,8 @@ class TestSam3:
         model, processor = load_sam3(source, name, CPU)
         words = processor.tokenizer("red circle", padding="max_length", max_length=32)
         assert len(words["input_ids"]) == 32
-        assert max(words["input_ids"]) < model.config.text_config.vocab_size
+        config: Any = model.config.text_config
+        assert max(words["input_ids"]) < config.vocab_size
 
     def test_an_id_is_taken_as_it_is(self) -> None:
         assert sam3_source("facebook/sam3") == ("facebook/sam3", "facebook/sam3")

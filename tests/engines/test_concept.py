@@ -10,9 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from transformers import Sam3Processor
 
-from inference_server.demo import WEIGHTS
 from inference_server.engines.base import Candidates, ConceptPrompt, Embedding
 from inference_server.engines.concept import ConceptEngine
 from inference_server.masks import Mask, iou, upsample_masks
@@ -69,27 +67,29 @@ def ask(engine: ConceptEngine, image: Picture, *prompts: ConceptPrompt) -> list[
     return engine.decode(embedding, [placed(prompt, embedding.size) for prompt in prompts])
 
 
-@torch.inference_mode()
-def reference(
-    concept: Concept, image: Picture, prompt: ConceptPrompt
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """(scores, masks), best first, by nothing but `transformers`."""
-    processor: Any = concept.processor
-    inputs = processor(
-        images=image,
-        text=prompt.text,
-        input_boxes=[prompt.boxes.tolist()] if len(prompt.boxes) else None,
-        input_boxes_labels=[prompt.labels.tolist()] if len(prompt.boxes) else None,
-        return_tensors="pt",
-    )
-    (found,) = processor.post_process_instance_segmentation(
-        concept.model(**inputs),
-        threshold=prompt.threshold,
-        mask_threshold=0.5,
-        target_sizes=inputs["original_sizes"].tolist(),
-    )
-    order = found["scores"].argsort(descending=True, stable=True)
-    return found["scores"][order].numpy(), found["masks"][order].bool().numpy()
+class Reference:
+    """The answer to a prompt by nothing but `transformers`."""
+
+    @torch.inference_mode()
+    def __init__(self, concept: Concept, image: Picture, prompt: ConceptPrompt) -> None:
+        self._processor: Any = concept.processor
+        inputs = self._processor(
+            images=image,
+            text=prompt.text,
+            input_boxes=[prompt.boxes.tolist()] if len(prompt.boxes) else None,
+            input_boxes_labels=[prompt.labels.tolist()] if len(prompt.boxes) else None,
+            return_tensors="pt",
+        )
+        self._outputs = concept.model(**inputs)
+        self._sizes = inputs["original_sizes"].tolist()
+
+    def over(self, threshold: float) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """(scores, masks), best first."""
+        (found,) = self._processor.post_process_instance_segmentation(
+            self._outputs, threshold=threshold, mask_threshold=0.5, target_sizes=self._sizes
+        )
+        order = found["scores"].argsort(descending=True, stable=True)
+        return found["scores"][order].numpy(), found["masks"][order].bool().numpy()
 
 
 def masks_of(answer: Candidates, image: Picture) -> list[Mask]:
@@ -113,13 +113,14 @@ def test_answers_are_those_of_transformers(
 ) -> None:
     image = pictures[picture]
     prompt = placed(PROMPTS[name], (image.shape[0], image.shape[1]))
-    every, _ = reference(concept, image, prompt)
+    reference = Reference(concept, image, prompt)
+    every, _ = reference.over(0.0)
     # Between two scores, so that the last bit decides nothing.
     middle = int((every[:-1] - every[1:])[5:25].argmax()) + 5
     threshold = float(every[middle : middle + 2].mean())
     prompt = replace(prompt, threshold=threshold)
     (answer,) = concept.engine.decode(embed(concept.engine, image), [prompt])
-    scores, masks = reference(concept, image, prompt)
+    scores, masks = reference.over(threshold)
     assert len(scores) == middle + 1
     assert answer.scores.dtype == answer.planes.dtype == np.float32
     assert answer.scores.shape == scores.shape
@@ -268,8 +269,8 @@ def test_an_embedding_counts_what_it_alone_keeps(
     """The position codes are the same for every image, and the coarsest level is never read."""
     engine = ConceptEngine(concept.model, concept.processor, "random", CPU)
     one, *others = engine.encode([pictures["square"], pictures["wide"], pictures["tall"]])
-    sizes = concept.model.config.vision_config.backbone_feature_sizes
-    channels = concept.model.config.vision_config.fpn_hidden_size
+    config: Any = concept.model.config.vision_config
+    sizes, channels = config.backbone_feature_sizes, config.fpn_hidden_size
     assert one.nbytes == sum(4 * channels * height * width for height, width in sizes)
     storages = [
         {tensor.untyped_storage().data_ptr(): tensor.untyped_storage() for tensor in tensors_in(e)}
@@ -352,7 +353,8 @@ def test_a_long_text_is_cut_at_the_models_length(
     ask(concept.engine, pictures["square"], concept_prompt("circle star " * 100))
     (tokens,) = embedded
     assert len(tokens) == 32
-    assert tokens[-1] == concept.model.config.text_config.eos_token_id
+    config: Any = concept.model.config.text_config
+    assert tokens[-1] == config.eos_token_id
 
 
 @pytest.mark.parametrize(
@@ -385,16 +387,18 @@ def test_tiny_images_are_images(concept: Concept, size: tuple[int, int]) -> None
     assert [mask.size for mask in masks_of(answer, image)] == [size] * QUERIES
 
 
-def test_bfloat16_gives_nearly_the_same_masks(pictures: dict[str, Picture]) -> None:
+def test_bfloat16_gives_nearly_the_same_masks(
+    concept: Concept, pictures: dict[str, Picture]
+) -> None:
     """Its geometry encoder stays in float32, for `roi_align` has no bfloat16 on a CPU."""
-    model = random_sam3()
-    processor = Sam3Processor.from_pretrained(WEIGHTS / "sam3")
+    model = random_sam3()  # one of its own, for the engine changes it
     image = pictures["wide"]
-    precise = ask(ConceptEngine(model, processor, "random", CPU), image, *PROMPTS.values())
+    precise = ask(concept.engine, image, *PROMPTS.values())
     seen: set[torch.dtype] = set()
     wide: Any = model.geometry_encoder
     wide.boxes_pool_project.register_forward_hook(lambda _, __, output: seen.add(output.dtype))
-    fast = ConceptEngine(model, processor, "random", CPU_BFLOAT16)
+    fast = ConceptEngine(model, concept.processor, "random", CPU_BFLOAT16)
+    assert embed(fast, image).nbytes < embed(concept.engine, image).nbytes
     found = ask(fast, image, *PROMPTS.values())
     assert seen == {torch.float32}
     for answer, expected in zip(found, precise, strict=True):

@@ -36,8 +36,15 @@ def main() -> None:
 @click.option("--threads", default=1, help="CPU threads.")
 @click.option("--device", default="auto", help="auto, cpu or cuda.")
 @click.option("--seed", default=0)
+@click.option("--improve", is_flag=True, help="Start from the checkpoint in the package.")
 def concept(
-    out: Path, backbone_minutes: float, minutes: float, threads: int, device: str, seed: int
+    out: Path,
+    backbone_minutes: float,
+    minutes: float,
+    threads: int,
+    device: str,
+    seed: int,
+    improve: bool,
 ) -> None:
     """Train the demo SAM 3 and put it into the package."""
     from training.concept import export, train
@@ -49,6 +56,7 @@ def concept(
         threads=threads,
         device=_device(device),
         seed=seed,
+        start_from=WEIGHTS / "sam3" if improve else None,
     )
     export(out, WEIGHTS / "sam3")
 

@@ -186,6 +186,7 @@ def train(
     seed: int = 0,
     scenes: int = 40_000,
     compile_model: bool = True,
+    start_from: Path | None = None,
 ) -> None:
     """Train the demo's SAM 3; carries on from `out` where an earlier run stopped.
 
@@ -198,11 +199,15 @@ def train(
         seed: of weights, scenes and prompts.
         scenes: scenes in the pool.
         compile_model: see `ConceptTraining.run`.
+        start_from: a published checkpoint to improve; skips the first stage.
     """
     torch.set_num_threads(threads)
     pool = open_pool(out / f"scenes-{IMAGE_SIZE}", IMAGE_SIZE, scenes, seed)
     training = ConceptTraining(out, device, seed)
-    training.run("backbone", backbone_minutes, pool, compile_model)
+    if start_from is not None:
+        training.model.load_state_dict(Sam3Model.from_pretrained(start_from).state_dict())
+    else:
+        training.run("backbone", backbone_minutes, pool, compile_model)
     training.run("whole", minutes, pool, compile_model)
 
 

@@ -20,7 +20,7 @@ from training.prompts import BOX_PADDING, BoxPrompt, sample_box_prompt, sample_t
 
 _TEXT_PROMPTS = 4
 _BOX_PROMPTS = 3
-_MASKED_PROMPTS = 12
+_MASKED_PROMPTS = 16
 _MASK_TARGET_SIDE = 128
 
 
@@ -303,7 +303,7 @@ class ConceptLoss:
         fine = F.interpolate(masks[:, None], size=(side, side), mode="bilinear")[:, 0]
         cross = F.binary_cross_entropy_with_logits(fine, truth, reduction="none")
         area = truth.sum((1, 2)) + 100
-        loss = (cross.sum((1, 2)) / area).mean() * 2 + 4 * _dice(fine, truth).mean()
+        loss = 3 * (cross.sum((1, 2)) / area).mean() + 6 * _dice(fine, truth).mean()
         union = torch.stack(
             [torch.isin(batch.ids[images[r]], torch.nonzero(wanted[r])[:, 0] + 1) for r in rows]
         ).float()

@@ -22,8 +22,8 @@ _EVERYTHING = ("shape", "shapes", "object", "objects", "everything", "all shapes
 # What is not in any scene: the model learns to answer these with nothing.
 _STRANGERS = [
     "dog", "cat", "car", "person", "tree", "house", "bird", "boat", "chair", "table", "face",
-    "hand", "horse", "phone", "book", "cup", "bottle", "hexagon", "heart", "arrow", "pentagon", "cube",
-    "moon", "leaf", "flower", "pink", "brown", "gray", "cyan", "magenta", "turquoise",
+    "hand", "horse", "phone", "book", "cup", "bottle", "hexagon", "heart", "arrow", "pentagon",
+    "cube", "moon", "leaf", "flower", "pink", "brown", "gray", "cyan", "magenta", "turquoise",
 ]
 # fmt: on
 

@@ -10,14 +10,9 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from training.pool import SceneBatch, ScenePool, draw
-from training.visual import (
-    IMAGE_SIZE,
-    VisualTraining,
-    correction,
-    export,
-    first_prompts,
-    visual_config,
-)
+from training.visual import VisualTraining, export
+from training.visual_model import IMAGE_SIZE, visual_config
+from training.visual_prompts import correction, first_prompts
 
 SIDE = IMAGE_SIZE // 2
 

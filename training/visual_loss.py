@@ -1,0 +1,122 @@
+"""What SAM 2's training asks of the features and of the decoder's answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from training.pool import SceneBatch
+from training.visual_model import WIDTH
+
+
+@dataclass
+class Answer:
+    """What the decoder says to `P` prompts: one mask for all, then three to choose from.
+
+    Attributes:
+        logits: `float32[P, 4, S/4, S/4]`.
+        quality: `float32[P, 4]`, predicted IoU.
+        tokens: `float32[P, 4, WIDTH]`.
+        presence: `float32[P, 1]`, logit of there being an object at all.
+    """
+
+    logits: Tensor
+    quality: Tensor
+    tokens: Tensor
+    presence: Tensor
+
+    @property
+    def choice(self) -> Tensor:
+        """`int64[P]`: the best of three by predicted IoU, as an index into all four."""
+        return 1 + self.quality[:, 1:].argmax(dim=1)
+
+
+def doubled(logits: Tensor) -> Tensor:
+    """Masks `float32[P, M, h, w]` at twice the side."""
+    return F.interpolate(logits, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+def pick(values: Tensor, index: Tensor) -> Tensor:
+    """One of `values: [P, M, ...]` for each prompt, by `index: int64[P]`."""
+    return values[torch.arange(len(index), device=index.device), index]
+
+
+class VisualLoss(nn.Module):
+    """Losses, with the linear heads that only training has: boxes from features and from tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.box = nn.Linear(WIDTH, 4)
+        self.dense = nn.ModuleList(nn.Conv2d(WIDTH, 5, 1) for _ in range(3))
+
+    def of_features(self, levels: list[Tensor], batch: SceneBatch) -> Tensor:
+        """What lies at each place, and where are its edges?
+
+        Args:
+            levels: three of `float32[B, WIDTH, h, w]`, finest first.
+            batch: ground truth, of any side.
+
+        Returns:
+            Scalar loss.
+        """
+        total = levels[0].new_zeros(())
+        for head, level in zip(self.dense, levels, strict=True):
+            said, count = head(level), level.shape[-1]
+            stride = batch.ids.shape[-1] // count
+            label = batch.ids[:, stride // 2 :: stride, stride // 2 :: stride]
+            inside = (label > 0).float()
+            line = (torch.arange(count, device=label.device) + 0.5) / count
+            ys, xs = torch.meshgrid(line, line, indexing="ij")
+            index = (label.flatten(1) - 1).clamp(min=0)[..., None].expand(-1, -1, 4)
+            box = batch.boxes.gather(1, index).view(*label.shape, 4)
+            edges = 8 * (box - torch.stack([xs, ys, xs, ys], dim=-1)).movedim(-1, 1)
+            off = F.smooth_l1_loss(said[:, 1:], edges, reduction="none", beta=0.25).mean(dim=1)
+            total = total + F.binary_cross_entropy_with_logits(said[:, 0], inside)
+            total = total + (off * inside).sum() / (inside.sum() + 1)
+        return total
+
+    def of_answer(self, answer: Answer, truth: Tensor, box: Tensor) -> tuple[Tensor, Tensor]:
+        """Masks, their predicted IoU, presence, and where the object is.
+
+        The first mask always learns; of the three it is the one that fits best, now and then
+        another. Where there is no object every mask is wrong, and quality and presence say so.
+
+        Args:
+            answer: of `P` prompts.
+            truth: `float32[P, S/2, S/2]`, share of each pixel that belongs to the object.
+            box: `float32[P, 4]`, of the object, in shares of the side.
+
+        Returns:
+            (scalar loss, true IoU `float32[P, 4]`).
+        """
+        count, area = len(truth), truth.sum(dim=(1, 2))[:, None]
+        real = (area > 0).float()
+        with torch.no_grad():
+            every, meant = doubled(answer.logits), truth[:, None]
+            hard, solid = every > 0, meant > 0.5
+            union = (hard | solid).sum(dim=(2, 3))
+            iou = (hard & solid).sum(dim=(2, 3)) / union.clamp(min=1)
+            share = every.sigmoid()
+            overlap = (share * meant).sum(dim=(2, 3)) / (share.sum(dim=(2, 3)) + area + 1)
+            best = 1 + overlap[:, 1:].argmax(dim=1)
+            other = torch.randint_like(best, 1, 4)
+            best = torch.where(torch.rand(count, device=best.device) < 0.2, other, best)
+        logits = doubled(torch.stack([answer.logits[:, 0], pick(answer.logits, best)], dim=1))
+        meant = truth[:, None].expand_as(logits)
+        cross = F.binary_cross_entropy_with_logits(logits, meant, reduction="none").sum(dim=(2, 3))
+        share = logits.sigmoid()
+        dice = (2 * (share * meant).sum(dim=(2, 3)) + 1) / (share.sum(dim=(2, 3)) + area + 1)
+        each = 0.5 * cross / (area + 0.01 * truth[0].numel()) + 1 - dice
+        off = F.smooth_l1_loss(
+            self.box(answer.tokens), box[:, None].expand(-1, 4, -1), reduction="none", beta=0.05
+        ).mean(dim=(1, 2))
+        objects = real.sum().clamp(min=1)
+        loss = (each.mean(dim=1) * real[:, 0]).sum() / objects
+        loss = loss + 4 * (off * real[:, 0]).sum() / objects
+        quality = answer.quality.clamp(1e-5, 1 - 1e-5)
+        loss = loss + 0.3 * F.binary_cross_entropy(quality, iou)
+        loss = loss + 0.1 * F.binary_cross_entropy_with_logits(answer.presence, real)
+        return loss, iou

@@ -1,0 +1,129 @@
+"""Clicks and boxes as people set them, and the clicks with which they correct a mask."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from numpy.typing import NDArray
+from torch import Tensor
+
+from training.pool import SceneBatch
+
+_CLICKS, _BOXES = 5, 3
+
+
+@dataclass
+class Prompts:
+    """Prompts on the images of a batch, the same number of points in each.
+
+    Attributes:
+        points: `float32[P, N, 2]`, x and y in shares of the image's side.
+        labels: `int64[P, N]`: 1 a click, 0 a negative one, 2 and 3 a box's corners, -1 padding.
+        image: `int64[P]`, index of the image.
+        target: `int64[P]`, id of the object that is meant; 0 where there is none.
+    """
+
+    points: Tensor
+    labels: Tensor
+    image: Tensor
+    target: Tensor
+
+    def to(self, device: str) -> Prompts:
+        """The same prompts on another device."""
+        return Prompts(*(t.to(device) for t in (self.points, self.labels, self.image, self.target)))
+
+    def padded(self, count: int) -> Prompts:
+        """With points that mean nothing, as in a request whose prompts differ in length."""
+        return Prompts(
+            F.pad(self.points, (0, 0, 0, count)), F.pad(self.labels, (0, count), value=-1),
+            self.image, self.target,
+        )  # fmt: skip
+
+    def corrected(self, keep: Tensor, points: Tensor, labels: Tensor) -> Prompts:
+        """Some of the prompts, with one more point `float32[K, 1, 2]`, label `int64[K, 1]` each."""
+        return Prompts(
+            torch.cat([self.points[keep], points], dim=1),
+            torch.cat([self.labels[keep], labels], dim=1),
+            self.image[keep],
+            self.target[keep],
+        )
+
+
+def _point_in(mask: NDArray[np.bool_], rng: np.random.Generator, deepest: float) -> list[float]:
+    """A point of `mask: bool[S, S]` in shares of its side: its deepest with that probability."""
+    if rng.random() < deepest:
+        depth = cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, 3)
+        place = int(depth[1:-1, 1:-1].argmax())
+    else:
+        inside = np.flatnonzero(mask)
+        place = int(inside[rng.integers(len(inside))]) if len(inside) else 0
+    y, x = divmod(place, mask.shape[1])
+    return [(x + rng.random()) / mask.shape[1], (y + rng.random()) / mask.shape[0]]
+
+
+def first_prompts(batch: SceneBatch, rng: np.random.Generator) -> tuple[Prompts, Prompts]:
+    """Clicks and boxes on a batch; every seventh click is on the background and means nothing.
+
+    Args:
+        batch: on the CPU.
+        rng: source of randomness.
+
+    Returns:
+        (clicks, boxes), the boxes half of the time exact to a pixel and otherwise drawn by hand.
+    """
+    ids, boxes, shapes = batch.ids.numpy(), batch.boxes.numpy(), batch.shape.numpy()
+    clicks, clicked, corners, boxed = [], [], [], []
+    for plane, edges, shape in zip(ids, boxes, shapes, strict=True):
+        present = np.flatnonzero(shape >= 0) + 1
+        for _ in range(_CLICKS):
+            target = int(rng.choice(present)) if len(present) and rng.random() > 0.15 else 0
+            clicks.append([_point_in(plane == target, rng, 0.3 if target else 0.0)])
+            clicked.append(target)
+        for _ in range(_BOXES):
+            target = int(rng.choice(present)) if len(present) else 0
+            x0, y0, x1, y1 = edges[target - 1] if target else (0.0, 0.0, 0.0, 0.0)
+            noise = rng.uniform(-0.5, 0.5, 4) / plane.shape[0]
+            if rng.random() < 0.5:
+                noise = rng.normal(0, 0.05, 4) * max(x1 - x0, y1 - y0)
+            corners.append((np.array([x0, y0, x1, y1]) + noise).reshape(2, 2))
+            boxed.append(target)
+
+    def prompts(points: Any, labels: list[int], targets: list[int]) -> Prompts:
+        each = len(targets) // len(ids)
+        return Prompts(
+            torch.from_numpy(np.asarray(points, np.float32)),
+            torch.tensor(labels).expand(len(targets), -1),
+            torch.arange(len(ids)).repeat_interleave(each),
+            torch.tensor(targets),
+        )
+
+    return prompts(clicks, [1], clicked), prompts(corners, [2, 3], boxed)
+
+
+def correction(logits: Tensor, truth: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """The click of someone who looks at a mask: on what is missing or on what is too much.
+
+    Args:
+        logits: `float32[P, S, S]`.
+        truth: `float32[P, S, S]`, share of each pixel that belongs to the object.
+        rng: source of randomness.
+
+    Returns:
+        (points `float32[P, 1, 2]` in shares of the side, labels `int64[P, 1]`).
+    """
+    points, labels = [], []
+    for found, meant in zip((logits > 0).cpu().numpy(), (truth > 0.5).cpu().numpy(), strict=True):
+        missing, excess = meant & ~found, found & ~meant
+        positive = bool(missing.sum() >= excess.sum())
+        wrong = missing if positive else excess
+        if not wrong.any():
+            positive = bool(meant.any())
+            wrong = meant if positive else ~meant
+        points.append([_point_in(wrong, rng, 0.5)])
+        labels.append([int(positive)])
+    return torch.tensor(points), torch.tensor(labels)

@@ -1,7 +1,8 @@
 """The evaluation, and a smaller run of it on the checkpoints that ship.
 
 The full evaluation is `python -m training evaluate` (300 scenes); its figures are in README.md.
-This one sees fewer scenes, so its bounds leave room for chance; it still fails if weights and code part.
+This one sees fewer scenes, so its bounds leave room for chance; it still fails if weights and code
+part.
 """
 
 import numpy as np

@@ -279,11 +279,6 @@ async def test_without_an_id_the_images_digest_is_the_key(make: Make) -> None:
     fetched = await bench.click(ImageRef(url="http://a/1"), (1, 1))
     assert fetched.image.hit
     assert bench.web.fetched == ["http://a/1"]
-    # A digest is no id.
-    with pytest.raises(UnknownImageError):
-        await bench.click(named(f"sha256:{digest}"))
-    with pytest.raises(UnknownImageError):
-        await bench.click(named(digest))
 
 
 async def test_the_other_engine_encodes_on_demand_from_the_bytes_kept(make: Make) -> None:

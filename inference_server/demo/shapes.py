@@ -90,7 +90,9 @@ def rasterize(
     height, width = size
     cos, sin = np.cos(rotation), np.sin(rotation)
     turn = np.array([[cos, sin], [-sin, cos]])
-    contours = [points @ turn * np.asarray(radius) + np.asarray(center) for points in outline(shape)]
+    contours = [
+        points @ turn * np.asarray(radius) + np.asarray(center) for points in outline(shape)
+    ]
     corners = np.concatenate(contours)
     x0, y0 = np.maximum(np.floor(corners.min(axis=0)).astype(int) - 1, 0)
     x1, y1 = np.minimum(np.ceil(corners.max(axis=0)).astype(int) + 1, (width, height))

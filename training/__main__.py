@@ -92,7 +92,7 @@ def evaluate(
     concepts = ev.ConceptEvaluation(sam3_weights, device) if concept_report else None
     visuals = ev.VisualEvaluation(sam2_weights, device) if visual_report else None
     rng = np.random.default_rng(0)
-    for size, scene in track(ev.scenes(count), description="scenes"):
+    for size, scene in track(ev.scenes(count), description="scenes", total=count):
         if concepts and concept_report:
             concepts.run(scene, size, rng, concept_report)
         if visuals and visual_report:

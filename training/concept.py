@@ -36,6 +36,11 @@ _FROZEN_SHARE = 0.5
 """Share of the second stage in which the backbone waits for the rest to catch up: what is new
 begins at random, and its first gradients would only undo the first stage."""
 
+_PRESENCE_SHIFT = -2.4
+"""Added to the presence logit at export. Training weighs a false alarm like a miss; users of an
+absent concept do not. On 80 validation scenes F1 was the same at 0 and -0.8 and 0.002 lower at
+-1.6."""
+
 _REPORT_EVERY = 50
 _SAVE_EVERY_S = 240.0
 _BATCH = {"backbone": 16, "whole": 8}
@@ -221,6 +226,8 @@ def export(out: Path, target: Path) -> None:
     training = ConceptTraining(out, "cpu", 0)
     state = torch.load(out / "state.pt", map_location="cpu", weights_only=False)
     training.model.load_state_dict(state["model"])
+    with torch.no_grad():
+        training.model.detr_decoder.presence_head.layer3.bias += _PRESENCE_SHIFT
     training.model.to(torch.float16).save_pretrained(target)  # type: ignore[arg-type]
     side = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
     masks = {"height": MASK_SIZE, "width": MASK_SIZE}

@@ -6,7 +6,7 @@ through the server's own engines and masks, so the figures are those of the prod
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import cv2
@@ -129,13 +129,11 @@ def plane_iou(mask: Mask, truth: NDArray[np.bool_]) -> float:
     return both / either if either else 1.0
 
 
-def scenes(count: int, size: tuple[int, int] | None = None) -> list[tuple[str, Scene]]:
+def scenes(count: int) -> Iterator[tuple[str, Scene]]:
     """Evaluation scenes with the names of their sizes, going round `IMAGE_SIZES`."""
-    made = []
     for i in range(count):
-        width, height = size or IMAGE_SIZES[i % len(IMAGE_SIZES)]
-        made.append((f"{width}x{height}", make_scene(FIRST_SEED + i, (width, height))))
-    return made
+        width, height = IMAGE_SIZES[i % len(IMAGE_SIZES)]
+        yield f"{width}x{height}", make_scene(FIRST_SEED + i, (width, height))
 
 
 def _absent_concept(scene: Scene, rng: np.random.Generator) -> str | None:

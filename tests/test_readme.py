@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
+from PIL import Image
 from pycocotools import mask as coco
 
 from inference_server.app import OPERATIONS
@@ -103,7 +103,7 @@ def test_the_printed_answers_are_right() -> None:
     assert (len(red["predictions"]), len(blue["predictions"])) == (2, 0)
     (by_word,) = masks_in(printed_answer("/sam3/concept_segment", "green cross"))
     (by_click,) = masks_in(printed_answer("/sam3/visual_segment", '"x": 548, "y": 255'))
-    b, g, r = np.moveaxis(cv2.imread(str(SAMPLE)).astype(np.int16), 2, 0)
+    r, g, b = np.moveaxis(np.asarray(Image.open(SAMPLE), np.int16), 2, 0)
     truth = coco.encode(np.asfortranarray(g > np.maximum(r, b) + 40, np.uint8))
     assert coco.iou([by_click], [truth], [False])[0, 0] > 0.9
     assert coco.iou([by_word], [truth], [False])[0, 0] > 0.8

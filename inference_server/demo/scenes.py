@@ -158,6 +158,7 @@ def make_scene(
     grain = max(1, round(short / _FULL_HD * 2))
     noise = rng.normal(0, rng.uniform(1, 6), (-(-height // grain), -(-width // grain), 3))
     canvas += np.asarray(
-        cv2.resize(noise.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+        cv2.resize(noise.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR),
+        np.float32,
     )
     return Scene(np.clip(np.round(canvas), 0, 255).astype(np.uint8), objects)

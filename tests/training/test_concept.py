@@ -83,8 +83,8 @@ def test_muon_is_torchs_muon() -> None:
     for _ in range(3):
         gradient = torch.randn(24, 60)
         mine.grad, theirs.grad = gradient.clone(), gradient.clone()
-        ours.step()  # type: ignore[no-untyped-call]
-        reference.step()
+        ours.step()
+        reference.step()  # type: ignore[no-untyped-call]
     torch.testing.assert_close(mine, theirs, atol=1e-3, rtol=0)  # theirs computes in bfloat16
 
 

@@ -310,6 +310,9 @@ def test_generated_client(
     assert made.returncode == 0, made.stdout + made.stderr
 
     monkeypatch.syspath_prepend(tmp_path)
+    # Another test may have imported the client of the whole server under this name.
+    for name in [name for name in sys.modules if name.split(".")[0] == "inference_server_client"]:
+        monkeypatch.delitem(sys.modules, name)
     package = importlib.import_module("inference_server_client")
     names = {m.name for m in pkgutil.walk_packages(package.__path__, "inference_server_client.")}
     modules = {name: importlib.import_module(name) for name in names}

@@ -125,7 +125,13 @@ class Segmenter:
         return await asyncio.get_running_loop().run_in_executor(self._workers, work)
 
     async def encode(
-        self, tenant: str, model: ConceptModel | VisualModel, image: ImageRef, timings: Timings
+        self,
+        tenant: str,
+        model: ConceptModel | VisualModel,
+        image: ImageRef,
+        timings: Timings,
+        *,
+        keep: bool = False,
     ) -> Encoded:
         """Make an image ready for prompts, from the cache where possible.
 
@@ -136,6 +142,7 @@ class Segmenter:
             model: that will answer.
             image: the image.
             timings: of the request.
+            keep: let the digest of an image without an id be its id in later requests.
 
         Returns:
             The encoded image.
@@ -152,16 +159,17 @@ class Segmenter:
                 mismatch = sent not in (None, known.digest)
                 return Encoded(key, known.embedding, model.label, True, known.digest, mismatch)
         stored, mismatch = await self._load(tenant, image, timings)
-        name = f"sha256:{stored.digest}" if image.image_id is None else f"id:{image.image_id}"
+        by_digest = image.image_id in (None, stored.digest)
+        name = f"sha256:{stored.digest}" if by_digest else f"id:{image.image_id}"
         key = ImageKey(tenant, model.label, name)
         entry, hit = await self.embeddings.get_or_create(
             key, partial(self._encode_bytes, model, stored, timings)
         )
         if entry.digest != stored.digest:  # another image came first under this id
             mismatch = True
-        elif image.image_id is not None:
+        elif keep or image.image_id is not None:
             # Not before: an image that cannot be decoded must not hold on to the id.
-            self.images.put(tenant, image.image_id, stored)
+            self.images.put(tenant, image.image_id or stored.digest, stored)
         return Encoded(key, entry.embedding, model.label, hit, entry.digest, mismatch)
 
     async def _sent_digest(self, image: ImageRef) -> str | None:

@@ -180,15 +180,18 @@ async def _embed(request: Request, *, both: bool) -> Response:
     models: list[ConceptModel | VisualModel] = [await state.models.visual(body.sam2_version_id)]
     if both:
         models.append(await state.models.concept())
-    image = _image(body)
-    done = [await state.segmenter.encode(tenant.name, model, image, timings) for model in models]
+    image, done = _image(body), []
+    for model in models:
+        done.append(await state.segmenter.encode(tenant.name, model, image, timings, keep=True))
+        # Under a name the next engine finds the bytes: a URL is fetched once.
+        image = replace(image, image_id=body.image_id or done[-1].digest)
     encoded = replace(
         done[-1],
         model=", ".join(each.model for each in done),
         hit=all(each.hit for each in done),
         mismatch=any(each.mismatch for each in done),
     )
-    name = encoded.key.image.removeprefix("id:").removeprefix("sha256:")
+    name = body.image_id or encoded.digest
     return await answer(
         request, encoded, lambda: {"image_id": name, "time": time.perf_counter() - begin}
     )

@@ -60,7 +60,6 @@ class TestEmbedding:
         assert cached(server.post(SAM3_EMBED, image)) == "miss"
         assert cached(server.post(SAM3_EMBED, image)) == "hit"
 
-    @pytest.mark.xfail(strict=True, reason="Segmenter: the digest is no name yet")
     @pytest.mark.parametrize("path", [SAM3_EMBED, SAM2_EMBED])
     def test_without_an_id_a_digest_names_the_image(self, server: Running, path: str) -> None:
         image = noise(103 if path == SAM3_EMBED else 104)
@@ -72,7 +71,6 @@ class TestEmbedding:
         assert cached(server.post(VISUAL, {"image_id": name})) == "hit"
         assert server.post(CONCEPT, {"image_id": name, **TEXT}).status_code == 200
 
-    @pytest.mark.xfail(strict=True, reason="Segmenter: each engine fetches")
     def test_a_url_is_fetched_once(self, server: Running, gallery: Gallery) -> None:
         image = noise(105)
         hung = gallery.hang("/once.png", base64.b64decode(image["value"]))

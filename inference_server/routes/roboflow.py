@@ -217,6 +217,11 @@ _VISUAL_ANSWERS = {
     **COMMON_ERRORS,
 }
 
+_EMBEDDING_ANSWERS = {
+    200: Answer("The image is cached.", EmbeddingResponse, headers=RESULT_HEADERS),
+    **COMMON_ERRORS,
+}
+
 OPERATIONS: tuple[Operation, ...] = (
     Operation(
         "post",
@@ -264,10 +269,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "The answer's `image_id` names the image in later requests that use the same id.",
         ("Segmentation",),
         embed_sam3,
-        {
-            200: Answer("The image is cached.", EmbeddingResponse, headers=RESULT_HEADERS),
-            **COMMON_ERRORS,
-        },
+        _EMBEDDING_ANSWERS,
         request=EmbeddingRequest,
     ),
     Operation(
@@ -278,10 +280,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "The answer's `image_id` names the image in later requests that use the same id.",
         ("Segmentation",),
         embed_sam2,
-        {
-            200: Answer("The image is cached.", EmbeddingResponse, headers=RESULT_HEADERS),
-            **COMMON_ERRORS,
-        },
+        _EMBEDDING_ANSWERS,
         request=EmbeddingRequest,
     ),
 )

@@ -1,0 +1,40 @@
+"""`python -m benchmarks`: run benchmarks, and keep what they find."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import click
+
+BENCHMARKS = {
+    "images": "a 12 MP photograph in base64, to the model's input",
+    "masks": "low-resolution logits to polygons, run lengths, NMS: time and memory",
+}
+"""Each is a module with `run(small: bool) -> Report`."""
+
+RESULTS = Path(__file__).parent / "results"
+
+
+@click.command(
+    epilog="Benchmarks:\n\n\b\n" + "\n".join(f"{n:10}{t}" for n, t in BENCHMARKS.items())
+)
+@click.argument("names", nargs=-1, type=click.Choice([*BENCHMARKS]))
+@click.option("--small", is_flag=True, help="A few seconds each, on the demo's small models.")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help=f"Where NAME.md and NAME.json go; {RESULTS.name}/ beside the code, or nowhere if --small.",
+)
+def main(names: tuple[str, ...], small: bool, out: Path | None) -> None:
+    """Run benchmarks: those that are named, or all of them."""
+    for name in names or BENCHMARKS:
+        click.echo(f"{name}: {BENCHMARKS[name]}", err=True)
+        report = importlib.import_module(f"benchmarks.{name}").run(small)
+        click.echo(report.markdown())
+        if out or not small:
+            report.write(out or RESULTS)
+
+
+if __name__ == "__main__":
+    main()

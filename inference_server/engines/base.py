@@ -6,9 +6,9 @@ engine need not know that there is torch behind it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,13 +84,45 @@ class VisualPrompt:
     mask_input: NDArray[np.float32] | None = None
 
 
-PromptT = TypeVar("PromptT", contravariant=True)
+QueryT = TypeVar("QueryT", covariant=True)
+PromptT = TypeVar("PromptT")
 
 
-class Engine(Protocol[PromptT]):
-    """Encodes images, and answers prompts from what it encoded. Called from worker threads.
+@dataclass(frozen=True, slots=True)
+class Query(Generic[QueryT]):
+    """One prompt on one image.
 
-    Encoding and decoding may run at the same time; two calls of the same method never do.
+    Attributes:
+        embedding: of the image.
+        prompt: what to find in it.
+        multimask: where the engine can, three candidates, otherwise one.
+        best: of the three, only the one with the highest score.
+    """
+
+    embedding: Embedding
+    prompt: QueryT
+    multimask: bool = True
+    best: bool = False
+
+
+def queries(
+    embedding: Embedding,
+    prompts: Iterable[PromptT],
+    *,
+    multimask: bool = True,
+    best: bool = False,
+) -> list[Query[PromptT]]:
+    """Several prompts on one image."""
+    return [Query(embedding, prompt, multimask, best) for prompt in prompts]
+
+
+AskedT = TypeVar("AskedT", contravariant=True)
+
+
+class Engine(Protocol[AskedT]):
+    """Encodes images, and answers prompts from what it encoded.
+
+    Called from worker threads, `decode` from several at a time. `encode` is not.
     """
 
     checkpoint: str
@@ -100,8 +132,6 @@ class Engine(Protocol[PromptT]):
         """Encode a batch of images; the dear half."""
         ...
 
-    def decode(
-        self, embedding: Embedding, prompts: Sequence[PromptT], *, multimask: bool = True
-    ) -> list[Candidates]:
-        """Answer prompts on one image, in their order; the cheap half."""
+    def decode(self, queries: Sequence[Query[AskedT]]) -> list[Candidates]:
+        """Answer prompts, on one image or on several, in their order; the cheap half."""
         ...

@@ -14,15 +14,17 @@ from inference_server.errors import ModelUnavailableError
 
 @dataclass(frozen=True)
 class Compute:
-    """A device and the dtype to compute in.
+    """A device, the dtype to compute in, and the one to keep embeddings in.
 
     Attributes:
         device: where tensors live.
         dtype: `torch.float32` or `torch.bfloat16`.
+        cache_dtype: of embeddings between encoding and decoding.
     """
 
     device: torch.device
     dtype: torch.dtype
+    cache_dtype: torch.dtype
 
     def autocast(self) -> AbstractContextManager[object]:
         """Context in which matrix work runs in `dtype`; weights stay in float32."""
@@ -44,12 +46,13 @@ def _has_fast_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and _cpu_has_fast_bfloat16()
 
 
-def choose_compute(device: str, dtype: str) -> Compute:
-    """Resolve the settings `device` and `dtype`.
+def choose_compute(device: str, dtype: str, cache_dtype: str = "auto") -> Compute:
+    """Resolve the settings `device`, `dtype` and `embedding_dtype`.
 
     Args:
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         dtype: `auto`, `float32` or `bfloat16`.
+        cache_dtype: `auto`, `float32`, `bfloat16` or `float16`; `auto` is that of the arithmetic.
 
     Returns:
         What to compute on.
@@ -74,4 +77,6 @@ def choose_compute(device: str, dtype: str) -> Compute:
         ) from error
     if dtype == "auto":
         dtype = "bfloat16" if _has_fast_bfloat16(chosen) else "float32"
-    return Compute(chosen, getattr(torch, dtype))
+    if cache_dtype == "auto":
+        cache_dtype = dtype
+    return Compute(chosen, getattr(torch, dtype), getattr(torch, cache_dtype))

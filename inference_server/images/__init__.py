@@ -1,6 +1,14 @@
 """Images from clients: fetched under guard, decoded within bounds."""
 
-from inference_server.images.decode import decode_base64, decode_image, image_size
+from inference_server.images.base64 import decode_base64
+from inference_server.images.decode import Picture, decode_image, decode_picture, image_size
 from inference_server.images.fetch import ImageFetcher
 
-__all__ = ["ImageFetcher", "decode_base64", "decode_image", "image_size"]
+__all__ = [
+    "ImageFetcher",
+    "Picture",
+    "decode_base64",
+    "decode_image",
+    "decode_picture",
+    "image_size",
+]

@@ -1,9 +1,11 @@
 """Masks: from low-resolution logits to polygons and run lengths.
 
-Pure functions on arrays, which know nothing of models, HTTP or any contract's field names. A `Mask`
-is a crop and an offset, and everything here works on the crop: cost and memory follow the mask's
-own area, never the image's size times the number of masks. Coordinates are pixels of the original
-image, (x, y) for points and boxes, (height, width) for sizes.
+Pure functions on arrays, which know nothing of models, HTTP or any contract's field names, and hold
+no state: they may run in several threads. A `Mask` is the runs of its pixels, and everything here
+but polygons works on the runs: cost and memory follow the mask's outline, never the image's area
+times the number of masks. Polygons need the pixels of the mask's box, for one mask at a time.
+Coordinates are pixels of the original image, (x, y) for points and boxes, (height, width) for
+sizes.
 """
 
 from inference_server.masks.mask import Mask, intersection, iou

@@ -1,4 +1,4 @@
-"""The mask: a crop and where it lies in its image."""
+"""The mask: runs of pixels, down the columns of its image."""
 
 from __future__ import annotations
 
@@ -11,101 +11,166 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Mask:
-    """A binary mask, held as a crop and an offset, so that its cost follows its own area.
+    """A binary mask, held as runs, so that its cost follows its outline.
 
-    All pixels outside of the crop are background. The crop may have background margins: `box` and
-    `trimmed` look at the pixels. Masks compare by identity; compare `to_plane` for equal pixels.
+    Pixels are counted in column-major order, as in COCO's run lengths: pixel (x, y) has the index
+    `x * height + y`, and a run may go on from a column's foot to the next column's head. The runs
+    of a mask of one part are two numbers a column: 16 kB for 5 % of a 4032 x 4032 image, whose box
+    has 0.8 MB of pixels, and 16 bytes for the whole image.
+
+    Masks compare by identity; compare `to_plane` for equal pixels.
 
     Attributes:
-        x0: column of the crop's first pixel in the image.
-        y0: row of the crop's first pixel in the image.
-        crop: bool [h, w], h and w may be 0.
+        runs: int64 [n, 2], first index and the one past the last of each run; ascending, and with
+            background between one run and the next.
         size: (height, width) of the image, in pixels.
 
     Raises:
-        ValueError: if the crop is not bool [h, w], or reaches out of the image.
+        ValueError: if the runs are not int64 [n, 2], not as described, or reach out of the image.
     """
 
-    x0: int
-    y0: int
-    crop: NDArray[np.bool_]
+    runs: NDArray[np.int64]
     size: tuple[int, int]
 
     def __post_init__(self) -> None:
-        if self.crop.ndim != 2 or self.crop.dtype != np.bool_:
-            raise ValueError(f"a crop is bool [h, w], not {self.crop.dtype} {self.crop.shape}")
+        runs = self.runs
+        if runs.ndim != 2 or runs.shape[1] != 2 or runs.dtype != np.int64:
+            raise ValueError(f"runs are int64 [n, 2], not {runs.dtype} {runs.shape}")
+        flips = runs.reshape(-1)
+        if not (flips[1:] > flips[:-1]).all():
+            raise ValueError("runs ascend, with background between one and the next")
         height, width = self.size
-        h, w = self.crop.shape
-        if not (0 <= self.x0 <= width - w and 0 <= self.y0 <= height - h):
-            raise ValueError(
-                f"a crop of {h} x {w} at row {self.y0}, column {self.x0} "
-                f"reaches out of an image of {height} x {width}"
-            )
+        if flips.size and not (flips[0] >= 0 and flips[-1] <= height * width):
+            raise ValueError(f"the runs reach out of an image of {height} x {width}")
 
     @classmethod
     def empty(cls, size: tuple[int, int]) -> Mask:
         """The mask without a pixel, of an image of `size` (height, width)."""
-        return cls(0, 0, np.zeros((0, 0), np.bool_), size)
+        return cls(np.zeros((0, 2), np.int64), size)
+
+    @classmethod
+    def from_flips(cls, flips: NDArray[np.int64], size: tuple[int, int]) -> Mask:
+        """The mask whose pixel is inside if an odd number of flips are at or before its index.
+
+        Args:
+            flips: int64 [2n], column-major indices in any order, fastest where ascending; two of
+                the same index cancel. The array is sorted in place and kept.
+            size: (height, width) of the image, in pixels.
+        """
+        flips.sort(kind="stable")  # of those in order: 0.4 ms for 247,000; quicksort takes 2.6
+        again = np.flatnonzero(flips[1:] == flips[:-1])
+        if again.size:
+            # Of several alike, the first and second cancel, the third and fourth, ...
+            begins = np.diff(again, prepend=-2) > 1
+            order = again - np.maximum.accumulate(np.where(begins, again, 0))
+            again = again[order & 1 == 0]
+            keep = np.ones(flips.size, np.bool_)
+            keep[again] = keep[again + 1] = False
+            flips = flips[keep]
+        return cls(flips.reshape(-1, 2), size)
 
     @classmethod
     def from_plane(cls, plane: NDArray[np.bool_]) -> Mask:
-        """A mask with a tight crop.
-
-        Args:
-            plane: bool [H, W], the whole image. It is copied from, not kept.
-        """
+        """The mask of a whole image's plane, bool [H, W]."""
         height, width = plane.shape
-        return cls(0, 0, plane, (height, width)).trimmed()
+        pixels = np.zeros(height * width + 2, np.bool_)  # background before and after
+        pixels[1:-1] = plane.ravel(order="F")
+        return cls(np.flatnonzero(pixels[1:] != pixels[:-1]).reshape(-1, 2), (height, width))
 
     @property
     def area(self) -> int:
         """Number of pixels."""
-        return int(np.count_nonzero(self.crop))
+        return int((self.runs[:, 1] - self.runs[:, 0]).sum())
 
     @property
     def is_empty(self) -> bool:
         """Whether the mask has no pixel."""
-        return not self.crop.any()
+        return len(self.runs) == 0
 
     @property
     def box(self) -> tuple[int, int, int, int]:
         """The tight box (x0, y0, x1, y1) in image pixels, (x1, y1) exclusive; zeros if empty."""
-        x, y, w, h = _bounding_rect(self.crop)
-        if w == 0:
+        if self.is_empty:
             return 0, 0, 0, 0
-        return self.x0 + x, self.y0 + y, self.x0 + x + w, self.y0 + y + h
+        height = self.size[0]
+        first, last = self.runs[:, 0], self.runs[:, 1] - 1
+        # Not divmod: it takes 35 ns an element, where // by a scalar takes 1.
+        x_first, x_last = first // height, last // height
+        if (x_first != x_last).any():  # a run goes on from a column's foot to the next one's head
+            y0, y1 = 0, height
+        else:
+            y0 = int((first - x_first * height).min())
+            y1 = int((last - x_last * height).max()) + 1
+        return int(x_first[0]), y0, int(x_last[-1]) + 1, y1
 
-    def trimmed(self) -> Mask:
-        """The same mask with a tight crop of its own (a copy)."""
-        x, y, w, h = _bounding_rect(self.crop)
-        if w == 0:
-            return Mask.empty(self.size)
-        return Mask(self.x0 + x, self.y0 + y, self.crop[y : y + h, x : x + w].copy(), self.size)
+    @property
+    def x0(self) -> int:
+        """Column of the crop's first pixel in the image."""
+        return self.box[0]
+
+    @property
+    def y0(self) -> int:
+        """Row of the crop's first pixel in the image."""
+        return self.box[1]
+
+    @property
+    def crop(self) -> NDArray[np.bool_]:
+        """The pixels of the tight box, bool [h, w]; made anew each time, at the box's cost."""
+        return self.pixels(self.box)
 
     def to_plane(self) -> NDArray[np.bool_]:
         """The whole image's plane, bool [H, W]. Costs the image's area: for tests and export."""
-        plane = np.zeros(self.size, np.bool_)
-        h, w = self.crop.shape
-        plane[self.y0 : self.y0 + h, self.x0 : self.x0 + w] = self.crop
-        return plane
+        height, width = self.size
+        return self.pixels((0, 0, width, height))
+
+    def pixels(self, box: tuple[int, int, int, int]) -> NDArray[np.bool_]:
+        """The pixels of a box that holds the whole mask.
+
+        Args:
+            box: (x0, y0, x1, y1) in image pixels, (x1, y1) exclusive; `self.box` or larger.
+
+        Returns:
+            bool [y1 - y0, x1 - x0].
+        """
+        x0, y0, x1, y1 = box
+        h, w = y1 - y0, x1 - x0
+        if h == 0 or w == 0:  # OpenCV refuses an array without elements
+            return np.zeros((h, w), np.bool_)
+        # The same runs, counted through the box instead of the image: lengths of 0 and 1 in turns.
+        height = self.size[0]
+        first, length = self.runs[:, 0], self.runs[:, 1] - self.runs[:, 0]
+        first = first - (first // height * (height - h) + (x0 * h + y0))
+        lengths = np.zeros(2 * len(first) + 1, np.int64)
+        lengths[1::2] = length
+        lengths[:-1:2] = first
+        lengths[2::2] -= first + length
+        lengths[-1] += w * h
+        inside = np.zeros(lengths.size, np.uint8)
+        inside[1::2] = 1
+        # Measured for 900 x 904 pixels: 0.05 ms to repeat, 0.15 to transpose; 0.4 to scatter the
+        # ends and xor the rows downwards.
+        return cv2.transpose(np.repeat(inside, lengths).reshape(w, h)).view(np.bool_)
 
 
 def intersection(a: Mask, b: Mask) -> int:
-    """Number of pixels in both masks; only the crops' overlap is looked at.
+    """Number of pixels in both masks; only their runs are looked at.
 
     Raises:
         ValueError: if the masks are of images of different sizes.
     """
     if a.size != b.size:
         raise ValueError(f"masks of images of different sizes: {a.size} and {b.size}")
-    x0, y0 = max(a.x0, b.x0), max(a.y0, b.y0)
-    x1 = min(a.x0 + a.crop.shape[1], b.x0 + b.crop.shape[1])
-    y1 = min(a.y0 + a.crop.shape[0], b.y0 + b.crop.shape[0])
-    if x0 >= x1 or y0 >= y1:
+    if len(a.runs) > len(b.runs):
+        a, b = b, a
+    if a.is_empty:
         return 0
-    part_a = a.crop[y0 - a.y0 : y1 - a.y0, x0 - a.x0 : x1 - a.x0]
-    part_b = b.crop[y0 - b.y0 : y1 - b.y0, x0 - b.x0 : x1 - b.x0]
-    return int(np.count_nonzero(part_a & part_b))
+    # How many pixels of b lie before an index: linear between the ends of its runs, and whole
+    # numbers below 2 ** 53, so that float64 is exact.
+    before = np.zeros(b.runs.size)
+    before[1::2] = (b.runs[:, 1] - b.runs[:, 0]).cumsum()
+    before[2::2] = before[1:-1:2]
+    counted = np.interp(a.runs.reshape(-1), b.runs.reshape(-1), before)
+    return int((counted[1::2] - counted[::2]).sum())
 
 
 def iou(a: Mask, b: Mask) -> float:
@@ -116,11 +181,3 @@ def iou(a: Mask, b: Mask) -> float:
     """
     shared = intersection(a, b)
     return shared / (a.area + b.area - shared) if shared else 0.0
-
-
-def _bounding_rect(crop: NDArray[np.bool_]) -> tuple[int, int, int, int]:
-    """(x, y, w, h) of the true pixels of bool [h, w]; w and h are 0 where there are none."""
-    if crop.size == 0:  # OpenCV refuses an array without elements
-        return 0, 0, 0, 0
-    x, y, w, h = cv2.boundingRect(crop.view(np.uint8))
-    return x, y, w, h

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from inference_server.masks.mask import Mask, intersection
+
+CHUNK_PAIRS = 1 << 14
+"""Pairs of masks whose boxes are compared at a time, however many masks there are."""
 
 
 def mask_nms(masks: Sequence[Mask], scores: NDArray[np.float32], iou_threshold: float) -> list[int]:
@@ -40,27 +43,46 @@ def mask_nms(masks: Sequence[Mask], scores: NDArray[np.float32], iou_threshold: 
     if not masks:
         return []
 
-    # Boxes of the crops, not of the pixels: a margin only makes the test below less sharp.
-    start = np.array([(mask.x0, mask.y0) for mask in masks])
-    stop = start + [mask.crop.shape[::-1] for mask in masks]
-    area = np.array([mask.area for mask in masks])
+    order = np.argsort(-scores, kind="stable")
+    ranked = [masks[i] for i in order]
+    boxes = np.array([mask.box for mask in ranked])
+    area = np.array([mask.area for mask in ranked])
+    kept = np.ones(len(ranked), np.bool_)
+    for best, later in enumerate(_rivals(boxes, area, iou_threshold)):
+        if kept[best]:
+            for i in later[kept[later]]:
+                shared = intersection(ranked[best], ranked[i])
+                kept[i] = shared / (area[best] + area[i] - shared) <= iou_threshold
+    return sorted(order[kept].tolist())
 
-    kept: list[int] = []
-    remaining = np.argsort(-scores, kind="stable")
-    while remaining.size:
-        best, remaining = int(remaining[0]), remaining[1:]
-        kept.append(best)
-        # The two masks share no more than their boxes do, and no more than the smaller one has;
-        # the IoU grows with what is shared. Only pairs that may pass are looked at pixel by pixel.
-        overlap = np.minimum(stop[remaining], stop[best]) - np.maximum(
-            start[remaining], start[best]
-        )
-        most = overlap.clip(0).prod(axis=1)
-        most = np.minimum(most, np.minimum(area[remaining], area[best]))
-        total = area[remaining] + area[best]
-        survives = most / np.maximum(total - most, 1) <= iou_threshold
-        for i in np.flatnonzero(~survives):
-            shared = intersection(masks[best], masks[remaining[i]])
-            survives[i] = shared / (total[i] - shared) <= iou_threshold
-        remaining = remaining[survives]
-    return sorted(kept)
+
+def _rivals(
+    boxes: NDArray[np.int64], area: NDArray[np.int64], iou_threshold: float
+) -> Iterator[NDArray[np.intp]]:
+    """For each mask in turn, those after it whose IoU with it may be over the threshold.
+
+    Two masks share no more than their boxes do, and no more than the smaller one has; the IoU grows
+    with what is shared.
+
+    Args:
+        boxes: int64 [N, 4] of (x0, y0, x1, y1), ends exclusive.
+        area: int64 [N] numbers of pixels.
+        iou_threshold: in [0, 1].
+
+    Yields:
+        N arrays of indices, ascending.
+    """
+    first, stop = boxes[:, :2], boxes[:, 2:]
+    # All pairs of a block of masks at once: one by one, 200 masks took 12 ms instead of 1.
+    step = max(1, CHUNK_PAIRS // len(area))
+    for start in range(0, len(area), step):
+        block = slice(start, start + step)
+        side = np.minimum(stop[block, None], stop[start:])
+        side -= np.maximum(first[block, None], first[start:])
+        np.maximum(side, 0, out=side)
+        most = np.minimum(area[block, None], area[start:])
+        most = np.minimum(most, side[..., 0] * side[..., 1])
+        total = area[block, None] + area[start:]
+        may = most / np.maximum(total - most, 1) > iou_threshold
+        for row, rivals in enumerate(may):
+            yield np.flatnonzero(rivals[row + 1 :]) + (start + row + 1)

@@ -14,18 +14,20 @@ def polygons(mask: Mask) -> list[NDArray[np.int32]]:
 
     They are what `cv2.findContours(plane, RETR_EXTERNAL, CHAIN_APPROX_SIMPLE)` finds on the whole
     plane, in the same order (border following: Suzuki and Abe, "Topological structural analysis of
-    digitized binary images by border following", CVGIP 30, 1985), but only the crop is traced.
+    digitized binary images by border following", CVGIP 30, 1985), but only the mask's box is made
+    and traced.
 
     Returns:
         One int32 [n, 2] of (x, y) in image pixels for each part of the mask, n >= 1: a part of one
         pixel has one vertex, and a straight line two. Empty for an empty mask.
     """
-    if mask.crop.size == 0:  # OpenCV refuses an array without elements
+    if mask.is_empty:  # OpenCV refuses an array without elements
         return []
+    box = mask.box
     contours, _ = cv2.findContours(
-        mask.crop.view(np.uint8),
+        mask.pixels(box).view(np.uint8),
         cv2.RETR_EXTERNAL,
         cv2.CHAIN_APPROX_SIMPLE,
-        offset=(mask.x0, mask.y0),
+        offset=box[:2],
     )
     return [np.asarray(contour, np.int32).reshape(-1, 2) for contour in contours]

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inference_server.errors import ImageError, ImageTooLargeError
-from inference_server.images import decode as decode_module
+from inference_server.images import base64 as base64_module
 from inference_server.images import decode_base64
 
 DATA = bytes(range(256)) + b"?>"
@@ -35,6 +35,28 @@ def test_every_form(value: str) -> None:
     assert decode_base64(value, max_bytes=len(DATA)) == DATA
 
 
+def test_the_usual_forms_are_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(base64_module, "_decode_strictly")
+    for text in (PLAIN, URL_SAFE, PLAIN.rstrip("="), f"data:image/png;base64,{PLAIN}"):
+        assert decode_base64(text, max_bytes=len(DATA)) == DATA
+
+
+@pytest.mark.parametrize("text", ["/x==", "//==", "AA8=", "AA9="])
+def test_unused_bits_of_the_last_character_may_be_any(text: str) -> None:
+    assert decode_base64(text, max_bytes=2) == base64.b64decode(text)
+
+
+@pytest.mark.parametrize("ending", ["AA==", "AAA="])
+def test_padding_at_the_end_of_a_piece_ends_the_text(
+    ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(base64_module, "_PIECE", 8)
+    text = f"AAAA{ending}"
+    assert len(decode_base64(text, max_bytes=100)) < 6
+    with pytest.raises(ImageError, match="not valid base64"):
+        decode_base64(f"{text}AAAA", max_bytes=100)
+
+
 @pytest.mark.parametrize(
     ("value", "cause"),
     [
@@ -47,6 +69,7 @@ def test_every_form(value: str) -> None:
         ("/etc/passwd.", "not valid base64"),
         ("AAAAA", "not valid base64"),
         ("AA==AAAA", "not valid base64"),
+        ("AA=AAAA", "not valid base64"),
         ("AAA\x00", "not valid base64"),
         ("ÀÀÀÀ", "not valid base64"),
         ("AAAA\ud800", "not valid base64"),
@@ -71,7 +94,7 @@ def test_the_byte_limit_is_exact(size: int) -> None:
 
 
 def test_the_size_is_judged_before_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(decode_module, "_decode_pieces")
+    monkeypatch.delattr(base64_module, "_decode_pieces")
     with pytest.raises(ImageTooLargeError, match="larger than 1 MiB"):
         decode_base64("A" * 2_000_000, max_bytes=2**20)
 
@@ -79,6 +102,6 @@ def test_the_size_is_judged_before_decoding(monkeypatch: pytest.MonkeyPatch) -> 
 @given(st.binary(min_size=1, max_size=100), st.sampled_from([4, 8, 64]))
 def test_pieces_make_the_whole(data: bytes, piece: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(decode_module, "_PIECE", piece)
+        patch.setattr(base64_module, "_PIECE", piece)
         for encode in (base64.b64encode, base64.urlsafe_b64encode, base64.encodebytes):
             assert decode_base64(encode(data).decode(), max_bytes=100) == data

@@ -1,0 +1,101 @@
+"""Resizing to a model's input: the reference processors' numbers, from whole and reduced images."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from sam2.utils.transforms import SAM2Transforms
+from torch import Tensor
+from transformers import Sam3ImageProcessor
+
+from inference_server.demo.scenes import make_scene
+from inference_server.engines.resize import Normalizer, resize
+
+SIDE = 64
+SIZES = [(64, 64), (90, 160), (300, 200), (128, 65), (3, 40), (1, 1), (1, 300), (500, 7)]
+
+
+def noise(size: tuple[int, int], seed: int = 0) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
+
+
+def sam3(image: NDArray[np.uint8]) -> Tensor:
+    processor = Sam3ImageProcessor(size={"height": SIDE, "width": SIDE})
+    output = processor(images=[image], input_data_format="channels_last", return_tensors="pt")
+    values: Tensor = output["pixel_values"]
+    return values
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_numbers_are_those_of_sam3s_processor(size: tuple[int, int]) -> None:
+    normalize = Normalizer([0.5] * 3, [0.5] * 3)
+    assert torch.equal(normalize([resize(noise(size), SIDE)]), sam3(noise(size)))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_numbers_are_those_of_sam2s_transforms_rounded_to_bytes(size: tuple[int, int]) -> None:
+    reference = SAM2Transforms(SIDE, 0.0)  # type: ignore[no-untyped-call]
+    normalize = Normalizer(reference.mean, reference.std)
+    found = normalize([resize(noise(size), SIDE)])
+    step = 1 / (255 * torch.tensor(reference.std)[:, None, None])
+    off = (found[0] - reference(noise(size))).abs() / step
+    assert float(off.max()) < 1.001
+    assert float(off.mean()) < 0.4
+
+
+def test_a_batch_is_normalised_image_by_image() -> None:
+    normalize = Normalizer([0.4, 0.5, 0.6], [0.2, 0.3, 0.4])
+    images = [resize(noise((80, 70), seed), SIDE) for seed in range(3)]
+    batch = normalize(images)
+    assert batch.shape == (3, 3, SIDE, SIDE)
+    assert batch.dtype == torch.float32
+    assert batch.is_contiguous()
+    for one, image in zip(batch, images, strict=True):
+        assert torch.equal(one, normalize([image])[0])
+    assert images[0].dtype == torch.uint8  # and still what they were
+    assert torch.equal(images[0], resize(noise((80, 70), 0), SIDE))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_result_is_contiguous(size: tuple[int, int]) -> None:
+    found = resize(noise(size), SIDE)
+    assert found.shape == (3, SIDE, SIDE)
+    assert found.is_contiguous()
+
+
+def test_arrays_that_are_views_or_read_only() -> None:
+    image = noise((90, 120))
+    expected = resize(image, SIDE)
+    assert torch.equal(resize(image[::-1].copy()[::-1], SIDE), expected)
+    frozen = image.copy()
+    frozen.flags.writeable = False
+    assert torch.equal(resize(frozen, SIDE), expected)
+
+
+def test_an_extent_of_everything_changes_nothing() -> None:
+    image = noise((90, 120))
+    assert torch.equal(resize(image, SIDE, (90.0, 120.0)), resize(image, SIDE))
+
+
+def test_what_is_beyond_the_extent_is_not_squeezed_in() -> None:
+    """An edge at half of the extent stays at half of the square."""
+    image = np.zeros((201, 301, 3), np.uint8)
+    image[100:] = 200
+    image[:, 300:] = 255
+    found = resize(image, SIDE, (200.0, 300.2)).float().mean(dim=0)
+    assert float(found[: SIDE // 2 - 1].max()) <= 255 * 0.1
+    rows = found[:, : SIDE // 2].mean(dim=1) / 200
+    assert float(rows.sum()) == pytest.approx(SIDE / 2, abs=0.02)
+
+
+def test_threads_do_not_disturb_each_other() -> None:
+    images = [make_scene(seed, (320, 240)).image for seed in range(8)]
+    expected = [resize(image, SIDE) for image in images]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(5):
+            found = list(pool.map(lambda image: resize(image, SIDE), images))
+            assert all(map(torch.equal, found, expected))

@@ -18,8 +18,6 @@ from numpy.typing import NDArray
 
 from inference_server.masks.mask import Mask
 
-# FIGURES
-
 CHUNK_BYTES = 1 << 18
 """Bytes of one temporary array, of which a handful live at a time, whatever the mask's area."""
 

@@ -6,8 +6,6 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from inference_server.masks import Mask
-
 Plane = NDArray[np.bool_]
 
 
@@ -70,9 +68,3 @@ EXAMPLES = [
     "several parts",
     "run over a column's foot",
 ]
-
-
-def untrimmed(plane: Plane) -> Mask:
-    """The same mask with the whole plane as its crop: nothing but margins removed differs."""
-    h, w = plane.shape
-    return Mask(0, 0, plane, (h, w))

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from inference_server.masks import Mask, intersection, iou
-from tests.masks.planes import EXAMPLES, Plane, examples, planes, untrimmed
+from tests.masks.planes import EXAMPLES, Plane, examples, planes
 
 
 def check(plane: Plane) -> None:
@@ -20,15 +21,9 @@ def check(plane: Plane) -> None:
     box = (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1) if len(xs) else (0, 0, 0, 0)
     assert mask.box == box
     assert (mask.x0, mask.y0) == box[:2]
-    assert mask.crop.shape == (box[3] - box[1], box[2] - box[0])
-
-    loose = untrimmed(plane)
-    assert loose.box == box
-    assert loose.area == mask.area
-    assert loose.is_empty == mask.is_empty
-    trimmed = loose.trimmed()
-    assert (trimmed.x0, trimmed.y0, trimmed.size) == (mask.x0, mask.y0, mask.size)
-    np.testing.assert_array_equal(trimmed.crop, mask.crop)
+    x0, y0, x1, y1 = box
+    np.testing.assert_array_equal(mask.crop, plane[y0:y1, x0:x1])
+    assert mask.crop.dtype == np.bool_
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -43,21 +38,43 @@ def test_plane_round_trip(plane: Plane) -> None:
 
 
 @settings(deadline=None)
+@given(planes(), st.data())
+def test_pixels_of_a_larger_box(plane: Plane, data: st.DataObject) -> None:
+    height, width = plane.shape
+    mask = Mask.from_plane(plane)
+    x0, y0, x1, y1 = mask.box
+    x0, y0 = data.draw(st.integers(0, x0)), data.draw(st.integers(0, y0))
+    x1, y1 = data.draw(st.integers(x1, width)), data.draw(st.integers(y1, height))
+    np.testing.assert_array_equal(mask.pixels((x0, y0, x1, y1)), plane[y0:y1, x0:x1])
+
+
+@settings(deadline=None)
+@given(planes(), st.data())
+def test_flips_in_any_order_and_number(plane: Plane, data: st.DataObject) -> None:
+    mask = Mask.from_plane(plane)
+    pairs = data.draw(st.lists(st.integers(0, plane.size), max_size=8))
+    flips = np.concatenate([mask.runs.ravel(), np.array(pairs * 2, np.int64)])
+    flips = np.random.default_rng(data.draw(st.integers(0, 99))).permutation(flips)
+    np.testing.assert_array_equal(Mask.from_flips(flips, mask.size).runs, mask.runs)
+
+
+@settings(deadline=None)
 @given(st.data())
 def test_intersection_and_iou_are_those_of_the_planes(data: st.DataObject) -> None:
     size = data.draw(st.tuples(st.integers(1, 16), st.integers(1, 16)))
     a, b = data.draw(planes(size)), data.draw(planes(size))
     both, either = int((a & b).sum()), int((a | b).sum())
-    for mask_a in (Mask.from_plane(a), untrimmed(a)):
-        mask_b = Mask.from_plane(b)
-        assert intersection(mask_a, mask_b) == both
-        assert iou(mask_a, mask_b) == (both / either if either else 0.0)
+    mask_a, mask_b = Mask.from_plane(a), Mask.from_plane(b)
+    assert intersection(mask_a, mask_b) == both
+    assert iou(mask_a, mask_b) == (both / either if either else 0.0)
 
 
-def test_the_crop_is_a_copy_and_not_a_view_of_the_plane() -> None:
-    plane = np.ones((4, 5), np.bool_)
-    mask = Mask.from_plane(plane)
-    assert not np.shares_memory(mask.crop, plane)
+def test_runs_of_an_image_that_no_plane_could_hold() -> None:
+    size = (1 << 26, 1 << 26)  # 2 ** 52 pixels: indices are still exact
+    a = Mask(np.array([[1, 1 << 52]]), size)
+    b = Mask(np.array([[0, 3], [(1 << 52) - 1, 1 << 52]]), size)
+    assert intersection(a, b) == 3
+    assert a.area == (1 << 52) - 1
 
 
 def test_empty() -> None:
@@ -65,25 +82,28 @@ def test_empty() -> None:
     assert mask.is_empty
     assert mask.area == 0
     assert mask.box == (0, 0, 0, 0)
-    assert mask.trimmed().is_empty
+    assert mask.crop.shape == (0, 0)
     assert mask.to_plane().shape == (3, 4)
     assert iou(mask, mask) == 0.0
 
 
 @pytest.mark.parametrize(
-    ("x0", "y0", "crop"),
+    "runs",
     [
-        (-1, 0, np.ones((1, 1), np.bool_)),
-        (0, -1, np.ones((1, 1), np.bool_)),
-        (4, 0, np.ones((1, 1), np.bool_)),
-        (0, 2, np.ones((2, 1), np.bool_)),
-        (0, 0, np.ones((1, 1), np.uint8)),
-        (0, 0, np.ones(1, np.bool_)),
+        np.array([[-1, 1]]),
+        np.array([[0, 13]]),
+        np.array([[1, 1]]),
+        np.array([[2, 1]]),
+        np.array([[0, 1], [1, 2]]),  # one run, in two pieces
+        np.array([[3, 4], [0, 1]]),
+        np.array([[0, 1]], np.int32),
+        np.array([0, 1]),
+        np.array([[0, 1, 2]]),
     ],
 )
-def test_a_crop_that_cannot_be_is_refused(x0: int, y0: int, crop: Plane) -> None:
-    with pytest.raises(ValueError, match="crop"):
-        Mask(x0, y0, crop, (3, 4))
+def test_runs_that_cannot_be_are_refused(runs: NDArray[np.int64]) -> None:
+    with pytest.raises(ValueError, match="runs"):
+        Mask(runs, (3, 4))
 
 
 def test_masks_of_different_images_do_not_intersect() -> None:

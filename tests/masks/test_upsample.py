@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import cv2
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from inference_server.masks import upsample_mask, upsample_masks
+from inference_server.masks import encode_rle, upsample_mask, upsample_masks
 
 Logits = NDArray[np.float32]
 
@@ -180,6 +182,14 @@ def test_values_that_are_not_finite_stay_where_they_are() -> None:
 def test_chunks(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("inference_server.masks.upsample.CHUNK_BYTES", chunk)
     check(noise(4, (1, 16, 20), 1.0), (77, 103))
+
+
+def test_threads_do_not_disturb_each_other() -> None:
+    logits = noise(5, (24, 64, 64), 2.0)
+    expected = [encode_rle(mask) for mask in upsample_masks(logits, (270, 480))]
+    with ThreadPoolExecutor(4) as pool:
+        found = pool.map(lambda low: encode_rle(upsample_mask(low, (270, 480))), logits)
+        assert list(found) == expected
 
 
 def test_the_memory_follows_the_outline() -> None:

@@ -19,8 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference_server.embeddings import CachedEmbedding, EmbeddingCache, ImageKey
-from inference_server.engines.base import Candidates, ConceptPrompt, Embedding, VisualPrompt
+from inference_server.engines.base import (
+    Candidates,
+    ConceptPrompt,
+    Embedding,
+    VisualPrompt,
+    queries,
+)
 from inference_server.engines.registry import ConceptModel, ModelRegistry, VisualModel
+from inference_server.engines.worker import BACKGROUND, Done, be_nice
 from inference_server.errors import ImageError, ImageTooLargeError, UnknownImageError
 from inference_server.images import ImageFetcher, decode_base64, decode_image
 from inference_server.images.store import ImageStore, StoredImage
@@ -119,10 +126,18 @@ class Segmenter:
         self.logits = LogitsCache(settings.logits_cache_mb * MiB)
         workers = settings.cpu_workers or max(2, os.cpu_count() or 1)
         self._workers = ThreadPoolExecutor(workers, thread_name_prefix="cpu")
+        # Images are read in the background, as encoding them is: masks of others need not wait.
+        self._readers = ThreadPoolExecutor(
+            workers, thread_name_prefix="images", initializer=be_nice, initargs=(BACKGROUND,)
+        )
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Run CPU work in a worker thread, away from the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._workers, work)
+
+    async def _in_background(self, work: Callable[[], T]) -> T:
+        """Run CPU work on an image in a thread that lets others go first."""
+        return await asyncio.get_running_loop().run_in_executor(self._readers, work)
 
     async def encode(
         self,
@@ -207,14 +222,14 @@ class Segmenter:
 
     async def _decode_base64(self, text: str) -> StoredImage:
         limit = self._settings.max_image_mb * MiB
-        return await self.in_thread(lambda: _with_digest(decode_base64(text, max_bytes=limit)))
+        return await self._in_background(lambda: _with_digest(decode_base64(text, max_bytes=limit)))
 
     async def _encode_bytes(
         self, model: ConceptModel | VisualModel, image: StoredImage, timings: Timings
     ) -> CachedEmbedding:
         limit = self._settings.max_image_pixels
         with timings.measure("decode"):
-            pixels = await self.in_thread(lambda: decode_image(image.data, max_pixels=limit))
+            pixels = await self._in_background(lambda: decode_image(image.data, max_pixels=limit))
         done = await model.encode(pixels)
         timings.add("queue", done.queued)
         timings.add("encode", done.worked)
@@ -245,8 +260,8 @@ class Segmenter:
         """
         model = await self.models.concept()
         encoded = await self.encode(tenant, model, image, timings)
-        done = await model.decode(encoded.embedding, prompts)
-        self._decoded(model.family, done.queued, done.worked, len(prompts), timings)
+        done = await model.decode(queries(encoded.embedding, prompts))
+        self._decoded(model.family, done, timings)
         with timings.measure("masks"):
             instances = await self.in_thread(
                 lambda: _concept_instances(encoded.embedding.size, done.value, nms_iou_threshold)
@@ -287,8 +302,8 @@ class Segmenter:
         asked = list(prompts)
         if load_logits:
             asked = [replace(prompt, mask_input=self.logits.find(key, prompt)) for prompt in asked]
-        done = await model.decode(encoded.embedding, asked, multimask=multimask)
-        self._decoded(model.family, done.queued, done.worked, len(prompts), timings)
+        done = await model.decode(queries(encoded.embedding, asked, multimask=multimask, best=True))
+        self._decoded(model.family, done, timings)
         with timings.measure("masks"):
             instances = await self.in_thread(
                 lambda: _visual_instances(encoded.embedding.size, done.value)
@@ -299,17 +314,16 @@ class Segmenter:
                     self.logits.save(key, prompt, instance.logits)
         return Segmentation(encoded, instances)
 
-    def _decoded(
-        self, family: str, queued: float, worked: float, prompts: int, timings: Timings
-    ) -> None:
-        timings.add("queue", queued)
-        timings.add("decode-prompts", worked)
-        self._metrics.batches.labels(f"{family} decode").observe(prompts)
+    def _decoded(self, family: str, done: Done[list[Candidates]], timings: Timings) -> None:
+        timings.add("queue", done.queued)
+        timings.add("decode-prompts", done.worked)
+        self._metrics.batches.labels(f"{family} decode").observe(done.batch)
 
     def close(self) -> None:
         """Stop the worker threads and unload the models."""
         self.models.close()
-        self._workers.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._workers, self._readers):
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _with_digest(data: bytes) -> StoredImage:
@@ -334,11 +348,10 @@ def _concept_instances(
 
 
 def _visual_instances(size: tuple[int, int], answers: list[Candidates]) -> list[Instance]:
-    """The best candidate of each prompt; chosen before any of them is enlarged."""
+    """One instance a prompt; the engine has chosen the best candidate already."""
     instances = []
     for index, answer in enumerate(answers):
-        best = int(answer.scores.argmax())
-        (mask,) = upsample_masks(answer.planes[best : best + 1], size, answer.threshold)
-        logits = None if answer.logits is None else answer.logits[best].copy()
-        instances.append(Instance(index, float(answer.scores[best]), mask, logits))
+        (mask,) = upsample_masks(answer.planes, size, answer.threshold)
+        logits = None if answer.logits is None else answer.logits[0]
+        instances.append(Instance(index, float(answer.scores[0]), mask, logits))
     return instances

@@ -78,7 +78,12 @@ class Settings(BaseSettings):
         description="Arithmetic of the models; `auto` is bfloat16 where the device is fast at it.",
     )
     threads: int = Field(
-        0, ge=0, le=1024, description="CPU threads for one model operation; 0 is one a core."
+        0, ge=0, le=1024, description="CPU threads for the models; 0 is one a core."
+    )
+    embedding_dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto",
+        description="What image embeddings are kept in; `auto` is what the models compute in. "
+        "Halves fit twice as many.",
     )
 
     embedding_cache_mb: int = Field(
@@ -123,8 +128,12 @@ class Settings(BaseSettings):
     queue_size: int = Field(
         64, ge=1, description="Requests that may wait for a model; more are answered with 429."
     )
-    encode_batch: int = Field(4, ge=1, description="Most images encoded in one forward.")
-    decode_batch: int = Field(16, ge=1, description="Most prompts decoded in one forward.")
+    encode_batch: int = Field(
+        0, ge=0, description="Most images encoded in one forward; 0 is 1 on a CPU and 8 on a GPU."
+    )
+    decode_batch: int = Field(
+        0, ge=0, description="Most prompts decoded in one forward; 0 is 1 on a CPU and 32 on a GPU."
+    )
     max_binary_mb: int = Field(
         512,
         ge=1,

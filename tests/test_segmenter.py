@@ -21,8 +21,10 @@ from inference_server.engines.base import (
     Candidates,
     ConceptPrompt,
     Embedding,
+    Query,
     RGBImage,
     VisualPrompt,
+    queries,
 )
 from inference_server.engines.device import Compute
 from inference_server.engines.registry import ConceptModel, Model, ModelRegistry, VisualModel
@@ -88,16 +90,18 @@ class Script:
         self.encoded.extend(int(image[0, 0, 0]) for image in images)
         return [Embedding((i.shape[0], i.shape[1]), int(i[0, 0, 0]), 1000) for i in images]
 
-    def decode(
-        self, embedding: Embedding, prompts: Sequence[Any], *, multimask: bool = True
-    ) -> list[Candidates]:
-        self.asked.extend(prompts)
-        self.multimask.append(multimask)
+    def decode(self, queries: Sequence[Query[Any]]) -> list[Candidates]:
         answers = []
-        for prompt in prompts:
+        for query in queries:
+            prompt = query.prompt
+            self.asked.append(prompt)
+            self.multimask.append(query.multimask)
             key = prompt.text if isinstance(prompt, ConceptPrompt) else len(prompt.points)
             planes = np.stack(self.planes.get(key, [block(5, 5, 15, 15)]))
             scores = np.array(self.scores.get(key, [0.9] * len(planes)), np.float32)
+            if query.best and query.multimask:
+                best = int(scores.argmax())
+                planes, scores = planes[best : best + 1], scores[best : best + 1]
             answers.append(Candidates(planes, 0.0, scores, planes * 7))
         return answers
 
@@ -106,7 +110,7 @@ class Models(ModelRegistry):
     """Two engines that are already loaded."""
 
     def __init__(self, settings: Settings, sam3: Any, sam2: Any) -> None:
-        self.compute = Compute(torch.device("cpu"), torch.float32)
+        self.compute = Compute(torch.device("cpu"), torch.float32, torch.float32)
         self._pcs: ConceptModel = Model("sam3", sam3, self.compute, settings)
         self._pvs: VisualModel = Model("sam2", sam2, self.compute, settings)
 
@@ -468,14 +472,14 @@ async def test_the_best_candidate_of_each_prompt_is_the_answer(make: Make) -> No
         "hiera_tiny",
         sent(png()),
         [visual_prompt((1, 1), (2, 2)), visual_prompt((1, 1))],
-        multimask=False,
+        multimask=True,
         timings=Timings(),
     )
     assert [(i.prompt, round(i.score, 3), i.mask.box) for i in found.instances] == [
         (0, 0.9, (30, 0, 35, 5)),
         (1, 0.8, (0, 0, 9, 9)),
     ]
-    assert bench.sam2.multimask == [False]
+    assert bench.sam2.multimask == [True, True]
     logits = found.instances[1].logits
     assert logits is not None
     assert np.array_equal(logits, block(0, 0, 9, 9) * 7)
@@ -536,7 +540,7 @@ async def test_saved_logits_change_the_answer_of_a_real_model(make: Make) -> Non
     (embedding,) = engine.encode([scene])
     prompt = visual_prompt(*two)
     (answer,) = engine.decode(
-        embedding, [VisualPrompt(prompt.points, prompt.labels, None, first.logits)]
+        queries(embedding, [VisualPrompt(prompt.points, prompt.labels, None, first.logits)])
     )
     best = int(answer.scores.argmax())
     assert refined.score == pytest.approx(float(answer.scores[best]), abs=1e-5)
@@ -570,7 +574,7 @@ async def test_batches_and_cache_are_counted(make: Make) -> None:
 
     assert value("inference_batch_size_count", "sam2 encode") == 1
     assert value("inference_batch_size_count", "sam3 encode") == 1
-    assert value("inference_batch_size_sum", "sam3 decode") == 4
+    assert value("inference_batch_size_count", "sam3 decode") == 2
     cache = bench.segmenter.embeddings
     assert (cache.misses, cache.hits, cache.nbytes) == (2, 1, 2000)
 

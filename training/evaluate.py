@@ -16,7 +16,7 @@ from scipy.optimize import linear_sum_assignment  # type: ignore[attr-defined]
 
 from inference_server.demo.scenes import IMAGE_SIZES, Scene, SceneObject, make_scene
 from inference_server.demo.shapes import COLORS, SHAPES
-from inference_server.engines.base import ConceptPrompt, Embedding, VisualPrompt
+from inference_server.engines.base import ConceptPrompt, Embedding, VisualPrompt, queries
 from inference_server.engines.checkpoints import find_sam2, load_sam2, load_sam3, sam3_source
 from inference_server.engines.concept import ConceptEngine
 from inference_server.engines.device import choose_compute
@@ -162,7 +162,7 @@ class ConceptEvaluation:
         self._engine = ConceptEngine(model, processor, name, compute)
 
     def _ask(self, embedding: Embedding, prompts: list[ConceptPrompt]) -> list[list[Mask]]:
-        answers = self._engine.decode(embedding, prompts)
+        answers = self._engine.decode(queries(embedding, prompts))
         return [upsample_masks(a.planes, embedding.size, a.threshold) for a in answers]
 
     def run(self, scene: Scene, size: str, rng: np.random.Generator, report: ConceptReport) -> None:
@@ -203,7 +203,7 @@ class VisualEvaluation:
         self, embedding: Embedding, prompts: list[VisualPrompt], *, multimask: bool
     ) -> list[tuple[Mask, NDArray[np.float32]]]:
         best = []
-        for answer in self._engine.decode(embedding, prompts, multimask=multimask):
+        for answer in self._engine.decode(queries(embedding, prompts, multimask=multimask)):
             i = int(answer.scores.argmax())
             (mask,) = upsample_masks(answer.planes[i : i + 1], embedding.size, answer.threshold)
             assert answer.logits is not None  # noqa: S101 - SAM 2 has them

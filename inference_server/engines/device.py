@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import platform
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
@@ -10,6 +12,9 @@ from pathlib import Path
 import torch
 
 from inference_server.errors import ModelUnavailableError
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+"""Names of glibc's options, from its `malloc.h`."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,29 @@ def _has_fast_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device.type == "cpu" and _cpu_has_fast_bfloat16()
+
+
+def use_threads(count: int) -> None:
+    """Let torch's operations that the calling thread starts use so many threads.
+
+    The number belongs to the thread, so lanes can divide the cores between them.
+    """
+    if torch.get_num_threads() != count:
+        torch.set_num_threads(count)
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep what is freed, up to a bound, instead of giving it back at once.
+
+    Every array of some 100 KB or more would otherwise be new pages each time, which the kernel has
+    to clear and map: 5,000 page faults a click, measured, a fifth of its time. glibc alone; other
+    allocators keep memory by themselves.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    libc = ctypes.CDLL(None)
+    libc.mallopt(_M_MMAP_THRESHOLD, 32 * 2**20)  # the most that glibc takes
+    libc.mallopt(_M_TRIM_THRESHOLD, 256 * 2**20)
 
 
 def choose_compute(device: str, dtype: str, cache_dtype: str = "auto") -> Compute:

@@ -235,7 +235,8 @@ class FastMaskDecoder:
 
     def _separate(self, rows: Tensor) -> Tensor:
         """`[B, n, heads * c]` to `[B, heads, n, c]`."""
-        return rows.unflatten(-1, (self._heads, -1)).transpose(1, 2)
+        batch, count, _ = rows.shape
+        return rows.view(batch, count, self._heads, -1).transpose(1, 2)
 
     def _attend_known(self, attention: Any, tokens: Tensor, image: DecoderImage) -> Tensor:
         """Tokens attend to pixels whose keys and values belong to the image."""
@@ -243,7 +244,8 @@ class FastMaskDecoder:
         queries = (queries * queries.shape[-1] ** -0.5).to(self._dtype)
         shares = (queries @ image.keys).softmax(dim=-1)
         found = (shares @ image.values).to(tokens.dtype)
-        return attention.out_proj(found.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+        answer: Tensor = attention.out_proj(found.transpose(1, 2).flatten(2))
+        return answer
 
     def _attend(self, attention: Any, tokens: Tensor, pixels: Tensor, placed: Tensor) -> Tensor:
         """Tokens attend to pixels, with keys and values folded to the tokens' side."""
@@ -257,7 +259,8 @@ class FastMaskDecoder:
         seen = (shares @ pixels).to(tokens.dtype).view(batch, self._heads, count, channels)
         to_values = attention.v_proj.weight.view(self._heads, width, channels)
         found = (seen @ to_values.transpose(1, 2)).transpose(1, 2).flatten(2)
-        return attention.out_proj(found + attention.v_proj.bias)  # type: ignore[no-any-return]
+        answer: Tensor = attention.out_proj(found + attention.v_proj.bias)
+        return answer
 
     def _scores_of_pixels(self, attention: Any, keys: Tensor, placed: Tensor) -> Tensor:
         """Scores `[B, heads, T, N]` of pixels that attend to tokens with these keys."""

@@ -1,4 +1,4 @@
-"""Lanes: a bounded queue in front of one thread that does one kind of work.
+"""Lanes: a bounded queue in front of threads that do one kind of work.
 
 Encoding and decoding have a lane each, so that a click on a cached image never waits behind
 somebody else's encode, and what waits in a lane together may be done together.
@@ -7,16 +7,25 @@ somebody else's encode, and what waits in a lane together may be done together.
 from __future__ import annotations
 
 import asyncio
+import heapq
+import itertools
+import os
+import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from inference_server.errors import CapacityError, ModelUnavailableError
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
+
+BACKGROUND = 10
+"""Niceness of work that may take longer so that other work need not wait: about a tenth of a core
+where both want all of it."""
 
 
 @dataclass(slots=True)
@@ -25,9 +34,9 @@ class Done(Generic[ResultT]):
 
     Attributes:
         value: the result.
-        queued: seconds in the queue.
-        worked: seconds in the thread, for the whole batch.
-        batch: how many items were done together.
+        queued: seconds until the first of it began.
+        worked: seconds from then until all of it was done.
+        batch: the most items that were done together.
     """
 
     value: ResultT
@@ -37,20 +46,44 @@ class Done(Generic[ResultT]):
 
 
 @dataclass(slots=True, eq=False)  # arrays do not compare to a truth value
-class _Ticket(Generic[ItemT, ResultT]):
-    item: ItemT
+class _Job(Generic[ItemT, ResultT]):
+    """Items that were submitted together, and their results as they come."""
+
+    items: Sequence[ItemT]
     since: float
-    answer: asyncio.Future[Done[ResultT]]
+    answer: asyncio.Future[None]
+    results: dict[int, ResultT] = field(default_factory=dict)
+    begun: float = 0.0
+    waiting: int = 0
+    batch: int = 0
+
+
+@dataclass(slots=True, order=True)
+class _Ticket(Generic[ItemT, ResultT]):
+    """A place in the queue: one item of a job. The earliest turn comes first."""
+
+    turn: float
+    number: int
+    job: _Job[ItemT, ResultT] = field(compare=False)
+    index: int = field(compare=False)
 
 
 class Lane(Generic[ItemT, ResultT]):
-    """Does work in a thread of its own, in batches of what is waiting.
+    """Does work in threads of its own, in batches of what is waiting.
+
+    The items of a large job do not go before those of the small ones that come after it: the n-th
+    item's turn is that of a job which came n items' work later. So a click need not wait for
+    somebody's hundred boxes, and the boxes need not wait for ever.
 
     Args:
-        name: of the thread, and in error messages.
-        work: from a batch of items to as many results; runs in the thread.
+        name: of the threads, and in error messages.
+        work: from a batch of items to as many results; runs in the threads.
         max_batch: most items at a time.
-        capacity: most items that may wait; one more is refused.
+        capacity: most jobs that may wait; one more is refused.
+        workers: threads, each with a batch of its own.
+        niceness: 0, or `BACKGROUND` for work that others need not wait for.
+        enter: called in a thread before each batch, with how many of the lane's threads are, or
+            are about to be, at work.
     """
 
     def __init__(
@@ -60,78 +93,144 @@ class Lane(Generic[ItemT, ResultT]):
         *,
         max_batch: int,
         capacity: int,
+        workers: int = 1,
+        niceness: int = 0,
+        enter: Callable[[int], None] | None = None,
     ) -> None:
         self._name = name
         self._work = work
         self._max_batch = max_batch
         self._capacity = capacity
-        self._waiting: list[_Ticket[ItemT, ResultT]] = []
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
-        self._pump: asyncio.Task[None] | None = None
+        self._workers = workers
+        self._enter = enter
+        self._queue: list[_Ticket[ItemT, ResultT]] = []
+        self._numbers = itertools.count()
+        self._jobs = 0
+        self._busy = 0
+        self._scheduled = False
+        self._threads = ThreadPoolExecutor(
+            workers, thread_name_prefix=name, initializer=be_nice, initargs=(niceness,)
+        )
         self._pace = 0.0
         self._closed = False
 
     @property
     def depth(self) -> int:
-        """How many items wait."""
-        return len(self._waiting)
+        """How many jobs wait, or have items that wait."""
+        return self._jobs
 
     async def submit(self, item: ItemT) -> Done[ResultT]:
-        """Queue an item and wait for its result.
+        """Queue an item and wait for its result; see `submit_all`."""
+        done = await self.submit_all([item])
+        return Done(done.value[0], done.queued, done.worked, done.batch)
 
-        A caller that is cancelled takes its item out of the queue; work that has begun is finished
+    async def submit_all(self, items: Sequence[ItemT]) -> Done[list[ResultT]]:
+        """Queue items as one job, and wait for all of their results.
+
+        A caller that is cancelled takes its items out of the queue; work that has begun is finished
         and thrown away.
 
         Args:
-            item: what to work on.
+            items: what to work on; they count as one towards the capacity.
 
         Returns:
-            The result.
+            The results, in the order of the items.
 
         Raises:
             CapacityError: the queue is full.
-            ModelUnavailableError: the lane is closed, or was before the item's turn came.
+            ModelUnavailableError: the lane is closed, or was before the items' turn came.
         """
         if self._closed:
             raise self._unloaded()
-        if len(self._waiting) >= self._capacity:
+        if not items:
+            return Done([], 0.0, 0.0, 0)
+        if self._jobs >= self._capacity:
+            # By the work that waits: a job may have many items.
+            seconds = self._pace * len(self._queue) / self._workers
             raise CapacityError(
                 f"The {self._name} queue is full ({self._capacity} requests wait). Try again "
                 "shortly, or raise INFERENCE_QUEUE_SIZE.",
-                retry_after=max(1.0, self._pace * self._capacity / self._max_batch),
+                retry_after=max(1.0, seconds),
             )
         loop = asyncio.get_running_loop()
-        ticket: _Ticket[ItemT, ResultT] = _Ticket(item, time.monotonic(), loop.create_future())
-        self._waiting.append(ticket)
-        if self._pump is None or self._pump.done():
-            self._pump = loop.create_task(self._run(), name=f"lane {self._name}")
+        job: _Job[ItemT, ResultT] = _Job(items, time.monotonic(), loop.create_future())
+        job.waiting = len(items)
+        self._jobs += 1
+        for index in range(len(items)):
+            turn = job.since + index * self._pace
+            heapq.heappush(self._queue, _Ticket(turn, next(self._numbers), job, index))
+        if not self._scheduled:
+            # Not at once: what else is submitted in this turn of the loop joins the batch.
+            self._scheduled = True
+            loop.call_soon(self._start)
         try:
-            return await ticket.answer
+            await job.answer
         finally:
-            if ticket in self._waiting:
-                self._waiting.remove(ticket)
+            self._withdraw(job)
+        results = [job.results[index] for index in range(len(items))]
+        begun = job.begun
+        return Done(results, begun - job.since, time.monotonic() - begun, job.batch)
 
-    async def _run(self) -> None:
+    def _withdraw(self, job: _Job[ItemT, ResultT]) -> None:
+        if job.waiting:
+            job.waiting = 0
+            self._jobs -= 1
+            self._queue = [ticket for ticket in self._queue if ticket.job is not job]
+            heapq.heapify(self._queue)
+
+    def _start(self) -> None:
+        """Give batches to the threads that have none."""
+        self._scheduled = False
         loop = asyncio.get_running_loop()
-        while self._waiting:
-            batch = self._waiting[: self._max_batch]
-            del self._waiting[: len(batch)]
+        while self._queue and self._busy < self._workers and not self._closed:
+            size = min(self._max_batch, len(self._queue))
+            batch = [heapq.heappop(self._queue) for _ in range(size)]
             begin = time.monotonic()
-            items = [ticket.item for ticket in batch]
-            try:
-                results = await loop.run_in_executor(self._thread, self._work, items)
-                answers = list(zip(batch, results, strict=True))
-            except Exception as error:
-                for ticket in batch:
-                    if not ticket.answer.done():
-                        ticket.answer.set_exception(error)
+            for ticket in batch:
+                job = ticket.job
+                job.begun = job.begun or begin
+                job.batch = max(job.batch, size)
+                job.waiting -= 1
+                self._jobs -= job.waiting == 0
+            self._busy += 1
+            more = -(-len(self._queue) // self._max_batch)
+            busy = min(self._workers, self._busy + more)
+            items = [ticket.job.items[ticket.index] for ticket in batch]
+            done = loop.run_in_executor(self._threads, self._run, items, busy)
+            done.add_done_callback(lambda f, b=batch, t=begin: self._finish(b, t, f))  # type: ignore[misc]
+
+    def _run(self, items: list[ItemT], busy: int) -> Sequence[ResultT]:
+        if self._enter is not None:
+            self._enter(busy)
+        results = self._work(items)
+        if len(results) != len(items):
+            raise ValueError(f"{self._name}: {len(results)} results for {len(items)} items")
+        return results
+
+    def _finish(
+        self,
+        batch: list[_Ticket[ItemT, ResultT]],
+        begin: float,
+        done: asyncio.Future[Sequence[ResultT]],
+    ) -> None:
+        self._busy -= 1
+        if done.cancelled():  # the lane was closed before a thread took the batch
+            error: BaseException | None = self._unloaded()
+        else:
+            error = done.exception()
+        if error is None:
+            self._pace = (time.monotonic() - begin) / len(batch)
+            for ticket, result in zip(batch, done.result(), strict=True):
+                ticket.job.results[ticket.index] = result
+        for ticket in batch:
+            job = ticket.job
+            if job.answer.done():
                 continue
-            self._pace = time.monotonic() - begin
-            for ticket, result in answers:
-                if not ticket.answer.done():
-                    ticket.answer.set_result(
-                        Done(result, begin - ticket.since, self._pace, len(batch))
-                    )
+            if error is not None:
+                job.answer.set_exception(error)
+            elif len(job.results) == len(job.items):
+                job.answer.set_result(None)
+        self._start()
 
     def _unloaded(self) -> ModelUnavailableError:
         return ModelUnavailableError(
@@ -140,10 +239,24 @@ class Lane(Generic[ItemT, ResultT]):
         )
 
     def close(self) -> None:
-        """Stop the thread once its current work is done; what waits is refused."""
+        """Stop the threads once their current work is done; what waits is refused."""
         self._closed = True
-        for ticket in self._waiting:
-            if not ticket.answer.done():
-                ticket.answer.set_exception(self._unloaded())
-        self._waiting.clear()
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        while self._queue:
+            job = self._queue[0].job
+            self._withdraw(job)
+            if not job.answer.done():
+                job.answer.set_exception(self._unloaded())
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def be_nice(niceness: int) -> None:
+    """Lower the priority of the calling thread, and of the threads that it will start.
+
+    On Linux alone, where threads have priorities of their own; OpenMP's threads are started by the
+    thread that first needs them, so those of a background lane run in the background as well.
+
+    Args:
+        niceness: 0 (as it is) to 19.
+    """
+    if niceness and sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)

@@ -25,8 +25,8 @@ from inference_server.engines.concept import ConceptEngine
 from inference_server.engines.device import Compute
 from inference_server.engines.visual import VisualEngine
 
-CPU = Compute(torch.device("cpu"), torch.float32)
-CPU_BFLOAT16 = Compute(torch.device("cpu"), torch.bfloat16)
+CPU = Compute(torch.device("cpu"), torch.float32, torch.float32)
+CPU_BFLOAT16 = Compute(torch.device("cpu"), torch.bfloat16, torch.bfloat16)
 
 Picture = NDArray[np.uint8]
 

@@ -24,7 +24,7 @@ from transformers import Sam3Model, Sam3Processor, Sam3VideoConfig, Sam3VideoMod
 
 from inference_server.demo import WEIGHTS
 from inference_server.engines import checkpoints
-from inference_server.engines.base import VisualPrompt
+from inference_server.engines.base import VisualPrompt, queries
 from inference_server.engines.checkpoints import (
     SAM2_VERSIONS,
     Sam2Checkpoint,
@@ -126,7 +126,7 @@ class TestSam2:
         engine = VisualEngine(model, checkpoint.name, CPU)
         (embedding,) = engine.encode([np.zeros((90, 160, 3), np.uint8)])
         click = VisualPrompt(np.array([[80, 45]], np.float32), np.array([1]))
-        (answer,) = engine.decode(embedding, [click])
+        (answer,) = engine.decode(queries(embedding, [click]))
         assert answer.planes.shape == (3, 256, 256)
         assert np.isfinite(answer.planes).all()
 

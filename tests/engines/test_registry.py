@@ -15,7 +15,7 @@ import torch
 from sam2.modeling.sam2_base import SAM2Base
 
 from inference_server.engines import registry as registry_module
-from inference_server.engines.base import ConceptPrompt, VisualPrompt
+from inference_server.engines.base import ConceptPrompt, VisualPrompt, queries
 from inference_server.engines.checkpoints import SAM2_VERSIONS, Sam2Checkpoint
 from inference_server.engines.device import Compute, choose_compute
 from inference_server.engines.registry import ModelRegistry
@@ -194,10 +194,10 @@ async def test_after_closing_models_are_loaded_on_demand(loader: Loader) -> None
     assert len(loader.loads) == 4
     # What was encoded before the closing may still be in the cache.
     click = VisualPrompt(np.array([[5, 5]], np.float32), np.array([1]))
-    assert len((await second.decode(image, [click])).value) == 1
+    assert len((await second.decode(queries(image, [click]))).value) == 1
     nothing = np.zeros((0, 4), np.float32)
     words = ConceptPrompt("circle", nothing, np.zeros(0, np.int64), 0.0)
-    assert len((await again.decode(seen, [words])).value[0].scores) > 0
+    assert len((await again.decode(queries(seen, [words]))).value[0].scores) > 0
     registry.close()
 
 
@@ -254,6 +254,6 @@ async def test_auto_takes_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None
 
     for fast, dtype in ((True, torch.bfloat16), (False, torch.float32)):
         monkeypatch.setattr(device, "_cpu_has_fast_bfloat16", lambda fast=fast: fast)
-        assert choose_compute("auto", "auto") == Compute(torch.device("cpu"), dtype)
+        assert choose_compute("auto", "auto") == Compute(torch.device("cpu"), dtype, dtype)
     assert choose_compute("cpu", "bfloat16").dtype == torch.bfloat16
     assert choose_compute("cpu", "float32").dtype == torch.float32

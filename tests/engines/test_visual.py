@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ from numpy.typing import NDArray
 from sam2.modeling.sam2_base import SAM2Base
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 
-from inference_server.engines.base import Candidates, Embedding, VisualPrompt
+from inference_server.engines.base import Candidates, Embedding, VisualPrompt, queries
 from inference_server.engines.visual import VisualEngine
 from inference_server.masks import Mask, iou, upsample_masks
 from tests.engines.conftest import CPU, CPU_BFLOAT16, Picture
@@ -120,7 +122,7 @@ def test_answers_are_those_of_sam2s_own_predictor(
     predictor = predictor_for(sam2_model, image)
     for prompt in PROMPTS.values():
         asked = placed(prompt, (size[0], size[1]))
-        (answer,) = visual.decode(embedding, [asked], multimask=multimask)
+        (answer,) = visual.decode(queries(embedding, [asked], multimask=multimask))
         masks, scores, logits = predict(predictor, asked, multimask=multimask)
         assert len(answer.scores) == (3 if multimask else 1)
         assert answer.threshold == 0.0
@@ -140,56 +142,92 @@ def test_every_part_of_a_prompt_counts(visual: VisualEngine, pictures: dict[str,
     image = pictures["wide"]
     embedding = embed(visual, image)
     prompts = [placed(prompt, embedding.size) for prompt in PROMPTS.values()]
-    planes = [answer.planes for answer in visual.decode(embedding, prompts)]
+    planes = [answer.planes for answer in visual.decode(queries(embedding, prompts))]
     for i, one in enumerate(planes):
         for other in planes[:i]:
             assert np.abs(one - other).max() > 100 * TOLERANCE * np.abs(one).max()
-    (elsewhere,) = visual.decode(embed(visual, pictures["wide"][::-1].copy()), prompts[:1])
+    (elsewhere,) = visual.decode(queries(embed(visual, pictures["wide"][::-1].copy()), prompts[:1]))
     assert np.abs(elsewhere.planes - planes[0]).max() > 100 * TOLERANCE * np.abs(planes[0]).max()
 
 
 @pytest.mark.parametrize("multimask", [True, False], ids=["three masks", "one mask"])
-@pytest.mark.parametrize("chunk", [1, 3, 16])
 def test_prompts_of_any_kind_share_a_call_and_each_gets_the_answer_it_gets_alone(
-    sam2_model: SAM2Base, pictures: dict[str, Picture], chunk: int, multimask: bool
+    visual: VisualEngine, pictures: dict[str, Picture], multimask: bool
 ) -> None:
-    engine = VisualEngine(sam2_model, "random", CPU, chunk=chunk)
-    embedding = embed(engine, pictures["wide"])
+    embedding = embed(visual, pictures["wide"])
     shifted = [
         visual_prompt((0.1 * i, 0.5, i % 2), box=None if i % 3 else (0.1, 0.1, 0.2 + 0.1 * i, 0.9))
         for i in range(8)
     ]
     kinds = [*PROMPTS.values(), *shifted, *PROMPTS.values()]
     prompts = [placed(prompt, embedding.size) for prompt in kinds]
-    together = engine.decode(embedding, prompts, multimask=multimask)
+    together = visual.decode(queries(embedding, prompts, multimask=multimask))
     assert len(together) == len(prompts)
     for prompt, answer in zip(prompts, together, strict=True):
-        (alone,) = engine.decode(embedding, [prompt], multimask=multimask)
+        (alone,) = visual.decode(queries(embedding, [prompt], multimask=multimask))
         assert_same(answer, alone)
 
 
-def test_a_forward_holds_no_more_than_a_chunk(
-    sam2_model: SAM2Base, pictures: dict[str, Picture], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("multimask", [True, False], ids=["three masks", "one mask"])
+def test_prompts_on_different_images_share_a_call_too(
+    visual: VisualEngine, pictures: dict[str, Picture], multimask: bool
 ) -> None:
-    engine = VisualEngine(sam2_model, "random", CPU, chunk=4)
-    embedding = embed(engine, pictures["square"])
-    sizes: list[int] = []
-    real = sam2_model.sam_mask_decoder.forward
+    asked = [
+        query
+        for name in ("wide", "tall", "square")
+        for embedding in [embed(visual, pictures[name])]
+        for query in queries(
+            embedding,
+            [placed(prompt, embedding.size) for prompt in PROMPTS.values()],
+            multimask=multimask,
+        )
+    ]
+    for query, answer in zip(asked, visual.decode(asked), strict=True):
+        (alone,) = visual.decode([query])
+        assert_same(answer, alone)
 
-    def forward(**inputs: Any) -> Any:
-        sizes.append(len(inputs["sparse_prompt_embeddings"]))
-        return real(**inputs)
 
-    monkeypatch.setattr(sam2_model.sam_mask_decoder, "forward", forward)
-    clicks = [placed(visual_prompt((0.1 * i, 0.5, 1)), embedding.size) for i in range(9)]
-    boxes = [placed(PROMPTS["box"], embedding.size)] * 3
-    engine.decode(embedding, [*clicks, *boxes])
-    # A box is two points, a click is one: they cannot share.
-    assert sorted(sizes) == [1, 3, 4, 4]
+def test_the_best_of_three_is_the_one_with_the_highest_score(
+    visual: VisualEngine, pictures: dict[str, Picture]
+) -> None:
+    embedding = embed(visual, pictures["wide"])
+    prompts = [placed(prompt, embedding.size) for prompt in PROMPTS.values()]
+    chosen = set()
+    for three, best in zip(
+        visual.decode(queries(embedding, prompts)),
+        visual.decode(queries(embedding, prompts, best=True)),
+        strict=True,
+    ):
+        index = int(three.scores.argmax())
+        chosen.add(index)
+        assert best.scores.shape == (1,)
+        assert_close(best.scores, three.scores[index : index + 1])
+        assert_close(best.planes, three.planes[index : index + 1])
+    assert len(chosen) > 1, "the prompts do not tell the masks apart"
+    one = visual.decode(queries(embedding, prompts, multimask=False))
+    same = visual.decode(queries(embedding, prompts, multimask=False, best=True))
+    for expected, found in zip(one, same, strict=True):
+        assert_same(found, expected)
+
+
+def test_several_threads_decode_at_a_time(
+    visual: VisualEngine, pictures: dict[str, Picture]
+) -> None:
+    asked = [
+        query
+        for name in ("wide", "tall")
+        for embedding in [embed(visual, pictures[name])]
+        for query in queries(embedding, [placed(p, embedding.size) for p in PROMPTS.values()])
+    ]
+    expected = [visual.decode([query])[0] for query in asked]
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda query: visual.decode([query])[0], asked * 8))
+    for answer, alone in zip(found, expected * 8, strict=True):
+        assert_same(answer, alone)
 
 
 def test_no_prompts_no_answers(visual: VisualEngine, pictures: dict[str, Picture]) -> None:
-    assert visual.decode(embed(visual, pictures["square"]), []) == []
+    assert visual.decode(queries(embed(visual, pictures["square"]), [])) == []
 
 
 def test_images_encoded_together_answer_as_if_encoded_alone(
@@ -200,8 +238,8 @@ def test_images_encoded_together_answer_as_if_encoded_alone(
     assert [embedding.size for embedding in together] == [image.shape[:2] for image in images]
     for embedding, image in zip(together, images, strict=True):
         prompts = [placed(prompt, embedding.size) for prompt in PROMPTS.values()]
-        alone = visual.decode(embed(visual, image), prompts)
-        for answer, expected in zip(visual.decode(embedding, prompts), alone, strict=True):
+        alone = visual.decode(queries(embed(visual, image), prompts))
+        for answer, expected in zip(visual.decode(queries(embedding, prompts)), alone, strict=True):
             assert_same(answer, expected)
 
 
@@ -211,7 +249,8 @@ def test_an_embedding_keeps_the_memory_that_it_says_and_not_its_neighbours(
     """The cache counts `nbytes`: a view of the batch would keep the whole batch alive."""
     alone = embed(visual, pictures["square"])
     for embedding in [alone, *visual.encode([pictures["square"], pictures["wide"]] * 2)]:
-        kept = sum(feature.untyped_storage().nbytes() for feature in embedding.features)
+        tensors = embedding.features.tensors
+        kept = sum(tensor.untyped_storage().nbytes() for tensor in tensors)
         assert embedding.nbytes == kept == alone.nbytes
 
 
@@ -221,9 +260,9 @@ def test_the_answer_is_the_callers_to_keep(
     """Nobody who asks later writes into it."""
     embedding = embed(visual, pictures["square"])
     prompts = [placed(prompt, embedding.size) for prompt in PROMPTS.values()]
-    first = visual.decode(embedding, prompts)
+    first = visual.decode(queries(embedding, prompts))
     copies = [answer.planes.copy() for answer in first]
-    visual.decode(embedding, prompts[::-1])
+    visual.decode(queries(embedding, prompts[::-1]))
     visual.encode([pictures["wide"]])
     for answer, copy in zip(first, copies, strict=True):
         assert np.array_equal(answer.planes, copy)
@@ -234,7 +273,7 @@ def test_tiny_images_are_images(visual: VisualEngine, size: tuple[int, int]) -> 
     image = np.full((*size, 3), 90, np.uint8)
     embedding = embed(visual, image)
     assert embedding.size == size
-    (answer,) = visual.decode(embedding, [visual_prompt((0, 0, 1))])
+    (answer,) = visual.decode(queries(embedding, [visual_prompt((0, 0, 1))]))
     assert np.isfinite(answer.planes).all()
     assert [mask.size for mask in upsample_masks(answer.planes, size)] == [size] * 3
 
@@ -248,12 +287,31 @@ def test_bfloat16_gives_nearly_the_same_masks(
     assert coarse.nbytes < precise.nbytes
     prompts = [placed(prompt, precise.size) for prompt in PROMPTS.values()]
     for expected, found in zip(
-        visual.decode(precise, prompts), fast.decode(coarse, prompts), strict=True
+        visual.decode(queries(precise, prompts)), fast.decode(queries(coarse, prompts)), strict=True
     ):
         assert found.planes.dtype == found.scores.dtype == np.float32
         assert np.abs(found.scores - expected.scores).max() < 0.05
         for one, other in zip(masks_of(found, image), masks_of(expected, image), strict=True):
             assert iou(one, other) > 0.85 or max(one.area, other.area) < 50
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["float16", "bfloat16"])
+def test_embeddings_may_be_kept_in_half_precision(
+    sam2_model: SAM2Base, visual: VisualEngine, pictures: dict[str, Picture], dtype: torch.dtype
+) -> None:
+    half = VisualEngine(sam2_model, "random", replace(CPU, cache_dtype=dtype))
+    image = pictures["wide"]
+    precise, coarse = embed(visual, image), embed(half, image)
+    assert coarse.nbytes * 2 == precise.nbytes
+    prompts = [placed(prompt, precise.size) for prompt in PROMPTS.values()]
+    for expected, found in zip(
+        visual.decode(queries(precise, prompts)),
+        half.decode(queries(coarse, prompts)),
+        strict=True,
+    ):
+        assert np.abs(found.scores - expected.scores).max() < 0.02
+        for one, other in zip(masks_of(found, image), masks_of(expected, image), strict=True):
+            assert iou(one, other) > 0.95 or max(one.area, other.area) < 50
 
 
 def masks_of(answer: Candidates, image: Picture) -> list[Mask]:
@@ -264,7 +322,7 @@ def test_the_model_is_left_as_it_was(sam2_model: SAM2Base, visual: VisualEngine)
     """No gradients, no training mode, nothing cached that grows."""
     image = np.zeros((8, 8, 3), np.uint8)
     before = {name: value.clone() for name, value in sam2_model.state_dict().items()}
-    (answer,) = visual.decode(embed(visual, image), [visual_prompt((1, 1, 1))])
+    (answer,) = visual.decode(queries(embed(visual, image), [visual_prompt((1, 1, 1))]))
     assert not sam2_model.training
     assert answer.planes.flags.owndata or answer.planes.base is not None
     for name, value in sam2_model.state_dict().items():

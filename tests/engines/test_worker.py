@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -12,10 +14,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from inference_server.engines.base import Candidates, Embedding, RGBImage, VisualPrompt
+from inference_server.engines.base import (
+    Candidates,
+    Embedding,
+    Query,
+    RGBImage,
+    VisualPrompt,
+    queries,
+)
 from inference_server.engines.device import Compute
 from inference_server.engines.registry import Model
-from inference_server.engines.worker import Done, Lane
+from inference_server.engines.worker import BACKGROUND, Done, Lane
 from inference_server.errors import CapacityError, ModelUnavailableError
 from inference_server.settings import Settings
 
@@ -260,6 +269,121 @@ async def test_a_closed_lane_takes_nothing_in() -> None:
         lane.close()
 
 
+# Jobs of several items.
+
+
+async def test_a_job_of_several_items_is_answered_in_their_order_and_counts_once() -> None:
+    bench = Bench()
+    async with lane_of(bench, max_batch=2, capacity=2) as lane:
+        bench.gate.clear()
+        first = await submitted(lane, [0])
+        await bench.wait_until_begun()
+        job = asyncio.create_task(lane.submit_all(range(1, 6)))
+        await asyncio.sleep(0)
+        assert lane.depth == 1
+        other = await submitted(lane, [9])
+        with pytest.raises(CapacityError):
+            await lane.submit(10)
+        bench.gate.set()
+        done = await job
+        assert (await other[0]).value == 90
+        await first[0]
+        assert lane.depth == 0
+    assert done.value == [10, 20, 30, 40, 50]
+    assert done.batch == 2
+    assert done.worked > 0
+    assert done.queued > 0
+    assert all(len(batch) <= 2 for batch in bench.batches)
+
+
+async def test_a_job_without_items_is_done() -> None:
+    async with lane_of(Bench()) as lane:
+        assert (await lane.submit_all([])).value == []
+
+
+async def test_a_small_job_does_not_wait_for_all_of_a_large_one_nor_does_it_starve_that() -> None:
+    order: list[int] = []
+
+    def slow(items: Sequence[int]) -> Sequence[int]:
+        time.sleep(0.02)
+        order.extend(items)
+        return items
+
+    async with lane_of(slow, max_batch=1) as lane:
+        await lane.submit(-1)  # so that it knows its pace
+        large = asyncio.create_task(lane.submit_all(range(100, 120)))
+        await asyncio.sleep(0.01)
+        clicks = 0
+        while not large.done():  # as many clicks as the lane can do
+            clicks += 1
+            await lane.submit(clicks)
+        await large
+    before_the_first_click = order.index(1)
+    assert before_the_first_click <= 4, "a click waits for two or three items, not for twenty"
+    assert clicks <= 60, "the large job was kept waiting by the clicks"
+
+
+async def test_one_failing_item_fails_its_job_and_no_other() -> None:
+    bench = Bench()
+    async with lane_of(bench, max_batch=1) as lane:
+        good, bad = lane.submit_all([1, 2]), lane.submit_all([3, -3, 4])
+        results = await asyncio.gather(good, bad, return_exceptions=True)
+        assert not isinstance(results[0], BaseException)
+        assert results[0].value == [10, 20]
+        assert isinstance(results[1], ValueError)
+        assert lane.depth == 0
+
+
+async def test_a_cancelled_job_takes_all_of_its_items_along() -> None:
+    bench = Bench()
+    async with lane_of(bench, max_batch=1) as lane:
+        bench.gate.clear()
+        job = asyncio.create_task(lane.submit_all([1, 2, 3]))
+        await bench.wait_until_begun()
+        job.cancel()
+        await asyncio.sleep(0.01)
+        assert lane.depth == 0
+        bench.gate.set()
+        assert (await lane.submit(7)).value == 70
+    assert bench.batches == [[1], [7]]
+
+
+# Several threads.
+
+
+async def test_several_threads_work_at_a_time_and_know_how_many_they_are() -> None:
+    together = threading.Barrier(3)
+    busy: list[int] = []
+
+    def work(items: Sequence[int]) -> Sequence[int]:
+        together.wait(10)
+        return items
+
+    lane: Lane[int, int] = Lane("test", work, max_batch=1, capacity=8, workers=3, enter=busy.append)
+    assert (await lane.submit_all([1, 2, 3, 4, 5, 6])).value == [1, 2, 3, 4, 5, 6]
+    assert busy[0] == 3, "the first thread knows that others are about to start"
+    together = threading.Barrier(1)
+    await lane.submit(1)
+    assert busy[-1] == 1
+    lane.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priorities elsewhere")
+async def test_a_background_lane_has_a_lower_priority_and_nobody_else_gets_it() -> None:
+    def niceness(items: Sequence[int]) -> Sequence[int]:
+        return [os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) for _ in items]
+
+    before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    lane: Lane[int, int] = Lane(
+        "test", niceness, max_batch=1, capacity=1, niceness=before + BACKGROUND
+    )
+    async with lane_of(niceness) as ordinary:
+        assert (await lane.submit(0)).value == before + BACKGROUND
+        assert (await ordinary.submit(0)).value == before
+    lane.close()
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before
+
+
 class Slow:
     """An engine whose encoding waits for a gate."""
 
@@ -272,11 +396,15 @@ class Slow:
         assert self.gate.wait(10)
         return [Embedding((1, 1), [np.zeros(3)], 1) for _ in images]
 
-    def decode(
-        self, embedding: Embedding, prompts: Sequence[VisualPrompt], *, multimask: bool = True
-    ) -> list[Candidates]:
-        plane = np.full((1, 1, 1), float(multimask), np.float32)
-        return [Candidates(plane, 0.0, np.array([len(p.points)], np.float32)) for p in prompts]
+    def decode(self, queries: Sequence[Query[VisualPrompt]]) -> list[Candidates]:
+        return [
+            Candidates(
+                np.full((1, 1, 1), float(query.multimask), np.float32),
+                0.0,
+                np.array([len(query.prompt.points)], np.float32),
+            )
+            for query in queries
+        ]
 
 
 async def test_a_click_does_not_wait_for_an_encode(cpu: Compute) -> None:
@@ -289,7 +417,10 @@ async def test_a_click_does_not_wait_for_an_encode(cpu: Compute) -> None:
     ]
     # Several at once, on one embedding: requests do not compare to a truth value either.
     answers = await asyncio.gather(
-        *(model.decode(embedding, prompts[::order], multimask=order > 0) for order in (1, -1) * 3)
+        *(
+            model.decode(queries(embedding, prompts[::order], multimask=order > 0))
+            for order in (1, -1) * 3
+        )
     )
     assert not encode.done()
     engine.gate.set()

@@ -54,19 +54,21 @@ class Mask:
 
         Args:
             flips: int64 [2n], column-major indices in any order, fastest where ascending; two of
-                the same index cancel. The array is sorted in place and kept.
+                the same index cancel. The array may be sorted in place, and kept.
             size: (height, width) of the image, in pixels.
         """
+        if (flips[1:] > flips[:-1]).all():
+            return cls(flips.reshape(-1, 2), size)
         flips.sort(kind="stable")  # of those in order: 0.4 ms for 247,000; quicksort takes 2.6
         again = np.flatnonzero(flips[1:] == flips[:-1])
-        if again.size:
-            # Of several alike, the first and second cancel, the third and fourth, ...
-            begins = np.diff(again, prepend=-2) > 1
-            order = again - np.maximum.accumulate(np.where(begins, again, 0))
-            again = again[order & 1 == 0]
-            keep = np.ones(flips.size, np.bool_)
-            keep[again] = keep[again + 1] = False
-            flips = flips[keep]
+        # Of several alike, the first and second cancel, the third and fourth, ...
+        begins = np.ones(again.size, np.bool_)
+        begins[1:] = again[1:] - again[:-1] > 1
+        order = again - np.maximum.accumulate(np.where(begins, again, 0))
+        again = again[order & 1 == 0]
+        keep = np.ones(flips.size, np.bool_)
+        keep[again] = keep[again + 1] = False
+        flips = flips[keep]
         return cls(flips.reshape(-1, 2), size)
 
     @classmethod

@@ -105,7 +105,7 @@ def upsample_mask(
         flips.append(column)
     if not flips:  # the knots lie between two columns of a smaller image
         return Mask.empty(size)
-    return Mask.from_flips(np.concatenate(flips), size)
+    return Mask.from_flips(np.concatenate(flips) if len(flips) > 1 else flips[0], size)
 
 
 def _knots(logits: NDArray[np.float32], box: tuple[int, int, int, int]) -> NDArray[np.float64]:
@@ -168,13 +168,12 @@ def _crossings(
     right = knots.take(cell + 1, axis=0)
     right *= weight
     line += right
-    inside = line > 0
-    found = np.flatnonzero(inside[:, 1:] != inside[:, :-1])
-    between = line.shape[1] - 1
-    column = found // between  # not divmod: it takes 35 ns an element, where // takes 1
-    found += column  # from gaps between the values to the values above them
     values = line.reshape(-1)
+    inside = values > 0
+    found = np.flatnonzero(inside[1:] != inside[:-1])  # none between one column and the next
+    column = found // line.shape[1]  # not divmod: it takes 35 ns an element, where // takes 1
     above, below = values.take(found), values.take(found + 1)
     position = above / (above - below)
-    position += found - column * (between + 1)
+    found -= column * line.shape[1]
+    position += found
     return column, position, below > 0

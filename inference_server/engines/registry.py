@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from inference_server.engines.base import (
     Candidates,
@@ -18,25 +18,22 @@ from inference_server.engines.base import (
     RGBImage,
     VisualPrompt,
 )
-from inference_server.engines.checkpoints import (
+from inference_server.engines.sources import (
     SAM2_VERSIONS,
     Sam2Checkpoint,
     find_sam2,
-    load_sam2,
-    load_sam3,
     sam3_source,
 )
-from inference_server.engines.concept import ConceptEngine
-from inference_server.engines.device import (
-    Compute,
-    choose_compute,
-    keep_freed_memory,
-    use_threads,
-)
-from inference_server.engines.visual import VisualEngine
 from inference_server.engines.worker import BACKGROUND, Done, Lane
 from inference_server.errors import ModelUnavailableError
 from inference_server.settings import Settings
+
+if TYPE_CHECKING:
+    from inference_server.engines.device import Compute
+
+# PyTorch, and the libraries of the models, take seconds to import. They are imported where they are
+# first needed, in the thread that loads a model, so that the server answers meanwhile and the
+# command line does not wait for what it does not use.
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +71,8 @@ class Model(Generic[PromptT]):
         *,
         workers: int = 1,
     ) -> None:
+        from inference_server.engines.device import use_threads
+
         self.family = family
         self.name = engine.checkpoint
         self.compute = compute
@@ -137,6 +136,8 @@ class ModelRegistry:
     """
 
     def __init__(self, settings: Settings) -> None:
+        from inference_server.engines.device import choose_compute, keep_freed_memory
+
         self._settings = settings
         self.compute = choose_compute(settings.device, settings.dtype, settings.embedding_dtype)
         keep_freed_memory()
@@ -212,7 +213,10 @@ class ModelRegistry:
     async def _load_concept(self) -> ConceptModel:
         settings = self._settings
 
-        def load() -> ConceptEngine:
+        def load() -> Engine[ConceptPrompt]:
+            from inference_server.engines.checkpoints import load_sam3
+            from inference_server.engines.concept import ConceptEngine
+
             model, processor = load_sam3(self._sam3, self._sam3_name, self.compute)
             return ConceptEngine(
                 model,
@@ -227,7 +231,10 @@ class ModelRegistry:
         return Model("sam3", engine, self.compute, settings, workers=2)
 
     async def _load_visual(self, checkpoint: Sam2Checkpoint) -> VisualModel:
-        def load() -> VisualEngine:
+        def load() -> Engine[VisualPrompt]:
+            from inference_server.engines.checkpoints import load_sam2
+            from inference_server.engines.visual import VisualEngine
+
             model = load_sam2(checkpoint, self.compute)
             return VisualEngine(model, checkpoint.name, self.compute)
 

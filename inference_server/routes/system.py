@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from inference_server import __version__
-from inference_server.engines.checkpoints import SAM2_VERSIONS
+from inference_server.engines.sources import SAM2_VERSIONS
 from inference_server.openapi import COMMON_ERRORS, Answer, Operation
 from inference_server.routes.http import authenticate, state_of
 from schemas.system import Health, ModelsResponse, ServerInfo

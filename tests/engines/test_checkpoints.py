@@ -25,15 +25,9 @@ from transformers import Sam3Model, Sam3Processor, Sam3VideoConfig, Sam3VideoMod
 from inference_server.demo import WEIGHTS
 from inference_server.engines import checkpoints
 from inference_server.engines.base import VisualPrompt, queries
-from inference_server.engines.checkpoints import (
-    SAM2_VERSIONS,
-    Sam2Checkpoint,
-    find_sam2,
-    load_sam2,
-    load_sam3,
-    sam3_source,
-)
+from inference_server.engines.checkpoints import load_sam2, load_sam3
 from inference_server.engines.concept import ConceptEngine
+from inference_server.engines.sources import SAM2_VERSIONS, Sam2Checkpoint, find_sam2, sam3_source
 from inference_server.engines.visual import VisualEngine
 from inference_server.errors import ModelUnavailableError
 from tests.engines.conftest import CPU, random_sam2, random_sam3, sam2_config

@@ -14,11 +14,11 @@ import pytest
 import torch
 from sam2.modeling.sam2_base import SAM2Base
 
-from inference_server.engines import registry as registry_module
+from inference_server.engines import checkpoints
 from inference_server.engines.base import ConceptPrompt, VisualPrompt, queries
-from inference_server.engines.checkpoints import SAM2_VERSIONS, Sam2Checkpoint
 from inference_server.engines.device import Compute, choose_compute
 from inference_server.engines.registry import ModelRegistry
+from inference_server.engines.sources import SAM2_VERSIONS, Sam2Checkpoint
 from inference_server.errors import ModelUnavailableError
 from inference_server.settings import Settings
 from tests.engines.conftest import Concept
@@ -57,8 +57,8 @@ class Loader:
 @pytest.fixture
 def loader(monkeypatch: pytest.MonkeyPatch, sam2_model: SAM2Base, concept: Concept) -> Loader:
     loader = Loader(sam2_model, concept)
-    monkeypatch.setattr(registry_module, "load_sam2", loader.sam2)
-    monkeypatch.setattr(registry_module, "load_sam3", loader.sam3)
+    monkeypatch.setattr(checkpoints, "load_sam2", loader.sam2)
+    monkeypatch.setattr(checkpoints, "load_sam3", loader.sam3)
     return loader
 
 

@@ -1,4 +1,7 @@
-"""The embedding cache: least recently used, bounded in bytes, one flight a key."""
+"""The embedding cache: least recently used, bounded in bytes, one flight a key.
+
+In one tier, or in two where embeddings live on a GPU: what has to leave it goes to host memory.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from dataclasses import dataclass
 
 from cachetools import LRUCache
 
-from inference_server.engines.base import Embedding
+from inference_server.host_tier import CachedEmbedding, HostTier
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,18 +29,25 @@ class ImageKey:
     image: str
 
 
-@dataclass(frozen=True, slots=True)
-class CachedEmbedding:
-    """An embedding and the digest of the image that it came from."""
-
-    embedding: Embedding
-    digest: str
-
-
 @dataclass(slots=True)
 class _Flight:
     task: asyncio.Task[CachedEmbedding]
     waiting: int = 0
+
+
+class _Kept(LRUCache[ImageKey, CachedEmbedding]):
+    """An LRU that passes on what it drops for room."""
+
+    def __init__(
+        self, max_bytes: int, dropped: Callable[[ImageKey, CachedEmbedding], None]
+    ) -> None:
+        super().__init__(max_bytes, getsizeof=lambda entry: entry.embedding.nbytes)
+        self._dropped = dropped
+
+    def popitem(self) -> tuple[ImageKey, CachedEmbedding]:
+        key, entry = super().popitem()
+        self._dropped(key, entry)
+        return key, entry
 
 
 class EmbeddingCache:
@@ -45,12 +55,12 @@ class EmbeddingCache:
 
     Args:
         max_bytes: room; an embedding larger than that is handed out but not kept.
+        host: where to put what is dropped for room, if anywhere.
     """
 
-    def __init__(self, max_bytes: int) -> None:
-        self._kept: LRUCache[ImageKey, CachedEmbedding] = LRUCache(
-            max_bytes, getsizeof=lambda entry: entry.embedding.nbytes
-        )
+    def __init__(self, max_bytes: int, host: HostTier | None = None) -> None:
+        self._kept = _Kept(max_bytes, self._drop)
+        self._host = host
         self._flights: dict[ImageKey, _Flight] = {}
         self.hits = 0
         self.misses = 0
@@ -69,11 +79,32 @@ class EmbeddingCache:
         """Bytes of the embeddings kept."""
         return int(self._kept.currsize)
 
+    @property
+    def host_nbytes(self) -> int:
+        """Bytes of the embeddings kept in the second tier."""
+        return 0 if self._host is None else self._host.nbytes
+
+    def _drop(self, key: ImageKey, entry: CachedEmbedding) -> None:
+        self.evictions += 1
+        if self._host is not None:
+            self._host.put(key, entry)
+
     def get(self, key: ImageKey) -> CachedEmbedding | None:
-        """The embedding if it is here, counted as a use and a hit."""
+        """The embedding if it is in the first tier, counted as a use and a hit."""
         entry = self._kept.get(key)
         if entry is not None:
             self.hits += 1
+        return entry
+
+    async def find(self, key: ImageKey) -> CachedEmbedding | None:
+        """The embedding if it is in either tier, counted as a use and a hit."""
+        entry = self.get(key)
+        if entry is not None or self._host is None or key not in self._host:
+            return entry
+        try:
+            entry, _ = await self.get_or_create(key, _nothing)
+        except LookupError:  # it was dropped while we looked
+            return None
         return entry
 
     async def get_or_create(
@@ -95,13 +126,14 @@ class EmbeddingCache:
         if entry is not None:
             return entry, True
         flight = self._flights.get(key)
-        shared = flight is not None
-        if flight is None:
+        shared = flight is not None or (self._host is not None and key in self._host)
+        if shared:
+            self.hits += 1
+        else:
             self.misses += 1
+        if flight is None:
             flight = _Flight(asyncio.ensure_future(self._create(key, create)))
             self._flights[key] = flight
-        else:
-            self.hits += 1
         flight.waiting += 1
         try:
             return await asyncio.shield(flight.task), shared
@@ -116,13 +148,13 @@ class EmbeddingCache:
     ) -> CachedEmbedding:
         flight = self._flights[key]
         try:
-            entry = await create()
+            entry = None if self._host is None else await self._host.fetch(key)
+            if entry is None:
+                entry = await create()
         finally:
             self._forget(key, flight)
         if entry.embedding.nbytes <= self._kept.maxsize:
-            before = len(self._kept)
             self._kept[key] = entry
-            self.evictions += before + 1 - len(self._kept)
         return entry
 
     def _forget(self, key: ImageKey, flight: _Flight) -> None:
@@ -133,3 +165,11 @@ class EmbeddingCache:
         """Drop everything, or everything of one checkpoint."""
         for key in [k for k in self._kept if checkpoint in (None, k.checkpoint)]:
             del self._kept[key]
+        if self._host is not None:
+            self._host.clear(
+                lambda k: isinstance(k, ImageKey) and checkpoint in (None, k.checkpoint)
+            )
+
+
+async def _nothing() -> CachedEmbedding:
+    raise LookupError

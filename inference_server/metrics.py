@@ -92,6 +92,11 @@ class Metrics:
         self.cache_bytes = Gauge(
             "inference_embedding_cache_bytes", "Bytes of embeddings kept.", registry=self.registry
         )
+        self.cache_host_bytes = Gauge(
+            "inference_embedding_cache_host_bytes",
+            "Bytes of embeddings kept in host memory after they left a GPU.",
+            registry=self.registry,
+        )
 
     def observe(self, timings: Timings) -> None:
         """Count the steps of a finished request."""

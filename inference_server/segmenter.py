@@ -18,7 +18,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from inference_server.embeddings import CachedEmbedding, EmbeddingCache, ImageKey
+from inference_server.embeddings import EmbeddingCache, ImageKey
 from inference_server.engines.base import (
     Candidates,
     ConceptPrompt,
@@ -29,6 +29,7 @@ from inference_server.engines.base import (
 from inference_server.engines.registry import ConceptModel, ModelRegistry, VisualModel
 from inference_server.engines.worker import BACKGROUND, Done, be_nice
 from inference_server.errors import ImageError, ImageTooLargeError, UnknownImageError
+from inference_server.host_tier import CachedEmbedding, HostTier
 from inference_server.images import ImageFetcher, decode_base64, decode_image
 from inference_server.images.store import ImageStore, StoredImage
 from inference_server.logits import LogitsCache
@@ -121,7 +122,7 @@ class Segmenter:
         room = settings.embedding_cache_mb or _DEFAULT_CACHE_MB.get(
             models.compute.device.type, 2048
         )
-        self.embeddings = EmbeddingCache(room * MiB)
+        self.embeddings = EmbeddingCache(room * MiB, self._host_tier())
         self.images = ImageStore(settings.image_cache_mb * MiB)
         self.logits = LogitsCache(settings.logits_cache_mb * MiB)
         workers = settings.cpu_workers or max(2, os.cpu_count() or 1)
@@ -130,6 +131,21 @@ class Segmenter:
         self._readers = ThreadPoolExecutor(
             workers, thread_name_prefix="images", initializer=be_nice, initargs=(BACKGROUND,)
         )
+
+    def _host_tier(self) -> HostTier | None:
+        """The cache's second tier, where the first one is not in host memory itself."""
+        device = self.models.compute.device
+        room = self._settings.host_cache_mb * MiB or _quarter_of_memory()
+        if device.type == "cpu":
+            return None
+
+        async def to_host(embedding: Embedding) -> Embedding:
+            return await self._in_background(lambda: embedding.to("cpu"))
+
+        async def to_device(embedding: Embedding) -> Embedding:
+            return await self.in_thread(lambda: embedding.to(device))
+
+        return HostTier(room, to_host=to_host, to_device=to_device)
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Run CPU work in a worker thread, away from the event loop."""
@@ -168,7 +184,7 @@ class Segmenter:
         """
         if image.image_id is not None:
             key = ImageKey(tenant, model.label, f"id:{image.image_id}")
-            known = self.embeddings.get(key)
+            known = await self.embeddings.find(key)
             if known is not None:
                 sent = await self._sent_digest(image)
                 mismatch = sent not in (None, known.digest)
@@ -324,6 +340,11 @@ class Segmenter:
         self.models.close()
         for pool in (self._workers, self._readers):
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _quarter_of_memory() -> int:
+    """Bytes."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
 
 
 def _with_digest(data: bytes) -> StoredImage:

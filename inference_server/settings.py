@@ -91,6 +91,12 @@ class Settings(BaseSettings):
         ge=0,
         description="Room for image embeddings in MiB; 0 is 2048 on a CPU and 8192 on a GPU.",
     )
+    host_cache_mb: int = Field(
+        0,
+        ge=0,
+        description="Room in MiB of host memory for embeddings that leave a GPU; 0 is a quarter of "
+        "the memory. Without a GPU there is no such second tier.",
+    )
     image_cache_mb: int = Field(
         256, ge=0, description="Room in MiB for the encoded bytes of images that have an id."
     )

@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable, Iterable
 
 import pytest
 
-from inference_server.embeddings import CachedEmbedding, EmbeddingCache, ImageKey
+from inference_server.embeddings import EmbeddingCache, ImageKey
 from inference_server.engines.base import Embedding
+from inference_server.host_tier import CachedEmbedding
 
 pytestmark = pytest.mark.anyio
 

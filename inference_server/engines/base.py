@@ -7,7 +7,7 @@ engine need not know that there is torch behind it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -30,6 +30,14 @@ class Embedding:
     size: tuple[int, int]
     features: Any = field(repr=False)
     nbytes: int
+
+    def to(self, device: Any) -> Embedding:
+        """The same on another device; a copy, unless it is there already.
+
+        Args:
+            device: a `torch.device` or its name.
+        """
+        return replace(self, features=self.features.to(device))
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,6 +89,7 @@ async def metrics(request: Request) -> Response:
     state.metrics.cache_misses.set(cache.misses)
     state.metrics.cache_evictions.set(cache.evictions)
     state.metrics.cache_bytes.set(cache.nbytes)
+    state.metrics.cache_host_bytes.set(cache.host_nbytes)
     return Response(generate_latest(state.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 

@@ -18,8 +18,21 @@ from numpy.typing import NDArray
 
 from inference_server.masks.mask import Mask
 
+# Measured in turns on one busy core of a Xeon at 2.5 GHz, numpy 2.2, best of 7, in ms: against
+# crossings in mixed cells alone (those with knots on both sides of the threshold), which need an
+# index for each cell, and the pixels filled between them.
+#   200 masks of 6 % boxes, 1080p      cells 224, all columns of the box, as below, 192
+#   100 such masks, 4032 x 4032        cells 531, below 205
+#   one plane of white noise, 1080p    cells 71, below 24, torch 11
+#   the same, 4032 x 4032              cells 264, below 72, torch 220
+# For images hardly larger than the logits the plane itself would be cheaper: 0.5 ms, where this
+# takes 3.6, for white noise at 480 x 270.
+
 CHUNK_BYTES = 1 << 18
-"""Bytes of one temporary array, of which a handful live at a time, whatever the mask's area."""
+"""Bytes of one temporary array, of which a handful live at a time, whatever the mask's area.
+
+Measured for 32 kB to 1 MB: 128 and 256 kB are the fastest, by up to a third.
+"""
 
 _LARGEST = float(np.finfo(np.float32).max)
 

@@ -279,7 +279,7 @@ class FastMaskDecoder:
         width = values.shape[-1]
         to_output = attention.out_proj.weight.view(-1, self._heads, width).permute(1, 2, 0)
         # A pixel's shares add up to one in every head, so each may bring a part of the bias.
-        outputs = values @ to_output + attention.out_proj.bias / self._heads
+        outputs: Tensor = values @ to_output + attention.out_proj.bias / self._heads
         return outputs.flatten(1, 2)
 
     def _hypernetworks(self, tokens: Tensor) -> Tensor:
@@ -292,7 +292,7 @@ class FastMaskDecoder:
     def _planes(self, image: DecoderImage, pixels: Tensor, hyper: Tensor) -> Tensor:
         """Logits `float32[B, M, 4 h, 4 w]`."""
         batch, count, _ = pixels.shape
-        side = math.isqrt(count)
+        side = math.isqrt(count)  # SAM 2's images are squares
         middle = torch.baddbmm(
             image.middle.expand(batch, -1, -1), pixels, self._up1.expand(batch, -1, -1)
         )
@@ -301,12 +301,10 @@ class FastMaskDecoder:
             image.fine.expand(batch, -1, -1), middle, self._up2.expand(batch, -1, -1)
         )
         fine = self._activation2(fine).view(batch, 16 * count, -1)
-        planes = (hyper.to(self._dtype) @ fine.transpose(1, 2)).float()
+        planes: Tensor = (hyper.to(self._dtype) @ fine.transpose(1, 2)).float()
         # [row, column, row of 2, column of 2, row of 2, column of 2] to raster order.
-        planes = planes.view(batch, -1, side, count // side, 2, 2, 2, 2)
-        return planes.permute(0, 1, 2, 4, 6, 3, 5, 7).reshape(
-            batch, -1, 4 * side, 4 * count // side
-        )
+        planes = planes.view(batch, -1, side, side, 2, 2, 2, 2)
+        return planes.permute(0, 1, 2, 4, 6, 3, 5, 7).reshape(batch, -1, 4 * side, 4 * side)
 
 
 @dataclass(frozen=True, slots=True)

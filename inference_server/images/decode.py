@@ -59,7 +59,7 @@ _REDUCED = {
 }
 
 # How much larger than the model's input a reduced image must still be, on either side. Measured at
-# hardly more than this (`python -m benchmarks images`): the input changes by 0.5 of 255 in the mean;
+# slightly more (`python -m benchmarks images`): the input changes by 0.5 of 255 in the mean;
 # masks of the demo models keep a mean IoU of 0.998 (SAM 2, 0.990 at least) and 0.997 (SAM 3) with
 # those of the whole image, where JPEG's quality 90 had left 0.999 and 0.998 of those of the
 # picture; SAM 2's IoU with the truth stays the same within 0.0002. At a ratio of 1.15 SAM 3's masks

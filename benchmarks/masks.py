@@ -90,8 +90,7 @@ def run(small: bool) -> Report:
             "Reference: torch's bilinear `interpolate` of one full plane after the other, `> 0`, "
             "then `cv2.findContours`; or `pycocotools.mask.encode` (the planes are interpolated "
             "transposed, which spares it a transposition); or that and greedy NMS by "
-            "`pycocotools.mask.iou` of each kept mask with those that remain, which is faster than "
-            "`&` and `|` of planes.",
+            "`pycocotools.mask.iou` of each kept mask with those that remain.",
             f"torch had {torch.get_num_threads()} thread(s), OpenCV {cv2.getNumThreads()}.",
         ],
     )

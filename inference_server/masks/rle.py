@@ -38,8 +38,8 @@ def encode_rle(mask: Mask) -> RLE:
     counts = np.diff(mask.runs.reshape(-1), prepend=0, append=height * width)
     if counts.size > 1 and counts[-1] == 0:  # the mask holds the plane's last pixel
         counts = counts[:-1]
-    # Measured, 600 to 1,300 runs: pycocotools' own compressor takes 0.08 ms; given a list, as it is
-    # documented, 0.3; the same arithmetic in numpy 0.3.
+    # Measured for 850 counts: pycocotools' own compressor takes 0.009 ms from an array, and 0.05
+    # from a list, which is what it documents. The same arithmetic in numpy was slower than both.
     rle = coco.frPyObjects({"size": [height, width], "counts": counts}, height, width)
     return {"size": [height, width], "counts": rle["counts"].decode("ascii")}
 

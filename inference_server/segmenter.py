@@ -23,6 +23,7 @@ from inference_server.engines.base import (
     Candidates,
     ConceptPrompt,
     Embedding,
+    Prepared,
     VisualPrompt,
     queries,
 )
@@ -30,7 +31,7 @@ from inference_server.engines.registry import ConceptModel, ModelRegistry, Visua
 from inference_server.engines.worker import BACKGROUND, Done, be_nice
 from inference_server.errors import ImageError, ImageTooLargeError, UnknownImageError
 from inference_server.host_tier import CachedEmbedding, HostTier
-from inference_server.images import ImageFetcher, decode_base64, decode_image
+from inference_server.images import ImageFetcher, decode_base64, decode_picture
 from inference_server.images.store import ImageStore, StoredImage
 from inference_server.logits import LogitsCache
 from inference_server.masks import Mask, mask_nms, upsample_masks
@@ -238,15 +239,20 @@ class Segmenter:
 
     async def _decode_base64(self, text: str) -> StoredImage:
         limit = self._settings.max_image_mb * MiB
-        return await self._in_background(lambda: _with_digest(decode_base64(text, max_bytes=limit)))
+        return await self.in_thread(lambda: _with_digest(decode_base64(text, max_bytes=limit)))
 
     async def _encode_bytes(
         self, model: ConceptModel | VisualModel, image: StoredImage, timings: Timings
     ) -> CachedEmbedding:
         limit = self._settings.max_image_pixels
+
+        def prepare() -> Prepared:
+            picture = decode_picture(image.data, max_pixels=limit, side=model.side)
+            return model.prepare(picture.pixels, picture.size, picture.extent)
+
         with timings.measure("decode"):
-            pixels = await self._in_background(lambda: decode_image(image.data, max_pixels=limit))
-        done = await model.encode(pixels)
+            prepared = await self._in_background(prepare)
+        done = await model.encode(prepared)
         timings.add("queue", done.queued)
         timings.add("encode", done.worked)
         self._metrics.batches.labels(f"{model.family} encode").observe(done.batch)

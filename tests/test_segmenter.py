@@ -21,6 +21,7 @@ from inference_server.engines.base import (
     Candidates,
     ConceptPrompt,
     Embedding,
+    Prepared,
     Query,
     RGBImage,
     VisualPrompt,
@@ -30,7 +31,7 @@ from inference_server.engines.device import Compute
 from inference_server.engines.registry import ConceptModel, Model, ModelRegistry, VisualModel
 from inference_server.engines.visual import VisualEngine
 from inference_server.errors import ImageError, ImageTooLargeError, UnknownImageError
-from inference_server.images import ImageFetcher, decode_image
+from inference_server.images import ImageFetcher, Picture, decode_picture
 from inference_server.masks import upsample_masks
 from inference_server.metrics import Metrics, Timings
 from inference_server.segmenter import ImageRef, Segmentation, Segmenter
@@ -86,9 +87,19 @@ class Script:
     asked: list[Any] = field(default_factory=list)
     multimask: list[bool] = field(default_factory=list)
 
-    def encode(self, images: Sequence[RGBImage]) -> list[Embedding]:
-        self.encoded.extend(int(image[0, 0, 0]) for image in images)
-        return [Embedding((i.shape[0], i.shape[1]), int(i[0, 0, 0]), 1000) for i in images]
+    side: int = 8
+
+    def prepare(
+        self,
+        pixels: RGBImage,
+        size: tuple[int, int] | None = None,
+        extent: tuple[float, float] | None = None,
+    ) -> Prepared:
+        return Prepared(int(pixels[0, 0, 0]), size or (pixels.shape[0], pixels.shape[1]))
+
+    def encode(self, images: Sequence[Prepared]) -> list[Embedding]:
+        self.encoded.extend(image.pixels for image in images)
+        return [Embedding(image.size, image.pixels, 1000) for image in images]
 
     def decode(self, queries: Sequence[Query[Any]]) -> list[Candidates]:
         answers = []
@@ -189,11 +200,11 @@ async def make(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Make]:
     """Makes benches, with settings."""
     decoded: list[bytes] = []
 
-    def noting(data: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
+    def noting(data: bytes, *, max_pixels: int, side: int) -> Picture:
         decoded.append(data)
-        return decode_image(data, max_pixels=max_pixels)
+        return decode_picture(data, max_pixels=max_pixels, side=side)
 
-    monkeypatch.setattr(segmenter_module, "decode_image", noting)
+    monkeypatch.setattr(segmenter_module, "decode_picture", noting)
     made: list[Bench] = []
 
     def bench(sam2: Any = None, **options: Any) -> Bench:
@@ -537,7 +548,7 @@ async def test_saved_logits_change_the_answer_of_a_real_model(make: Make) -> Non
     (refined,) = (await bench.click(image, *two, load_logits=True)).instances
     assert refined.score != plain.score
 
-    (embedding,) = engine.encode([scene])
+    (embedding,) = engine.encode([engine.prepare(scene)])
     prompt = visual_prompt(*two)
     (answer,) = engine.decode(
         queries(embedding, [VisualPrompt(prompt.points, prompt.labels, None, first.logits)])

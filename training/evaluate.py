@@ -168,7 +168,7 @@ class ConceptEvaluation:
 
     def run(self, scene: Scene, size: str, rng: np.random.Generator, report: ConceptReport) -> None:
         """Ask about one scene: one present object named in each way, one absent concept, a box."""
-        (embedding,) = self._engine.encode([scene.image])
+        (embedding,) = self._engine.encode([self._engine.prepare(scene.image)])
         item = scene.objects[int(rng.integers(len(scene.objects)))]
         texts = {
             "red circle": f"{item.color} {item.shape}",
@@ -213,7 +213,7 @@ class VisualEvaluation:
 
     def run(self, scene: Scene, size: str, report: VisualReport) -> None:
         """Click every object of a scene, correct the click, and draw its box."""
-        (embedding,) = self._engine.encode([scene.image])
+        (embedding,) = self._engine.encode([self._engine.prepare(scene.image)])
         truth = [item.mask for item in scene.objects]
         clicks = [np.array([item.click()], np.float32) for item in scene.objects]
         one = np.ones(1, np.int64)

@@ -18,6 +18,19 @@ RGBImage = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
+class Prepared:
+    """An image at the size that a model takes.
+
+    Attributes:
+        pixels: the engine's own; opaque to everybody else.
+        size: (height, width) of the original image in pixels.
+    """
+
+    pixels: Any = field(repr=False)
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Embedding:
     """An encoded image.
 
@@ -130,13 +143,33 @@ AskedT = TypeVar("AskedT", contravariant=True)
 class Engine(Protocol[AskedT]):
     """Encodes images, and answers prompts from what it encoded.
 
-    Called from worker threads, `decode` from several at a time. `encode` is not.
+    Called from worker threads: `prepare` and `decode` from several at a time, `encode` from one.
     """
 
     checkpoint: str
     """Name of the weights, for people."""
 
-    def encode(self, images: Sequence[RGBImage]) -> list[Embedding]:
+    @property
+    def side(self) -> int:
+        """Side of the square in pixels that images are resized to."""
+        ...
+
+    def prepare(
+        self,
+        pixels: RGBImage,
+        size: tuple[int, int] | None = None,
+        extent: tuple[float, float] | None = None,
+    ) -> Prepared:
+        """Resize an image.
+
+        Args:
+            pixels: `uint8[h, w, 3]`, the image or a reduced version of it.
+            size: (height, width) of the original image; that of `pixels` by default.
+            extent: rows and columns of `pixels` that the image covers; all of them by default.
+        """
+        ...
+
+    def encode(self, images: Sequence[Prepared]) -> list[Embedding]:
         """Encode a batch of images; the dear half."""
         ...
 

@@ -14,8 +14,8 @@ from inference_server.engines.base import (
     ConceptPrompt,
     Embedding,
     Engine,
+    Prepared,
     Query,
-    RGBImage,
     VisualPrompt,
 )
 from inference_server.engines.sources import (
@@ -60,6 +60,8 @@ class Model(Generic[PromptT]):
         family: `sam2` or `sam3`.
         name: of the weights, for people: `demo`, a file's name, or a Hugging Face id.
         compute: device and dtypes.
+        side: of the square in pixels that images are resized to.
+        prepare: resizes an image; for worker threads.
     """
 
     def __init__(
@@ -78,7 +80,9 @@ class Model(Generic[PromptT]):
         self.compute = compute
         cores = settings.threads or os.cpu_count() or 1
         on_cpu = compute.device.type == "cpu"
-        self._encode: Lane[RGBImage, Embedding] = Lane(
+        self.side = engine.side
+        self.prepare = engine.prepare
+        self._encode: Lane[Prepared, Embedding] = Lane(
             f"{family} encode",
             engine.encode,
             max_batch=settings.encode_batch or (1 if on_cpu else 8),
@@ -100,8 +104,8 @@ class Model(Generic[PromptT]):
         """What the response header `x-model` says."""
         return f"{self.family}/{self.name}"
 
-    async def encode(self, image: RGBImage) -> Done[Embedding]:
-        """Encode an image in the encode lane."""
+    async def encode(self, image: Prepared) -> Done[Embedding]:
+        """Encode a prepared image in the encode lane."""
         return await self._encode.submit(image)
 
     async def decode(self, queries: Sequence[Query[PromptT]]) -> Done[list[Candidates]]:

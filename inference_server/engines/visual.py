@@ -12,9 +12,17 @@ from numpy.typing import NDArray
 from sam2.modeling.sam2_base import SAM2Base
 from sam2.utils.transforms import SAM2Transforms
 
-from inference_server.engines.base import Candidates, Embedding, Query, RGBImage, VisualPrompt
+from inference_server.engines.base import (
+    Candidates,
+    Embedding,
+    Prepared,
+    Query,
+    RGBImage,
+    VisualPrompt,
+)
 from inference_server.engines.device import Compute
 from inference_server.engines.mask_decoder import DecoderImage, FastMaskDecoder
+from inference_server.engines.resize import Normalizer, resize
 
 _LOGIT_LIMIT = 32.0
 """SAM 2 clamps the logits that it hands out as mask inputs to plus and minus this."""
@@ -36,21 +44,38 @@ class VisualEngine:
         self._decoder = FastMaskDecoder(
             model.sam_mask_decoder, model.sam_prompt_encoder, compute.dtype
         )
-        self._transforms: Any = SAM2Transforms(  # type: ignore[no-untyped-call]
+        transforms: Any = SAM2Transforms(  # type: ignore[no-untyped-call]
             resolution=model.image_size, mask_threshold=0.0
         )
+        self._normalize = Normalizer(transforms.mean, transforms.std, compute.device)
+
+    @property
+    def side(self) -> int:
+        """Side of the square in pixels that images are resized to."""
+        side: int = self._model.image_size
+        return side
+
+    def prepare(
+        self,
+        pixels: RGBImage,
+        size: tuple[int, int] | None = None,
+        extent: tuple[float, float] | None = None,
+    ) -> Prepared:
+        """Resize an image; see `Engine.prepare`."""
+        height, width = pixels.shape[:2]
+        return Prepared(resize(pixels, self.side, extent), size or (height, width))
 
     @torch.inference_mode()
-    def encode(self, images: Sequence[RGBImage]) -> list[Embedding]:
+    def encode(self, images: Sequence[Prepared]) -> list[Embedding]:
         """Encode images.
 
         Args:
-            images: `uint8[H, W, 3]` RGB, sizes may differ.
+            images: from `prepare`.
 
         Returns:
             One embedding an image, with what the decoder can do before it knows a prompt.
         """
-        batch = self._transforms.forward_batch(list(images)).to(self._compute.device)
+        batch = self._normalize([image.pixels for image in images])
         with self._compute.autocast():
             output = self._model.forward_image(batch)
             _, levels, _, sizes = self._model._prepare_backbone_features(output)  # type: ignore[no-untyped-call]
@@ -66,7 +91,7 @@ class VisualEngine:
         for i, image in enumerate(images):
             # Copies: a view would keep the whole batch alive for one of its images.
             own = prepared if len(images) == 1 else prepared.pick(i)
-            embeddings.append(Embedding((image.shape[0], image.shape[1]), own, own.nbytes))
+            embeddings.append(Embedding(image.size, own, own.nbytes))
         return embeddings
 
     @torch.inference_mode()

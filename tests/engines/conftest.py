@@ -21,8 +21,10 @@ from transformers import Sam3Config, Sam3Model, Sam3Processor
 
 from inference_server.demo import WEIGHTS
 from inference_server.demo.scenes import make_scene
+from inference_server.engines.checkpoints import load_sam2
 from inference_server.engines.concept import ConceptEngine
 from inference_server.engines.device import Compute
+from inference_server.engines.sources import find_sam2
 from inference_server.engines.visual import VisualEngine
 
 CPU = Compute(torch.device("cpu"), torch.float32, torch.float32)
@@ -95,6 +97,13 @@ def sam2_model() -> SAM2Base:
 @pytest.fixture(scope="session")
 def visual(sam2_model: SAM2Base) -> VisualEngine:
     return VisualEngine(sam2_model, "random", CPU)
+
+
+@pytest.fixture(scope="session")
+def demo() -> VisualEngine:
+    """The shipped weights."""
+    checkpoint = find_sam2("demo")["hiera_tiny"]
+    return VisualEngine(load_sam2(checkpoint, CPU), "demo", CPU)
 
 
 @pytest.fixture(scope="session")

@@ -118,7 +118,7 @@ class TestSam2:
         model = load_sam2(checkpoint, CPU)
         assert_same_weights(model, state)
         engine = VisualEngine(model, checkpoint.name, CPU)
-        (embedding,) = engine.encode([np.zeros((90, 160, 3), np.uint8)])
+        (embedding,) = engine.encode([engine.prepare(np.zeros((90, 160, 3), np.uint8))])
         click = VisualPrompt(np.array([[80, 45]], np.float32), np.array([1]))
         (answer,) = engine.decode(queries(embedding, [click]))
         assert answer.planes.shape == (3, 256, 256)

@@ -182,12 +182,12 @@ async def test_after_closing_models_are_loaded_on_demand(loader: Loader) -> None
     registry = registry_of()
     first = await registry.visual("hiera_tiny")
     sam3 = await registry.concept()
-    image = (await first.encode(IMAGE)).value
-    seen = (await sam3.encode(IMAGE)).value
+    image = (await first.encode(first.prepare(IMAGE))).value
+    seen = (await sam3.encode(sam3.prepare(IMAGE))).value
     registry.close()
     assert registry.loaded() == []
     with pytest.raises(ModelUnavailableError):
-        await first.encode(IMAGE)
+        await first.encode(first.prepare(IMAGE))
 
     second, again = await registry.visual("hiera_tiny"), await registry.concept()
     assert second is not first
@@ -208,7 +208,7 @@ async def test_closing_during_a_load_leaves_the_load_to_who_waits(loader: Loader
     registry.close()
     model = await waiting
     assert registry.loaded() == []
-    assert (await model.encode(IMAGE)).value.size == (20, 30)
+    assert (await model.encode(model.prepare(IMAGE))).value.size == (20, 30)
     model.close()
 
 

@@ -6,14 +6,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 from sam2.modeling.sam2_base import SAM2Base
 from sam2.sam2_image_predictor import SAM2ImagePredictor
+from sam2.utils.transforms import SAM2Transforms
 
 from inference_server.engines.base import Candidates, Embedding, VisualPrompt, queries
+from inference_server.engines.resize import Normalizer, resize
 from inference_server.engines.visual import VisualEngine
 from inference_server.masks import Mask, iou, upsample_masks
 from tests.engines.conftest import CPU, CPU_BFLOAT16, Picture
@@ -64,13 +67,23 @@ PROMPTS = {
 }
 
 
-def predictor_for(model: SAM2Base, image: Picture) -> Any:
+def predictor_for(model: SAM2Base, image: Picture, *, same_pixels: bool = True) -> Any:
     predictor: Any = SAM2ImagePredictor(model)
     side = model.image_size
     # It writes down the sizes of a model for 1024 x 1024.
     predictor._bb_feat_sizes = [(side // 4,) * 2, (side // 8,) * 2, (side // 16,) * 2]
+    if same_pixels:  # it resizes floats, the server bytes; compared elsewhere
+        predictor._transforms = SamePixels(resolution=side, mask_threshold=0.0)  # type: ignore[no-untyped-call]
     predictor.set_image(image)
     return predictor
+
+
+class SamePixels(SAM2Transforms):
+    """The predictor's transforms with the server's resizing."""
+
+    def __call__(self, image: Picture) -> torch.Tensor:
+        resized = resize(image, self.resolution)
+        return Normalizer(self.mean, self.std)([resized])[0]
 
 
 def predict(
@@ -102,7 +115,7 @@ def assert_same(found: Candidates, expected: Candidates) -> None:
 
 
 def embed(engine: VisualEngine, image: Picture) -> Embedding:
-    (embedding,) = engine.encode([image])
+    (embedding,) = engine.encode([engine.prepare(image)])
     return embedding
 
 
@@ -135,6 +148,34 @@ def test_answers_are_those_of_sam2s_own_predictor(
         ):
             # Only pixels whose logit is next to nothing may fall on the other side.
             assert np.count_nonzero(mask.to_plane() != expected) <= 2
+
+
+@pytest.mark.parametrize("picture", ["square", "wide", "tall", "large"])
+def test_resizing_bytes_changes_no_mask_that_can_be_seen(
+    demo: VisualEngine, pictures: dict[str, Picture], picture: str
+) -> None:
+    """The predictor resizes floats. Asked of the shipped weights, whose masks are of objects."""
+    image = pictures[picture]
+    height, width = image.shape[:2]
+    predictor = predictor_for(demo._model, image, same_pixels=False)
+    embedding = embed(demo, image)
+    for x, y in [(0.3, 0.4), (0.5, 0.5), (0.7, 0.2)]:
+        asked = placed(visual_prompt((x, y, 1)), (height, width))
+        (answer,) = demo.decode(queries(embedding, [asked]))
+        expected, _, _ = predict(predictor, asked, multimask=True)
+        for mask, plane in zip(masks_of(answer, image), expected, strict=True):
+            assert iou(mask, Mask.from_plane(plane)) > 0.97 or plane.sum() < 50
+
+
+def test_an_image_may_come_reduced(visual: VisualEngine, pictures: dict[str, Picture]) -> None:
+    """Prompts and masks are in pixels of the original."""
+    image = pictures["large"]
+    reduced = cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    size = (image.shape[0], image.shape[1])
+    (whole, half) = visual.encode(
+        [visual.prepare(image), visual.prepare(reduced.astype(np.uint8), size, None)]
+    )
+    assert whole.size == half.size == size
 
 
 def test_every_part_of_a_prompt_counts(visual: VisualEngine, pictures: dict[str, Picture]) -> None:
@@ -234,7 +275,7 @@ def test_images_encoded_together_answer_as_if_encoded_alone(
     visual: VisualEngine, pictures: dict[str, Picture]
 ) -> None:
     images = list(pictures.values())
-    together = visual.encode(images)
+    together = visual.encode([visual.prepare(image) for image in images])
     assert [embedding.size for embedding in together] == [image.shape[:2] for image in images]
     for embedding, image in zip(together, images, strict=True):
         prompts = [placed(prompt, embedding.size) for prompt in PROMPTS.values()]
@@ -248,7 +289,10 @@ def test_an_embedding_keeps_the_memory_that_it_says_and_not_its_neighbours(
 ) -> None:
     """The cache counts `nbytes`: a view of the batch would keep the whole batch alive."""
     alone = embed(visual, pictures["square"])
-    for embedding in [alone, *visual.encode([pictures["square"], pictures["wide"]] * 2)]:
+    for embedding in [
+        alone,
+        *visual.encode([visual.prepare(pictures[n]) for n in ("square", "wide")] * 2),
+    ]:
         tensors = embedding.features.tensors
         kept = sum(tensor.untyped_storage().nbytes() for tensor in tensors)
         assert embedding.nbytes == kept == alone.nbytes
@@ -263,7 +307,7 @@ def test_the_answer_is_the_callers_to_keep(
     first = visual.decode(queries(embedding, prompts))
     copies = [answer.planes.copy() for answer in first]
     visual.decode(queries(embedding, prompts[::-1]))
-    visual.encode([pictures["wide"]])
+    embed(visual, pictures["wide"])
     for answer, copy in zip(first, copies, strict=True):
         assert np.array_equal(answer.planes, copy)
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from inference_server.engines.base import (
     Candidates,
     Embedding,
+    Prepared,
     Query,
     RGBImage,
     VisualPrompt,
@@ -392,7 +393,17 @@ class Slow:
     def __init__(self) -> None:
         self.gate = threading.Event()
 
-    def encode(self, images: Sequence[RGBImage]) -> list[Embedding]:
+    side = 8
+
+    def prepare(
+        self,
+        pixels: RGBImage,
+        size: tuple[int, int] | None = None,
+        extent: tuple[float, float] | None = None,
+    ) -> Prepared:
+        return Prepared(pixels, size or (1, 1))
+
+    def encode(self, images: Sequence[Prepared]) -> list[Embedding]:
         assert self.gate.wait(10)
         return [Embedding((1, 1), [np.zeros(3)], 1) for _ in images]
 
@@ -411,7 +422,7 @@ async def test_a_click_does_not_wait_for_an_encode(cpu: Compute) -> None:
     engine = Slow()
     model = Model("sam2", engine, cpu, Settings())
     embedding = Embedding((1, 1), [np.zeros(3)], 1)
-    encode = asyncio.create_task(model.encode(np.zeros((1, 1, 3), np.uint8)))
+    encode = asyncio.create_task(model.encode(Prepared(None, (1, 1))))
     prompts = [
         VisualPrompt(np.zeros((count, 2), np.float32), np.ones(count, np.int64)) for count in (1, 2)
     ]

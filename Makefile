@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALL := SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install --disable-pip-version-check -qq --no-build-isolation
 ARGS ?=
 
-.PHONY: help serve test lint format openapi readme pins clean
+.PHONY: help serve test lint format openapi readme bench pins clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -32,6 +32,9 @@ openapi: $(VENV)/.serve ## Write openapi/openapi.json anew
 
 readme: $(VENV)/.dev ## Run the README's examples, and write their output and its settings table anew
 	@$(BIN)/python -m tests.readme
+
+bench: $(VENV)/.dev ## Measure speed and memory side by side (ARGS="click --small" for some of it)
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 pins: $(VENV)/.dev ## Write requirements/*.txt anew, from what is installed
 	@$(BIN)/python requirements/pin.py

@@ -7,7 +7,11 @@ from pathlib import Path
 
 import click
 
+from benchmarks.report import Report
+from benchmarks.summary import summary
+
 BENCHMARKS = {
+    "embeddings": "the cache in half precision: bytes, time, masks",
     "images": "a 12 MP photograph in base64, to the model's input",
     "masks": "low-resolution logits to polygons, run lengths, NMS: time and memory",
 }
@@ -30,10 +34,13 @@ def main(names: tuple[str, ...], small: bool, out: Path | None) -> None:
     """Run benchmarks: those that are named, or all of them."""
     for name in names or BENCHMARKS:
         click.echo(f"{name}: {BENCHMARKS[name]}", err=True)
-        report = importlib.import_module(f"benchmarks.{name}").run(small)
+        report: Report = importlib.import_module(f"benchmarks.{name}").run(small)
         click.echo(report.markdown())
         if out or not small:
             report.write(out or RESULTS)
+    if not small and out is None:
+        page = summary(RESULTS, BENCHMARKS)
+        (RESULTS.parent / "README.md").write_text(page, "utf-8")
 
 
 if __name__ == "__main__":

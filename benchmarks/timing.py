@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
+import platform
 import statistics
 import threading
 import time
@@ -96,8 +98,9 @@ def _resident() -> int:
 def peak_memory(work: Work, *, interval: float = 0.0005) -> int:
     """Resident memory that this process takes at most while it works, less what it had before.
 
-    Sampled from a thread; Linux only. Do the work once before, so that what is allocated once
-    and kept does not count.
+    Sampled from a thread; Linux only. What was freed before goes back to the system first, as it
+    would hide what the work takes. Do the work once before, so that what is allocated once and kept
+    does not count.
 
     Args:
         work: what to watch.
@@ -106,6 +109,8 @@ def peak_memory(work: Work, *, interval: float = 0.0005) -> int:
     Returns:
         Bytes, 0 or more.
     """
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
     before = most = _resident()
     done = threading.Event()
 

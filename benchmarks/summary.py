@@ -1,0 +1,60 @@
+"""`benchmarks/README.md`: what the kept results say, goals first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+_HEAD = """# Benchmarks
+
+What serving costs, next to the reference way of the same libraries: `sam2`'s
+`SAM2ImagePredictor`, `transformers`' `Sam3Processor` and `Sam3Model`, `pycocotools` and `cv2` on
+full planes. Every ratio is of two ways that were timed in turns in one run on one machine;
+milliseconds are of that machine alone. Weights are random in the architectures' published sizes,
+softened so that masks are smooth blobs: what is measured is speed, and the tests measure masks.
+
+```bash
+make bench                            # all of them: an hour or more; writes results/ and this page
+make bench ARGS="click boxes"         # some of them
+make bench ARGS="--small"             # a minute, on the demo's small models; writes nothing
+```
+"""
+
+
+def summary(results: Path, names: Iterable[str]) -> str:
+    """The page, of those benchmarks that have results.
+
+    Args:
+        results: the directory of `NAME.md` and `NAME.json`.
+        names: of the benchmarks, in the page's order.
+    """
+    goals, sections, machines = [], [], []
+    for name in names:
+        file = results / f"{name}.json"
+        if not file.is_file():
+            continue
+        report: dict[str, Any] = orjson.loads(file.read_bytes())
+        machine = ", ".join(f"{key} {value}" for key, value in report["machine"].items())
+        if machine not in machines:
+            machines.append(machine)
+        for goal in report["goals"]:
+            unit = f" {goal['unit']}".rstrip()
+            goals.append(
+                f"| [{name}](#{_anchor(report['title'])}) | {goal['what']} | "
+                f"{goal['value']:.3g}{unit} | {goal['sense']} {goal['bound']:g}{unit} | "
+                f"{'yes' if goal['met'] else '**no**'} |"
+            )
+        sections.append((results / f"{name}.md").read_text("utf-8"))
+    lines = [_HEAD, "Measured on:", "", *(f"* {machine}" for machine in machines), ""]
+    lines += ["## Goals", "", "| benchmark | figure | measured | goal | met |"]
+    lines += ["|---|---|---|---|---|", *goals, "", *sections]
+    return "\n".join(lines)
+
+
+def _anchor(title: str) -> str:
+    """A heading's name in links, as code hosts make it."""
+    kept = (c for c in title.lower() if c.isalnum() or c in " -_")
+    return "".join(kept).replace(" ", "-")

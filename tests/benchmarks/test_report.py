@@ -1,0 +1,77 @@
+"""Reports say what was measured, and whether it is what was asked for."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import orjson
+import pytest
+
+from benchmarks.report import Goal, Report, Table
+from benchmarks.summary import summary
+from benchmarks.timing import Timing, compare, exponent, peak_memory
+
+
+def report(name: str = "click", value: float = 2.5) -> Report:
+    return Report(
+        name,
+        "A click, cached",
+        [Table("Milliseconds", [{"size": "1080p", "ms": 12.345}, {"size": "4K", "ms": 1234.5}])],
+        [Goal("faster", value, 2, "at least"), Goal("4K of 1080p", 1.4, 1.3, "at most")],
+        ["It was a quiet machine."],
+    )
+
+
+def test_markdown_has_every_figure_and_tells_goals_that_are_not_met() -> None:
+    text = report().markdown()
+    assert text.startswith("## A click, cached\n\n`python -m benchmarks click`\n")
+    assert "| size | ms |\n| --- | --- |\n| 1080p | 12.3 |\n| 4K | 1,234 |" in text
+    assert "| faster | 2.5 x | at least 2 x | yes |" in text
+    assert "| 4K of 1080p | 1.4 x | at most 1.3 x | **no** |" in text
+    assert "quiet machine" in text
+
+
+def test_results_are_kept_and_summed_up_goals_first(tmp_path: Path) -> None:
+    report("click").write(tmp_path)
+    report("boxes", value=1.9).write(tmp_path)
+    kept = orjson.loads((tmp_path / "click.json").read_bytes())
+    assert [goal["met"] for goal in kept["goals"]] == [True, False]
+    assert kept["machine"]["torch"]
+    page = summary(tmp_path, ["boxes", "never run", "click"])
+    assert page.index("[boxes](#a-click-cached)") < page.index("[click](#a-click-cached)")
+    assert page.count("## A click, cached") == 2
+    assert "| faster | 1.9 x | at least 2 x | **no** |" in page
+    assert page.count("processor") == 1
+
+
+@pytest.mark.parametrize(("power", "factor"), [(1.0, 3.0), (2.0, 0.1), (0.0, 5.0)])
+def test_the_exponent_is_that_of_the_power_law(power: float, factor: float) -> None:
+    sizes = [1.0, 4.0, 16.0]
+    assert exponent(sizes, [factor * size**power for size in sizes]) == pytest.approx(power)
+
+
+def test_percentiles_are_of_what_was_timed() -> None:
+    timing = Timing.of([float(i) for i in range(100, 0, -1)])
+    assert (timing.best, timing.median, timing.mean) == (1, 50.5, 50.5)
+    assert [timing.percentile(share) for share in (0.01, 0.5, 0.95, 1.0)] == [1, 50, 95, 100]
+
+
+def test_ways_are_taken_in_turns() -> None:
+    order: list[str] = []
+    times = compare(
+        {"a": lambda: order.append("a"), "b": lambda: order.append("b")}, rounds=3, warmup=1
+    )
+    assert order == ["a", "b"] + ["a", "b"] * 3
+    assert [len(timing.seconds) for timing in times.values()] == [3, 3]
+
+
+def test_memory_that_is_taken_for_a_moment_counts() -> None:
+    def hold() -> None:
+        block = np.ones(50 * 2**20, np.uint8)
+        time.sleep(0.05)
+        del block
+
+    assert 45 * 2**20 < peak_memory(hold) < 80 * 2**20
+    assert peak_memory(lambda: time.sleep(0.01)) < 5 * 2**20

@@ -3,9 +3,8 @@
 The arithmetic is that of `transformers.Sam3Model.forward` after vision and text encoder, with its
 weights, and the answers agree to rounding. It is done in another order:
 
-* What does not depend on the prompt is done once. To the image belong the self-attention of the
-  first encoder layer, and what the skip connections bring to the pixel decoder; to the model the
-  first decoder layer up to its attention to the prompt, and its position bias.
+* What does not depend on the prompt is done once: the self-attention of the first encoder layer,
+  and what the skip connections bring to the pixel decoder.
 * Few tokens meet many pixels. Where 5184 pixels attend to T tokens, `(x Wq) k'` is taken as
   `x (Wq k')`, and values and output likewise: products of `[N, C]` with `[C, heads * T]` instead
   of with square matrices. Tokens that only pad a text have no weight in any attention and are left
@@ -16,7 +15,7 @@ weights, and the answers agree to rounding. It is done in another order:
 * Boxes of candidates, their last refinement, the semantic head and intermediate scores are not
   read by anybody, and not made.
 
-For the pixel decoder see `pixel_decoder`. Measured for one text at SAM 3's size: FIGURES
+See also `query_decoder` and `pixel_decoder`. Measured for one text at SAM 3's size: FIGURES
 """
 
 from __future__ import annotations
@@ -30,7 +29,9 @@ import torch.nn.functional as F  # noqa: N812 - what everybody calls it
 from torch import Tensor
 from transformers import Sam3Model
 
+from inference_server.engines.attention import add_from_tokens, heads_of, linear
 from inference_server.engines.pixel_decoder import FastPixelDecoder
+from inference_server.engines.query_decoder import FastQueryDecoder
 
 _MLP_ROWS = 1296
 """Pixels that go through an encoder layer's MLP at a time on a CPU, so that what lies between its
@@ -98,23 +99,6 @@ class Found:
     pixels: Tensor
 
 
-@dataclass(frozen=True, slots=True)
-class _Grid:
-    """What depends on the model and the number of pixels only.
-
-    Attributes:
-        positions: `float32[N, C]`, position codes of the coarsest level.
-        rows: `float32[h]`, a pixel row's place, 0 to 1.
-        columns: `float32[w]`.
-        bias: of the first decoder layer, see `_box_bias`.
-    """
-
-    positions: Tensor
-    rows: Tensor
-    columns: Tensor
-    bias: tuple[Tensor, Tensor]
-
-
 class FastConceptDecoder:
     """SAM 3 from features to masks, for inference. May be used from several threads at a time.
 
@@ -128,23 +112,13 @@ class FastConceptDecoder:
         self._model: Any = model
         self._dtype = dtype
         self._encoder: list[Any] = list(model.detr_encoder.layers)
-        self._decoder: Any = model.detr_decoder
+        self._queries = FastQueryDecoder(model.detr_decoder, dtype)
         self._masks: Any = model.mask_decoder
         self._pixel_decoder = FastPixelDecoder(model.mask_decoder.pixel_decoder, dtype)
-        self._grids: dict[tuple[int, int], _Grid] = {}
+        self._positions: dict[tuple[int, int], Tensor] = {}
         projection: Any = self._masks.instance_projection
         self._projection: Tensor = projection.weight.flatten(1)
         self._projection_bias: Tensor = projection.bias
-        with torch.inference_mode():
-            self._start()
-
-    def _start(self) -> None:
-        """The first decoder layer up to its attention to the prompt."""
-        decoder = self._decoder
-        self._boxes = decoder.reference_points.weight[None].sigmoid()
-        self._places = self._box_positions(self._boxes)
-        tokens = torch.cat([decoder.presence_token.weight, decoder.query_embed.weight])[None]
-        self._queries = self._among_queries(decoder.layers[0], tokens, self._places)
 
     def prepare(self, levels: Sequence[Tensor]) -> ConceptImage:
         """Do once for an image what no prompt changes.
@@ -158,7 +132,7 @@ class FastConceptDecoder:
         """
         coarse = levels[-1]
         pixels = self._among_pixels(
-            self._encoder[0], coarse.float().flatten(2).transpose(1, 2), self._grid(coarse)
+            self._encoder[0], coarse.float().flatten(2).transpose(1, 2), self._codes(coarse)
         )
         skips = self._pixel_decoder.prepare(list(levels))
         return ConceptImage(
@@ -179,7 +153,7 @@ class FastConceptDecoder:
         """
         coarse = torch.cat([image.coarse for image in images]).float()
         batch, _, height, width = coarse.shape
-        positions = self._grid(coarse).positions.T.reshape(-1, height, width)
+        positions = self._codes(coarse).T.reshape(-1, height, width)
         there = labels >= 0
         found: Tensor = self._model.geometry_encoder(
             box_embeddings=boxes,
@@ -198,17 +172,19 @@ class FastConceptDecoder:
             tokens: `float32[B, T, C]`, embedded words and exemplars.
             mask: `bool[B, T]`, which tokens count; None if all do.
         """
-        grid = self._grid(images[0].coarse)
+        coarse = images[0].coarse
+        codes = self._codes(coarse)
         if all(image is images[0] for image in images):
             pixels = images[0].pixels.float().expand(len(images), -1, -1)
         else:
             pixels = torch.cat([image.pixels for image in images]).float()
         for index, layer in enumerate(self._encoder):
             if index:
-                pixels = self._among_pixels(layer, pixels, grid)
-            pixels = _to_tokens(layer.cross_attn, layer.layer_norm2, pixels, tokens, mask)
+                pixels = self._among_pixels(layer, pixels, codes)
+            pixels = add_from_tokens(layer.cross_attn, layer.layer_norm2, pixels, tokens, mask)
             self._add_mlp(layer, pixels)
-        queries, presence = self._decode(pixels, grid, tokens, mask)
+        size = (coarse.shape[-2], coarse.shape[-1])
+        queries, presence = self._queries(pixels, pixels + codes, size, tokens, mask)
         logits = self._model.dot_product_scoring(queries[None], tokens, mask)[0, :, :, 0]
         return Found(logits.sigmoid() * presence.sigmoid(), queries, pixels)
 
@@ -228,7 +204,7 @@ class FastConceptDecoder:
             `float32[K, H, W]` logits.
         """
         masks = self._masks
-        pixels = _to_tokens(
+        pixels = add_from_tokens(
             masks.prompt_cross_attn,
             masks.prompt_cross_attn_norm,
             found.pixels[index : index + 1],
@@ -244,36 +220,24 @@ class FastConceptDecoder:
         )
         return planes.add_((queries @ self._projection_bias)[:, None, None])
 
-    def _grid(self, coarse: Tensor) -> _Grid:
+    def _codes(self, coarse: Tensor) -> Tensor:
+        """Position codes `float32[N, C]` of the coarsest level; the same for every image."""
         size = (coarse.shape[-2], coarse.shape[-1])
-        grid = self._grids.get(size)
-        if grid is None:
-            height, width = size
-            codes = self._model.vision_encoder.neck.position_encoding(
-                torch.Size((1, coarse.shape[1], height, width)), coarse.device, torch.float32
+        codes = self._positions.get(size)
+        if codes is None:
+            planes: Tensor = self._model.vision_encoder.neck.position_encoding(
+                torch.Size((1, coarse.shape[1], *size)), coarse.device, torch.float32
             )
-            rows, columns = (torch.arange(n, device=coarse.device) / n for n in size)
-            grid = _Grid(
-                codes[0].flatten(1).T.contiguous(),
-                rows,
-                columns,
-                self._box_bias(self._boxes, rows, columns),
-            )
-            self._grids[size] = grid
-        return grid
+            codes = self._positions[size] = planes[0].flatten(1).T.contiguous()
+        return codes
 
-    def _linear(self, layer: Any, rows: Tensor) -> Tensor:
-        """A linear layer in the decoder's dtype."""
-        dtype = self._dtype
-        return F.linear(rows.to(dtype), layer.weight.to(dtype), layer.bias.to(dtype))
-
-    def _among_pixels(self, layer: Any, pixels: Tensor, grid: _Grid) -> Tensor:
+    def _among_pixels(self, layer: Any, pixels: Tensor, codes: Tensor) -> Tensor:
         """An encoder layer's self-attention: `[B, N, C]` to the same, a copy."""
         hidden = layer.layer_norm1(pixels)
-        placed = hidden + grid.positions
+        placed = hidden + codes
         attention = layer.self_attn
         queries, keys, values = (
-            _heads(self._linear(projection, rows), attention)
+            heads_of(linear(projection, rows, self._dtype), attention)
             for projection, rows in (
                 (attention.q_proj, placed),
                 (attention.k_proj, placed),
@@ -281,7 +245,7 @@ class FastConceptDecoder:
             )
         )
         found = F.scaled_dot_product_attention(queries, keys, values)
-        return pixels + self._linear(attention.o_proj, found.transpose(1, 2).flatten(2))
+        return pixels + linear(attention.o_proj, found.transpose(1, 2).flatten(2), self._dtype)
 
     def _add_mlp(self, layer: Any, pixels: Tensor) -> None:
         """An encoder layer's MLP, in place."""
@@ -290,140 +254,9 @@ class FastConceptDecoder:
         step = len(rows) if rows.is_cuda else _MLP_ROWS
         for start in range(0, len(rows), step):
             part = rows[start : start + step]
-            hidden = self._linear(mlp.fc1, layer.layer_norm3(part))
+            hidden = linear(mlp.fc1, layer.layer_norm3(part), self._dtype)
             if isinstance(mlp.activation_fn, torch.nn.ReLU):
                 hidden = hidden.relu_()
             else:
                 hidden = mlp.activation_fn(hidden)
-            part += self._linear(mlp.fc2, hidden)
-
-    def _decode(
-        self, pixels: Tensor, grid: _Grid, tokens: Tensor, mask: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """The DETR decoder: queries `[B, Q, C]` and the presence logit `[B, 1]`."""
-        decoder = self._decoder
-        placed = pixels + grid.positions
-        batch = len(pixels)
-        boxes, places, bias = self._boxes, self._places, grid.bias
-        hidden = self._queries.expand(batch, -1, -1)
-        seen = None if mask is None else mask[:, None, None]
-        for index, layer in enumerate(decoder.layers):
-            if index:
-                before = boxes.clamp(0, 1)
-                before = (before.clamp(min=1e-3) / (1 - before).clamp(min=1e-3)).log()
-                change = decoder.box_head(decoder.output_layer_norm(hidden[:, 1:]))
-                boxes = (change + before).sigmoid()
-                places = self._box_positions(boxes)
-                bias = self._box_bias(boxes, grid.rows, grid.columns)
-                hidden = self._among_queries(layer, hidden, places)
-            attention = layer.text_cross_attn
-            found = _attend(attention, hidden + places, tokens, tokens, seen)
-            hidden = layer.text_cross_attn_layer_norm(hidden + found)
-            found = self._to_pixels(layer.vision_cross_attn, hidden + places, placed, pixels, bias)
-            hidden = layer.vision_cross_attn_layer_norm(hidden + found)
-            hidden = layer.mlp_layer_norm(hidden + layer.mlp(hidden))
-        presence = decoder.presence_head(decoder.presence_layer_norm(hidden[:, 0]))
-        limit = decoder.clamp_presence_logit_max_val
-        return decoder.output_layer_norm(hidden[:, 1:]), presence.clamp(-limit, limit)
-
-    def _box_positions(self, boxes: Tensor) -> Tensor:
-        """Position codes `[B, 1 + Q, C]` of queries; zero for the presence token before them."""
-        decoder = self._decoder
-        codes = decoder.ref_point_head(decoder.position_encoding.encode_boxes(boxes))
-        return F.pad(codes, (0, 0, 1, 0))
-
-    def _among_queries(self, layer: Any, hidden: Tensor, places: Tensor) -> Tensor:
-        """A decoder layer's self-attention and its norm."""
-        placed = hidden + places
-        found = _attend(layer.self_attn, placed, placed, hidden)
-        normalised: Tensor = layer.self_attn_layer_norm(hidden + found)
-        return normalised
-
-    def _to_pixels(
-        self,
-        attention: Any,
-        queries: Tensor,
-        placed: Tensor,
-        pixels: Tensor,
-        bias: tuple[Tensor, Tensor],
-    ) -> Tensor:
-        """Queries attend to pixels, with a bias that is a sum of one for rows and columns."""
-        rows, columns = bias
-        added = (rows[..., None] + columns[..., None, :]).flatten(3).to(self._dtype)
-        found = F.scaled_dot_product_attention(
-            _heads(self._linear(attention.q_proj, queries), attention),
-            _heads(self._linear(attention.k_proj, placed), attention),
-            _heads(self._linear(attention.v_proj, pixels), attention),
-            attn_mask=added.expand(len(queries), -1, -1, -1),
-        )
-        attended: Tensor = attention.o_proj(found.transpose(1, 2).flatten(2).float())
-        return attended
-
-    def _box_bias(self, boxes: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
-        """How much more queries attend to pixel rows and columns, by where their boxes are.
-
-        Args:
-            boxes: `[B, Q, 4]`, centre x, centre y, width, height, 0 to 1.
-            rows: `[h]`, 0 to 1.
-            columns: `[w]`, 0 to 1.
-
-        Returns:
-            `[B, heads, 1 + Q, h]` and `[B, heads, 1 + Q, w]`; zero for the presence token, which
-            comes first.
-        """
-        centre, size = boxes[..., :2], boxes[..., 2:]
-        corners = torch.stack([centre - size / 2, centre + size / 2], dim=-1)  # [B, Q, 2, 2]
-        found = []
-        for axis, places, embed in (
-            (1, rows, self._decoder.box_rpb_embed_y),
-            (0, columns, self._decoder.box_rpb_embed_x),
-        ):
-            away = 8 * (places[:, None] - corners[:, :, None, axis])  # [B, Q, n, 2]
-            away = away.sign() * (away.abs() + 1).log2() / 3
-            bias = embed.layer2(embed.layer1(away).relu_())
-            # Contiguous, or else the sum of both, 33 MB, would be laid out anew.
-            found.append(F.pad(bias.permute(0, 3, 1, 2), (0, 0, 1, 0)).contiguous())
-        return found[0], found[1]
-
-
-def _heads(rows: Tensor, attention: Any) -> Tensor:
-    """`[B, n, heads * c]` to `[B, heads, n, c]`."""
-    heads: int = attention.num_attention_heads
-    return rows.view(*rows.shape[:2], heads, -1).transpose(1, 2)
-
-
-def _attend(
-    attention: Any, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None
-) -> Tensor:
-    """`Sam3Attention` of few tokens to few tokens; `mask` is bool, `[B, 1, 1, T]`."""
-    found = F.scaled_dot_product_attention(
-        _heads(attention.q_proj(queries), attention),
-        _heads(attention.k_proj(keys), attention),
-        _heads(attention.v_proj(values), attention),
-        attn_mask=mask,
-    )
-    attended: Tensor = attention.o_proj(found.transpose(1, 2).flatten(2))
-    return attended
-
-
-def _to_tokens(
-    attention: Any, norm: Any, pixels: Tensor, tokens: Tensor, mask: Tensor | None
-) -> Tensor:
-    """`pixels` and what they find in tokens, `[B, N, C]`; products folded to the tokens' side."""
-    batch, count, channels = tokens.shape
-    heads = attention.num_attention_heads
-    keys = _heads(attention.k_proj(tokens), attention) * (channels // heads) ** -0.5
-    to_queries = attention.q_proj.weight.view(heads, -1, channels)
-    probes = (keys @ to_queries).view(batch, heads * count, channels)
-    offsets = keys @ attention.q_proj.bias.view(heads, -1, 1)
-    if mask is not None:
-        offsets = offsets.masked_fill(~mask[:, None, :, None], -torch.inf)
-    values = _heads(attention.v_proj(tokens), attention)
-    to_output = attention.o_proj.weight.view(channels, heads, -1).permute(1, 2, 0)
-    # A pixel's shares add up to one in every head, so each may bring a part of the bias.
-    outputs = (values @ to_output + attention.o_proj.bias / heads).view(batch, -1, channels)
-    # In [heads, T, N] the softmax runs along whole rows of N: several times faster than over a
-    # last dimension of a few tokens.
-    scores = torch.baddbmm(offsets.view(batch, -1, 1), probes, norm(pixels).transpose(1, 2))
-    shares = scores.view(batch, heads, count, -1).softmax(dim=2).view(batch, heads * count, -1)
-    return torch.baddbmm(pixels, shares.transpose(1, 2), outputs)
+            part += linear(mlp.fc2, hidden, self._dtype)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -254,17 +252,7 @@ def peak_megabytes(logits: Logits, size: Size) -> float:
         return masks, kept, [encode_rle(mask) for mask in masks], [polygons(m) for m in masks]
 
     work(logits[:1])
-    _trim()
     return peak_memory(partial(work, logits)) / 1e6
-
-
-def _trim() -> None:
-    """Give freed memory back to the system, if the C library is glibc.
-
-    Else what the reference's planes took is still resident, and serves the server's way unseen.
-    """
-    with suppress(AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _compared(name: str, logits: Logits, size: Size, rounds: int) -> dict[str, float]:

@@ -13,9 +13,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import Sam3Model, Sam3Processor
 
-from inference_server.engines.base import Candidates, ConceptPrompt, Embedding, Query, RGBImage
+from inference_server.engines.base import (
+    Candidates,
+    ConceptPrompt,
+    Embedding,
+    Prepared,
+    Query,
+    RGBImage,
+)
 from inference_server.engines.concept_decoder import ConceptImage, FastConceptDecoder
 from inference_server.engines.device import Compute
+from inference_server.engines.resize import Normalizer, resize
 
 _TEXT_TOKENS = 32
 """Length that SAM 3's processor cuts every text to."""
@@ -52,28 +60,42 @@ class ConceptEngine:
         self._processor = processor
         self._compute = compute
         self._decoder = FastConceptDecoder(model, compute.dtype)
+        image_processor = processor.image_processor
+        self._normalize = Normalizer(
+            image_processor.image_mean, image_processor.image_std, compute.device
+        )
+        self._side = int(image_processor.size["height"])
         self._texts: LRUCache[str, Future[Tensor]] = LRUCache(max(1, text_cache))
         self._lock = threading.Lock()
 
+    @property
+    def side(self) -> int:
+        """Side of the square in pixels that images are resized to."""
+        return self._side
+
+    def prepare(
+        self,
+        pixels: RGBImage,
+        size: tuple[int, int] | None = None,
+        extent: tuple[float, float] | None = None,
+    ) -> Prepared:
+        """Resize an image; see `Engine.prepare`."""
+        height, width = pixels.shape[:2]
+        return Prepared(resize(pixels, self.side, extent), size or (height, width))
+
     @torch.inference_mode()
-    def encode(self, images: Sequence[RGBImage]) -> list[Embedding]:
+    def encode(self, images: Sequence[Prepared]) -> list[Embedding]:
         """Encode images.
 
         Args:
-            images: `uint8[H, W, 3]` RGB, sizes may differ.
+            images: from `prepare`.
 
         Returns:
             One embedding an image, with what the decoder can do before it knows a prompt. The
             position codes, which are the same for every image, and the coarsest level, which
             nothing reads, are not part of it.
         """
-        pixels = self._processor.image_processor(
-            # Said, because an image of three rows would be taken for three channels.
-            images=list(images),
-            input_data_format="channels_last",
-            return_tensors="pt",
-        )
-        batch = pixels["pixel_values"].to(self._compute.device)
+        batch = self._normalize([image.pixels for image in images])
         with self._compute.autocast():
             output = self._model.get_vision_features(pixel_values=batch)
         prepared = self._decoder.prepare(output.fpn_hidden_states[:-1])
@@ -82,7 +104,7 @@ class ConceptEngine:
         for i, image in enumerate(images):
             # Copies: a view would keep the whole batch alive for one of its images.
             own = prepared if len(images) == 1 else prepared.pick(i)
-            embeddings.append(Embedding((image.shape[0], image.shape[1]), own, own.nbytes))
+            embeddings.append(Embedding(image.size, own, own.nbytes))
         return embeddings
 
     @torch.inference_mode()

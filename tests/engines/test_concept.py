@@ -63,7 +63,7 @@ PROMPTS = {
 
 
 def embed(engine: ConceptEngine, image: Picture) -> Embedding:
-    (embedding,) = engine.encode([image])
+    (embedding,) = engine.encode([engine.prepare(image)])
     return embedding
 
 
@@ -226,7 +226,7 @@ def test_images_encoded_together_answer_as_if_encoded_alone(
     concept: Concept, pictures: dict[str, Picture]
 ) -> None:
     images = list(pictures.values())
-    together = concept.engine.encode(images)
+    together = concept.engine.encode([concept.engine.prepare(image) for image in images])
     assert [embedding.size for embedding in together] == [image.shape[:2] for image in images]
     for embedding, image in zip(together, images, strict=True):
         prompts = [placed(PROMPTS[name], embedding.size) for name in ("text", "boxes")]
@@ -310,11 +310,12 @@ def test_an_embedding_counts_what_it_alone_keeps(
     """The coarsest level once as it is and once as the prompts begin, the finer ones once; nothing
     that is the same for every image, and not the level that is never read."""
     engine = ConceptEngine(concept.model, concept.processor, "random", CPU)
-    one, *others = engine.encode([pictures["square"], pictures["wide"], pictures["tall"]])
+    several = [engine.prepare(pictures[name]) for name in ("square", "wide", "tall")]
+    one, *others = engine.encode(several)
     config: Any = concept.model.config.vision_config
     sizes, channels = config.backbone_feature_sizes, config.fpn_hidden_size
     expected = sum(4 * channels * height * width for height, width in [*sizes, sizes[-1]])
-    for embedding in (one, *others, *engine.encode([pictures["large"]])):
+    for embedding in (one, *others, *engine.encode([engine.prepare(pictures["large"])])):
         assert embedding.nbytes == expected
         storages = {
             t.untyped_storage().data_ptr(): t.untyped_storage() for t in tensors_in(embedding)

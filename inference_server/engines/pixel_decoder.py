@@ -140,7 +140,7 @@ class _Stage:
         if (height, width) != (2 * small[0], 2 * small[1]):
             return brought[:, None].contiguous()
         split = brought.reshape(batch, small[0], 2, small[1], 2, channels)
-        return split.permute(0, 2, 4, 1, 3, 5).reshape(batch, 4, *small, channels)
+        return split.permute(0, 2, 4, 1, 3, 5).reshape(batch, 4, *small, channels).contiguous()
 
     def __call__(self, pixels: Tensor, skip: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Enlarge, convolve, add.
@@ -195,7 +195,7 @@ class _Stage:
         """The group norm of `[.., C]` as `scale[C]` and `shift[C]`."""
         norm = self._norm
         channels = found.shape[-1]
-        rows = found.view(-1, channels)
+        rows = found.reshape(-1, channels)
         groups = (norm.num_groups, -1)
         # Sums of squares lose nothing in float64, and a group has as many channels as it takes
         # for its mean not to be far larger than its deviation.

@@ -1,0 +1,32 @@
+"""The concept benchmark: that it runs, and what it compares. No test looks at a duration."""
+
+from __future__ import annotations
+
+from benchmarks.concept import LEAST_IOU, MASKS, SMALL, TEXTS, _prompt, run
+from benchmarks.sam3_models import demo
+from inference_server.demo.scenes import make_scene
+from inference_server.engines.base import queries
+from inference_server.engines.concept import ConceptEngine
+
+
+def test_texts_differ() -> None:
+    assert len(set(TEXTS)) == 16
+
+
+def test_so_many_candidates_pass_a_prompts_threshold() -> None:
+    sam3 = demo()
+    engine = ConceptEngine(sam3.model, sam3.processor, sam3.name, sam3.compute)
+    (embedding,) = engine.encode([engine.prepare(make_scene(1, (64, 48)).image)])
+    (found,) = engine.decode(queries(embedding, [_prompt(engine, embedding, TEXTS[0])]))
+    assert len(found.scores) == MASKS
+
+
+def test_the_benchmark_runs() -> None:
+    report = run(small=True)
+    requests, whole, growth = report.tables
+    assert [row["texts"] for row in requests.rows] == list(SMALL.counts)
+    assert len(whole.rows) == len(growth.rows) == 1
+    goals = {goal.what: goal for goal in report.goals}
+    assert goals["encoders run for known images and texts"].value == 0
+    assert goals["IoU with the bare decoder's masks"].value >= LEAST_IOU
+    assert "over the bare decoder" in report.markdown()

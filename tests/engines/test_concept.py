@@ -293,6 +293,37 @@ def test_a_known_text_is_not_embedded_again(
     assert len(embedded) == 3
 
 
+def test_a_text_that_several_threads_want_is_embedded_once(
+    concept: Concept, pictures: dict[str, Picture], embedded: list[list[int]]
+) -> None:
+    engine = ConceptEngine(concept.model, concept.processor, "random", CPU)
+    query = Query(embed(concept.engine, pictures["wide"]), PROMPTS["text"])
+    (expected,) = concept.engine.decode([query])
+    embedded.clear()
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: engine.decode([query]), range(8)))
+    assert len(embedded) == 1
+    for (found,) in answers:
+        assert_same(found, expected)
+
+
+def test_a_text_that_could_not_be_embedded_is_tried_again(
+    concept: Concept, pictures: dict[str, Picture], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = ConceptEngine(concept.model, concept.processor, "random", CPU)
+    query = Query(embed(concept.engine, pictures["wide"]), PROMPTS["text"])
+
+    def get_text_features(**inputs: Any) -> Any:
+        raise MemoryError("no memory for words")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(concept.model, "get_text_features", get_text_features)
+        with pytest.raises(MemoryError, match="words"):
+            engine.decode([query])
+    (found,) = engine.decode([query])
+    assert_same(found, concept.engine.decode([query])[0])
+
+
 @pytest.mark.parametrize("entries", [0, 1])
 def test_the_texts_kept_are_bounded(
     concept: Concept, pictures: dict[str, Picture], embedded: list[list[int]], entries: int

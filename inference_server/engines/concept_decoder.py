@@ -11,11 +11,14 @@ weights, and the answers agree to rounding. It is done in another order:
   out: T is 4 for "red circle", not 32.
 * Scores come first. Masks are made only of the candidates that somebody wants, from the pixel
   decoder's last features directly: the projection in between is folded into the queries. Where
-  nobody wants any, there is no pixel decoder at all, which is a fifth of the work.
+  nobody wants any, there is no pixel decoder at all.
 * Boxes of candidates, their last refinement, the semantic head and intermediate scores are not
   read by anybody, and not made.
 
-See also `query_decoder` and `pixel_decoder`. Measured for one text at SAM 3's size: FIGURES
+See also `query_decoder` and `pixel_decoder`. Measured for one text at SAM 3's size, seconds of one
+core: the original 6.4, this with four masks 3.9, with none 3.5. Of that, 2.1 are the attention of
+5184 pixels to each other in five encoder layers, where PyTorch's kernel was within a tenth of the
+best that a split into products and exponentials by hand came to.
 """
 
 from __future__ import annotations

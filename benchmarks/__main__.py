@@ -14,6 +14,14 @@ BENCHMARKS = {
     "embeddings": "the cache in half precision: bytes, time, masks",
     "images": "a 12 MP photograph in base64, to the model's input",
     "masks": "low-resolution logits to polygons, run lengths, NMS: time and memory",
+    "boxes": "1 to 64 boxes in one request",
+    "click": "a click on a cached image over HTTP, three sizes of image",
+    "clients": "many clients that click, and clicks while others encode",
+    "cold": "a click on an image that the server has not seen",
+    "concept": "a concept on a cached image: SAM 3 at its published size",
+    "flight": "20 requests at once for one unseen image",
+    "overhead": "processor time of a cached click besides the model's",
+    "startup": "from the start of the process until it is ready; memory at rest",
 }
 """Each is a module with `run(small: bool) -> Report`."""
 

@@ -58,11 +58,19 @@ def test_clients_in_a_closed_loop(server: Server) -> None:
 
 
 def test_a_server_is_ended_with_its_block() -> None:
-    with pytest.raises(KeyError), process(_DUMMY, label="dummy") as running:
-        os.kill(running.pid, 0)
-        raise KeyError
+    pids = []
+
+    def interrupted() -> None:
+        with process(_DUMMY, label="dummy") as running:
+            os.kill(running.pid, 0)
+            pids.append(running.pid)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        interrupted()
+    (pid,) = pids
     with pytest.raises(ProcessLookupError):
-        os.kill(running.pid, 0)
+        os.kill(pid, 0)
 
 
 def test_a_server_that_cannot_start_says_why() -> None:

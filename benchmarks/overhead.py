@@ -74,9 +74,9 @@ def run(small: bool) -> Report:
             "The real application, whose SAM 2 answers with canned logits at once: what its "
             "process takes of the processor is everything but the model. One client on a kept "
             f"connection; image of {scale.size[0]} x {scale.size[1]}, cached; polygons. "
-            "`masks` and `serialise` are durations from `server-timing`; the rest is HTTP, parsing, "
-            "threads and the event loop. The floor is a bare Starlette route on the same stack that "
-            "reads JSON and answers with JSON of the same size.",
+            "`masks` and `serialise` are durations from `server-timing`; the rest is HTTP, "
+            "parsing, threads and the event loop. The floor is a bare Starlette route on the "
+            "same stack that reads JSON and answers with JSON of the same size.",
             "Medians of batches. The kernel counts in steps of 10 ms, so batches are long.",
         ],
     )

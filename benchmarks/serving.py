@@ -99,11 +99,20 @@ class Client:
     def ask(self, method: str, path: str, body: bytes | None = None) -> tuple[int, Answer]:
         """Send JSON or nothing; the status and the answer, whatever it is."""
         headers = {} if body is None else {"content-type": "application/json"}
-        self._connection.request(method, path, body, headers)
-        response = self._connection.getresponse()
+        try:
+            response = self._response(method, path, body, headers)
+        except ConnectionError:  # idle for some seconds, and closed by the server
+            self._connection.close()
+            response = self._response(method, path, body, headers)
         content = response.read()
         named = {name.lower(): value for name, value in response.getheaders()}
         return response.status, Answer(named, content)
+
+    def _response(
+        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
+    ) -> http.client.HTTPResponse:
+        self._connection.request(method, path, body, headers)
+        return self._connection.getresponse()
 
     @staticmethod
     def _well(path: str, status: int, answer: Answer) -> Answer:

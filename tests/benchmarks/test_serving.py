@@ -6,6 +6,7 @@ import importlib
 import math
 import os
 from collections.abc import Iterator
+from socket import SHUT_RDWR
 
 import pytest
 
@@ -55,6 +56,15 @@ def test_clients_in_a_closed_loop(server: Server) -> None:
     assert 0 < load.timing.median < load.seconds
     with pytest.raises(RuntimeError, match="a client failed"):
         closed_loop(server, "/nothing", lambda c, n: body, clients=2, seconds=5)
+
+
+def test_a_connection_that_the_server_closed_is_opened_again(server: Server) -> None:
+    with server.client() as client:
+        client.get("/readyz")
+        socket = client._connection.sock
+        assert socket is not None
+        socket.shutdown(SHUT_RDWR)
+        assert client.get("/readyz").json["status"] == "ok"
 
 
 def test_a_server_is_ended_with_its_block() -> None:

@@ -15,9 +15,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from inference_server.embeddings import EmbeddingCache, ImageKey
 from inference_server.engines.base import (
     Candidates,
@@ -33,12 +30,20 @@ from inference_server.errors import ImageError, ImageTooLargeError, UnknownImage
 from inference_server.host_tier import CachedEmbedding, HostTier
 from inference_server.images import ImageFetcher, decode_base64, decode_picture
 from inference_server.images.store import ImageStore, StoredImage
+from inference_server.instances import (
+    Instance,
+    concept_instances,
+    suppressed,
+    visual_instances,
+)
 from inference_server.logits import LogitsCache
-from inference_server.masks import Mask, mask_nms, upsample_masks
 from inference_server.metrics import Metrics, Timings
 from inference_server.settings import MiB, Settings
 
 T = TypeVar("T")
+_LEAST_PART = 8
+"""Prompts whose masks are not worth a second thread."""
+
 _DEFAULT_CACHE_MB = {"cpu": 2048, "mps": 2048, "cuda": 8192}
 
 
@@ -55,23 +60,6 @@ class ImageRef:
     url: str | None = None
     base64: str | None = None
     image_id: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Instance:
-    """One segmented object.
-
-    Attributes:
-        prompt: index of the prompt that found it.
-        score: confidence (PCS) or predicted IoU (PVS), 0 to 1.
-        mask: at the image's size.
-        logits: `float32[h, w]` low-resolution logits, where the engine has them.
-    """
-
-    prompt: int
-    score: float
-    mask: Mask
-    logits: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +114,7 @@ class Segmenter:
         self.embeddings = EmbeddingCache(room * MiB, self._host_tier())
         self.images = ImageStore(settings.image_cache_mb * MiB)
         self.logits = LogitsCache(settings.logits_cache_mb * MiB)
-        workers = settings.cpu_workers or max(2, os.cpu_count() or 1)
+        self._threads = workers = settings.cpu_workers or max(2, os.cpu_count() or 1)
         self._workers = ThreadPoolExecutor(workers, thread_name_prefix="cpu")
         # Images are read in the background, as encoding them is: masks of others need not wait.
         self._readers = ThreadPoolExecutor(
@@ -155,6 +143,18 @@ class Segmenter:
     async def _in_background(self, work: Callable[[], T]) -> T:
         """Run CPU work on an image in a thread that lets others go first."""
         return await asyncio.get_running_loop().run_in_executor(self._readers, work)
+
+    async def _in_parts(
+        self,
+        work: Callable[[Sequence[tuple[int, Candidates]]], list[Instance]],
+        answers: Sequence[Candidates],
+    ) -> list[Instance]:
+        """Make masks of numbered answers; of many, in several threads at a time."""
+        numbered = list(enumerate(answers))
+        step = max(_LEAST_PART, -(-len(numbered) // self._threads))
+        parts = [numbered[start : start + step] for start in range(0, len(numbered), step)]
+        done = await asyncio.gather(*(self.in_thread(partial(work, part)) for part in parts))
+        return [instance for part in done for instance in part]
 
     async def encode(
         self,
@@ -285,9 +285,12 @@ class Segmenter:
         done = await model.decode(queries(encoded.embedding, prompts))
         self._decoded(model.family, done, timings)
         with timings.measure("masks"):
-            instances = await self.in_thread(
-                lambda: _concept_instances(encoded.embedding.size, done.value, nms_iou_threshold)
+            instances = await self._in_parts(
+                partial(concept_instances, encoded.embedding.size), done.value
             )
+            if nms_iou_threshold is not None:
+                suppress = partial(suppressed, instances, nms_iou_threshold)
+                instances = await self.in_thread(suppress)
         return Segmentation(encoded, instances)
 
     async def visual(
@@ -327,8 +330,8 @@ class Segmenter:
         done = await model.decode(queries(encoded.embedding, asked, multimask=multimask, best=True))
         self._decoded(model.family, done, timings)
         with timings.measure("masks"):
-            instances = await self.in_thread(
-                lambda: _visual_instances(encoded.embedding.size, done.value)
+            instances = await self._in_parts(
+                partial(visual_instances, encoded.embedding.size), done.value
             )
         if save_logits:
             for prompt, instance in zip(prompts, instances, strict=True):
@@ -355,30 +358,3 @@ def _quarter_of_memory() -> int:
 
 def _with_digest(data: bytes) -> StoredImage:
     return StoredImage(data, hashlib.sha256(data).hexdigest())
-
-
-def _concept_instances(
-    size: tuple[int, int], answers: list[Candidates], nms_iou_threshold: float | None
-) -> list[Instance]:
-    found = [
-        Instance(index, float(score), mask)
-        for index, answer in enumerate(answers)
-        for mask, score in zip(
-            upsample_masks(answer.planes, size, answer.threshold), answer.scores, strict=True
-        )
-    ]
-    if nms_iou_threshold is None:
-        return found
-    scores = np.array([instance.score for instance in found], np.float32)
-    kept = mask_nms([instance.mask for instance in found], scores, nms_iou_threshold)
-    return [found[index] for index in kept]
-
-
-def _visual_instances(size: tuple[int, int], answers: list[Candidates]) -> list[Instance]:
-    """One instance a prompt; the engine has chosen the best candidate already."""
-    instances = []
-    for index, answer in enumerate(answers):
-        (mask,) = upsample_masks(answer.planes, size, answer.threshold)
-        logits = None if answer.logits is None else answer.logits[0]
-        instances.append(Instance(index, float(answer.scores[0]), mask, logits))
-    return instances

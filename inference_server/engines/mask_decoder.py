@@ -20,7 +20,7 @@ Measured for one click on two cores: 3.4 to 4.4 times faster than the original.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,7 +101,8 @@ class FastMaskDecoder:
         self._output_tokens = torch.cat(first)
         self._iou_token = len(self._output_tokens) - 1 - decoder.num_mask_tokens
 
-        up1, norm, self._activation1, up2, self._activation2 = decoder.output_upscaling
+        up1, norm, activation1, up2, activation2 = decoder.output_upscaling
+        self._activation1, self._activation2 = _in_place(activation1), _in_place(activation2)
         self._up1, self._up1_bias = _as_product(up1, dtype)
         self._up2, self._up2_bias = _as_product(up2, dtype)
         self._up_norm = _Norm.of(norm, dtype)
@@ -325,6 +326,14 @@ class _Norm:
 
     def __call__(self, rows: Tensor) -> Tensor:
         return F.layer_norm(rows, self.weight.shape, self.weight, self.bias, self.eps)
+
+
+def _in_place(activation: nn.Module) -> Callable[[Tensor], Tensor]:
+    """An activation that writes over its input: 8 MB a prompt less to go through."""
+    if isinstance(activation, nn.GELU):
+        approximate = activation.approximate
+        return lambda rows: torch.ops.aten.gelu_(rows, approximate=approximate)
+    return activation
 
 
 def _rows(planes: Tensor) -> Tensor:

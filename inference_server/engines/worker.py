@@ -23,9 +23,10 @@ from inference_server.errors import CapacityError, ModelUnavailableError
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
-BACKGROUND = 10
-"""Niceness of work that may take longer so that other work need not wait: about a tenth of a core
-where both want all of it."""
+BACKGROUND = 5
+"""Niceness of work that may take longer so that other work need not wait: a quarter of a core where
+both want all of it. With 10, which leaves it a tenth, one client that clicks without pause holds up
+everybody's new images."""
 
 
 @dataclass(slots=True)

@@ -16,10 +16,11 @@ from starlette.responses import Response
 from inference_server.engines.base import ConceptPrompt, VisualPrompt
 from inference_server.engines.registry import ConceptModel, VisualModel
 from inference_server.errors import ImageTooLargeError, PromptError
+from inference_server.instances import Instance
 from inference_server.masks import Mask, encode_rle, polygons
 from inference_server.openapi import COMMON_ERRORS, RESULT_HEADERS, Answer, Operation
 from inference_server.routes.http import answer, read, state_of, timings_of
-from inference_server.segmenter import ImageRef, Instance, Segmentation
+from inference_server.segmenter import ImageRef, Segmentation
 from inference_server.settings import MiB
 from schemas.roboflow import (
     EmbeddingRequest,

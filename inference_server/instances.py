@@ -1,0 +1,71 @@
+"""Instances: the answers of an engine, as masks of the image's size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inference_server.engines.base import Candidates
+from inference_server.masks import Mask, mask_nms, upsample_masks
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One segmented object.
+
+    Attributes:
+        prompt: index of the prompt that found it.
+        score: confidence (PCS) or predicted IoU (PVS), 0 to 1.
+        mask: at the image's size.
+        logits: `float32[h, w]` low-resolution logits, where the engine has them.
+    """
+
+    prompt: int
+    score: float
+    mask: Mask
+    logits: NDArray[np.float32] | None = None
+
+
+def concept_instances(
+    size: tuple[int, int], answers: Sequence[tuple[int, Candidates]]
+) -> list[Instance]:
+    """All candidates of each prompt.
+
+    Args:
+        size: (height, width) of the image in pixels.
+        answers: with the number of the prompt.
+    """
+    return [
+        Instance(index, float(score), mask)
+        for index, answer in answers
+        for mask, score in zip(
+            upsample_masks(answer.planes, size, answer.threshold), answer.scores, strict=True
+        )
+    ]
+
+
+def suppressed(found: list[Instance], iou_threshold: float) -> list[Instance]:
+    """What is left after non-maximum suppression across all prompts."""
+    scores = np.array([instance.score for instance in found], np.float32)
+    kept = mask_nms([instance.mask for instance in found], scores, iou_threshold)
+    return [found[index] for index in kept]
+
+
+def visual_instances(
+    size: tuple[int, int], answers: Sequence[tuple[int, Candidates]]
+) -> list[Instance]:
+    """One instance a prompt; the engine has chosen the best candidate already.
+
+    Args:
+        size: (height, width) of the image in pixels.
+        answers: with the number of the prompt.
+    """
+    instances = []
+    for index, answer in answers:
+        (mask,) = upsample_masks(answer.planes, size, answer.threshold)
+        logits = None if answer.logits is None else answer.logits[0]
+        instances.append(Instance(index, float(answer.scores[0]), mask, logits))
+    return instances

@@ -1,4 +1,4 @@
-"""Many boxes in one request, against the faster of `predict` in one batch and one by one."""
+"""Many boxes in one request, against `predict` with all of them, and one by one."""
 
 from __future__ import annotations
 
@@ -64,8 +64,9 @@ def run(small: bool) -> Report:
         notes=[
             f"{scale.size[0]} x {scale.size[1]}, cached; one mask a box, to polygons.",
             "Server: the whole request over HTTP. Reference: `SAM2ImagePredictor.predict`, all "
-            "boxes in one batch or one by one, and `cv2.findContours` on the full planes, in the "
-            "benchmark's own process; the faster of the two counts. Memory: of the server's "
+            "boxes in one call, as it offers it, and `cv2.findContours` on the full planes, in the "
+            "benchmark's own process; and, as many calls with one box each are faster on a CPU, "
+            "those as well. Memory: of the server's "
             "process at its peak in a request, beyond what was resident before it; the "
             "most of all requests with so many boxes.",
         ],
@@ -109,20 +110,23 @@ def _measure(report: Report, scale: Scale, model: Sam2, server: Server) -> None:
                         held.append(server.peak_resident - before)
                     time.sleep(0.05)
             medians = {name: Timing.of(seconds).median for name, seconds in taken.items()}
-            best = min(medians["batch"], medians["one by one"])
             for name, seconds in medians.items():
                 costs.setdefault(name, []).append(seconds)
             rows.append(
                 {
                     "boxes": count,
                     **{f"{name} (ms)": 1e3 * seconds for name, seconds in medians.items()},
-                    "faster (x)": best / medians["server"],
+                    "faster than batch (x)": medians["batch"] / medians["server"],
+                    "than one by one (x)": medians["one by one"] / medians["server"],
                     "extra memory (MB)": max(0, *held) / 1e6,
                 }
             )
             if count in GOAL_COUNTS:
-                faster = best / medians["server"]
-                report.goals.append(Goal(f"{count} boxes: faster", faster, FASTER, "at least"))
+                for way in ("batch", "one by one"):
+                    faster = medians[way] / medians["server"]
+                    report.goals.append(
+                        Goal(f"{count} boxes: faster than {way}", faster, FASTER, "at least")
+                    )
     report.tables.append(Table("Medians", rows))
     fitted = {name: exponent(scale.counts, seconds) for name, seconds in costs.items()}
     report.tables.append(

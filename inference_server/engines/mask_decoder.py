@@ -174,18 +174,19 @@ class FastMaskDecoder:
 
         quality = self._decoder.iou_prediction_head(hidden[:, self._iou_token])
         hyper = self._hypernetworks(hidden[:, self._iou_token + 1 :])
-        if multimask:
-            quality, hyper = quality[:, 1:], hyper[:, 1:]
-            if best:
-                quality, chosen = quality.max(dim=1, keepdim=True)
-                hyper = hyper.gather(1, chosen[..., None].expand(-1, -1, hyper.shape[-1]))
-        planes = self._planes(image, pixels, hyper)
-        if not multimask:
-            if self._decoder.dynamic_multimask_via_stability:
-                planes, quality = self._decoder._dynamic_multimask_via_stability(planes, quality)
-            else:
-                planes, quality = planes[:, :1], quality[:, :1]
-        return planes, quality
+        by_stability = not multimask and self._decoder.dynamic_multimask_via_stability
+        single, three = (quality[:, :1], hyper[:, :1]), (quality[:, 1:], hyper[:, 1:])
+        if by_stability:  # the single mask, or the best of three where it is not stable
+            one, other = single, _best(*three)
+            quality, hyper = torch.cat([one[0], other[0]], 1), torch.cat([one[1], other[1]], 1)
+        elif multimask:
+            quality, hyper = _best(*three) if best else three
+        else:
+            quality, hyper = single
+        logits = self._logits(image, pixels, hyper)
+        if by_stability:
+            logits, quality = self._decoder._dynamic_multimask_via_stability(logits, quality)
+        return _in_raster_order(logits), quality
 
     def _transform(
         self, image: DecoderImage, tokens: Tensor, dense: Tensor | None
@@ -290,10 +291,9 @@ class FastMaskDecoder:
             hidden = torch.baddbmm(bias, F.relu(hidden) if index else hidden, weight)
         return hidden.transpose(0, 1)
 
-    def _planes(self, image: DecoderImage, pixels: Tensor, hyper: Tensor) -> Tensor:
-        """Logits `float32[B, M, 4 h, 4 w]`."""
+    def _logits(self, image: DecoderImage, pixels: Tensor, hyper: Tensor) -> Tensor:
+        """Logits of masks in nested order, `float32[B, M, N, 16]`."""
         batch, count, _ = pixels.shape
-        side = math.isqrt(count)  # SAM 2's images are squares
         middle = torch.baddbmm(
             image.middle.expand(batch, -1, -1), pixels, self._up1.expand(batch, -1, -1)
         )
@@ -302,10 +302,23 @@ class FastMaskDecoder:
             image.fine.expand(batch, -1, -1), middle, self._up2.expand(batch, -1, -1)
         )
         fine = self._activation2(fine).view(batch, 16 * count, -1)
-        planes: Tensor = (hyper.to(self._dtype) @ fine.transpose(1, 2)).float()
-        # [row, column, row of 2, column of 2, row of 2, column of 2] to raster order.
-        planes = planes.view(batch, -1, side, side, 2, 2, 2, 2)
-        return planes.permute(0, 1, 2, 4, 6, 3, 5, 7).reshape(batch, -1, 4 * side, 4 * side)
+        logits: Tensor = (hyper.to(self._dtype) @ fine.transpose(1, 2)).float()
+        return logits.view(batch, -1, count, 16)
+
+
+def _best(quality: Tensor, hyper: Tensor) -> tuple[Tensor, Tensor]:
+    """The mask with the highest predicted IoU, of `[B, M]` and `[B, M, C]`; M becomes 1."""
+    quality, chosen = quality.max(dim=1, keepdim=True)
+    return quality, hyper.gather(1, chosen[..., None].expand(-1, -1, hyper.shape[-1]))
+
+
+def _in_raster_order(logits: Tensor) -> Tensor:
+    """`[B, M, N, 16]` in nested order to `[B, M, 4 h, 4 w]`."""
+    batch, masks, count, _ = logits.shape
+    side = math.isqrt(count)  # SAM 2's images are squares
+    # Row, column, row of 2, column of 2, row of 2, column of 2.
+    nested = logits.reshape(batch, masks, side, side, 2, 2, 2, 2)
+    return nested.permute(0, 1, 2, 4, 6, 3, 5, 7).reshape(batch, masks, 4 * side, 4 * side)
 
 
 @dataclass(frozen=True, slots=True)

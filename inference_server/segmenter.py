@@ -124,9 +124,9 @@ class Segmenter:
     def _host_tier(self) -> HostTier | None:
         """The cache's second tier, where the first one is not in host memory itself."""
         device = self.models.compute.device
-        room = self._settings.host_cache_mb * MiB or _quarter_of_memory()
         if device.type == "cpu":
             return None
+        room = self._settings.host_cache_mb * MiB or _quarter_of_memory()
 
         async def to_host(embedding: Embedding) -> Embedding:
             return await self._in_background(lambda: embedding.to("cpu"))

@@ -120,8 +120,8 @@ class Script:
 class Models(ModelRegistry):
     """Two engines that are already loaded."""
 
-    def __init__(self, settings: Settings, sam3: Any, sam2: Any) -> None:
-        self.compute = Compute(torch.device("cpu"), torch.float32, torch.float32)
+    def __init__(self, settings: Settings, sam3: Any, sam2: Any, device: str) -> None:
+        self.compute = Compute(torch.device(device), torch.float32, torch.float32)
         self._pcs: ConceptModel = Model("sam3", sam3, self.compute, settings)
         self._pvs: VisualModel = Model("sam2", sam2, self.compute, settings)
 
@@ -207,11 +207,11 @@ async def make(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Make]:
     monkeypatch.setattr(segmenter_module, "decode_picture", noting)
     made: list[Bench] = []
 
-    def bench(sam2: Any = None, **options: Any) -> Bench:
+    def bench(sam2: Any = None, device: str = "cpu", **options: Any) -> Bench:
         settings = Settings(**options)
         sam3, web, metrics = Script(), Web(), Metrics()
         sam2 = sam2 or Script()
-        segmenter = Segmenter(settings, Models(settings, sam3, sam2), web, metrics)
+        segmenter = Segmenter(settings, Models(settings, sam3, sam2, device), web, metrics)
         made.append(Bench(segmenter, sam3, sam2, web, metrics, decoded))
         return made[-1]
 
@@ -588,6 +588,52 @@ async def test_batches_and_cache_are_counted(make: Make) -> None:
     assert value("inference_batch_size_count", "sam3 decode") == 2
     cache = bench.segmenter.embeddings
     assert (cache.misses, cache.hits, cache.nbytes) == (2, 1, 2000)
+
+
+async def test_many_prompts_keep_their_order_whoever_makes_their_masks(make: Make) -> None:
+    bench = make(cpu_workers=3)
+    bench.sam2.planes = {n: [block(n, 0, n + 1, 2)] for n in range(1, 38)}
+    prompts = [visual_prompt(*[(1, 1)] * n) for n in range(1, 38)]
+    found = await bench.segmenter.visual(
+        "ann", "hiera_tiny", sent(png()), prompts, multimask=False, timings=Timings()
+    )
+    assert [(i.prompt, i.mask.box[0]) for i in found.instances] == [
+        (n - 1, n) for n in range(1, 38)
+    ]
+
+
+@dataclass(frozen=True)
+class Where:
+    """Features that know the device they are on."""
+
+    device: str
+
+    def to(self, device: object) -> Where:
+        return Where(str(device))
+
+
+class OnDevice(Script):
+    """An engine with embeddings too large for two of them to stay on its device."""
+
+    def encode(self, images: Sequence[Prepared]) -> list[Embedding]:
+        self.encoded.extend(image.pixels for image in images)
+        return [Embedding(image.size, Where("meta"), 600_000) for image in images]
+
+
+async def test_beside_a_device_there_is_a_tier_in_host_memory(make: Make) -> None:
+    assert make().segmenter._host_tier() is None
+    bench = make(sam2=OnDevice(), embedding_cache_mb=1, device="meta")
+    for name in ("one", "two"):
+        await bench.click(ImageRef(base64=sent(png(1)).base64, image_id=name), (1, 1))
+    cache = bench.segmenter.embeddings
+    async with asyncio.timeout(10):
+        while not cache.host_nbytes:
+            await asyncio.sleep(0.01)
+    assert (cache.nbytes, cache.host_nbytes) == (600_000, 600_000)
+    found = await bench.click(named("one"), (1, 1))
+    assert found.image.hit
+    assert found.image.embedding.features == Where("meta")
+    assert len(bench.sam2.encoded) == 2
 
 
 async def test_the_cache_has_the_room_that_is_set(make: Make) -> None:

@@ -51,6 +51,15 @@ def _has_fast_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and _cpu_has_fast_bfloat16()
 
 
+@cache
+def available_threads() -> int:
+    """How many threads PyTorch would use: one a core that this process may run on.
+
+    `OMP_NUM_THREADS` is honoured. Asked for once, before any thread is given its share.
+    """
+    return torch.get_num_threads()
+
+
 def use_threads(count: int) -> None:
     """Let torch's operations that the calling thread starts use so many threads.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -73,12 +72,12 @@ class Model(Generic[PromptT]):
         *,
         workers: int = 1,
     ) -> None:
-        from inference_server.engines.device import use_threads
+        from inference_server.engines.device import available_threads, use_threads
 
         self.family = family
         self.name = engine.checkpoint
         self.compute = compute
-        cores = settings.threads or os.cpu_count() or 1
+        cores = settings.threads or available_threads()
         on_cpu = compute.device.type == "cpu"
         self.side = engine.side
         self.prepare = engine.prepare

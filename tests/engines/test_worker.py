@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from inference_server.engines.base import (
@@ -23,7 +24,7 @@ from inference_server.engines.base import (
     VisualPrompt,
     queries,
 )
-from inference_server.engines.device import Compute
+from inference_server.engines.device import Compute, use_threads
 from inference_server.engines.registry import Model
 from inference_server.engines.worker import BACKGROUND, Done, Lane
 from inference_server.errors import CapacityError, ModelUnavailableError
@@ -416,6 +417,22 @@ class Slow:
             )
             for query in queries
         ]
+
+
+def test_a_thread_has_its_own_number_of_threads() -> None:
+    """So that lanes can divide the cores; the others keep theirs."""
+    mine, seen = torch.get_num_threads(), []
+
+    def work(count: int) -> None:
+        use_threads(count)
+        seen.append(torch.get_num_threads())
+
+    for count in (mine + 1, 1):
+        thread = threading.Thread(target=work, args=(count,))
+        thread.start()
+        thread.join()
+    assert seen == [mine + 1, 1]
+    assert torch.get_num_threads() == mine
 
 
 async def test_a_click_does_not_wait_for_an_encode(cpu: Compute) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from inference_server.engines.base import Embedding, RGBImage
+from inference_server.engines.base import Embedding, Prepared
 from inference_server.engines.visual import VisualEngine
 from tests.http.pictures import Picture, noise
 from tests.http.serving import (
@@ -56,7 +56,7 @@ def gated(**settings: Any) -> Iterator[tuple[RunningHere, Gate]]:
     gate = Gate()
     encode = VisualEngine.encode
 
-    def slowly(self: VisualEngine, images: Sequence[RGBImage]) -> list[Embedding]:
+    def slowly(self: VisualEngine, images: Sequence[Prepared]) -> list[Embedding]:
         gate.pass_through()
         return encode(self, images)
 
@@ -218,7 +218,7 @@ class TestGone:
 def test_a_failure_inside_tells_nothing_and_can_be_found_in_the_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def fail(self: VisualEngine, images: Sequence[RGBImage]) -> list[Embedding]:
+    def fail(self: VisualEngine, images: Sequence[Prepared]) -> list[Embedding]:
         raise RuntimeError("a secret of the house")
 
     with pytest.MonkeyPatch.context() as patch:

@@ -29,7 +29,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 @click.command(
-    epilog="Benchmarks:\n\n\b\n" + "\n".join(f"{n:10}{t}" for n, t in BENCHMARKS.items())
+    epilog="Benchmarks:\n\n\b\n" + "\n".join(f"{n:12}{t}" for n, t in BENCHMARKS.items())
 )
 @click.argument("names", nargs=-1, type=click.Choice([*BENCHMARKS]))
 @click.option("--small", is_flag=True, help="A few seconds each, on the demo's small models.")

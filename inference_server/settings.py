@@ -75,15 +75,16 @@ class Settings(BaseSettings):
     )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",
-        description="Arithmetic of the models; `auto` is bfloat16 where the device is fast at it.",
+        description="Arithmetic of the models: `float32`, `bfloat16`, or `auto`, which is bfloat16 "
+        "where the device is fast at it.",
     )
     threads: int = Field(
         0, ge=0, le=1024, description="CPU threads for the models; 0 is one a core."
     )
     embedding_dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
-        description="What image embeddings are kept in; `auto` is what the models compute in. "
-        "Halves fit twice as many.",
+        description="What image embeddings are kept in: `float32`, `bfloat16`, `float16`, or "
+        "`auto`, which is what the models compute in. In 16 bits twice as many fit.",
     )
 
     embedding_cache_mb: int = Field(

@@ -29,20 +29,20 @@ class Instance:
     logits: NDArray[np.float32] | None = None
 
 
-def concept_instances(
+def instances_of(
     size: tuple[int, int], answers: Sequence[tuple[int, Candidates]]
 ) -> list[Instance]:
-    """All candidates of each prompt.
+    """All candidates of each answer; which of them to make is the engine's choice.
 
     Args:
         size: (height, width) of the image in pixels.
         answers: with the number of the prompt.
     """
     return [
-        Instance(index, float(score), mask)
+        Instance(index, float(score), mask, None if answer.logits is None else answer.logits[i])
         for index, answer in answers
-        for mask, score in zip(
-            upsample_masks(answer.planes, size, answer.threshold), answer.scores, strict=True
+        for i, (mask, score) in enumerate(
+            zip(upsample_masks(answer.planes, size, answer.threshold), answer.scores, strict=True)
         )
     ]
 
@@ -52,20 +52,3 @@ def suppressed(found: list[Instance], iou_threshold: float) -> list[Instance]:
     scores = np.array([instance.score for instance in found], np.float32)
     kept = mask_nms([instance.mask for instance in found], scores, iou_threshold)
     return [found[index] for index in kept]
-
-
-def visual_instances(
-    size: tuple[int, int], answers: Sequence[tuple[int, Candidates]]
-) -> list[Instance]:
-    """One instance a prompt; the engine has chosen the best candidate already.
-
-    Args:
-        size: (height, width) of the image in pixels.
-        answers: with the number of the prompt.
-    """
-    instances = []
-    for index, answer in answers:
-        (mask,) = upsample_masks(answer.planes, size, answer.threshold)
-        logits = None if answer.logits is None else answer.logits[0]
-        instances.append(Instance(index, float(answer.scores[0]), mask, logits))
-    return instances

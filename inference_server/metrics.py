@@ -73,7 +73,7 @@ class Metrics:
         )
         self.batches = Histogram(
             "inference_batch_size",
-            "Most images or prompts of a request that were done in one forward, by lane.",
+            "Images or prompts done in one forward, by lane.",
             ["lane"],
             buckets=_COUNTS,
             registry=self.registry,

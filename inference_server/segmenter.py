@@ -30,12 +30,7 @@ from inference_server.errors import ImageError, ImageTooLargeError, UnknownImage
 from inference_server.host_tier import CachedEmbedding, HostTier
 from inference_server.images import ImageFetcher, decode_base64, decode_picture
 from inference_server.images.store import ImageStore, StoredImage
-from inference_server.instances import (
-    Instance,
-    concept_instances,
-    suppressed,
-    visual_instances,
-)
+from inference_server.instances import Instance, instances_of, suppressed
 from inference_server.logits import LogitsCache
 from inference_server.metrics import Metrics, Timings
 from inference_server.settings import MiB, Settings
@@ -144,16 +139,14 @@ class Segmenter:
         """Run CPU work on an image in a thread that lets others go first."""
         return await asyncio.get_running_loop().run_in_executor(self._readers, work)
 
-    async def _in_parts(
-        self,
-        work: Callable[[Sequence[tuple[int, Candidates]]], list[Instance]],
-        answers: Sequence[Candidates],
-    ) -> list[Instance]:
-        """Make masks of numbered answers; of many, in several threads at a time."""
+    async def _masks(self, size: tuple[int, int], answers: Sequence[Candidates]) -> list[Instance]:
+        """Make the masks of answers; of many, in several threads at a time."""
         numbered = list(enumerate(answers))
         step = max(_LEAST_PART, -(-len(numbered) // self._threads))
         parts = [numbered[start : start + step] for start in range(0, len(numbered), step)]
-        done = await asyncio.gather(*(self.in_thread(partial(work, part)) for part in parts))
+        done = await asyncio.gather(
+            *(self.in_thread(partial(instances_of, size, part)) for part in parts)
+        )
         return [instance for part in done for instance in part]
 
     async def encode(
@@ -255,7 +248,7 @@ class Segmenter:
         done = await model.encode(prepared)
         timings.add("queue", done.queued)
         timings.add("encode", done.worked)
-        self._metrics.batches.labels(f"{model.family} encode").observe(done.batch)
+        self._batches(f"{model.family} encode", done)
         return CachedEmbedding(done.value, image.digest)
 
     async def concept(
@@ -285,9 +278,7 @@ class Segmenter:
         done = await model.decode(queries(encoded.embedding, prompts))
         self._decoded(model.family, done, timings)
         with timings.measure("masks"):
-            instances = await self._in_parts(
-                partial(concept_instances, encoded.embedding.size), done.value
-            )
+            instances = await self._masks(encoded.embedding.size, done.value)
             if nms_iou_threshold is not None:
                 suppress = partial(suppressed, instances, nms_iou_threshold)
                 instances = await self.in_thread(suppress)
@@ -330,19 +321,22 @@ class Segmenter:
         done = await model.decode(queries(encoded.embedding, asked, multimask=multimask, best=True))
         self._decoded(model.family, done, timings)
         with timings.measure("masks"):
-            instances = await self._in_parts(
-                partial(visual_instances, encoded.embedding.size), done.value
-            )
+            instances = await self._masks(encoded.embedding.size, done.value)
         if save_logits:
             for prompt, instance in zip(prompts, instances, strict=True):
                 if instance.logits is not None:
                     self.logits.save(key, prompt, instance.logits)
         return Segmentation(encoded, instances)
 
+    def _batches(self, lane: str, done: Done[T]) -> None:
+        """Count each forward once: with the request whose item was its first."""
+        for size in done.led:
+            self._metrics.batches.labels(lane).observe(size)
+
     def _decoded(self, family: str, done: Done[list[Candidates]], timings: Timings) -> None:
         timings.add("queue", done.queued)
         timings.add("decode-prompts", done.worked)
-        self._metrics.batches.labels(f"{family} decode").observe(done.batch)
+        self._batches(f"{family} decode", done)
 
     def close(self) -> None:
         """Stop the worker threads and unload the models."""

@@ -585,7 +585,7 @@ async def test_batches_and_cache_are_counted(make: Make) -> None:
 
     assert value("inference_batch_size_count", "sam2 encode") == 1
     assert value("inference_batch_size_count", "sam3 encode") == 1
-    assert value("inference_batch_size_count", "sam3 decode") == 2
+    assert value("inference_batch_size_sum", "sam3 decode") == 4
     cache = bench.segmenter.embeddings
     assert (cache.misses, cache.hits, cache.nbytes) == (2, 1, 2000)
 

@@ -38,12 +38,14 @@ class Done(Generic[ResultT]):
         queued: seconds until the first of it began.
         worked: seconds from then until all of it was done.
         batch: the most items that were done together.
+        led: sizes of the batches whose first item was one of these.
     """
 
     value: ResultT
     queued: float
     worked: float
     batch: int
+    led: Sequence[int] = ()
 
 
 @dataclass(slots=True, eq=False)  # arrays do not compare to a truth value
@@ -57,6 +59,7 @@ class _Job(Generic[ItemT, ResultT]):
     begun: float = 0.0
     waiting: int = 0
     batch: int = 0
+    led: list[int] = field(default_factory=list)
 
 
 @dataclass(slots=True, order=True)
@@ -123,7 +126,7 @@ class Lane(Generic[ItemT, ResultT]):
     async def submit(self, item: ItemT) -> Done[ResultT]:
         """Queue an item and wait for its result; see `submit_all`."""
         done = await self.submit_all([item])
-        return Done(done.value[0], done.queued, done.worked, done.batch)
+        return Done(done.value[0], done.queued, done.worked, done.batch, done.led)
 
     async def submit_all(self, items: Sequence[ItemT]) -> Done[list[ResultT]]:
         """Queue items as one job, and wait for all of their results.
@@ -170,7 +173,7 @@ class Lane(Generic[ItemT, ResultT]):
             self._withdraw(job)
         results = [job.results[index] for index in range(len(items))]
         begun = job.begun
-        return Done(results, begun - job.since, time.monotonic() - begun, job.batch)
+        return Done(results, begun - job.since, time.monotonic() - begun, job.batch, job.led)
 
     def _withdraw(self, job: _Job[ItemT, ResultT]) -> None:
         if job.waiting:
@@ -187,6 +190,7 @@ class Lane(Generic[ItemT, ResultT]):
             size = min(self._max_batch, len(self._queue))
             batch = [heapq.heappop(self._queue) for _ in range(size)]
             begin = time.monotonic()
+            batch[0].job.led.append(size)
             for ticket in batch:
                 job = ticket.job
                 job.begun = job.begun or begin

@@ -293,6 +293,8 @@ async def test_a_job_of_several_items_is_answered_in_their_order_and_counts_once
         assert lane.depth == 0
     assert done.value == [10, 20, 30, 40, 50]
     assert done.batch == 2
+    led = [*done.led, *other[0].result().led, *first[0].result().led]
+    assert sorted(led) == sorted(len(batch) for batch in bench.batches), "each batch once"
     assert done.worked > 0
     assert done.queued > 0
     assert all(len(batch) <= 2 for batch in bench.batches)

@@ -19,11 +19,11 @@ from inference_server.engines.base import (
     Embedding,
     Prepared,
     Query,
-    RGBImage,
 )
 from inference_server.engines.concept_decoder import ConceptImage, FastConceptDecoder
 from inference_server.engines.device import Compute
-from inference_server.engines.resize import Normalizer, resize
+from inference_server.engines.features import SquareInput
+from inference_server.engines.resize import Normalizer
 
 _TEXT_TOKENS = 32
 """Length that SAM 3's processor cuts every text to."""
@@ -35,7 +35,7 @@ _EXEMPLARS_ONLY = "visual"
 """The text of a prompt that has boxes only, as in SAM 3's processor."""
 
 
-class ConceptEngine:
+class ConceptEngine(SquareInput):
     """SAM 3 behind the engine protocol, vision and text embeddings kept apart.
 
     Args:
@@ -73,16 +73,6 @@ class ConceptEngine:
         """Side of the square in pixels that images are resized to."""
         return self._side
 
-    def prepare(
-        self,
-        pixels: RGBImage,
-        size: tuple[int, int] | None = None,
-        extent: tuple[float, float] | None = None,
-    ) -> Prepared:
-        """Resize an image; see `Engine.prepare`."""
-        height, width = pixels.shape[:2]
-        return Prepared(resize(pixels, self.side, extent), size or (height, width))
-
     @torch.inference_mode()
     def encode(self, images: Sequence[Prepared]) -> list[Embedding]:
         """Encode images.
@@ -99,13 +89,7 @@ class ConceptEngine:
         with self._compute.autocast():
             output = self._model.get_vision_features(pixel_values=batch)
         prepared = self._decoder.prepare(output.fpn_hidden_states[:-1])
-        prepared = prepared.to(self._compute.cache_dtype)
-        embeddings = []
-        for i, image in enumerate(images):
-            # Copies: a view would keep the whole batch alive for one of its images.
-            own = prepared if len(images) == 1 else prepared.pick(i)
-            embeddings.append(Embedding(image.size, own, own.nbytes))
-        return embeddings
+        return prepared.to(self._compute.cache_dtype).embeddings(images)
 
     @torch.inference_mode()
     def decode(self, queries: Sequence[Query[ConceptPrompt]]) -> list[Candidates]:

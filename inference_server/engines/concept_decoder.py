@@ -33,6 +33,7 @@ from torch import Tensor
 from transformers import Sam3Model
 
 from inference_server.engines.attention import add_from_tokens, heads_of, linear
+from inference_server.engines.features import Features
 from inference_server.engines.pixel_decoder import FastPixelDecoder
 from inference_server.engines.query_decoder import FastQueryDecoder
 
@@ -42,7 +43,7 @@ two products, 8 times as wide as a pixel, need not leave the cache."""
 
 
 @dataclass(frozen=True, slots=True)
-class ConceptImage:
+class ConceptImage(Features):
     """What the decoder has to know of `B` images; `N = h * w` pixels of the coarsest level.
 
     Attributes:
@@ -61,11 +62,6 @@ class ConceptImage:
         return (self.coarse, self.pixels, *self.skips)
 
     @property
-    def nbytes(self) -> int:
-        """Memory that they keep."""
-        return sum(tensor.nbytes for tensor in self.tensors)
-
-    @property
     def plane_size(self) -> tuple[int, int]:
         """(height, width) of a mask plane."""
         if not self.skips:
@@ -73,18 +69,11 @@ class ConceptImage:
         _, places, height, width, _ = self.skips[-1].shape
         return (height, width) if places == 1 else (2 * height, 2 * width)
 
-    def pick(self, index: int) -> ConceptImage:
-        """One image of a batch, as a batch of its own; a copy."""
-        return self._of([tensor[index : index + 1].clone() for tensor in self.tensors])
-
-    def to(self, target: torch.device | torch.dtype) -> ConceptImage:
-        """The same on another device or in another dtype; itself if it is so already."""
-        return self._of([tensor.to(target) for tensor in self.tensors])
-
-    @staticmethod
-    def _of(tensors: Sequence[Tensor]) -> ConceptImage:
+    @classmethod
+    def of(cls, tensors: Sequence[Tensor]) -> ConceptImage:
+        """From tensors in that order."""
         coarse, pixels, *skips = tensors
-        return ConceptImage(coarse, pixels, tuple(skips))
+        return cls(coarse, pixels, tuple(skips))
 
 
 @dataclass(frozen=True, slots=True)

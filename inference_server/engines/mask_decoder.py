@@ -28,9 +28,11 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - what everybody calls it
 from torch import Tensor, nn
 
+from inference_server.engines.features import Features
+
 
 @dataclass(frozen=True, slots=True)
-class DecoderImage:
+class DecoderImage(Features):
     """What the decoder has to know of `B` images; `N = h * w` pixels of the coarsest level.
 
     Attributes:
@@ -54,24 +56,16 @@ class DecoderImage:
         """All of them, in the order of the attributes."""
         return (self.pixels, self.keys, self.values, self.queries, self.middle, self.fine)
 
-    @property
-    def nbytes(self) -> int:
-        """Memory that they keep."""
-        return sum(tensor.nbytes for tensor in self.tensors)
-
-    def pick(self, index: int) -> DecoderImage:
-        """One image of a batch, as a batch of its own; a copy."""
-        return DecoderImage(*(tensor[index : index + 1].clone() for tensor in self.tensors))
+    @classmethod
+    def of(cls, tensors: Sequence[Tensor]) -> DecoderImage:
+        """From tensors in that order."""
+        return cls(*tensors)
 
     @staticmethod
     def stack(images: Sequence[DecoderImage]) -> DecoderImage:
         """A batch of batches; a copy."""
         columns = zip(*(image.tensors for image in images), strict=True)
         return DecoderImage(*(torch.cat(column) for column in columns))
-
-    def to(self, target: torch.device | torch.dtype) -> DecoderImage:
-        """The same on another device or in another dtype; itself if it is so already."""
-        return DecoderImage(*(tensor.to(target) for tensor in self.tensors))
 
 
 class FastMaskDecoder:

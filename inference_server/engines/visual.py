@@ -17,18 +17,18 @@ from inference_server.engines.base import (
     Embedding,
     Prepared,
     Query,
-    RGBImage,
     VisualPrompt,
 )
 from inference_server.engines.device import Compute
+from inference_server.engines.features import SquareInput
 from inference_server.engines.mask_decoder import DecoderImage, FastMaskDecoder
-from inference_server.engines.resize import Normalizer, resize
+from inference_server.engines.resize import Normalizer
 
 _LOGIT_LIMIT = 32.0
 """SAM 2 clamps the logits that it hands out as mask inputs to plus and minus this."""
 
 
-class VisualEngine:
+class VisualEngine(SquareInput):
     """SAM 2 behind the engine protocol; the same arithmetic as `SAM2ImagePredictor`.
 
     Args:
@@ -55,16 +55,6 @@ class VisualEngine:
         side: int = self._model.image_size
         return side
 
-    def prepare(
-        self,
-        pixels: RGBImage,
-        size: tuple[int, int] | None = None,
-        extent: tuple[float, float] | None = None,
-    ) -> Prepared:
-        """Resize an image; see `Engine.prepare`."""
-        height, width = pixels.shape[:2]
-        return Prepared(resize(pixels, self.side, extent), size or (height, width))
-
     @torch.inference_mode()
     def encode(self, images: Sequence[Prepared]) -> list[Embedding]:
         """Encode images.
@@ -86,13 +76,8 @@ class VisualEngine:
             level.float().permute(1, 2, 0).unflatten(2, size)
             for level, size in zip(levels, sizes, strict=True)
         )
-        prepared = self._decoder.prepare(coarse, fine).to(self._compute.cache_dtype)
-        embeddings = []
-        for i, image in enumerate(images):
-            # Copies: a view would keep the whole batch alive for one of its images.
-            own = prepared if len(images) == 1 else prepared.pick(i)
-            embeddings.append(Embedding(image.size, own, own.nbytes))
-        return embeddings
+        prepared = self._decoder.prepare(coarse, fine)
+        return prepared.to(self._compute.cache_dtype).embeddings(images)
 
     @torch.inference_mode()
     def decode(self, queries: Sequence[Query[VisualPrompt]]) -> list[Candidates]:

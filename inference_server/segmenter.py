@@ -7,7 +7,6 @@ contract; every contract's routes call the same three methods.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -44,16 +43,18 @@ _DEFAULT_CACHE_MB = {"cpu": 2048, "mps": 2048, "cuda": 8192}
 
 @dataclass(frozen=True, slots=True)
 class ImageRef:
-    """An image as a request names it; at least one of the three is given.
+    """An image as a request names it; at least one of the four is given.
 
     Attributes:
         url: to fetch it from.
         base64: its encoded bytes as base64.
+        file: its encoded bytes, with their digest.
         image_id: the client's name for it.
     """
 
     url: str | None = None
     base64: str | None = None
+    file: StoredImage | None = None
     image_id: str | None = None
 
 
@@ -199,6 +200,8 @@ class Segmenter:
 
     async def _sent_digest(self, image: ImageRef) -> str | None:
         """Digest of the bytes that were sent; None if none were, "" if they cannot be read."""
+        if image.file is not None:
+            return image.file.digest
         if image.base64 is None:
             return None
         try:
@@ -216,13 +219,15 @@ class Segmenter:
         if kept is not None:
             sent = await self._sent_digest(image)
             return kept, sent not in (None, kept.digest)
-        if image.base64 is not None:
+        if image.file is not None:
+            stored = image.file
+        elif image.base64 is not None:
             with timings.measure("decode"):
                 stored = await self._decode_base64(image.base64)
         elif image.url is not None:
             with timings.measure("fetch"):
                 data = await self._fetcher.fetch(image.url)
-            stored = await self.in_thread(partial(_with_digest, data))
+            stored = await self.in_thread(partial(StoredImage.of, data))
         else:
             raise UnknownImageError(
                 "No image is cached under this image_id (it was never sent with this API key, or "
@@ -232,7 +237,7 @@ class Segmenter:
 
     async def _decode_base64(self, text: str) -> StoredImage:
         limit = self._settings.max_image_mb * MiB
-        return await self.in_thread(lambda: _with_digest(decode_base64(text, max_bytes=limit)))
+        return await self.in_thread(lambda: StoredImage.of(decode_base64(text, max_bytes=limit)))
 
     async def _encode_bytes(
         self, model: ConceptModel | VisualModel, image: StoredImage, timings: Timings
@@ -348,7 +353,3 @@ class Segmenter:
 def _quarter_of_memory() -> int:
     """Bytes."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
-
-
-def _with_digest(data: bytes) -> StoredImage:
-    return StoredImage(data, hashlib.sha256(data).hexdigest())

@@ -25,6 +25,14 @@ _PUBLISHED = {
 }
 """A size's name in published file names, configuration names and repository names."""
 
+SAM2_IDS: dict[str, str] = {
+    f"sam2-hiera-{repository}": version for version, (_, _, repository) in _PUBLISHED.items()
+}
+"""The sizes by the ids that samgeo's clients know: `sam2-hiera-base-plus` and so on."""
+
+SAM3_ID = "facebook/sam3"
+"""What samgeo's clients call SAM 3."""
+
 _RELEASES = ("2.1", "2")
 """Newest first."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 
 from cachetools import LRUCache
@@ -18,6 +19,11 @@ class StoredImage:
 
     data: bytes = field(repr=False)
     digest: str
+
+    @classmethod
+    def of(cls, data: bytes) -> StoredImage:
+        """The image of a file, whose digest is taken here: for worker threads."""
+        return cls(data, hashlib.sha256(data).hexdigest())
 
 
 class ImageStore:

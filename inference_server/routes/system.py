@@ -9,21 +9,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from inference_server import __version__
-from inference_server.engines.sources import SAM2_VERSIONS
+from inference_server.engines.sources import SAM2_IDS, SAM2_VERSIONS, SAM3_ID
 from inference_server.openapi import COMMON_ERRORS, Answer, Operation
 from inference_server.routes.http import authenticate, state_of
 from schemas.system import Health, ModelsResponse, ServerInfo
 
 _LINKS = {"openapi": "/openapi.json", "models": "/models", "ready": "/readyz", "live": "/livez"}
-_MODEL_IDS = {
-    "hiera_tiny": "sam2-hiera-tiny",
-    "hiera_small": "sam2-hiera-small",
-    "hiera_b_plus": "sam2-hiera-base-plus",
-    "hiera_large": "sam2-hiera-large",
-}
-"""SAM 2 versions by the ids that samgeo's clients know."""
-
-_SAM3_ID = "facebook/sam3"
+_IDS = {version: name for name, version in SAM2_IDS.items()}
 
 
 async def root(request: Request) -> Response:
@@ -71,9 +63,9 @@ async def models(request: Request) -> Response:
         if version in versions
     ]
     checkpoints.append(checkpoint("sam3", "sam3/sam3_final", registry.concept_name))
-    ids = {"sam2": [_MODEL_IDS[version] for version in versions], "sam3": [_SAM3_ID]}
+    ids = {"sam2": [_IDS[version] for version in versions], "sam3": [SAM3_ID]}
     in_memory = [
-        [entry["family"], _MODEL_IDS.get(entry["name"], _SAM3_ID)]
+        [entry["family"], _IDS.get(entry["name"], SAM3_ID)]
         for entry in checkpoints
         if entry["loaded"]
     ]

@@ -175,6 +175,25 @@ def intersection(a: Mask, b: Mask) -> int:
     return int((counted[1::2] - counted[::2]).sum())
 
 
+def clip(mask: Mask, valid: Mask) -> Mask:
+    """The pixels in both masks, found from their runs.
+
+    Raises:
+        ValueError: if the masks are of images of different sizes.
+    """
+    if mask.size != valid.size:
+        raise ValueError(f"masks of images of different sizes: {mask.size} and {valid.size}")
+    # Which runs of `valid` each run of the mask meets: those from `low` on, `meets` of them.
+    low = valid.runs[:, 1].searchsorted(mask.runs[:, 0], side="right")
+    meets = valid.runs[:, 0].searchsorted(mask.runs[:, 1], side="left") - low
+    own = np.repeat(np.arange(len(mask.runs)), meets)
+    other = np.arange(own.size) + np.repeat(low - (meets.cumsum() - meets), meets)
+    runs = np.empty((own.size, 2), np.int64)
+    np.maximum(mask.runs[own, 0], valid.runs[other, 0], out=runs[:, 0])
+    np.minimum(mask.runs[own, 1], valid.runs[other, 1], out=runs[:, 1])
+    return Mask(runs, mask.size)
+
+
 def iou(a: Mask, b: Mask) -> float:
     """Intersection over union of the masks' pixels, in [0, 1]; 0 where both are empty.
 

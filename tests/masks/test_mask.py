@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from inference_server.masks import Mask, intersection, iou
+from inference_server.masks import Mask, clip, intersection, iou
 from tests.masks.planes import EXAMPLES, Plane, examples, planes
 
 
@@ -67,6 +67,21 @@ def test_intersection_and_iou_are_those_of_the_planes(data: st.DataObject) -> No
     mask_a, mask_b = Mask.from_plane(a), Mask.from_plane(b)
     assert intersection(mask_a, mask_b) == both
     assert iou(mask_a, mask_b) == (both / either if either else 0.0)
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_clip_is_that_of_the_planes(data: st.DataObject) -> None:
+    size = data.draw(st.tuples(st.integers(1, 16), st.integers(1, 16)))
+    a, b = data.draw(planes(size)), data.draw(planes(size))
+    both = clip(Mask.from_plane(a), Mask.from_plane(b))
+    assert both.size == size
+    np.testing.assert_array_equal(both.runs, Mask.from_plane(a & b).runs)
+
+
+def test_clip_refuses_masks_of_different_images() -> None:
+    with pytest.raises(ValueError, match="different sizes"):
+        clip(Mask.empty((2, 3)), Mask.empty((3, 2)))
 
 
 def test_runs_of_an_image_that_no_plane_could_hold() -> None:

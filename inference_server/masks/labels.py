@@ -1,0 +1,125 @@
+"""Label planes: many masks as one plane of ids, and where each id lies in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from inference_server.masks.mask import Mask
+
+LabelPlane = NDArray[np.uint8 | np.uint16 | np.uint32]
+"""[H, W] of ids, 0 where no mask is."""
+
+_INSIDE = 255  # of a plane that tells no masks apart
+
+
+def label_plane(
+    masks: Sequence[Mask],
+    size: tuple[int, int],
+    *,
+    unique: bool = True,
+    foreground: bool = True,
+) -> LabelPlane:
+    """One plane of many masks, at the cost of the masks' boxes.
+
+    Args:
+        masks: of one image.
+        size: (height, width) of the image, in pixels.
+        unique: whether each mask has an id of its own: i + 1 for mask i; where masks overlap the
+            later one wins. Otherwise the plane is 255 inside any mask and 0 elsewhere.
+        foreground: only where not `unique`. False starts from a plane of 255, on which the objects
+            are told from one another, and from the background, by their outlines: a pixel is 0 if
+            it belongs to a mask and one of its eight neighbours in the image does not.
+
+    Returns:
+        [H, W]: uint8 up to 255 masks, and always where not `unique`; else uint16 up to 65,535, and
+        uint32 beyond.
+
+    Raises:
+        ValueError: if a mask is of an image of another size.
+    """
+    for mask in masks:
+        if mask.size != size:
+            raise ValueError(f"a mask of an image of {mask.size}, where others are of {size}")
+    if not unique:
+        plane: LabelPlane = np.full(size, 0 if foreground else _INSIDE, np.uint8)
+        for mask in masks:
+            if foreground:
+                _paint(plane, mask.box, mask.crop, _INSIDE)
+            else:
+                _paint(plane, *_outline(mask), 0)
+        return plane
+    plane = np.zeros(size, _id_type(len(masks)))
+    for i, mask in enumerate(masks):
+        _paint(plane, mask.box, mask.crop, i + 1)
+    return plane
+
+
+def extents(plane: LabelPlane) -> list[tuple[int, tuple[int, int, int, int]]]:
+    """Where each id of a plane lies.
+
+    Args:
+        plane: [H, W] of ids, of any unsigned integers.
+
+    Returns:
+        For each id but 0, ascending: the id, and the first and last column and row that it reaches,
+        (x1, y1, x2, y2), all inclusive.
+    """
+    height, width = plane.shape
+    # Runs along the rows rather than pixels: a few for each row of an object.
+    ends = np.ones((height, width + 1), np.bool_)
+    np.not_equal(plane[:, 1:], plane[:, :-1], out=ends[:, 1:-1])
+    ends[:, -1] = False
+    first = np.flatnonzero(ends)  # in rows of width + 1
+    if not first.size:
+        return []
+    y = first // (width + 1)
+    x = first - y * (width + 1)
+    ids = plane[y, x]
+    x_last = np.empty_like(x)
+    x_last[:-1] = x[1:] - 1
+    x_last[-1] = -1
+    x_last[x_last < 0] = width - 1  # the next run begins another row
+    inside = ids != 0
+    ids, x, x_last, y = ids[inside], x[inside], x_last[inside], y[inside]
+
+    order = np.argsort(ids, kind="stable")  # radix for two bytes and less; keeps the rows ascending
+    ids, x, x_last, y = ids[order], x[order], x_last[order], y[order]
+    begins = np.flatnonzero(np.diff(ids, prepend=ids[:1] + 1))
+    if not begins.size:
+        return []
+    x1, x2 = np.minimum.reduceat(x, begins), np.maximum.reduceat(x_last, begins)
+    y1, y2 = y[begins], y[np.append(begins[1:], ids.size) - 1]
+    boxes = np.stack([x1, y1, x2, y2], axis=1).tolist()
+    return [(i, (a, b, c, d)) for i, (a, b, c, d) in zip(ids[begins].tolist(), boxes, strict=True)]
+
+
+def _id_type(masks: int) -> type[np.uint8] | type[np.uint16] | type[np.uint32]:
+    """The narrowest type that numbers so many masks from 1."""
+    if masks <= np.iinfo(np.uint8).max:
+        return np.uint8
+    return np.uint16 if masks <= np.iinfo(np.uint16).max else np.uint32
+
+
+def _paint(
+    plane: LabelPlane, box: tuple[int, int, int, int], inside: NDArray[np.bool_], value: int
+) -> None:
+    """Sets the pixels of a box (x0, y0, x1, y1), ends exclusive, where `inside` is true."""
+    x0, y0, x1, y1 = box
+    np.copyto(plane[y0:y1, x0:x1], plane.dtype.type(value), where=inside)
+
+
+def _outline(mask: Mask) -> tuple[tuple[int, int, int, int], NDArray[np.bool_]]:
+    """A box, and the mask's pixels in it with a neighbour in the image that is outside."""
+    if mask.is_empty:
+        return mask.box, mask.crop
+    height, width = mask.size
+    x0, y0, x1, y1 = mask.box
+    # One pixel more on each side that has one: OpenCV takes what is beyond the array for inside.
+    box = max(x0 - 1, 0), max(y0 - 1, 0), min(x1 + 1, width), min(y1 + 1, height)
+    pixels = mask.pixels(box).view(np.uint8)
+    inner = cv2.erode(pixels, np.ones((3, 3), np.uint8))
+    return box, pixels != inner

@@ -1,7 +1,7 @@
 """The heart: an image and prompts become masks.
 
 The only place where the caches, the engines and the masks meet. It knows nothing of HTTP or of any
-contract; every contract's routes call the same three methods.
+contract; every contract's routes call the same methods.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
+from inference_server.automatic import AutomaticMasks, AutomaticOptions
 from inference_server.embeddings import EmbeddingCache, ImageKey
 from inference_server.engines.base import (
     Candidates,
@@ -81,7 +82,10 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class Segmentation:
-    """The answer to a request: instances in prompt order, best first within a prompt."""
+    """The answer to a request: instances in prompt order, best first within a prompt.
+
+    Of `Segmenter.automatic` they come best first.
+    """
 
     image: Encoded
     instances: list[Instance]
@@ -331,6 +335,36 @@ class Segmenter:
             for prompt, instance in zip(prompts, instances, strict=True):
                 if instance.logits is not None:
                     self.logits.save(key, prompt, instance.logits)
+        return Segmentation(encoded, instances)
+
+    async def automatic(
+        self,
+        tenant: str,
+        version: str,
+        image: ImageRef,
+        options: AutomaticOptions,
+        *,
+        timings: Timings,
+    ) -> Segmentation:
+        """Segment everything.
+
+        Args:
+            tenant: owner of the image.
+            version: SAM 2 size.
+            image: the image.
+            options: what to look for.
+            timings: of the request; masks are made while others are decoded, which is one step.
+
+        Returns:
+            The instances by descending predicted IoU; `prompt` is the index of a grid point.
+        """
+        model = await self.models.visual(version)
+        encoded = await self.encode(tenant, model, image, timings)
+        masks = AutomaticMasks(model, encoded.embedding, options, self.in_thread)
+        with timings.measure("decode-prompts"):
+            await masks.search(partial(self._batches, f"{model.family} decode"))
+        with timings.measure("masks"):
+            instances = await masks.finish()
         return Segmentation(encoded, instances)
 
     def _batches(self, lane: str, done: Done[T]) -> None:

@@ -97,12 +97,14 @@ class VisualPrompt:
         labels: `int64[K]`, 1 on the object, 0 beside it.
         box: `float32[4]`, x0, y0, x1, y1 in pixels, or None.
         mask_input: `float32[h, w]` low-resolution logits of an earlier answer, or None.
+        threshold: a candidate's predicted IoU is greater than this; 0 keeps all.
     """
 
     points: NDArray[np.float32]
     labels: NDArray[np.int64]
     box: NDArray[np.float32] | None = None
     mask_input: NDArray[np.float32] | None = None
+    threshold: float = 0.0
 
 
 QueryT = TypeVar("QueryT", covariant=True)
@@ -118,12 +120,14 @@ class Query(Generic[QueryT]):
         prompt: what to find in it.
         multimask: where the engine can, three candidates, otherwise one.
         best: of the three, only the one with the highest score.
+        logits: the answer is to hold what a later prompt may take as its mask input.
     """
 
     embedding: Embedding
     prompt: QueryT
     multimask: bool = True
     best: bool = False
+    logits: bool = True
 
 
 def queries(
@@ -132,9 +136,10 @@ def queries(
     *,
     multimask: bool = True,
     best: bool = False,
+    logits: bool = True,
 ) -> list[Query[PromptT]]:
     """Several prompts on one image."""
-    return [Query(embedding, prompt, multimask, best) for prompt in prompts]
+    return [Query(embedding, prompt, multimask, best, logits) for prompt in prompts]
 
 
 AskedT = TypeVar("AskedT", contravariant=True)

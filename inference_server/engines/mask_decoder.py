@@ -12,7 +12,8 @@ answers agree to rounding. It is done in another order:
 * Pixels stay in rows of channels. The 2 x 2 transposed convolutions are products of matrices
   whose results are left in nested order, `[h, w, 2, 2]`, in which layer norm, GELU and the next
   product do not care; only finished mask planes are put in raster order.
-* The best of three masks is chosen by its predicted IoU before the planes are made.
+* The best of three masks is chosen, and masks of too low a predicted IoU are dropped, before the
+  planes are made; a prompt that has none left is not upscaled.
 
 Measured for one click on two cores: 3.4 to 4.4 times faster than the original.
 """
@@ -149,7 +150,8 @@ class FastMaskDecoder:
         *,
         multimask: bool,
         best: bool,
-    ) -> tuple[Tensor, Tensor]:
+        least: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, list[int]]:
         """Masks of prompts.
 
         Args:
@@ -158,9 +160,10 @@ class FastMaskDecoder:
             dense: `float32[B, C, h, w]`, embedded mask inputs; None where there are none.
             multimask: three masks a prompt, otherwise one.
             best: of the three, only the one with the highest predicted IoU.
+            least: `float32[B]`, what a mask's predicted IoU has to exceed; None for all masks.
 
         Returns:
-            (`float32[B, M, 4 h, 4 w]` logits, `float32[B, M]` predicted IoU).
+            (`float32[M, 4 h, 4 w]` logits, `float32[M]` predicted IoU, how many each prompt has).
         """
         batch = sparse.shape[0]
         tokens = torch.cat([self._output_tokens.expand(batch, -1, -1), sparse], dim=1)
@@ -177,10 +180,30 @@ class FastMaskDecoder:
             quality, hyper = _best(*three) if best else three
         else:
             quality, hyper = single
-        logits = self._logits(image, pixels, hyper)
-        if by_stability:
-            logits, quality = self._decoder._dynamic_multimask_via_stability(logits, quality)
-        return _in_raster_order(logits), quality
+
+        parts: list[Tensor] = [image.middle, image.fine, pixels, hyper]
+        if by_stability:  # seen in the planes, so that the threshold comes after them
+            logits, quality = self._decoder._dynamic_multimask_via_stability(
+                self._logits(*parts), quality
+            )
+        if least is None:
+            logits = logits if by_stability else self._logits(*parts)
+            counts = [quality.shape[1]] * batch
+            return _in_raster_order(logits.flatten(0, 1)), quality.flatten(), counts
+
+        kept = (quality > least[:, None]).cpu()  # the only wait for the device
+        prompts, masks = (index.to(quality.device) for index in kept.nonzero(as_tuple=True))
+        rows = prompts
+        if not by_stability:
+            upscaled = kept.any(1)
+            if not upscaled.all():
+                some = upscaled.nonzero()[:, 0].to(quality.device)
+                # One image that all prompts are about serves some of them as well.
+                parts = [part[some] if len(part) == batch else part for part in parts]
+                rows = (upscaled.cumsum(0) - 1).to(quality.device)[prompts]
+            logits = self._logits(*parts)
+        chosen = _in_raster_order(logits[rows, masks])
+        return chosen, quality[prompts, masks], kept.sum(1).tolist()
 
     def _transform(
         self, image: DecoderImage, tokens: Tensor, dense: Tensor | None
@@ -285,19 +308,24 @@ class FastMaskDecoder:
             hidden = torch.baddbmm(bias, F.relu(hidden) if index else hidden, weight)
         return hidden.transpose(0, 1)
 
-    def _logits(self, image: DecoderImage, pixels: Tensor, hyper: Tensor) -> Tensor:
-        """Logits of masks in nested order, `float32[B, M, N, 16]`."""
-        batch, count, _ = pixels.shape
+    def _logits(self, middle: Tensor, fine: Tensor, pixels: Tensor, hyper: Tensor) -> Tensor:
+        """Logits of masks in nested order, `float32[B, M, N, 16]`; B may be 0.
+
+        Args:
+            middle: of `DecoderImage`, `[B or 1, ...]`.
+            fine: of the same.
+            pixels: `[B, N, C]`.
+            hyper: `[B, M, C / 8]`.
+        """
+        batch, count, channels = pixels.shape
         middle = torch.baddbmm(
-            image.middle.expand(batch, -1, -1), pixels, self._up1.expand(batch, -1, -1)
+            middle.expand(batch, -1, -1), pixels, self._up1.expand(batch, -1, -1)
         )
-        middle = self._activation1(self._up_norm(middle.view(batch, 4 * count, -1)))
-        fine = torch.baddbmm(
-            image.fine.expand(batch, -1, -1), middle, self._up2.expand(batch, -1, -1)
-        )
-        fine = self._activation2(fine).view(batch, 16 * count, -1)
+        middle = self._activation1(self._up_norm(middle.view(batch, 4 * count, channels // 4)))
+        fine = torch.baddbmm(fine.expand(batch, -1, -1), middle, self._up2.expand(batch, -1, -1))
+        fine = self._activation2(fine).view(batch, 16 * count, channels // 8)
         logits: Tensor = (hyper.to(self._dtype) @ fine.transpose(1, 2)).float()
-        return logits.view(batch, -1, count, 16)
+        return logits.view(batch, hyper.shape[1], count, 16)
 
 
 def _best(quality: Tensor, hyper: Tensor) -> tuple[Tensor, Tensor]:
@@ -307,12 +335,12 @@ def _best(quality: Tensor, hyper: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _in_raster_order(logits: Tensor) -> Tensor:
-    """`[B, M, N, 16]` in nested order to `[B, M, 4 h, 4 w]`."""
-    batch, masks, count, _ = logits.shape
+    """`[M, N, 16]` in nested order to `[M, 4 h, 4 w]`."""
+    masks, count, _ = logits.shape
     side = math.isqrt(count)  # SAM 2's images are squares
     # Row, column, row of 2, column of 2, row of 2, column of 2.
-    nested = logits.reshape(batch, masks, side, side, 2, 2, 2, 2)
-    return nested.permute(0, 1, 2, 4, 6, 3, 5, 7).reshape(batch, masks, 4 * side, 4 * side)
+    nested = logits.reshape(masks, side, side, 2, 2, 2, 2)
+    return nested.permute(0, 1, 3, 5, 2, 4, 6).reshape(masks, 4 * side, 4 * side)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -118,19 +119,30 @@ class VisualEngine(SquareInput):
         masks = torch.from_numpy(np.stack(inputs))[:, None].to(device) if inputs else None
         encoder = self._model.sam_prompt_encoder
         sparse, dense = encoder(points=points, boxes=None, masks=masks)
-        logits, quality = self._decoder(
+        logits, quality, counts = self._decoder(
             self._images([query.embedding for query in queries]),
             sparse.expand(len(queries), -1, -1),
             None if masks is None else dense,
             multimask=queries[0].multimask,
             best=queries[0].best,
+            least=self._thresholds(queries),
         )
-        planes = logits.cpu().numpy()
-        scores = quality.cpu().numpy()
+        ends = np.cumsum(counts)[:-1]
+        planes = np.split(logits.cpu().numpy(), ends)
+        scores = np.split(quality.cpu().numpy(), ends)
         return [
-            Candidates(plane, 0.0, score, plane.clip(-_LOGIT_LIMIT, _LOGIT_LIMIT))
-            for plane, score in zip(planes, scores, strict=True)
+            Candidates(
+                plane, 0.0, score, plane.clip(-_LOGIT_LIMIT, _LOGIT_LIMIT) if query.logits else None
+            )
+            for query, plane, score in zip(queries, planes, scores, strict=True)
         ]
+
+    def _thresholds(self, queries: list[Query[VisualPrompt]]) -> torch.Tensor | None:
+        """Least predicted IoU `[N]` of each query's candidates; None if all are wanted."""
+        thresholds = [query.prompt.threshold or -math.inf for query in queries]
+        if max(thresholds) == -math.inf:
+            return None
+        return torch.tensor(thresholds, dtype=torch.float32, device=self._compute.device)
 
     def _images(self, embeddings: list[Embedding]) -> DecoderImage:
         """One image for all queries, or a batch of as many."""

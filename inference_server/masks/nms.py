@@ -1,4 +1,4 @@
-"""Non-maximum suppression by mask IoU."""
+"""Non-maximum suppression, by the IoU of masks or of boxes."""
 
 from __future__ import annotations
 
@@ -54,6 +54,45 @@ def mask_nms(masks: Sequence[Mask], scores: NDArray[np.float32], iou_threshold: 
                 shared = intersection(ranked[best], ranked[i])
                 kept[i] = shared / (area[best] + area[i] - shared) <= iou_threshold
     return sorted(order[kept].tolist())
+
+
+def box_nms(
+    boxes: NDArray[np.float32], scores: NDArray[np.float32], iou_threshold: float
+) -> list[int]:
+    """Greedy non-maximum suppression by the IoU of boxes; what `torchvision.ops.nms` does.
+
+    From the highest score to the lowest, a box is kept unless its IoU with one already kept is
+    greater than the threshold. Of equal scores the earlier box goes first. Boxes are rectangles of
+    the plane, whose sides are differences of coordinates; one without area suppresses nothing.
+    Only the last kept box and those that are left are looked at, so memory grows with N.
+
+    Args:
+        boxes: float32 [N, 4] of (x0, y0, x1, y1).
+        scores: float32 [N].
+        iou_threshold: in [0, 1].
+
+    Returns:
+        Indices of the kept boxes, by descending score.
+    """
+    left = np.argsort(-scores, kind="stable")
+    x0, y0, x1, y1 = corners = boxes[left].T.copy()
+    area = (x1 - x0) * (y1 - y0)
+    kept = []
+    while left.size:
+        kept.append(int(left[0]))
+        width = np.minimum(x1[1:], x1[0]) - np.maximum(x0[1:], x0[0])
+        height = np.minimum(y1[1:], y1[0]) - np.maximum(y0[1:], y0[0])
+        shared = np.maximum(width, 0) * np.maximum(height, 0)
+        # In float32, and compared in float64, as torchvision does.
+        with np.errstate(invalid="ignore"):
+            iou = shared / (area[0] + area[1:] - shared)
+        apart = ~(iou > np.float64(iou_threshold))
+        if apart.all():
+            left, area, corners = left[1:], area[1:], corners[:, 1:]
+        else:
+            left, area, corners = left[1:][apart], area[1:][apart], corners[:, 1:][:, apart]
+        x0, y0, x1, y1 = corners
+    return kept
 
 
 def _rivals(

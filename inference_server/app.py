@@ -21,7 +21,7 @@ from inference_server.logs import configure_logging
 from inference_server.metrics import Metrics
 from inference_server.openapi import HEADERS, Operation, build_document
 from inference_server.routes import roboflow, system
-from inference_server.routes.http import endpoint, limits_of, message_wording
+from inference_server.routes.http import endpoint, limits_of, message_wording, unknown
 from inference_server.segmenter import Segmenter
 from inference_server.settings import MiB, Settings
 from inference_server.state import ServerState
@@ -78,11 +78,6 @@ def create_app(settings: Settings | None = None) -> Starlette:
     async def openapi(request: Request) -> Response:
         del request
         return JSONResponse(document)
-
-    async def unknown(request: Request, error: Exception) -> Response:
-        del request
-        assert isinstance(error, HTTPException)  # noqa: S101 - what it is registered for
-        return JSONResponse({"message": error.detail}, error.status_code, error.headers)
 
     routes = [
         Route(

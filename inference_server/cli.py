@@ -41,11 +41,18 @@ def _settings(**options: object) -> Settings:
 @click.option("--port", type=int, help="Port to listen on; 0 picks a free one.")
 @click.option("--sam2-weights", help="SAM 2 weights, as INFERENCE_SAM2_WEIGHTS.")
 @click.option("--sam3-weights", help="SAM 3 weights, as INFERENCE_SAM3_WEIGHTS.")
+@click.option(
+    "--preload",
+    multiple=True,
+    metavar="VERSION:MODEL_ID",
+    help="Load this model before the server is ready, as sam2:sam2-hiera-large or "
+    "sam3:facebook/sam3; may be repeated.",
+)
 @click.option("--device", help="auto, cpu, cuda, cuda:N or mps.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]))
-def serve(**options: str | int | None) -> None:
+def serve(preload: tuple[str, ...], **options: str | int | None) -> None:
     """Serve until interrupted."""
-    settings = _settings(**options)
+    settings = _settings(preload=",".join(preload) or None, **options)
     made = settings.auth == "on" and not settings.api_keys.strip(" ,")
     if made:
         from inference_server.auth import generate_key
@@ -112,13 +119,14 @@ def _greet(url: str, key: str) -> None:
 def models() -> None:
     """List the models that the settings name."""
     from inference_server.engines.registry import ModelRegistry
+    from inference_server.engines.sources import SAM3_NAME
     from inference_server.errors import ModelUnavailableError
 
     try:
         registry = ModelRegistry(_settings())
     except ModelUnavailableError as error:
         raise click.ClickException(error.message) from None
-    click.echo(f"sam3  sam3/sam3_final  {registry.concept_name}")
+    click.echo(f"sam3  {SAM3_NAME:<15}  {registry.concept_name}")
     for version, name in registry.versions.items():
         click.echo(f"sam2  {version:<15}  {name}")
     click.echo(f"on {registry.compute.device} in {registry.compute.dtype}")

@@ -84,6 +84,11 @@ class EmbeddingCache:
         """Bytes of the embeddings kept in the second tier."""
         return 0 if self._host is None else self._host.nbytes
 
+    @property
+    def host_max_bytes(self) -> int:
+        """Room in bytes in the second tier; 0 where there is none."""
+        return 0 if self._host is None else self._host.max_bytes
+
     def _drop(self, key: ImageKey, entry: CachedEmbedding) -> None:
         self.evictions += 1
         if self._host is not None:
@@ -147,13 +152,15 @@ class EmbeddingCache:
         self, key: ImageKey, create: Callable[[], Awaitable[CachedEmbedding]]
     ) -> CachedEmbedding:
         flight = self._flights[key]
+        wanted = False
         try:
             entry = None if self._host is None else await self._host.fetch(key)
             if entry is None:
                 entry = await create()
+            wanted = self._flights.get(key) is flight  # or all was dropped meanwhile
         finally:
             self._forget(key, flight)
-        if entry.embedding.nbytes <= self._kept.maxsize:
+        if wanted and entry.embedding.nbytes <= self._kept.maxsize:
             self._kept[key] = entry
         return entry
 
@@ -162,7 +169,12 @@ class EmbeddingCache:
             del self._flights[key]
 
     def clear(self, checkpoint: str | None = None) -> None:
-        """Drop everything, or everything of one checkpoint."""
+        """Drop everything, or everything of one checkpoint.
+
+        What is just being made goes to those who wait for it, and is not kept.
+        """
+        for key in [k for k in self._flights if checkpoint in (None, k.checkpoint)]:
+            del self._flights[key]
         for key in [k for k in self._kept if checkpoint in (None, k.checkpoint)]:
             del self._kept[key]
         if self._host is not None:

@@ -51,6 +51,11 @@ class HostTier:
         return key in self._kept or key in self._moving
 
     @property
+    def max_bytes(self) -> int:
+        """Room in bytes."""
+        return int(self._kept.maxsize)
+
+    @property
     def nbytes(self) -> int:
         """Bytes of the embeddings kept."""
         return int(self._kept.currsize)

@@ -69,6 +69,12 @@ class Settings(BaseSettings):
         "(`sam2.1_hiera_large.pt`, …), `facebook` for the published repositories, or one "
         "Hugging Face id such as `facebook/sam2.1-hiera-large`.",
     )
+    preload: str = Field(
+        "",
+        description="Comma-separated models to load before the server is ready, each as "
+        "`version:model_id`, such as `sam2:sam2-hiera-large,sam3:facebook/sam3`. Empty: SAM 3 and "
+        "the largest SAM 2.",
+    )
     device: str = Field(
         "auto",
         description="`auto`, `cpu`, `cuda`, `cuda:N` or `mps`; `auto` takes the fastest.",

@@ -11,10 +11,13 @@ from inference_server.engines.registry import ModelRegistry
 from inference_server.errors import ModelUnavailableError
 from inference_server.metrics import Metrics
 from inference_server.segmenter import Segmenter
-from inference_server.settings import Settings
+from inference_server.settings import MiB, Settings
 from schemas.common import Limits
 
 logger = logging.getLogger(__name__)
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 10.0, 300.0
+"""Seconds between attempts to load models that could not be loaded."""
 
 
 @dataclass
@@ -29,7 +32,6 @@ class ServerState:
         segmenter: images and prompts to masks.
         metrics: what is measured.
         failure: why the configured models could not be loaded.
-        ready: the configured models were loaded once; unloading them does not undo that.
     """
 
     settings: Settings
@@ -39,25 +41,72 @@ class ServerState:
     segmenter: Segmenter
     metrics: Metrics
     failure: str = ""
-    ready: bool = False
+    _was_ready: bool = field(default=False, repr=False)
     _loading: asyncio.Task[None] | None = field(default=None, repr=False)
+
+    @property
+    def ready(self) -> bool:
+        """The configured models were loaded once; unloading them does not undo that."""
+        if not self._was_ready and self.models.has_configured():
+            self._become_ready()
+        return self._was_ready
+
+    def _become_ready(self) -> None:
+        self._was_ready = True
+        logger.info("Ready")
 
     def start(self) -> None:
         """Begin loading the configured models."""
+        self._tell()
         self._loading = asyncio.create_task(self._load())
 
+    def _tell(self) -> None:
+        """Log what the settings have become on this machine."""
+        compute, effort, cache = self.models.compute, self.models.effort, self.segmenter.embeddings
+        logger.info(
+            "Computing on %s in %s; %d CPU threads; encode batch %d, decode batch %d; embeddings "
+            "in %s, room for %d MiB%s",
+            compute.device,
+            compute.dtype_name,
+            effort.threads,
+            effort.encode_batch,
+            effort.decode_batch,
+            compute.cache_dtype_name,
+            cache.max_bytes // MiB,
+            f" and {cache.host_max_bytes // MiB} MiB on the host" if cache.host_max_bytes else "",
+        )
+
     async def _load(self) -> None:
-        try:
-            await self.models.load_configured()
-        except ModelUnavailableError as error:
-            self.failure = error.message
-            logger.error("Not ready, and will not be: %s", error.message)
-        except Exception:
-            self.failure = "The models could not be loaded; the server's log says why."
-            logger.exception("Not ready, and will not be: the models could not be loaded")
-        else:
-            self.ready = True
-            logger.info("Ready")
+        pause = _FIRST_PAUSE
+        while not self.ready:
+            try:
+                await self.models.load_configured()
+            except ModelUnavailableError as error:
+                self.failure = error.message
+                logger.error("Not ready: %s Trying again in %.0f s.", error.message, pause)
+            except Exception:
+                self.failure = "The models could not be loaded; the server's log says why."
+                logger.exception("Not ready: trying to load again in %.0f s", pause)
+            else:
+                if not self._was_ready:
+                    self._become_ready()
+                return
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    async def clear(self) -> None:
+        """Unload every model and forget every image; what is under way is answered all the same."""
+        from inference_server.engines.device import release_memory
+
+        def gone() -> None:
+            asyncio.get_running_loop().run_in_executor(None, release_memory)
+
+        self.models.unload(gone)
+        self.segmenter.embeddings.clear()
+        self.segmenter.images.clear()
+        self.segmenter.logits.clear()
+        await asyncio.to_thread(release_memory)
+        logger.info("Models and caches were cleared")
 
     def stop(self) -> None:
         """Let go of models and threads."""

@@ -41,6 +41,14 @@ class Health(WireModel):
     version: str | None = Field(default=None, description="The version of the server.")
 
 
+class ModelsCleared(WireModel):
+    """The models were unloaded and the caches emptied."""
+
+    model_config = examples({"status": "cleared"})
+
+    status: Literal["cleared"] = Field(description="Always `cleared`.")
+
+
 class Checkpoint(WireModel):
     """Weights that this server answers with."""
 
@@ -52,6 +60,10 @@ class Checkpoint(WireModel):
             "device": "cpu",
             "dtype": "bfloat16",
             "loaded": True,
+            "cache_dtype": "bfloat16",
+            "threads": 8,
+            "encode_batch": 1,
+            "decode_batch": 1,
         }
     )
 
@@ -61,6 +73,14 @@ class Checkpoint(WireModel):
     device: str = Field(description="Where they compute.")
     dtype: str = Field(description="The arithmetic they compute in.")
     loaded: bool = Field(description="Whether they are in memory now.")
+    cache_dtype: str | None = Field(default=None, description="What image embeddings are kept in.")
+    threads: int | None = Field(default=None, description="CPU threads that they may use.")
+    encode_batch: int | None = Field(
+        default=None, description="Most images that are encoded in one forward."
+    )
+    decode_batch: int | None = Field(
+        default=None, description="Most prompts that are decoded in one forward."
+    )
 
 
 class ModelsResponse(WireModel):

@@ -35,7 +35,9 @@ def test_the_endpoints_of_the_contract() -> None:
 
 
 def test_what_needs_no_key_is_public() -> None:
-    assert {op.path for op in OPERATIONS if not op.secured} == {"/", "/livez", "/readyz"}
+    assert {op.path for op in OPERATIONS if not op.secured} == {
+        *("/", "/health", "/livez", "/readyz"),
+    }
 
 
 def test_the_module_makes_an_application_only_when_asked() -> None:
@@ -58,13 +60,15 @@ def test_making_an_application_loads_nothing() -> None:
         ("sam3_weights", "/no/such/weights"),
         ("sam3_weights", "sam3"),
         ("device", "cuda:99"),
+        ("preload", "sam2:huge"),
     ],
 )
 def test_a_setting_that_names_nothing_is_told_with_the_remedy(name: str, value: str) -> None:
     with pytest.raises(ModelUnavailableError) as caught:
         build_state(settings(**{name: value}))
     assert f"INFERENCE_{name.upper()}={value}" in caught.value.message
-    assert "Set it to" in caught.value.message
+    remedy = "Preload any of" if name == "preload" else "Set it to"
+    assert remedy in caught.value.message
 
 
 def test_the_schemas_know_nothing_of_the_server() -> None:

@@ -68,6 +68,38 @@ def test_weights_that_are_not_there_stop_the_start(command: str, setting: str) -
     assert "Set it to demo" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("options", "environment", "told"),
+    [
+        (["--preload", "sam2"], "", "INFERENCE_PRELOAD=sam2: no such model"),
+        (["--preload", "sam2:hiera_tiny", "--preload", "sam:vit_h"], "", "sam:vit_h: no such"),
+        ([], "sam3:facebook/sam3,sam2:big", "INFERENCE_PRELOAD=sam2:big: no such model"),
+    ],
+)
+def test_models_that_cannot_be_preloaded_stop_the_start(
+    options: list[str], environment: str, told: str
+) -> None:
+    result = invoke("serve", *options, INFERENCE_PRELOAD=environment)
+    assert result.exit_code == 1
+    assert told in result.stderr
+    assert "Preload any of sam2:sam2-hiera-tiny, sam2:sam2-hiera-small" in result.stderr
+    assert "sam3:facebook/sam3" in result.stderr
+
+
+def test_only_what_is_to_be_preloaded_is(tmp_path: Path) -> None:
+    """By the options, which go before the environment."""
+    names = ["--preload", "sam2:sam2-hiera-small", "--preload", "sam2:hiera_small"]
+    with serving(*names, INFERENCE_PRELOAD="sam3:facebook/sam3") as (_, said):
+        assert "Loaded sam2/demo" in said
+        assert "Loaded sam3" not in said
+        # There is no terminal, so there is no bar.
+        assert "Loading weights" not in said
+    with serving("--preload", "sam3:facebook/sam3") as (_, said):
+        assert "Loaded sam3/demo" in said
+        assert "Loaded sam2" not in said
+        assert "Loading weights" not in said
+
+
 @pytest.mark.parametrize("command", ["serve", "models"])
 def test_bad_settings_stop_the_start(command: str) -> None:
     result = invoke(command, INFERENCE_PORT="http", INFERENCE_QUEUE_SIZES="1")

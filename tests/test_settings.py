@@ -19,6 +19,7 @@ OTHER_VALUES = {
     "cors_origins": "https://example.com",
     "sam3_weights": "facebook/sam3",
     "sam2_weights": "facebook",
+    "preload": "sam2:sam2-hiera-tiny",
     "device": "cuda:1",
     "fetch_networks": "10.0.0.0/8, fd00::/8",
 }

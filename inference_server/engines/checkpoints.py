@@ -6,6 +6,7 @@ that do not fit are refused and never filled up with random ones.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNot
 from omegaconf import OmegaConf
 from sam2.modeling.sam2_base import SAM2Base
 from transformers import Sam3Model, Sam3Processor
+from transformers.utils import logging as transformers_logging
 
 from inference_server.engines.device import Compute
 from inference_server.engines.sources import Sam2Checkpoint
@@ -111,6 +113,8 @@ def load_sam3(source: str, name: str, compute: Compute) -> tuple[Sam3Model, Sam3
     Raises:
         ModelUnavailableError: missing, corrupt or gated weights.
     """
+    if not sys.stderr.isatty():  # in a log, a progress bar is a hundred lines of noise
+        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     model: Any
     with _explained("INFERENCE_SAM3_WEIGHTS", name):
         loaded: Any = Sam3Model.from_pretrained(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import platform
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -30,6 +31,16 @@ class Compute:
     device: torch.device
     dtype: torch.dtype
     cache_dtype: torch.dtype
+
+    @property
+    def dtype_name(self) -> str:
+        """`float32` or `bfloat16`."""
+        return str(self.dtype).removeprefix("torch.")
+
+    @property
+    def cache_dtype_name(self) -> str:
+        """`float32`, `bfloat16` or `float16`."""
+        return str(self.cache_dtype).removeprefix("torch.")
 
     def autocast(self) -> AbstractContextManager[object]:
         """Context in which matrix work runs in `dtype`; weights stay in float32."""
@@ -84,6 +95,17 @@ def keep_freed_memory() -> None:
     # Threads other than the first have heaps of 64 MB at most, which are given back as soon as they
     # are empty: for an encoder in a thread of its own, half as many faults again.
     libc.mallopt(_M_ARENA_MAX, 1)
+
+
+def release_memory() -> None:
+    """Give back what was kept of freed memory: to the system, and on a GPU to other processes."""
+    gc.collect()
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.empty_cache()
+    if torch.backends.mps.is_available():
+        torch.mps.empty_cache()
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def choose_compute(device: str, dtype: str, cache_dtype: str = "auto") -> Compute:

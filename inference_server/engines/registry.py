@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+import weakref
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from inference_server.engines.base import (
@@ -18,9 +21,11 @@ from inference_server.engines.base import (
     VisualPrompt,
 )
 from inference_server.engines.sources import (
-    SAM2_VERSIONS,
+    SAM3_NAME,
     Sam2Checkpoint,
     find_sam2,
+    largest,
+    preloaded,
     sam3_source,
 )
 from inference_server.engines.worker import BACKGROUND, Done, Lane
@@ -39,8 +44,38 @@ logger = logging.getLogger(__name__)
 PromptT = TypeVar("PromptT")
 
 
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """What the models may take of the machine, after `auto` and 0 have been resolved.
+
+    Attributes:
+        threads: of the CPU.
+        encode_batch: most images in one forward.
+        decode_batch: most prompts in one forward.
+    """
+
+    threads: int
+    encode_batch: int
+    decode_batch: int
+
+    @classmethod
+    def of(cls, settings: Settings, compute: Compute) -> Effort:
+        """The settings' meaning on a device."""
+        from inference_server.engines.device import available_threads
+
+        on_cpu = compute.device.type == "cpu"
+        return cls(
+            settings.threads or available_threads(),
+            settings.encode_batch or (1 if on_cpu else 8),
+            settings.decode_batch or (1 if on_cpu else 32),
+        )
+
+
 class Model(Generic[PromptT]):
     """An engine with its two lanes.
+
+    Whoever holds a model can use it, also when the registry no longer does: a model that is
+    unloaded goes, threads and all, when the last request that has begun with it lets go of it.
 
     On a CPU, prompts are decoded one at a time in as many threads as there are cores: a batch gains
     nothing there (measured: 16 prompts in one forward cost 16 times one), and two threads with a
@@ -72,19 +107,20 @@ class Model(Generic[PromptT]):
         *,
         workers: int = 1,
     ) -> None:
-        from inference_server.engines.device import available_threads, use_threads
+        from inference_server.engines.device import use_threads
 
         self.family = family
         self.name = engine.checkpoint
         self.compute = compute
-        cores = settings.threads or available_threads()
+        effort = Effort.of(settings, compute)
+        cores = effort.threads
         on_cpu = compute.device.type == "cpu"
         self.side = engine.side
         self.prepare = engine.prepare
         self._encode: Lane[Prepared, Embedding] = Lane(
             f"{family} encode",
             engine.encode,
-            max_batch=settings.encode_batch or (1 if on_cpu else 8),
+            max_batch=effort.encode_batch,
             capacity=settings.queue_size,
             niceness=BACKGROUND,
             enter=lambda busy: use_threads(cores),
@@ -92,7 +128,7 @@ class Model(Generic[PromptT]):
         self._decode: Lane[Query[PromptT], Candidates] = Lane(
             f"{family} decode",
             engine.decode,
-            max_batch=settings.decode_batch or (1 if on_cpu else 32),
+            max_batch=effort.decode_batch,
             capacity=settings.queue_size,
             workers=min(workers, cores) if on_cpu else 1,
             enter=lambda busy: use_threads(max(1, cores // busy)),
@@ -112,7 +148,7 @@ class Model(Generic[PromptT]):
         return await self._decode.submit_all(queries)
 
     def close(self) -> None:
-        """Stop both lanes."""
+        """Stop both lanes, and refuse what waits in them."""
         self._encode.close()
         self._decode.close()
 
@@ -134,8 +170,13 @@ class ModelRegistry:
     Args:
         settings: where the weights are and what to compute on.
 
+    Attributes:
+        compute: device and dtypes.
+        effort: threads and batches.
+        wanted: the models that the server loads before it is ready.
+
     Raises:
-        ModelUnavailableError: a setting names weights or a device that do not exist.
+        ModelUnavailableError: a setting names a model, weights or a device that do not exist.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -143,9 +184,11 @@ class ModelRegistry:
 
         self._settings = settings
         self.compute = choose_compute(settings.device, settings.dtype, settings.embedding_dtype)
+        self.effort = Effort.of(settings, self.compute)
         keep_freed_memory()
         self._sam2: dict[str, Sam2Checkpoint] = find_sam2(settings.sam2_weights)
         self._sam3, self._sam3_name = sam3_source(settings.sam3_weights)
+        self.wanted = preloaded(settings.preload, settings.sam2_weights, self._sam2)
         self._concept: dict[str, asyncio.Task[ConceptModel]] = {}
         self._visual: dict[str, asyncio.Task[VisualModel]] = {}
 
@@ -162,7 +205,7 @@ class ModelRegistry:
     @property
     def default_version(self) -> str:
         """The largest SAM 2 that there are weights for."""
-        return next(v for v in reversed(SAM2_VERSIONS) if v in self._sam2)
+        return largest(self._sam2)
 
     def loaded(self) -> list[ConceptModel | VisualModel]:
         """The models in memory."""
@@ -198,9 +241,25 @@ class ModelRegistry:
         )
 
     async def load_configured(self) -> None:
-        """Load what requests use by default, so that the first of them need not wait."""
-        await self.concept()
-        await self.visual(self.default_version)
+        """Load the wanted models, so that the first requests need not wait.
+
+        Raises:
+            ModelUnavailableError: some cannot be loaded; the others are.
+        """
+        failures = []
+        for family, version in self.wanted:
+            try:
+                await (self.concept() if family == "sam3" else self.visual(version))
+            except ModelUnavailableError as error:
+                failures.append(error.message)
+        if failures:
+            raise ModelUnavailableError(" ".join(failures))
+
+    def has_configured(self) -> bool:
+        """Whether all wanted models are in memory."""
+        sources = {**self.versions, SAM3_NAME: self._sam3_name}
+        wanted = {f"{family}/{sources[name]}" for family, name in self.wanted}
+        return wanted <= {model.label for model in self.loaded()}
 
     async def _once(
         self,
@@ -260,14 +319,39 @@ class ModelRegistry:
             name,
             note,
             self.compute.device,
-            str(self.compute.dtype).removeprefix("torch."),
+            self.compute.dtype_name,
             time.perf_counter() - begin,
         )
         return engine
 
     def close(self) -> None:
-        """Unload every model; the next request loads again."""
+        """Stop every model, for the end of the server."""
         for model in self.loaded():
             model.close()
         self._concept.clear()
         self._visual.clear()
+
+    def unload(self, gone: Callable[[], None]) -> None:
+        """Let go of the models in memory; the next request loads again.
+
+        Requests that have begun are answered by the model that they began with, and what is just
+        being loaded is left alone: somebody waits for it.
+
+        Args:
+            gone: called in the event loop whenever one of them that was still in use has left.
+        """
+        leaving = [weakref.ref(model) for model in self.loaded()]
+        for name in [name for name, task in self._concept.items() if task.done()]:
+            del self._concept[name]
+        for name in [name for name, task in self._visual.items() if task.done()]:
+            del self._visual[name]
+        loop = asyncio.get_running_loop()
+
+        def left() -> None:  # in any thread, and perhaps when the server has ended
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(gone)
+
+        for reference in leaving:
+            model = reference()
+            if model is not None:
+                weakref.finalize(model, left).atexit = False

@@ -6,10 +6,12 @@ Nothing is loaded here, and neither PyTorch nor a model's library is imported.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal
 
 from inference_server.demo import WEIGHTS
 from inference_server.errors import ModelUnavailableError
@@ -32,6 +34,12 @@ SAM2_IDS: dict[str, str] = {
 
 SAM3_ID = "facebook/sam3"
 """What samgeo's clients call SAM 3."""
+
+SAM3_NAME = "sam3/sam3_final"
+"""What Roboflow's clients call SAM 3."""
+
+Wanted = tuple[Literal["sam2", "sam3"], str]
+"""A model by its family and the name that Roboflow's clients use."""
 
 _RELEASES = ("2.1", "2")
 """Newest first."""
@@ -126,6 +134,49 @@ def find_sam2(weights: str) -> dict[str, Sam2Checkpoint]:
         "to a directory or file that exists, to facebook, or to an id such as "
         "facebook/sam2.1-hiera-large."
     )
+
+
+def preloaded(preload: str, sam2_weights: str, sam2: Mapping[str, Sam2Checkpoint]) -> list[Wanted]:
+    """Resolve the setting `preload` without loading anything.
+
+    Args:
+        preload: comma-separated `version:model_id`; empty for SAM 3 and the largest SAM 2.
+        sam2_weights: the setting, for messages.
+        sam2: what it provides, from `find_sam2`.
+
+    Returns:
+        The models, each once, in the order of the setting.
+
+    Raises:
+        ModelUnavailableError: one of them is unknown, or has no weights here.
+    """
+    parts = [part.strip() for part in preload.split(",") if part.strip()]
+    if not parts:
+        return [("sam3", SAM3_NAME), ("sam2", largest(sam2))]
+    known: dict[str, Wanted] = {
+        **{f"sam2:{name}": ("sam2", version) for name, version in SAM2_IDS.items()},
+        **{f"sam2:{version}": ("sam2", version) for version in SAM2_VERSIONS},
+        **{f"sam3:{name}": ("sam3", SAM3_NAME) for name in (SAM3_ID, SAM3_NAME)},
+    }
+    ids = [f"sam2:{name}" for name, version in SAM2_IDS.items() if version in sam2]
+    remedy = f"Preload any of {', '.join(ids)}, sam3:{SAM3_ID}"
+    for part in parts:
+        if part not in known:
+            raise ModelUnavailableError(
+                f"INFERENCE_PRELOAD={part}: no such model. {remedy}; separate several by commas."
+            )
+        family, version = known[part]
+        if family == "sam2" and version not in sam2:
+            raise ModelUnavailableError(
+                f"INFERENCE_PRELOAD={part}: INFERENCE_SAM2_WEIGHTS={sam2_weights} has no weights "
+                f"for it. {remedy}, or add {_file_of(version, '2.1')} to the directory."
+            )
+    return list(dict.fromkeys(known[part] for part in parts))
+
+
+def largest(sam2: Mapping[str, Sam2Checkpoint]) -> str:
+    """The largest SAM 2 version that there are weights for."""
+    return next(version for version in reversed(SAM2_VERSIONS) if version in sam2)
 
 
 def _on_hub(version: str, release: str) -> Sam2Checkpoint:

@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 import orjson
 from pydantic import BaseModel, ValidationError
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
@@ -39,6 +40,9 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 _SMALL = 64 * 1024
 """Bodies up to this many bytes are parsed and compressed on the event loop: a thread costs more."""
+
+_LONGEST_PATH = 100
+"""Characters of an unknown path in the log."""
 
 _JSON = "application/json"
 _GZIP_FROM = 1024
@@ -272,6 +276,23 @@ def endpoint(operation: Operation, wording: Wording) -> Handler:
         return response
 
     return serve
+
+
+async def unknown(request: Request, error: Exception) -> Response:
+    """Answer a request that no operation takes: an unknown path, or a method that it has not."""
+    assert isinstance(error, HTTPException)  # noqa: S101 - what it is registered for
+    identity = uuid.uuid4().hex[:16]
+    headers = {**(error.headers or {}), "x-request-id": identity}
+    path = _loggable(request.scope["path"])
+    method = _loggable(request.method)
+    logger.info("%s %s %d id=%s", method, path, error.status_code, identity)
+    return JSONResponse({"message": error.detail}, error.status_code, headers)
+
+
+def _loggable(text: str) -> str:
+    """What a client sent as a path, short, printable, and without what may be a query after all."""
+    path = re.split(r"[?&;=#]", text, maxsplit=1)[0]
+    return quote(path[:_LONGEST_PATH]) + ("…" if len(path) > _LONGEST_PATH else "")
 
 
 def limits_of(settings: Any) -> Limits:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -9,10 +10,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from inference_server import __version__
-from inference_server.engines.sources import SAM2_IDS, SAM2_VERSIONS, SAM3_ID
+from inference_server.engines.sources import SAM2_IDS, SAM2_VERSIONS, SAM3_ID, SAM3_NAME
 from inference_server.openapi import COMMON_ERRORS, Answer, Operation
 from inference_server.routes.http import authenticate, state_of
-from schemas.system import Health, ModelsResponse, ServerInfo
+from schemas.system import Health, ModelsCleared, ModelsResponse, ServerInfo
 
 _LINKS = {"openapi": "/openapi.json", "models": "/models", "ready": "/readyz", "live": "/livez"}
 _IDS = {version: name for name, version in SAM2_IDS.items()}
@@ -44,6 +45,7 @@ async def models(request: Request) -> Response:
     """Which models there are, and which are in memory."""
     authenticate(request)
     registry = state_of(request).models
+    compute, effort = registry.compute, registry.effort
     loaded = {model.label for model in registry.loaded()}
     versions = registry.versions
 
@@ -52,9 +54,11 @@ async def models(request: Request) -> Response:
             "family": family,
             "name": name,
             "source": source,
-            "device": str(registry.compute.device),
-            "dtype": str(registry.compute.dtype).removeprefix("torch."),
+            "device": str(compute.device),
+            "dtype": compute.dtype_name,
             "loaded": f"{family}/{source}" in loaded,
+            "cache_dtype": compute.cache_dtype_name,
+            **asdict(effort),
         }
 
     checkpoints = [
@@ -62,7 +66,7 @@ async def models(request: Request) -> Response:
         for version in SAM2_VERSIONS
         if version in versions
     ]
-    checkpoints.append(checkpoint("sam3", "sam3/sam3_final", registry.concept_name))
+    checkpoints.append(checkpoint("sam3", SAM3_NAME, registry.concept_name))
     ids = {"sam2": [_IDS[version] for version in versions], "sam3": [SAM3_ID]}
     in_memory = [
         [entry["family"], _IDS.get(entry["name"], SAM3_ID)]
@@ -70,6 +74,13 @@ async def models(request: Request) -> Response:
         if entry["loaded"]
     ]
     return JSONResponse({"models": ids, "loaded": in_memory, "checkpoints": checkpoints})
+
+
+async def clear(request: Request) -> Response:
+    """Unload the models and empty the caches."""
+    authenticate(request)
+    await state_of(request).clear()
+    return JSONResponse({"status": "cleared"})
 
 
 async def metrics(request: Request) -> Response:
@@ -112,10 +123,22 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     Operation(
         "get",
+        "/health",
+        "health",
+        "Whether the server runs, by the name that samgeo's clients know",
+        "The same as `/livez`.",
+        ("System",),
+        livez,
+        {200: Answer("It runs.", Health)},
+        secured=False,
+    ),
+    Operation(
+        "get",
         "/readyz",
         "readyz",
         "Whether the server may be sent work",
-        "Ready once the configured models were loaded.",
+        "Ready once the models that are to be preloaded were loaded. A load that fails is tried "
+        "again now and then.",
         ("System",),
         readyz,
         {200: Answer("Send work.", Health), 503: _UNAVAILABLE},
@@ -130,6 +153,18 @@ OPERATIONS: tuple[Operation, ...] = (
         ("System",),
         models,
         {200: Answer("The models.", ModelsResponse), 401: COMMON_ERRORS[401]},
+    ),
+    Operation(
+        "delete",
+        "/models",
+        "clearModels",
+        "Unload the models, empty the caches",
+        "Frees the memory that models, embeddings and images take, of every API key. Requests that "
+        "have begun are answered as if nothing had happened, and free their part when they are "
+        "done; later ones load what they need again. The server stays ready.",
+        ("System",),
+        clear,
+        {200: Answer("They are gone.", ModelsCleared), 401: COMMON_ERRORS[401]},
     ),
     Operation(
         "get",

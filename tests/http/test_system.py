@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import logging
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,8 @@ import pytest
 
 from inference_server import __version__
 from inference_server.demo import WEIGHTS
-from inference_server.engines.registry import ModelRegistry
+from inference_server.engines.registry import ConceptModel, ModelRegistry
+from inference_server.errors import ModelUnavailableError
 from inference_server.openapi import HEADERS
 from schemas.system import Health, ModelsResponse, ServerInfo
 from tests.http.pictures import Picture, noise
@@ -30,7 +33,7 @@ class TestInformation:
             assert server.get(link).status_code == 200, link
 
     def test_alive_and_ready(self, server: Running) -> None:
-        for path in ("/livez", "/readyz"):
+        for path in ("/livez", "/readyz", "/health"):
             response = server.get(path, key=None)
             assert response.json() == {"status": "ok", "version": __version__}
             assert response.headers["content-type"] == "application/json"
@@ -49,6 +52,31 @@ class TestInformation:
         assert ["sam2", "sam2-hiera-large"] in answer["loaded"]
         # Weights are never pretended.
         assert {checkpoint["source"] for checkpoint in answer["checkpoints"]} == {"demo"}
+
+    def test_models_say_what_they_may_take(self) -> None:
+        changes: dict[str, Any] = {"device": "cpu", "dtype": "float32", "threads": 3}
+        changes |= {"encode_batch": 4, "embedding_dtype": "float16"}
+        with serving(ready=False, **changes) as server:
+            checkpoints = server.get("/models").json()["checkpoints"]
+            assert len(checkpoints) == 5
+            for checkpoint in checkpoints:
+                told = [checkpoint[name] for name in ("device", "dtype", "cache_dtype")]
+                assert told == ["cpu", "float32", "float16"]
+                effort = [checkpoint[f] for f in ("threads", "encode_batch", "decode_batch")]
+                assert effort == [3, 4, 1]
+
+    def test_the_log_says_what_the_models_may_take(self, caplog: pytest.LogCaptureFixture) -> None:
+        changes: dict[str, Any] = {"device": "cpu", "dtype": "float32", "threads": 3}
+        changes |= {"decode_batch": 4, "embedding_dtype": "float16", "embedding_cache_mb": 77}
+        with (
+            caplog.at_level(logging.INFO, "inference_server"),
+            serving(ready=False, **changes),
+        ):
+            pass
+        assert (
+            "Computing on cpu in float32; 3 CPU threads; encode batch 1, decode batch 4; "
+            "embeddings in float16, room for 77 MiB\n"
+        ) in caplog.text
 
     def test_head(self, server: Running) -> None:
         response = server.http.head("/livez")
@@ -125,6 +153,7 @@ class TestUnknown:
         for response in (server.get(path), server.post(path, {})):
             assert response.status_code == 404
             assert response.json() == {"message": "Not Found"}
+            assert re.fullmatch(r"[0-9a-f]{16}", response.headers["x-request-id"])
 
     def test_methods(self, server: Running) -> None:
         for method, path in [("GET", CONCEPT), ("DELETE", VISUAL), ("POST", "/livez")]:
@@ -132,6 +161,27 @@ class TestUnknown:
             assert response.status_code == 405
             assert set(response.json()) == {"message"}
             assert response.headers["allow"]
+            assert re.fullmatch(r"[0-9a-f]{16}", response.headers["x-request-id"])
+
+    @pytest.mark.parametrize(
+        ("path", "logged"),
+        [
+            ("/nothing?api_key=inf_s3cret", "GET /nothing 404"),
+            ("/nothing%3Fapi_key=inf_s3cret", "GET /nothing 404"),
+            ("/nothing&api_key=inf_s3cret", "GET /nothing 404"),
+            ("/a%0d%0aINFO%20forged%1b[31m", "GET /a%0D%0AINFO%20forged%1B%5B31m 404"),
+            ("/" + "x" * 5000 + "inf_s3cret", f"GET /{'x' * 99}… 404"),
+            ("/sam3/visual_segment?api_key=inf_s3cret", "GET /sam3/visual_segment 405"),
+        ],
+    )
+    def test_are_in_the_log(
+        self, server: Running, caplog: pytest.LogCaptureFixture, path: str, logged: str
+    ) -> None:
+        with caplog.at_level(logging.INFO, "inference_server.access"):
+            identity = server.get(path).headers["x-request-id"]
+            # The line is written before the answer leaves.
+            (line,) = [m for m in caplog.messages if identity in m]
+        assert line == f"{logged} id={identity}"
 
 
 class TestCompression:
@@ -212,6 +262,43 @@ class TestCors:
 
 
 class TestReadiness:
+    def test_recovers(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What could not be loaded at first is tried again, by the server itself."""
+        load = ModelRegistry._load_concept
+        failures = iter([ModelUnavailableError("The hub is away."), OSError("what?")])
+
+        async def flaky(self: ModelRegistry) -> ConceptModel:
+            for failure in failures:
+                raise failure
+            return await load(self)
+
+        monkeypatch.setattr(ModelRegistry, "_load_concept", flaky)
+        monkeypatch.setattr("inference_server.state._FIRST_PAUSE", 0.3)
+        with serving(ready=False) as server:
+            until(lambda: server.get("/readyz", key=None).json()["status"] == "failed")
+            told = server.get("/readyz", key=None).json()["message"]
+            assert told in ("The hub is away.", server.state.failure)
+            # The model that is well was loaded all the same.
+            until(lambda: server.get("/models").json()["loaded"])
+            until(lambda: server.get("/readyz", key=None).status_code == 200)
+            assert ["sam3", "facebook/sam3"] in server.get("/models").json()["loaded"]
+
+    def test_recovers_by_requests(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        load = ModelRegistry._load_concept
+        failures = iter([ModelUnavailableError("The hub is away.")])
+
+        async def flaky(self: ModelRegistry) -> ConceptModel:
+            for failure in failures:
+                raise failure
+            return await load(self)
+
+        monkeypatch.setattr(ModelRegistry, "_load_concept", flaky)
+        with serving(ready=False) as server:
+            until(lambda: server.get("/readyz", key=None).json()["status"] == "failed")
+            text = {"image": noise(552), "prompts": [{"text": "dog"}]}
+            assert server.post(CONCEPT, text).status_code == 200
+            until(lambda: server.get("/readyz", key=None).status_code == 200)
+
     def test_loading(self, monkeypatch: pytest.MonkeyPatch) -> None:
         load = ModelRegistry.load_configured
         go_on = asyncio.Event()
@@ -267,3 +354,19 @@ class TestReadiness:
             pass
         assert "INFERENCE_SAM2_WEIGHTS=/no/such/weights" in caplog.text
         assert "Set it to demo" in caplog.text
+
+    def test_only_what_is_preloaded_is_waited_for(self) -> None:
+        with serving(preload="sam2:sam2-hiera-tiny") as server:
+            loaded = server.get("/models").json()["loaded"]
+            assert {family for family, _ in loaded} == {"sam2"}
+            text = {"image": noise(553), "prompts": [{"text": "dog"}]}
+            assert server.post(CONCEPT, text).status_code == 200
+
+    def test_what_cannot_be_preloaded_stops_the_start(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        changes: Any = {"ready": False, "preload": "sam2:huge"}
+        with pytest.raises(AssertionError, match="did not start"), serving(**changes):
+            pass
+        assert "INFERENCE_PRELOAD=sam2:huge: no such model" in caplog.text
+        assert "sam2:sam2-hiera-base-plus" in caplog.text

@@ -1,0 +1,20 @@
+"""Georeferenced images: GeoTIFF in and out, coordinates, GeoJSON.
+
+Knows arrays and label planes, but no models and no HTTP. Everything that needs GDAL enters it by
+`gdal.gdal`, and rasterio is imported when it is first needed.
+"""
+
+from inference_server.geo.detection import Detection, detection_list, plane_detections
+from inference_server.geo.geojson import detections, polygons
+from inference_server.geo.georeference import GeoReference
+from inference_server.geo.geotiff import write_labels
+
+__all__ = [
+    "Detection",
+    "GeoReference",
+    "detection_list",
+    "detections",
+    "plane_detections",
+    "polygons",
+    "write_labels",
+]

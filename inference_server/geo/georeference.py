@@ -1,0 +1,220 @@
+"""The georeference: where on Earth the pixels of an image lie."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inference_server.errors import RequestError
+from inference_server.geo.crs import harmless, parse_crs, transform_points
+from inference_server.geo.gdal import gdal
+
+if TYPE_CHECKING:
+    from affine import Affine
+    from rasterio.crs import CRS
+
+_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # TIFF and BigTIFF, in either byte order
+
+_SLACK = 1e-3
+"""Pixels by which a point may miss the image: the border, after a transformation there and back."""
+
+_EDGE_STEPS = 8
+"""Pieces of a box's edge: straight in one CRS, it is curved in another."""
+
+
+@dataclass(frozen=True)
+class GeoReference:
+    """Where the pixels of an image lie, in the coordinate reference system (CRS) of its file.
+
+    Pixel coordinates are continuous, (column, row): (0, 0) is the image's top left corner, and
+    (0.5, 0.5) the centre of its first pixel. Map coordinates are (x, y), which is (longitude,
+    latitude) in degrees where the CRS is geographic.
+
+    Attributes:
+        crs: of the map coordinates; None where a file has a transform alone.
+        transform: from pixel to map coordinates; invertible.
+        size: (height, width) of the image, in pixels.
+    """
+
+    crs: CRS | None
+    transform: Affine
+    size: tuple[int, int]
+
+    @classmethod
+    def read(cls, data: bytes) -> GeoReference | None:
+        """Reads the georeference of a GeoTIFF, and none of its pixels.
+
+        Args:
+            data: a file, of any kind.
+
+        Returns:
+            None for what is no TIFF, is damaged, or has neither a CRS nor a transform.
+        """
+        if not data.startswith(_SIGNATURES):
+            return None
+        from rasterio._err import CPLE_BaseError
+        from rasterio.errors import RasterioError
+        from rasterio.io import MemoryFile
+
+        with gdal():
+            try:
+                with MemoryFile(data) as file, file.open(driver="GTiff") as image:
+                    crs, transform, size = image.crs, image.transform, image.shape
+            except (RasterioError, CPLE_BaseError, ValueError):
+                return None
+            crs = harmless(crs)
+        a, b, c, d, e, f = transform[:6]
+        determinant = a * e - b * d
+        if not (all(map(math.isfinite, (a, b, c, d, e, f, determinant))) and determinant):
+            return None
+        if crs is None and transform.is_identity:
+            return None
+        return cls(crs, transform, (int(size[0]), int(size[1])))
+
+    @cached_property
+    def epsg(self) -> int | None:
+        """The CRS's EPSG code; None where it has none."""
+        if self.crs is None:
+            return None
+        with gdal():
+            code = self.crs.to_epsg()
+        return None if code is None else int(code)
+
+    @cached_property
+    def label(self) -> str | None:
+        """`EPSG:3857`, or WKT where the CRS has no code; None without a CRS."""
+        if self.crs is None:
+            return None
+        return f"EPSG:{self.epsg}" if self.epsg is not None else str(self.crs.to_wkt())
+
+    @property
+    def urn(self) -> str | None:
+        """The CRS as GeoJSON names it: `urn:ogc:def:crs:EPSG::3857`; None without a code.
+
+        EPSG:4326 is `urn:ogc:def:crs:OGC:1.3:CRS84`, the same with longitude before latitude.
+        """
+        if self.epsg is None:
+            return None
+        if self.epsg == 4326:
+            return "urn:ogc:def:crs:OGC:1.3:CRS84"
+        return f"urn:ogc:def:crs:EPSG::{self.epsg}"
+
+    def to_map(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Map coordinates of pixel coordinates, both float64 [N, 2]."""
+        linear, origin = self._affine
+        return points @ linear.T + origin
+
+    def to_pixels(self, points: NDArray[np.float64], crs: str) -> NDArray[np.float64]:
+        """Pixel coordinates of a client's points.
+
+        Args:
+            points: float64 [N, 2] of (x, y) in `crs`.
+            crs: as `parse_crs` takes it.
+
+        Returns:
+            float64 [N, 2] of (column, row), not rounded; in [0, width] and [0, height].
+
+        Raises:
+            RequestError: `crs` is unknown, the image has none, or a point cannot be transformed or
+                is outside of the image.
+        """
+        asked = parse_crs(crs)
+        pixels = self._from_crs(points, asked)
+        for i in np.flatnonzero(np.isnan(pixels).any(axis=1)):
+            raise self._failed(f"Point {i + 1} {_numbers(points[i])}", crs)
+        least, most = pixels.min(axis=1, initial=0), (pixels - self._limits).max(axis=1, initial=0)
+        for i in np.flatnonzero((least < -_SLACK) | (most > _SLACK)):
+            raise self._outside(f"Point {i + 1} {_numbers(points[i])}", crs, asked)
+        return pixels.clip(0, self._limits)
+
+    def boxes_to_pixels(self, boxes: NDArray[np.float64], crs: str) -> NDArray[np.float64]:
+        """The boxes in pixels that enclose a client's boxes, cut off at the image's border.
+
+        Args:
+            boxes: float64 [N, 4] of (xmin, ymin, xmax, ymax) in `crs`; any two opposite corners do.
+            crs: as `parse_crs` takes it.
+
+        Returns:
+            float64 [N, 4] of (column, row) of the top left and of the bottom right corner, not
+            rounded; in [0, width] and [0, height].
+
+        Raises:
+            RequestError: `crs` is unknown, the image has none, or a box cannot be transformed or is
+                wholly outside of the image.
+        """
+        asked = parse_crs(crs)
+        steps = np.linspace(0, 1, _EDGE_STEPS + 1)
+        zeros, ones = np.zeros_like(steps), np.ones_like(steps)
+        x = np.concatenate([steps, ones, steps, zeros])
+        y = np.concatenate([zeros, steps, ones, steps])
+        outline = np.stack(
+            [
+                boxes[:, :1] * (1 - x) + boxes[:, 2:3] * x,
+                boxes[:, 1:2] * (1 - y) + boxes[:, 3:] * y,
+            ],
+            axis=-1,
+        )  # [N, points, 2]
+        pixels = self._from_crs(outline.reshape(-1, 2), asked).reshape(outline.shape)
+        for i in np.flatnonzero(np.isnan(pixels).any(axis=(1, 2))):
+            raise self._failed(f"Box {i + 1} {_numbers(boxes[i])}", crs)
+        first, last = pixels.min(axis=1), pixels.max(axis=1)
+        outside = ((last < -_SLACK) | (first > self._limits + _SLACK)).any(axis=1)
+        for i in np.flatnonzero(outside):
+            raise self._outside(f"Box {i + 1} {_numbers(boxes[i])}", crs, asked)
+        return np.concatenate([first.clip(0, self._limits), last.clip(0, self._limits)], axis=1)
+
+    @cached_property
+    def _affine(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The transform as [2, 2] to multiply by, and [2] to add."""
+        a, b, c, d, e, f = self.transform[:6]
+        return np.array([[a, b], [d, e]], np.float64), np.array([c, f], np.float64)
+
+    @property
+    def _limits(self) -> NDArray[np.float64]:
+        """(width, height)."""
+        return np.array(self.size[::-1], np.float64)
+
+    def _from_crs(self, points: NDArray[np.float64], crs: CRS) -> NDArray[np.float64]:
+        """Pixel coordinates of points in a CRS, NaN where they have none; all float64 [N, 2]."""
+        if self.crs is None:
+            raise RequestError(
+                "The image has no coordinate reference system, so that point_crs means nothing. "
+                "Leave it out, and give pixel coordinates."
+            )
+        linear, origin = self._affine
+        # The origin first: it is far larger than the image, and would cost digits afterwards.
+        return (transform_points(crs, self.crs, points) - origin) @ np.linalg.inv(linear).T
+
+    def _failed(self, what: str, crs: str) -> RequestError:
+        return RequestError(
+            f"{what} cannot be transformed from {crs.strip()} to the image's {self._shown}. Is the "
+            "order x, y (longitude, latitude)?"
+        )
+
+    def _outside(self, what: str, crs: str, asked: CRS) -> RequestError:
+        height, width = self.size
+        corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float64)
+        span, name = self.to_map(corners), self._shown
+        if self.crs is not None:
+            moved = transform_points(self.crs, asked, span)
+            if not np.isnan(moved).any():
+                span, name = moved, crs.strip()
+        (x0, y0), (x1, y1) = span.min(axis=0), span.max(axis=0)
+        return RequestError(
+            f"{what} is outside of the image, which spans x {x0:.10g} to {x1:.10g} and y {y0:.10g} "
+            f"to {y1:.10g} in {name}. Is the order x, y (longitude, latitude)?"
+        )
+
+    @property
+    def _shown(self) -> str:
+        """The CRS, for messages: WKT would be too long."""
+        return f"EPSG:{self.epsg}" if self.epsg is not None else "coordinate reference system"
+
+
+def _numbers(values: NDArray[np.float64]) -> str:
+    return f"({', '.join(f'{value:.10g}' for value in values)})"

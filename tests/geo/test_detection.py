@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import numpy as np
+import orjson
+
+from inference_server.geo import Detection, detection_list, plane_detections
+
+
+def test_of_a_plane() -> None:
+    plane = np.zeros((1464, 2647), np.uint8)
+    plane[80:251, 50:201] = 1
+    plane[45:211, 310:481] = 3  # the second mask was covered
+    found = plane_detections(plane)
+    assert found == [
+        Detection(1, (50.0, 80.0, 200.0, 250.0), 1),
+        Detection(2, (310.0, 45.0, 480.0, 210.0), 3),
+    ]
+    answer = detection_list(found, plane.shape)
+    # samgeo's own example, keys in their order.
+    assert orjson.dumps(answer) == orjson.dumps(
+        {
+            "image_width": 2647,
+            "image_height": 1464,
+            "num_detections": 2,
+            "detections": [
+                {"id": 1, "value": 1, "bbox": [50, 80, 200, 250], "width": 150, "height": 170},
+                {"id": 2, "value": 3, "bbox": [310, 45, 480, 210], "width": 170, "height": 165},
+            ],
+        }
+    )
+
+
+def test_scores_go_with_rounded_boxes() -> None:
+    # 147 is of the rounded sides: the box is 146.8 wide.
+    found = [Detection(1, (2506.47, 134.43, 2653.27, 323.52), score=0.887)]
+    assert orjson.dumps(detection_list(found, (1464, 2647))["detections"]) == orjson.dumps(
+        [{"id": 1, "bbox": [2506, 134, 2653, 324], "width": 147, "height": 190, "score": 0.887}]
+    )
+
+
+def test_none() -> None:
+    assert plane_detections(np.zeros((3, 4), np.uint8)) == []
+    assert detection_list([], (3, 4)) == {
+        "image_width": 4,
+        "image_height": 3,
+        "num_detections": 0,
+        "detections": [],
+    }

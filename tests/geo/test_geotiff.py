@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+from rasterio.enums import Compression
+from rasterio.io import MemoryFile
+
+from inference_server.geo import GeoReference, write_labels
+from inference_server.geo.gdal import gdal
+from inference_server.masks import LabelPlane
+from tests.geo.files import PLACES, SIZE, reference
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32"])
+def test_read_back(place: str, dtype: str) -> None:
+    highest = int(np.iinfo(dtype).max)
+    plane = np.linspace(0, highest, 80).astype(dtype).reshape(SIZE)
+    data = write_labels(plane, reference(place))
+    with gdal(), MemoryFile(data) as file, file.open() as image:
+        assert image.driver == "GTiff"
+        assert image.count == 1
+        assert image.dtypes == (dtype,)
+        assert image.nodata is None
+        assert image.compression == Compression.deflate
+        assert image.crs == PLACES[place][0]
+        assert image.transform.almost_equals(PLACES[place][1], 1e-9)
+        np.testing.assert_array_equal(image.read(1), plane)
+    found = GeoReference.read(data)
+    assert found is not None
+    assert found.crs == PLACES[place][0]
+    assert found.size == SIZE
+
+
+def test_without_a_reference_it_is_a_plain_tiff(
+    capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
+    plane: LabelPlane = np.arange(80, dtype=np.uint8).reshape(SIZE)
+    data = write_labels(plane, None)
+    assert GeoReference.read(data) is None
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.mode == "L"
+        np.testing.assert_array_equal(np.asarray(image), plane)
+    assert capfd.readouterr() == ("", "")
+    assert not recwarn.list
+
+
+def test_the_reference_is_of_the_same_size() -> None:
+    with pytest.raises(ValueError, match="a plane"):
+        write_labels(np.zeros((10, 8), np.uint8), reference("utm"))

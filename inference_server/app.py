@@ -20,13 +20,21 @@ from inference_server.images import ImageFetcher
 from inference_server.logs import configure_logging
 from inference_server.metrics import Metrics
 from inference_server.openapi import HEADERS, Operation, build_document
-from inference_server.routes import roboflow, system
-from inference_server.routes.http import endpoint, limits_of, message_wording, unknown
+from inference_server.routes import roboflow, samgeo, system
+from inference_server.routes.http import Wording, endpoint, limits_of, message_wording, unknown
 from inference_server.segmenter import Segmenter
 from inference_server.settings import MiB, Settings
 from inference_server.state import ServerState
+from inference_server.upload_space import UploadSpace
 
-OPERATIONS: tuple[Operation, ...] = (*roboflow.OPERATIONS, *system.OPERATIONS)
+CONTRACTS: tuple[tuple[tuple[Operation, ...], Wording], ...] = (
+    (roboflow.OPERATIONS, message_wording),
+    (samgeo.OPERATIONS, samgeo.wording),
+    (system.OPERATIONS, message_wording),
+)
+"""What the server does, contract by contract, and how each words errors."""
+
+OPERATIONS = tuple(operation for operations, _ in CONTRACTS for operation in operations)
 """Everything that the server does; routes and the OpenAPI document are made of it."""
 
 
@@ -55,6 +63,7 @@ def build_state(settings: Settings) -> ServerState:
         models=models,
         segmenter=Segmenter(settings, models, fetcher, metrics),
         metrics=metrics,
+        uploads=UploadSpace(settings.upload_storage_mb * MiB),
     )
 
 
@@ -82,11 +91,12 @@ def create_app(settings: Settings | None = None) -> Starlette:
     routes = [
         Route(
             operation.path,
-            endpoint(operation, message_wording),
+            endpoint(operation, wording),
             methods=[operation.method.upper()],
             name=operation.operation_id,
         )
-        for operation in OPERATIONS
+        for operations, wording in CONTRACTS
+        for operation in operations
     ]
     cors = Middleware(
         CORSMiddleware,

@@ -5,6 +5,7 @@
     │   ├── ImageError          400  the image cannot be fetched or decoded
     │   ├── ImageTooLargeError  413  the image or the body is over a limit
     │   ├── UnknownImageError   404  `image_id` names nothing, and no image was sent
+    │   ├── NothingFoundError   404  no object answers the prompts, where that is an error
     │   └── PromptError         422  a prompt that is well-formed but cannot be meant
     ├── AuthError               401  the API key is missing or wrong
     ├── CapacityError           429  a queue is full: try again
@@ -67,6 +68,13 @@ class UnknownImageError(RequestError):
 
     status = 404
     reason = "unknown_image"
+
+
+class NothingFoundError(RequestError):
+    """No object answers the prompts, in a contract where that is an error."""
+
+    status = 404
+    reason = "nothing_found"
 
 
 class PromptError(RequestError):

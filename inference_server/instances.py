@@ -21,12 +21,14 @@ class Instance:
         score: confidence (PCS) or predicted IoU (PVS), 0 to 1.
         mask: at the image's size.
         logits: `float32[h, w]` low-resolution logits, where the engine has them.
+        box: x0, y0, x1, y1 in pixels of the image, where the engine predicts them.
     """
 
     prompt: int
     score: float
     mask: Mask
     logits: NDArray[np.float32] | None = None
+    box: tuple[float, float, float, float] | None = None
 
 
 def instances_of(
@@ -39,12 +41,25 @@ def instances_of(
         answers: with the number of the prompt.
     """
     return [
-        Instance(index, float(score), mask, None if answer.logits is None else answer.logits[i])
+        Instance(
+            index,
+            float(score),
+            mask,
+            logits=None if answer.logits is None else answer.logits[i],
+            box=None if answer.boxes is None else _corners(answer.boxes[i], size),
+        )
         for index, answer in answers
         for i, (mask, score) in enumerate(
             zip(upsample_masks(answer.planes, size, answer.threshold), answer.scores, strict=True)
         )
     ]
+
+
+def _corners(box: NDArray[np.float32], size: tuple[int, int]) -> tuple[float, float, float, float]:
+    """A box without what reaches out of the image."""
+    height, width = size
+    x0, y0, x1, y1 = box.clip(0, (width, height, width, height)).tolist()
+    return x0, y0, x1, y1
 
 
 def suppressed(found: list[Instance], iou_threshold: float) -> list[Instance]:

@@ -80,6 +80,7 @@ class Operation:
 TAGS: Mapping[str, str] = MappingProxyType(
     {
         "Segmentation": "Masks from texts, boxes and clicks, in the form of Roboflow's SAM 3 API.",
+        "Rasters": "Masks of GeoTIFFs and other images, in the form of samgeo's API.",
         "System": "The server itself: what it is, whether it is well, which models it has.",
     }
 )
@@ -129,26 +130,35 @@ RESULT_HEADERS = (
 """What accompanies every answer about an image."""
 
 
-def _error(
-    component: str, description: str, *headers: str, model: type[BaseModel] = ErrorMessage
-) -> Answer:
-    return Answer(description, model, headers=(*headers, "x-request-id"), component=component)
+def common_errors(model: type[BaseModel] = ErrorMessage, suffix: str = "") -> Mapping[int, Answer]:
+    """The errors of an operation that looks at an image.
+
+    Args:
+        model: how the contract words them.
+        suffix: of their names in the document.
+    """
+
+    def error(name: str, description: str, *headers: str, model: Any = model) -> Answer:
+        headers = (*headers, "x-request-id")
+        return Answer(description, model, headers=headers, component=name + suffix)
+
+    return MappingProxyType(
+        {
+            400: error("BadRequest", "The image could not be fetched or decoded."),
+            401: error("Unauthorized", "The API key is missing or wrong.", "www-authenticate"),
+            404: error("UnknownImage", "No image is cached under this id, and none was sent."),
+            413: error("TooLarge", "The body or the image is over a limit."),
+            422: error("Invalid", "The request is not valid.", model=ValidationErrorResponse),
+            429: error("Busy", "Too many requests are waiting: try again.", "retry-after"),
+            500: error("Internal", "Something failed in the server; its log has the request's id."),
+            503: error("Unavailable", "The model cannot be used: its weights are missing."),
+            504: error("TimedOut", "The request took longer than the server's time limit."),
+        }
+    )
 
 
-COMMON_ERRORS: Mapping[int, Answer] = MappingProxyType(
-    {
-        400: _error("BadRequest", "The image could not be fetched or decoded."),
-        401: _error("Unauthorized", "The API key is missing or wrong.", "www-authenticate"),
-        404: _error("UnknownImage", "No image is cached under this id, and none was sent."),
-        413: _error("TooLarge", "The body or the image is over a limit."),
-        422: _error("Invalid", "The request is not valid.", model=ValidationErrorResponse),
-        429: _error("Busy", "Too many requests are waiting: try again.", "retry-after"),
-        500: _error("Internal", "Something failed in the server; its log has the request's id."),
-        503: _error("Unavailable", "The model cannot be used: its weights are missing."),
-        504: _error("TimedOut", "The request took longer than the server's time limit."),
-    }
-)
-"""The errors of every operation that looks at an image."""
+COMMON_ERRORS = common_errors()
+"""The errors of every operation that looks at an image, in Roboflow's words."""
 
 # The fifth way, `api_key` in a JSON body, is a field of the requests: OpenAPI has no scheme for it.
 _SECURITY_SCHEMES: Mapping[str, Mapping[str, str]] = MappingProxyType(

@@ -79,6 +79,16 @@ class Encoded:
     digest: str
     mismatch: bool = False
 
+    @classmethod
+    def joined(cls, images: Sequence[Encoded]) -> Encoded:
+        """What several models made of one image, told as one; the last one's embedding."""
+        return replace(
+            images[-1],
+            model=", ".join(image.model for image in images),
+            hit=all(image.hit for image in images),
+            mismatch=any(image.mismatch for image in images),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Segmentation:
@@ -301,6 +311,7 @@ class Segmenter:
         prompts: Sequence[VisualPrompt],
         *,
         multimask: bool,
+        best: bool = True,
         save_logits: bool = False,
         load_logits: bool = False,
         timings: Timings,
@@ -312,13 +323,14 @@ class Segmenter:
             version: SAM 2 size.
             image: the image.
             prompts: the objects.
-            multimask: choose the best of three candidates a prompt.
+            multimask: have three candidates a prompt, otherwise one.
+            best: choose the best of the three.
             save_logits: keep the answers for later prompts on this image.
             load_logits: start from the best earlier answer that a prompt refines.
             timings: of the request.
 
         Returns:
-            One instance a prompt, in their order.
+            One instance a prompt, in their order; three where it is not the best alone.
         """
         model = await self.models.visual(version)
         encoded = await self.encode(tenant, model, image, timings)
@@ -327,14 +339,14 @@ class Segmenter:
         asked = list(prompts)
         if load_logits:
             asked = [replace(prompt, mask_input=self.logits.find(key, prompt)) for prompt in asked]
-        done = await model.decode(queries(encoded.embedding, asked, multimask=multimask, best=True))
+        done = await model.decode(queries(encoded.embedding, asked, multimask=multimask, best=best))
         self._decoded(model.family, done, timings)
         with timings.measure("masks"):
             instances = await self._masks(encoded.embedding.size, done.value)
         if save_logits:
-            for prompt, instance in zip(prompts, instances, strict=True):
+            for instance in instances:
                 if instance.logits is not None:
-                    self.logits.save(key, prompt, instance.logits)
+                    self.logits.save(key, prompts[instance.prompt], instance.logits)
         return Segmentation(encoded, instances)
 
     async def automatic(

@@ -115,7 +115,17 @@ class Settings(BaseSettings):
     )
 
     max_body_mb: int = Field(64, ge=1, description="Largest request body in MiB.")
-    max_image_mb: int = Field(32, ge=1, description="Largest encoded image in MiB.")
+    max_upload_mb: int = Field(
+        128, ge=1, description="Largest upload of a form, an image and its fields, in MiB."
+    )
+    upload_storage_mb: int = Field(
+        1024,
+        ge=1,
+        description="Most MiB of all uploads that are being answered; more get 429.",
+    )
+    max_image_mb: int = Field(
+        32, ge=1, description="Largest encoded image in MiB; in a form, the upload's bound holds."
+    )
     max_image_pixels: int = Field(
         50_000_000, ge=1, description="Most pixels an image may have, read from its header."
     )

@@ -12,6 +12,7 @@ from inference_server.errors import ModelUnavailableError
 from inference_server.metrics import Metrics
 from inference_server.segmenter import Segmenter
 from inference_server.settings import MiB, Settings
+from inference_server.upload_space import UploadSpace
 from schemas.common import Limits
 
 logger = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ class ServerState:
         models: the models.
         segmenter: images and prompts to masks.
         metrics: what is measured.
+        uploads: room for the files of forms.
         failure: why the configured models could not be loaded.
     """
 
@@ -40,6 +42,7 @@ class ServerState:
     models: ModelRegistry
     segmenter: Segmenter
     metrics: Metrics
+    uploads: UploadSpace
     failure: str = ""
     _was_ready: bool = field(default=False, repr=False)
     _loading: asyncio.Task[None] | None = field(default=None, repr=False)

@@ -63,12 +63,15 @@ class Candidates:
         threshold: see `planes`.
         scores: `float32[N]`, confidence or predicted IoU, 0 to 1.
         logits: `float32[N, h, w]`, what the engine takes back as a mask input, where it does.
+        boxes: `float32[N, 4]`, x0, y0, x1, y1 in pixels of the original image, where the engine
+            predicts them; they may reach out of it.
     """
 
     planes: NDArray[np.float32]
     threshold: float
     scores: NDArray[np.float32]
     logits: NDArray[np.float32] | None = None
+    boxes: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,7 +110,9 @@ class ConceptEngine(SquareInput):
         images: list[ConceptImage] = [query.embedding.features for query in queries]
         tokens = self._tokens(queries, images)
         found = self._decoder.find(images, *_padded(tokens))
-        scores: NDArray[np.float32] = found.scores.cpu().numpy()
+        # Of one transfer, as it is waited for.
+        told = torch.cat([found.scores[..., None], found.boxes], dim=-1).cpu().numpy()
+        scores, boxes = told[..., 0], told[..., 1:]
         kept = [
             _best(row, query.prompt.threshold) for row, query in zip(scores, queries, strict=True)
         ]
@@ -124,8 +126,13 @@ class ConceptEngine(SquareInput):
         ]
         # Copied only now that all of them are under way.
         return [
-            Candidates(plane.cpu().numpy(), 0.5, row[own])
-            for plane, row, own in zip(planes, scores, kept, strict=True)
+            Candidates(
+                planes[i].cpu().numpy(),
+                0.5,
+                scores[i, own],
+                boxes=boxes[i, own] * _corner_scale(query.embedding.size),
+            )
+            for i, (query, own) in enumerate(zip(queries, kept, strict=True))
         ]
 
     def _tokens(
@@ -178,14 +185,19 @@ class ConceptEngine(SquareInput):
         boxes = np.zeros((len(queries), most, 4), np.float32)
         labels = np.full((len(queries), most), _BOX_PADDING, np.int64)
         for row, query in enumerate(queries):
-            height, width = query.embedding.size
             prompt = query.prompt
             low, high = prompt.boxes[:, :2], prompt.boxes[:, 2:]
             found = np.concatenate([(low + high) / 2, high - low], axis=1)
-            boxes[row, : len(found)] = found / (width, height, width, height)
+            boxes[row, : len(found)] = found / _corner_scale(query.embedding.size)
             labels[row, : len(found)] = prompt.labels
         device = self._compute.device
         return torch.from_numpy(boxes).to(device), torch.from_numpy(labels).to(device)
+
+
+def _corner_scale(size: tuple[int, int]) -> NDArray[np.float32]:
+    """What turns shares of an image of (height, width) into pixels, for x0, y0, x1, y1."""
+    height, width = size
+    return np.array([width, height, width, height], np.float32)
 
 
 def _best(scores: NDArray[np.float32], threshold: float) -> NDArray[np.int64]:

@@ -82,11 +82,13 @@ class Found:
 
     Attributes:
         scores: `float32[B, Q]`, confidence that the candidate is there and is the concept.
+        boxes: `float32[B, Q, 4]`, x0, y0, x1, y1 as shares of the image.
         queries: `float32[B, Q, C]`, what masks are made from.
         pixels: `float32[B, N, C]`, the image as the prompt sees it.
     """
 
     scores: Tensor
+    boxes: Tensor
     queries: Tensor
     pixels: Tensor
 
@@ -176,9 +178,11 @@ class FastConceptDecoder:
             pixels = add_from_tokens(layer.cross_attn, layer.layer_norm2, pixels, tokens, mask)
             self._add_mlp(layer, pixels)
         size = (coarse.shape[-2], coarse.shape[-1])
-        queries, presence = self._queries(pixels, pixels + codes, size, tokens, mask)
+        queries, boxes, presence = self._queries(pixels, pixels + codes, size, tokens, mask)
         logits = self._model.dot_product_scoring(queries[None], tokens, mask)[0, :, :, 0]
-        return Found(logits.sigmoid() * presence.sigmoid(), queries, pixels)
+        centre, side = boxes[..., :2], boxes[..., 2:]
+        corners = torch.cat([centre - side / 2, centre + side / 2], dim=-1)
+        return Found(logits.sigmoid() * presence.sigmoid(), corners, queries, pixels)
 
     def masks(
         self, image: ConceptImage, found: Found, index: int, kept: Tensor, tokens: Tensor

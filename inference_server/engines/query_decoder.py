@@ -2,8 +2,7 @@
 
 The arithmetic is that of `Sam3DetrDecoder`, with its weights. Until a query first attends to the
 prompt, it depends on the weights alone, and so does the position bias of the first layer: both
-belong to the model. Boxes serve the next layer's positions only, so that the last is not refined,
-and presence is read off once, at the end.
+belong to the model. Presence is read off once, at the end.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ class FastQueryDecoder:
         size: tuple[int, int],
         tokens: Tensor,
         mask: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Look for a concept.
 
         Args:
@@ -69,7 +68,8 @@ class FastQueryDecoder:
             mask: `bool[B, T]`, which tokens count; None if all do.
 
         Returns:
-            Queries `float32[B, Q, C]`, and the logit of the concept's presence `float32[B, 1]`.
+            Queries `float32[B, Q, C]`, their boxes `float32[B, Q, 4]`, (centre x, centre y, width,
+            height) as shares of the image, and the logit of the concept's presence `float32[B, 1]`.
         """
         decoder = self._decoder
         grid = self._grid(size)
@@ -78,10 +78,7 @@ class FastQueryDecoder:
         seen = None if mask is None else mask[:, None, None]
         for index, layer in enumerate(decoder.layers):
             if index:
-                before = boxes.clamp(0, 1)
-                before = (before.clamp(min=1e-3) / (1 - before).clamp(min=1e-3)).log()
-                change = decoder.box_head(decoder.output_layer_norm(hidden[:, 1:]))
-                boxes = (change + before).sigmoid()
+                boxes = self._refined(boxes, decoder.output_layer_norm(hidden[:, 1:]))
                 places = self._box_positions(boxes)
                 bias = self._box_bias(boxes, grid.rows, grid.columns)
                 hidden = self._among_queries(layer, hidden, places)
@@ -93,7 +90,15 @@ class FastQueryDecoder:
             hidden = layer.mlp_layer_norm(hidden + layer.mlp(hidden))
         presence = decoder.presence_head(decoder.presence_layer_norm(hidden[:, 0]))
         limit = decoder.clamp_presence_logit_max_val
-        return decoder.output_layer_norm(hidden[:, 1:]), presence.clamp(-limit, limit)
+        queries = decoder.output_layer_norm(hidden[:, 1:])
+        return queries, self._refined(boxes, queries), presence.clamp(-limit, limit)
+
+    def _refined(self, boxes: Tensor, queries: Tensor) -> Tensor:
+        """Boxes `[B, Q, 4]` as a layer leaves them, by its queries `[B, Q, C]`."""
+        before = boxes.clamp(0, 1)
+        before = (before.clamp(min=1e-3) / (1 - before).clamp(min=1e-3)).log()
+        refined: Tensor = (self._decoder.box_head(queries) + before).sigmoid()
+        return refined
 
     def _box_positions(self, boxes: Tensor) -> Tensor:
         """Position codes `[B, 1 + Q, C]` of queries; zero for the presence token before them."""

@@ -9,6 +9,7 @@ import re
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from types import MappingProxyType
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -156,6 +157,7 @@ async def answer(
     encoded: Encoded | None,
     body: Callable[[], object],
     media_type: str = _JSON,
+    extra: Mapping[str, str] = MappingProxyType({}),
 ) -> Response:
     """Serialise and compress an answer in a worker thread.
 
@@ -164,6 +166,7 @@ async def answer(
         encoded: the image, for the headers that tell about it.
         body: makes what `orjson` can write, or bytes of another media type.
         media_type: of the answer.
+        extra: more headers.
     """
     timings = timings_of(request)
     accepted = ",".join(request.headers.getlist("accept-encoding"))
@@ -180,7 +183,7 @@ async def answer(
             return content, False
 
     content, compressed = await state_of(request).segmenter.in_thread(render)
-    headers = {"vary": "accept-encoding"}
+    headers = {"vary": "accept-encoding", **extra}
     if compressed:
         headers["content-encoding"] = "gzip"
     if encoded is not None:

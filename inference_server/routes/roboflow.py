@@ -20,7 +20,7 @@ from inference_server.instances import Instance
 from inference_server.masks import Mask, encode_rle, polygons
 from inference_server.openapi import COMMON_ERRORS, RESULT_HEADERS, Answer, Operation
 from inference_server.routes.http import answer, read, state_of, timings_of
-from inference_server.segmenter import ImageRef, Segmentation
+from inference_server.segmenter import Encoded, ImageRef, Segmentation
 from inference_server.settings import MiB
 from schemas.roboflow import (
     EmbeddingRequest,
@@ -186,12 +186,7 @@ async def _embed(request: Request, *, both: bool) -> Response:
         done.append(await state.segmenter.encode(tenant.name, model, image, timings, keep=True))
         # Under a name the next engine finds the bytes: a URL is fetched once.
         image = replace(image, image_id=body.image_id or done[-1].digest)
-    encoded = replace(
-        done[-1],
-        model=", ".join(each.model for each in done),
-        hit=all(each.hit for each in done),
-        mismatch=any(each.mismatch for each in done),
-    )
+    encoded = Encoded.joined(done)
     name = body.image_id or encoded.digest
     return await answer(
         request, encoded, lambda: {"image_id": name, "time": time.perf_counter() - begin}

@@ -94,13 +94,16 @@ class Reference:
         self._outputs = concept.model(**inputs)
         self._sizes = inputs["original_sizes"].tolist()
 
-    def over(self, threshold: float) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """(scores, masks), best first."""
+    def over(
+        self, threshold: float
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.float32]]:
+        """(scores, masks, boxes), best first."""
         (found,) = self._processor.post_process_instance_segmentation(
             self._outputs, threshold=threshold, mask_threshold=0.5, target_sizes=self._sizes
         )
         order = found["scores"].argsort(descending=True, stable=True)
-        return found["scores"][order].numpy(), found["masks"][order].bool().numpy()
+        scores, masks, boxes = (found[name][order] for name in ("scores", "masks", "boxes"))
+        return scores.numpy(), masks.bool().numpy(), boxes.numpy()
 
 
 def masks_of(answer: Candidates, image: Picture) -> list[Mask]:
@@ -125,17 +128,19 @@ def test_answers_are_those_of_transformers(
     image = pictures[picture]
     prompt = placed(PROMPTS[name], (image.shape[0], image.shape[1]))
     reference = Reference(concept, image, prompt)
-    every, _ = reference.over(0.0)
+    every, _, _ = reference.over(0.0)
     # Between two scores, so that the last bit decides nothing.
     middle = int((every[:-1] - every[1:])[5:25].argmax()) + 5
     threshold = float(every[middle : middle + 2].mean())
     prompt = replace(prompt, threshold=threshold)
     (found,) = replies(concept.engine, embed(concept.engine, image), prompt)
-    scores, masks = reference.over(threshold)
+    scores, masks, boxes = reference.over(threshold)
     assert len(scores) == middle + 1
     assert found.scores.dtype == found.planes.dtype == np.float32
     assert found.scores.shape == scores.shape
     assert np.abs(found.scores - scores).max() < SCORE_TOLERANCE
+    assert found.boxes is not None
+    assert np.abs(found.boxes - boxes).max() < 1e-4 * max(image.shape)
     for mask, expected in zip(masks_of(found, image), masks, strict=True):
         # Random weights leave many pixels near a half, where the last bit decides the side: a few
         # pixels of a mask may differ, which is why this is no equality.

@@ -31,6 +31,7 @@ def test_the_endpoints_of_the_contract() -> None:
     assert {op.path for op in OPERATIONS if op.method == "post"} == {
         *("/sam3/concept_segment", "/sam3/visual_segment", "/sam3/embed_image"),
         *("/sam2/segment_image", "/sam2/embed_image"),
+        *("/segment/automatic", "/segment/predict", "/segment/text"),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.http.pictures import Picture, assert_finds, center_box, iou, noise, plane
+from tests.http.rasters import geotiff, ids
 from tests.http.serving import ALICE, Running
 
 ROOT = Path(__file__).parents[2]
@@ -110,6 +112,53 @@ def test_embedding_and_ids(package: str, models: Any, client: Any) -> None:
         client=client, body=models.Sam2SegmentationRequest(image_id="generated")
     )
     assert response.headers["x-embedding-cache"] == "hit"
+
+
+def test_forms(package: str, models: Any, client: Any, picture: Picture) -> None:
+    types = importlib.import_module(f"{package}.types")
+
+    def file() -> Any:
+        return types.File(io.BytesIO(geotiff(picture.scene.image)), "image.tif", "image/tiff")
+
+    call = endpoint(package, "rasters.segment_text")
+    answers = [
+        call.sync(
+            client=client,
+            body=models.TextRequest(file=file(), prompt="red circle", output_format=form),
+        )
+        for form in ("geojson", "json", "detections")
+    ]
+    for answer, kind in zip(
+        answers, ("MaskCollection", "DetectionList", "BoxCollection"), strict=True
+    ):
+        assert isinstance(answer, getattr(models, kind))
+    masks, boxes, places = answers
+    assert masks.crs.properties.name == "urn:ogc:def:crs:EPSG::3857"
+    assert {feature.properties.value for feature in masks.features} == {1, 2}
+    assert boxes.num_detections == places.num_detections == 2
+
+    predict = endpoint(package, "rasters.segment_predict")
+    item = picture.one("blue square")
+    body = models.PredictRequest(
+        file=file(), model_version="sam2", boxes=str(list(item.box)), multimask_output=False
+    )
+    answer = predict.sync(client=client, body=body)
+    assert isinstance(answer, models.MaskCollection)
+    # This generator types one media type for each status: rasters are read from the response.
+    body.file, body.output_format = file(), "png"
+    response = client.get_httpx_client().request(**predict._get_kwargs(body=body))
+    assert response.status_code == 200
+    assert iou(ids(response) > 0, item.mask) > 0.8
+
+    automatic = endpoint(package, "rasters.segment_automatic")
+    body = models.AutomaticRequest(file=file(), points_per_side=8, unique=False)
+    answer = automatic.sync(client=client, body=body)
+    assert {feature.properties.value for feature in answer.features} == {255}
+    body = models.AutomaticRequest(file=file(), points_per_side=1000)
+    invalid = automatic.sync(client=client, body=body)
+    assert invalid.detail[0].loc == ["body", "points_per_side"]
+    body = models.AutomaticRequest(file=file(), model_version="sam")
+    assert "model_version=sam2" in automatic.sync(client=client, body=body).detail
 
 
 def test_errors_are_typed(package: str, models: Any, client: Any, server: Running) -> None:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import validate
@@ -14,6 +15,7 @@ from inference_server import __version__
 from inference_server.app import OPERATIONS
 from inference_server.openapi import build_document
 from tests.http.pictures import Picture, click
+from tests.http.rasters import AUTOMATIC, PREDICT, TEXT, geotiff, post
 from tests.http.serving import ALICE, BOB, Running
 
 FILE = Path(__file__).parents[2] / "openapi" / "openapi.json"
@@ -93,15 +95,51 @@ def test_every_answer_of_the_server_fits(
     seen = set()
     for method, path, body, key in requests:
         answer = server.post(path, body, key=key) if body is not None else server.get(path)
-        described = committed["paths"][path][method]["responses"][str(answer.status_code)]
-        while "$ref" in described:
-            kind, name = described["$ref"].split("/")[-2:]
-            described = committed["components"][kind][name]
-        media_type = answer.headers["content-type"].split(";")[0]
-        schema = described["content"][media_type]["schema"]
-        if media_type == "application/json":
-            validator(committed, schema["$ref"].split("/")[-1]).validate(answer.json())
-        for name in described.get("headers", {}):
-            assert name in answer.headers or name == "x-image-mismatch", (path, name)
+        assert_fits(committed, method, path, answer)
         seen.add(answer.status_code)
     assert seen == {200, 400, 401, 404, 422}
+
+
+def assert_fits(committed: dict[str, Any], method: str, path: str, answer: httpx.Response) -> None:
+    """The answer is one that the document describes."""
+    described = committed["paths"][path][method]["responses"][str(answer.status_code)]
+    while "$ref" in described:
+        kind, name = described["$ref"].split("/")[-2:]
+        described = committed["components"][kind][name]
+    media_type = answer.headers["content-type"].split(";")[0]
+    schema = described["content"][media_type]["schema"]
+    if media_type == "application/json":
+        validator(committed, schema["$ref"].split("/")[-1]).validate(answer.json())
+    for name in described.get("headers", {}):
+        assert name in answer.headers or name == "x-image-mismatch", (path, name)
+
+
+def test_every_answer_to_a_form_fits(
+    committed: dict[str, Any], server: Running, picture: Picture
+) -> None:
+    data = geotiff(picture.scene.image)
+    click = {"point_coords": [picture.one("red circle").click()]}
+    seen = set()
+    for form in ("geojson", "json", "detections", "geotiff", "png"):
+        for path, fields in (
+            (TEXT, {"prompt": "circle"}),
+            (PREDICT, click),
+            (AUTOMATIC, {"points_per_side": 4}),
+        ):
+            for image in (data, picture.data):
+                answer = post(server, path, image, output_format=form, **fields)
+                assert answer.status_code == 200
+                assert_fits(committed, "post", path, answer)
+                seen.add(answer.headers["content-type"])
+    assert seen == {"application/json", "image/tiff", "image/png"}
+    errors: list[tuple[int, dict[str, Any]]] = [
+        (400, {"data": b"?"}),
+        (401, {"key": "wrong"}),
+        (404, {"max_size": 1}),
+        (422, {"min_size": "?"}),
+        (503, {"model_version": "sam"}),
+    ]
+    for status, changes in errors:
+        answer = post(server, PREDICT, changes.pop("data", data), **{**click, **changes})
+        assert answer.status_code == status
+        assert_fits(committed, "post", PREDICT, answer)

@@ -57,7 +57,9 @@ class Example:
     @property
     def title(self) -> str:
         """A short name: where the request goes, or the first import."""
-        found = re.search(r"/sam\d/\w+|/models|(?<=from )\w+|(?<=import )requests", self.code)
+        found = re.search(
+            r"/sam\d/\w+|/segment/\w+|/models|(?<=from )\w+|(?<=import )requests", self.code
+        )
         return f"{self.language} {found.group() if found else self.code.splitlines()[0]}"
 
 

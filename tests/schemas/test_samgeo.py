@@ -1,0 +1,124 @@
+"""samgeo's forms: what is read from texts, and what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from schemas.common import Limits, validation_detail
+from schemas.samgeo import (
+    AutomaticRequest,
+    BoxCollection,
+    DetectionList,
+    MaskCollection,
+    PredictRequest,
+    SegmentationResult,
+    TextRequest,
+)
+
+FILE = object()
+
+
+def test_defaults_of_the_seed() -> None:
+    assert AutomaticRequest(file=FILE).model_dump() == {
+        "file": FILE,
+        "model_version": "sam2",
+        "model_id": None,
+        "output_format": "geojson",
+        "foreground": True,
+        "unique": True,
+        "min_size": 0,
+        "max_size": None,
+        "points_per_side": 32,
+        "pred_iou_thresh": 0.8,
+        "stability_score_thresh": 0.95,
+    }
+    assert PredictRequest(file=FILE).model_dump() == {
+        "file": FILE,
+        "model_version": "sam3",
+        "model_id": None,
+        "output_format": "geojson",
+        "point_coords": None,
+        "point_labels": None,
+        "boxes": None,
+        "point_crs": None,
+        "multimask_output": False,
+        "min_size": 0,
+        "max_size": None,
+    }
+    assert TextRequest(file=FILE, prompt="tree").model_dump() == {
+        "file": FILE,
+        "prompt": "tree",
+        "model_id": None,
+        "backend": "meta",
+        "output_format": "geojson",
+        "confidence_threshold": 0.5,
+        "min_size": 0,
+        "max_size": None,
+    }
+
+
+def test_texts_of_a_form_are_read() -> None:
+    form = {
+        "file": FILE,
+        "unique": "False",
+        "foreground": "0",
+        "min_size": "12",
+        "max_size": "-1",
+        "points_per_side": "8",
+        "pred_iou_thresh": "0.25",
+        "unknown": "ignored",
+    }
+    read = AutomaticRequest.model_validate(form)
+    assert (read.unique, read.foreground) == (False, False)
+    assert (read.min_size, read.max_size, read.points_per_side) == (12, -1, 8)
+    assert read.pred_iou_thresh == 0.25
+
+
+def test_empty_texts_are_absent() -> None:
+    form = {"file": FILE, "prompt": "tree", "model_id": "", "min_size": " ", "max_size": ""}
+    assert TextRequest.model_validate(form) == TextRequest(file=FILE, prompt="tree")
+
+
+@pytest.mark.parametrize(
+    ("model", "form", "location"),
+    [
+        (TextRequest, {"prompt": "tree"}, "file"),
+        (TextRequest, {"prompt": "tree", "file": "text"}, "file"),
+        (TextRequest, {"prompt": "tree", "file": ""}, "file"),
+        (TextRequest, {"file": FILE}, "prompt"),
+        (TextRequest, {"file": FILE, "prompt": ""}, "prompt"),
+        (TextRequest, {"file": FILE, "prompt": "x" * 11}, "prompt"),
+        (TextRequest, {"file": FILE, "prompt": "x", "confidence_threshold": "inf"}, None),
+        (AutomaticRequest, {"file": FILE, "points_per_side": "0"}, "points_per_side"),
+        (AutomaticRequest, {"file": FILE, "points_per_side": "129"}, "points_per_side"),
+        (AutomaticRequest, {"file": FILE, "points_per_side": "8.5"}, "points_per_side"),
+        (AutomaticRequest, {"file": FILE, "stability_score_thresh": "2"}, None),
+        (PredictRequest, {"file": FILE, "multimask_output": "both"}, "multimask_output"),
+    ],
+)
+def test_what_is_refused(model: Any, form: dict[str, Any], location: str | None) -> None:
+    with pytest.raises(ValidationError) as caught:
+        model.model_validate(form, context=Limits(max_text_length=10))
+    (mistake,) = validation_detail(caught.value)
+    assert mistake["loc"] == ["body", location or list(form)[-1]]
+
+
+def test_answers_are_told_apart() -> None:
+    """Each fits one of the three only, however a generated client tries them."""
+    answers: list[tuple[dict[str, Any], Any]] = [
+        ({"type": "FeatureCollection", "name": "output", "features": []}, MaskCollection),
+        ({"type": "FeatureCollection", "num_detections": 0, "features": []}, BoxCollection),
+        (
+            {"image_width": 2, "image_height": 1, "num_detections": 0, "detections": []},
+            DetectionList,
+        ),
+    ]
+    for answer, model in answers:
+        assert type(SegmentationResult.model_validate(answer).root) is model
+        for _, other in answers:
+            if other is not model:
+                with pytest.raises(ValidationError):
+                    other.model_validate(answer)

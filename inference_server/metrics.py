@@ -5,8 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from inference_server.engines.worker import Done
 
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 _COUNTS = (1, 2, 4, 8, 16, 32, 64)
@@ -97,6 +100,11 @@ class Metrics:
             "Bytes of embeddings kept in host memory after they left a GPU.",
             registry=self.registry,
         )
+
+    def count_batches(self, lane: str, done: Done[Any]) -> None:
+        """Count each forward once: with the request whose item was its first."""
+        for size in done.led:
+            self.batches.labels(lane).observe(size)
 
     def observe(self, timings: Timings) -> None:
         """Count the steps of a finished request."""

@@ -65,7 +65,8 @@ class ServerState:
 
     def _tell(self) -> None:
         """Log what the settings have become on this machine."""
-        compute, effort, cache = self.models.compute, self.models.effort, self.segmenter.embeddings
+        compute, effort = self.models.compute, self.models.effort
+        cache = self.segmenter.encoder.embeddings
         logger.info(
             "Computing on %s in %s; %d CPU threads; encode batch %d, decode batch %d; embeddings "
             "in %s, room for %d MiB%s",
@@ -105,9 +106,7 @@ class ServerState:
             asyncio.get_running_loop().run_in_executor(None, release_memory)
 
         self.models.unload(gone)
-        self.segmenter.embeddings.clear()
-        self.segmenter.images.clear()
-        self.segmenter.logits.clear()
+        self.segmenter.forget()
         await asyncio.to_thread(release_memory)
         logger.info("Models and caches were cleared")
 

@@ -15,8 +15,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from inference_server import segmenter as segmenter_module
+from inference_server import encoder as encoder_module
 from inference_server.demo.scenes import make_scene
+from inference_server.encoder import ImageRef
 from inference_server.engines.base import (
     Candidates,
     ConceptPrompt,
@@ -34,7 +35,7 @@ from inference_server.errors import ImageError, ImageTooLargeError, UnknownImage
 from inference_server.images import ImageFetcher, Picture, decode_picture
 from inference_server.masks import upsample_masks
 from inference_server.metrics import Metrics, Timings
-from inference_server.segmenter import ImageRef, Segmentation, Segmenter
+from inference_server.segmenter import Segmentation, Segmenter
 from inference_server.settings import Settings
 from tests.engines.conftest import CPU, random_sam2
 
@@ -204,7 +205,7 @@ async def make(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Make]:
         decoded.append(data)
         return decode_picture(data, max_pixels=max_pixels, side=side)
 
-    monkeypatch.setattr(segmenter_module, "decode_picture", noting)
+    monkeypatch.setattr(encoder_module, "decode_picture", noting)
     made: list[Bench] = []
 
     def bench(sam2: Any = None, device: str = "cpu", **options: Any) -> Bench:
@@ -313,7 +314,7 @@ async def test_an_embedding_that_was_dropped_is_made_again_from_the_bytes_kept(
 ) -> None:
     bench = make()
     await bench.click(sent(png(1), "x"), (1, 1))
-    bench.segmenter.embeddings.clear()
+    bench.segmenter.encoder.embeddings.clear()
     found = await bench.click(named("x"), (1, 1))
     assert not found.image.hit
     assert bench.sam2.encoded == [1, 1]
@@ -530,8 +531,8 @@ async def test_a_refined_answer_is_kept_under_its_points(make: Make) -> None:
 async def test_an_id_given_to_another_image_takes_no_logits_along(make: Make) -> None:
     bench = make()
     await bench.click(sent(png(1), "x"), (1, 1), save_logits=True)
-    bench.segmenter.embeddings.clear()
-    bench.segmenter.images.clear()
+    bench.segmenter.encoder.embeddings.clear()
+    bench.segmenter.encoder.images.clear()
     found = await bench.click(sent(png(2), "x"), (1, 1), (2, 2), load_logits=True)
     assert not found.image.mismatch
     assert bench.sam2.asked[-1].mask_input is None
@@ -586,7 +587,7 @@ async def test_batches_and_cache_are_counted(make: Make) -> None:
     assert value("inference_batch_size_count", "sam2 encode") == 1
     assert value("inference_batch_size_count", "sam3 encode") == 1
     assert value("inference_batch_size_sum", "sam3 decode") == 4
-    cache = bench.segmenter.embeddings
+    cache = bench.segmenter.encoder.embeddings
     assert (cache.misses, cache.hits, cache.nbytes) == (2, 1, 2000)
 
 
@@ -621,11 +622,11 @@ class OnDevice(Script):
 
 
 async def test_beside_a_device_there_is_a_tier_in_host_memory(make: Make) -> None:
-    assert make().segmenter._host_tier() is None
+    assert make().segmenter.encoder.embeddings.host_max_bytes == 0
     bench = make(sam2=OnDevice(), embedding_cache_mb=1, device="meta")
     for name in ("one", "two"):
         await bench.click(ImageRef(base64=sent(png(1)).base64, image_id=name), (1, 1))
-    cache = bench.segmenter.embeddings
+    cache = bench.segmenter.encoder.embeddings
     async with asyncio.timeout(10):
         while not cache.host_nbytes:
             await asyncio.sleep(0.01)
@@ -637,5 +638,5 @@ async def test_beside_a_device_there_is_a_tier_in_host_memory(make: Make) -> Non
 
 
 async def test_the_cache_has_the_room_that_is_set(make: Make) -> None:
-    assert make().segmenter.embeddings.max_bytes == 2048 << 20
-    assert make(embedding_cache_mb=3).segmenter.embeddings.max_bytes == 3 << 20
+    assert make().segmenter.encoder.embeddings.max_bytes == 2048 << 20
+    assert make(embedding_cache_mb=3).segmenter.encoder.embeddings.max_bytes == 3 << 20

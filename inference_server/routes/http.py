@@ -20,6 +20,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from inference_server.auth import Tenant, key_from_request
+from inference_server.encoder import Encoded
 from inference_server.errors import (
     DeadlineError,
     ImageTooLargeError,
@@ -28,7 +29,6 @@ from inference_server.errors import (
 )
 from inference_server.metrics import Timings
 from inference_server.openapi import Operation
-from inference_server.segmenter import Encoded
 from inference_server.settings import MiB
 from inference_server.state import ServerState
 from schemas.common import Limits, validation_detail

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from starlette.requests import Request
 from starlette.responses import Response
 
+from inference_server.encoder import Encoded, ImageRef
 from inference_server.engines.base import ConceptPrompt, VisualPrompt
 from inference_server.engines.registry import ConceptModel, VisualModel
 from inference_server.errors import ImageTooLargeError, PromptError
@@ -20,7 +21,7 @@ from inference_server.instances import Instance
 from inference_server.masks import Mask, encode_rle, polygons
 from inference_server.openapi import COMMON_ERRORS, RESULT_HEADERS, Answer, Operation
 from inference_server.routes.http import answer, read, state_of, timings_of
-from inference_server.segmenter import Encoded, ImageRef, Segmentation
+from inference_server.segmenter import Segmentation
 from inference_server.settings import MiB
 from schemas.roboflow import (
     EmbeddingRequest,
@@ -181,9 +182,12 @@ async def _embed(request: Request, *, both: bool) -> Response:
     models: list[ConceptModel | VisualModel] = [await state.models.visual(body.sam2_version_id)]
     if both:
         models.append(await state.models.concept())
+    encode = state.segmenter.encoder.encode
     image, done = _image(body), []
     for model in models:
-        done.append(await state.segmenter.encode(tenant.name, model, image, timings, keep=True))
+        done.append(
+            await encode(tenant.name, model, image, timings, keep=True)
+        )
         # Under a name the next engine finds the bytes: a URL is fetched once.
         image = replace(image, image_id=body.image_id or done[-1].digest)
     encoded = Encoded.joined(done)

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from inference_server.automatic import AutomaticOptions
+from inference_server.encoder import Encoded, ImageRef
 from inference_server.engines.base import ConceptPrompt, VisualPrompt
 from inference_server.engines.sources import SAM2_IDS, SAM3_ID
 from inference_server.errors import (
@@ -26,7 +27,7 @@ from inference_server.routes.http import answer, message_wording, state_of, timi
 from inference_server.routes.samgeo_objects import Objects
 from inference_server.routes.samgeo_prompts import Prompts
 from inference_server.routes.uploads import Upload, uploaded
-from inference_server.segmenter import Encoded, ImageRef, Segmentation
+from inference_server.segmenter import Segmentation
 from schemas.samgeo import (
     BACKENDS,
     MODEL_VERSIONS,

@@ -87,7 +87,7 @@ async def metrics(request: Request) -> Response:
     """Prometheus metrics."""
     authenticate(request)
     state = state_of(request)
-    cache = state.segmenter.embeddings
+    cache = state.segmenter.encoder.embeddings
     state.metrics.cache_hits.set(cache.hits)
     state.metrics.cache_misses.set(cache.misses)
     state.metrics.cache_evictions.set(cache.evictions)

@@ -278,3 +278,35 @@ async def test_clearing_one_checkpoint_leaves_the_others() -> None:
     assert cache.get(key("a", checkpoint="sam3/demo")) is not None
     cache.clear()
     assert (len(cache), cache.nbytes) == (0, 0)
+
+
+async def test_what_is_being_made_while_all_is_cleared_is_handed_out_and_not_kept() -> None:
+    cache = EmbeddingCache(100)
+    old, new = Maker(), Maker()
+    waiting = [asyncio.create_task(cache.get_or_create(key("a"), old)) for _ in range(2)]
+    await turns()
+    cache.clear("sam3/demo")  # of others
+    cache.clear("sam2/demo")
+    # Who asks now does not share what was begun before.
+    later = asyncio.create_task(cache.get_or_create(key("a"), new))
+    await turns()
+    assert (old.calls, new.calls) == (1, 1)
+    old.gate.set()
+    results = await asyncio.gather(*waiting)
+    assert [shared for _, shared in results] == [False, True]
+    assert len(cache) == 0
+    new.gate.set()
+    kept_one, shared = await later
+    assert not shared
+    assert cache.get(key("a")) is kept_one
+
+
+async def test_what_is_cleared_can_still_be_left() -> None:
+    cache = EmbeddingCache(100)
+    maker = Maker()
+    leaver = asyncio.create_task(cache.get_or_create(key("a"), maker))
+    await turns()
+    cache.clear()
+    leaver.cancel()
+    await turns()
+    assert maker.cancelled == 1

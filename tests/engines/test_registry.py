@@ -17,7 +17,7 @@ from sam2.modeling.sam2_base import SAM2Base
 from inference_server.engines import checkpoints
 from inference_server.engines.base import ConceptPrompt, VisualPrompt, queries
 from inference_server.engines.device import Compute, choose_compute
-from inference_server.engines.registry import ModelRegistry
+from inference_server.engines.registry import Effort, ModelRegistry
 from inference_server.engines.sources import SAM2_VERSIONS, Sam2Checkpoint
 from inference_server.errors import ModelUnavailableError
 from inference_server.settings import Settings
@@ -210,6 +210,85 @@ async def test_closing_during_a_load_leaves_the_load_to_who_waits(loader: Loader
     assert registry.loaded() == []
     assert (await model.encode(model.prepare(IMAGE))).value.size == (20, 30)
     model.close()
+
+
+async def test_unloading_leaves_a_model_to_who_has_it(loader: Loader) -> None:
+    """It works as before, and goes with the last one who has it."""
+    registry = registry_of()
+    gone = asyncio.Event()
+    model = await registry.visual("hiera_tiny")
+    before = {thread for thread in threading.enumerate() if thread.name.startswith("sam2 ")}
+    registry.unload(gone.set)
+    assert registry.loaded() == []
+    again = await registry.visual("hiera_tiny")
+    assert again is not model
+    image = (await model.encode(model.prepare(IMAGE))).value
+    click = VisualPrompt(np.array([[5, 5]], np.float32), np.array([1]))
+    assert len((await model.decode(queries(image, [click]))).value) == 1
+    lanes = {t for t in threading.enumerate() if t.name.startswith("sam2 ")} - before
+    assert lanes
+    assert not gone.is_set()
+    del model
+    await asyncio.wait_for(gone.wait(), 5)
+    for thread in lanes:
+        await asyncio.to_thread(thread.join, 5)
+    assert not any(thread.is_alive() for thread in lanes)
+    registry.close()
+
+
+async def test_unloading_a_model_that_nobody_has_tells_nothing(loader: Loader) -> None:
+    registry = registry_of()
+    told: list[str] = []
+    await registry.visual("hiera_tiny")
+    await asyncio.sleep(0.01)  # until the event loop has let go of it as well
+    registry.unload(lambda: told.append("gone"))
+    registry.unload(lambda: told.append("gone"))
+    await asyncio.sleep(0.05)
+    assert told == []
+
+
+async def test_unloading_during_a_load_leaves_the_load_alone(loader: Loader) -> None:
+    registry = registry_of()
+    waiting = asyncio.create_task(registry.visual("hiera_tiny"))
+    await asyncio.sleep(0.005)
+    registry.unload(lambda: None)
+    model = await waiting
+    assert registry.loaded() == [model]
+    assert await registry.visual("hiera_tiny") is model
+    assert loader.loads == ["demo"]
+    registry.close()
+
+
+async def test_what_is_configured_is_loaded_although_the_first_cannot_be(loader: Loader) -> None:
+    registry = registry_of(preload="sam2:hiera_tiny,sam3:facebook/sam3")
+    assert not registry.has_configured()
+    loader.failures = 1
+    with pytest.raises(ModelUnavailableError, match="not today"):
+        await registry.load_configured()
+    assert [model.family for model in registry.loaded()] == ["sam3"]
+    assert not registry.has_configured()
+    await registry.load_configured()
+    assert loader.loads == ["demo", "sam3 demo", "demo"]
+    assert registry.has_configured()
+    registry.close()
+
+
+@pytest.mark.parametrize(
+    ("given", "effort"),
+    [
+        ({"threads": 3}, (3, 1, 1)),
+        ({"threads": 2, "encode_batch": 5, "decode_batch": 7}, (2, 5, 7)),
+    ],
+)
+async def test_effort_is_what_the_settings_mean(
+    given: dict[str, int], effort: tuple[int, int, int]
+) -> None:
+    assert registry_of(**given).effort == Effort(*effort)
+
+
+async def test_effort_on_a_gpu() -> None:
+    gpu = Compute(torch.device("cuda"), torch.bfloat16, torch.bfloat16)
+    assert Effort.of(Settings(threads=3), gpu) == Effort(3, 8, 32)
 
 
 async def test_loading_is_logged_and_the_demo_called_one(

@@ -6,13 +6,11 @@ interpreter's lock to others.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from inference_server.errors import ImageError
 from inference_server.images.failures import (
@@ -22,6 +20,8 @@ from inference_server.images.failures import (
     too_large,
 )
 from inference_server.images.headers import Header, open_with_pillow, read_header
+from inference_server.images.orientation import upright
+from inference_server.images.raster import decode_raster
 
 # A damaged image is the client's error and is answered as such: it is no line in the log.
 cv2.setLogLevel(0)
@@ -34,20 +34,8 @@ _PLAIN_MODES = frozenset(
     {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr"}
 )
 _DEEP_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
-_TIFF_BITS = 258
 
 _Pixels = NDArray[np.uint8]
-
-# By EXIF's orientation: how to turn the stored image upright.
-_TURNS: dict[int, Callable[[_Pixels], cv2.typing.MatLike]] = {
-    2: lambda pixels: cv2.flip(pixels, 1),
-    3: lambda pixels: cv2.rotate(pixels, cv2.ROTATE_180),
-    4: lambda pixels: cv2.flip(pixels, 0),
-    5: lambda pixels: cv2.transpose(pixels),
-    6: lambda pixels: cv2.rotate(pixels, cv2.ROTATE_90_CLOCKWISE),
-    7: lambda pixels: cv2.flip(cv2.transpose(pixels), -1),
-    8: lambda pixels: cv2.rotate(pixels, cv2.ROTATE_90_COUNTERCLOCKWISE),
-}
 
 # A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, in 60, 50 and 40 % of the time: what stays
 # is the unpacking of its codes. The flags are those of `IMREAD_REDUCED_COLOR_*` without BGR.
@@ -94,8 +82,9 @@ def decode_image(data: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
     """Decodes an image of any supported format, told from its content, in full.
 
     Of an animation the first frame is taken. EXIF orientation is honoured. 16-bit values keep their
-    upper half; colour profiles are not applied; transparency is dropped, which shows the colours
-    that lie underneath, as `cv2.imread` and Pillow's `convert("RGB")` do.
+    upper half, except in TIFF, where `raster` tells what becomes of numbers that are no plain
+    colours; colour profiles are not applied; transparency is dropped, which shows the colours that
+    lie underneath, as `cv2.imread` and Pillow's `convert("RGB")` do.
 
     Args:
         data: the encoded image: JPEG, PNG, WebP, TIFF, BMP, GIF or AVIF.
@@ -133,17 +122,18 @@ def decode_picture(data: bytes, *, max_pixels: int, side: int | None = None) -> 
     if header.pixels > max_pixels:
         raise too_large(
             f"The image has {header.width} x {header.height} pixels"
-            + (" in larger tiles" if header.unit_pixels > header.width * header.height else "")
+            + (f" {header.burden}" if header.unit_pixels > header.width * header.height else "")
             + f", and {max_pixels:,} in all are allowed.",
             "Send a smaller image; the limit is the server's setting INFERENCE_MAX_IMAGE_PIXELS.",
         )
     scale = _scale_for(header, side)
     try:
-        pixels = (
-            _decode_opencv(data, scale)
-            if header.decoder == "opencv"
-            else _decode_pillow(data, header)
-        )
+        if header.decoder == "opencv":
+            pixels = _decode_opencv(data, scale)
+        elif header.decoder == "rasterio":
+            pixels = decode_raster(data, header)
+        else:
+            pixels = _decode_pillow(data, header)
     except ImageError:
         raise
     except Exception as error:  # decoders fed with garbage fail in any way at all
@@ -152,7 +142,7 @@ def decode_picture(data: bytes, *, max_pixels: int, side: int | None = None) -> 
         scale = 1  # also if less was asked for: lossless JPEG exists in full only
     elif pixels.shape != (-(-header.height // scale), -(-header.width // scale), 3):
         raise damaged(header.format)
-    return Picture(_upright(pixels, header.orientation), header.upright_size, scale)
+    return Picture(upright(pixels, header.orientation), header.upright_size, scale)
 
 
 def _scale_for(header: Header, side: int | None) -> int:
@@ -202,7 +192,7 @@ def _decode_pillow(data: bytes, header: Header) -> _Pixels:
             )
         image.load()
         if image.mode in _DEEP_MODES:
-            grey = (np.asarray(image) >> (_bits(image) - 8)).astype(np.uint8)
+            grey = (np.asarray(image) >> 8).astype(np.uint8)
             return _from_grey(grey)
         if image.mode == "L":
             return _from_grey(np.asarray(image))
@@ -211,17 +201,5 @@ def _decode_pillow(data: bytes, header: Header) -> _Pixels:
         return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def _bits(image: Image.Image) -> int:
-    """Bits that are used in a grey image of more than eight: 12 in some TIFF files, else 16."""
-    bits: tuple[int, ...] = getattr(image, "tag_v2", {}).get(_TIFF_BITS, (16,))
-    return bits[0]
-
-
 def _from_grey(grey: _Pixels) -> _Pixels:
     return cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB).astype(np.uint8, copy=False)
-
-
-def _upright(pixels: _Pixels, orientation: int) -> _Pixels:
-    """Turns an image as EXIF's `orientation` says: uint8[H, W, 3] to the same, or [W, H, 3]."""
-    turn = _TURNS.get(orientation)
-    return pixels if turn is None else turn(pixels).astype(np.uint8, copy=False)

@@ -19,6 +19,7 @@ from PIL import ExifTags, Image
 from inference_server.errors import ImageError
 from inference_server.images.failures import DamagedError, could_not_load, damaged
 from inference_server.images.jpeg import survey_jpeg
+from inference_server.images.tiff import SIGNATURES as TIFF_SIGNATURES
 from inference_server.images.tiff import exif_orientation, survey_tiff
 
 # The limit on pixels is the server's setting, checked by its own code on its own reading of the
@@ -33,7 +34,7 @@ _SIGNATURES: dict[str, bytes | tuple[bytes, ...]] = {
     "PNG": b"\x89PNG\r\n\x1a\n",
     "GIF": (b"GIF87a", b"GIF89a"),
     "BMP": b"BM",
-    "TIFF": (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
+    "TIFF": TIFF_SIGNATURES,
 }
 
 _MAX_CHUNKS = 32_768  # of PNG and WebP; the usual PNG chunk has 8 KiB
@@ -50,21 +51,26 @@ class Header:
         height: rows, as the decoder returns them.
         orientation: how the decoder's result must be turned, as EXIF numbers it, 1 to 8.
         decoder: which decoder reads it right, and fastest.
-        unit_pixels: most pixels that the decoder unpacks at once; more than the image has only in
-            a TIFF whose tiles are larger than itself.
+        unit_pixels: what the decoder unpacks at once, in pixels; more than the image has only in a
+            TIFF whose tiles are larger than itself, or whose pixels are many bytes each.
     """
 
     format: str
     width: int
     height: int
     orientation: int = 1
-    decoder: Literal["opencv", "pillow"] = "pillow"
+    decoder: Literal["opencv", "pillow", "rasterio"] = "pillow"
     unit_pixels: int = 0
 
     @property
     def pixels(self) -> int:
         """Pixels that decoding must make room for."""
         return max(self.width * self.height, self.unit_pixels)
+
+    @property
+    def burden(self) -> str:
+        """Where `unit_pixels` is more than the image has: what makes it so, in words."""
+        return "of many bytes each" if self.decoder == "rasterio" else "in larger tiles"
 
     @property
     def upright_size(self) -> tuple[int, int]:
@@ -176,8 +182,12 @@ def _read_bmp(data: bytes) -> Header:
 
 def _read_tiff(data: bytes) -> Header:
     found = survey_tiff(data)
-    # Pillow turns TIFF images upright by itself, and no others.
     width, height = found.width, found.height
+    if not found.plain:
+        return Header(
+            "TIFF", width, height, found.orientation, "rasterio", unit_pixels=found.raster_pixels
+        )
+    # Pillow turns TIFF images upright by itself, and no others.
     if found.orientation >= 5:
         width, height = height, width
     return Header("TIFF", width, height, unit_pixels=found.tile_pixels)

@@ -2,7 +2,7 @@
 
 Pillow copies whatever a directory points to, once an entry, so that a thousand entries pointing to
 the same megabyte cost a gigabyte before any pixel is decoded. Every directory that it will read is
-measured here first.
+measured here first; and those that GDAL will read besides, where it is going to (`survey_pages`).
 """
 
 from __future__ import annotations
@@ -18,15 +18,32 @@ _TYPES = (*range(1, 14), 16, 17, 18)
 _SIZES = dict(zip(_TYPES, (1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 8, 8, 8), strict=True))
 _INTEGERS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
 
+SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
 _WIDTH, _HEIGHT, _COMPRESSION, _ORIENTATION = 256, 257, 259, 274
+_BITS, _SAMPLES, _SAMPLE_FORMAT, _METADATA, _NODATA = 258, 277, 339, 42112, 42113
+_PHOTOMETRIC, _PLANAR, _PAGES = 262, 284, 330
 _ROWS_PER_STRIP, _TILE_WIDTH, _TILE_HEIGHT = 278, 322, 323
 _SUBDIRECTORIES = (34665, 34853, 40965)  # EXIF, GPS, interoperability
 
-# None, CCITT, LZW, JPEG, deflate, PackBits, Zstandard and WebP.
-_COMPRESSIONS = (1, 2, 3, 4, 5, 7, 8, 32946, 32773, 50000, 50001)
+# None, CCITT, LZW, JPEG, deflate, PackBits, Zstandard, WebP and LERC.
+_COMPRESSIONS = (1, 2, 3, 4, 5, 7, 8, 32946, 32773, 50000, 50001, 34887)
+_LERC = 34887  # which Pillow does not know
+
+_GREYS = (0, 1)  # of `_PHOTOMETRIC`: 0 is white, or black
+_INKS = 5  # CMYK, whose colours GDAL leaves as they are, and Pillow does not
+_UNSIGNED = frozenset({1, 4})  # of `_SAMPLE_FORMAT`; the second says that nothing is known
+
+# What a pixel may take, in bytes, before it counts as more than one against the limit on pixels: in
+# a tile, of which GDAL holds one or two copies at once, and in the file, all of which is unpacked
+# where bands are interleaved. Four bands of 16 bits, and sixteen of 32, are just within.
+_TILE_BYTES, _FILE_BYTES = 8, 64
 
 _MAX_ENTRIES = 4096  # real files have dozens
 _MAX_VALUES = 2**17  # in one entry; the longest are offsets of strips, at most one a row
+_MAX_BANDS = 1024  # the richest spectrometers have some 500
+_MAX_PAGES = 4096
+_MAX_ALL_ENTRIES = 2**17
 
 
 class Tiff(NamedTuple):
@@ -37,12 +54,17 @@ class Tiff(NamedTuple):
         height: rows, as stored.
         orientation: EXIF's number, 1 to 8.
         tile_pixels: pixels that one tile or strip unpacks to; may be far more than the image.
+        plain: the pixels are colours of eight bits or fewer, which Pillow reads right.
+        raster_pixels: pixels of eight bytes each that GDAL unpacks at once, or that its work on the
+            whole is comparable to.
     """
 
     width: int
     height: int
     orientation: int
     tile_pixels: int
+    plain: bool
+    raster_pixels: int
 
 
 class _Layout(NamedTuple):
@@ -88,8 +110,73 @@ def survey_tiff(data: bytes) -> Tiff:
     tile_height = _integer(data, entries, _TILE_HEIGHT, layout) or min(
         height, _integer(data, entries, _ROWS_PER_STRIP, layout) or height
     )
+    tile_pixels = tile_width * tile_height
+    samples = _integer(data, entries, _SAMPLES, layout) or 1
+    if samples > _MAX_BANDS:
+        raise DamagedError(f"has more than {_MAX_BANDS} bands")
+    bits = max(_integers(data, entries, _BITS, layout), default=1)
+    pixel_bytes = -(-bits // 8)
+    if _integer(data, entries, _PLANAR, layout) != 2:
+        pixel_bytes *= samples
     orientation = _integer(data, entries, _ORIENTATION, layout) or 1
-    return Tiff(width, height, orientation if orientation <= 8 else 1, tile_width * tile_height)
+    return Tiff(
+        width,
+        height,
+        orientation if orientation <= 8 else 1,
+        tile_pixels,
+        compression != _LERC and _is_plain(data, entries, layout, samples, bits),
+        max(
+            -(-tile_pixels * pixel_bytes // _TILE_BYTES),
+            -(-width * height * pixel_bytes // _FILE_BYTES),
+        ),
+    )
+
+
+def _is_plain(
+    data: bytes, entries: dict[int, _Entry], layout: _Layout, samples: int, bits: int
+) -> bool:
+    """Whether Pillow reads the samples of an image, and as what they mean."""
+    photometric = _integer(data, entries, _PHOTOMETRIC, layout) or 0
+    if not _UNSIGNED.issuperset(_integers(data, entries, _SAMPLE_FORMAT, layout)):
+        return False
+    if photometric == _INKS:
+        return True
+    grey = photometric in _GREYS
+    return bits <= 8 and _NODATA not in entries and samples in ((1,) if grey else (1, 3, 4))
+
+
+def survey_pages(data: bytes) -> None:
+    """Measures all directories of a file: GDAL looks among them for masks and overviews.
+
+    Raises:
+        DamagedError: they are too many, or overlap, or one is beyond bounds.
+    """
+    layout, start = _layout(data)
+    values, entries_left = 2 * len(data), _MAX_ALL_ENTRIES
+    waiting = [start]
+    seen = {0}
+    while waiting:
+        start = waiting.pop()
+        if start in seen:
+            continue
+        seen.add(start)
+        try:
+            entries = _directory(data, start, layout)
+            waiting.extend(_integers(data, entries, _PAGES, layout)[:_MAX_PAGES])
+            waiting.append(_next_directory(data, start, layout))
+            if _METADATA in entries:
+                # Rasterio decodes GDAL's complaints, which quote it, as UTF-8; in a place where a
+                # failure can only be printed.
+                entry = entries[_METADATA]
+                data[entry.position : entry.position + entry.values].decode()
+        except UnicodeDecodeError as error:
+            raise DamagedError("has metadata that is not UTF-8") from error
+        except struct.error:
+            continue  # beyond the data's end, where GDAL stops too
+        entries_left -= len(entries)
+        values -= sum(entry.values * _SIZES.get(entry.type, 0) for entry in entries.values())
+        if len(seen) > _MAX_PAGES or entries_left < 0 or values < 0:
+            raise DamagedError("has too many directories, or some that overlap")
 
 
 def exif_orientation(exif: bytes) -> int:
@@ -144,6 +231,26 @@ def _directory(data: bytes, start: int, layout: _Layout) -> dict[int, _Entry]:
     if outside > len(data):
         raise DamagedError("has directory entries that overlap")
     return entries
+
+
+def _next_directory(data: bytes, start: int, layout: _Layout) -> int:
+    """Reads where the directory behind the one at `start` begins; 0 behind the last."""
+    if layout.big:
+        return layout.read("Q", data, start + 8 + 20 * layout.read("Q", data, start))
+    return layout.read("I", data, start + 2 + 12 * layout.read("H", data, start))
+
+
+def _integers(
+    data: bytes, entries: dict[int, _Entry], tag: int, layout: _Layout
+) -> tuple[int, ...]:
+    """The whole numbers of an entry; none where the entry is missing."""
+    entry = entries.get(tag)
+    if entry is None:
+        return ()
+    if entry.type not in _INTEGERS:
+        raise DamagedError(f"has a directory entry {tag} that is not of whole numbers")
+    code = f"{layout.order}{entry.values}{_INTEGERS[entry.type]}"
+    return struct.unpack_from(code, data, entry.position)
 
 
 def _integer(data: bytes, entries: dict[int, _Entry], tag: int, layout: _Layout) -> int | None:

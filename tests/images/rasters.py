@@ -1,0 +1,43 @@
+"""TIFF files for tests, written by GDAL."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.errors import NotGeoreferencedWarning
+from rasterio.io import MemoryFile
+
+
+def write(
+    bands: NDArray[Any],
+    *,
+    mask: NDArray[np.bool_] | None = None,
+    overviews: tuple[int, ...] = (),
+    colormap: dict[int, tuple[int, int, int, int]] | None = None,
+    driver: str = "GTiff",
+    **options: Any,
+) -> bytes:
+    """Encodes `bands` [bands, H, W] with GDAL's creation options."""
+    count, height, width = bands.shape
+    with (
+        warnings.catch_warnings(),
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK="YES"),
+        MemoryFile() as file,
+    ):
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with file.open(
+            driver=driver, count=count, height=height, width=width, dtype=bands.dtype, **options
+        ) as dataset:
+            if colormap is not None:  # before the pixels, or the file is not one of a palette
+                dataset.write_colormap(1, colormap)
+            dataset.write(bands)
+            if mask is not None:
+                dataset.write_mask(mask)
+            if overviews:
+                dataset.build_overviews(overviews)
+        data: bytes = file.read()
+    return data

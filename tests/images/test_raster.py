@@ -1,0 +1,405 @@
+"""Rasters: numbers that are no plain colours."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+from affine import Affine
+from numpy.typing import NDArray
+from rasterio.enums import ColorInterp
+from rasterio.io import MemoryFile
+
+from inference_server.demo.scenes import make_scene
+from inference_server.errors import ImageError, ImageTooLargeError
+from inference_server.images import decode_image, decode_picture, image_size
+from inference_server.images.headers import read_header
+from inference_server.images.raster import valid_pixels
+from tests.images.rasters import write
+
+SCENE = make_scene(3, (320, 240)).image
+BANDS = np.ascontiguousarray(SCENE.transpose(2, 0, 1))
+COLLAR = np.ones(SCENE.shape[:2], np.bool_)
+COLLAR[20:-12, 30:-5] = False
+GEO: dict[str, Any] = {"crs": "EPSG:3857", "transform": Affine(0.5, 0, 1e6, 0, -0.5, 6e6)}
+
+
+def decode(data: bytes, decoder: str = "rasterio") -> NDArray[np.uint8]:
+    assert read_header(data).decoder == decoder
+    pixels = decode_image(data, max_pixels=1_000_000)
+    assert pixels.dtype == np.uint8
+    assert pixels.flags.c_contiguous
+    assert pixels.flags.writeable
+    assert image_size(data) == pixels.shape[:2]
+    return pixels
+
+
+def stretched(pixels: NDArray[np.uint8]) -> NDArray[np.int_]:
+    """What one linear scale for all bands makes of 8-bit colours."""
+    count = pixels[:, :, 0].size
+    ordered = np.sort(pixels.reshape(-1, 3), axis=0).astype(float)
+    low, high = ordered[(count - 1) // 1000].min(), ordered[-1 - (count - 1) // 1000].max()
+    scaled: NDArray[np.int_] = np.rint((pixels - low) * 255 / (high - low)).astype(int)
+    return scaled.clip(0, 255)
+
+
+def off(pixels: NDArray[np.uint8], wanted: NDArray[Any] = SCENE) -> int:
+    """The largest difference, over all pixels and bands."""
+    assert pixels.shape == wanted.shape
+    return int(np.abs(pixels.astype(int) - wanted.astype(int)).max())
+
+
+DEPTHS: dict[str, NDArray[Any]] = {
+    "uint16, whole range": BANDS.astype(np.uint16) * 257,
+    "uint16, 11 bits and a pedestal": BANDS.astype(np.uint16) * 11 + 300,
+    "int16, partly negative": BANDS.astype(np.int16) * 30 - 4000,
+    "int32": BANDS.astype(np.int32) * 100_000 - 10_000_000,
+    "uint32": BANDS.astype(np.uint32) * 10_000_000,
+    "int64": BANDS.astype(np.int64) * 10**15,
+    "float32, 0 to 1": BANDS.astype(np.float32) / 255,
+    "float64, far off": BANDS.astype(np.float64) * 1e200 + 1e202,
+    "int8": (BANDS.astype(np.int16) // 2 - 64).astype(np.int8),
+}
+
+
+@pytest.mark.parametrize("name", DEPTHS)
+def test_a_scene_of_any_depth_looks_the_same(name: str) -> None:
+    pixels = decode(write(DEPTHS[name], **GEO))
+    assert off(pixels, stretched(SCENE)) <= (3 if name == "int8" else 1)
+    # The stretch is that of the scene's own range, which is nearly all of eight bits.
+    assert off(pixels) <= 40
+    assert np.abs(pixels.astype(int) - SCENE).mean() < 20
+
+
+@pytest.mark.parametrize("count", [5, 8])
+@pytest.mark.parametrize("interleave", ["band", "pixel"])
+def test_of_many_bands_the_first_three_are_colours(count: int, interleave: str) -> None:
+    others = np.full((count - 3, *SCENE.shape[:2]), 250, np.uint8)
+    bands = np.concatenate([BANDS, others])
+    assert off(decode(write(bands, interleave=interleave, **GEO))) == 0
+    deep = bands.astype(np.uint16) * 257
+    assert off(decode(write(deep, interleave=interleave, **GEO)), stretched(SCENE)) <= 1
+
+
+def test_four_bytes_that_are_no_rgb_are_bands_too() -> None:
+    bands = np.concatenate([BANDS, BANDS[:1]])
+    assert off(decode(write(bands, photometric="minisblack"))) == 0
+    assert off(decode(write(bands, photometric="rgb"), "pillow")) == 0
+
+
+@pytest.mark.parametrize("alpha", ["yes", "no"])
+def test_of_two_bands_the_first_is_grey(alpha: str) -> None:
+    bands = BANDS[:2].copy()
+    assert off(decode(write(bands, alpha=alpha)), SCENE[:, :, :1].repeat(3, axis=2)) == 0
+    grey = decode(write(bands[:1].astype(np.uint16) * 3, alpha=alpha))
+    assert off(grey, stretched(SCENE[:, :, :1].repeat(3, axis=2))) <= 1
+
+
+@pytest.mark.parametrize("name", DEPTHS)
+def test_the_collar_is_black_and_has_no_part_in_the_scale(name: str) -> None:
+    bands = DEPTHS[name].copy()
+    inside = SCENE[~COLLAR].reshape(240 - 32, 320 - 35, 3)
+    nothing = 127 if name == "int8" else np.iinfo(np.int16).max
+    if bands.dtype.kind == "f":
+        nothing = -9999
+    if name.startswith("int64"):
+        nothing = -1
+    bands[:, COLLAR] = nothing
+    data = write(bands, nodata=nothing, **GEO)
+    pixels = decode(data)
+    assert not pixels[COLLAR].any()
+    assert off(pixels[20:-12, 30:-5], stretched(inside)) <= (3 if name == "int8" else 1)
+    np.testing.assert_array_equal(valid_pixels(data), ~COLLAR)
+
+
+@pytest.mark.parametrize("nothing", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("told", [False, True])
+def test_what_is_no_number_is_no_data(nothing: float, told: bool) -> None:
+    bands = DEPTHS["float32, 0 to 1"].copy()
+    bands[:, COLLAR] = nothing
+    data = write(bands, nodata=nothing if told else None)
+    pixels = decode(data)
+    assert not pixels[COLLAR].any()
+    assert pixels[~COLLAR].any(axis=-1).mean() > 0.99
+    np.testing.assert_array_equal(valid_pixels(data), ~COLLAR)
+
+
+def test_a_colour_that_has_the_nodata_value_in_one_band_stays() -> None:
+    bands = np.zeros((3, 4, 4), np.uint8)
+    bands[0, 1:, 1:] = 200
+    data = write(bands, nodata=0)
+    assert decode(data)[1:, 1:].reshape(-1, 3).tolist() == [[200, 0, 0]] * 9
+    valid = valid_pixels(data)
+    assert valid is not None
+    assert valid.sum() == 9
+
+
+def test_eight_bits_with_nodata_are_taken_as_they_are() -> None:
+    bands = (BANDS // 4).astype(np.uint8)
+    bands[:, COLLAR] = 255
+    pixels = decode(write(bands, nodata=255, **GEO))
+    assert not pixels[COLLAR].any()
+    np.testing.assert_array_equal(pixels[~COLLAR], SCENE[~COLLAR] // 4)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_mask_hides_nothing_but_says_what_is_valid(dtype: Any) -> None:
+    bands = BANDS.astype(dtype) * dtype(257 if dtype is np.uint16 else 1)
+    masked = write(bands, mask=~COLLAR, **GEO)
+    veiled = write(
+        np.concatenate([bands, np.where(COLLAR, 0, np.iinfo(dtype).max)[None].astype(dtype)]),
+        photometric="rgb",
+        alpha="yes",
+    )
+    for data in (masked, veiled):
+        pixels = decode(data, "pillow" if dtype is np.uint8 else "rasterio")
+        np.testing.assert_array_equal(valid_pixels(data), ~COLLAR)
+        if dtype is np.uint8:
+            assert off(pixels) == 0
+        else:
+            inside = stretched(SCENE[20:-12, 30:-5])
+            assert off(pixels[20:-12, 30:-5], inside) <= 1
+            assert pixels[COLLAR].any()
+
+
+def test_where_all_is_valid_there_is_no_mask() -> None:
+    assert valid_pixels(write(BANDS)) is None
+    assert valid_pixels(write(BANDS.astype(np.float32))) is None
+    assert valid_pixels(write(BANDS.astype(np.uint16) + 1, nodata=0)) is None
+    assert valid_pixels(write(BANDS, mask=np.ones_like(COLLAR))) is None
+
+
+@pytest.mark.parametrize("data", [b"", b"II", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"<html>"])
+def test_what_is_no_tiff_has_no_invalid_pixels(data: bytes) -> None:
+    assert valid_pixels(data) is None
+
+
+def test_nothing_is_read_where_nothing_can_be_invalid(monkeypatch: pytest.MonkeyPatch) -> None:
+    from inference_server.images import raster
+
+    monkeypatch.delattr(raster._Raster, "read")
+    assert valid_pixels(write(BANDS.astype(np.uint16))) is None
+    with pytest.raises(ImageError):
+        valid_pixels(write(BANDS, nodata=0))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_orientation_turns_pixels_and_validity(orientation: int, dtype: Any) -> None:
+    rows, columns = np.mgrid[:20, :30]
+    bands: NDArray[Any] = np.repeat((rows * 8 + columns)[None], 3, axis=0).astype(dtype)
+    data = write(bands, mask=(rows < 5) & (columns < 9))
+    # GDAL does not write the tag: it takes the place of one that says nothing, that bands are
+    # interleaved, and is not missed.
+    planar = data.index(b"\x1c\x01\x03\0\x01\0\0\0\x01\0")
+    turned = bytearray(data)
+    turned[planar : planar + 10] = bytes((0x12, 1, 3, 0, 1, 0, 0, 0, orientation, 0))
+    pixels = decode(bytes(turned), "pillow" if dtype is np.uint8 else "rasterio")
+    valid = valid_pixels(bytes(turned))
+    assert valid is not None
+    assert valid.shape == pixels.shape[:2]
+    assert valid.sum() == 45
+    upright = decode(data, "pillow" if dtype is np.uint8 else "rasterio")
+    assert sorted(pixels[valid].tolist()) == sorted(upright[:5, :9].reshape(-1, 3).tolist())
+    corner = {1: "tl", 2: "tr", 3: "br", 4: "bl", 5: "tl", 6: "tr", 7: "br", 8: "bl"}[orientation]
+    at = 0 if corner[0] == "t" else -1, 0 if corner[1] == "l" else -1
+    assert valid[at]
+    assert pixels[at].tolist() == upright[0, 0].tolist()
+
+
+STRUCTURES: dict[str, dict[str, Any]] = {
+    "BigTIFF": {"BIGTIFF": "YES"},
+    "big-endian": {"ENDIANNESS": "BIG"},
+    "tiles": {"tiled": True, "blockxsize": 64, "blockysize": 48},
+    "tiles larger than the image": {"tiled": True, "blockxsize": 512, "blockysize": 512},
+    "one row a strip": {"blockysize": 1},
+    "deflate": {"compress": "deflate"},
+    "deflate, predictor 2": {"compress": "deflate", "predictor": 2},
+    "LZW, predictor 2, tiles": {"compress": "lzw", "predictor": 2, "tiled": True},
+    "Zstandard": {"compress": "zstd"},
+    "LERC": {"compress": "lerc"},
+    "LERC and Zstandard": {"compress": "lerc_zstd"},
+    "PackBits": {"compress": "packbits"},
+    "planes": {"interleave": "band"},
+    "planes of compressed tiles": {"interleave": "band", "tiled": True, "compress": "deflate"},
+    "overviews": {"overviews": (2, 4), "tiled": True},
+    "COG": {"driver": "COG", "compress": "deflate", "overview_count": 2, "blocksize": 128},
+}
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_every_structure(name: str) -> None:
+    options = {**GEO, **STRUCTURES[name]}
+    lerc = "LERC" in name
+    assert off(decode(write(BANDS, **options), "rasterio" if lerc else "pillow")) == 0
+    deep = BANDS.astype(np.uint16) * 257
+    masked = name != "COG" and not lerc
+    data = write(deep, mask=~COLLAR if masked else None, **options)
+    wanted = stretched(SCENE[20:-12, 30:-5] if masked else SCENE)
+    assert off(decode(data)[20:-12, 30:-5] if masked else decode(data), wanted) <= 1
+    if masked:
+        np.testing.assert_array_equal(valid_pixels(data), ~COLLAR)
+
+
+def test_predictor_3() -> None:
+    fractions = DEPTHS["float32, 0 to 1"]
+    kinds: list[dict[str, Any]] = [{"compress": "deflate"}, {"compress": "zstd", "tiled": True}]
+    for options in kinds:
+        assert off(decode(write(fractions, predictor=3, **options)), stretched(SCENE)) <= 1
+
+
+def test_a_jpeg_with_nodata() -> None:
+    options: dict[str, Any] = {"compress": "jpeg", "photometric": "ycbcr", "jpeg_quality": 95}
+    without = decode(write(BANDS, **options), "pillow")
+    assert np.abs(decode(write(BANDS, nodata=0, **options)).astype(int) - without).mean() < 2
+
+
+def test_a_palette_with_nodata() -> None:
+    classes = np.arange(64, dtype=np.uint8).reshape(1, 8, 8) % 4
+    colours = {0: (9, 9, 9, 255), 1: (255, 0, 0, 255), 2: (0, 255, 0, 255), 3: (0, 0, 250, 255)}
+    data = write(classes, colormap=colours, nodata=0)
+    assert decode(data)[0, :4].tolist() == [[0, 0, 0], [255, 0, 0], [0, 255, 0], [0, 0, 250]]
+    assert decode(write(classes, colormap=colours), "pillow")[0, 0].tolist() == [9, 9, 9]
+
+
+def test_few_bits_with_nodata_reach_white() -> None:
+    values = np.arange(16, dtype=np.uint8).reshape(1, 4, 4)
+    assert decode(write(values, nbits=4, nodata=0))[:, :, 0].ravel().tolist() == list(
+        range(0, 256, 17)
+    )
+
+
+@pytest.mark.parametrize("nbits", [None, 12])
+def test_zero_may_be_white(nbits: int | None) -> None:
+    values = np.array([[[0, 1000], [3000, 4000]]], np.uint16)
+    options: dict[str, Any] = {} if nbits is None else {"nbits": nbits}
+    assert decode(write(values, **options))[:, :, 1].tolist() == [[0, 64], [191, 255]]
+    white = write(values, photometric="miniswhite", **options)
+    assert decode(white)[:, :, 1].tolist() == [[255, 191], [64, 0]]
+
+
+def test_neither_hot_pixels_nor_small_objects_decide() -> None:
+    field = np.random.default_rng(0).integers(1000, 2000, (1, 200, 200)).astype(np.uint16)
+    field[0, 50, 50] = 65535
+    field[0, 60:70, 60:70] = 4000  # 0.25 % of the image
+    pixels = decode(write(field))
+    assert pixels[50, 50, 0] == 255
+    assert (pixels[60:70, 60:70] == 255).all()
+    assert 80 <= pixels[:40].max() <= 90  # which a scale up to the hot pixel would make 4
+
+
+def test_an_image_of_one_value_is_black() -> None:
+    flat = np.full((3, 50, 50), 700, np.uint16)
+    assert not decode(write(flat)).any()
+    flat[0, 3, 3] = 900  # not enough for the percentiles, and yet there is nothing else to see
+    assert decode(write(flat))[3, 3].tolist() == [255, 0, 0]
+    nothing = write(np.zeros((3, 50, 50), np.float32), nodata=0)
+    assert not decode(nothing).any()
+    valid = valid_pixels(nothing)
+    assert valid is not None
+    assert not valid.any()
+
+
+def test_the_ends_of_a_types_range_are_scaled_too() -> None:
+    top = float(np.finfo(np.float64).max)
+    wild = np.array([[[-top, 0.0], [top, 1.0]]])
+    assert decode(write(wild))[1, 0, 0] in (0, 255)  # the span is infinite; nothing is raised
+    ends = np.array([[[0, 2**64 - 1]]], np.uint64)
+    assert decode(write(ends))[0, :, 0].tolist() == [0, 255]
+
+
+@pytest.mark.parametrize("dtype", [np.complex64, np.complex128, "complex_int16"])
+def test_complex_numbers_are_refused(dtype: Any) -> None:
+    bands = np.ones((1, 4, 4), np.complex64 if isinstance(dtype, str) else dtype)
+    with MemoryFile() as file:
+        with file.open(driver="GTiff", count=1, height=4, width=4, dtype=dtype) as dataset:
+            dataset.write(bands)
+        data = file.read()
+    with pytest.raises(ImageError, match=r"complex numbers.*magnitude"):
+        decode(data)
+
+
+@pytest.mark.parametrize("step", ["tiles", "one row a strip", "planes"])
+def test_windows_and_strides_make_no_difference(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from inference_server.images import raster
+
+    data = write(BANDS.astype(np.uint16) * 257, nodata=0, **STRUCTURES[step])
+    whole = decode(data)
+    monkeypatch.setattr(raster, "_WINDOW_PIXELS", 2000)
+    np.testing.assert_array_equal(decode(data), whole)
+    monkeypatch.setattr(raster, "_SAMPLE_PIXELS", 4000)
+    assert 0 < np.abs(decode(data).astype(int) - whole).mean() < 8
+
+
+def test_the_pixel_limit_is_exact() -> None:
+    data = write(BANDS.astype(np.uint16))
+    assert decode_image(data, max_pixels=SCENE[:, :, 0].size).shape == SCENE.shape
+    with pytest.raises(ImageTooLargeError, match="320 x 240 pixels, and"):
+        decode_image(data, max_pixels=SCENE[:, :, 0].size - 1)
+
+
+def test_a_strip_of_many_bytes_counts_as_many_pixels() -> None:
+    bands = np.zeros((64, 100, 100), np.float32)
+    data = write(bands, blockysize=100, interleave="pixel", compress="deflate")
+    assert len(data) < 20_000
+    with pytest.raises(ImageTooLargeError, match="100 x 100 pixels of many bytes each"):
+        decode_image(data, max_pixels=319_999)
+    assert decode_image(data, max_pixels=320_000).shape == (100, 100, 3)
+
+
+def test_a_raster_comes_in_full_whatever_the_models_side() -> None:
+    assert decode_picture(write(BANDS.astype(np.uint16)), max_pixels=10**6, side=8).scale == 1
+
+
+def test_a_band_called_alpha_is_no_colour_wherever_it_is() -> None:
+    with MemoryFile() as file:
+        with file.open(driver="GTiff", count=5, height=240, width=320, dtype="uint8") as dataset:
+            dataset.write(np.concatenate([BANDS[:1] * 0, BANDS, BANDS[:1]]))
+            dataset.colorinterp = [ColorInterp.alpha] + [ColorInterp.undefined] * 4
+        data = file.read()
+    assert off(decode(data)) == 0
+
+
+def test_threads_do_not_disturb_each_other() -> None:
+    kinds = [
+        write(BANDS.astype(np.uint16) * 257, nodata=0, compress="deflate"),
+        write(BANDS.astype(np.float32), mask=~COLLAR),
+        write(BANDS, nodata=0, tiled=True),
+        write(BANDS.astype(np.uint16))[:3000],
+    ]
+
+    def work(index: int) -> tuple[int, int] | str:
+        data = kinds[index % len(kinds)]
+        try:
+            pixels, valid = decode_image(data, max_pixels=10**6), valid_pixels(data)
+        except ImageError as error:
+            return error.message
+        return int(pixels.sum()), -1 if valid is None else int(valid.sum())
+
+    alone = [work(index) for index in range(len(kinds))]
+    assert len(set(alone)) == len(kinds)
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(work, range(64))) == alone * 16
+
+
+def test_gdal_is_silent_about_damage(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = write(BANDS.astype(np.uint16), compress="deflate")
+    caplog.set_level(logging.DEBUG)
+    for broken in (data[:3000], data[:5000] + b"\xff" * (len(data) - 5000)):
+        with pytest.raises(ImageError, match="TIFF file is truncated or damaged"):
+            decode(broken)
+        assert image_size(broken) == (240, 320)
+    assert not [record for record in caplog.records if record.levelno > logging.DEBUG]
+    assert capfd.readouterr().err == ""
+
+
+def test_rasterio_is_not_imported_before_it_is_needed() -> None:
+    code = "import sys, inference_server.images; assert 'rasterio' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -80,7 +80,7 @@ def test_everything_goes_and_comes_again(own: RunningHere, picture: Picture) -> 
         assert (segmenter.encoder.images.nbytes, segmenter.logits.nbytes) == (0, 0)
         assert own.get("/readyz", key=None).status_code == 200
         assert len(parts) == 4
-        assert [part for part in parts if part() is not None] == []
+        until(lambda gone=parts: all(part() is None for part in gone))
         # The image went with the rest, and its id is free.
         assert own.post(VISUAL, {"image_id": "a"}).status_code == 404
 
@@ -106,7 +106,8 @@ def test_memory_does_not_grow(own: RunningHere) -> None:
         threads |= lanes()
         assert clear(own).is_success
     assert len(parts) == 20
-    assert [part for part in parts if part() is not None] == []
+    # A thread that has just ended its work may hold an engine a moment longer.
+    until(lambda: not any(part() for part in parts))
     assert threads
     # Their threads have gone as well.
     until(lambda: not any(thread.is_alive() for thread in threads))

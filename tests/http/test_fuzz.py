@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import json
 from typing import Any
@@ -10,8 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from schemas.common import ErrorMessage, ValidationErrorResponse
+from schemas.samgeo import ErrorDetail
 from tests.http.pictures import noise
-from tests.http.serving import CONCEPT, SAM3_EMBED, VISUAL, Running
+from tests.http.rasters import AUTOMATIC, PREDICT, TEXT, post
+from tests.http.serving import CONCEPT, SAM3_EMBED, VISUAL, Running, RunningHere
 
 IMAGE = noise(800, (8, 8))
 BOX = {"x": 1, "y": 2, "width": 3, "height": 4}
@@ -97,3 +100,49 @@ def test_values_of_all_kinds_in_all_places(server: Running, data: st.DataObject)
 )
 def test_bytes(server: Running, raw: bytes) -> None:
     assert server.post(CONCEPT, raw).status_code == 422
+
+
+FORMS = {
+    TEXT: {"prompt": "circle"},
+    PREDICT: {"point_coords": "[[10, 10]]", "point_labels": "[1]", "boxes": "[1, 2, 30, 40]"},
+    AUTOMATIC: {"points_per_side": "2"},
+}
+NAMES = (
+    *("prompt", "model_version", "model_id", "backend", "output_format", "confidence_threshold"),
+    *("min_size", "max_size", "point_coords", "point_labels", "boxes", "point_crs", "unique"),
+    *("multimask_output", "foreground", "pred_iou_thresh", "stability_score_thresh"),
+)
+texts = st.text(max_size=12) | st.sampled_from(
+    [
+        *("", "0", "1", "-1", "1e9", "nan", "true", "sam", "sam2", "json", "detections", "png"),
+        *("[]", "[[]]", "[[1, 2], [3, 4]]", "[[1, 2, 3, 4]]", "[1, 2]", "{}", "[[1e30, 2]]"),
+        *("EPSG:4326", "EPSG:0", "+proj=merc", "facebook/sam3", "sam2-hiera-tiny", "shape"),
+    ]
+)
+
+
+@given(path=st.sampled_from(sorted(FORMS)), fields=st.dictionaries(st.sampled_from(NAMES), texts))
+@settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+def test_fields_of_all_kinds(server: RunningHere, path: str, fields: dict[str, str]) -> None:
+    data = base64.b64decode(noise(1)["value"])
+    response = post(server, path, data, **{**FORMS[path], **fields})
+    assert response.status_code in (200, 400, 404, 422, 503), response.text
+    if response.status_code == 422:
+        ValidationErrorResponse.model_validate(response.json())
+    elif response.status_code != 200:
+        ErrorDetail.model_validate(response.json())
+
+
+@given(path=st.sampled_from(sorted(FORMS)), raw=st.binary(max_size=200))
+@settings(
+    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_forms_of_any_bytes(server: RunningHere, path: str, raw: bytes) -> None:
+    raw = b"--x\r\n" + raw
+    response = server.post(path, raw, content_type="multipart/form-data; boundary=x")
+    assert response.status_code in (400, 422)
+    assert server.state.uploads.nbytes == 0

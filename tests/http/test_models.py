@@ -43,6 +43,11 @@ def engines(server: RunningHere) -> list[weakref.ref[Any]]:
     return [weakref.ref(part) for engine in found for part in (engine, engine._model)]
 
 
+def until_gone(parts: list[weakref.ref[Any]]) -> None:
+    """A thread that has just ended its work may hold an engine a moment longer."""
+    until(lambda: all(part() is None for part in parts))
+
+
 @pytest.fixture(scope="module")
 def own() -> Iterator[RunningHere]:
     """A server that no other module's tests have filled."""
@@ -80,7 +85,7 @@ def test_everything_goes_and_comes_again(own: RunningHere, picture: Picture) -> 
         assert (segmenter.encoder.images.nbytes, segmenter.logits.nbytes) == (0, 0)
         assert own.get("/readyz", key=None).status_code == 200
         assert len(parts) == 4
-        until(lambda gone=parts: all(part() is None for part in gone))
+        until_gone(parts)
         # The image went with the rest, and its id is free.
         assert own.post(VISUAL, {"image_id": "a"}).status_code == 404
 
@@ -106,8 +111,7 @@ def test_memory_does_not_grow(own: RunningHere) -> None:
         threads |= lanes()
         assert clear(own).is_success
     assert len(parts) == 20
-    # A thread that has just ended its work may hold an engine a moment longer.
-    until(lambda: not any(part() for part in parts))
+    until_gone(parts)
     assert threads
     # Their threads have gone as well.
     until(lambda: not any(thread.is_alive() for thread in threads))
@@ -151,7 +155,7 @@ class TestRequestsThatHaveBegun:
                 (prediction,) = answer.json()["predictions"]
                 assert iou(plane(prediction, picture.size), item.mask) > 0.8
             # The old one goes when the last of its requests has gone.
-            until(lambda: all(part() is None for part in parts))
+            until_gone(parts)
 
             assert clear(server).status_code == 200
             assert server.get("/models").json()["loaded"] == []

@@ -55,7 +55,6 @@ _OPTIONS = {
     "GTIFF_IGNORE_READ_ERRORS": "NO",
     "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": ".none",
     "CPL_DEBUG": "OFF",
-    "PROJ_NETWORK": "OFF",
 }
 _CACHE_BYTES = 128 * 2**20  # of the process, for all files at once
 
@@ -124,8 +123,8 @@ def valid_pixels(data: bytes) -> NDArray[np.bool_] | None:
     Returns:
         False where the raster says there is nothing: its nodata value, its mask, full transparency,
         NaN or infinity. `bool[H, W]`, upright, as `decode_image` returns the pixels. None if all is
-        valid, or the data is not TIFF. Where nothing in the file can be invalid, no pixels are
-        read.
+        valid, or the data is not TIFF, or plain and of a kind that GDAL does not read. Where
+        nothing in the file can be invalid, no pixels are read.
 
     Raises:
         ImageError: the data is TIFF, and damaged.
@@ -133,16 +132,21 @@ def valid_pixels(data: bytes) -> NDArray[np.bool_] | None:
     if not data.startswith(SIGNATURES):
         return None
     header = read_header(data)
-    width, height = header.width, header.height
-    orientation = header.orientation
-    if header.decoder == "pillow":  # its size is that of the upright image
-        orientation = survey_tiff(data).orientation
-        if orientation >= 5:
-            width, height = height, width
-    with _opened(data, (height, width)) as raster:
+    if header.decoder == "rasterio":
+        return _valid(data, (header.height, header.width), header.orientation)
+    found = survey_tiff(data)
+    try:
+        return _valid(data, (found.height, found.width), found.orientation)
+    except ImageError:  # GDAL is not what the image depends on
+        return None
+
+
+def _valid(data: bytes, shape: tuple[int, int], orientation: int) -> _Mask | None:
+    """As `valid_pixels`, of a file whose header names this height and width, as stored."""
+    with _opened(data, shape) as raster:
         if not raster.may_be_invalid:
             return None
-        valid = np.ones((height, width), np.bool_)
+        valid = np.ones(shape, np.bool_)
         for window in raster.windows():
             part = raster.read(window, with_values=raster.fractions)
             place = valid[window.toslices()]

@@ -22,7 +22,7 @@ SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 _WIDTH, _HEIGHT, _COMPRESSION, _ORIENTATION = 256, 257, 259, 274
 _BITS, _SAMPLES, _SAMPLE_FORMAT, _METADATA, _NODATA = 258, 277, 339, 42112, 42113
-_PHOTOMETRIC, _PLANAR, _PAGES = 262, 284, 330
+_PAGE_KIND, _PHOTOMETRIC, _PLANAR, _PAGES = 254, 262, 284, 330
 _ROWS_PER_STRIP, _TILE_WIDTH, _TILE_HEIGHT = 278, 322, 323
 _SUBDIRECTORIES = (34665, 34853, 40965)  # EXIF, GPS, interoperability
 
@@ -43,6 +43,7 @@ _MAX_ENTRIES = 4096  # real files have dozens
 _MAX_VALUES = 2**17  # in one entry; the longest are offsets of strips, at most one a row
 _MAX_BANDS = 1024  # the richest spectrometers have some 500
 _MAX_PAGES = 4096
+_MAX_OVERVIEWS = 64  # with their masks; for 4000, GDAL takes 8 seconds
 _MAX_ALL_ENTRIES = 2**17
 
 
@@ -152,7 +153,7 @@ def survey_pages(data: bytes) -> None:
         DamagedError: they are too many, or overlap, or one is beyond bounds.
     """
     layout, start = _layout(data)
-    values, entries_left = 2 * len(data), _MAX_ALL_ENTRIES
+    values, entries_left, overviews_left = 2 * len(data), _MAX_ALL_ENTRIES, _MAX_OVERVIEWS
     waiting = [start]
     seen = {0}
     while waiting:
@@ -164,6 +165,8 @@ def survey_pages(data: bytes) -> None:
             entries = _directory(data, start, layout)
             waiting.extend(_integers(data, entries, _PAGES, layout)[:_MAX_PAGES])
             waiting.append(_next_directory(data, start, layout))
+            # Bits 0 and 2: of reduced size, and a mask.
+            overviews_left -= any(kind & 5 for kind in _integers(data, entries, _PAGE_KIND, layout))
             if _METADATA in entries:
                 # Rasterio decodes GDAL's complaints, which quote it, as UTF-8; in a place where a
                 # failure can only be printed.
@@ -175,7 +178,7 @@ def survey_pages(data: bytes) -> None:
             continue  # beyond the data's end, where GDAL stops too
         entries_left -= len(entries)
         values -= sum(entry.values * _SIZES.get(entry.type, 0) for entry in entries.values())
-        if len(seen) > _MAX_PAGES or entries_left < 0 or values < 0:
+        if len(seen) > _MAX_PAGES or min(entries_left, overviews_left, values) < 0:
             raise DamagedError("has too many directories, or some that overlap")
 
 

@@ -18,6 +18,8 @@ def write(
     mask: NDArray[np.bool_] | None = None,
     overviews: tuple[int, ...] = (),
     colormap: dict[int, tuple[int, int, int, int]] | None = None,
+    tags: dict[str, str] | None = None,
+    tags_in: str | None = None,
     driver: str = "GTiff",
     **options: Any,
 ) -> bytes:
@@ -35,6 +37,8 @@ def write(
             if colormap is not None:  # before the pixels, or the file is not one of a palette
                 dataset.write_colormap(1, colormap)
             dataset.write(bands)
+            if tags is not None:
+                dataset.update_tags(ns=tags_in, **tags)
             if mask is not None:
                 dataset.write_mask(mask)
             if overviews:

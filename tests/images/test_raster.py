@@ -179,6 +179,14 @@ def test_what_is_no_tiff_has_no_invalid_pixels(data: bytes) -> None:
     assert valid_pixels(data) is None
 
 
+def test_a_plain_image_does_not_depend_on_gdal() -> None:
+    data = write(BANDS, mask=~COLLAR, tags={"greeting": "good day"})
+    odd = data.replace(b"<Item", b"<\xe4tem")  # which GDAL is not given
+    assert off(decode(odd, "pillow")) == 0
+    assert valid_pixels(odd) is None
+    assert valid_pixels(data) is not None
+
+
 def test_nothing_is_read_where_nothing_can_be_invalid(monkeypatch: pytest.MonkeyPatch) -> None:
     from inference_server.images import raster
 

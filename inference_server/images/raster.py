@@ -169,11 +169,13 @@ class _Raster:
         bands = [band for band, kind in enumerate(kinds, 1) if kind != ColorInterp.alpha] or [1]
         self._dataset = dataset
         self._bands = bands[: 3 if len(bands) >= 3 else 1]
-        self._palette = kinds[self._bands[0] - 1] == ColorInterp.palette
         flags = dataset.mask_flag_enums[self._bands[0] - 1]
         self._blank = MaskFlags.nodata in flags
         self._covered = not self._blank and MaskFlags.all_valid not in flags
         self._type = np.dtype(dataset.dtypes[self._bands[0] - 1])
+        # A palette is a table, and not one of four billion entries.
+        small = self._type in (np.uint8, np.uint16)
+        self._palette = small and kinds[self._bands[0] - 1] == ColorInterp.palette
         self.fractions = self._type.kind == "f"
         self.may_be_invalid = self._blank or self._covered or self.fractions
 
@@ -226,7 +228,7 @@ class _Raster:
         whole = self._type.kind in "iu" and self._type.itemsize <= 2
         if self._type == np.uint8:
             bits = int(self._dataset.tags(self._bands[0], ns="IMAGE_STRUCTURE").get("NBITS", 8))
-            low, high = 0.0, float(2**bits - 1)
+            low, high = 0.0, float(2 ** min(max(bits, 1), 8) - 1)  # whatever the metadata say
         else:
             low, high = self._range()
         negative = self._dataset.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES"

@@ -1,0 +1,114 @@
+"""Rasters that are small, and would cost a great deal, or lead elsewhere."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import time
+
+import numpy as np
+import pytest
+
+from inference_server.errors import ImageError, ImageTooLargeError, InferenceServerError
+from inference_server.images import decode_image, raster
+from inference_server.images.raster import valid_pixels
+from tests.images import rasters
+from tests.images.test_hostile import MAX_PIXELS, _stay_within_bounds, directory, refused
+
+__all__ = ["_stay_within_bounds"]  # of use by being here
+
+
+def sparse(width: int, height: int, *, bits: int = 16, bands: int = 1, strip: int = 1) -> bytes:
+    """A raster that says of every strip that it is not there, and so is all zeros."""
+    return directory(
+        *[(256, 4, 1, width), (257, 4, 1, height), (258, 3, 1, bits), (259, 3, 1, 1)],
+        *[(262, 3, 1, 1), (273, 4, 1, 0), (277, 3, 1, bands), (278, 4, 1, strip)],
+        *[(279, 4, 1, 0), (339, 3, 1, 1)],
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "cause"),
+    [
+        (sparse(7000, 7000, bits=64, bands=3, strip=7000), ImageTooLargeError, "many bytes each"),
+        (sparse(5000, 5000, bits=32, bands=300), ImageTooLargeError, "many bytes each"),
+        (sparse(8, 8, bands=60_000), ImageError, "bands"),
+        (sparse(8, 8, bits=4096), ImageError, "damaged"),
+        (sparse(7000, 7000)[:-8] + bytes(2), ImageError, "damaged"),
+        (sparse(100_000, 100_000), ImageTooLargeError, "100000 x 100000"),
+    ],
+    ids=["strip", "bands", "countless-bands", "bits", "cut", "size"],
+)
+def test_small_rasters_of_great_cost(
+    data: bytes, error: type[InferenceServerError], cause: str
+) -> None:
+    started = time.monotonic()
+    assert cause in refused(data, error)
+    assert time.monotonic() - started < 2
+
+
+@pytest.mark.parametrize("side", [(1, 9_000_000), (9_000_000, 1), (3000, 3000)])
+def test_a_raster_of_nothing_is_black(side: tuple[int, int]) -> None:
+    pixels = decode_image(sparse(*side, bits=32, strip=side[1]), max_pixels=MAX_PIXELS)
+    assert pixels.shape == (side[1], side[0], 3)
+    assert not pixels.any()
+
+
+def pages(kind: int, count: int) -> bytes:
+    """A raster with more directories behind its first, each of which names itself `kind`."""
+    first = bytearray(sparse(8, 8, strip=8))
+    page = struct.pack("<H", 11) + struct.pack("<HHII", 254, 4, 1, kind) + first[10:-4]
+    struct.pack_into("<I", first, len(first) - 4, len(first))
+    for place in range(count):
+        following = len(first) + len(page) + 4 if place < count - 1 else 0
+        first += page + struct.pack("<I", following)
+    return bytes(first)
+
+
+@pytest.mark.parametrize(("kind", "count"), [(0, 20_000), (1, 4000), (4, 4000), (5, 4000)])
+def test_a_raster_of_countless_pages(kind: int, count: int) -> None:  # 9 s for 450 kB of masks
+    data = pages(kind, count)
+    assert "directories" in refused(data)
+    with pytest.raises(ImageError, match="directories"):
+        valid_pixels(data)
+    assert decode_image(pages(kind, 60), max_pixels=64).shape == (8, 8, 3)
+
+
+def test_a_raster_whose_pages_go_round() -> None:
+    data = bytearray(sparse(8, 8, strip=8))
+    struct.pack_into("<I", data, len(data) - 4, 8)
+    assert decode_image(bytes(data), max_pixels=64).shape == (8, 8, 3)
+
+
+def test_a_raster_that_unpacks_to_much_more_than_its_colours() -> None:
+    data = rasters.write(np.zeros((300, 200, 200), np.float32), compress="zstd")
+    assert len(data) < 60_000
+    with pytest.raises(ImageTooLargeError, match="many bytes each"):
+        decode_image(data, max_pixels=200 * 200)
+
+
+def test_metadata_that_cannot_be_complained_of(capfd: pytest.CaptureFixture[str]) -> None:
+    data = rasters.write(np.ones((3, 8, 8), np.uint16), tags={"greeting": "good day"})
+    assert b"good day" in data
+    assert "UTF-8" in refused(data.replace(b"<Item", b"<\xe4tem"))
+    decode_image(data.replace(b"<Item", b"<<<<<"), max_pixels=64)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_raster_cannot_make_gdal_look_elsewhere() -> None:
+    """GDAL follows `OVERVIEW_FILE` wherever it leads, once it is asked for overviews."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        lure = f"/vsicurl/http://127.0.0.1:{listener.getsockname()[1]}/a.tif"
+        data = rasters.write(
+            np.ones((3, 600, 600), np.uint16), tags={"OVERVIEW_FILE": lure}, tags_in="OVERVIEWS"
+        )
+        assert lure.encode() in data
+        assert decode_image(data, max_pixels=360_000).shape == (600, 600, 3)
+        assert valid_pixels(data) is None
+        # Not even if it were asked.
+        with raster._opened(data, (600, 600)) as opened:
+            assert opened._dataset.tags(ns="OVERVIEWS") == {"OVERVIEW_FILE": lure}
+            assert opened._dataset.overviews(1) == []
+        with pytest.raises(BlockingIOError):
+            listener.accept()

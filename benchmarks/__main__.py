@@ -14,6 +14,7 @@ BENCHMARKS = {
     "embeddings": "the cache in half precision: bytes, time, masks",
     "images": "a 12 MP photograph in base64, to the model's input",
     "masks": "low-resolution logits to polygons, run lengths, NMS: time and memory",
+    "automatic": "everything in an image, three sizes of image, two grids",
     "boxes": "1 to 64 boxes in one request",
     "click": "a click on a cached image over HTTP, three sizes of image",
     "clients": "many clients that click, and clicks while others encode",

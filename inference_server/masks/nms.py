@@ -75,22 +75,28 @@ def box_nms(
         Indices of the kept boxes, by descending score.
     """
     left = np.argsort(-scores, kind="stable")
+    if iou_threshold >= 1:
+        ranked: list[int] = left.tolist()
+        return ranked
     x0, y0, x1, y1 = corners = boxes[left].T.copy()
     area = (x1 - x0) * (y1 - y0)
     kept = []
     while left.size:
         kept.append(int(left[0]))
-        width = np.minimum(x1[1:], x1[0]) - np.maximum(x0[1:], x0[0])
-        height = np.minimum(y1[1:], y1[0]) - np.maximum(y0[1:], y0[0])
-        shared = np.maximum(width, 0) * np.maximum(height, 0)
         # In float32, and compared in float64, as torchvision does.
-        with np.errstate(invalid="ignore"):
-            iou = shared / (area[0] + area[1:] - shared)
-        apart = ~(iou > np.float64(iou_threshold))
-        if apart.all():
-            left, area, corners = left[1:], area[1:], corners[:, 1:]
+        near = np.flatnonzero((x0 < x1[0]) & (x1 > x0[0]))
+        near = near[near > 0]
+        width = np.minimum(x1[near], x1[0]) - np.maximum(x0[near], x0[0])
+        height = np.minimum(y1[near], y1[0]) - np.maximum(y0[near], y0[0])
+        shared = width * np.maximum(height, 0)
+        iou = shared / np.maximum(area[0] + area[near] - shared, np.finfo(np.float32).tiny)
+        dropped = near[iou > np.float64(iou_threshold)]
+        if dropped.size:
+            stays = np.ones(left.size, np.bool_)
+            stays[0] = stays[dropped] = False
+            left, area, corners = left[stays], area[stays], corners.compress(stays, axis=1)
         else:
-            left, area, corners = left[1:][apart], area[1:][apart], corners[:, 1:][:, apart]
+            left, area, corners = left[1:], area[1:], corners[:, 1:]
         x0, y0, x1, y1 = corners
     return kept
 

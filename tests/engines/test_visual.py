@@ -16,6 +16,7 @@ from sam2.sam2_image_predictor import SAM2ImagePredictor
 from sam2.utils.transforms import SAM2Transforms
 
 from inference_server.engines.base import Candidates, Embedding, VisualPrompt, queries
+from inference_server.engines.mask_decoder import FastMaskDecoder
 from inference_server.engines.resize import Normalizer, resize
 from inference_server.engines.visual import VisualEngine
 from inference_server.masks import Mask, iou, upsample_masks
@@ -249,6 +250,95 @@ def test_the_best_of_three_is_the_one_with_the_highest_score(
     same = visual.decode(queries(embedding, prompts, multimask=False, best=True))
     for expected, found in zip(one, same, strict=True):
         assert_same(found, expected)
+
+
+def with_threshold(prompts: list[VisualPrompt], threshold: float) -> list[VisualPrompt]:
+    return [replace(prompt, threshold=threshold) for prompt in prompts]
+
+
+@pytest.mark.parametrize("best", [True, False], ids=["best", "all"])
+@pytest.mark.parametrize("multimask", [True, False], ids=["three masks", "one mask"])
+@pytest.mark.parametrize("together", [True, False], ids=["together", "alone"])
+def test_candidates_under_a_threshold_are_dropped_and_the_others_are_the_same(
+    visual: VisualEngine,
+    pictures: dict[str, Picture],
+    multimask: bool,
+    best: bool,
+    together: bool,
+) -> None:
+    """By stability too: that is how the single mask of this model is chosen."""
+    embedding = embed(visual, pictures["wide"])
+    prompts = [placed(prompt, embedding.size) for prompt in PROMPTS.values()]
+    prompts += [placed(visual_prompt((0.1 * i, 0.5, 1)), embedding.size) for i in range(10)]
+
+    def asked(prompts: list[VisualPrompt]) -> list[Candidates]:
+        wanted = queries(embedding, prompts, multimask=multimask, best=best)
+        if together:
+            return visual.decode(wanted)
+        return [visual.decode([query])[0] for query in wanted]
+
+    every = asked(prompts)
+    scores = np.concatenate([answer.scores for answer in every])
+    for threshold in (float(np.median(scores)), 0.5 * float(scores.min()), 1.0):
+        found = asked(with_threshold(prompts, threshold))
+        for answer, whole in zip(found, every, strict=True):
+            kept = whole.scores > threshold
+            assert len(answer.scores) == kept.sum()
+            assert answer.planes.shape[1:] == whole.planes.shape[1:]
+            if kept.any():
+                assert_close(answer.scores, whole.scores[kept])
+                assert_close(answer.planes, whole.planes[kept])
+    assert len({len(answer.scores) for answer in asked(with_threshold(prompts, 1.0))}) == 1
+
+
+def test_each_prompt_has_a_threshold_of_its_own_on_an_image_of_its_own(
+    visual: VisualEngine, pictures: dict[str, Picture]
+) -> None:
+    prompts = [visual_prompt((30, 40, 1)), visual_prompt((30, 40, 1)), visual_prompt((30, 40, 1))]
+    images = [embed(visual, pictures[name]) for name in ("wide", "tall", "square")]
+    every = visual.decode([queries(e, [p])[0] for e, p in zip(images, prompts, strict=True)])
+    thresholds = [0.0, 1.0, float(np.sort(every[2].scores)[1])]
+    asked = [replace(p, threshold=t) for p, t in zip(prompts, thresholds, strict=True)]
+    first, second, third = visual.decode(
+        [queries(e, [p])[0] for e, p in zip(images, asked, strict=True)]
+    )
+    assert_same(first, every[0])
+    assert second.planes.shape == (0, *every[1].planes.shape[1:])
+    assert second.scores.shape == (0,)
+    best = int(every[2].scores.argmax())
+    assert_close(third.planes, every[2].planes[best : best + 1])
+
+
+def test_a_prompt_without_candidates_is_not_upscaled(
+    visual: VisualEngine, pictures: dict[str, Picture], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedding = embed(visual, pictures["wide"])
+    prompts = [visual_prompt((10.0 * i, 40, 1)) for i in range(12)]
+    best = [float(answer.scores.max()) for answer in visual.decode(queries(embedding, prompts))]
+    upscaled = []
+    logits = FastMaskDecoder._logits
+
+    def noting(self: FastMaskDecoder, *parts: torch.Tensor) -> torch.Tensor:
+        upscaled.append(len(parts[-1]))
+        return logits(self, *parts)
+
+    monkeypatch.setattr(FastMaskDecoder, "_logits", noting)
+    limit = float(np.median(best))
+    visual.decode(queries(embedding, with_threshold(prompts, limit)))
+    assert upscaled == [sum(score > limit for score in best)]
+    assert 0 < upscaled[0] < 12
+
+
+def test_logits_to_refine_are_made_only_where_they_are_wanted(
+    visual: VisualEngine, pictures: dict[str, Picture]
+) -> None:
+    embedding = embed(visual, pictures["wide"])
+    prompts = [visual_prompt((10, 40, 1))]
+    (plain,) = visual.decode(queries(embedding, prompts, logits=False))
+    (full,) = visual.decode(queries(embedding, prompts))
+    assert plain.logits is None
+    assert full.logits is not None
+    assert np.array_equal(plain.planes, full.planes)
 
 
 def test_several_threads_decode_at_a_time(

@@ -1,7 +1,7 @@
 """Georeferenced images: GeoTIFF in and out, coordinates, GeoJSON.
 
-Knows arrays and label planes, but no models and no HTTP. Everything that needs GDAL enters it by
-`gdal.gdal`, and rasterio is imported when it is first needed.
+Knows arrays and label planes, but no models and no HTTP. rasterio is imported when it is first
+needed.
 """
 
 from inference_server.geo.detection import Detection, detection_list, plane_detections

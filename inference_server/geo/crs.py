@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference_server.errors import RequestError
-from inference_server.geo.gdal import gdal
+from inference_server.images.gdal import gdal
 
 if TYPE_CHECKING:
     from rasterio.crs import CRS

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference_server.geo.detection import Detection
-from inference_server.geo.gdal import gdal
 from inference_server.geo.georeference import GeoReference
+from inference_server.images.gdal import gdal
 from inference_server.masks import LabelPlane
 
 

@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 
 from inference_server.errors import RequestError
 from inference_server.geo.crs import harmless, parse_crs, transform_points
-from inference_server.geo.gdal import gdal
+from inference_server.images.gdal import gdal, opened_tiff
+from inference_server.images.tiff import SIGNATURES, survey_tiff
 
 if TYPE_CHECKING:
     from affine import Affine
     from rasterio.crs import CRS
-
-_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # TIFF and BigTIFF, in either byte order
 
 _SLACK = 1e-3
 """Pixels by which a point may miss the image: the border, after a transformation there and back."""
@@ -53,20 +52,19 @@ class GeoReference:
             data: a file, of any kind.
 
         Returns:
-            None for what is no TIFF, is damaged, or has neither a CRS nor a transform.
+            None for what is no TIFF, is damaged, is not stored upright, or has neither a CRS nor a
+            transform.
         """
-        if not data.startswith(_SIGNATURES):
+        if not data.startswith(SIGNATURES):
             return None
-        from rasterio._err import CPLE_BaseError
-        from rasterio.errors import RasterioError
-        from rasterio.io import MemoryFile
-
-        with gdal():
-            try:
-                with MemoryFile(data) as file, file.open(driver="GTiff") as image:
-                    crs, transform, size = image.crs, image.transform, image.shape
-            except (RasterioError, CPLE_BaseError, ValueError):
+        try:
+            if survey_tiff(data).orientation != 1:  # turned upright it lies elsewhere
                 return None
+            with opened_tiff(data) as image:
+                crs, transform, size = image.crs, image.transform, image.shape
+        except Exception:  # whoever reads the pixels tells what is wrong with the file
+            return None
+        with gdal():
             crs = harmless(crs)
         a, b, c, d, e, f = transform[:6]
         determinant = a * e - b * d

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from inference_server.geo.gdal import gdal
 from inference_server.geo.georeference import GeoReference
+from inference_server.images.gdal import gdal
 from inference_server.masks import LabelPlane
 
 

@@ -16,16 +16,12 @@ any number of bands, and pixels without data. Their colours are made so:
   infinite. Transparent ones have no part in the scale, and then show what lies below, as everywhere
   in this package.
 
-The bytes come from strangers. GDAL is given one driver, a file in memory, and options that forbid
-looking anywhere else; `tiff` has measured the file's structure; pixels are read in windows.
+Pixels are read in windows, see `gdal` for the rest of what protects from strangers' files.
 """
 
 from __future__ import annotations
 
-import functools
-import logging
 import math
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -36,27 +32,14 @@ from numpy.typing import NDArray
 
 from inference_server.errors import ImageError
 from inference_server.images.failures import DamagedError, could_not_load, damaged
+from inference_server.images.gdal import opened_tiff
 from inference_server.images.headers import Header, read_header
 from inference_server.images.orientation import upright
-from inference_server.images.tiff import SIGNATURES, survey_pages, survey_tiff
+from inference_server.images.tiff import SIGNATURES, survey_tiff
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
     from rasterio.windows import Window
-
-# Rasterio warns of files that are not georeferenced. See `headers` on filters.
-warnings.filterwarnings("ignore", module=r"rasterio($|\.)")
-
-_OPTIONS = {
-    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-    "GDAL_PAM_ENABLED": "NO",
-    "GDAL_GEOREF_SOURCES": "NONE",
-    "GDAL_NUM_THREADS": "1",
-    "GTIFF_IGNORE_READ_ERRORS": "NO",
-    "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": ".none",
-    "CPL_DEBUG": "OFF",
-}
-_CACHE_BYTES = 128 * 2**20  # of the process, for all files at once
 
 _WINDOW_PIXELS = 2**21
 _SAMPLE_PIXELS = 1_000_000
@@ -301,18 +284,8 @@ def _opened(data: bytes, shape: tuple[int, int]) -> Iterator[_Raster]:
         data: the file.
         shape: height and width that its header names.
     """
-    _prepare_gdal()
-    from rasterio import Env
-    from rasterio.io import MemoryFile
-    from rasterio.session import DummySession
-
     try:
-        survey_pages(data)
-        with (
-            Env(session=DummySession(), **_OPTIONS),
-            MemoryFile(data) as file,
-            file.open(driver="GTiff") as dataset,
-        ):
+        with opened_tiff(data) as dataset:
             if dataset.shape != shape:
                 raise DamagedError("contradicts itself about its size")
             if any(kind.startswith("complex") for kind in dataset.dtypes):
@@ -325,14 +298,3 @@ def _opened(data: bytes, shape: tuple[int, int]) -> Iterator[_Raster]:
         raise
     except Exception as error:  # GDAL fed with garbage fails in many ways
         raise damaged("TIFF", error) from error
-
-
-@functools.cache
-def _prepare_gdal() -> None:
-    """Settings of the process, made before the first file is opened."""
-    from rasterio.env import set_gdal_config  # type: ignore[attr-defined]
-
-    # What GDAL says of damaged files is no line in the log: see `decode`.
-    logging.getLogger("rasterio").setLevel(logging.CRITICAL)
-    # Not among the options: when one thread's are taken back, others are still at work.
-    set_gdal_config("GDAL_CACHEMAX", _CACHE_BYTES)

@@ -185,9 +185,7 @@ async def _embed(request: Request, *, both: bool) -> Response:
     encode = state.segmenter.encoder.encode
     image, done = _image(body), []
     for model in models:
-        done.append(
-            await encode(tenant.name, model, image, timings, keep=True)
-        )
+        done.append(await encode(tenant.name, model, image, timings, keep=True))
         # Under a name the next engine finds the bytes: a URL is fetched once.
         image = replace(image, image_id=body.image_id or done[-1].digest)
     encoded = Encoded.joined(done)

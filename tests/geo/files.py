@@ -10,7 +10,7 @@ from rasterio.crs import CRS
 from rasterio.io import MemoryFile
 
 from inference_server.geo import GeoReference
-from inference_server.geo.gdal import gdal
+from inference_server.images.gdal import gdal
 
 SIZE = (8, 10)
 UTM = CRS.from_epsg(32633)

@@ -97,10 +97,15 @@ def test_garbage_is_none_and_makes_no_noise(capfd: pytest.CaptureFixture[str]) -
 
 def test_only_a_tiff_costs_the_import_of_rasterio() -> None:
     code = (
-        "import sys, inference_server.geo as geo\n"
+        "import io, sys, inference_server.geo as geo\n"
+        "from PIL import Image\n"
         "assert geo.GeoReference.read(b'\\x89PNG') is None\n"
         "assert 'rasterio' not in sys.modules\n"
         "assert geo.GeoReference.read(b'II*\\0' + bytes(99)) is None\n"
+        "assert 'rasterio' not in sys.modules\n"
+        "file = io.BytesIO()\n"
+        "Image.new('L', (2, 2)).save(file, 'TIFF')\n"
+        "assert geo.GeoReference.read(file.getvalue()) is None\n"
         "assert 'rasterio' in sys.modules\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

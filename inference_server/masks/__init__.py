@@ -2,13 +2,15 @@
 
 Pure functions on arrays, which know nothing of models, HTTP or any contract's field names, and hold
 no state: they may run in several threads. A `Mask` is the runs of its pixels, and everything here
-but polygons works on the runs: cost and memory follow the mask's outline, never the image's area
-times the number of masks. Polygons need the pixels of the mask's box, for one mask at a time.
+but polygons and label planes works on the runs: cost and memory follow the mask's outline, never
+the image's area times the number of masks. These two need the pixels of the mask's box, for one
+mask at a time.
 Coordinates are pixels of the original image, (x, y) for points and boxes, (height, width) for
 sizes.
 """
 
-from inference_server.masks.mask import Mask, intersection, iou
+from inference_server.masks.labels import LabelPlane, extents, label_plane
+from inference_server.masks.mask import Mask, clip, intersection, iou
 from inference_server.masks.nms import box_nms, mask_nms
 from inference_server.masks.polygons import polygons
 from inference_server.masks.rle import RLE, decode_rle, encode_rle
@@ -16,12 +18,16 @@ from inference_server.masks.upsample import upsample_mask, upsample_masks
 
 __all__ = [
     "RLE",
+    "LabelPlane",
     "Mask",
     "box_nms",
+    "clip",
     "decode_rle",
     "encode_rle",
+    "extents",
     "intersection",
     "iou",
+    "label_plane",
     "mask_nms",
     "polygons",
     "upsample_mask",

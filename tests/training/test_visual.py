@@ -6,11 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from torch import Tensor
 
 from training.pool import SceneBatch, ScenePool, draw
-from training.visual import VisualTraining, export
+from training.visual import SHARPNESS, VisualTraining, export, sharpened
+from training.visual_loss import Answer
 from training.visual_model import IMAGE_SIZE, visual_config
 from training.visual_prompts import correction, first_prompts
 
@@ -76,8 +79,27 @@ def test_export_loads_into_the_unmodified_model(tmp_path: Path) -> None:
     state = torch.load(tmp_path / "model.pt", weights_only=True)["model"]
     model.load_state_dict(state, strict=True)
     assert {tensor.dtype for tensor in state.values()} == {torch.float16}
-    for name, tensor in training.model.state_dict().items():
+    for name, tensor in sharpened(training.model.state_dict(), SHARPNESS).items():
         torch.testing.assert_close(model.state_dict()[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+def test_sharpened_masks_are_the_same_masks(batch: SceneBatch, tmp_path: Path) -> None:
+    training = VisualTraining(tmp_path, "cpu", seed=0)
+    training._set_side(SIDE)
+    images = F.avg_pool2d(batch.images.float(), 2) / 255 - 0.5
+    prompts, _ = first_prompts(batch, np.random.default_rng(0))
+    given = 3 * torch.randn(len(prompts.target), SIDE // 4, SIDE // 4)
+
+    def answered(masks: Tensor) -> Answer:
+        torch.manual_seed(0)  # which prompts go without their mask input
+        with torch.no_grad():
+            return training._decode(training._encode(images)[1], prompts, masks)
+
+    before = answered(given)
+    training.model.load_state_dict(sharpened(training.model.state_dict(), 4.0))
+    after = answered(4.0 * given)
+    torch.testing.assert_close(after.logits, 4 * before.logits)
+    torch.testing.assert_close(after.quality, before.quality)
 
 
 def test_config_keeps_the_published_image_path() -> None:

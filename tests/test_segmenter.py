@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from inference_server import encoder as encoder_module
+from inference_server.automatic import AutomaticOptions
 from inference_server.demo.scenes import make_scene
 from inference_server.encoder import ImageRef
 from inference_server.engines.base import (

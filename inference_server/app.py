@@ -19,22 +19,22 @@ from inference_server.engines.registry import ModelRegistry
 from inference_server.images import ImageFetcher
 from inference_server.logs import configure_logging
 from inference_server.metrics import Metrics
-from inference_server.openapi import HEADERS, Operation, build_document
+from inference_server.openapi import HEADERS, build_document
 from inference_server.routes import roboflow, samgeo, system
-from inference_server.routes.http import Wording, endpoint, limits_of, message_wording, unknown
+from inference_server.routes.http import Contract, endpoint, limits_of, message_wording, unknown
 from inference_server.segmenter import Segmenter
 from inference_server.settings import MiB, Settings
 from inference_server.state import ServerState
 from inference_server.upload_space import UploadSpace
 
-CONTRACTS: tuple[tuple[tuple[Operation, ...], Wording], ...] = (
-    (roboflow.OPERATIONS, message_wording),
-    (samgeo.OPERATIONS, samgeo.wording),
-    (system.OPERATIONS, message_wording),
+CONTRACTS = (
+    Contract(roboflow.OPERATIONS, message_wording),
+    Contract(samgeo.OPERATIONS, samgeo.wording),
+    Contract(system.OPERATIONS, message_wording),
 )
-"""What the server does, contract by contract, and how each words errors."""
+"""What the server does, contract by contract."""
 
-OPERATIONS = tuple(operation for operations, _ in CONTRACTS for operation in operations)
+OPERATIONS = tuple(operation for contract in CONTRACTS for operation in contract.operations)
 """Everything that the server does; routes and the OpenAPI document are made of it."""
 
 
@@ -91,12 +91,12 @@ def create_app(settings: Settings | None = None) -> Starlette:
     routes = [
         Route(
             operation.path,
-            endpoint(operation, wording),
+            endpoint(operation, contract),
             methods=[operation.method.upper()],
             name=operation.operation_id,
         )
-        for operations, wording in CONTRACTS
-        for operation in operations
+        for contract in CONTRACTS
+        for operation in contract.operations
     ]
     cors = Middleware(
         CORSMiddleware,

@@ -6,7 +6,8 @@
     │   ├── ImageTooLargeError  413  the image or the body is over a limit
     │   ├── UnknownImageError   404  `image_id` names nothing, and no image was sent
     │   ├── NothingFoundError   404  no object answers the prompts, where that is an error
-    │   └── PromptError         422  a prompt that is well-formed but cannot be meant
+    │   ├── PromptError         422  a prompt that is well-formed but cannot be meant
+    │   └── InvalidRequestError 422  the request is not of its type
     ├── AuthError               401  the API key is missing or wrong
     ├── CapacityError           429  a queue is full: try again
     ├── DeadlineError           504  the request waited too long
@@ -18,7 +19,8 @@ them on the wire is said once in its route module.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 
 class InferenceServerError(Exception):
@@ -90,6 +92,21 @@ class PromptError(RequestError):
     def __init__(self, message: str, location: Sequence[str | int] = ("body",)) -> None:
         super().__init__(message)
         self.location = tuple(location)
+
+
+class InvalidRequestError(RequestError):
+    """The request is not of its type.
+
+    Attributes:
+        detail: one `{loc, msg, type}` for each mistake; the message tells the first ones.
+    """
+
+    status = 422
+    reason = "validation"
+
+    def __init__(self, message: str, detail: Sequence[Mapping[str, Any]] = ()) -> None:
+        super().__init__(message)
+        self.detail = list(detail)
 
 
 class AuthError(InferenceServerError):

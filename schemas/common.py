@@ -8,7 +8,7 @@ pydantic's validation context:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -230,6 +230,29 @@ def validation_detail(
         }
         for item in error.errors(include_url=False, include_context=False, include_input=False)
     ]
+
+
+def validation_message(detail: Sequence[Mapping[str, Any]], most: int = 5) -> str:
+    """The mistakes of a request in one text, for contracts that word them so.
+
+    Args:
+        detail: as `validation_detail` gives it.
+        most: mistakes that are told; of others only the number is.
+
+    Returns:
+        Such as `inputs.boxes[0]: Field required; inputs.points: …`.
+    """
+    told = [_where(item["loc"]) + item["msg"] for item in detail[:most]]
+    if len(detail) > most:
+        told.append(f"and {len(detail) - most} more")
+    return "; ".join(told)
+
+
+def _where(location: Sequence[str | int]) -> str:
+    """`prompts[0].boxes: ` for `("body", "prompts", 0, "boxes")`; nothing for the body itself."""
+    parts = location[1:] if location[:1] == ["body"] else location
+    name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
+    return f"{name.removeprefix('.')}: " if name else ""
 
 
 # Pydantic's own words here speak of Python.

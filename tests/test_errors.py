@@ -11,6 +11,7 @@ from inference_server.errors import (
     AuthError,
     CapacityError,
     InferenceServerError,
+    InvalidRequestError,
     PromptError,
 )
 from inference_server.openapi import COMMON_ERRORS
@@ -63,3 +64,5 @@ def test_wording() -> None:
     assert message_wording(where) == {
         "detail": [{"loc": ["body", "prompts", 2], "msg": "not that one", "type": "value_error"}]
     }
+    detail = [{"loc": ["body"], "msg": "?", "type": "missing"}]
+    assert message_wording(InvalidRequestError("?", detail)) == {"detail": detail}

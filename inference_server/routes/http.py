@@ -9,6 +9,7 @@ import re
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -25,18 +26,21 @@ from inference_server.errors import (
     DeadlineError,
     ImageTooLargeError,
     InferenceServerError,
+    InvalidRequestError,
     PromptError,
 )
 from inference_server.metrics import Timings
 from inference_server.openapi import Operation
 from inference_server.settings import MiB
 from inference_server.state import ServerState
-from schemas.common import Limits, validation_detail
+from schemas.common import Limits, validation_detail, validation_message
 
 logger = logging.getLogger("inference_server.access")
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 Wording = Callable[[InferenceServerError], dict[str, Any]]
+"""The body of an error."""
+
 Handler = Callable[[Request], Awaitable[Response]]
 
 _SMALL = 64 * 1024
@@ -53,12 +57,29 @@ _GONE = 499
 
 
 def message_wording(error: InferenceServerError) -> dict[str, Any]:
-    """`{"message": ...}`, or `{"detail": [...]}` for a prompt that cannot be meant."""
+    """`{"message": ...}`, or `{"detail": [...]}` for what is wrong with the request's fields."""
+    if isinstance(error, InvalidRequestError):
+        return {"detail": error.detail}
     if isinstance(error, PromptError):
         return {
             "detail": [{"loc": list(error.location), "msg": error.message, "type": "value_error"}]
         }
     return {"message": error.message}
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """What clients of one system expect of this server.
+
+    Attributes:
+        operations: what is served.
+        wording: how errors are told.
+        invalid: the status of a request that is not of its type or cannot be meant.
+    """
+
+    operations: tuple[Operation, ...]
+    wording: Wording
+    invalid: int = 422
 
 
 def state_of(request: Request) -> ServerState:
@@ -221,14 +242,19 @@ async def _unless_gone(request: Request, work: Coroutine[Any, Any, Response]) ->
         watch.cancel()
 
 
-def endpoint(operation: Operation, wording: Wording) -> Handler:
+def endpoint(operation: Operation, contract: Contract) -> Handler:
     """Wrap an operation's handler: request id, deadline, errors, metrics, access log.
 
     Args:
         operation: what to serve.
-        wording: how the contract words errors.
+        contract: that it belongs to.
     """
     route = operation.path
+
+    def failed(error: InferenceServerError) -> Response:
+        unclear = isinstance(error, InvalidRequestError | PromptError)
+        status = contract.invalid if unclear else error.status
+        return JSONResponse(contract.wording(error), status, dict(error.headers))
 
     async def serve(request: Request) -> Response:
         state = state_of(request)
@@ -245,13 +271,13 @@ def endpoint(operation: Operation, wording: Wording) -> Handler:
                 f"The request took longer than {limit:g} seconds. Try again when the server is "
                 "less busy, or raise INFERENCE_REQUEST_TIMEOUT."
             )
-            reason, response = late.reason, JSONResponse(wording(late), late.status)
+            reason, response = late.reason, failed(late)
         except ValidationError as error:
-            reason = "validation"
-            response = JSONResponse({"detail": validation_detail(error)}, 422)
+            detail = validation_detail(error)
+            invalid = InvalidRequestError(validation_message(detail), detail)
+            reason, response = invalid.reason, failed(invalid)
         except InferenceServerError as error:
-            reason = error.reason
-            response = JSONResponse(wording(error), error.status, dict(error.headers))
+            reason, response = error.reason, failed(error)
         except ClientDisconnect:
             reason, response = "gone", Response(status_code=_GONE)
         except Exception:
@@ -259,7 +285,7 @@ def endpoint(operation: Operation, wording: Wording) -> Handler:
             internal = InferenceServerError(
                 f"Internal error; the server's log has it under request id {identity}."
             )
-            reason, response = "internal", JSONResponse(wording(internal), 500)
+            reason, response = internal.reason, failed(internal)
         seconds = time.perf_counter() - begin
         response.headers["x-request-id"] = identity
         state.metrics.requests.labels(route, response.status_code).inc()

@@ -16,6 +16,7 @@ from inference_server.engines.base import ConceptPrompt, VisualPrompt
 from inference_server.engines.sources import SAM2_IDS, SAM3_ID
 from inference_server.errors import (
     InferenceServerError,
+    InvalidRequestError,
     ModelUnavailableError,
     NothingFoundError,
     PromptError,
@@ -51,7 +52,7 @@ _EVERYTHING = "everything"
 
 def wording(error: InferenceServerError) -> dict[str, Any]:
     """`{"detail": ...}`: a text, or a list for a form that is not of the type."""
-    if isinstance(error, PromptError):
+    if isinstance(error, InvalidRequestError | PromptError):
         return message_wording(error)
     return {"detail": error.message}
 

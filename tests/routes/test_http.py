@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from dataclasses import fields
+from unittest.mock import Mock
 
+import orjson
 import pytest
+from pydantic import TypeAdapter
+from starlette.requests import Request
+from starlette.responses import Response
 
-from inference_server.routes.http import _accepts_gzip, limits_of
+from inference_server.errors import AuthError, InferenceServerError, PromptError
+from inference_server.openapi import Operation
+from inference_server.routes.http import Contract, _accepts_gzip, endpoint, limits_of
 from schemas.common import Limits
 from tests.http.serving import settings
 
@@ -39,3 +48,49 @@ def test_the_limits_of_requests_are_settings() -> None:
     assert limits_of(settings()) == Limits()
     for number, field in enumerate(fields(Limits), 1):
         assert getattr(limits_of(settings(**{field.name: number})), field.name) == number
+
+
+def _not_an_integer() -> None:
+    TypeAdapter(int).validate_python("?")
+
+
+def _cannot_be_meant() -> None:
+    raise PromptError("Points lie outside.")
+
+
+def _unknown_key() -> None:
+    raise AuthError("Who are you?")
+
+
+@pytest.mark.parametrize(
+    ("fail", "status", "text"),
+    [
+        (_not_an_integer, 400, "Input should be a valid integer"),
+        (_cannot_be_meant, 400, "Points lie outside."),
+        (_unknown_key, 401, "Who are you?"),
+    ],
+)
+def test_a_contract_words_all_errors_itself(
+    fail: Callable[[], None], status: int, text: str
+) -> None:
+    async def handler(request: Request) -> Response:
+        del request
+        fail()
+        return Response()
+
+    def wording(error: InferenceServerError) -> dict[str, str]:
+        return {"error": error.message}
+
+    operation = Operation("post", "/x", "x", "", "", (), handler, {})
+    app = Mock()
+    app.state.server.settings.request_timeout = 10
+    request = Request({"type": "http", "method": "POST", "headers": [], "app": app})
+    serve = endpoint(operation, Contract((operation,), wording, invalid=400))
+
+    async def served() -> Response:
+        return await serve(request)
+
+    response = asyncio.run(served())
+    assert response.status_code == status
+    body = orjson.loads(response.body)
+    assert body["error"].startswith(text)

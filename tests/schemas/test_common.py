@@ -17,7 +17,12 @@ import schemas.roboflow.prediction
 import schemas.roboflow.visual
 import schemas.system
 from inference_server.settings import Settings
-from schemas.common import Limits, ValidationErrorResponse, validation_detail
+from schemas.common import (
+    Limits,
+    ValidationErrorResponse,
+    validation_detail,
+    validation_message,
+)
 from schemas.roboflow import Sam2SegmentationRequest, Sam3SegmentationRequest
 
 MODULES: list[ModuleType] = [
@@ -110,3 +115,17 @@ class TestValidationDetail:
         assert self.mistakes(body) == [
             {"loc": ["body"], "msg": "Input should be an object", "type": "model_type"}
         ]
+
+
+def test_mistakes_as_one_text() -> None:
+    body = {"image_id": "x", "prompts": [{"text": "dog"}, {"boxes": 7}], "format": "?"}
+    with pytest.raises(ValidationError) as caught:
+        Sam3SegmentationRequest.model_validate(body)
+    detail = validation_detail(caught.value)
+    assert validation_message(detail) == (
+        "prompts[1].boxes: Input should be a valid list; "
+        "format: Input should be 'polygon', 'json' or 'rle'"
+    )
+    assert validation_message(detail, most=1).endswith("a valid list; and 1 more")
+    whole = [{"loc": ["body"], "msg": "Input should be an object", "type": "model_type"}]
+    assert validation_message(whole) == "Input should be an object"

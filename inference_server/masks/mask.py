@@ -194,6 +194,29 @@ def clip(mask: Mask, valid: Mask) -> Mask:
     return Mask(runs, mask.size)
 
 
+def outside(boxes: NDArray[np.float32], size: tuple[int, int]) -> Mask:
+    """The pixels whose centres are in none of the boxes; at the cost of the boxes' columns.
+
+    Args:
+        boxes: [n, 4] of x0, y0, x1, y1 in pixels; they may overlap, and reach out of the image.
+        size: (height, width) of the image, in pixels.
+    """
+    height, width = size
+    # From the first centre in a box to the first one past it; in float64, which holds any index.
+    edges = np.ceil(boxes.astype(np.float64) - 0.5).clip(0, (width, height, width, height))
+    columns = [np.zeros((0, 2), np.int64)]
+    for x0, y0, x1, y1 in edges.astype(np.int64).tolist():
+        if y0 < y1:
+            columns.append(np.arange(x0, x1)[:, None] * height + np.array([y0, y1]))
+    inside = np.concatenate(columns)
+    inside = inside[inside[:, 0].argsort()]
+    gaps = np.empty((len(inside) + 1, 2), np.int64)
+    gaps[0, 0], gaps[-1, 1] = 0, height * width
+    gaps[1:, 0] = np.maximum.accumulate(inside[:, 1])
+    gaps[:-1, 1] = inside[:, 0]
+    return Mask(gaps[gaps[:, 0] < gaps[:, 1]], size)
+
+
 def iou(a: Mask, b: Mask) -> float:
     """Intersection over union of the masks' pixels, in [0, 1]; 0 where both are empty.
 

@@ -31,3 +31,20 @@ def polygons(mask: Mask) -> list[NDArray[np.int32]]:
         offset=box[:2],
     )
     return [np.asarray(contour, np.int32).reshape(-1, 2) for contour in contours]
+
+
+def outline(mask: Mask, epsilon: float) -> NDArray[np.int32]:
+    """The outer contour of a mask's largest part, simplified (`cv2.approxPolyDP`).
+
+    Args:
+        mask: with at least one pixel.
+        epsilon: how far the simple contour may be from the true one, in pixels.
+
+    Returns:
+        int32 [n, 2] of (x, y) in image pixels, n >= 1.
+
+    Raises:
+        ValueError: if the mask is empty.
+    """
+    largest = max(polygons(mask), key=lambda part: (cv2.contourArea(part), len(part)))
+    return np.asarray(cv2.approxPolyDP(largest, epsilon, True), np.int32).reshape(-1, 2)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from inference_server.masks import Mask, clip, intersection, iou
+from inference_server.masks import Mask, clip, intersection, iou, outside
 from tests.masks.planes import EXAMPLES, Plane, examples, planes
 
 
@@ -124,3 +124,24 @@ def test_runs_that_cannot_be_are_refused(runs: NDArray[np.int64]) -> None:
 def test_masks_of_different_images_do_not_intersect() -> None:
     with pytest.raises(ValueError, match="different sizes"):
         intersection(Mask.empty((3, 4)), Mask.empty((4, 3)))
+
+
+corners = st.tuples(*[st.floats(-5, 25, width=32)] * 4)
+
+
+@settings(deadline=None)
+@given(size=st.tuples(st.integers(1, 16), st.integers(1, 16)), boxes=st.lists(corners, max_size=4))
+def test_outside_is_where_no_box_holds_the_centre(
+    size: tuple[int, int], boxes: list[tuple[float, float, float, float]]
+) -> None:
+    y, x = np.indices(size) + 0.5
+    plane = np.ones(size, np.bool_)
+    for x0, y0, x1, y1 in boxes:
+        plane &= ~((x >= x0) & (x < x1) & (y >= y0) & (y < y1))
+    mask = outside(np.array(boxes, np.float32).reshape(-1, 4), size)
+    np.testing.assert_array_equal(mask.runs, Mask.from_plane(plane).runs)
+
+
+def test_outside_of_a_box_beyond_all_numbers_of_pixels() -> None:
+    boxes = np.array([[-1e9, -1e9, 1e9, 1e9]], np.float32)
+    assert outside(boxes, (8000, 6000)).is_empty

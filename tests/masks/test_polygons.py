@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from inference_server.masks import Mask, polygons
+from inference_server.masks import Mask, outline, polygons
 from tests.masks.planes import EXAMPLES, Plane, examples, planes
 
 
@@ -33,3 +33,35 @@ def test_equal_to_opencv_on_the_plane(plane: Plane) -> None:
 
 def test_holes_are_not_traced() -> None:
     assert len(polygons(Mask.from_plane(examples()["ring"]))) == 1
+
+
+def test_the_outline_is_that_of_the_largest_part() -> None:
+    plane = np.zeros((60, 90), np.bool_)
+    plane[2:4, 2:60] = True
+    plane[20:50, 30:80] = True
+    plane[30:40, 40:60] = False
+    corners = {(30, 20), (30, 49), (79, 49), (79, 20)}
+    assert set(map(tuple, outline(Mask.from_plane(plane), 0.0).tolist())) == corners
+
+
+def test_an_outline_is_as_far_off_as_it_may_be() -> None:
+    plane = np.zeros((200, 200), np.uint8)
+    cv2.circle(plane, (100, 90), 70, 1, -1)
+    mask = Mask.from_plane(plane.astype(np.bool_))
+    exact, near, far = (outline(mask, epsilon) for epsilon in (0.0, 2.0, 20.0))
+    assert exact.dtype == np.int32
+    assert len(exact) > len(near) > len(far) >= 3
+    drawn = cv2.fillPoly(np.zeros_like(plane), [near], 1)
+    assert (drawn & plane).sum() / (drawn | plane).sum() > 0.95
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 2.0, 1000.0])
+def test_the_outline_of_a_pixel_is_the_pixel(epsilon: float) -> None:
+    plane = np.zeros((5, 5), np.bool_)
+    plane[3, 1] = True
+    assert outline(Mask.from_plane(plane), epsilon).tolist() == [[1, 3]]
+
+
+def test_an_empty_mask_has_no_outline() -> None:
+    with pytest.raises(ValueError, match="empty"):
+        outline(Mask.empty((4, 4)), 2.0)

@@ -1,0 +1,52 @@
+"""PNG files: what any reader makes of them."""
+
+from __future__ import annotations
+
+import io
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from PIL import Image
+
+from inference_server.masks import Mask, encode_png
+from tests.masks.planes import EXAMPLES, Plane, examples, planes
+
+
+def check(plane: Plane) -> None:
+    data = encode_png(Mask.from_plane(plane))
+    expected = plane.astype(np.uint8) * 255
+    with Image.open(io.BytesIO(data)) as image:  # which verifies all checksums
+        assert (image.format, image.mode) == ("PNG", "L")
+        np.testing.assert_array_equal(np.asarray(image), expected)
+    read = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(read, expected)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_examples(name: str) -> None:
+    check(examples()[name])
+
+
+@settings(deadline=None)
+@given(planes())
+def test_planes(plane: Plane) -> None:
+    check(plane)
+
+
+@pytest.mark.parametrize("rows", [(0, 1), (699, 700), (350, 351), (0, 700), (3, 600)])
+def test_long_runs_without_a_mask(rows: tuple[int, int]) -> None:
+    plane = np.zeros((700, 1001), np.bool_)
+    plane[slice(*rows), 7:990:3] = True
+    check(plane)
+
+
+def test_an_empty_mask() -> None:
+    check(np.zeros((300, 500), np.bool_))
+
+
+def test_empty_rows_take_little_room() -> None:
+    plane = np.zeros((4032, 4032), np.bool_)
+    plane[2000:2100, 1000:1200] = True
+    assert len(encode_png(Mask.from_plane(plane))) < 20_000

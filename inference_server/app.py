@@ -20,7 +20,7 @@ from inference_server.images import ImageFetcher
 from inference_server.logs import configure_logging
 from inference_server.metrics import Metrics
 from inference_server.openapi import HEADERS, build_document
-from inference_server.routes import roboflow, samgeo, system
+from inference_server.routes import roboflow, samgeo, segmind, system
 from inference_server.routes.http import Contract, endpoint, limits_of, message_wording, unknown
 from inference_server.segmenter import Segmenter
 from inference_server.settings import MiB, Settings
@@ -30,6 +30,7 @@ from inference_server.upload_space import UploadSpace
 CONTRACTS = (
     Contract(roboflow.OPERATIONS, message_wording),
     Contract(samgeo.OPERATIONS, samgeo.wording),
+    Contract(segmind.OPERATIONS, segmind.wording, invalid=400, statuses=segmind.STATUSES),
     Contract(system.OPERATIONS, message_wording),
 )
 """What the server does, contract by contract."""

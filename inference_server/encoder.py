@@ -8,12 +8,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from inference_server.embeddings import EmbeddingCache, ImageKey
 from inference_server.engines.base import Embedding, Prepared
 from inference_server.engines.registry import ConceptModel, VisualModel
 from inference_server.errors import ImageError, ImageTooLargeError, UnknownImageError
 from inference_server.host_tier import CachedEmbedding, HostTier
-from inference_server.images import ImageFetcher, decode_base64, decode_picture
+from inference_server.images import ImageFetcher, decode_base64, decode_image, decode_picture
 from inference_server.images.store import ImageStore, StoredImage
 from inference_server.metrics import Metrics, Timings
 from inference_server.settings import MiB, Settings
@@ -165,6 +168,41 @@ class Encoder:
             # Not before: an image that cannot be decoded must not hold on to the id.
             self.images.put(tenant, image.image_id or stored.digest, stored)
         return Encoded(key, entry.embedding, model.label, hit, entry.digest, mismatch)
+
+    async def read(self, tenant: str, image: ImageRef, timings: Timings) -> StoredImage:
+        """The file of an image, for who needs more of it than its embedding.
+
+        As `ImageRef(file=...)` it goes to the engines without being fetched again.
+
+        Args:
+            tenant: owner of the image.
+            image: the image.
+            timings: of the request.
+
+        Raises:
+            ImageError: it cannot be fetched.
+            ImageTooLargeError: it is over a limit.
+            UnknownImageError: there is only an id, and it is not cached.
+        """
+        stored, _ = await self._load(tenant, image, timings)
+        return stored
+
+    async def pixels(self, image: StoredImage, timings: Timings) -> NDArray[np.uint8]:
+        """An image decoded in full, `uint8[H, W, 3]`, RGB; the engines need less of it.
+
+        Args:
+            image: the image.
+            timings: of the request.
+
+        Raises:
+            ImageError: it cannot be decoded.
+            ImageTooLargeError: it has too many pixels.
+        """
+        limit = self._settings.max_image_pixels
+        with timings.measure("decode"):
+            return await self._threads.run_in_background(
+                partial(decode_image, image.data, max_pixels=limit)
+            )
 
     def forget(self) -> None:
         """Forget every image."""

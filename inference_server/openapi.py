@@ -33,6 +33,8 @@ class Answer:
         description: when this is the answer.
         model: the type of a JSON body.
         raw: the other media types of the body, and whether each is binary or text.
+        raw_first: these come before JSON in the document: generated clients read the first media
+            type that they know.
         headers: names of response headers, out of `HEADERS`.
         component: a name under which several operations share the answer in the document.
     """
@@ -42,6 +44,7 @@ class Answer:
     raw: Mapping[str, Literal["binary", "text"]] = field(default_factory=dict)
     headers: tuple[str, ...] = ()
     component: str | None = None
+    raw_first: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,7 @@ TAGS: Mapping[str, str] = MappingProxyType(
     {
         "Segmentation": "Masks from texts, boxes and clicks, in the form of Roboflow's SAM 3 API.",
         "Rasters": "Masks of GeoTIFFs and other images, in the form of samgeo's API.",
+        "Segmind": "Masks as images, in the form of Segmind's API.",
         "System": "The server itself: what it is, whether it is well, which models it has.",
     }
 )
@@ -308,13 +312,14 @@ def _shared_answers(answers: Sequence[Answer]) -> dict[str, dict[str, Any]]:
 
 def _response(answer: Answer) -> dict[str, Any]:
     _check_known("header", answer.headers, HEADERS)
-    # JSON comes first: generated clients read the first media type that they know.
-    content = {}
+    content: dict[str, dict[str, Any]] = {}
     if answer.model is not None:
         content[JSON] = {"schema": _reference("schemas", answer.model.__name__)}
+    raw: dict[str, dict[str, Any]] = {}
     for media_type, kind in answer.raw.items():
         binary = {"format": "binary"} if kind == "binary" else {}
-        content[media_type] = {"schema": {"type": "string", **binary}}
+        raw[media_type] = {"schema": {"type": "string", **binary}}
+    content = raw | content if answer.raw_first else content | raw
     written: dict[str, Any] = {"description": answer.description}
     if answer.headers:
         written["headers"] = {name: _reference("headers", name) for name in answer.headers}

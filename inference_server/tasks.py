@@ -39,11 +39,13 @@ class TaskResult:
         image: that was segmented, for the headers that tell about it.
         body: what `orjson` can write, with numpy arrays; None where the answer is files.
         files: the answer; empty where it is JSON.
+        in_base64: the files' contents are asked for in the answer itself, not their addresses.
     """
 
     image: Encoded | None
     body: dict[str, Any] | None = None
     files: tuple[ResultFile, ...] = ()
+    in_base64: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ def test_the_endpoints_of_the_contract() -> None:
         *("/sam3/concept_segment", "/sam3/visual_segment", "/sam3/embed_image"),
         *("/sam2/segment_image", "/sam2/embed_image"),
         *("/segment/automatic", "/segment/predict", "/segment/text"),
+        *("/v1/sam3-image", "/v1/sam-v2-image"),
     }
 
 

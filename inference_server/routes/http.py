@@ -9,7 +9,7 @@ import re
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -75,11 +75,13 @@ class Contract:
         operations: what is served.
         wording: how errors are told.
         invalid: the status of a request that is not of its type or cannot be meant.
+        statuses: in place of those of other errors, where the contract does not know them.
     """
 
     operations: tuple[Operation, ...]
     wording: Wording
     invalid: int = 422
+    statuses: Mapping[int, int] = field(default_factory=dict)
 
 
 def state_of(request: Request) -> ServerState:
@@ -253,7 +255,8 @@ def endpoint(operation: Operation, contract: Contract) -> Handler:
 
     def failed(error: InferenceServerError) -> Response:
         unclear = isinstance(error, InvalidRequestError | PromptError)
-        status = contract.invalid if unclear else error.status
+        status = contract.statuses.get(error.status, error.status)
+        status = contract.invalid if unclear else status
         return JSONResponse(contract.wording(error), status, dict(error.headers))
 
     async def serve(request: Request) -> Response:

@@ -2,9 +2,11 @@
 
 The results are those of `sam2.automatic_mask_generator.SAM2AutomaticMaskGenerator` with the same
 options, which decodes the same clicks and filters in the same order: predicted IoU, stability,
-non-maximum suppression by box. It enlarges the three planes of each click, and looks at every pixel
-of them several times. Here candidates of too low a predicted IoU get no plane, stability is decided
-on the low-resolution plane where that can tell, and only what survives is enlarged, to runs.
+non-maximum suppression by box. One more such step, by mask, drops the copies of an object whose box
+a stray pixel has stretched. The reference enlarges the three planes of each click, and looks at
+every pixel of them several times. Here candidates of too low a predicted IoU get no plane,
+stability is decided on the low-resolution plane where that can tell, and only what survives is
+enlarged, to runs.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from numpy.typing import NDArray
 from inference_server.engines.base import Candidates, Embedding, Query, VisualPrompt, queries
 from inference_server.engines.worker import Done
 from inference_server.errors import CapacityError
-from inference_server.instances import Instance
+from inference_server.instances import Instance, suppressed
 from inference_server.masks import box_nms, upsample_mask
 
 CHUNK = 32
@@ -58,6 +60,8 @@ class AutomaticOptions:
         stability_offset: from the mask's level to the two that stability compares, in logits.
         box_nms_threshold: a mask is dropped if the IoU of its box with that of a mask of higher
             predicted IoU is greater than this.
+        mask_nms_threshold: of those that are left, a mask is dropped if its own IoU with such a
+            mask is greater than this. The reference has no such step; 1 leaves it out.
     """
 
     points_per_side: int = 32
@@ -65,6 +69,7 @@ class AutomaticOptions:
     stability_threshold: float = 0.95
     stability_offset: float = 1.0
     box_nms_threshold: float = 0.7
+    mask_nms_threshold: float = 0.7
 
 
 class Decoder(Protocol):
@@ -200,7 +205,10 @@ class AutomaticMasks:
         boxes = np.array([instance.mask.box for instance in found], np.float32)
         boxes[:, 2:] -= 1  # the reference's boxes end at the last pixel, not after it
         scores = np.array([instance.score for instance in found], np.float32)
-        return [found[i] for i in box_nms(boxes, scores, self._options.box_nms_threshold)]
+        found = [found[i] for i in box_nms(boxes, scores, self._options.box_nms_threshold)]
+        if self._options.mask_nms_threshold == 1:
+            return found
+        return suppressed(found, self._options.mask_nms_threshold)
 
 
 def point_grid(points_per_side: int) -> NDArray[np.float64]:

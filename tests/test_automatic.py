@@ -58,7 +58,9 @@ async def at_once(work: Callable[[], T]) -> T:
 
 
 async def everything(decoder: Any, embedding: Embedding, **options: Any) -> list[Instance]:
-    masks = AutomaticMasks(decoder, embedding, AutomaticOptions(**options), at_once)
+    # The reference has no suppression by mask.
+    asked = AutomaticOptions(**{"mask_nms_threshold": 1.0, **options})
+    masks = AutomaticMasks(decoder, embedding, asked, at_once)
     await masks.search(lambda done: None)
     return await masks.finish()
 
@@ -212,6 +214,23 @@ async def test_of_masks_with_much_the_same_box_the_best_stays() -> None:
             areas = [(b[2] - b[0] - 1) * (b[3] - b[1] - 1) for b in (one, other)]
             shared = max(wide, 0) * max(high, 0)
             assert shared / (sum(areas) - shared) <= 0.3 + 1e-6
+
+
+async def test_a_copy_whose_box_a_stray_pixel_stretches_is_dropped() -> None:
+    class Strays(Scripted):
+        async def decode(self, queries: Sequence[Query[VisualPrompt]]) -> Done[list[Candidates]]:
+            clean = np.full(SIZE, -9, np.float32)
+            clean[5:25, 5:25] = 9
+            stray = clean.copy()
+            stray[39, 59] = 9
+            scores = np.array([0.9, 0.99], np.float32)
+            return Done([Candidates(np.stack([clean, stray]), 0.0, scores)], 0, 0, 1)
+
+    both = await everything(Strays(), EMBEDDING, points_per_side=1)
+    assert [instance.mask.area for instance in both] == [401, 400]
+    (best,) = await everything(Strays(), EMBEDDING, points_per_side=1, mask_nms_threshold=0.7)
+    assert best.mask.area == 401
+    assert AutomaticOptions().mask_nms_threshold == 0.7
 
 
 async def test_empty_masks_are_dropped() -> None:

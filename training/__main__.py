@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import numpy as np
 import torch
-from rich.progress import track
+from rich.progress import Progress, track
 
 from inference_server.demo import WEIGHTS
 
@@ -77,27 +77,48 @@ def visual(out: Path, minutes: float, threads: int, device: str, seed: int) -> N
 
 @main.command()
 @click.option("--scenes", "count", default=300, help="How many scenes.")
-@click.option("--only", type=click.Choice(["concept", "visual"]), help="Measure one engine.")
+@click.option(
+    "--automatic-scenes", "everything", default=40, help="How many of them to segment entirely."
+)
+@click.option(
+    "--only", type=click.Choice(["concept", "visual", "automatic"]), help="Measure one thing."
+)
 @click.option("--sam3-weights", default="demo")
 @click.option("--sam2-weights", default="demo")
 @click.option("--device", default="auto", help="auto, cpu or cuda.")
 def evaluate(
-    count: int, only: str | None, sam3_weights: str, sam2_weights: str, device: str
+    count: int,
+    everything: int,
+    only: str | None,
+    sam3_weights: str,
+    sam2_weights: str,
+    device: str,
 ) -> None:
     """Measure the checkpoints on scenes that no training has seen; prints a table."""
     from training import evaluate as ev
+    from training.evaluate_automatic import AutomaticEvaluation
 
-    concept_report = None if only == "visual" else ev.ConceptReport()
-    visual_report = None if only == "concept" else ev.VisualReport()
+    concept_report = ev.ConceptReport() if only in (None, "concept") else None
+    visual_report = ev.VisualReport() if only in (None, "visual") else None
+    automatic = None
     concepts = ev.ConceptEvaluation(sam3_weights, device) if concept_report else None
     visuals = ev.VisualEvaluation(sam2_weights, device) if visual_report else None
     rng = np.random.default_rng(0)
+    if only == "automatic":
+        count = 0
     for size, scene in track(ev.scenes(count), description="scenes", total=count):
         if concepts and concept_report:
             concepts.run(scene, size, rng, concept_report)
         if visuals and visual_report:
             visuals.run(scene, size, visual_report)
-    click.echo(ev.table(concept_report, visual_report))
+    if only in (None, "automatic"):
+        scenes = [scene for _, scene in ev.scenes(everything)]
+        with Progress() as progress:
+            task = progress.add_task("automatic masks", total=len(scenes))
+            automatic = AutomaticEvaluation(sam2_weights, device).run(
+                scenes, lambda: progress.advance(task)
+            )
+    click.echo(ev.table(concept_report, visual_report, automatic))
 
 
 if __name__ == "__main__":

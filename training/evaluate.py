@@ -275,7 +275,11 @@ def _deepest(plane: NDArray[np.bool_]) -> tuple[float, tuple[float, float]]:
     return float(distance[y, x]), (float(x) + 0.5, float(y) + 0.5)
 
 
-def table(concept: ConceptReport | None, visual: VisualReport | None) -> str:
+def table(
+    concept: ConceptReport | None,
+    visual: VisualReport | None,
+    automatic: ConceptScore | None = None,
+) -> str:
     """The figures as Markdown."""
     lines = ["| measured | figure | goal |", "|---|---|---|"]
     if concept is not None:
@@ -313,4 +317,11 @@ def table(concept: ConceptReport | None, visual: VisualReport | None) -> str:
             f"| PVS worst quarter of clicks, before / after a second click | {before:.3f} / "
             f"{after:.3f} | raised |"
         )
+    if automatic is not None:
+        lines += [
+            f"| Automatic masks, F1 at mask IoU 0.5 | {automatic.f1:.3f} | 0.85 |",
+            f"| Automatic masks, precision / recall | "
+            f"{automatic.hits / max(1, automatic.predicted):.3f} / "
+            f"{automatic.hits / max(1, automatic.wanted):.3f} | |",
+        ]
     return "\n".join(lines)

@@ -21,6 +21,7 @@ from training.evaluate import (
     scenes,
     table,
 )
+from training.evaluate_automatic import AutomaticEvaluation
 
 
 def _square(x: int, y: int, side: int = 10) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
@@ -88,3 +89,10 @@ def test_demo_clicks_are_right_on_unseen_scenes() -> None:
     before, after = report.worst_quarter()
     assert after > before + 0.05
     assert "| PVS box, mean IoU |" in table(None, report)
+
+
+def test_demo_finds_everything_on_unseen_scenes() -> None:
+    score = AutomaticEvaluation(device="cpu").run([scene for _, scene in scenes(6)])
+    assert score.f1 >= 0.85
+    assert score.mean_iou >= 0.9
+    assert "| Automatic masks, F1 at mask IoU 0.5 |" in table(None, None, score)

@@ -1,0 +1,55 @@
+"""How well automatic masks find the objects of scenes that no training has seen."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TypeVar
+
+from inference_server.automatic import AutomaticMasks, AutomaticOptions
+from inference_server.demo.scenes import Scene
+from inference_server.engines.registry import ModelRegistry
+from inference_server.instances import Instance
+from inference_server.settings import Settings
+from training.evaluate import ConceptScore
+
+T = TypeVar("T")
+
+
+class AutomaticEvaluation:
+    """Segments everything in scenes, with the options that requests use by default.
+
+    Every mask that no object matches counts as wrong, also one of the background.
+    """
+
+    def __init__(self, weights: str = "demo", device: str = "auto") -> None:
+        self._settings = Settings(sam2_weights=weights, device=device)
+
+    def run(self, scenes: list[Scene], done: Callable[[], None] = lambda: None) -> ConceptScore:
+        """Look at scenes.
+
+        Args:
+            scenes: to look at.
+            done: called after each.
+        """
+        return asyncio.run(self._run(scenes, done))
+
+    async def _run(self, scenes: list[Scene], done: Callable[[], None]) -> ConceptScore:
+        score = ConceptScore()
+        models = ModelRegistry(self._settings)
+        try:
+            model = await models.visual(models.default_version)
+            for scene in scenes:
+                embedding = (await model.encode(model.prepare(scene.image))).value
+                masks = AutomaticMasks(model, embedding, AutomaticOptions(), _in_thread)
+                await masks.search(lambda done: None)
+                found: list[Instance] = await masks.finish()
+                score.add([instance.mask for instance in found], scene.objects)
+                done()
+        finally:
+            models.close()
+        return score
+
+
+async def _in_thread(work: Callable[[], T]) -> T:
+    return await asyncio.to_thread(work)

@@ -318,15 +318,20 @@ class TestAutomatic:
         areas = [int(mask.sum()) for mask in found]
         assert areas == sorted(areas)  # the largest has the highest id
 
-        polygons = answer(server, AUTOMATIC, raster)
+    def test_every_form_tells_the_same(
+        self, server: RunningHere, picture: Picture, raster: bytes
+    ) -> None:
+        fields: dict[str, Any] = {"points_per_side": 12}
+        found = masks_of(ids(post(server, AUTOMATIC, raster, output_format="geotiff", **fields)))
+        polygons = answer(server, AUTOMATIC, raster, **fields)
         drawn = masks_of_geojson(polygons, picture.size, PLACES[WEB])
         assert all((one == other).all() for one, other in zip(drawn, found, strict=True))
-        boxes = answer(server, AUTOMATIC, raster, output_format="json")
+        boxes = answer(server, AUTOMATIC, raster, output_format="json", **fields)
         assert [item["value"] for item in boxes["detections"]] == list(range(1, len(found) + 1))
         assert [item["bbox"] for item in boxes["detections"]] == list(map(reaches, found))
 
     def test_one_raster_for_all(self, server: RunningHere, picture: Picture) -> None:
-        fields: dict[str, Any] = {"points_per_side": 16, "output_format": "png"}
+        fields: dict[str, Any] = {"points_per_side": 12, "output_format": "png"}
         numbered = ids(post(server, AUTOMATIC, picture.data, **fields))
         union = ids(post(server, AUTOMATIC, picture.data, unique="false", **fields))
         assert set(np.unique(union)) == {0, 255}
@@ -342,7 +347,7 @@ class TestAutomatic:
         assert (same == numbered).all()  # it matters with unique=false alone
 
     def test_sizes_and_thresholds(self, server: RunningHere, picture: Picture) -> None:
-        fields: dict[str, Any] = {"points_per_side": 16, "output_format": "json"}
+        fields: dict[str, Any] = {"points_per_side": 12, "output_format": "json"}
 
         def count(**more: Any) -> int:
             found = answer(server, AUTOMATIC, picture.data, **{**fields, **more})

@@ -92,7 +92,7 @@ def test_demo_clicks_are_right_on_unseen_scenes() -> None:
 
 
 def test_demo_finds_everything_on_unseen_scenes() -> None:
-    score = AutomaticEvaluation(device="cpu").run([scene for _, scene in scenes(6)])
+    score = AutomaticEvaluation(device="cpu").run([scene for _, scene in scenes(4)])
     assert score.f1 >= 0.85
     assert score.mean_iou >= 0.9
     assert "| Automatic masks, F1 at mask IoU 0.5 |" in table(None, None, score)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,12 @@ from inference_server.threads import Threads
 if TYPE_CHECKING:
     import torch
 
+T = TypeVar("T")
+
 _DEFAULT_CACHE_MB = {"cpu": 2048, "mps": 2048, "cuda": 8192}
+_MOST_IN_FULL = 2
+"""Images that are decoded in full at a time: one of 50 million pixels and a drawing over it take
+half a GB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +112,7 @@ class Encoder:
         room = settings.embedding_cache_mb or _DEFAULT_CACHE_MB.get(device.type, 2048)
         self.embeddings = EmbeddingCache(room * MiB, self._host_tier(device))
         self.images = ImageStore(settings.image_cache_mb * MiB)
+        self._in_full = asyncio.Semaphore(_MOST_IN_FULL)
 
     def _host_tier(self, device: torch.device) -> HostTier | None:
         """The cache's second tier, where the first one is not in host memory itself."""
@@ -187,11 +194,16 @@ class Encoder:
         stored, _ = await self._load(tenant, image, timings)
         return stored
 
-    async def pixels(self, image: StoredImage, timings: Timings) -> NDArray[np.uint8]:
-        """An image decoded in full, `uint8[H, W, 3]`, RGB; the engines need less of it.
+    async def on_pixels(
+        self, image: StoredImage, work: Callable[[NDArray[np.uint8]], T], timings: Timings
+    ) -> T:
+        """Decode an image in full, and do something with its pixels; the engines need less of it.
+
+        Both in one thread, and of few images at a time: pixels that wait are memory.
 
         Args:
             image: the image.
+            work: takes `uint8[H, W, 3]`, RGB.
             timings: of the request.
 
         Raises:
@@ -199,10 +211,14 @@ class Encoder:
             ImageTooLargeError: it has too many pixels.
         """
         limit = self._settings.max_image_pixels
-        with timings.measure("decode"):
-            return await self._threads.run_in_background(
-                partial(decode_image, image.data, max_pixels=limit)
-            )
+
+        def run() -> T:
+            with timings.measure("decode"):
+                pixels = decode_image(image.data, max_pixels=limit)
+            return work(pixels)
+
+        async with self._in_full:
+            return await self._threads.run_in_background(run)
 
     def forget(self) -> None:
         """Forget every image."""

@@ -259,6 +259,12 @@ class TestDocument:
         binary = content["application/octet-stream"]["schema"]
         assert binary == {"type": "string", "format": "binary"}
 
+    def test_the_first_media_type_is_what_clients_read(self) -> None:
+        answer = replace(VISUAL.responses[200], raw_first=True)
+        written = build_document([replace(VISUAL, responses={200: answer})], "1.2.3")
+        content = written["paths"][VISUAL.path]["post"]["responses"]["200"]["content"]
+        assert list(content) == ["application/octet-stream", "application/json"]
+
     def test_only_what_is_used_is_described(self, document: dict[str, Any]) -> None:
         small = build_document([METRICS], "1.2.3")
         assert [tag["name"] for tag in small["tags"]] == ["System"]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from inference_server.errors import RequestError
 from inference_server.images.store import StoredImage
-from inference_server.masks import Mask, label_plane
+from inference_server.masks import Mask, encode_png, label_plane
 from inference_server.masks.render import overlay
 from inference_server.metrics import Timings
 from inference_server.segmenter import Segmenter
@@ -27,7 +27,7 @@ MOST_BYTES = 128 * MiB
 """Of the PNGs of a request's masks."""
 
 _ROOM = 256 * MiB
-"""Of the full planes that one request has at a time, of which it takes three to write a PNG."""
+"""Of the full planes that one request has at a time, of which a PNG may take three."""
 
 _MOST_AT_ONCE = 8
 """PNGs of a request that wait for threads, so that others get their turn."""
@@ -63,8 +63,12 @@ class Pictures:
             RequestError: there are too many masks.
         """
         self._check_count()
-        image = await self.segmenter.encoder.pixels(self.image, self.timings)
-        return await self._drawn(partial(_overlay, image, self.masks))
+
+        def draw(image: NDArray[np.uint8]) -> bytes:
+            with self.timings.measure("serialise"):
+                return _overlay(image, self.masks)
+
+        return await self.segmenter.encoder.on_pixels(self.image, draw, self.timings)
 
     async def each(self) -> list[bytes]:
         """Each mask on its own, white on black, one channel; several at a time.
@@ -81,7 +85,7 @@ class Pictures:
         async def draw(index: int, mask: Mask) -> None:
             nonlocal nbytes
             async with lanes:
-                drawn[index] = await self._drawn(partial(_mask, mask))
+                drawn[index] = await self._drawn(partial(encode_png, mask))
             nbytes += len(drawn[index])
             if nbytes > MOST_BYTES:
                 raise RequestError(
@@ -110,11 +114,6 @@ class Pictures:
                 return work()
 
         return await self.segmenter.in_thread(draw)
-
-
-def _mask(mask: Mask) -> bytes:
-    plane = mask.to_plane().view(np.uint8)
-    return _png(np.multiply(plane, 255, out=plane))
 
 
 def _overlay(image: NDArray[np.uint8], masks: Sequence[Mask]) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import pytest
 from tests.http.pictures import Picture, assert_finds, center_box, iou, noise, plane
 from tests.http.rasters import geotiff, ids
 from tests.http.serving import ALICE, Running
+from tests.http.test_segmind import mask_of, pixels
 
 ROOT = Path(__file__).parents[2]
 NAME = "inference_server_client"
@@ -159,6 +161,30 @@ def test_forms(package: str, models: Any, client: Any, picture: Picture) -> None
     assert invalid.detail[0].loc == ["body", "points_per_side"]
     body = models.AutomaticRequest(file=file(), model_version="sam")
     assert "model_version=sam2" in automatic.sync(client=client, body=body).detail
+
+
+def test_pictures(package: str, models: Any, client: Any, picture: Picture) -> None:
+    types = importlib.import_module(f"{package}.types")
+    item = picture.one("blue square")
+    image, (x, y) = picture.sent["value"], item.click()
+
+    sam3 = endpoint(package, "segmind.sam_3_image")
+    for points in ([[x, y]], [x, y], f"[[{x}, {y}]]"):
+        body = models.Sam3ImageRequest(image=image, points_input=points)
+        answer = sam3.sync(client=client, body=body)
+        assert isinstance(answer, types.File)
+        assert iou(mask_of(pixels(answer.payload.read())), item.mask) > 0.8
+    # This generator types one media type for each status: JSON is read from the file.
+    body = models.Sam3ImageRequest(image=image, text_prompt="red circle", return_masks=True)
+    images = models.SegmindImages.from_dict(json.load(sam3.sync(client=client, body=body).payload))
+    assert len(images.masks) == len(picture.matching("red circle"))
+    body = models.Sam3ImageRequest(image=image, point_labels_input=[[1, 0]])
+    assert "points_input" in sam3.sync(client=client, body=body).error
+
+    sam_v2 = endpoint(package, "segmind.sam_v2_image")
+    body = models.SamV2ImageRequest(image=image, coordinates=[x, y], overlay_mask=False)
+    answer = sam_v2.sync(client=client, body=body)
+    assert iou(mask_of(pixels(answer.payload.read())), item.mask) > 0.8
 
 
 def test_errors_are_typed(package: str, models: Any, client: Any, server: Running) -> None:

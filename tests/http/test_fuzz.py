@@ -44,6 +44,30 @@ BODIES: dict[str, dict[str, Any]] = {
     },
     SAM3_EMBED: {"image": IMAGE, "sam2_version_id": "hiera_small"},
 }
+PICTURES: dict[str, dict[str, Any]] = {
+    "/v1/sam3-image": {
+        "image": IMAGE["value"],
+        "text_prompt": "red circle",
+        "boxes_input": "[[1, 1, 5, 5]]",
+        "points_input": [[1, 2], [3, 4]],
+        "point_labels_input": "[[1, 0]]",
+        "return_preview": True,
+        "return_overlay": True,
+        "return_masks": True,
+        "threshold": 0.1,
+        "points_per_side": 2,
+        "pred_iou_thresh": 0.5,
+        "max_masks": 5,
+    },
+    "/v1/sam-v2-image": {
+        "image": IMAGE["value"],
+        "prompt": None,
+        "coordinates": "[[1, 2], [3, 4]]",
+        "remove_coordinates": [5, 5],
+        "overlay_mask": False,
+        "base64": False,
+    },
+}
 
 values = st.recursive(
     st.none()
@@ -92,6 +116,30 @@ def test_values_of_all_kinds_in_all_places(server: Running, data: st.DataObject)
         ValidationErrorResponse.model_validate(response.json())
     elif response.status_code != 200:
         ErrorMessage.model_validate(response.json())
+
+
+json_texts = st.sampled_from(
+    ["", "[]", "[[]]", "[1, 2]", "[[1, 2]]", "[[1, 2, 3, 4]]", "[[1]]", "[1", "[[NaN, 1]]", "null"]
+)
+
+
+@given(data=st.data())
+@settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+def test_requests_for_pictures(server: Running, data: st.DataObject) -> None:
+    path = data.draw(st.sampled_from(sorted(PICTURES)))
+    body = dict(PICTURES[path])
+    # A grid of 128 x 128 clicks is no mistake, and takes its time.
+    names = sorted(body.keys() - {"points_per_side"})
+    for name in data.draw(st.lists(st.sampled_from(names), min_size=1, max_size=4)):
+        body[name] = data.draw(values | json_texts)
+    response = server.post(path, json.dumps(body).encode())
+    assert response.status_code in (200, 400), response.text
+    if response.status_code == 400:
+        assert response.json().keys() == {"error"}
 
 
 @given(raw=st.binary(max_size=200))

@@ -114,6 +114,32 @@ def assert_fits(committed: dict[str, Any], method: str, path: str, answer: httpx
         assert name in answer.headers or name == "x-image-mismatch", (path, name)
 
 
+def test_every_answer_with_pictures_fits(
+    committed: dict[str, Any], server: Running, picture: Picture
+) -> None:
+    sam3, sam_v2 = "/v1/sam3-image", "/v1/sam-v2-image"
+    image = {"image": picture.sent["value"], "text_prompt": "circle", "prompt": "circle"}
+    requests: list[tuple[str, dict[str, Any], str | None]] = [
+        (sam3, image, ALICE),
+        (sam3, {**image, "return_overlay": True, "return_masks": True}, ALICE),
+        (sam3, {**image, "text_prompt": "green star", "return_masks": True}, ALICE),
+        (sam3, {**image, "max_masks": "?"}, ALICE),
+        (sam3, image, None),
+        (sam_v2, image, ALICE),
+        (sam_v2, {**image, "base64": True}, ALICE),
+        (sam_v2, {**image, "image": "?"}, ALICE),
+    ]
+    seen = set()
+    for path, body, key in requests:
+        answer = server.post(path, body, key=key)
+        assert_fits(committed, "post", path, answer)
+        seen.add((answer.status_code, answer.headers["content-type"]))
+    assert seen == {
+        *((200, "image/png"), (200, "application/json")),
+        *((400, "application/json"), (401, "application/json")),
+    }
+
+
 def test_every_answer_to_a_form_fits(
     committed: dict[str, Any], server: Running, picture: Picture
 ) -> None:

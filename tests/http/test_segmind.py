@@ -48,7 +48,7 @@ def mask_of(plane: NDArray[np.uint8]) -> Plane:
     """A mask, which must be white on black and of one channel."""
     assert plane.ndim == 2
     assert set(np.unique(plane)) <= {0, 255}
-    return plane == 255
+    return np.asarray(plane == 255)
 
 
 def united(masks: list[Plane]) -> Plane:

@@ -196,6 +196,8 @@ def process(
     variables = {k: v for k, v in os.environ.items() if not k.startswith("INFERENCE_")}
     variables.update(environment or {})
     with tempfile.TemporaryDirectory() as directory:
+        # Not those of a server that runs here.
+        variables.setdefault("INFERENCE_DATA_DIR", f"{directory}/data")
         log = Path(directory) / "log"
         with log.open("wb") as output:
             begin = time.perf_counter()

@@ -17,10 +17,11 @@ from inference_server import __version__
 from inference_server.auth import KeyRing
 from inference_server.engines.registry import ModelRegistry
 from inference_server.images import ImageFetcher
+from inference_server.jobs import Jobs
 from inference_server.logs import configure_logging
 from inference_server.metrics import Metrics
 from inference_server.openapi import HEADERS, build_document
-from inference_server.routes import roboflow, samgeo, segmind, system
+from inference_server.routes import jobs, roboflow, samgeo, segmind, system
 from inference_server.routes.http import Contract, endpoint, limits_of, message_wording, unknown
 from inference_server.segmenter import Segmenter
 from inference_server.settings import MiB, Settings
@@ -31,6 +32,8 @@ CONTRACTS = (
     Contract(roboflow.OPERATIONS, message_wording),
     Contract(samgeo.OPERATIONS, samgeo.wording),
     Contract(segmind.OPERATIONS, segmind.wording, invalid=400, statuses=segmind.STATUSES),
+    Contract(jobs.OPERATIONS, segmind.wording, invalid=400, statuses=segmind.STATUSES),
+    Contract(jobs.ROBOFLOW_OPERATIONS, message_wording),
     Contract(system.OPERATIONS, message_wording),
 )
 """What the server does, contract by contract."""
@@ -65,6 +68,7 @@ def build_state(settings: Settings) -> ServerState:
         segmenter=Segmenter(settings, models, fetcher, metrics),
         metrics=metrics,
         uploads=UploadSpace(settings.upload_storage_mb * MiB),
+        jobs=Jobs(settings, jobs.TASKS),
     )
 
 
@@ -83,7 +87,7 @@ def create_app(settings: Settings | None = None) -> Starlette:
         app.state.server = build_state(settings)
         app.state.server.start()
         yield
-        app.state.server.stop()
+        await app.state.server.stop()
 
     async def openapi(request: Request) -> Response:
         del request

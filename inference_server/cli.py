@@ -74,6 +74,7 @@ def serve(preload: tuple[str, ...], **options: str | int | None) -> None:
         port=settings.port,
         log_level="warning",
         access_log=False,
+        proxy_headers=False,  # INFERENCE_TRUSTED_PROXIES says which of them count
         timeout_graceful_shutdown=30,
     )
     try:

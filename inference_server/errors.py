@@ -5,13 +5,15 @@
     │   ├── ImageError          400  the image cannot be fetched or decoded
     │   ├── ImageTooLargeError  413  the image or the body is over a limit
     │   ├── UnknownImageError   404  `image_id` names nothing, and no image was sent
+    │   ├── UnknownJobError     404  no job, or no file of one, under this name
     │   ├── NothingFoundError   404  no object answers the prompts, where that is an error
     │   ├── PromptError         422  a prompt that is well-formed but cannot be meant
     │   └── InvalidRequestError 422  the request is not of its type
     ├── AuthError               401  the API key is missing or wrong
     ├── CapacityError           429  a queue is full: try again
     ├── DeadlineError           504  the request waited too long
-    └── ModelUnavailableError   503  the weights are missing, corrupt or gated
+    ├── ModelUnavailableError   503  the weights are missing, corrupt or gated
+    └── StorageError            503  the jobs' database cannot be used
 
 Rooms below the routes raise these and know nothing of HTTP beyond the number; how a contract words
 them on the wire is said once in its route module.
@@ -70,6 +72,13 @@ class UnknownImageError(RequestError):
 
     status = 404
     reason = "unknown_image"
+
+
+class UnknownJobError(RequestError):
+    """There is no such job, or none any more, or it is another's."""
+
+    status = 404
+    reason = "unknown_job"
 
 
 class NothingFoundError(RequestError):
@@ -153,3 +162,10 @@ class ModelUnavailableError(InferenceServerError):
 
     status = 503
     reason = "model_unavailable"
+
+
+class StorageError(InferenceServerError):
+    """The database of the jobs cannot be used."""
+
+    status = 503
+    reason = "storage"

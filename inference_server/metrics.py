@@ -101,6 +101,13 @@ class Metrics:
             registry=self.registry,
         )
 
+        self.jobs = Counter(
+            "inference_jobs",
+            "Attempts at jobs by kind and outcome.",
+            ["kind", "outcome"],
+            registry=self.registry,
+        )
+
     def count_batches(self, lane: str, done: Done[Any]) -> None:
         """Count each forward once: with the request whose item was its first."""
         for size in done.led:

@@ -19,7 +19,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
+from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 MiB = 1024 * 1024
@@ -166,6 +166,59 @@ class Settings(BaseSettings):
         0, ge=0, description="Threads for images and masks; 0 is one a core, at least two."
     )
 
+    data_dir: str = Field(
+        ".inference-server",
+        description="Directory of the jobs' SQLite database, made with mode 0700. Processes that "
+        "share it share the jobs.",
+    )
+    database_url: str = Field(
+        "",
+        repr=False,
+        description="PostgreSQL database for the jobs in place of SQLite, such as "
+        "`postgresql://user:password@host/name`; for servers on several machines.",
+    )
+    job_workers: int = Field(
+        2, ge=0, le=64, description="Jobs worked on at a time; 0 leaves them to other processes."
+    )
+    job_queue_size: int = Field(
+        256, ge=1, description="Unfinished jobs in all; more are answered with 429."
+    )
+    job_queue_per_key: int = Field(
+        64, ge=1, description="Unfinished jobs of one key; more are answered with 429."
+    )
+    job_storage_mb: int = Field(
+        4096,
+        ge=1,
+        description="Most MiB of jobs and results that are kept; more are answered with 429.",
+    )
+    job_result_mb: int = Field(64, ge=1, description="Largest result of one job in MiB.")
+    job_retention: float = Field(
+        3600.0, gt=0, description="Seconds for which the result of a job is kept."
+    )
+    job_attempts: int = Field(
+        3, ge=1, description="How often a job is tried when servers die or are overloaded."
+    )
+    job_retry_pause: float = Field(
+        5.0, gt=0, description="Seconds before a job's second attempt, twice as many each time."
+    )
+    job_lease: float = Field(
+        30.0,
+        ge=1,
+        description="Seconds after which a job of a process that was lost is begun anew; with "
+        "SQLite a dead process is noticed within two.",
+    )
+    public_url: str = Field(
+        "",
+        description="Address that clients know this server by, such as "
+        "`https://masks.example.com`, for the links of jobs. Empty: the address that a client "
+        "connected to.",
+    )
+    trusted_proxies: str = Field(
+        "",
+        description="Comma-separated networks (CIDR) of proxies whose `X-Forwarded-Proto` and "
+        "`X-Forwarded-Host` are believed.",
+    )
+
     @field_validator("device")
     @classmethod
     def _is_device(cls, value: str) -> str:
@@ -173,7 +226,22 @@ class Settings(BaseSettings):
             raise PydanticCustomError("device", "Input should be auto, cpu, cuda, cuda:N or mps")
         return value
 
-    @field_validator("fetch_networks")
+    @field_validator("database_url")
+    @classmethod
+    def _is_postgresql(cls, value: str) -> str:
+        if value and not re.match(r"postgres(ql)?(\+psycopg)?://", value):
+            raise PydanticCustomError("database", "Input should begin with postgresql://")
+        return value
+
+    @field_validator("public_url")
+    @classmethod
+    def _is_address(cls, value: str) -> str:
+        value = value.rstrip("/")
+        if value and not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", value):
+            raise PydanticCustomError("address", "Input should be like https://masks.example.com")
+        return value
+
+    @field_validator("fetch_networks", "trusted_proxies")
     @classmethod
     def _are_networks(cls, value: str) -> str:
         for part in filter(None, map(str.strip, value.split(","))):
@@ -191,10 +259,16 @@ class Settings(BaseSettings):
         except ValidationError as error:
             raise SettingsError(
                 "\n".join(
-                    f"{variable_of(str(item['loc'][0]))}={item['input']}: {item['msg']}"
+                    f"{variable_of(str(item['loc'][0]))}={_shown(item)}: {item['msg']}"
                     for item in error.errors(include_url=False)
                 )
             ) from None
+
+
+def _shown(item: ErrorDetails) -> object:
+    """The value of a mistake, unless it is a secret."""
+    field = Settings.model_fields[str(item["loc"][0])]
+    return item["input"] if field.repr else "…"
 
 
 def variable_of(name: str) -> str:

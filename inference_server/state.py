@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from inference_server.auth import KeyRing
 from inference_server.engines.registry import ModelRegistry
 from inference_server.errors import ModelUnavailableError
+from inference_server.jobs import Jobs
 from inference_server.metrics import Metrics
 from inference_server.segmenter import Segmenter
 from inference_server.settings import MiB, Settings
@@ -33,6 +34,7 @@ class ServerState:
         segmenter: images and prompts to masks.
         metrics: what is measured.
         uploads: room for the files of forms.
+        jobs: requests that are answered later.
         failure: why the configured models could not be loaded.
     """
 
@@ -43,6 +45,7 @@ class ServerState:
     segmenter: Segmenter
     metrics: Metrics
     uploads: UploadSpace
+    jobs: Jobs
     failure: str = ""
     _was_ready: bool = field(default=False, repr=False)
     _loading: asyncio.Task[None] | None = field(default=None, repr=False)
@@ -59,8 +62,9 @@ class ServerState:
         logger.info("Ready")
 
     def start(self) -> None:
-        """Begin loading the configured models."""
+        """Begin loading the configured models, and to work on jobs."""
         self._tell()
+        self.jobs.start(self)
         self._loading = asyncio.create_task(self._load())
 
     def _tell(self) -> None:
@@ -110,8 +114,9 @@ class ServerState:
         await asyncio.to_thread(release_memory)
         logger.info("Models and caches were cleared")
 
-    def stop(self) -> None:
-        """Let go of models and threads."""
+    async def stop(self) -> None:
+        """Let go of jobs, models and threads."""
+        await self.jobs.stop()
         if self._loading is not None:
             self._loading.cancel()
         self.segmenter.close()

@@ -50,3 +50,12 @@ def picture() -> Picture:
     counts = {"red circle": 2, "blue circle": 2, "red square": 1, "blue square": 1}
     assert {text: len(picture.matching(text)) for text in counts} == counts
     return picture
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """A PostgreSQL server of the tests' own."""
+    from tests.jobs.postgres import postgres
+
+    with postgres() as url:
+        yield url

@@ -13,6 +13,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -85,6 +86,8 @@ def serving(*arguments: str, **environment: str) -> Iterator[tuple[str, str]]:
         (its address, what it has printed).
     """
     clean = {k: v for k, v in os.environ.items() if not k.startswith("INFERENCE_")}
+    data = tempfile.TemporaryDirectory()
+    clean["INFERENCE_DATA_DIR"] = data.name
     process = subprocess.Popen(
         [sys.executable, "-m", "inference_server.cli", "serve", "--port", "0", *arguments],
         cwd=ROOT,
@@ -112,6 +115,7 @@ def serving(*arguments: str, **environment: str) -> Iterator[tuple[str, str]]:
         process.wait(60)
         reader.join(10)
         process.stderr.close()
+        data.cleanup()
 
 
 def run(example: Example, address: str) -> str:

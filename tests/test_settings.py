@@ -22,6 +22,10 @@ OTHER_VALUES = {
     "preload": "sam2:sam2-hiera-tiny",
     "device": "cuda:1",
     "fetch_networks": "10.0.0.0/8, fd00::/8",
+    "data_dir": "/var/lib/inference-server",
+    "database_url": "postgresql://user:password@db/jobs",
+    "public_url": "https://masks.example.com",
+    "trusted_proxies": "10.0.0.0/8",
 }
 
 
@@ -72,6 +76,10 @@ def test_what_is_given_in_code_goes_before_the_environment(
         ("INFERENCE_REQUEST_TIMEOUT", "nan"),
         ("INFERENCE_FETCH_NETWORKS", "10.0.0.0/8,elsewhere"),
         ("INFERENCE_FETCH_NETWORKS", "10.0.0.1/8"),
+        ("INFERENCE_PUBLIC_URL", "masks.example.com"),
+        ("INFERENCE_PUBLIC_URL", "https://user@masks.example.com"),
+        ("INFERENCE_TRUSTED_PROXIES", "proxy"),
+        ("INFERENCE_JOB_LEASE", "0.5"),
     ],
 )
 def test_a_value_that_cannot_be_is_an_error_that_names_the_variable(
@@ -122,5 +130,13 @@ def test_misspelled_variables_are_noticed() -> None:
     assert misspelled(["INFERENCE_Q"]) == {"INFERENCE_Q": None}
 
 
-def test_keys_are_not_shown() -> None:
-    assert "secret" not in repr(Settings(api_keys="secret"))
+def test_keys_and_passwords_are_not_shown() -> None:
+    url = "postgresql://user:secret@db/jobs"
+    assert "secret" not in repr(Settings(api_keys="secret", database_url=url))
+    with pytest.raises(SettingsError, match="INFERENCE_DATABASE_URL=…: ") as caught:
+        Settings(database_url="mysql://user:secret@db/jobs")
+    assert "secret" not in str(caught.value)
+
+
+def test_an_address_has_no_slash_at_its_end() -> None:
+    assert Settings(public_url="https://example.com/masks/").public_url.endswith("/masks")

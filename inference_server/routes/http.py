@@ -37,6 +37,7 @@ from schemas.common import Limits, validation_detail, validation_message
 
 logger = logging.getLogger("inference_server.access")
 
+T = TypeVar("T")
 ModelT = TypeVar("ModelT", bound=BaseModel)
 Wording = Callable[[InferenceServerError], dict[str, Any]]
 """The body of an error."""
@@ -142,12 +143,25 @@ async def read(request: Request, model: type[ModelT]) -> tuple[Tenant, ModelT]:
         ValidationError: the body is not of the type.
         PromptError: the body is no JSON object.
     """
-    state = state_of(request)
+    limits = state_of(request).limits
+    return await read_with(request, lambda data: model.model_validate(data, context=limits))
+
+
+async def read_with(request: Request, use: Callable[[dict[str, Any]], T]) -> tuple[Tenant, T]:
+    """As `read`, for those who make something else of the JSON object.
+
+    Args:
+        request: with a JSON body.
+        use: what to make of it; runs in a worker thread if it is large.
+
+    Returns:
+        (who asks, what was made).
+    """
     if key_from_request(request.query_params, request.headers, None) is not None:
         authenticate(request)
-    raw = await _body(request, state.settings.max_body_mb * MiB)
+    raw = await _body(request, state_of(request).settings.max_body_mb * MiB)
 
-    def parse() -> tuple[Tenant, ModelT]:
+    def parse() -> tuple[Tenant, T]:
         try:
             data = orjson.loads(raw)
         except orjson.JSONDecodeError as error:
@@ -157,7 +171,7 @@ async def read(request: Request, model: type[ModelT]) -> tuple[Tenant, ModelT]:
             authenticate(request)
             raise PromptError("The body must be a JSON object.")
         tenant = authenticate(request, data)
-        return tenant, model.model_validate(data, context=state.limits)
+        return tenant, use(data)
 
     return await (asyncio.to_thread(parse) if len(raw) > _SMALL else _now(parse))
 

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from types import MappingProxyType
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from starlette.requests import Request
 from starlette.responses import Response
 
+from inference_server.auth import Tenant
 from inference_server.encoder import Encoded, ImageRef
 from inference_server.engines.base import ConceptPrompt, VisualPrompt
 from inference_server.engines.registry import ConceptModel, VisualModel
 from inference_server.errors import ImageTooLargeError, PromptError
 from inference_server.instances import Instance
 from inference_server.masks import Mask, encode_rle, polygons
+from inference_server.metrics import Timings
 from inference_server.openapi import COMMON_ERRORS, RESULT_HEADERS, Answer, Operation
 from inference_server.routes.http import answer, read, state_of, timings_of
 from inference_server.segmenter import Segmentation
 from inference_server.settings import MiB
+from inference_server.state import ServerState
+from inference_server.tasks import ResultFile, Task, TaskResult
 from schemas.roboflow import (
     EmbeddingRequest,
     EmbeddingResponse,
@@ -34,6 +39,8 @@ from schemas.roboflow import (
     Sam3SegmentationRequest,
     Sam3SegmentationResponse,
 )
+
+T = TypeVar("T")
 
 _MODEL_IDS = ("sam3/sam3_final",)
 _OCTETS = "application/octet-stream"
@@ -83,15 +90,16 @@ def _prediction(instance: Instance, mask_format: str) -> dict[str, Any]:
     }
 
 
-async def concept_segment(request: Request) -> Response:
+async def run_concept_segment(
+    state: ServerState, tenant: Tenant, body: Sam3SegmentationRequest, timings: Timings
+) -> TaskResult:
     """PCS."""
     begin = time.perf_counter()
-    tenant, body = await read(request, Sam3SegmentationRequest)
     if body.model_id not in _MODEL_IDS:
         raise PromptError(
             f"Unknown model_id. This server has {', '.join(_MODEL_IDS)}.", ("body", "model_id")
         )
-    result = await state_of(request).segmenter.concept(
+    result = await state.segmenter.concept(
         tenant.name,
         _image(body),
         [
@@ -99,7 +107,7 @@ async def concept_segment(request: Request) -> Response:
             for prompt, threshold in zip(body.prompts, body.thresholds, strict=True)
         ],
         nms_iou_threshold=body.nms_iou_threshold,
-        timings=timings_of(request),
+        timings=timings,
     )
 
     def render() -> dict[str, Any]:
@@ -120,14 +128,14 @@ async def concept_segment(request: Request) -> Response:
             results.append({"prompt_index": index, "echo": echo, "predictions": found})
         return {"prompt_results": results, "time": time.perf_counter() - begin}
 
-    return await answer(request, result.image, render)
+    return TaskResult(result.image, await _rendered(state, render, timings))
 
 
-async def visual_segment(request: Request) -> Response:
+async def run_visual_segment(
+    state: ServerState, tenant: Tenant, body: Sam2SegmentationRequest, timings: Timings
+) -> TaskResult:
     """PVS."""
     begin = time.perf_counter()
-    tenant, body = await read(request, Sam2SegmentationRequest)
-    state = state_of(request)
     result = await state.segmenter.visual(
         tenant.name,
         body.sam2_version_id,
@@ -136,11 +144,12 @@ async def visual_segment(request: Request) -> Response:
         multimask=body.multimask_output,
         save_logits=body.save_logits_to_cache,
         load_logits=body.load_logits_from_cache,
-        timings=timings_of(request),
+        timings=timings,
     )
     if body.mask_format == "binary":
         limit = state.settings.max_binary_mb * MiB
-        return await answer(request, result.image, lambda: _npz(result, limit), _OCTETS)
+        content = await _rendered(state, lambda: _npz(result, limit), timings)
+        return TaskResult(result.image, files=(ResultFile("masks.npz", _OCTETS, content),))
 
     def render() -> dict[str, Any]:
         found = [_prediction(instance, body.mask_format) for instance in result.instances]
@@ -153,7 +162,46 @@ async def visual_segment(request: Request) -> Response:
             "time": time.perf_counter() - begin,
         }
 
-    return await answer(request, result.image, render)
+    return TaskResult(result.image, await _rendered(state, render, timings))
+
+
+async def _rendered(state: ServerState, work: Callable[[], T], timings: Timings) -> T:
+    """Make an answer of masks, in a worker thread."""
+
+    def render() -> T:
+        with timings.measure("serialise"):
+            return work()
+
+    return await state.segmenter.in_thread(render)
+
+
+TASKS: Mapping[str, Task] = MappingProxyType(
+    {
+        "sam3/concept_segment": Task(Sam3SegmentationRequest, run_concept_segment),
+        "sam3/visual_segment": Task(Sam2SegmentationRequest, run_visual_segment),
+    }
+)
+"""What can be a job too."""
+
+
+async def _answered(request: Request, task: Task) -> Response:
+    """Do a task at once."""
+    tenant, body = await read(request, task.request)
+    result = await task.run(state_of(request), tenant, body, timings_of(request))
+    if result.files:
+        (file,) = result.files
+        return await answer(request, result.image, lambda: file.content, file.media_type)
+    return await answer(request, result.image, lambda: result.body)
+
+
+async def concept_segment(request: Request) -> Response:
+    """PCS."""
+    return await _answered(request, TASKS["sam3/concept_segment"])
+
+
+async def visual_segment(request: Request) -> Response:
+    """PVS."""
+    return await _answered(request, TASKS["sam3/visual_segment"])
 
 
 def _npz(result: Segmentation, limit: int) -> bytes:

@@ -54,8 +54,9 @@ def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
         *("--port", str(port), "--log-level", "debug"),
     ]
     url = f"http://127.0.0.1:{port}"
+    environment = {**ENVIRONMENT, "INFERENCE_DATA_DIR": str(log.parent / "data")}
     with log.open("wb") as file, httpx.Client(base_url=url, timeout=TIMEOUT) as client:
-        popen = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stdout=file, stderr=file)
+        popen = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=file)
         try:
             running = Process(url, client, popen, log)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -149,6 +150,13 @@ def serving(*, ready: bool = True, **changes: Any) -> Iterator[RunningHere]:
         ready: wait until its models are loaded.
         changes: settings that differ from those of the tests' servers.
     """
+    with tempfile.TemporaryDirectory() as directory:
+        with _serving(ready=ready, **{"data_dir": directory, **changes}) as running:
+            yield running
+
+
+@contextmanager
+def _serving(*, ready: bool, **changes: Any) -> Iterator[RunningHere]:
     app = create_app(settings(**changes))
     listener = socket.create_server(("127.0.0.1", 0), backlog=256)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"

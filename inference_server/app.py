@@ -21,7 +21,7 @@ from inference_server.jobs import Jobs
 from inference_server.logs import configure_logging
 from inference_server.metrics import Metrics
 from inference_server.openapi import HEADERS, build_document
-from inference_server.routes import jobs, roboflow, samgeo, segmind, system
+from inference_server.routes import huggingface, jobs, roboflow, samgeo, segmind, system
 from inference_server.routes.http import Contract, endpoint, limits_of, message_wording, unknown
 from inference_server.segmenter import Segmenter
 from inference_server.settings import MiB, Settings
@@ -32,6 +32,7 @@ CONTRACTS = (
     Contract(roboflow.OPERATIONS, message_wording),
     Contract(samgeo.OPERATIONS, samgeo.wording),
     Contract(segmind.OPERATIONS, segmind.wording, invalid=400, statuses=segmind.STATUSES),
+    Contract(huggingface.OPERATIONS, huggingface.wording, invalid=400),
     Contract(jobs.OPERATIONS, segmind.wording, invalid=400, statuses=segmind.STATUSES),
     Contract(jobs.ROBOFLOW_OPERATIONS, message_wording),
     Contract(system.OPERATIONS, message_wording),

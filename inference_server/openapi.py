@@ -85,6 +85,7 @@ TAGS: Mapping[str, str] = MappingProxyType(
         "Segmentation": "Masks from texts, boxes and clicks, in the form of Roboflow's SAM 3 API.",
         "Rasters": "Masks of GeoTIFFs and other images, in the form of samgeo's API.",
         "Segmind": "Masks as images, in the form of Segmind's API.",
+        "Space": "Masks as PNGs in JSON, in the form of the SAM 3 Space's API.",
         "Jobs": "Any request as a job: submit it now, fetch its result later.",
         "System": "The server itself: what it is, whether it is well, which models it has.",
     }

@@ -160,7 +160,8 @@ class Settings(BaseSettings):
     max_binary_mb: int = Field(
         512,
         ge=1,
-        description="Most MiB of full-size masks in one `binary` answer, before compression.",
+        description="Most MiB of full-size masks in one `binary` answer, or of the rows that masks "
+        "as PNGs in JSON reach, before compression.",
     )
     cpu_workers: int = Field(
         0, ge=0, description="Threads for images and masks; 0 is one a core, at least two."

@@ -33,6 +33,7 @@ def test_the_endpoints_of_the_contract() -> None:
         *("/sam2/segment_image", "/sam2/embed_image"),
         *("/segment/automatic", "/segment/predict", "/segment/text"),
         *("/v1/sam3-image", "/v1/sam-v2-image"),
+        *("/api/sam2_compatible", "/api/predict"),
     }
 
 

@@ -212,3 +212,32 @@ def test_system(package: str, models: Any, client: Any) -> None:
     assert {checkpoint.source for checkpoint in known.checkpoints} == {"demo"}
     assert endpoint(package, "system.server_info").sync(client=client).name == "inference-server"
     assert endpoint(package, "system.livez").sync_detailed(client=client).status_code == 200
+
+
+def test_space(package: str, models: Any, client: Any, picture: Picture) -> None:
+    image = picture.sent["value"]
+    request = models.SpaceRequest(
+        inputs=models.SpaceInputs(
+            image=image,
+            text_prompts=["red circle"],
+            boxes=[list(map(float, picture.one("blue square").box))],
+            box_labels=[1],
+            vectorize=True,
+        )
+    )
+    call = endpoint(package, "space.space_segment")
+    answer = call.sync(client=client, body=request)
+    assert isinstance(answer, models.SpaceResponse)
+    assert (answer.success, answer.num_objects) == (True, 3)
+    assert len(answer.masks) == len(answer.scores) == len(answer.polygons) == 3
+    refused = call.sync(
+        client=client, body=models.SpaceRequest(inputs=models.SpaceInputs(image=image))
+    )
+    assert isinstance(refused, models.SpaceError)
+    assert "must be provided" in refused.error
+
+    predict = endpoint(package, "space.space_predict")
+    body = models.SpacePredictRequest(data=[image, "red circle", 0.5])
+    enveloped = predict.sync(client=client, body=body)
+    assert isinstance(enveloped, models.SpacePredictResponse)
+    assert enveloped.data[0].num_objects == 2

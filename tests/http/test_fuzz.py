@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from schemas.common import ErrorMessage, ValidationErrorResponse
+from schemas.huggingface import SpaceError, SpacePredictResponse, SpaceResponse
 from schemas.samgeo import ErrorDetail
 from tests.http.pictures import noise
 from tests.http.rasters import AUTOMATIC, PREDICT, TEXT, post
@@ -69,6 +70,24 @@ PICTURES: dict[str, dict[str, Any]] = {
     },
 }
 
+SPACE: dict[str, dict[str, Any]] = {
+    "/api/sam2_compatible": {
+        "inputs": {
+            "image": IMAGE["value"],
+            "text_prompts": ["red circle", "shape"],
+            "points": [[1, 2], [3, 4]],
+            "point_labels": [1, 0],
+            "boxes": [[1, 1, 5, 5], [2, 2, 4, 4]],
+            "box_labels": [1, 0],
+            "multimask_output": True,
+            "confidence_threshold": 0.1,
+            "vectorize": True,
+            "simplify_epsilon": 2.0,
+        }
+    },
+    "/api/predict": {"data": [IMAGE["value"], "red circle", 0.5]},
+}
+
 values = st.recursive(
     st.none()
     | st.booleans()
@@ -94,6 +113,19 @@ def places(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return found
 
 
+def changed(body: dict[str, Any], data: st.DataObject) -> dict[str, Any]:
+    """A body with one or two values of any kind in any place."""
+    body = copy.deepcopy(body)
+    for _ in range(data.draw(st.integers(1, 2))):
+        *parents, last = data.draw(st.sampled_from(places(body)))
+        node: Any = body
+        for key in parents:
+            node = node[key]
+        # A copy: the next value may go into this one, which is drawn from a few that all share.
+        node[last] = copy.deepcopy(data.draw(values))
+    return body
+
+
 @given(data=st.data())
 @settings(
     max_examples=150,
@@ -102,14 +134,7 @@ def places(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 )
 def test_values_of_all_kinds_in_all_places(server: Running, data: st.DataObject) -> None:
     path = data.draw(st.sampled_from(sorted(BODIES)))
-    body = copy.deepcopy(BODIES[path])
-    for _ in range(data.draw(st.integers(1, 2))):
-        *parents, last = data.draw(st.sampled_from(places(body)))
-        node: Any = body
-        for key in parents:
-            node = node[key]
-        # A copy: the next value may go into this one, which is drawn from a few that all share.
-        node[last] = copy.deepcopy(data.draw(values))
+    body = changed(BODIES[path], data)
     response = server.post(path, json.dumps(body).encode())
     assert response.status_code in (200, 400, 404, 413, 422), response.text
     if response.status_code == 422:
@@ -140,6 +165,25 @@ def test_requests_for_pictures(server: Running, data: st.DataObject) -> None:
     assert response.status_code in (200, 400), response.text
     if response.status_code == 400:
         assert response.json().keys() == {"error"}
+
+
+@given(data=st.data())
+@settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+def test_values_of_all_kinds_in_the_space(server: Running, data: st.DataObject) -> None:
+    path = data.draw(st.sampled_from(sorted(SPACE)))
+    response = server.post(path, json.dumps(changed(SPACE[path], data)).encode())
+    assert response.status_code in (200, 400), response.text
+    if response.status_code == 400:
+        error = SpaceError.model_validate(response.json())
+        assert (error.success, error.masks, error.scores, error.num_objects) == (False, [], [], 0)
+    elif path == "/api/predict":
+        SpacePredictResponse.model_validate(response.json())
+    else:
+        SpaceResponse.model_validate(response.json())
 
 
 @given(raw=st.binary(max_size=200))

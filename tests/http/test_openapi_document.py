@@ -100,6 +100,24 @@ def test_every_answer_of_the_server_fits(
     assert seen == {200, 400, 401, 404, 422}
 
 
+def test_every_answer_of_the_space_fits(
+    committed: dict[str, Any], server: Running, picture: Picture
+) -> None:
+    sent = {"image": picture.sent["value"], "text_prompts": ["circle"]}
+    requests: list[tuple[int, str, dict[str, Any]]] = [
+        (200, "/api/sam2_compatible", {"inputs": sent}),
+        (200, "/api/sam2_compatible", {"inputs": {**sent, "vectorize": True}}),
+        (200, "/api/predict", {"data": [sent["image"], "circle", 0.5]}),
+        (400, "/api/sam2_compatible", {"inputs": {**sent, "text_prompts": []}}),
+        (400, "/api/predict", {"data": []}),
+        (401, "/api/predict", {"api_key": "wrong"}),
+    ]
+    for status, path, body in requests:
+        answer = server.post(path, body, key=None if status == 401 else ALICE)
+        assert answer.status_code == status
+        assert_fits(committed, "post", path, answer)
+
+
 def assert_fits(committed: dict[str, Any], method: str, path: str, answer: httpx.Response) -> None:
     """The answer is one that the document describes."""
     described = committed["paths"][path][method]["responses"][str(answer.status_code)]

@@ -51,7 +51,8 @@ def test_an_outline_is_as_far_off_as_it_may_be() -> None:
     exact, near, far = (outline(mask, epsilon) for epsilon in (0.0, 2.0, 20.0))
     assert exact.dtype == np.int32
     assert len(exact) > len(near) > len(far) >= 3
-    drawn = cv2.fillPoly(np.zeros_like(plane), [near], 1)
+    drawn = np.zeros_like(plane)
+    cv2.fillPoly(drawn, [near], [1])
     assert (drawn & plane).sum() / (drawn | plane).sum() > 0.95
 
 

@@ -332,7 +332,9 @@ async def unknown(request: Request, error: Exception) -> Response:
     path = _loggable(request.scope["path"])
     method = _loggable(request.method)
     logger.info("%s %s %d id=%s", method, path, error.status_code, identity)
-    return JSONResponse({"message": error.detail}, error.status_code, headers)
+    # Segmind's clients ask for any model by its name, and read nothing but `error`.
+    word = "error" if request.scope["path"].startswith(("/v1/", "/v2/")) else "message"
+    return JSONResponse({word: error.detail}, error.status_code, headers)
 
 
 def _loggable(text: str) -> str:

@@ -341,12 +341,18 @@ def test_errors_before_the_request_is_read(server: RunningHere, path: str) -> No
     assert_refused(server.post(path, {}, key="wrong"), 401)
     assert_refused(server.post(path, b"{"), 400, "JSON")
     assert_refused(server.post(path, b"[]"), 400, "object")
-    assert server.post(path, {"image": "?", "prompt": "a", "api_key": ALICE}, key=None).status_code
+    body = {"image": "?", "prompt": "a", "text_prompt": "a", "api_key": ALICE}
+    assert_refused(server.post(path, body, key=None), 400, "image")
+
+
+def test_another_model_is_unknown(server: RunningHere) -> None:
+    assert_refused(server.post("/v1/sdxl", {}), 404, "Not Found")
+    assert_refused(server.get(SAM3), 405, "Not Allowed")
 
 
 @pytest.fixture(scope="module")
 def narrow() -> Iterator[RunningHere]:
-    """A server of small limits, without the weights of one size."""
+    """A server of small limits."""
     with serving(max_body_mb=1, max_image_pixels=10_000) as running:
         yield running
 

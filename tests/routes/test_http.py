@@ -13,7 +13,12 @@ from pydantic import TypeAdapter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from inference_server.errors import AuthError, InferenceServerError, PromptError
+from inference_server.errors import (
+    AuthError,
+    InferenceServerError,
+    ModelUnavailableError,
+    PromptError,
+)
 from inference_server.openapi import Operation
 from inference_server.routes.http import Contract, _accepts_gzip, endpoint, limits_of
 from schemas.common import Limits
@@ -62,12 +67,17 @@ def _unknown_key() -> None:
     raise AuthError("Who are you?")
 
 
+def _without_weights() -> None:
+    raise ModelUnavailableError("There are no weights.")
+
+
 @pytest.mark.parametrize(
     ("fail", "status", "text"),
     [
         (_not_an_integer, 400, "Input should be a valid integer"),
         (_cannot_be_meant, 400, "Points lie outside."),
         (_unknown_key, 401, "Who are you?"),
+        (_without_weights, 502, "There are no weights."),
     ],
 )
 def test_a_contract_words_all_errors_itself(
@@ -85,7 +95,7 @@ def test_a_contract_words_all_errors_itself(
     app = Mock()
     app.state.server.settings.request_timeout = 10
     request = Request({"type": "http", "method": "POST", "headers": [], "app": app})
-    serve = endpoint(operation, Contract((operation,), wording, invalid=400))
+    serve = endpoint(operation, Contract((operation,), wording, invalid=400, statuses={503: 502}))
 
     async def served() -> Response:
         return await serve(request)

@@ -69,7 +69,7 @@ def check(printed: Any, real: Any, field: str = "") -> None:
             check(one, other, field)
     elif field == "time":
         assert real > 0
-    elif field == "confidence":
+    elif field in ("confidence", "score"):
         assert real == pytest.approx(printed, abs=0.1)
     else:
         assert real == printed, field

@@ -2,9 +2,9 @@
 
 Pure functions on arrays, which know nothing of models, HTTP or any contract's field names, and hold
 no state: they may run in several threads. A `Mask` is the runs of its pixels, and everything here
-but polygons and label planes works on the runs: cost and memory follow the mask's outline, never
-the image's area times the number of masks. These two need the pixels of the mask's box, for one
-mask at a time.
+but polygons, label planes and PNGs works on the runs: cost and memory follow the mask's outline,
+never the image's area times the number of masks. These need the pixels of the mask's box, or of the
+rows that it reaches, for one mask at a time.
 Coordinates are pixels of the original image, (x, y) for points and boxes, (height, width) for
 sizes.
 """

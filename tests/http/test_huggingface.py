@@ -234,7 +234,7 @@ def test_predict(server: RunningHere, picture: Picture, image: str) -> None:
     assert strict["num_objects"] == 0
 
 
-def test_average_duration(server: RunningHere) -> None:
+def test_average_duration() -> None:
     with serving(auth="off", api_keys="") as fresh:
         durations = []
         for seed in (31, 32, 33):

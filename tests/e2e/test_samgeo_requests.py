@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,25 +14,9 @@ from rasterio.io import MemoryFile
 
 from tests.http.pictures import Picture, iou
 from tests.http.rasters import PLACES, assert_same_objects, geotiff, masks_of, masks_of_geojson
-from tests.http.serving import ALICE, Running, serving
+from tests.http.serving import Running
 
 CRS = "EPSG:3857"
-
-
-@pytest.fixture(scope="module")
-def open_server() -> Iterator[Running]:
-    """A server that asks for no key."""
-    with serving(auth="off", api_keys="") as running:
-        yield running
-
-
-@pytest.fixture(params=["INFERENCE_AUTH=off", "a key in the address"])
-def url(request: pytest.FixtureRequest, server: Running) -> str:
-    """The address that a script is given."""
-    if request.param == "INFERENCE_AUTH=off":
-        running: Running = request.getfixturevalue("open_server")
-        return running.url
-    return server.url.replace("http://", f"http://x:{ALICE}@")
 
 
 @pytest.fixture(scope="module")

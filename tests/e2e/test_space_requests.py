@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +13,6 @@ import requests
 
 from tests.http.pictures import Picture, Plane, iou
 from tests.http.rasters import assert_same_objects
-from tests.http.serving import ALICE, Running, serving
-
-
-@pytest.fixture(scope="module")
-def open_server() -> Iterator[Running]:
-    """A server that asks for no key."""
-    with serving(auth="off", api_keys="") as running:
-        yield running
-
-
-@pytest.fixture(params=["INFERENCE_AUTH=off", "a key in the address"])
-def url(request: pytest.FixtureRequest, server: Running) -> str:
-    """The address that a script is given."""
-    if request.param == "INFERENCE_AUTH=off":
-        running: Running = request.getfixturevalue("open_server")
-        return running.url
-    return server.url.replace("http://", f"http://x:{ALICE}@")
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,25 @@
+"""Addresses for scripts that are told nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.http.serving import ALICE, Running, serving
+
+
+@pytest.fixture(scope="module")
+def open_server() -> Iterator[Running]:
+    """A server that asks for no key."""
+    with serving(auth="off", api_keys="") as running:
+        yield running
+
+
+@pytest.fixture(params=["INFERENCE_AUTH=off", "a key in the address"])
+def url(request: pytest.FixtureRequest, server: Running) -> str:
+    """The address that a script is given."""
+    if request.param == "INFERENCE_AUTH=off":
+        running: Running = request.getfixturevalue("open_server")
+        return running.url
+    return server.url.replace("http://", f"http://x:{ALICE}@")

@@ -86,7 +86,7 @@ def create_app(settings: Settings | None = None) -> Starlette:
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         configure_logging(settings)
         app.state.server = build_state(settings)
-        app.state.server.start()
+        await app.state.server.start()
         yield
         await app.state.server.stop()
 

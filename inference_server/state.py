@@ -61,11 +61,11 @@ class ServerState:
         self._was_ready = True
         logger.info("Ready")
 
-    def start(self) -> None:
+    async def start(self) -> None:
         """Begin loading the configured models, and to work on jobs."""
         self._tell()
-        self.jobs.start(self)
         self._loading = asyncio.create_task(self._load())
+        await self.jobs.start(self)
 
     def _tell(self) -> None:
         """Log what the settings have become on this machine."""

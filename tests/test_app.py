@@ -34,12 +34,15 @@ def test_the_endpoints_of_the_contract() -> None:
         *("/segment/automatic", "/segment/predict", "/segment/text"),
         *("/v1/sam3-image", "/v1/sam-v2-image"),
         *("/api/sam2_compatible", "/api/predict"),
+        *("/v2/sam3-image", "/v2/sam-v2-image"),
+        *("/v2/sam3/concept_segment", "/v2/sam3/visual_segment"),
     }
 
 
 def test_what_needs_no_key_is_public() -> None:
     assert {op.path for op in OPERATIONS if not op.secured} == {
         *("/", "/health", "/livez", "/readyz"),
+        "/v2/requests/{request_id}/files/{name}",
     }
 
 

@@ -31,7 +31,9 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_OPEN_PAUSE = 10.0
+_OPEN_SECONDS, _OPEN_PAUSE = 5.0, 10.0
+"""Seconds that a start waits for the database, and between attempts after that."""
+
 _WATCH_SECONDS = 1.0
 _PURGE_SECONDS = 30.0
 _SPARE_THREADS = 4
@@ -55,6 +57,7 @@ class Jobs:
         self._failure = "The jobs' database is being opened: try again."
         self._running: list[asyncio.Task[None]] = []
         self._wake = asyncio.Event()
+        self._tried = asyncio.Event()
         self._threads = ThreadPoolExecutor(
             settings.job_workers + _SPARE_THREADS, thread_name_prefix="jobs"
         )
@@ -82,13 +85,16 @@ class Jobs:
             raise StorageError(self._failure)
         return self._links
 
-    def start(self, state: ServerState) -> None:
+    async def start(self, state: ServerState) -> None:
         """Open the database, and begin to work on what is in it.
+
+        A database that cannot be opened now is tried again later.
 
         Args:
             state: what tasks are done with.
         """
         self._running.append(asyncio.create_task(self._run(state)))
+        await self.wait(self._tried, _OPEN_SECONDS)
 
     async def stop(self) -> None:
         """Put what is not finished back into the queue, and close the database."""
@@ -167,12 +173,14 @@ class Jobs:
                 where = "INFERENCE_DATABASE_URL" if settings.database_url else str(directory)
                 self._failure = f"The jobs' database cannot be used: see the log about {where}."
                 logger.error("Jobs are not accepted: %s: %s", where, error)
+                self._tried.set()
                 await asyncio.sleep(_OPEN_PAUSE)
                 continue
             self._store = Store(database, settings)
             free = functools.partial(_free, self._store, owners.name)
             self._close += [owners.close, free]
             self._links = Links(database.secret)
+            self._tried.set()
             where = "PostgreSQL" if settings.database_url else str(directory.absolute())
             logger.info("Jobs are kept in %s; %d workers", where, settings.job_workers)
             if settings.host in ("0.0.0.0", "::") and not settings.public_url:  # noqa: S104

@@ -59,9 +59,9 @@ def postgres() -> Iterator[str]:
         data = directory / "data"
         subprocess.run(
             [
-                where / "initdb",
+                str(where / "initdb"),
                 "-D",
-                data,
+                str(data),
                 "-U",
                 "tests",
                 "--auth=trust",
@@ -86,7 +86,7 @@ def postgres() -> Iterator[str]:
             stderr=subprocess.DEVNULL,
         )
         try:
-            check = [where / "pg_isready", "-h", "127.0.0.1", "-p", str(port)]
+            check = [str(where / "pg_isready"), "-h", "127.0.0.1", "-p", str(port)]
             until(lambda: subprocess.run(check, capture_output=True).returncode == 0, 60, 0.1)
             yield f"postgresql://tests@127.0.0.1:{port}/postgres"
         finally:

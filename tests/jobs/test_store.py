@@ -102,10 +102,11 @@ def test_a_job_from_submit_to_result(store: Store) -> None:
 
 
 def test_the_input_is_deleted_when_the_job_ends(store: Store) -> None:
-    for end in (
+    ends: list[Callable[[Ticket], bool]] = [
         lambda ticket: store.finish(ticket, OUTPUT),
         lambda ticket: store.fail(ticket, "no"),
-    ):
+    ]
+    for end in ends:
         store.submit("alice", KIND, b"{}")
         assert count(store, PAYLOADS) == 1
         assert end(claimed(store).ticket)
@@ -392,7 +393,7 @@ class TestPostgresql:
         assert claimed(store).ticket.job_id == job_id
 
     def test_a_connection_lost_in_the_middle_is_tried_again(self, store: Store) -> None:
-        ended = []
+        ended: list[int] = []
 
         def work() -> int:
             with store._database.writing() as connection:

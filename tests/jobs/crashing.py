@@ -1,0 +1,69 @@
+"""A process that does jobs, quick to start and made to be killed.
+
+    python -m tests.jobs.crashing DATA_DIR LOG [DATABASE_URL]
+
+Its task doubles a number. Each time that it begins with one, it writes the number to LOG.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+from pydantic import BaseModel
+
+from inference_server.auth import Tenant
+from inference_server.jobs import Jobs
+from inference_server.metrics import Metrics
+from inference_server.settings import Settings
+from inference_server.tasks import ResultFile, Task, TaskResult
+from schemas.common import Limits
+
+KIND = "double"
+
+
+class Number(BaseModel):
+    """What is asked for."""
+
+    number: int
+
+
+def settings(directory: str, url: str = "") -> Settings:
+    """Of all processes of a test."""
+    return Settings(
+        data_dir=directory,
+        database_url=url,
+        job_lease=1,
+        job_attempts=50,
+        job_queue_per_key=200,
+    )
+
+
+def doubled(number: int) -> tuple[ResultFile, ...]:
+    """The right result, in two files."""
+    content = str(2 * number).encode()
+    return tuple(ResultFile(name, "text/plain", content) for name in ("one.txt", "two.txt"))
+
+
+async def main(directory: str, log: str, url: str = "") -> None:
+    """Do jobs until killed."""
+    file = os.open(log, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+
+    async def run(state: Any, tenant: Tenant, body: Number, timings: Any) -> TaskResult:
+        os.write(file, f"{body.number}\n".encode())
+        await asyncio.sleep(random.uniform(0.02, 0.3))
+        return TaskResult(None, files=doubled(body.number))
+
+    values = settings(directory, url)
+    state: Any = SimpleNamespace(settings=values, limits=Limits(), metrics=Metrics())
+    jobs = Jobs(values, {KIND: Task(Number, run)})
+    await jobs.start(state)
+    await asyncio.sleep(600)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))

@@ -1,0 +1,82 @@
+"""Processes that are killed at random moments lose no job and give no wrong result."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import func, select
+
+from inference_server.jobs import Store
+from inference_server.jobs.database import FILES, PAYLOADS, Database
+from tests.http.serving import until
+from tests.jobs.crashing import KIND, doubled, settings
+from tests.jobs.postgres import fresh_database
+
+ROUNDS = 5
+JOBS = 80
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest) -> Iterator[str]:
+    if request.param == "sqlite":
+        yield ""
+        return
+    with fresh_database(request.getfixturevalue("postgres_url"), "crash") as database:
+        yield database
+
+
+def test_no_job_is_lost(url: str, tmp_path: Path) -> None:
+    data, log = str(tmp_path / "data"), tmp_path / "log"
+    command = [sys.executable, "-m", "tests.jobs.crashing", data, str(log), url]
+    chance = random.Random()
+    database = Database(tmp_path / "data", url)
+    store = Store(database, settings(data, url))
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def start() -> None:
+        processes.append(subprocess.Popen(command, stderr=subprocess.DEVNULL))
+
+    def state(job_id: str) -> str:
+        status = store.status(job_id, "alice")
+        assert status is not None
+        return status.state
+
+    try:
+        ids = [store.submit("alice", KIND, b'{"number": %d}' % n) for n in range(JOBS)]
+        for _ in range(3):
+            start()
+        until(log.exists)
+        for _ in range(ROUNDS):
+            time.sleep(chance.uniform(0.2, 0.8))
+            # The oldest: the others may not even have begun.
+            processes[0].kill()
+            processes.pop(0).wait()
+            start()
+        killed = time.monotonic()
+        until(lambda: all(state(job_id) == "COMPLETED" for job_id in ids), 40, 0.1)
+        # Two seconds for the death, or the lease, and the rest for the jobs themselves.
+        assert time.monotonic() - killed < 20
+        for number, job_id in enumerate(ids):
+            for expected in doubled(number):
+                found = store.file(job_id, expected.name)
+                assert found is not None
+                assert found[0] == expected
+        with database.reading() as connection:
+            files = connection.execute(select(func.count()).select_from(FILES)).scalar_one()
+            left = connection.execute(select(func.count()).select_from(PAYLOADS)).scalar_one()
+        assert (files, left) == (2 * JOBS, 0)
+        begun = Counter(map(int, log.read_text().split()))
+        assert set(begun) == set(range(JOBS))
+        assert max(begun.values()) > 1, "no kill hit a job"
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+        database.close()

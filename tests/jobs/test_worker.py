@@ -1,0 +1,290 @@
+"""Workers: what they do with tasks that succeed, fail, take long, or lose their hold."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import orjson
+import pytest
+from pydantic import BaseModel
+from sqlalchemy import update
+from sqlalchemy.exc import OperationalError
+
+from inference_server.auth import Tenant
+from inference_server.errors import (
+    CapacityError,
+    DeadlineError,
+    ImageError,
+    ModelUnavailableError,
+    StorageError,
+)
+from inference_server.jobs import Jobs, Status
+from inference_server.jobs.database import JOBS
+from inference_server.metrics import Metrics
+from inference_server.settings import Settings
+from inference_server.tasks import ResultFile, Task, TaskResult
+from schemas.common import Limits
+
+pytestmark = pytest.mark.anyio
+
+ALICE = Tenant("alice")
+FILE = ResultFile("preview.png", "image/png", b"\x89PNG")
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+class Asked(BaseModel):
+    number: int = 1
+
+
+Run = Callable[..., Awaitable[TaskResult]]
+
+
+async def _answer(state: Any, tenant: Tenant, body: Asked, timings: Any) -> TaskResult:
+    return TaskResult(None, {"number": body.number, "tenant": tenant.name})
+
+
+@asynccontextmanager
+async def working(directory: Path, run: Run = _answer, **changes: Any) -> AsyncIterator[Jobs]:
+    """A queue whose only task is this function."""
+    values = {"data_dir": str(directory), "job_retry_pause": 0.05, "job_lease": 1, **changes}
+    settings = Settings(**values)
+    jobs = Jobs(settings, {"task": Task(Asked, run)})
+    state: Any = SimpleNamespace(settings=settings, limits=Limits(), metrics=Metrics())
+    await jobs.start(state)
+    try:
+        yield jobs
+    finally:
+        await jobs.stop()
+
+
+async def ended(jobs: Jobs, job_id: str, seconds: float = 10) -> Status:
+    end = time.monotonic() + seconds
+    while True:
+        status = await jobs.status(job_id, ALICE)
+        assert status is not None
+        if status.state in ("COMPLETED", "FAILED"):
+            return status
+        assert time.monotonic() < end, status
+        await asyncio.sleep(0.02)
+
+
+async def outcome(directory: Path, run: Run, payload: bytes = b"{}", **changes: Any) -> Status:
+    async with working(directory, run, **changes) as jobs:
+        return await ended(jobs, await jobs.submit(ALICE, "task", payload))
+
+
+def failing(*errors: Exception) -> tuple[Run, list[float]]:
+    """A task that raises these one after the other, and then succeeds; and when it was run."""
+    times: list[float] = []
+
+    async def run(state: Any, tenant: Tenant, body: Asked, timings: Any) -> TaskResult:
+        times.append(time.monotonic())
+        if len(times) <= len(errors):
+            raise errors[len(times) - 1]
+        return await _answer(state, tenant, body, timings)
+
+    return run, times
+
+
+async def test_json(tmp_path: Path) -> None:
+    async with working(tmp_path) as jobs:
+        begin = time.monotonic()
+        job_id = await jobs.submit(ALICE, "task", b'{"number": 7}')
+        status = await ended(jobs, job_id)
+        # It was not found by polling.
+        assert time.monotonic() - begin < 0.7
+        assert status.state == "COMPLETED"
+        assert status.seconds is not None
+        assert 0 < status.seconds < 5
+        stored = await jobs.file(job_id, "output.json")
+        assert stored is not None
+        assert orjson.loads(stored[0].content) == {"number": 7, "tenant": "alice"}
+
+
+async def test_files_and_base64(tmp_path: Path) -> None:
+    async def run(state: Any, tenant: Tenant, body: Asked, timings: Any) -> TaskResult:
+        return TaskResult(None, files=(FILE,), in_base64=body.number == 2)
+
+    async with working(tmp_path, run) as jobs:
+        job_id = await jobs.submit(ALICE, "task", b"{}")
+        await ended(jobs, job_id)
+        assert [f.name for f in await jobs.files(job_id)] == ["preview.png"]
+        job_id = await jobs.submit(ALICE, "task", b'{"number": 2}')
+        await ended(jobs, job_id)
+        stored = await jobs.file(job_id, "output.json")
+        assert stored is not None
+        assert orjson.loads(stored[0].content) == "iVBORw=="
+
+
+async def test_what_the_client_did_wrong_fails_at_once(tmp_path: Path) -> None:
+    run, times = failing(ImageError("It is no image."))
+    status = await outcome(tmp_path, run)
+    assert (status.state, status.error) == ("FAILED", "It is no image.")
+    assert len(times) == 1
+
+
+async def test_a_body_that_is_no_longer_valid_fails(tmp_path: Path) -> None:
+    status = await outcome(tmp_path, _answer, b'{"number": "x"}')
+    assert status.state == "FAILED"
+    assert status.error is not None
+    assert status.error.startswith("number: ")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        CapacityError("full", 0.01),
+        DeadlineError("late"),
+        ModelUnavailableError("no weights"),
+        ValueError("a bug"),
+    ],
+)
+async def test_what_may_pass_is_tried_again_after_a_pause(tmp_path: Path, error: Exception) -> None:
+    run, times = failing(error, error)
+    status = await outcome(tmp_path, run, job_retry_pause=0.1)
+    assert status.state == "COMPLETED"
+    assert len(times) == 3
+    assert times[1] - times[0] >= 0.1
+    assert times[2] - times[1] >= 0.2
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [(CapacityError("full", 0.01), "full"), (ValueError("secret"), "Internal error")],
+)
+async def test_but_not_for_ever(tmp_path: Path, error: Exception, told: str) -> None:
+    run, times = failing(*[error] * 9)
+    status = await outcome(tmp_path, run, job_attempts=2)
+    assert status.state == "FAILED"
+    assert status.error is not None
+    assert status.error.startswith(told)
+    assert "secret" not in status.error
+    assert len(times) == 2
+
+
+async def test_a_job_has_a_deadline(tmp_path: Path) -> None:
+    async def run(*_: Any) -> TaskResult:
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    status = await outcome(tmp_path, run, job_attempts=1, request_timeout=0.1)
+    assert status.error == "The request took longer than 0.1 seconds."
+
+
+async def test_a_result_that_is_too_large_fails(tmp_path: Path) -> None:
+    async def run(*_: Any) -> TaskResult:
+        return TaskResult(None, files=(ResultFile("a.png", "image/png", bytes(1_600_000)),))
+
+    status = await outcome(tmp_path, run, job_result_mb=1)
+    assert status.state == "FAILED"
+    assert status.error is not None
+    assert status.error.startswith("The result has 1.5 MiB, more than 1 MiB.")
+    assert "INFERENCE_JOB_RESULT_MB" in status.error
+
+
+async def test_the_lease_of_a_long_job_is_renewed(tmp_path: Path) -> None:
+    runs = []
+
+    async def run(state: Any, tenant: Tenant, body: Asked, timings: Any) -> TaskResult:
+        runs.append(1)
+        await asyncio.sleep(2.2)
+        return await _answer(state, tenant, body, timings)
+
+    assert (await outcome(tmp_path, run)).state == "COMPLETED"
+    assert len(runs) == 1
+
+
+async def test_a_job_that_was_taken_over_is_dropped(tmp_path: Path) -> None:
+    """Its work is cancelled, and what it found changes nothing."""
+    begun, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def run(*_: Any) -> TaskResult:
+        begun.set()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+        raise AssertionError
+
+    async with working(tmp_path, run, job_workers=1) as jobs:
+        job_id = await jobs.submit(ALICE, "task", b"{}")
+        await begun.wait()
+        with jobs.store._database.writing() as connection:
+            changes = update(JOBS).values(token=JOBS.c.token + 1, owner="other")
+            connection.execute(changes.values(due=time.time() + 60))
+        await asyncio.wait_for(cancelled.wait(), 5)
+        status = await jobs.status(job_id, ALICE)
+        assert status is not None
+        assert status.state == "PROCESSING"
+
+
+async def test_a_shutdown_puts_jobs_back_at_once(tmp_path: Path) -> None:
+    begun = asyncio.Event()
+
+    async def hang(*_: Any) -> TaskResult:
+        begun.set()
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    async with working(tmp_path, hang, job_lease=60, job_attempts=1) as jobs:
+        job_id = await jobs.submit(ALICE, "task", b"{}")
+        await begun.wait()
+    begin = time.monotonic()
+    async with working(tmp_path, job_lease=60, job_attempts=1) as jobs:
+        assert (await ended(jobs, job_id)).state == "COMPLETED"
+    assert time.monotonic() - begin < 3
+    with pytest.raises(StorageError, match="stopping"):
+        await jobs.submit(ALICE, "task", b"{}")
+
+
+async def test_a_database_that_fails_for_a_while_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with working(tmp_path, job_lease=30) as jobs:
+        finish, calls = jobs.store.finish, []
+
+        def flaky(*arguments: Any) -> bool:
+            calls.append(1)
+            if len(calls) < 3:
+                raise OperationalError("insert", {}, Exception("disk full"))
+            return finish(*arguments)
+
+        monkeypatch.setattr(jobs.store, "finish", flaky)
+        job_id = await jobs.submit(ALICE, "task", b"{}")
+        assert (await ended(jobs, job_id)).state == "COMPLETED"
+        assert len(calls) == 3
+
+
+async def test_a_database_that_cannot_be_opened_leaves_the_server_running(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    settings = Settings(data_dir=str(tmp_path / "file" / "data"))
+    jobs = Jobs(settings, {})
+    state: Any = SimpleNamespace(settings=settings, limits=Limits(), metrics=Metrics())
+    with pytest.raises(StorageError, match="being opened"):
+        await jobs.submit(ALICE, "task", b"{}")
+    await jobs.start(state)
+    with pytest.raises(StorageError, match="cannot be used"):
+        await jobs.submit(ALICE, "task", b"{}")
+    await jobs.stop()
+
+
+async def test_without_workers_jobs_are_left_to_others(tmp_path: Path) -> None:
+    async with working(tmp_path, job_workers=0) as front:
+        job_id = await front.submit(ALICE, "task", b"{}")
+        await asyncio.sleep(0.1)
+        status = await front.status(job_id, ALICE)
+        assert status is not None
+        assert status.state == "QUEUED"
+        async with working(tmp_path) as other:
+            assert (await ended(other, job_id)).state == "COMPLETED"

@@ -239,7 +239,7 @@ def _postgresql(url: str) -> Engine:
         pool_timeout=_BUSY_SECONDS,
         # A server that is gone without a goodbye is noticed within a lease, not within hours.
         connect_args={
-            "connect_timeout": 10,
+            "connect_timeout": 5,
             "keepalives_idle": 10,
             "keepalives_interval": 5,
             "keepalives_count": 3,

@@ -10,12 +10,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
 from tests.http.pictures import Picture, assert_finds, center_box, iou, noise, plane
 from tests.http.rasters import geotiff, ids
-from tests.http.serving import ALICE, Running
+from tests.http.serving import ALICE, Running, until
 from tests.http.test_segmind import mask_of, pixels
 
 ROOT = Path(__file__).parents[2]
@@ -203,6 +204,45 @@ def test_errors_are_typed(package: str, models: Any, client: Any, server: Runnin
     refused = call.sync_detailed(client=stranger, body=models.Sam2SegmentationRequest())
     assert refused.status_code == 401
     assert "wrong" in refused.parsed.message
+
+
+def test_jobs(package: str, models: Any, client: Any, picture: Picture) -> None:
+    def result(job: Any) -> Any:
+        assert isinstance(job, models.JobSubmitted)
+        call = endpoint(package, "jobs.job_status")
+        until(lambda: call.sync(job.request_id, client=client).status == "COMPLETED", 60, 0.1)
+        return endpoint(package, "jobs.job_result").sync(job.request_id, client=client)
+
+    sent = picture.sent["value"]
+    request = models.Sam3ImageRequest(image=sent, text_prompt="red circle")
+    call = endpoint(package, "jobs.submit_sam_3_image")
+    done = result(call.sync(client=client, body=request))
+    assert isinstance(done, models.JobResult)
+    assert done.error is None
+    (image,) = done.images
+    assert (image.file_name, image.content_type) == ("preview.png", "image/png")
+    query = dict(parse_qsl(urlsplit(image.url).query))
+    fetch = endpoint(package, "jobs.job_file")
+    file = fetch.sync(done.request_id, image.file_name, client=client, **query)
+    assert len(file.payload.read()) == image.file_size
+
+    request = models.Sam3SegmentationRequest(
+        image=models.InferenceRequestImage.from_dict(picture.sent),
+        prompts=[models.Sam3Prompt(text="red circle")],
+    )
+    call = endpoint(package, "jobs.submit_concept_segment")
+    done = result(call.sync(client=client, body=request))
+    assert len(done.output["prompt_results"][0]["predictions"]) == 2
+
+    call = endpoint(package, "jobs.submit_sam_v2_image")
+    request = models.SamV2ImageRequest(image="AAAA", prompt="circle")
+    failed = call.sync(client=client, body=request).request_id
+    call = endpoint(package, "jobs.job_status")
+    until(lambda: isinstance(call.sync(failed, client=client), models.JobFailed), 60, 0.1)
+    for name in ("jobs.job_status", "jobs.job_result"):
+        unknown = endpoint(package, name).sync("0" * 32, client=client)
+        assert isinstance(unknown, models.SegmindFailure)
+        assert "not found" in unknown.error
 
 
 def test_system(package: str, models: Any, client: Any) -> None:

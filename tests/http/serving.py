@@ -150,9 +150,11 @@ def serving(*, ready: bool = True, **changes: Any) -> Iterator[RunningHere]:
         ready: wait until its models are loaded.
         changes: settings that differ from those of the tests' servers.
     """
-    with tempfile.TemporaryDirectory() as directory:
-        with _serving(ready=ready, **{"data_dir": directory, **changes}) as running:
-            yield running
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        _serving(ready=ready, **{"data_dir": directory, **changes}) as running,
+    ):
+        yield running
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from PIL import Image
 
 from tests.http.pictures import Picture, assert_finds, click, iou, noise, plane
 from tests.http.serving import ALICE, BOB, CONCEPT, VISUAL, Running, RunningHere, serving, until
+from tests.http.test_openapi_document import FILE, assert_fits
 
 KINDS = ("/v2/sam3-image", "/v2/sam-v2-image", f"/v2{CONCEPT}", f"/v2{VISUAL}")
 
@@ -304,6 +306,47 @@ class TestAddresses:
         with serving(ready=False, job_workers=0, trusted_proxies="127.0.0.0/8") as server:
             forwarded = {"x_forwarded_host": "masks.example", "x_forwarded_proto": "https"}
             assert self.submit(server, **forwarded) == "https://masks.example"
+
+
+def test_every_answer_fits_the_document(
+    server: Running, full: tuple[RunningHere, Path], picture: Picture
+) -> None:
+    document = json.loads(FILE.read_bytes())
+    where, name = "/v2/requests/{request_id}", "/v2/requests/{request_id}/files/{name}"
+    seen = set()
+
+    def fits(method: str, path: str, answer: httpx.Response) -> httpx.Response:
+        assert_fits(document, method, path, answer)
+        seen.add((path.removeprefix("/v2/"), answer.status_code))
+        return answer
+
+    good = {"image": picture.sent["value"], "text_prompt": "circle"}
+    for sent in (good, {**good, "image": "AAAA"}):
+        job = fits("post", "/v2/sam3-image", server.post("/v2/sam3-image", sent)).json()
+        fits("get", where, ended(server, job))
+        fits("get", f"{where}/status", server.get(job["status_url"]))
+    job = fits("post", f"/v2{VISUAL}", server.post(f"/v2{VISUAL}", {"image": noise(807)})).json()
+    fits("get", where, ended(server, job))
+    done = completed(server, "/v2/sam3-image", **good)
+    fits("get", name, httpx.get(done["output"]))
+    fits("get", name, httpx.get(done["output"] + "x"))
+    for key in (None, BOB):
+        fits("get", where, server.get(job["response_url"], key=key))
+        fits("get", f"{where}/status", server.get(job["status_url"], key=key))
+    waiting, _ = full
+    answers = [waiting.post("/v2/sam3-image", {"image": "AAAA"}) for _ in range(4)]
+    assert fits("post", "/v2/sam3-image", answers[-1]).status_code == 429
+    for path in KINDS:
+        fits("post", path, server.post(path, {}))
+        fits("post", path, server.post(path, {}, key=None))
+        fits("post", path, waiting.post(path, {"image": "A" * 1_100_000}))
+    assert {
+        *(("requests/{request_id}", status) for status in (200, 401, 404, 422)),
+        *(("requests/{request_id}/status", status) for status in (200, 401, 404, 422)),
+        *(("requests/{request_id}/files/{name}", status) for status in (200, 404)),
+        *(("sam3-image", status) for status in (200, 400, 401, 429)),
+        *(("sam3/concept_segment", status) for status in (401, 413, 422)),
+    } <= seen
 
 
 def test_outcomes_are_counted(server: Running) -> None:

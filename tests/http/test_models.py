@@ -103,18 +103,21 @@ def test_with_nothing_loaded_it_is_fine_too(own: RunningHere) -> None:
 
 
 def test_memory_does_not_grow(own: RunningHere) -> None:
+    assert clear(own).is_success
+    until(lambda: not own.state.models.loaded())
+    others = lanes()  # of servers of other modules
     parts, threads = [], set()
     for seed in range(5):
         for path, body in ((VISUAL, {}), (CONCEPT, {"prompts": [{"text": "circle"}]})):
             assert own.post(path, {"image": noise(760 + seed), **body}).is_success
         parts += engines(own)
-        threads |= lanes()
+        threads |= lanes() - others
         assert clear(own).is_success
     assert len(parts) == 20
     until_gone(parts)
     assert threads
     # Their threads have gone as well.
-    until(lambda: not any(thread.is_alive() for thread in threads))
+    until(lambda: not lanes() & threads)
 
 
 class TestRequestsThatHaveBegun:

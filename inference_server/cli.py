@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
+from types import FrameType
 
 import click
 import orjson
@@ -86,7 +87,17 @@ def serve(preload: tuple[str, ...], **options: str | int | None) -> None:
     click.echo(f"inference-server {__version__} on {url}", err=True)
     if made:
         _greet(url, settings.api_keys)
-    server = uvicorn.Server(config)
+
+    class Server(uvicorn.Server):
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            if not self.should_exit:
+                click.echo(
+                    "Stopping: requests under way are answered first. Interrupt again to drop them",
+                    err=True,
+                )
+            super().handle_exit(sig, frame)
+
+    server = Server(config)
     try:
         server.run(sockets=[listener])
     except KeyboardInterrupt:  # uvicorn has shut down, and passes the signal on

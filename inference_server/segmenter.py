@@ -21,6 +21,7 @@ from inference_server.images import ImageFetcher
 from inference_server.instances import Instance, instances_of, suppressed
 from inference_server.logits import LogitsCache
 from inference_server.metrics import Metrics, Timings
+from inference_server.places import refuse_outside
 from inference_server.settings import MiB, Settings
 from inference_server.threads import Threads
 
@@ -80,6 +81,7 @@ class Segmenter:
         prompts: Sequence[ConceptPrompt],
         *,
         nms_iou_threshold: float | None,
+        within: bool = False,
         timings: Timings,
     ) -> Segmentation:
         """Find every instance of each concept.
@@ -90,13 +92,19 @@ class Segmenter:
             prompts: the concepts.
             nms_iou_threshold: drop an instance whose mask overlaps a more confident one, of any
                 prompt, by more than this IoU; None keeps all.
+            within: refuse prompts that lie outside of the image.
             timings: of the request.
 
         Returns:
             The instances.
+
+        Raises:
+            RequestError: a prompt lies outside, `within` given.
         """
         model = await self.models.concept()
         encoded = await self.encoder.encode(tenant, model, image, timings)
+        if within:
+            refuse_outside(encoded.embedding.size, prompts)
         done = await model.decode(queries(encoded.embedding, prompts))
         self._decoded(model.family, done, timings)
         with timings.measure("masks"):
@@ -117,6 +125,7 @@ class Segmenter:
         best: bool = True,
         save_logits: bool = False,
         load_logits: bool = False,
+        within: bool = False,
         timings: Timings,
     ) -> Segmentation:
         """Segment one object a prompt.
@@ -130,13 +139,19 @@ class Segmenter:
             best: choose the best of the three.
             save_logits: keep the answers for later prompts on this image.
             load_logits: start from the best earlier answer that a prompt refines.
+            within: refuse prompts that lie outside of the image.
             timings: of the request.
 
         Returns:
             One instance a prompt, in their order; three where it is not the best alone.
+
+        Raises:
+            RequestError: a prompt lies outside, `within` given.
         """
         model = await self.models.visual(version)
         encoded = await self.encoder.encode(tenant, model, image, timings)
+        if within:
+            refuse_outside(encoded.embedding.size, prompts)
         # By the image's bytes: an id that was dropped may be given to another image.
         key = replace(encoded.key, image=f"sha256:{encoded.digest}")
         asked = list(prompts)

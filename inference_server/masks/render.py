@@ -151,9 +151,16 @@ def cutout(image: RGB, mask: Mask) -> NDArray[np.uint8]:
 
 
 def _tint(drawn: RGB, image: RGB, mask: Mask, color: NDArray[np.uint8], opacity: float) -> None:
-    """Mix the image's own pixels with a colour, so that what is on top looks the same anywhere."""
+    """Mix the image's own pixels with a colour, so that what is on top looks the same anywhere.
+
+    Their brightness shows through, and less of their hue the more the tint covers: an orange mask
+    on a red object and a red one on an orange object would look alike.
+    """
     x0, y0, x1, y1 = mask.box
-    below = image[y0:y1, x0:x1]
+    below = np.ascontiguousarray(image[y0:y1, x0:x1])
+    grey = cv2.cvtColor(cv2.cvtColor(below, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    share = min(1.0, 2 * opacity)
+    below = np.asarray(cv2.addWeighted(below, 1 - share, grey, share, 0), np.uint8)
     paint = np.empty_like(below)
     paint[:] = color
     tinted = np.asarray(cv2.addWeighted(below, 1 - opacity, paint, opacity, 0), np.uint8)

@@ -149,6 +149,7 @@ async def _segmentation(
             prompts.objects,
             multimask=inputs.multimask_output,
             best=not inputs.multimask_output,
+            within=True,
             timings=timings,
         )
         results.append(await by_pointing)

@@ -74,6 +74,11 @@ def _check_form(body: UploadRequest, version: str, backend: str = BACKENDS[0]) -
             f"Invalid output_format {body.output_format!r}. "
             f"Must be one of: {', '.join(OUTPUT_FORMATS)}"
         )
+    if body.max_size is not None and 0 < body.max_size < body.min_size:
+        raise RequestError(
+            f"min_size ({body.min_size}) is larger than max_size ({body.max_size}): no object can "
+            "be both. Send 0 for max_size, or nothing, for no limit."
+        )
     _check("backend", backend, BACKENDS)
     _check("model_version", version, MODEL_VERSIONS)
     if body.model_id is not None:
@@ -112,7 +117,12 @@ class _Asked:
         boxes = np.zeros((0, 4), np.float32) if boxes is None else boxes
         prompt = ConceptPrompt(text, boxes, np.ones(len(boxes), np.int64), threshold)
         return await self._state.segmenter.concept(
-            self._tenant, self._image, [prompt], nms_iou_threshold=None, timings=self._timings
+            self._tenant,
+            self._image,
+            [prompt],
+            nms_iou_threshold=None,
+            within=True,
+            timings=self._timings,
         )
 
     async def visual(self, prompts: Sequence[VisualPrompt], *, multimask: bool) -> Segmentation:
@@ -124,6 +134,7 @@ class _Asked:
             prompts,
             multimask=multimask,
             best=not multimask,
+            within=True,
             timings=self._timings,
         )
 

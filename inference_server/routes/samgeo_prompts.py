@@ -59,6 +59,11 @@ class Prompts:
                 f"point_labels has {len(labels)} labels for {len(points)} points in point_coords: "
                 "send one for each, 1 on the object or 0 beside it."
             )
+        if points and not any(labels) and len(boxes) != 1:
+            raise RequestError(
+                "All points of point_coords are beside the object (0 in point_labels). Send one "
+                "that is on it, or a single box that they refine."
+            )
         if (boxes[:, :2] >= boxes[:, 2:]).any():
             raise RequestError(
                 "A box of boxes is empty or inside out: send [xmin, ymin, xmax, ymax]."

@@ -79,7 +79,12 @@ class _Asked:
         corners = np.array(boxes, np.float32).reshape(-1, 4)
         prompt = ConceptPrompt(text, corners, np.ones(len(corners), np.int64), threshold)
         return await self._segmenter.concept(
-            self._tenant, self._image, [prompt], nms_iou_threshold=None, timings=self._timings
+            self._tenant,
+            self._image,
+            [prompt],
+            nms_iou_threshold=None,
+            within=True,
+            timings=self._timings,
         )
 
     async def visual(
@@ -95,6 +100,7 @@ class _Asked:
             self._image,
             [prompt],
             multimask=len(points) == 1,
+            within=True,
             timings=self._timings,
         )
 

@@ -107,6 +107,12 @@ def test_backend(server: RunningHere, picture: Picture) -> None:
             "257 entries, and 256 are accepted",
         ),
         ({"point_coords": "[[1, 2]]", "point_crs": "EPSG:4326"}, "without point_crs"),
+        ({"point_coords": "[[9000, 200]]"}, "The point (9000, 200) lies outside of the image"),
+        ({"point_coords": "[[5, -1]]"}, "640 pixels wide and 480 high"),
+        ({"boxes": "[[700, 9, 800, 99]]"}, "The box (700, 9, 800, 99) lies outside"),
+        ({"boxes": "[[1, 500, 9, 600]]", "model_version": "sam2"}, "lies outside of the image"),
+        ({"point_coords": "[[1, 2]]", "point_labels": "[0]"}, "Send one that is on it"),
+        ({"boxes": "[1, 2, 3, 4]", "min_size": 9, "max_size": 8}, "no object can be both"),
     ],
 )
 def test_prompts(server: RunningHere, picture: Picture, fields: Any, detail: str) -> None:

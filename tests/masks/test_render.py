@@ -99,6 +99,17 @@ class TestTint:
         for i, (x0, y0, x1, y1) in enumerate(boxes):
             assert np.abs(drawn[(y0 + y1) // 2, (x0 + x1) // 2] - tint(i)).max() <= 1
 
+    def test_the_hue_below_does_not_show_through(self) -> None:
+        """Objects of any colour are told apart by those of their masks."""
+        image = np.empty((80, 120, 3), np.uint8)
+        image[:, :60], image[:, 60:] = (230, 40, 40), (40, 40, 230)
+        masks = [mask_of((10, 10, 50, 60), image=image), mask_of((70, 10, 110, 60), image=image)]
+        drawn = overlay(image, masks).astype(int)
+        for (x, y), color in zip(((30, 30), (90, 30)), colors(2).astype(int), strict=True):
+            grey = 2 * drawn[y, x] - color
+            assert np.ptp(grey) <= 3
+        assert (overlay(image, masks, opacity=0.0)[12:58, 12:48] == image[12:58, 12:48]).all()
+
     def test_the_smaller_mask_is_on_top_whatever_the_order(self) -> None:
         small, large = mask_of((30, 30, 50, 50)), mask_of((10, 10, 100, 70))
         for masks in ([small, large], [large, small]):

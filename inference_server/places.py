@@ -1,0 +1,47 @@
+"""Where prompts lie: on the image, or beside it by mistake."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inference_server.engines.base import ConceptPrompt, VisualPrompt
+from inference_server.errors import RequestError
+
+
+def refuse_outside(
+    size: tuple[int, int], prompts: Sequence[ConceptPrompt] | Sequence[VisualPrompt]
+) -> None:
+    """Refuse points beside the image, and boxes of which no part is on it.
+
+    A model answers them too, with something that nobody meant.
+
+    Args:
+        size: (height, width) of the image in pixels.
+        prompts: in pixels of the image; its border belongs to it.
+
+    Raises:
+        RequestError: a prompt lies outside.
+    """
+    limits = np.array(size[::-1], np.float32)
+    for prompt in prompts:
+        if isinstance(prompt, ConceptPrompt):
+            boxes = prompt.boxes
+        else:
+            boxes = np.zeros((0, 4), np.float32) if prompt.box is None else prompt.box[None]
+            beside = ((prompt.points < 0) | (prompt.points > limits)).any(axis=1)
+            for point in prompt.points[beside]:
+                raise _outside("point", point, size)
+        beside = ((boxes[:, 2:] < 0) | (boxes[:, :2] > limits)).any(axis=1)
+        for box in boxes[beside]:
+            raise _outside("box", box, size)
+
+
+def _outside(noun: str, place: NDArray[np.float32], size: tuple[int, int]) -> RequestError:
+    numbers = ", ".join(f"{value:g}" for value in place)
+    return RequestError(
+        f"The {noun} ({numbers}) lies outside of the image, which is {size[1]} pixels wide and "
+        f"{size[0]} high. Send pixels of the image as it was sent, x before y."
+    )

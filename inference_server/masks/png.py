@@ -1,4 +1,4 @@
-"""Masks to PNG files, at the cost of the rows that they reach.
+"""PNG files: of masks, at the cost of the rows that they reach, and of any other pixels.
 
 A mask is mostly empty, and rows without a mask are compressed once for all masks: deflate's pieces
 can be joined where the compressor was told to forget what went before.
@@ -9,8 +9,11 @@ from __future__ import annotations
 import struct
 import zlib
 from functools import cache
+from typing import Any
 
+import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from inference_server.masks.mask import Mask
 
@@ -45,6 +48,21 @@ def encode_png(mask: Mask) -> bytes:
             _chunk(b"IEND", b""),
         )
     )
+
+
+def encode_pixels(pixels: NDArray[Any]) -> bytes:
+    """A PNG file of pixels.
+
+    Args:
+        pixels: `uint8` or `uint16`, `[H, W]` or, in OpenCV's order BGR, `[H, W, 3]`.
+
+    Raises:
+        ValueError: no PNG can hold them.
+    """
+    done, data = cv2.imencode(".png", pixels)
+    if not done:
+        raise ValueError(f"{pixels.shape} of {pixels.dtype} is no PNG")
+    return data.tobytes()
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:

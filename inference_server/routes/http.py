@@ -97,14 +97,19 @@ def timings_of(request: Request) -> Timings:
     return timings
 
 
+def announced_bytes(request: Request) -> int:
+    """Bytes that the body is said to have; 0 where nothing is said."""
+    announced = request.headers.get("content-length", "")
+    return int(announced) if announced.isdigit() else 0
+
+
 async def _body(request: Request, limit: int) -> bytes:
     """The body, refused as soon as it is known to be over the limit."""
     over = ImageTooLargeError(
         f"The request body is larger than {limit // MiB} MiB. Send a smaller image, or a URL, or "
         "raise INFERENCE_MAX_BODY_MB."
     )
-    announced = request.headers.get("content-length", "")
-    if announced.isdigit() and int(announced) > limit:
+    if announced_bytes(request) > limit:
         raise over
     chunks, size = [], 0
     async for chunk in request.stream():

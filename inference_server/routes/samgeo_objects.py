@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-import cv2
 import numpy as np
 
 from inference_server.geo import (
@@ -20,7 +19,7 @@ from inference_server.geo import (
 )
 from inference_server.images.raster import valid_pixels
 from inference_server.instances import Instance
-from inference_server.masks import LabelPlane, Mask, clip, label_plane
+from inference_server.masks import LabelPlane, Mask, clip, encode_pixels, label_plane
 from inference_server.segmenter import Segmentation
 
 Form = tuple[Callable[[], object], str, Mapping[str, str]]
@@ -97,7 +96,9 @@ class Objects:
 
             def raster() -> bytes:
                 plane = self._plane(unique, foreground)
-                return write_labels(plane, self.reference) if form == "geotiff" else _png(plane)
+                if form == "png":
+                    return encode_pixels(plane)
+                return write_labels(plane, self.reference)
 
             return raster, media_type, {"content-disposition": f'attachment; filename="{name}"'}
 
@@ -134,10 +135,3 @@ class Objects:
             Detection(index, each.box or each.mask.box, score=each.score)
             for index, each in enumerate(self.instances, 1)
         ]
-
-
-def _png(plane: LabelPlane) -> bytes:
-    done, data = cv2.imencode(".png", plane)
-    if not done:
-        raise ValueError(f"a plane of {plane.dtype} is no PNG")
-    return data.tobytes()

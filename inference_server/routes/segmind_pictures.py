@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import cv2
 import numpy as np
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from inference_server.errors import RequestError
 from inference_server.images.store import StoredImage
-from inference_server.masks import Mask, encode_png, label_plane
+from inference_server.masks import Mask, encode_pixels, encode_png, label_plane
 from inference_server.masks.render import overlay
 from inference_server.metrics import Timings
 from inference_server.segmenter import Segmenter
@@ -53,7 +52,9 @@ class Pictures:
 
     async def preview(self) -> bytes:
         """All masks in one, white on black, one channel."""
-        return await self._drawn(lambda: _png(label_plane(self.masks, self.size, unique=False)))
+        return await self._drawn(
+            lambda: encode_pixels(label_plane(self.masks, self.size, unique=False))
+        )
 
     async def overlay(self) -> bytes:
         """The masks in colours over the image.
@@ -118,11 +119,4 @@ class Pictures:
 
 def _overlay(image: NDArray[np.uint8], masks: Sequence[Mask]) -> bytes:
     drawn = overlay(image, masks) if masks else image
-    return _png(cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
-
-
-def _png(pixels: NDArray[Any]) -> bytes:
-    done, data = cv2.imencode(".png", pixels)
-    if not done:
-        raise ValueError(f"{pixels.shape} of {pixels.dtype} is no PNG")
-    return data.tobytes()
+    return encode_pixels(cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))

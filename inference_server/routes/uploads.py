@@ -14,7 +14,7 @@ from starlette.requests import Request
 from inference_server.auth import Tenant
 from inference_server.errors import PromptError, RequestError
 from inference_server.images.store import StoredImage
-from inference_server.routes.http import ModelT, authenticate, state_of, timings_of
+from inference_server.routes.http import ModelT, announced_bytes, authenticate, state_of, timings_of
 from inference_server.settings import MiB
 from inference_server.upload_space import Share, too_large
 
@@ -56,8 +56,7 @@ async def uploaded(request: Request, model: type[ModelT]) -> AsyncIterator[Uploa
     tenant = authenticate(request)
     state = state_of(request)
     limit = state.settings.max_upload_mb * MiB
-    announced = request.headers.get("content-length", "")
-    if announced.isdigit() and int(announced) > limit:
+    if announced_bytes(request) > limit:
         raise too_large(limit)
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise PromptError("Send the image in the field `file` of multipart/form-data.", _FILE)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from PIL import Image
 
-from inference_server.masks import Mask, encode_png
+from inference_server.masks import Mask, encode_pixels, encode_png
 from tests.masks.planes import EXAMPLES, Plane, examples, planes
 
 
@@ -50,3 +50,11 @@ def test_empty_rows_take_little_room() -> None:
     plane = np.zeros((4032, 4032), np.bool_)
     plane[2000:2100, 1000:1200] = True
     assert len(encode_png(Mask.from_plane(plane))) < 20_000
+
+
+@pytest.mark.parametrize("shape", [(40, 60), (40, 60, 3)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_any_pixels(shape: tuple[int, ...], dtype: type[np.uint8] | type[np.uint16]) -> None:
+    pixels = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, shape, dtype)
+    read = cv2.imdecode(np.frombuffer(encode_pixels(pixels), np.uint8), cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(read, pixels)

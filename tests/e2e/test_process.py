@@ -88,14 +88,19 @@ def test_says_that_the_weights_are_the_demo(process: Process) -> None:
 
 
 def test_answers_while_a_large_image_is_encoded(process: Process) -> None:
-    """The event loop is never held up: `/livez` answers within 100 ms at all times."""
+    """The event loop never waits for the CPU: probes are answered all through the work.
+
+    Nothing is timed: others may use the machine's cores. A loop that was held up would answer one
+    or two probes a request, and its thread would have used most of the processor's time.
+    """
     rng = np.random.default_rng(0)
     small = rng.integers(0, 256, (40, 60, 3), np.uint8)
     large = np.kron(small, np.ones((100, 100, 1), np.uint8))
     images = []
     for shade in range(2):
         large[0, 0] = shade
-        images.append(in_base64(encoded(large, ".jpg")))
+        images.append(in_base64(encoded(large, ".png")))
+    under_way = threading.Event()
     done = threading.Event()
     statuses: list[int] = []
 
@@ -103,30 +108,39 @@ def test_answers_while_a_large_image_is_encoded(process: Process) -> None:
         with httpx.Client(base_url=process.url, headers={"x-api-key": ALICE}) as client:
             for image in images:
                 for path, body in ((VISUAL, {}), (CONCEPT, {"prompts": [{"text": "shape"}]})):
+                    under_way.set()
                     response = client.post(path, json={"image": image, **body}, timeout=TIMEOUT)
+                    under_way.clear()
                     statuses.append(response.status_code)
         done.set()
 
-    def poll(until_set: threading.Event, seconds: float) -> list[float]:
-        times = []
-        end = time.monotonic() + seconds
-        while not until_set.is_set() and time.monotonic() < end:
-            begin = time.perf_counter()
-            assert process.http.get("/livez").is_success
-            times.append(time.perf_counter() - begin)
-            time.sleep(0.005)
-        return times
-
-    idle = poll(threading.Event(), 1.0)
+    loop_before, all_before = _processor_ticks(process.popen.pid)
     thread = threading.Thread(target=work)
     thread.start()
-    busy = poll(done, TIMEOUT)
+    answered = [0] * 4
+    while not done.is_set():
+        number = len(statuses)
+        # No more than that: how long a request takes must not decide what probes cost.
+        if number < 4 and answered[number] < 20:
+            assert process.http.get("/livez").is_success
+            if under_way.is_set() and len(statuses) == number:
+                answered[number] += 1
+        time.sleep(0.005)
     thread.join()
+    loop_after, all_after = _processor_ticks(process.popen.pid)
     assert statuses == [200] * 4
-    assert len(busy) >= 10
-    # On a machine whose cores others use, the wait for a core is none of the server's doing.
-    crowded = os.getloadavg()[0] > (os.cpu_count() or 1)
-    assert max(busy) < max(0.1, 3 * max(idle)) * (5 if crowded else 1), (max(busy), max(idle))
+    assert min(answered) >= 5, answered
+    assert loop_after - loop_before < 0.4 * (all_after - all_before)
+
+
+def _processor_ticks(pid: int) -> tuple[int, int]:
+    """Processor time that the first thread, which has the event loop, and all threads have used."""
+
+    def ticks(file: Path) -> int:
+        fields = file.read_text().rpartition(")")[2].split()
+        return int(fields[11]) + int(fields[12])
+
+    return ticks(Path(f"/proc/{pid}/task/{pid}/stat")), ticks(Path(f"/proc/{pid}/stat"))
 
 
 def test_keys_never_reach_the_log(process: Process, picture: Picture) -> None:

@@ -24,7 +24,7 @@ from inference_server.errors import (
     ModelUnavailableError,
     StorageError,
 )
-from inference_server.jobs import Jobs, Status
+from inference_server.jobs import Jobs, Status, worker
 from inference_server.jobs.database import JOBS
 from inference_server.metrics import Metrics
 from inference_server.settings import Settings
@@ -96,13 +96,11 @@ def failing(*errors: Exception) -> tuple[Run, list[float]]:
     return run, times
 
 
-async def test_json(tmp_path: Path) -> None:
+async def test_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "_POLL_SECONDS", 60)  # so that it is not found by polling
     async with working(tmp_path) as jobs:
-        begin = time.monotonic()
         job_id = await jobs.submit(ALICE, "task", b'{"number": 7}')
         status = await ended(jobs, job_id)
-        # It was not found by polling.
-        assert time.monotonic() - begin < 0.7
         assert status.state == "COMPLETED"
         assert status.seconds is not None
         assert 0 < status.seconds < 5
@@ -243,7 +241,7 @@ async def test_a_shutdown_puts_jobs_back_at_once(tmp_path: Path) -> None:
     begin = time.monotonic()
     async with working(tmp_path, job_lease=60, job_attempts=1) as jobs:
         assert (await ended(jobs, job_id)).state == "COMPLETED"
-    assert time.monotonic() - begin < 3
+    assert time.monotonic() - begin < 30  # half a lease
     with pytest.raises(StorageError, match="stopping"):
         await jobs.submit(ALICE, "task", b"{}")
 

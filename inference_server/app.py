@@ -22,7 +22,8 @@ from inference_server.logs import configure_logging
 from inference_server.metrics import Metrics
 from inference_server.openapi import HEADERS, build_document
 from inference_server.routes import huggingface, jobs, roboflow, samgeo, segmind, system
-from inference_server.routes.http import Contract, endpoint, limits_of, message_wording, unknown
+from inference_server.routes.http import Contract, endpoint, message_wording, unknown
+from inference_server.routes.requests import limits_of
 from inference_server.segmenter import Segmenter
 from inference_server.settings import MiB, Settings
 from inference_server.state import ServerState

@@ -19,8 +19,9 @@ from inference_server.errors import ImageTooLargeError, InferenceServerError
 from inference_server.instances import Instance
 from inference_server.masks import clip, encode_png, outline, outside
 from inference_server.openapi import RESULT_HEADERS, Answer, Operation, common_errors
-from inference_server.routes.http import answer, read, state_of, timings_of
+from inference_server.routes.answers import answer
 from inference_server.routes.huggingface_prompts import Prompts
+from inference_server.routes.requests import read, state_of, timings_of
 from inference_server.segmenter import Segmentation
 from inference_server.settings import MiB
 from schemas.huggingface import (

@@ -17,8 +17,9 @@ from inference_server.errors import UnknownJobError
 from inference_server.jobs import JSON_OUTPUT, Status
 from inference_server.openapi import COMMON_ERRORS, Answer, Operation
 from inference_server.routes import roboflow, segmind
-from inference_server.routes.http import answer, authenticate, read_with, state_of
+from inference_server.routes.answers import answer
 from inference_server.routes.public_url import public_url
+from inference_server.routes.requests import authenticate, read_with, state_of
 from inference_server.tasks import Task
 from schemas.jobs import JobFailed, JobResult, JobStatus, JobSubmitted
 from schemas.segmind import SegmindFailure

@@ -24,7 +24,9 @@ from inference_server.errors import (
 )
 from inference_server.geo import GeoReference
 from inference_server.openapi import RESULT_HEADERS, Answer, Operation, common_errors
-from inference_server.routes.http import answer, message_wording, state_of, timings_of
+from inference_server.routes.answers import answer
+from inference_server.routes.http import message_wording
+from inference_server.routes.requests import state_of, timings_of
 from inference_server.routes.samgeo_objects import Objects
 from inference_server.routes.samgeo_prompts import Prompts
 from inference_server.routes.uploads import Upload, uploaded

@@ -22,7 +22,8 @@ from inference_server.instances import Instance, suppressed
 from inference_server.masks import Mask
 from inference_server.metrics import Timings
 from inference_server.openapi import RESULT_HEADERS, Answer, Operation
-from inference_server.routes.http import answer, read, state_of, timings_of
+from inference_server.routes.answers import answer
+from inference_server.routes.requests import read, state_of, timings_of
 from inference_server.routes.segmind_pictures import Pictures
 from inference_server.segmenter import Segmentation
 from inference_server.state import ServerState

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from inference_server import __version__
 from inference_server.engines.sources import SAM2_IDS, SAM2_VERSIONS, SAM3_ID, SAM3_NAME
 from inference_server.openapi import COMMON_ERRORS, Answer, Operation
-from inference_server.routes.http import authenticate, state_of
+from inference_server.routes.requests import authenticate, state_of
 from schemas.system import Health, ModelsCleared, ModelsResponse, ServerInfo
 
 _LINKS = {"openapi": "/openapi.json", "models": "/models", "ready": "/readyz", "live": "/livez"}

@@ -14,7 +14,13 @@ from starlette.requests import Request
 from inference_server.auth import Tenant
 from inference_server.errors import PromptError, RequestError
 from inference_server.images.store import StoredImage
-from inference_server.routes.http import ModelT, announced_bytes, authenticate, state_of, timings_of
+from inference_server.routes.requests import (
+    ModelT,
+    announced_bytes,
+    authenticate,
+    state_of,
+    timings_of,
+)
 from inference_server.settings import MiB
 from inference_server.upload_space import Share, too_large
 

@@ -20,7 +20,9 @@ from inference_server.errors import (
     PromptError,
 )
 from inference_server.openapi import Operation
-from inference_server.routes.http import Contract, _accepts_gzip, endpoint, limits_of
+from inference_server.routes.answers import _accepts_gzip
+from inference_server.routes.http import Contract, endpoint
+from inference_server.routes.requests import limits_of
 from schemas.common import Limits
 from tests.http.serving import settings
 

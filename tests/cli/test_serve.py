@@ -1,4 +1,4 @@
-"""The command line."""
+"""`inference-server serve`, and what all commands share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from starlette.applications import Starlette
 from uvicorn.importer import import_from_string
 
 from inference_server import __version__
-from inference_server.cli import _url, main
+from inference_server.cli import main
+from inference_server.cli.serve import _url
 from inference_server.settings import Settings
 from tests.readme import ROOT, serving
 

@@ -1,43 +1,18 @@
-"""The command line: `inference-server serve | models | openapi`."""
+"""`inference-server serve`."""
 
 from __future__ import annotations
 
-import os
 import shlex
-import sys
-from pathlib import Path
 from types import FrameType
 
 import click
-import orjson
 
 from inference_server import __version__
+from inference_server.cli.options import settings_of
 from inference_server.demo import SAMPLE
-from inference_server.settings import Settings, SettingsError, misspelled
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__)
-def main() -> None:
-    """Serve SAM 2 and SAM 3 over HTTP.
-
-    Every setting can be given in the environment as INFERENCE_<NAME>; README.md lists them.
-    """
-
-
-def _settings(**options: object) -> Settings:
-    """Settings from the environment, overridden by the options that were given."""
-    for name, meant in misspelled(os.environ).items():
-        hint = f" Is {meant} meant?" if meant else ""
-        click.echo(f"{name} is no setting, and is ignored.{hint}", err=True)
-    try:
-        return Settings(**{name: value for name, value in options.items() if value is not None})  # type: ignore[arg-type]
-    except SettingsError as error:
-        click.echo(str(error), err=True)
-        raise SystemExit(2) from None
-
-
-@main.command()
+@click.command()
 @click.option("--host", help="Address to listen on.")
 @click.option("--port", type=int, help="Port to listen on; 0 picks a free one.")
 @click.option("--sam2-weights", help="SAM 2 weights, as INFERENCE_SAM2_WEIGHTS.")
@@ -53,7 +28,7 @@ def _settings(**options: object) -> Settings:
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]))
 def serve(preload: tuple[str, ...], **options: str | int | None) -> None:
     """Serve until interrupted."""
-    settings = _settings(preload=",".join(preload) or None, **options)
+    settings = settings_of(preload=",".join(preload) or None, **options)
     made = settings.auth == "on" and not settings.api_keys.strip(" ,")
     if made:
         from inference_server.auth import generate_key
@@ -125,39 +100,3 @@ def _greet(url: str, key: str) -> None:
         "END\n",
         err=True,
     )
-
-
-@main.command()
-def models() -> None:
-    """List the models that the settings name."""
-    from inference_server.engines.registry import ModelRegistry
-    from inference_server.engines.sources import SAM3_NAME
-    from inference_server.errors import ModelUnavailableError
-
-    try:
-        registry = ModelRegistry(_settings())
-    except ModelUnavailableError as error:
-        raise click.ClickException(error.message) from None
-    click.echo(f"sam3  {SAM3_NAME:<15}  {registry.concept_name}")
-    for version, name in registry.versions.items():
-        click.echo(f"sam2  {version:<15}  {name}")
-    click.echo(f"on {registry.compute.device} in {registry.compute.dtype}")
-
-
-@main.command()
-@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path))
-def openapi(output: Path | None) -> None:
-    """Write the OpenAPI document."""
-    from inference_server.app import OPERATIONS
-    from inference_server.openapi import build_document
-
-    options = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
-    document = orjson.dumps(build_document(OPERATIONS, __version__), option=options)
-    if output is None:
-        sys.stdout.buffer.write(document)
-    else:
-        output.write_bytes(document)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,23 @@
+"""The command line: `inference-server serve | models | openapi`, a module a command."""
+
+from __future__ import annotations
+
+import click
+
+from inference_server import __version__
+from inference_server.cli.models import models
+from inference_server.cli.openapi import openapi
+from inference_server.cli.serve import serve
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def main() -> None:
+    """Serve SAM 2 and SAM 3 over HTTP.
+
+    Every setting can be given in the environment as INFERENCE_<NAME>; README.md lists them.
+    """
+
+
+for _command in (serve, models, openapi):
+    main.add_command(_command)

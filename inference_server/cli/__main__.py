@@ -1,0 +1,5 @@
+"""`python -m inference_server.cli`."""
+
+from inference_server.cli import main
+
+main()

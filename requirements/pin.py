@@ -27,6 +27,7 @@ RESOLVED_BY_TORCH = ("nvidia-", "cuda-", "triton")
 
 HEADERS = {
     "serve": "# What serving takes. Written by `make pins`; see requirements/pin.py.\n",
+    "tracing": "# What traces take besides; see serve.txt and docs/operations.md.\n-r serve.txt\n",
     "dev": "# What tests, checks and training take besides; see serve.txt.\n-r serve.txt\n",
 }
 
@@ -67,12 +68,17 @@ def closure(requirements: Iterable[str]) -> dict[str, str]:
 
 
 def main() -> None:
-    """Rewrite `serve.txt` and `dev.txt`."""
+    """Rewrite `serve.txt`, `tracing.txt` and `dev.txt`."""
     project = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]
-    extras = [line for lines in project["optional-dependencies"].values() for line in lines]
+    optional = project["optional-dependencies"]
     serve = closure([*project["dependencies"], *BUILD])
-    dev = {name: v for name, v in closure(extras).items() if name not in serve}
-    for file, pins in (("serve", serve), ("dev", dev)):
+
+    def besides(*extras: str) -> dict[str, str]:
+        found = closure(line for extra in extras for line in optional[extra])
+        return {name: version for name, version in found.items() if name not in serve}
+
+    files = {"serve": serve, "tracing": besides("tracing"), "dev": besides(*optional)}
+    for file, pins in files.items():
         lines = "".join(f"{name}=={version}\n" for name, version in sorted(pins.items()))
         (HERE / f"{file}.txt").write_text(HEADERS[file] + lines)
         print(f"requirements/{file}.txt: {len(pins)} pins")

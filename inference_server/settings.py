@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -114,7 +114,38 @@ class Settings(BaseSettings):
         1024, ge=0, description="How many concepts keep their text embedding."
     )
 
+    max_connections: int = Field(
+        512,
+        ge=1,
+        description="Connections; of more, those that have waited longest for a request to come "
+        "in are closed. Those whose requests are being answered do not count.",
+    )
+    max_header_kb: int = Field(
+        64, ge=1, description="Largest head of a request, its URL and its headers, in KiB."
+    )
+    header_timeout: float = Field(
+        20.0, gt=0, description="Seconds that the head of a request may take to arrive."
+    )
+    body_timeout: float = Field(
+        120.0,
+        gt=0,
+        description="Seconds that the body of a request may take to arrive; a slower one is "
+        "answered with 408.",
+    )
     max_body_mb: int = Field(64, ge=1, description="Largest request body in MiB.")
+    body_memory_mb: int = Field(
+        1024,
+        ge=1,
+        description="Most MiB of all JSON bodies that are being read and answered; more get 429.",
+    )
+    max_json_values: int = Field(
+        200_000,
+        ge=1,
+        description="Most values in a JSON body, counted by the brackets and commas in it.",
+    )
+    max_json_depth: int = Field(
+        32, ge=4, le=200, description="Most levels of lists and objects in a JSON body."
+    )
     max_upload_mb: int = Field(
         128, ge=1, description="Largest upload of a form, an image and its fields, in MiB."
     )
@@ -133,6 +164,9 @@ class Settings(BaseSettings):
     max_visual_prompts: int = Field(256, ge=1, description="Most prompts in a visual request.")
     max_points: int = Field(1024, ge=1, description="Most points in one prompt.")
     max_boxes: int = Field(64, ge=1, description="Most exemplar boxes in one prompt.")
+    max_shapes: int = Field(
+        4096, ge=1, description="Most points and boxes of all prompts of a request together."
+    )
     max_text_length: int = Field(256, ge=1, description="Longest text of a prompt in characters.")
     max_id_length: int = Field(256, ge=1, description="Longest `image_id` in characters.")
 
@@ -140,6 +174,12 @@ class Settings(BaseSettings):
         10.0, gt=0, description="Seconds that fetching an image by URL may take in all."
     )
     fetch_redirects: int = Field(3, ge=0, le=10, description="Most redirects when fetching.")
+    fetch_https_only: bool = Field(False, description="Fetch images by `https` alone.")
+    fetch_hosts: str = Field(
+        "",
+        description="Comma-separated hosts that images may be fetched from, such as "
+        "`images.example.com`, or `*.example.com` for all below; empty is any.",
+    )
     fetch_networks: str = Field(
         "",
         description="Comma-separated networks (CIDR) that images may be fetched from although they "
@@ -242,10 +282,23 @@ class Settings(BaseSettings):
             raise PydanticCustomError("address", "Input should be like https://masks.example.com")
         return value
 
+    @field_validator("fetch_hosts")
+    @classmethod
+    def _are_hosts(cls, value: str) -> str:
+        for part in parts_of(value):
+            if not re.fullmatch(r"(\*\.)?[^\s*/:@?#\[\]]+", part) and not is_address(part):
+                raise PydanticCustomError(
+                    "host",
+                    "{part} should be like images.example.com or *.example.com, without scheme, "
+                    "port and path",
+                    {"part": part},
+                )
+        return value
+
     @field_validator("fetch_networks", "trusted_proxies")
     @classmethod
     def _are_networks(cls, value: str) -> str:
-        for part in filter(None, map(str.strip, value.split(","))):
+        for part in parts_of(value):
             try:
                 ip_network(part)
             except ValueError as error:
@@ -270,6 +323,20 @@ def _shown(item: ErrorDetails) -> object:
     """The value of a mistake, unless it is a secret."""
     field = Settings.model_fields[str(item["loc"][0])]
     return item["input"] if field.repr else "…"
+
+
+def parts_of(text: str) -> list[str]:
+    """The parts of a comma-separated setting, without the empty ones."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def is_address(text: str) -> bool:
+    """Whether a text is an IPv4 or IPv6 address."""
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def variable_of(name: str) -> str:

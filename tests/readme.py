@@ -1,13 +1,23 @@
-"""The README's examples: finding them, running them, and writing their output anew.
+"""The README's and the documentation's code: finding it, running it, writing its output anew.
 
-An example is a block of `bash` or `python` whose next block is of `json` or `text`: its output.
-In the output `…` stands for more of the same, and long numbers are rounded.
+Every block of `bash`, `python` or `javascript` in README.md and docs/ is an example: it is run, the
+examples of a page in their order and in a directory of their own in which the repository lies. A
+block of `json` or `text` that comes next is its output. In an output `…` stands for more of the
+same, or for what differs every time, and long numbers are rounded.
 
-    python -m tests.readme    runs all of them, and rewrites the outputs and the settings table
+A block is left out by its title alone, which readers see:
+
+    ```bash title="Not run by the tests: it needs Docker"
+    ```python title="Run by tests/e2e/test_clients.py"
+
+    python -m tests.readme                 run all, and mend the outputs and the settings' tables
+    python -m tests.readme docs/keys.md    the same for some pages
+    python -m tests.readme --settings      only the settings' tables
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -16,23 +26,46 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pytest
+from pycocotools import mask as coco
+
 from inference_server.settings import Settings, variable_of
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-ADDRESS = "http://127.0.0.1:9001"
+DOCS = ROOT / "docs"
+SETTINGS_PAGE = DOCS / "settings.md"
+LISTENS = "127.0.0.1:9001"
+"""Where the pages say that the server is."""
 KEY = "my-key"
 MORE = "…"
+LEAST_IOU = 0.98
+GROUPS = {
+    "host": "Serving",
+    "auth": "Keys and browsers",
+    "sam3_weights": "Models",
+    "embedding_cache_mb": "Caches",
+    "max_body_mb": "Limits of a request",
+    "fetch_timeout": "Fetching images by address",
+    "request_timeout": "Queues and batches",
+    "data_dir": "Jobs",
+    "public_url": "Behind a proxy",
+}
+"""The first setting of each group, in the order of `Settings`, and the group's title."""
 
-_FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_LANGUAGES = ("bash", "python", "javascript")
+_FENCE = re.compile(r'^```(\w+)(?: title="([^"\n]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
+_OTHER_FENCE = re.compile(r"^ *```.+$", re.MULTILINE)
+_ELSEWHERE = re.compile(r"Not run by the tests: \w.{8,}|Run by (tests/\S+\.py)")
 _TABLE = re.compile(r"(?<=<!-- settings -->\n).*?(?=<!-- /settings -->)", re.DOTALL)
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 _WIDTH = 96
 _START_SECONDS = 240
 
@@ -42,18 +75,18 @@ class Example:
     """A block of code and the block with its output.
 
     Attributes:
-        language: of the code: `bash` or `python`.
+        language: of the code: `bash`, `python` or `javascript`.
         code: as a reader pastes it.
-        output: as printed in the README.
+        output: as printed on the page; None where the page prints none.
         kind: of the output: `json` or `text`.
-        span: where the output stands in the README.
+        span: where the output stands on the page.
     """
 
     language: str
     code: str
-    output: str
-    kind: str
-    span: tuple[int, int]
+    output: str | None = None
+    kind: str = "text"
+    span: tuple[int, int] = (0, 0)
 
     @property
     def title(self) -> str:
@@ -64,14 +97,45 @@ class Example:
         return f"{self.language} {found.group() if found else self.code.splitlines()[0]}"
 
 
+def pages() -> list[Path]:
+    """README.md and all pages of docs/."""
+    return [README, *sorted(DOCS.rglob("*.md"))]
+
+
+def page_name(page: Path) -> str:
+    """How a page is called in messages."""
+    return page.relative_to(ROOT).as_posix()
+
+
 def examples(text: str) -> list[Example]:
-    """The examples of a README, in their order."""
+    """The examples of a page, in their order."""
     blocks = list(_FENCE.finditer(text))
-    return [
-        Example(code[1], code[2], output[2], output[1], output.span(2))
-        for code, output in pairwise(blocks)
-        if code[1] in ("bash", "python") and output[1] in ("json", "text")
-    ]
+    found = []
+    for code, output in pairwise([*blocks, None]):
+        if code is None or code[1] not in _LANGUAGES or code[2]:
+            continue
+        if output is not None and output[1] in ("json", "text") and not output[2]:
+            found.append(Example(code[1], code[3], output[3], output[1], output.span(3)))
+        else:
+            found.append(Example(code[1], code[3]))
+    return found
+
+
+def check_marks(text: str) -> None:
+    """Every block of code is an example, or says why it is none.
+
+    Raises:
+        AssertionError: a block is neither.
+    """
+    fences = _OTHER_FENCE.findall(text)
+    blocks = list(_FENCE.finditer(text))
+    known = [block.group().splitlines()[0] for block in blocks]
+    assert fences == known, "a fence is ``` with a language and, if need be, a title"
+    for block in blocks:
+        if block[1] in _LANGUAGES and block[2]:
+            mark = _ELSEWHERE.fullmatch(block[2])
+            assert mark, f"{block[2]!r} does not say why the block is not run"
+            assert mark[1] is None or (ROOT / mark[1]).exists(), mark[1]
 
 
 @contextmanager
@@ -118,17 +182,75 @@ def serving(*arguments: str, **environment: str) -> Iterator[tuple[str, str]]:
         data.cleanup()
 
 
-def run(example: Example, address: str) -> str:
-    """What an example prints when it is pasted in the repository, with the server at `address`."""
-    code = example.code.replace(ADDRESS, address)
-    command = ["bash", "-euo", "pipefail", "-c", code]
-    if example.language == "python":
-        command = [sys.executable, "-c", code]
+@contextmanager
+def workplace() -> Iterator[Path]:
+    """A directory in which the repository lies, and examples may leave their files."""
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        for entry in ROOT.iterdir():
+            if entry.name not in (".git", ".inference-server"):
+                (directory / entry.name).symlink_to(entry)
+        yield directory
+
+
+def run(
+    example: Example, address: str, directory: Path, environment: Mapping[str, str] | None = None
+) -> str:
+    """What an example prints when it is pasted in a workplace.
+
+    Args:
+        example: the example.
+        address: of the server that listens in place of the one that the page tells of.
+        directory: where it runs.
+        environment: more environment variables.
+    """
+    code = example.code.replace(LISTENS, address.removeprefix("http://"))
+    command = {
+        "bash": ["bash", "-euo", "pipefail", "-c", code],
+        "python": [sys.executable, "-c", code],
+        "javascript": ["node", "--input-type=module", "-e", code],
+    }[example.language]
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("INFERENCE_")}
+    clean["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{clean['PATH']}"
     done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+        command,
+        cwd=directory,
+        env=clean | dict(environment or {}),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert done.returncode == 0, f"{example.code}\n{done.stdout}\n{done.stderr}"
     return done.stdout
+
+
+def outputs(
+    page: Path, address: str, environment: Mapping[str, str] | None = None
+) -> list[str | AssertionError]:
+    """What each example of a page prints, run in their order: some go on where another ended."""
+    results: list[str | AssertionError] = []
+    with workplace() as directory:
+        for example in examples(page.read_text()):
+            try:
+                results.append(run(example, address, directory, environment))
+            except AssertionError as error:
+                results.append(error)
+    return results
+
+
+@contextmanager
+def documented_server() -> Iterator[tuple[str, dict[str, str]]]:
+    """The server that the pages tell of.
+
+    Yields:
+        (its address, environment variables with which commands find its data).
+    """
+    with tempfile.TemporaryDirectory() as data:
+        environment = {"INFERENCE_DATA_DIR": data}
+        with serving(INFERENCE_API_KEYS=KEY, **environment) as (address, _):
+            yield address, environment
 
 
 def shortened(value: Any) -> Any:
@@ -169,6 +291,69 @@ def parsed(output: str) -> Any:
     return json.loads(re.sub(rf"(?<!\"){MORE}(?!\")", f'"{MORE}"', output))
 
 
+def check(printed: Any, real: Any, field: str = "") -> None:
+    """Structure and counts are the same, scores are close, whole masks overlap.
+
+    Raises:
+        AssertionError: they differ.
+    """
+    if isinstance(printed, dict):
+        assert printed.keys() == real.keys(), field
+        if "counts" in printed:
+            assert printed["size"] == real["size"]
+            assert coco.iou([printed], [real], [False])[0, 0] >= LEAST_IOU
+            return
+        for key, value in printed.items():
+            check(value, real[key], key)
+    elif printed == MORE:
+        assert real
+    elif field == "masks":  # polygons: they start somewhere else if one pixel differs
+        assert real
+        assert all(len(point) == 2 for polygon in real for point in polygon)
+    elif isinstance(printed, list):
+        if printed and printed[-1] == MORE:
+            assert len(real) >= len(printed), field
+            printed = printed[:-1]
+        else:
+            assert len(real) == len(printed), field
+        for one, other in zip(printed, real, strict=False):
+            check(one, other, field)
+    elif field == "time":
+        assert real > 0
+    elif field in ("confidence", "score"):
+        assert real == pytest.approx(printed, abs=0.1)
+    else:
+        assert real == printed, field
+
+
+def check_text(printed: str, real: str) -> None:
+    """The words are the same, and the numbers close; `…` is anything on a line, or any lines.
+
+    Raises:
+        AssertionError: they differ.
+    """
+    pattern = re.escape(_NUMBER.sub("0", printed)).replace("0", f"({_NUMBER.pattern})")
+    pattern = re.sub(rf"^{MORE}\\?\n", r"(?:.*\n)*?", pattern, flags=re.MULTILINE)
+    found = re.fullmatch(pattern.replace(MORE, ".*?"), real)
+    assert found, f"printed on the page:\n{printed}\nreally:\n{real}"
+    numbers = [float(number) for number in found.groups()]
+    assert numbers == pytest.approx([float(n) for n in _NUMBER.findall(printed)], rel=0.02, abs=0.1)
+
+
+def check_output(example: Example, output: str) -> None:
+    """An example prints what the page says that it prints.
+
+    Raises:
+        AssertionError: it does not.
+    """
+    if example.output is None:
+        return
+    if example.kind == "json":
+        check(parsed(example.output), json.loads(output))
+    else:
+        check_text(example.output, output)
+
+
 def printed_form(example: Example, output: str) -> str:
     """What the README prints of an example's output."""
     if example.kind == "json":
@@ -176,30 +361,62 @@ def printed_form(example: Example, output: str) -> str:
     return output
 
 
-def settings_table() -> str:
-    """All settings as a Markdown table."""
-    rows = ["| variable | default | meaning |\n|---|---|---|\n"]
+def settings_tables() -> str:
+    """All settings as Markdown: a heading and a table for each group."""
+    text = ""
     for name, field in Settings.model_fields.items():
+        if name in GROUPS:
+            text += f"\n## {GROUPS[name]}\n\n| variable | default | meaning |\n|---|---|---|\n"
         default = f"`{field.default}`" if field.default != "" else ""
-        rows.append(f"| `{variable_of(name)}` | {default} | {field.description} |\n")
-    return "".join(rows)
+        text += f"| `{variable_of(name)}` | {default} | {field.description} |\n"
+    return text + "\n"
 
 
-def with_settings_table(text: str) -> str:
-    """A README whose settings table is that of the code."""
-    return _TABLE.sub(lambda _: settings_table(), text)
+def with_settings_tables(text: str) -> str:
+    """A page whose settings' tables are those of the code."""
+    return _TABLE.sub(lambda _: settings_tables(), text)
+
+
+def mended(page: Path, address: str, environment: Mapping[str, str]) -> int:
+    """Writes those outputs of a page anew that are no longer true.
+
+    Returns:
+        How many.
+
+    Raises:
+        AssertionError: an example fails.
+    """
+    text = page.read_text()
+    found = list(zip(examples(text), outputs(page, address, environment), strict=True))
+    changed = 0
+    for example, output in reversed(found):
+        if isinstance(output, AssertionError):
+            raise output
+        try:
+            check_output(example, output)
+        except AssertionError:
+            begin, end = example.span
+            text = text[:begin] + printed_form(example, output) + text[end:]
+            changed += 1
+    page.write_text(text)
+    return changed
 
 
 def main() -> None:
-    """Rewrite the README."""
-    text = with_settings_table(README.read_text())
-    with serving(INFERENCE_API_KEYS=KEY) as (address, _):
-        outputs = [(e, printed_form(e, run(e, address))) for e in examples(text)]
-    for example, output in reversed(outputs):
-        begin, end = example.span
-        text = text[:begin] + output + text[end:]
-    README.write_text(text)
-    print(f"README.md: {len(outputs)} examples, {len(Settings.model_fields)} settings")
+    """Rewrite the pages."""
+    parser = argparse.ArgumentParser(description="Run the examples of the pages.")
+    parser.add_argument("--settings", action="store_true", help="only the settings' tables")
+    parser.add_argument("pages", nargs="*", type=Path, help="all by default")
+    arguments = parser.parse_args()
+    SETTINGS_PAGE.write_text(with_settings_tables(SETTINGS_PAGE.read_text()))
+    print(f"{page_name(SETTINGS_PAGE)}: {len(Settings.model_fields)} settings")
+    if arguments.settings:
+        return
+    with documented_server() as (address, environment):
+        for page in [path.resolve() for path in arguments.pages] or pages():
+            count = len(examples(page.read_text()))
+            changed = mended(page, address, environment) if count else 0
+            print(f"{page_name(page)}: {count} examples, {changed} outputs mended")
 
 
 if __name__ == "__main__":

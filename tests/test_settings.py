@@ -10,7 +10,7 @@ import pytest
 
 from inference_server.settings import Settings, SettingsError, misspelled, variable_of
 from schemas.common import Limits
-from tests.readme import README, ROOT, settings_table, with_settings_table
+from tests.readme import GROUPS, ROOT, SETTINGS_PAGE, settings_tables, with_settings_tables
 
 NAMES = list(Settings.model_fields)
 OTHER_VALUES = {
@@ -21,6 +21,7 @@ OTHER_VALUES = {
     "sam2_weights": "facebook",
     "preload": "sam2:sam2-hiera-tiny",
     "device": "cuda:1",
+    "fetch_hosts": "images.example.com, *.example.org",
     "fetch_networks": "10.0.0.0/8, fd00::/8",
     "data_dir": "/var/lib/inference-server",
     "database_url": "postgresql://user:password@db/jobs",
@@ -76,6 +77,10 @@ def test_what_is_given_in_code_goes_before_the_environment(
         ("INFERENCE_REQUEST_TIMEOUT", "nan"),
         ("INFERENCE_FETCH_NETWORKS", "10.0.0.0/8,elsewhere"),
         ("INFERENCE_FETCH_NETWORKS", "10.0.0.1/8"),
+        ("INFERENCE_FETCH_HOSTS", "https://example.com"),
+        ("INFERENCE_FETCH_HOSTS", "example.com:443"),
+        ("INFERENCE_FETCH_HOSTS", "*example.com"),
+        ("INFERENCE_MAX_JSON_DEPTH", "1000"),
         ("INFERENCE_PUBLIC_URL", "masks.example.com"),
         ("INFERENCE_PUBLIC_URL", "https://user@masks.example.com"),
         ("INFERENCE_TRUSTED_PROXIES", "proxy"),
@@ -106,10 +111,16 @@ def test_bounds_of_requests_are_those_of_the_contract() -> None:
     assert {name: getattr(settings, name) for name in asdict(Limits())} == asdict(Limits())
 
 
-def test_the_readme_has_every_setting() -> None:
-    text = README.read_text()
-    assert text == with_settings_table(text), "run `make readme`"
-    assert settings_table() in text
+def test_the_page_of_settings_has_every_setting() -> None:
+    text = SETTINGS_PAGE.read_text()
+    assert text == with_settings_tables(text), "run `python -m tests.readme --settings`"
+    assert settings_tables() in text
+    assert all(f"| `{variable_of(name)}` |" in text for name in NAMES)
+
+
+def test_settings_are_grouped_in_their_order() -> None:
+    assert list(GROUPS) == [name for name in NAMES if name in GROUPS]
+    assert NAMES[0] in GROUPS
 
 
 @pytest.mark.parametrize("name", NAMES)

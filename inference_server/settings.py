@@ -1,7 +1,7 @@
 """Every setting, once: its name, default and meaning.
 
-A setting is read from the environment as `INFERENCE_<NAME>`; `README.md` holds the same table, and
-a test keeps the two equal.
+A setting is read from the environment as `INFERENCE_<NAME>`; `docs/settings.md` holds the same
+tables, and a test keeps the two equal.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""README.md and docs/: their code runs and prints what they print, and their links lead somewhere."""
+"""README.md and docs/: the code runs, it prints what is printed, and links lead somewhere."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from inference_server.cli.serve import serve
 def main() -> None:
     """Serve SAM 2 and SAM 3 over HTTP.
 
-    Every setting can be given in the environment as INFERENCE_<NAME>; README.md lists them.
+    Every setting can be given in the environment as INFERENCE_<NAME>; docs/settings.md lists them.
     """
 
 

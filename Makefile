@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALL := SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install --disable-pip-version-check -qq --no-build-isolation
 ARGS ?=
 
-.PHONY: help serve test lint format openapi readme bench pins clean
+.PHONY: help serve test lint format openapi clients readme docs bench pins clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -30,8 +30,14 @@ format: $(VENV)/.dev ## Format the code, and mend what ruff can
 openapi: $(VENV)/.serve ## Write openapi/openapi.json anew
 	@$(BIN)/inference-server openapi -o openapi/openapi.json
 
-readme: $(VENV)/.dev ## Run the README's examples, and write their output and its settings table anew
-	@$(BIN)/python -m tests.readme
+clients: openapi $(VENV)/.dev ## Generate clients/ anew from openapi/openapi.json; they are committed (takes Node and npm)
+	@$(BIN)/python openapi/clients.py
+
+readme: $(VENV)/.dev ## Run the code in README.md and docs/, and mend its output and the settings' tables
+	@$(BIN)/python -m tests.readme $(ARGS)
+
+docs: $(VENV)/.dev ## Build the pages of docs/ as a site, build/site/index.html
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: $(VENV)/.dev ## Measure speed and memory side by side (ARGS="click --small" for some of it)
 	@$(BIN)/python -m benchmarks $(ARGS)
@@ -40,7 +46,8 @@ pins: $(VENV)/.dev ## Write requirements/*.txt anew, from what is installed
 	@$(BIN)/python requirements/pin.py
 
 clean: ## Remove the environment and all caches
-	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info \
+		clients/typescript/node_modules clients/typescript/dist
 
 $(BIN)/python:
 	@for python in python3.11 python3.12 python3.13 python3; do \

@@ -1,0 +1,50 @@
+"""The site of docs/: it builds without a warning, and loads nothing from elsewhere."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.readme import DOCS, ROOT
+
+CONFIG = ROOT / "mkdocs.yml"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built site."""
+    target = tmp_path_factory.mktemp("site")
+    build = ["mkdocs", "build", "--strict", "--quiet", "--site-dir", str(target)]
+    done = subprocess.run(
+        [sys.executable, "-m", *build],
+        cwd=ROOT,
+        env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return target
+
+
+def test_every_page_is_built(site: Path) -> None:
+    pages = {page.relative_to(DOCS).with_suffix("") for page in DOCS.rglob("*.md")}
+    assert Path("index") in pages
+    built = {page.relative_to(site).with_suffix("") for page in site.rglob("*.html")}
+    assert built == pages | {Path("404")}
+
+
+def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:
+    loaded = re.compile(
+        r'<(?:script|img|iframe|source)\b[^>]*\bsrc="?(?:https?:)?//[^">]+|<link\b[^>]*\bhref="?(?:https?:)?//[^">]+|class="mermaid"'
+    )
+    for page in site.rglob("*.html"):
+        assert not loaded.findall(page.read_text()), page
+    for style in site.rglob("*.css"):
+        assert not re.findall(r"url\(['\"]?(?:https?:)?//|@import", style.read_text()), style

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from inference_server.database import Database, in_short
 from inference_server.errors import StorageError
-from inference_server.jobs.database import Database
 from inference_server.jobs.links import Links
 from inference_server.jobs.owners import Owners
 from inference_server.jobs.records import Status, StoredFile
@@ -118,7 +118,7 @@ class Jobs:
         try:
             return await loop.run_in_executor(self._threads, work, *arguments)
         except SQLAlchemyError as error:
-            logger.error("The jobs' database cannot be used: %s", _in_short(error))
+            logger.error("The jobs' database cannot be used: %s", in_short(error))
             raise StorageError(
                 "The jobs' database cannot be used now: try again. The server's log says why."
             ) from error
@@ -212,12 +212,7 @@ def _free(store: Store, owner: str) -> None:
     try:
         count = store.free(owner, counts=False)
     except SQLAlchemyError as error:
-        logger.error("Unfinished jobs are free when their leases end: %s", _in_short(error))
+        logger.error("Unfinished jobs are free when their leases end: %s", in_short(error))
     else:
         if count:
             logger.info("%d unfinished jobs went back into the queue", count)
-
-
-def _in_short(error: SQLAlchemyError) -> str:
-    """The driver's own words, without the statement and its parameters, which may be an image."""
-    return str(getattr(error, "orig", None) or type(error).__name__).strip()

@@ -14,9 +14,10 @@ from sqlalchemy import Connection, case, delete, func, insert, null, select, upd
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql.elements import ColumnElement
 
+from inference_server.database import Database
 from inference_server.errors import CapacityError
-from inference_server.jobs.database import FILES, JOBS, PAYLOADS, Database
 from inference_server.jobs.records import Claim, Output, Status, StoredFile, Ticket
+from inference_server.jobs.tables import FILES, JOBS, PAYLOADS
 from inference_server.settings import MiB, Settings
 from inference_server.tasks import ResultFile
 

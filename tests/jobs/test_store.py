@@ -17,9 +17,10 @@ import psycopg
 import pytest
 from sqlalchemy import func, select, text, update
 
+from inference_server.database import FACTS, Database
 from inference_server.errors import CapacityError
 from inference_server.jobs import Claim, Output, Store, Ticket
-from inference_server.jobs.database import FACTS, FILES, JOBS, PAYLOADS, Database
+from inference_server.jobs.tables import FILES, JOBS, PAYLOADS
 from inference_server.settings import Settings
 from inference_server.tasks import ResultFile
 from tests.jobs.postgres import fresh_database

@@ -25,7 +25,7 @@ from inference_server.errors import (
     StorageError,
 )
 from inference_server.jobs import Jobs, Status, worker
-from inference_server.jobs.database import JOBS
+from inference_server.jobs.tables import JOBS
 from inference_server.metrics import Metrics
 from inference_server.settings import Settings
 from inference_server.tasks import ResultFile, Task, TaskResult

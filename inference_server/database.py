@@ -1,7 +1,6 @@
-"""The jobs' database: its tables, and how SQLite and PostgreSQL are opened.
+"""The database of jobs and keys: how SQLite and PostgreSQL are opened, and spoken to.
 
-Results live in the database too, not in files beside it: a result and the word that it is there are
-then one transaction, processes on several machines read each other's, and nothing is orphaned.
+Each room has its own tables, registered in `METADATA`; they are made by whoever opens the database.
 """
 
 from __future__ import annotations
@@ -15,18 +14,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import (
-    BigInteger,
     Column,
     Connection,
     Double,
     Engine,
-    Index,
-    Integer,
-    LargeBinary,
     MetaData,
     String,
     Table,
-    Text,
     create_engine,
     event,
     func,
@@ -35,7 +29,7 @@ from sqlalchemy import (
     make_url,
     select,
 )
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.sql.elements import ColumnElement
 
 from inference_server.settings import MiB
@@ -44,46 +38,6 @@ T = TypeVar("T")
 
 METADATA = MetaData()
 
-JOBS = Table(
-    "inference_jobs",
-    METADATA,
-    Column("id", String(32), primary_key=True),
-    Column("tenant", String(64), nullable=False),
-    Column("kind", String(64), nullable=False),
-    Column("status", String(10), nullable=False),
-    # Grows with each claim: what a worker does under an older one is refused.
-    Column("token", Integer, nullable=False),
-    # Claims that count; those of a server that shut down in good order do not.
-    Column("attempts", Integer, nullable=False),
-    # When it may be claimed: at once, after a pause, or when its lease ends. Null once it ended.
-    Column("due", Double),
-    Column("owner", String(32)),
-    Column("created", Double, nullable=False),
-    Column("expires", Double),
-    Column("seconds", Double),
-    # Of the payload, later of the result.
-    Column("nbytes", BigInteger, nullable=False),
-    Column("model", Text),
-    Column("error", Text),
-    Index("inference_jobs_due", "due"),
-    Index("inference_jobs_expires", "expires"),
-)
-PAYLOADS = Table(
-    "inference_job_payloads",
-    METADATA,
-    Column("job_id", String(32), primary_key=True),
-    Column("content", LargeBinary, nullable=False),
-)
-FILES = Table(
-    "inference_job_files",
-    METADATA,
-    Column("job_id", String(32), primary_key=True),
-    Column("position", Integer, primary_key=True, autoincrement=False),
-    Column("name", String(255), nullable=False),
-    Column("media_type", String(255), nullable=False),
-    Column("nbytes", BigInteger, nullable=False),
-    Column("content", LargeBinary, nullable=False),
-)
 FACTS = Table(
     "inference_job_facts",
     METADATA,
@@ -102,7 +56,7 @@ _INCREMENTAL = 2
 
 
 class Database:
-    """Connections to the tables.
+    """Connections to the database.
 
     Args:
         directory: for the SQLite file; made for its owner alone.
@@ -191,7 +145,7 @@ class Database:
                 connection.execute(insert(FACTS), new)
         if facts["version"] != _VERSION:
             raise RuntimeError(
-                f"The jobs' tables are of version {facts['version']}, and this server needs "
+                f"The database's tables are of version {facts['version']}, and this server needs "
                 f"version {_VERSION}: use another INFERENCE_DATA_DIR or INFERENCE_DATABASE_URL."
             )
         return bytes.fromhex(facts["secret"])
@@ -246,3 +200,8 @@ def _postgresql(url: str) -> Engine:
             "tcp_user_timeout": 20_000,
         },
     )
+
+
+def in_short(error: SQLAlchemyError) -> str:
+    """The driver's own words, without the statement and its parameters, which may be an image."""
+    return str(getattr(error, "orig", None) or type(error).__name__).strip()

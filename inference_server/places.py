@@ -1,4 +1,4 @@
-"""Where prompts lie: on the image, or beside it by mistake."""
+"""Where prompts lie: on the image, or beside it by mistake; in a box, or alone."""
 
 from __future__ import annotations
 
@@ -37,6 +37,36 @@ def refuse_outside(
         beside = ((boxes[:, 2:] < 0) | (boxes[:, :2] > limits)).any(axis=1)
         for box in boxes[beside]:
             raise _outside("box", box, size)
+
+
+def objects_at(
+    points: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    boxes: NDArray[np.float32],
+    threshold: float,
+) -> list[VisualPrompt]:
+    """One object a box, with the points in it, and one for the points in no box.
+
+    Args:
+        points: [N, 2], x, y in pixels.
+        labels: [N], 1 on an object, 0 beside it.
+        boxes: [M, 4], x0, y0, x1, y1 in pixels.
+        threshold: an object's predicted IoU is greater than this.
+
+    Returns:
+        The boxes' objects in their order, then that of the points, unless none of these is on it.
+    """
+    x, y = points.T
+    x0, y0, x1, y1 = boxes.T[..., None]
+    held = (x >= x0) & (x <= x1) & (y >= y0) & (y <= y1)  # [boxes, points]
+    found = [
+        VisualPrompt(points[mine], labels[mine], box=box, threshold=threshold)
+        for box, mine in zip(boxes, held, strict=True)
+    ]
+    alone = ~held.any(axis=0)
+    if labels[alone].any():  # negative points alone show no object
+        found.append(VisualPrompt(points[alone], labels[alone], threshold=threshold))
+    return found
 
 
 def _outside(noun: str, place: NDArray[np.float32], size: tuple[int, int]) -> RequestError:

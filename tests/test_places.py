@@ -7,7 +7,7 @@ import pytest
 
 from inference_server.engines.base import ConceptPrompt, VisualPrompt
 from inference_server.errors import RequestError
-from inference_server.places import refuse_outside
+from inference_server.places import objects_at, refuse_outside
 
 SIZE = (480, 640)
 
@@ -42,3 +42,25 @@ def test_boxes_outside(box: tuple[float, float, float, float]) -> None:
         refuse_outside(SIZE, [drawn(*box)])
     with pytest.raises(RequestError, match=r"The box \("):
         refuse_outside(SIZE, [alike((1, 1, 9, 9), box)])
+
+
+def test_points_go_with_the_box_that_they_lie_in() -> None:
+    points = np.array([(5, 5), (15, 15), (50, 50), (60, 60)], np.float32)
+    labels = np.array([1, 0, 1, 0])
+    boxes = np.array([(0, 0, 10, 10), (10, 10, 20, 20)], np.float32)
+    first, second, alone = objects_at(points, labels, boxes, 0.3)
+    assert first.box is not None
+    assert second.box is not None
+    assert (first.box.tolist(), first.points.tolist(), first.labels.tolist()) == (
+        [0, 0, 10, 10],
+        [[5, 5]],
+        [1],
+    )
+    assert (second.box[0], second.points.tolist(), second.labels.tolist()) == (10, [[15, 15]], [0])
+    assert (alone.box, alone.points.tolist(), alone.labels.tolist()) == (
+        None,
+        [[50, 50], [60, 60]],
+        [1, 0],
+    )
+    assert {each.threshold for each in (first, second, alone)} == {0.3}
+    assert len(objects_at(points[3:], labels[3:], boxes, 0)) == 2  # beside what?

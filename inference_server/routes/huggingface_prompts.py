@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from inference_server.engines.base import ConceptPrompt, VisualPrompt
 from inference_server.errors import RequestError
+from inference_server.places import objects_at
 from schemas.huggingface import SpaceInputs
 
 
@@ -45,7 +46,7 @@ class Prompts:
         ]
         points = np.array(inputs.points, np.float32).reshape(-1, 2)
         labels = np.array(inputs.point_labels, np.int64)
-        objects = _objects(points, labels, boxes[positive], least)
+        objects = objects_at(points, labels, boxes[positive], least)
         if not concepts and not objects:
             raise RequestError(
                 "All boxes and points are negative. Send a positive one (label 1) as well, or "
@@ -73,23 +74,3 @@ def _check(inputs: SpaceInputs) -> None:
                 f"{noun}_labels has {len(labels)} labels for {len(prompts)} {several}: send one "
                 f"for each, 1 for a positive {noun} or 0 for a negative one"
             )
-
-
-def _objects(
-    points: NDArray[np.float32],
-    labels: NDArray[np.int64],
-    boxes: NDArray[np.float32],
-    least: float,
-) -> list[VisualPrompt]:
-    """One object a box, with the points in it, and one for the points in no box."""
-    x, y = points.T
-    x0, y0, x1, y1 = boxes.T[..., None]
-    held = (x >= x0) & (x <= x1) & (y >= y0) & (y <= y1)  # [boxes, points]
-    found = [
-        VisualPrompt(points[mine], labels[mine], box=box, threshold=least)
-        for box, mine in zip(boxes, held, strict=True)
-    ]
-    alone = ~held.any(axis=0)
-    if labels[alone].any():  # negative points alone show no object
-        found.append(VisualPrompt(points[alone], labels[alone], threshold=least))
-    return found

@@ -10,7 +10,7 @@ import difflib
 import re
 from collections.abc import Iterable
 from ipaddress import ip_address, ip_network
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     Field,
@@ -24,6 +24,10 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 MiB = 1024 * 1024
 PREFIX = "INFERENCE_"
+
+Scope = Literal["segment", "admin"]
+SCOPES: tuple[Scope, ...] = get_args(Scope)
+"""What keys may do: `segment` is for images and jobs, `admin` for the server itself."""
 
 
 class SettingsError(Exception):
@@ -44,6 +48,11 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe log message to print."
     )
+    log_format: Literal["auto", "text", "json"] = Field(
+        "auto",
+        description="Form of the log: `text` for people, `json` for machines, a JSON object a "
+        "line, or `auto`, which is text on a terminal and JSON elsewhere.",
+    )
 
     auth: Literal["on", "off"] = Field(
         "on", description="`off` serves one anonymous tenant without any key."
@@ -54,6 +63,35 @@ class Settings(BaseSettings):
         description="Comma-separated keys that may call the server. Empty: `serve` makes one for "
         "the run and prints it.",
     )
+    api_key_scopes: str = Field(
+        "segment,admin",
+        description="What the keys of INFERENCE_API_KEYS may do: `segment`, `admin` or both, "
+        "separated by commas.",
+    )
+    metrics_access: Literal["admin", "open"] = Field(
+        "admin", description="Who may read `/metrics`: keys of the scope `admin`, or `open`: all."
+    )
+    key_grace: float = Field(
+        300.0,
+        ge=0,
+        description="Seconds for which stored keys go on working while their database cannot be "
+        "read; after that they get 503. Keys of INFERENCE_API_KEYS need no database.",
+    )
+    redis_url: str = Field(
+        "",
+        repr=False,
+        description="Redis that counts the rates of keys for several servers, such as "
+        "`redis://:password@host:6379/0`. Empty: each server counts for itself.",
+    )
+    usage_days: int = Field(400, ge=1, description="Days for which the usage of keys is kept.")
+    cost_concept: int = Field(
+        1, ge=0, description="Credits of a request for concepts: words, or boxes around examples."
+    )
+    cost_visual: int = Field(
+        1, ge=0, description="Credits of a request for objects by clicks and boxes."
+    )
+    cost_automatic: int = Field(1, ge=0, description="Credits of a request for everything.")
+    cost_embed: int = Field(1, ge=0, description="Credits of encoding an image ahead of time.")
     cors_origins: str = Field(
         "*", description="Comma-separated origins that browsers may call from; `*` is any."
     )
@@ -188,8 +226,28 @@ class Settings(BaseSettings):
     request_timeout: float = Field(
         300.0, gt=0, description="Seconds after which a request is answered with 504."
     )
+    max_requests: int = Field(
+        256,
+        ge=1,
+        description="Requests that are answered at a time; more get 429. Probes, metrics and what "
+        "is asked about jobs are not counted.",
+    )
     queue_size: int = Field(
         64, ge=1, description="Requests that may wait for a model; more are answered with 429."
+    )
+    drain_seconds: float = Field(
+        0.0,
+        ge=0,
+        le=3600,
+        description="Seconds after SIGTERM during which `/readyz` is 503 and requests are answered "
+        "all the same: as long as load balancers take to notice. Then new work gets 503.",
+    )
+    shutdown_timeout: float = Field(
+        25.0,
+        ge=0,
+        le=3600,
+        description="Seconds that requests and jobs under way have after that; what is not done "
+        "then is answered with 503, and jobs go back into the queue.",
     )
     encode_batch: int = Field(
         0, ge=0, description="Most images encoded in one forward; 0 is 1 on a CPU and 8 on a GPU."
@@ -265,6 +323,21 @@ class Settings(BaseSettings):
     def _is_device(cls, value: str) -> str:
         if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
             raise PydanticCustomError("device", "Input should be auto, cpu, cuda, cuda:N or mps")
+        return value
+
+    @field_validator("api_key_scopes")
+    @classmethod
+    def _are_scopes(cls, value: str) -> str:
+        parts = {part.strip() for part in value.split(",")} - {""}
+        if not parts or parts - set(SCOPES):
+            raise PydanticCustomError("scopes", "Input should be segment, admin, or both")
+        return ",".join(sorted(parts, reverse=True))
+
+    @field_validator("redis_url")
+    @classmethod
+    def _is_redis(cls, value: str) -> str:
+        if value and not re.match(r"rediss?://", value):
+            raise PydanticCustomError("redis", "Input should begin with redis:// or rediss://")
         return value
 
     @field_validator("database_url")

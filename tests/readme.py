@@ -152,6 +152,7 @@ def serving(*arguments: str, **environment: str) -> Iterator[tuple[str, str]]:
     clean = {k: v for k, v in os.environ.items() if not k.startswith("INFERENCE_")}
     data = tempfile.TemporaryDirectory()
     clean["INFERENCE_DATA_DIR"] = data.name
+    clean["INFERENCE_LOG_FORMAT"] = "text"
     process = subprocess.Popen(
         [sys.executable, "-m", "inference_server.cli", "serve", "--port", "0", *arguments],
         cwd=ROOT,

@@ -16,6 +16,8 @@ NAMES = list(Settings.model_fields)
 OTHER_VALUES = {
     "host": "0.0.0.0",
     "api_keys": "one,two",
+    "api_key_scopes": "segment",
+    "redis_url": "rediss://:password@redis/1",
     "cors_origins": "https://example.com",
     "sam3_weights": "facebook/sam3",
     "sam2_weights": "facebook",
@@ -85,6 +87,8 @@ def test_what_is_given_in_code_goes_before_the_environment(
         ("INFERENCE_PUBLIC_URL", "https://user@masks.example.com"),
         ("INFERENCE_TRUSTED_PROXIES", "proxy"),
         ("INFERENCE_JOB_LEASE", "0.5"),
+        ("INFERENCE_API_KEY_SCOPES", "root"),
+        ("INFERENCE_API_KEY_SCOPES", ""),
     ],
 )
 def test_a_value_that_cannot_be_is_an_error_that_names_the_variable(
@@ -144,9 +148,14 @@ def test_misspelled_variables_are_noticed() -> None:
 def test_keys_and_passwords_are_not_shown() -> None:
     url = "postgresql://user:secret@db/jobs"
     assert "secret" not in repr(Settings(api_keys="secret", database_url=url))
-    with pytest.raises(SettingsError, match="INFERENCE_DATABASE_URL=…: ") as caught:
-        Settings(database_url="mysql://user:secret@db/jobs")
-    assert "secret" not in str(caught.value)
+    assert "secret" not in repr(Settings(redis_url="redis://:secret@redis"))
+    for name, value in (
+        ("database_url", "mysql://u:secret@db/jobs"),
+        ("redis_url", "x://:secret@y"),
+    ):
+        with pytest.raises(SettingsError, match=f"{variable_of(name)}=…: ") as caught:
+            Settings(**{name: value})
+        assert "secret" not in str(caught.value)
 
 
 def test_an_address_has_no_slash_at_its_end() -> None:

@@ -25,7 +25,7 @@ from inference_server.routes import huggingface, jobs, roboflow, samgeo, segmind
 from inference_server.routes.http import Contract, endpoint, message_wording, unknown
 from inference_server.routes.requests import limits_of
 from inference_server.segmenter import Segmenter
-from inference_server.settings import MiB, Settings
+from inference_server.settings import MiB, Settings, parts_of
 from inference_server.state import ServerState
 from inference_server.upload_space import UploadSpace
 
@@ -60,7 +60,9 @@ def build_state(settings: Settings) -> ServerState:
         max_bytes=settings.max_image_mb * MiB,
         timeout=settings.fetch_timeout,
         redirects=settings.fetch_redirects,
-        networks=[part.strip() for part in settings.fetch_networks.split(",") if part.strip()],
+        networks=parts_of(settings.fetch_networks),
+        hosts=parts_of(settings.fetch_hosts),
+        https_only=settings.fetch_https_only,
     )
     return ServerState(
         settings=settings,
@@ -69,7 +71,14 @@ def build_state(settings: Settings) -> ServerState:
         models=models,
         segmenter=Segmenter(settings, models, fetcher, metrics),
         metrics=metrics,
-        uploads=UploadSpace(settings.upload_storage_mb * MiB),
+        uploads=UploadSpace(
+            settings.upload_storage_mb * MiB,
+            settings.body_timeout,
+            "INFERENCE_UPLOAD_STORAGE_MB",
+        ),
+        bodies=UploadSpace(
+            settings.body_memory_mb * MiB, settings.body_timeout, "INFERENCE_BODY_MEMORY_MB"
+        ),
         jobs=Jobs(settings, jobs.TASKS),
     )
 

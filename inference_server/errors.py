@@ -4,6 +4,7 @@
     ├── RequestError            400  the request cannot be answered as it stands
     │   ├── ImageError          400  the image cannot be fetched or decoded
     │   ├── ImageTooLargeError  413  the image or the body is over a limit
+    │   ├── SlowBodyError       408  the body takes too long to arrive
     │   ├── UnknownImageError   404  `image_id` names nothing, and no image was sent
     │   ├── UnknownJobError     404  no job, or no file of one, under this name
     │   ├── NothingFoundError   404  no object answers the prompts, where that is an error
@@ -65,6 +66,13 @@ class ImageTooLargeError(RequestError):
 
     status = 413
     reason = "too_large"
+
+
+class SlowBodyError(RequestError):
+    """The request's body took longer to arrive than the server waits for it."""
+
+    status = 408
+    reason = "slow_body"
 
 
 class UnknownImageError(RequestError):

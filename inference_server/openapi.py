@@ -153,6 +153,7 @@ def common_errors(model: type[BaseModel] = ErrorMessage, suffix: str = "") -> Ma
             400: error("BadRequest", "The image could not be fetched or decoded."),
             401: error("Unauthorized", "The API key is missing or wrong.", "www-authenticate"),
             404: error("UnknownImage", "No image is cached under this id, and none was sent."),
+            408: error("TooSlow", "The body took too long to arrive."),
             413: error("TooLarge", "The body or the image is over a limit."),
             422: error("Invalid", "The request is not valid.", model=ValidationErrorResponse),
             429: error("Busy", "Too many requests are waiting: try again.", "retry-after"),

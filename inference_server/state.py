@@ -34,6 +34,7 @@ class ServerState:
         segmenter: images and prompts to masks.
         metrics: what is measured.
         uploads: room for the files of forms.
+        bodies: room for JSON bodies.
         jobs: requests that are answered later.
         failure: why the configured models could not be loaded.
     """
@@ -45,6 +46,7 @@ class ServerState:
     segmenter: Segmenter
     metrics: Metrics
     uploads: UploadSpace
+    bodies: UploadSpace
     jobs: Jobs
     failure: str = ""
     _was_ready: bool = field(default=False, repr=False)

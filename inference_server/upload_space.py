@@ -1,35 +1,42 @@
-"""Temporary storage for uploads, bounded over all requests together."""
+"""Room for the bodies of requests, bounded over all of them together."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 
-from inference_server.errors import CapacityError, ImageTooLargeError
-from inference_server.settings import MiB
+from inference_server.errors import CapacityError, InferenceServerError, SlowBodyError
 
 
 class UploadSpace:
-    """Room for the uploads of all requests together. Used from the event loop only.
+    """Room for the bodies of all requests together. Used from the event loop only.
 
     Args:
-        max_bytes: of all uploads.
+        max_bytes: of all bodies.
+        timeout: seconds that one of them may take to arrive.
+        setting: the variable that `max_bytes` is set by, for the error.
     """
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, timeout: float, setting: str) -> None:
         self._max_bytes = max_bytes
+        self._setting = setting
+        self.timeout = timeout
         self.nbytes = 0
-        """Bytes of the uploads that are here now."""
+        """Bytes of the bodies that are here now."""
 
     @asynccontextmanager
-    async def share(self, stream: AsyncGenerator[bytes, None], limit: int) -> AsyncIterator[Share]:
+    async def share(
+        self, stream: AsyncGenerator[bytes, None], limit: int, over: InferenceServerError
+    ) -> AsyncIterator[Share]:
         """A request's part of the room, which it gives back in the end.
 
         Args:
             stream: the request's body.
             limit: most bytes of it.
+            over: what is raised if there are more.
         """
-        share = Share(self, stream, limit)
+        share = Share(self, stream, limit, over)
         try:
             yield share
         finally:
@@ -43,8 +50,8 @@ class UploadSpace:
         """
         if self.nbytes + size > self._max_bytes:
             raise CapacityError(
-                "Other uploads fill the server's temporary storage. Try again, or raise "
-                "INFERENCE_UPLOAD_STORAGE_MB."
+                "Other requests fill the server's room for bodies. Try again, or raise "
+                f"{self._setting}."
             )
         self.nbytes += size
 
@@ -52,10 +59,17 @@ class UploadSpace:
 class Share:
     """What one request has of the room; see `UploadSpace.share`."""
 
-    def __init__(self, space: UploadSpace, stream: AsyncGenerator[bytes, None], limit: int) -> None:
+    def __init__(
+        self,
+        space: UploadSpace,
+        stream: AsyncGenerator[bytes, None],
+        limit: int,
+        over: InferenceServerError,
+    ) -> None:
         self._space = space
         self._stream = stream
         self._limit = limit
+        self._over = over
         self.nbytes = 0
         """Bytes that arrived."""
 
@@ -63,20 +77,25 @@ class Share:
         """The body, as far as there is room for it.
 
         Raises:
-            ImageTooLargeError: it is over the limit.
+            InferenceServerError: it is over the limit.
             CapacityError: there is no room left.
+            SlowBodyError: it takes too long.
         """
-        async for chunk in self._stream:
+        seconds = self._space.timeout
+        deadline = asyncio.get_running_loop().time() + seconds
+        while True:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    chunk = await anext(self._stream, None)
+            except TimeoutError:
+                raise SlowBodyError(
+                    f"The body of the request did not arrive within {seconds:g} seconds. Send a "
+                    "smaller image, or its URL, or raise INFERENCE_BODY_TIMEOUT."
+                ) from None
+            if chunk is None:
+                return
             if self.nbytes + len(chunk) > self._limit:
-                raise too_large(self._limit)
+                raise self._over
             self._space.take(len(chunk))
             self.nbytes += len(chunk)
             yield chunk
-
-
-def too_large(limit: int) -> ImageTooLargeError:
-    """What is said of an upload of more bytes than this."""
-    return ImageTooLargeError(
-        f"The upload is larger than {limit // MiB} MiB. Send a smaller image, or raise "
-        "INFERENCE_MAX_UPLOAD_MB."
-    )

@@ -39,6 +39,7 @@ class Limits:
         max_visual_prompts: most prompts in a visual request.
         max_points: most points in one prompt.
         max_boxes: most exemplar boxes in one prompt.
+        max_shapes: most points and boxes of all prompts of a request together.
         max_text_length: longest text of a prompt, in characters.
         max_id_length: longest `image_id` or `model_id`, in characters.
     """
@@ -47,6 +48,7 @@ class Limits:
     max_visual_prompts: int = 256
     max_points: int = 1024
     max_boxes: int = 64
+    max_shapes: int = 4096
     max_text_length: int = 256
     max_id_length: int = 256
 
@@ -83,6 +85,35 @@ def at_most(limit: str, noun: str) -> BeforeValidator:
         return value
 
     return BeforeValidator(check)
+
+
+def check_shapes(count: int, info: ValidationInfo) -> None:
+    """Refuses more points and boxes than the prompts of a request may have together.
+
+    Args:
+        count: of all of them.
+        info: of the validation, whose `Limits` hold.
+    """
+    most = Limits.of(info).max_shapes
+    if count > most:
+        raise PydanticCustomError(
+            "too_long",
+            "At most {most} points and boxes are accepted in all prompts together, not {count}: "
+            "send fewer at a time, or raise INFERENCE_MAX_SHAPES on the server",
+            {"most": most, "count": count},
+        )
+
+
+def few_shapes(prompts: Any, info: ValidationInfo) -> Any:
+    """A validator of a list of prompts, which counts before points and boxes are looked at."""
+    count = 0
+    for prompt in prompts if isinstance(prompts, list) else ():
+        if isinstance(prompt, dict):
+            given = (prompt.get("points"), prompt.get("boxes"))
+            count += sum(len(shapes) for shapes in given if isinstance(shapes, list))
+            count += prompt.get("box") is not None
+    check_shapes(count, info)
+    return prompts
 
 
 def _not_boolean(value: Any) -> Any:

@@ -4,11 +4,26 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, FailFast, Field
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    FailFast,
+    Field,
+    ValidationInfo,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType
 
-from schemas.common import Coordinate, Fraction, InputModel, WireModel, at_most, examples
+from schemas.common import (
+    Coordinate,
+    Fraction,
+    InputModel,
+    WireModel,
+    at_most,
+    check_shapes,
+    examples,
+)
 from schemas.geometry import Polygon
 
 MAX_EPSILON = 1000.0
@@ -108,6 +123,11 @@ class SpaceInputs(InputModel):
     simplify_epsilon: Annotated[float, Field(ge=0, le=MAX_EPSILON)] = Field(
         default=2.0, description="How far a polygon may be from the outline, in pixels."
     )
+
+    @model_validator(mode="after")
+    def _few_shapes(self, info: ValidationInfo) -> SpaceInputs:
+        check_shapes(len(self.points) + len(self.boxes), info)
+        return self
 
 
 class SpaceRequest(InputModel):

@@ -8,11 +8,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, RootModel, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    RootModel,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError, from_json
 from typing_extensions import TypeAliasType
 
-from schemas.common import Coordinate, InputModel, WireModel, at_most, examples
+from schemas.common import Coordinate, InputModel, WireModel, at_most, check_shapes, examples
 
 PointLabel = Literal[0, 1]
 EXAMPLE_IMAGE = "https://segmind-sd-models.s3.amazonaws.com/display_images/sam-v2-ip.jpg"
@@ -230,7 +237,8 @@ class Sam3ImageRequest(SegmindRequest):
         return boxes
 
     @model_validator(mode="after")
-    def _can_be_meant(self) -> Sam3ImageRequest:
+    def _can_be_meant(self, info: ValidationInfo) -> Sam3ImageRequest:
+        check_shapes(len(self.points_input) + len(self.boxes_input), info)
         if not (self.return_preview or self.return_overlay or self.return_masks):
             raise PydanticCustomError(
                 "no_output",
@@ -316,7 +324,8 @@ class SamV2ImageRequest(SegmindRequest):
     _blank_is_absent = field_validator("prompt")(_not_blank)
 
     @model_validator(mode="after")
-    def _asks_for_something(self) -> SamV2ImageRequest:
+    def _asks_for_something(self, info: ValidationInfo) -> SamV2ImageRequest:
+        check_shapes(len(self.coordinates) + len(self.remove_coordinates), info)
         if self.prompt is None and not self.coordinates:
             raise PydanticCustomError(
                 "no_prompt", "Send prompt, or coordinates such as [834, 74] of points on the object"

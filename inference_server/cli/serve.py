@@ -37,6 +37,7 @@ def serve(preload: tuple[str, ...], **options: str | int | None) -> None:
     import uvicorn
 
     from inference_server.app import create_app
+    from inference_server.connections import server_config
     from inference_server.engines.registry import ModelRegistry
     from inference_server.errors import ModelUnavailableError
 
@@ -44,13 +45,12 @@ def serve(preload: tuple[str, ...], **options: str | int | None) -> None:
         ModelRegistry(settings)  # loads nothing: it looks whether everything is there
     except ModelUnavailableError as error:
         raise click.ClickException(error.message) from None
-    config = uvicorn.Config(
+    config = server_config(
         create_app(settings),
+        settings,
         host=settings.host,
         port=settings.port,
         log_level="warning",
-        access_log=False,
-        proxy_headers=False,  # INFERENCE_TRUSTED_PROXIES says which of them count
         timeout_graceful_shutdown=30,
     )
     try:

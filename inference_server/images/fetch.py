@@ -124,7 +124,8 @@ class ImageFetcher:
             )
         if not 0 < _port(url) < 65536:
             raise could_not_load("The URL's port is out of range.", "Give a port up to 65535.")
-        if not self._is_allowed_host(url.host.lower().removesuffix(".")):
+        # An international name may be set, and sent, in either of its two spellings.
+        if not any(map(self._is_allowed_host, (url.host, url.raw_host.decode("ascii")))):
             raise could_not_load(
                 f"The server does not fetch images from {url.host}.",
                 "Ask the operator to allow the host, " + _OR_BASE64,
@@ -132,6 +133,7 @@ class ImageFetcher:
         return url
 
     def _is_allowed_host(self, host: str) -> bool:
+        host = host.lower().removesuffix(".")
         return not self._hosts or any(
             host.endswith(allowed[1:]) if allowed.startswith("*.") else host == allowed
             for allowed in self._hosts

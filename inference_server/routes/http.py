@@ -8,6 +8,7 @@ import re
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
@@ -117,8 +118,9 @@ def endpoint(operation: Operation, contract: Contract) -> Handler:
         identity = uuid.uuid4().hex[:16]
         reason = ""
         limit = state.settings.request_timeout
+        held = request.state.held = AsyncExitStack()
         try:
-            async with asyncio.timeout(limit):
+            async with held, asyncio.timeout(limit):
                 response = await _unless_gone(request, operation.handler(request))  # type: ignore[arg-type]
         except TimeoutError:
             late = DeadlineError(

@@ -196,7 +196,7 @@ def _submit(slug: str, operation_id: str, errors: Mapping[int, Answer], instead:
 
 
 _SEGMIND_ERRORS = {status: segmind.ERRORS[status] for status in (400, 401, 429, 500, 502)}
-_ROBOFLOW_ERRORS = {s: COMMON_ERRORS[s] for s in (401, 413, 422, 429, 500, 503)}
+_ROBOFLOW_ERRORS = {s: COMMON_ERRORS[s] for s in (401, 408, 413, 422, 429, 500, 503)}
 
 OPERATIONS: tuple[Operation, ...] = (
     _submit("sam3-image", "submitSam3Image", _SEGMIND_ERRORS, "/v1/sam3-image"),

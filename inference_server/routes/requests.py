@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
 from typing import Any, TypeVar
 
 import orjson
@@ -13,7 +14,7 @@ from starlette.requests import Request
 from inference_server.auth import Tenant, key_from_request
 from inference_server.errors import ImageTooLargeError, PromptError
 from inference_server.metrics import Timings
-from inference_server.settings import MiB
+from inference_server.settings import MiB, Settings
 from inference_server.state import ServerState
 from schemas.common import Limits
 
@@ -42,21 +43,55 @@ def announced_bytes(request: Request) -> int:
     return int(announced) if announced.isdigit() else 0
 
 
-async def _body(request: Request, limit: int) -> bytes:
-    """The body, refused as soon as it is known to be over the limit."""
+async def _body(request: Request) -> bytes:
+    """The body, refused as soon as it is known to be over a limit.
+
+    It counts as memory in use for as long as the request does: what is made of it is as large.
+    """
+    state = state_of(request)
+    limit = state.settings.max_body_mb * MiB
     over = ImageTooLargeError(
         f"The request body is larger than {limit // MiB} MiB. Send a smaller image, or a URL, or "
         "raise INFERENCE_MAX_BODY_MB."
     )
     if announced_bytes(request) > limit:
         raise over
-    chunks, size = [], 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > limit:
-            raise over
-        chunks.append(chunk)
-    return b"".join(chunks)
+    held: AsyncExitStack = request.state.held
+    room = state.bodies.share(request.stream(), limit, over)
+    share = await held.enter_async_context(room)
+    return b"".join([chunk async for chunk in share.chunks()])
+
+
+def _check_structure(raw: bytes, settings: Settings) -> None:
+    """Refuses JSON that would become countless objects: 60 MiB of `[],` take gigabytes.
+
+    Base64 has no such characters, and a few commas within texts do not matter.
+    """
+    most = settings.max_json_values
+    count = raw.count(b",") + raw.count(b"[") + raw.count(b"{")
+    if count > most:
+        raise PromptError(
+            f"The body has more than {most:,} JSON values. Send fewer prompts, points or boxes at "
+            "a time, or raise INFERENCE_MAX_JSON_VALUES on the server."
+        )
+
+
+def _check_depth(data: Mapping[str, Any], settings: Settings) -> None:
+    most = settings.max_json_depth
+    level: list[Any] = [data]
+    for _ in range(most):
+        level = [
+            item
+            for node in level
+            for item in (node.values() if isinstance(node, dict) else node)
+            if isinstance(item, dict | list)
+        ]
+        if not level:
+            return
+    raise PromptError(
+        f"The body is nested more than {most} levels deep, and no field of a request is. Send it "
+        "flatter, or raise INFERENCE_MAX_JSON_DEPTH on the server."
+    )
 
 
 def authenticate(request: Request, body: Mapping[str, Any] | None = None) -> Tenant:
@@ -84,8 +119,10 @@ async def read(request: Request, model: type[ModelT]) -> tuple[Tenant, ModelT]:
     Raises:
         AuthError: the key is missing or wrong.
         ImageTooLargeError: the body is over the limit.
+        CapacityError: other bodies take all the room.
+        SlowBodyError: the body takes too long to arrive.
         ValidationError: the body is not of the type.
-        PromptError: the body is no JSON object.
+        PromptError: the body is no JSON object, or has too many values or levels.
     """
     limits = state_of(request).limits
     return await read_with(request, lambda data: model.model_validate(data, context=limits))
@@ -103,17 +140,21 @@ async def read_with(request: Request, use: Callable[[dict[str, Any]], T]) -> tup
     """
     if key_from_request(request.query_params, request.headers, None) is not None:
         authenticate(request)
-    raw = await _body(request, state_of(request).settings.max_body_mb * MiB)
+    raw = await _body(request)
+    settings = state_of(request).settings
 
     def parse() -> tuple[Tenant, T]:
         try:
+            _check_structure(raw, settings)
             data = orjson.loads(raw)
-        except orjson.JSONDecodeError as error:
+            if not isinstance(data, dict):
+                raise PromptError("The body must be a JSON object.")
+            _check_depth(data, settings)
+        except (orjson.JSONDecodeError, PromptError) as error:
             authenticate(request)
+            if isinstance(error, PromptError):
+                raise
             raise PromptError(f"The body is not valid JSON: {error}.") from None
-        if not isinstance(data, dict):
-            authenticate(request)
-            raise PromptError("The body must be a JSON object.")
         tenant = authenticate(request, data)
         return tenant, use(data)
 

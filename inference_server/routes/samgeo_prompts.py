@@ -50,6 +50,12 @@ class Prompts:
         labels = _read("point_labels", form.point_labels, PointLabels, limits.max_points)
         most = limits.max_boxes if form.model_version == "sam3" else limits.max_visual_prompts
         boxes = np.array(_read("boxes", form.boxes, Boxes, most), np.float64).reshape(-1, 4)
+        if len(points) + len(boxes) > limits.max_shapes:
+            raise RequestError(
+                f"There are {len(points) + len(boxes)} points and boxes in all, and "
+                f"{limits.max_shapes} are accepted. Send fewer at a time, or raise "
+                "INFERENCE_MAX_SHAPES on the server."
+            )
         if not points and not len(boxes):
             raise RequestError("At least one of point_coords or boxes must be provided.")
         if form.point_labels is None:

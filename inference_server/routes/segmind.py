@@ -42,7 +42,7 @@ _PNG = "image/png"
 _SAME_OBJECT = 0.7
 """IoU from which a mask of words or boxes and one of points are the same object."""
 
-STATUSES: Mapping[int, int] = MappingProxyType({413: 400, 503: 502})
+STATUSES: Mapping[int, int] = MappingProxyType({408: 400, 413: 400, 503: 502})
 """What the contract calls statuses that it does not list."""
 
 

@@ -12,7 +12,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from inference_server.auth import Tenant
-from inference_server.errors import PromptError, RequestError
+from inference_server.errors import ImageTooLargeError, PromptError, RequestError
 from inference_server.images.store import StoredImage
 from inference_server.routes.requests import (
     ModelT,
@@ -22,7 +22,7 @@ from inference_server.routes.requests import (
     timings_of,
 )
 from inference_server.settings import MiB
-from inference_server.upload_space import Share, too_large
+from inference_server.upload_space import Share
 
 _MAX_FIELDS = 64
 _MAX_FIELD_BYTES = 1 << 20
@@ -56,17 +56,22 @@ async def uploaded(request: Request, model: type[ModelT]) -> AsyncIterator[Uploa
         AuthError: the key is missing or wrong; told before the form is read.
         ImageTooLargeError: the form is over the limit.
         CapacityError: there is no temporary storage left for it.
+        SlowBodyError: it takes too long to arrive.
         ValidationError: the form is not of the type.
         PromptError: the body is no such form.
     """
     tenant = authenticate(request)
     state = state_of(request)
     limit = state.settings.max_upload_mb * MiB
+    over = ImageTooLargeError(
+        f"The upload is larger than {limit // MiB} MiB. Send a smaller image, or raise "
+        "INFERENCE_MAX_UPLOAD_MB."
+    )
     if announced_bytes(request) > limit:
-        raise too_large(limit)
+        raise over
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise PromptError("Send the image in the field `file` of multipart/form-data.", _FILE)
-    async with state.uploads.share(request.stream(), limit) as share:
+    async with state.uploads.share(request.stream(), limit, over) as share:
         with timings_of(request).measure("upload"):
             form = await _parse(request, share)
         try:

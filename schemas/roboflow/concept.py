@@ -4,11 +4,26 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import FailFast, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    FailFast,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType
 
-from schemas.common import Fraction, Identifier, InputModel, WireModel, at_most, examples
+from schemas.common import (
+    Fraction,
+    Identifier,
+    InputModel,
+    WireModel,
+    at_most,
+    examples,
+    few_shapes,
+)
 from schemas.geometry import BoxLabel, ConceptBox
 from schemas.roboflow.image import EXAMPLE_IMAGE, ImageRequest
 from schemas.roboflow.prediction import EXAMPLE_PREDICTION, SegmentationPrediction
@@ -128,6 +143,7 @@ class Sam3SegmentationRequest(ImageRequest):
     prompts: Annotated[
         list[Sam3Prompt],
         Field(min_length=1),
+        BeforeValidator(few_shapes),
         at_most("max_prompts", "prompts in a concept request"),
     ] = Field(description="The concepts to look for; 16 at most, unless the server says otherwise.")
     format: ConceptFormat = Field(

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, FailFast, Field, RootModel
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType
 
-from schemas.common import InputModel, WireModel, at_most, examples
+from schemas.common import InputModel, WireModel, at_most, examples, few_shapes
 from schemas.geometry import CenterBox, Point
 from schemas.roboflow.image import EXAMPLE_IMAGE, ImageRequest, Sam2Version
 from schemas.roboflow.prediction import EXAMPLE_PREDICTION, SegmentationPrediction
@@ -58,6 +58,7 @@ Sam2Prompts = TypeAliasType(
     "Sam2Prompts",
     Annotated[
         list[Sam2Prompt],
+        BeforeValidator(few_shapes),
         at_most("max_visual_prompts", "prompts in a visual request"),
         BeforeValidator(
             _prompt_list, json_schema_input_type=Sam2PromptSet | Sam2PromptList | Sam2Prompt | None

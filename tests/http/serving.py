@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.applications import Starlette
 
 from inference_server.app import create_app
+from inference_server.connections import server_config
 from inference_server.settings import Settings
 from inference_server.state import ServerState
 
@@ -159,10 +160,11 @@ def serving(*, ready: bool = True, **changes: Any) -> Iterator[RunningHere]:
 
 @contextmanager
 def _serving(*, ready: bool, **changes: Any) -> Iterator[RunningHere]:
-    app = create_app(settings(**changes))
+    used = settings(**changes)
+    app = create_app(used)
     listener = socket.create_server(("127.0.0.1", 0), backlog=256)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=10))
+    server = uvicorn.Server(server_config(app, used, log_config=None, timeout_graceful_shutdown=10))
 
     def run() -> None:
         # A server that cannot start ends its process, which would be this one.

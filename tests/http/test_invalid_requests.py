@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import socket
 from typing import Any
@@ -10,6 +11,8 @@ import pytest
 
 from schemas.common import ErrorMessage, ValidationErrorResponse
 from tests.http.pictures import Gallery, noise
+from tests.http.rasters import PREDICT
+from tests.http.rasters import post as post_form
 from tests.http.serving import (
     ALICE,
     CONCEPT,
@@ -249,9 +252,24 @@ class TestJson:
         assert server.post(VISUAL, raw, content_type=content_type).status_code == 200
 
     def test_deep_values_where_they_are_ignored(self, server: Running) -> None:
-        deep = b'{"a":' * 200 + b"1" + b"}" * 200
-        raw = json.dumps(visual()).encode()[:-1] + b', "extra": ' + deep + b"}"
-        assert server.post(VISUAL, raw).status_code == 200
+        for levels, status in ((31, 200), (32, 422), (900, 422)):
+            for opening, closing in ((b'{"a":', b"}"), (b"[", b"]")):
+                deep = opening * levels + b"1" + closing * levels
+                raw = json.dumps(visual()).encode()[:-1] + b', "extra": ' + deep + b"}"
+                response = server.post(VISUAL, raw)
+                assert response.status_code == status, response.text
+                if status == 422:
+                    assert "INFERENCE_MAX_JSON_DEPTH" in response.text
+
+    def test_countless_values(self, server: Running) -> None:
+        """60 MiB of them would become gigabytes: they are counted before they are made."""
+        for piece in (b"[],", b"{},", b"1,", b'"",'):
+            raw = b'{"extra": [' + piece * 200_000 + b"1]}"
+            response = server.post(VISUAL, raw)
+            assert response.status_code == 422
+            assert "INFERENCE_MAX_JSON_VALUES" in response.text
+        fits = json.dumps(visual(extra=[1] * 190_000)).encode()
+        assert server.post(VISUAL, fits).status_code == 200
 
 
 def test_a_mistake_costs_no_image_work(server: Running, gallery: Gallery) -> None:
@@ -301,6 +319,7 @@ class TestLimits:
             max_visual_prompts=3,
             max_points=4,
             max_boxes=2,
+            max_shapes=5,
             max_text_length=5,
             max_id_length=6,
         ) as running:
@@ -347,6 +366,8 @@ class TestLimits:
             (VISUAL, {"prompts": [{}] * 4}, "prompts", "max_visual_prompts"),
             (VISUAL, {"prompts": {"points": [POINT] * 5}}, "prompts.0.points", "max_points"),
             (CONCEPT, {"prompts": [{"boxes": [BOX] * 3}]}, "prompts.0.boxes", "max_boxes"),
+            (VISUAL, {"prompts": [{"points": [POINT] * 2}] * 3}, "prompts", "max_shapes"),
+            (VISUAL, {"prompts": [{"box": BOX, "points": [POINT]}] * 3}, "prompts", "max_shapes"),
             (CONCEPT, {"prompts": [{"text": "a" * 6}]}, "prompts.0.text", "max_text_length"),
             (VISUAL, {"image_id": "a" * 7}, "image_id", "max_id_length"),
         ],
@@ -366,4 +387,42 @@ class TestLimits:
         assert small.post(CONCEPT, {**body, "prompts": prompts}).status_code == 422
         del body["model_id"]
         assert small.post(CONCEPT, {**body, "prompts": prompts}).status_code == 200
-        assert small.post(VISUAL, {**body, "prompts": [{"points": [POINT] * 4}] * 3}).is_success
+        prompts = [{"points": [POINT] * 4}, {"box": BOX}, {}]
+        assert small.post(VISUAL, {**body, "prompts": prompts}).is_success
+
+    def test_points_and_boxes_together(self, small: Running) -> None:
+        """In every contract, of all prompts of a request."""
+        encoded = IMAGE["value"]
+        points, labels = [[1, 1]] * 4, [1] * 4
+        boxes = [[1, 1, 5, 5]] * 2
+        json_bodies: list[tuple[str, dict[str, Any]]] = [
+            (
+                "/api/sam2_compatible",
+                {
+                    "inputs": {
+                        **{"image": encoded, "points": points, "point_labels": labels},
+                        **{"boxes": boxes, "box_labels": [1, 1]},
+                    }
+                },
+            ),
+            (
+                "/v1/sam3-image",
+                {
+                    **{"image": encoded, "points_input": points, "point_labels_input": [labels]},
+                    "boxes_input": boxes,
+                },
+            ),
+            (
+                "/v1/sam-v2-image",
+                {"image": encoded, "coordinates": points, "remove_coordinates": points},
+            ),
+        ]
+        for path, body in json_bodies:
+            response = small.post(path, body)
+            assert response.status_code == 400
+            assert "INFERENCE_MAX_SHAPES" in response.json()["error"]
+        form = {"point_coords": points, "point_labels": labels, "boxes": boxes}
+        data = base64.b64decode(encoded)
+        response = post_form(small, PREDICT, data, model_version="sam2", **form)
+        assert response.status_code == 400
+        assert "INFERENCE_MAX_SHAPES" in response.json()["detail"]

@@ -1,0 +1,167 @@
+"""Contains all the data models used in inputs/outputs"""
+
+from .automatic_request import AutomaticRequest
+from .automatic_request_model_version import AutomaticRequestModelVersion
+from .automatic_request_output_format import AutomaticRequestOutputFormat
+from .box_collection import BoxCollection
+from .box_feature import BoxFeature
+from .box_label_number import BoxLabelNumber
+from .box_properties import BoxProperties
+from .center_box import CenterBox
+from .checkpoint import Checkpoint
+from .checkpoint_family import CheckpointFamily
+from .coco_rle import CocoRle
+from .concept_format import ConceptFormat
+from .corner_box import CornerBox
+from .crs_name import CrsName
+from .detection import Detection
+from .detection_list import DetectionList
+from .embedding_request import EmbeddingRequest
+from .embedding_response import EmbeddingResponse
+from .error_detail import ErrorDetail
+from .error_message import ErrorMessage
+from .health import Health
+from .health_status import HealthStatus
+from .inference_request_image import InferenceRequestImage
+from .inference_request_image_type import InferenceRequestImageType
+from .job_failed import JobFailed
+from .job_image import JobImage
+from .job_metrics import JobMetrics
+from .job_result import JobResult
+from .job_result_status import JobResultStatus
+from .job_status import JobStatus
+from .job_status_status import JobStatusStatus
+from .job_submitted import JobSubmitted
+from .label_row_item import LabelRowItem
+from .mask_collection import MaskCollection
+from .mask_feature import MaskFeature
+from .mask_properties import MaskProperties
+from .models_cleared import ModelsCleared
+from .models_response import ModelsResponse
+from .models_response_models import ModelsResponseModels
+from .named_crs import NamedCrs
+from .point import Point
+from .polygon_geometry import PolygonGeometry
+from .predict_request import PredictRequest
+from .predict_request_model_version import PredictRequestModelVersion
+from .predict_request_output_format import PredictRequestOutputFormat
+from .prompt_type import PromptType
+from .sam_2_prompt import Sam2Prompt
+from .sam_2_prompt_result import Sam2PromptResult
+from .sam_2_prompt_set import Sam2PromptSet
+from .sam_2_segmentation_request import Sam2SegmentationRequest
+from .sam_2_segmentation_response import Sam2SegmentationResponse
+from .sam_2_version import Sam2Version
+from .sam_3_image_request import Sam3ImageRequest
+from .sam_3_prompt import Sam3Prompt
+from .sam_3_prompt_echo import Sam3PromptEcho
+from .sam_3_prompt_echo_type import Sam3PromptEchoType
+from .sam_3_prompt_result import Sam3PromptResult
+from .sam_3_prompt_type import Sam3PromptType
+from .sam_3_segmentation_request import Sam3SegmentationRequest
+from .sam_3_segmentation_response import Sam3SegmentationResponse
+from .sam_v2_image_request import SamV2ImageRequest
+from .segmentation_prediction import SegmentationPrediction
+from .segmentation_prediction_format import SegmentationPredictionFormat
+from .segmind_failure import SegmindFailure
+from .segmind_images import SegmindImages
+from .server_info import ServerInfo
+from .server_info_links import ServerInfoLinks
+from .space_error import SpaceError
+from .space_inputs import SpaceInputs
+from .space_label import SpaceLabel
+from .space_predict_request import SpacePredictRequest
+from .space_predict_response import SpacePredictResponse
+from .space_request import SpaceRequest
+from .space_response import SpaceResponse
+from .text_request import TextRequest
+from .text_request_backend import TextRequestBackend
+from .text_request_output_format import TextRequestOutputFormat
+from .top_left_box import TopLeftBox
+from .validation_error_item import ValidationErrorItem
+from .validation_error_response import ValidationErrorResponse
+from .visual_format import VisualFormat
+
+__all__ = (
+    "AutomaticRequest",
+    "AutomaticRequestModelVersion",
+    "AutomaticRequestOutputFormat",
+    "BoxCollection",
+    "BoxFeature",
+    "BoxLabelNumber",
+    "BoxProperties",
+    "CenterBox",
+    "Checkpoint",
+    "CheckpointFamily",
+    "CocoRle",
+    "ConceptFormat",
+    "CornerBox",
+    "CrsName",
+    "Detection",
+    "DetectionList",
+    "EmbeddingRequest",
+    "EmbeddingResponse",
+    "ErrorDetail",
+    "ErrorMessage",
+    "Health",
+    "HealthStatus",
+    "InferenceRequestImage",
+    "InferenceRequestImageType",
+    "JobFailed",
+    "JobImage",
+    "JobMetrics",
+    "JobResult",
+    "JobResultStatus",
+    "JobStatus",
+    "JobStatusStatus",
+    "JobSubmitted",
+    "LabelRowItem",
+    "MaskCollection",
+    "MaskFeature",
+    "MaskProperties",
+    "ModelsCleared",
+    "ModelsResponse",
+    "ModelsResponseModels",
+    "NamedCrs",
+    "Point",
+    "PolygonGeometry",
+    "PredictRequest",
+    "PredictRequestModelVersion",
+    "PredictRequestOutputFormat",
+    "PromptType",
+    "Sam2Prompt",
+    "Sam2PromptResult",
+    "Sam2PromptSet",
+    "Sam2SegmentationRequest",
+    "Sam2SegmentationResponse",
+    "Sam2Version",
+    "Sam3ImageRequest",
+    "Sam3Prompt",
+    "Sam3PromptEcho",
+    "Sam3PromptEchoType",
+    "Sam3PromptResult",
+    "Sam3PromptType",
+    "Sam3SegmentationRequest",
+    "Sam3SegmentationResponse",
+    "SamV2ImageRequest",
+    "SegmentationPrediction",
+    "SegmentationPredictionFormat",
+    "SegmindFailure",
+    "SegmindImages",
+    "ServerInfo",
+    "ServerInfoLinks",
+    "SpaceError",
+    "SpaceInputs",
+    "SpaceLabel",
+    "SpacePredictRequest",
+    "SpacePredictResponse",
+    "SpaceRequest",
+    "SpaceResponse",
+    "TextRequest",
+    "TextRequestBackend",
+    "TextRequestOutputFormat",
+    "TopLeftBox",
+    "ValidationErrorItem",
+    "ValidationErrorResponse",
+    "VisualFormat",
+)

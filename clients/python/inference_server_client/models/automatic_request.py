@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from io import BytesIO
+from typing import Any, TypeVar
+
+from attrs import define as _attrs_define
+from attrs import field as _attrs_field
+
+from .. import types
+from ..models.automatic_request_model_version import (
+    AutomaticRequestModelVersion,
+    check_automatic_request_model_version,
+)
+from ..models.automatic_request_output_format import (
+    AutomaticRequestOutputFormat,
+    check_automatic_request_output_format,
+)
+from ..types import UNSET, File, Unset
+
+T = TypeVar("T", bound="AutomaticRequest")
+
+
+@_attrs_define
+class AutomaticRequest:
+    """Segment everything: SAM 2 by a grid of points, SAM 3 by the word `everything`.
+
+    Attributes:
+        file (File): The image: GeoTIFF, TIFF, PNG, JPEG, WebP, BMP, GIF or AVIF.
+        output_format (AutomaticRequestOutputFormat | Unset): `geojson`: polygons; `detections`: boxes as GeoJSON; both
+            in the image's CRS, or in pixels without one. `json`: boxes in pixels. `geotiff`, `png`: a raster of ids.
+            Default: 'geojson'.
+        model_id (str | Unset): One of the ids that `GET /models` lists; the largest model by default.
+        min_size (int | Unset): Least pixels of an object. Default: 0.
+        max_size (int | Unset): Most pixels of an object; 0 or less is no limit.
+        model_version (AutomaticRequestModelVersion | Unset): The family of the model. This server has `sam2` and
+            `sam3`. Default: 'sam2'.
+        foreground (bool | Unset): With `unique=false`: start from an empty raster; false starts from a full one, in
+            which the objects' outlines are 0. Default: True.
+        unique (bool | Unset): An id for each object; false makes one raster of 0 and 255. Default: True.
+        points_per_side (int | Unset): The grid has as many points squared. SAM 2 only. Default: 32.
+        pred_iou_thresh (float | Unset): Least predicted IoU of a mask. SAM 2 only. Default: 0.8.
+        stability_score_thresh (float | Unset): Least stability of a mask against a change of its threshold. SAM 2 only.
+            Default: 0.95.
+    """
+
+    file: File
+    output_format: AutomaticRequestOutputFormat | Unset = "geojson"
+    model_id: str | Unset = UNSET
+    min_size: int | Unset = 0
+    max_size: int | Unset = UNSET
+    model_version: AutomaticRequestModelVersion | Unset = "sam2"
+    foreground: bool | Unset = True
+    unique: bool | Unset = True
+    points_per_side: int | Unset = 32
+    pred_iou_thresh: float | Unset = 0.8
+    stability_score_thresh: float | Unset = 0.95
+    additional_properties: dict[str, Any] = _attrs_field(init=False, factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        file = self.file.to_tuple()
+
+        output_format: str | Unset = UNSET
+        if not isinstance(self.output_format, Unset):
+            output_format = self.output_format
+
+        model_id = self.model_id
+
+        min_size = self.min_size
+
+        max_size = self.max_size
+
+        model_version: str | Unset = UNSET
+        if not isinstance(self.model_version, Unset):
+            model_version = self.model_version
+
+        foreground = self.foreground
+
+        unique = self.unique
+
+        points_per_side = self.points_per_side
+
+        pred_iou_thresh = self.pred_iou_thresh
+
+        stability_score_thresh = self.stability_score_thresh
+
+        field_dict: dict[str, Any] = {}
+        field_dict.update(self.additional_properties)
+        field_dict.update(
+            {
+                "file": file,
+            }
+        )
+        if output_format is not UNSET:
+            field_dict["output_format"] = output_format
+        if model_id is not UNSET:
+            field_dict["model_id"] = model_id
+        if min_size is not UNSET:
+            field_dict["min_size"] = min_size
+        if max_size is not UNSET:
+            field_dict["max_size"] = max_size
+        if model_version is not UNSET:
+            field_dict["model_version"] = model_version
+        if foreground is not UNSET:
+            field_dict["foreground"] = foreground
+        if unique is not UNSET:
+            field_dict["unique"] = unique
+        if points_per_side is not UNSET:
+            field_dict["points_per_side"] = points_per_side
+        if pred_iou_thresh is not UNSET:
+            field_dict["pred_iou_thresh"] = pred_iou_thresh
+        if stability_score_thresh is not UNSET:
+            field_dict["stability_score_thresh"] = stability_score_thresh
+
+        return field_dict
+
+    def to_multipart(self) -> types.RequestFiles:
+        files: types.RequestFiles = []
+
+        files.append(("file", self.file.to_tuple()))
+
+        if not isinstance(self.output_format, Unset):
+            files.append(("output_format", (None, str(self.output_format).encode(), "text/plain")))
+
+        if not isinstance(self.model_id, Unset):
+            files.append(("model_id", (None, str(self.model_id).encode(), "text/plain")))
+
+        if not isinstance(self.min_size, Unset):
+            files.append(("min_size", (None, str(self.min_size).encode(), "text/plain")))
+
+        if not isinstance(self.max_size, Unset):
+            files.append(("max_size", (None, str(self.max_size).encode(), "text/plain")))
+
+        if not isinstance(self.model_version, Unset):
+            files.append(("model_version", (None, str(self.model_version).encode(), "text/plain")))
+
+        if not isinstance(self.foreground, Unset):
+            files.append(("foreground", (None, str(self.foreground).encode(), "text/plain")))
+
+        if not isinstance(self.unique, Unset):
+            files.append(("unique", (None, str(self.unique).encode(), "text/plain")))
+
+        if not isinstance(self.points_per_side, Unset):
+            files.append(
+                ("points_per_side", (None, str(self.points_per_side).encode(), "text/plain"))
+            )
+
+        if not isinstance(self.pred_iou_thresh, Unset):
+            files.append(
+                ("pred_iou_thresh", (None, str(self.pred_iou_thresh).encode(), "text/plain"))
+            )
+
+        if not isinstance(self.stability_score_thresh, Unset):
+            files.append(
+                (
+                    "stability_score_thresh",
+                    (None, str(self.stability_score_thresh).encode(), "text/plain"),
+                )
+            )
+
+        for prop_name, prop in self.additional_properties.items():
+            files.append((prop_name, (None, str(prop).encode(), "text/plain")))
+
+        return files
+
+    @classmethod
+    def from_dict(cls: type[T], src_dict: Mapping[str, Any]) -> T:
+        d = dict(src_dict)
+        file = File(payload=BytesIO(d.pop("file")))
+
+        _output_format = d.pop("output_format", UNSET)
+        output_format: AutomaticRequestOutputFormat | Unset
+        if isinstance(_output_format, Unset):
+            output_format = UNSET
+        else:
+            output_format = check_automatic_request_output_format(_output_format)
+
+        model_id = d.pop("model_id", UNSET)
+
+        min_size = d.pop("min_size", UNSET)
+
+        max_size = d.pop("max_size", UNSET)
+
+        _model_version = d.pop("model_version", UNSET)
+        model_version: AutomaticRequestModelVersion | Unset
+        if isinstance(_model_version, Unset):
+            model_version = UNSET
+        else:
+            model_version = check_automatic_request_model_version(_model_version)
+
+        foreground = d.pop("foreground", UNSET)
+
+        unique = d.pop("unique", UNSET)
+
+        points_per_side = d.pop("points_per_side", UNSET)
+
+        pred_iou_thresh = d.pop("pred_iou_thresh", UNSET)
+
+        stability_score_thresh = d.pop("stability_score_thresh", UNSET)
+
+        automatic_request = cls(
+            file=file,
+            output_format=output_format,
+            model_id=model_id,
+            min_size=min_size,
+            max_size=max_size,
+            model_version=model_version,
+            foreground=foreground,
+            unique=unique,
+            points_per_side=points_per_side,
+            pred_iou_thresh=pred_iou_thresh,
+            stability_score_thresh=stability_score_thresh,
+        )
+
+        automatic_request.additional_properties = d
+        return automatic_request
+
+    @property
+    def additional_keys(self) -> list[str]:
+        return list(self.additional_properties.keys())
+
+    def __getitem__(self, key: str) -> Any:
+        return self.additional_properties[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.additional_properties[key] = value
+
+    def __delitem__(self, key: str) -> None:
+        del self.additional_properties[key]
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.additional_properties

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar, cast
+
+from attrs import define as _attrs_define
+from attrs import field as _attrs_field
+
+from ..types import UNSET, Unset
+
+T = TypeVar("T", bound="Detection")
+
+
+@_attrs_define
+class Detection:
+    """The box of an object in pixels.
+
+    Attributes:
+        id (int): From 1.
+        bbox (list[int]): `[x1, y1, x2, y2]`.
+        width (int): x2 - x1.
+        height (int): y2 - y1.
+        value (float | Unset): The object's id in rasters.
+        score (float | Unset): Confidence.
+    """
+
+    id: int
+    bbox: list[int]
+    width: int
+    height: int
+    value: float | Unset = UNSET
+    score: float | Unset = UNSET
+    additional_properties: dict[str, Any] = _attrs_field(init=False, factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        id = self.id
+
+        bbox = self.bbox
+
+        width = self.width
+
+        height = self.height
+
+        value = self.value
+
+        score = self.score
+
+        field_dict: dict[str, Any] = {}
+        field_dict.update(self.additional_properties)
+        field_dict.update(
+            {
+                "id": id,
+                "bbox": bbox,
+                "width": width,
+                "height": height,
+            }
+        )
+        if value is not UNSET:
+            field_dict["value"] = value
+        if score is not UNSET:
+            field_dict["score"] = score
+
+        return field_dict
+
+    @classmethod
+    def from_dict(cls: type[T], src_dict: Mapping[str, Any]) -> T:
+        d = dict(src_dict)
+        id = d.pop("id")
+
+        bbox = cast(list[int], d.pop("bbox"))
+
+        width = d.pop("width")
+
+        height = d.pop("height")
+
+        value = d.pop("value", UNSET)
+
+        score = d.pop("score", UNSET)
+
+        detection = cls(
+            id=id,
+            bbox=bbox,
+            width=width,
+            height=height,
+            value=value,
+            score=score,
+        )
+
+        detection.additional_properties = d
+        return detection
+
+    @property
+    def additional_keys(self) -> list[str]:
+        return list(self.additional_properties.keys())
+
+    def __getitem__(self, key: str) -> Any:
+        return self.additional_properties[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.additional_properties[key] = value
+
+    def __delitem__(self, key: str) -> None:
+        del self.additional_properties[key]
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.additional_properties

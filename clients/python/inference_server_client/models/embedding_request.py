@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from attrs import define as _attrs_define
+from attrs import field as _attrs_field
+
+from ..models.sam_2_version import Sam2Version, check_sam_2_version
+from ..types import UNSET, Unset
+
+if TYPE_CHECKING:
+    from ..models.inference_request_image import InferenceRequestImage
+
+
+T = TypeVar("T", bound="EmbeddingRequest")
+
+
+@_attrs_define
+class EmbeddingRequest:
+    """Encode an image ahead of the requests about it.
+
+    Attributes:
+        api_key (str | Unset): The API key, for clients that send it here; a header or the query does as well.
+        image_id (str | Unset): A name for the image. Its embedding is kept under this name, and a later request with
+            the same name need not send the image again.
+        image (InferenceRequestImage | Unset): An image, by its address or in the request itself.
+        sam2_version_id (Sam2Version | Unset): A size of SAM 2.
+    """
+
+    api_key: str | Unset = UNSET
+    image_id: str | Unset = UNSET
+    image: InferenceRequestImage | Unset = UNSET
+    sam2_version_id: Sam2Version | Unset = UNSET
+    additional_properties: dict[str, Any] = _attrs_field(init=False, factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        api_key = self.api_key
+
+        image_id = self.image_id
+
+        image: dict[str, Any] | Unset = UNSET
+        if not isinstance(self.image, Unset):
+            image = self.image.to_dict()
+
+        sam2_version_id: str | Unset = UNSET
+        if not isinstance(self.sam2_version_id, Unset):
+            sam2_version_id = self.sam2_version_id
+
+        field_dict: dict[str, Any] = {}
+        field_dict.update(self.additional_properties)
+        field_dict.update({})
+        if api_key is not UNSET:
+            field_dict["api_key"] = api_key
+        if image_id is not UNSET:
+            field_dict["image_id"] = image_id
+        if image is not UNSET:
+            field_dict["image"] = image
+        if sam2_version_id is not UNSET:
+            field_dict["sam2_version_id"] = sam2_version_id
+
+        return field_dict
+
+    @classmethod
+    def from_dict(cls: type[T], src_dict: Mapping[str, Any]) -> T:
+        from ..models.inference_request_image import InferenceRequestImage  # noqa: PLC0415
+
+        d = dict(src_dict)
+        api_key = d.pop("api_key", UNSET)
+
+        image_id = d.pop("image_id", UNSET)
+
+        _image = d.pop("image", UNSET)
+        image: InferenceRequestImage | Unset
+        if isinstance(_image, Unset):
+            image = UNSET
+        else:
+            image = InferenceRequestImage.from_dict(_image)
+
+        _sam2_version_id = d.pop("sam2_version_id", UNSET)
+        sam2_version_id: Sam2Version | Unset
+        if isinstance(_sam2_version_id, Unset):
+            sam2_version_id = UNSET
+        else:
+            sam2_version_id = check_sam_2_version(_sam2_version_id)
+
+        embedding_request = cls(
+            api_key=api_key,
+            image_id=image_id,
+            image=image,
+            sam2_version_id=sam2_version_id,
+        )
+
+        embedding_request.additional_properties = d
+        return embedding_request
+
+    @property
+    def additional_keys(self) -> list[str]:
+        return list(self.additional_properties.keys())
+
+    def __getitem__(self, key: str) -> Any:
+        return self.additional_properties[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.additional_properties[key] = value
+
+    def __delitem__(self, key: str) -> None:
+        del self.additional_properties[key]
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.additional_properties

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from attrs import define as _attrs_define
+from attrs import field as _attrs_field
+
+from ..models.job_result_status import JobResultStatus, check_job_result_status
+
+if TYPE_CHECKING:
+    from ..models.job_image import JobImage
+    from ..models.job_metrics import JobMetrics
+
+
+T = TypeVar("T", bound="JobResult")
+
+
+@_attrs_define
+class JobResult:
+    """A job and its result, which is kept for an hour.
+
+    Attributes:
+        request_id (str): The job's id.
+        status (JobResultStatus): As in the job's status.
+        error (None): Always null; a job that failed is answered with 422.
+        output (Any): The address of the file, or a list of addresses where the request asks for several files. For
+            requests that are answered with JSON: that answer. Null until the job is done.
+        metrics (JobMetrics): What a job took.
+        images (list[JobImage]): The files of the result.
+    """
+
+    request_id: str
+    status: JobResultStatus
+    error: None
+    output: Any
+    metrics: JobMetrics
+    images: list[JobImage]
+    additional_properties: dict[str, Any] = _attrs_field(init=False, factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        request_id = self.request_id
+
+        status: str = self.status
+
+        error = self.error
+
+        output = self.output
+
+        metrics = self.metrics.to_dict()
+
+        images = []
+        for images_item_data in self.images:
+            images_item = images_item_data.to_dict()
+            images.append(images_item)
+
+        field_dict: dict[str, Any] = {}
+        field_dict.update(self.additional_properties)
+        field_dict.update(
+            {
+                "request_id": request_id,
+                "status": status,
+                "error": error,
+                "output": output,
+                "metrics": metrics,
+                "images": images,
+            }
+        )
+
+        return field_dict
+
+    @classmethod
+    def from_dict(cls: type[T], src_dict: Mapping[str, Any]) -> T:
+        from ..models.job_image import JobImage  # noqa: PLC0415
+        from ..models.job_metrics import JobMetrics  # noqa: PLC0415
+
+        d = dict(src_dict)
+        request_id = d.pop("request_id")
+
+        status = check_job_result_status(d.pop("status"))
+
+        error = d.pop("error")
+
+        output = d.pop("output")
+
+        metrics = JobMetrics.from_dict(d.pop("metrics"))
+
+        images = []
+        _images = d.pop("images")
+        for images_item_data in _images:
+            images_item = JobImage.from_dict(images_item_data)
+
+            images.append(images_item)
+
+        job_result = cls(
+            request_id=request_id,
+            status=status,
+            error=error,
+            output=output,
+            metrics=metrics,
+            images=images,
+        )
+
+        job_result.additional_properties = d
+        return job_result
+
+    @property
+    def additional_keys(self) -> list[str]:
+        return list(self.additional_properties.keys())
+
+    def __getitem__(self, key: str) -> Any:
+        return self.additional_properties[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.additional_properties[key] = value
+
+    def __delitem__(self, key: str) -> None:
+        del self.additional_properties[key]
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.additional_properties

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from attrs import define as _attrs_define
+from attrs import field as _attrs_field
+
+from ..models.job_status_status import JobStatusStatus, check_job_status_status
+
+if TYPE_CHECKING:
+    from ..models.job_metrics import JobMetrics
+
+
+T = TypeVar("T", bound="JobStatus")
+
+
+@_attrs_define
+class JobStatus:
+    """How it stands with a job.
+
+    Attributes:
+        request_id (str): The job's id.
+        status (JobStatusStatus): `QUEUED` until a worker takes it, `PROCESSING` until it ends, `COMPLETED` when the
+            result is there. A job that `FAILED` is answered with 422.
+        metrics (JobMetrics): What a job took.
+    """
+
+    request_id: str
+    status: JobStatusStatus
+    metrics: JobMetrics
+    additional_properties: dict[str, Any] = _attrs_field(init=False, factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        request_id = self.request_id
+
+        status: str = self.status
+
+        metrics = self.metrics.to_dict()
+
+        field_dict: dict[str, Any] = {}
+        field_dict.update(self.additional_properties)
+        field_dict.update(
+            {
+                "request_id": request_id,
+                "status": status,
+                "metrics": metrics,
+            }
+        )
+
+        return field_dict
+
+    @classmethod
+    def from_dict(cls: type[T], src_dict: Mapping[str, Any]) -> T:
+        from ..models.job_metrics import JobMetrics  # noqa: PLC0415
+
+        d = dict(src_dict)
+        request_id = d.pop("request_id")
+
+        status = check_job_status_status(d.pop("status"))
+
+        metrics = JobMetrics.from_dict(d.pop("metrics"))
+
+        job_status = cls(
+            request_id=request_id,
+            status=status,
+            metrics=metrics,
+        )
+
+        job_status.additional_properties = d
+        return job_status
+
+    @property
+    def additional_keys(self) -> list[str]:
+        return list(self.additional_properties.keys())
+
+    def __getitem__(self, key: str) -> Any:
+        return self.additional_properties[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.additional_properties[key] = value
+
+    def __delitem__(self, key: str) -> None:
+        del self.additional_properties[key]
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.additional_properties

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Literal,
+    TypeVar,
+    cast,
+)
+
+from attrs import define as _attrs_define
+from attrs import field as _attrs_field
+
+if TYPE_CHECKING:
+    from ..models.mask_properties import MaskProperties
+    from ..models.polygon_geometry import PolygonGeometry
+
+
+T = TypeVar("T", bound="MaskFeature")
+
+
+@_attrs_define
+class MaskFeature:
+    """One connected part of an object.
+
+    Attributes:
+        type_ (Literal['Feature']): What it is.
+        properties (MaskProperties): Which object a polygon belongs to.
+        geometry (PolygonGeometry): A polygon: its outline, then its holes.
+    """
+
+    type_: Literal["Feature"]
+    properties: MaskProperties
+    geometry: PolygonGeometry
+    additional_properties: dict[str, Any] = _attrs_field(init=False, factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        type_ = self.type_
+
+        properties = self.properties.to_dict()
+
+        geometry = self.geometry.to_dict()
+
+        field_dict: dict[str, Any] = {}
+        field_dict.update(self.additional_properties)
+        field_dict.update(
+            {
+                "type": type_,
+                "properties": properties,
+                "geometry": geometry,
+            }
+        )
+
+        return field_dict
+
+    @classmethod
+    def from_dict(cls: type[T], src_dict: Mapping[str, Any]) -> T:
+        from ..models.mask_properties import MaskProperties  # noqa: PLC0415
+        from ..models.polygon_geometry import PolygonGeometry  # noqa: PLC0415
+
+        d = dict(src_dict)
+        type_ = cast(Literal["Feature"], d.pop("type"))
+        if type_ != "Feature":
+            raise ValueError(f"type must match const 'Feature', got '{type_}'")
+
+        properties = MaskProperties.from_dict(d.pop("properties"))
+
+        geometry = PolygonGeometry.from_dict(d.pop("geometry"))
+
+        mask_feature = cls(
+            type_=type_,
+            properties=properties,
+            geometry=geometry,
+        )
+
+        mask_feature.additional_properties = d
+        return mask_feature
+
+    @property
+    def additional_keys(self) -> list[str]:
+        return list(self.additional_properties.keys())
+
+    def __getitem__(self, key: str) -> Any:
+        return self.additional_properties[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.additional_properties[key] = value
+
+    def __delitem__(self, key: str) -> None:
+        del self.additional_properties[key]
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.additional_properties

@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from io import BytesIO
+from typing import Any, TypeVar
+
+from attrs import define as _attrs_define
+from attrs import field as _attrs_field
+
+from .. import types
+from ..models.predict_request_model_version import (
+    PredictRequestModelVersion,
+    check_predict_request_model_version,
+)
+from ..models.predict_request_output_format import (
+    PredictRequestOutputFormat,
+    check_predict_request_output_format,
+)
+from ..types import UNSET, File, Unset
+
+T = TypeVar("T", bound="PredictRequest")
+
+
+@_attrs_define
+class PredictRequest:
+    """Points or boxes. At least one of `point_coords` and `boxes` is needed.
+
+    Attributes:
+        file (File): The image: GeoTIFF, TIFF, PNG, JPEG, WebP, BMP, GIF or AVIF.
+        output_format (PredictRequestOutputFormat | Unset): `geojson`: polygons; `detections`: boxes as GeoJSON; both in
+            the image's CRS, or in pixels without one. `json`: boxes in pixels. `geotiff`, `png`: a raster of ids. Default:
+            'geojson'.
+        model_id (str | Unset): One of the ids that `GET /models` lists; the largest model by default.
+        min_size (int | Unset): Least pixels of an object. Default: 0.
+        max_size (int | Unset): Most pixels of an object; 0 or less is no limit.
+        model_version (PredictRequestModelVersion | Unset): `sam3`: boxes find all objects that are like what they hold,
+            points one object. `sam2`: each box, and all points together, find one object each; points beside a single box
+            refine it. Default: 'sam3'.
+        point_coords (str | Unset): JSON: `[[x, y], …]`, points on one object.
+        point_labels (str | Unset): JSON: `[1, 0, …]`, 1 on the object, 0 beside it; all 1 by default.
+        boxes (str | Unset): JSON: `[[xmin, ymin, xmax, ymax], …]`, or one flat box.
+        point_crs (str | Unset): CRS of points and boxes, such as `EPSG:4326`, in the order x, y (longitude, latitude).
+            Without it they are pixels.
+        multimask_output (bool | Unset): Three masks for each prompt. Default: False.
+    """
+
+    file: File
+    output_format: PredictRequestOutputFormat | Unset = "geojson"
+    model_id: str | Unset = UNSET
+    min_size: int | Unset = 0
+    max_size: int | Unset = UNSET
+    model_version: PredictRequestModelVersion | Unset = "sam3"
+    point_coords: str | Unset = UNSET
+    point_labels: str | Unset = UNSET
+    boxes: str | Unset = UNSET
+    point_crs: str | Unset = UNSET
+    multimask_output: bool | Unset = False
+    additional_properties: dict[str, Any] = _attrs_field(init=False, factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        file = self.file.to_tuple()
+
+        output_format: str | Unset = UNSET
+        if not isinstance(self.output_format, Unset):
+            output_format = self.output_format
+
+        model_id = self.model_id
+
+        min_size = self.min_size
+
+        max_size = self.max_size
+
+        model_version: str | Unset = UNSET
+        if not isinstance(self.model_version, Unset):
+            model_version = self.model_version
+
+        point_coords = self.point_coords
+
+        point_labels = self.point_labels
+
+        boxes = self.boxes
+
+        point_crs = self.point_crs
+
+        multimask_output = self.multimask_output
+
+        field_dict: dict[str, Any] = {}
+        field_dict.update(self.additional_properties)
+        field_dict.update(
+            {
+                "file": file,
+            }
+        )
+        if output_format is not UNSET:
+            field_dict["output_format"] = output_format
+        if model_id is not UNSET:
+            field_dict["model_id"] = model_id
+        if min_size is not UNSET:
+            field_dict["min_size"] = min_size
+        if max_size is not UNSET:
+            field_dict["max_size"] = max_size
+        if model_version is not UNSET:
+            field_dict["model_version"] = model_version
+        if point_coords is not UNSET:
+            field_dict["point_coords"] = point_coords
+        if point_labels is not UNSET:
+            field_dict["point_labels"] = point_labels
+        if boxes is not UNSET:
+            field_dict["boxes"] = boxes
+        if point_crs is not UNSET:
+            field_dict["point_crs"] = point_crs
+        if multimask_output is not UNSET:
+            field_dict["multimask_output"] = multimask_output
+
+        return field_dict
+
+    def to_multipart(self) -> types.RequestFiles:
+        files: types.RequestFiles = []
+
+        files.append(("file", self.file.to_tuple()))
+
+        if not isinstance(self.output_format, Unset):
+            files.append(("output_format", (None, str(self.output_format).encode(), "text/plain")))
+
+        if not isinstance(self.model_id, Unset):
+            files.append(("model_id", (None, str(self.model_id).encode(), "text/plain")))
+
+        if not isinstance(self.min_size, Unset):
+            files.append(("min_size", (None, str(self.min_size).encode(), "text/plain")))
+
+        if not isinstance(self.max_size, Unset):
+            files.append(("max_size", (None, str(self.max_size).encode(), "text/plain")))
+
+        if not isinstance(self.model_version, Unset):
+            files.append(("model_version", (None, str(self.model_version).encode(), "text/plain")))
+
+        if not isinstance(self.point_coords, Unset):
+            files.append(("point_coords", (None, str(self.point_coords).encode(), "text/plain")))
+
+        if not isinstance(self.point_labels, Unset):
+            files.append(("point_labels", (None, str(self.point_labels).encode(), "text/plain")))
+
+        if not isinstance(self.boxes, Unset):
+            files.append(("boxes", (None, str(self.boxes).encode(), "text/plain")))
+
+        if not isinstance(self.point_crs, Unset):
+            files.append(("point_crs", (None, str(self.point_crs).encode(), "text/plain")))
+
+        if not isinstance(self.multimask_output, Unset):
+            files.append(
+                ("multimask_output", (None, str(self.multimask_output).encode(), "text/plain"))
+            )
+
+        for prop_name, prop in self.additional_properties.items():
+            files.append((prop_name, (None, str(prop).encode(), "text/plain")))
+
+        return files
+
+    @classmethod
+    def from_dict(cls: type[T], src_dict: Mapping[str, Any]) -> T:
+        d = dict(src_dict)
+        file = File(payload=BytesIO(d.pop("file")))
+
+        _output_format = d.pop("output_format", UNSET)
+        output_format: PredictRequestOutputFormat | Unset
+        if isinstance(_output_format, Unset):
+            output_format = UNSET
+        else:
+            output_format = check_predict_request_output_format(_output_format)
+
+        model_id = d.pop("model_id", UNSET)
+
+        min_size = d.pop("min_size", UNSET)
+
+        max_size = d.pop("max_size", UNSET)
+
+        _model_version = d.pop("model_version", UNSET)
+        model_version: PredictRequestModelVersion | Unset
+        if isinstance(_model_version, Unset):
+            model_version = UNSET
+        else:
+            model_version = check_predict_request_model_version(_model_version)
+
+        point_coords = d.pop("point_coords", UNSET)
+
+        point_labels = d.pop("point_labels", UNSET)
+
+        boxes = d.pop("boxes", UNSET)
+
+        point_crs = d.pop("point_crs", UNSET)
+
+        multimask_output = d.pop("multimask_output", UNSET)
+
+        predict_request = cls(
+            file=file,
+            output_format=output_format,
+            model_id=model_id,
+            min_size=min_size,
+            max_size=max_size,
+            model_version=model_version,
+            point_coords=point_coords,
+            point_labels=point_labels,
+            boxes=boxes,
+            point_crs=point_crs,
+            multimask_output=multimask_output,
+        )
+
+        predict_request.additional_properties = d
+        return predict_request
+
+    @property
+    def additional_keys(self) -> list[str]:
+        return list(self.additional_properties.keys())
+
+    def __getitem__(self, key: str) -> Any:
+        return self.additional_properties[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.additional_properties[key] = value
+
+    def __delitem__(self, key: str) -> None:
+        del self.additional_properties[key]
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.additional_properties

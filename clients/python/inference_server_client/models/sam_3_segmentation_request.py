@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from attrs import define as _attrs_define
+from attrs import field as _attrs_field
+
+from ..models.concept_format import ConceptFormat, check_concept_format
+from ..types import UNSET, Unset
+
+if TYPE_CHECKING:
+    from ..models.inference_request_image import InferenceRequestImage
+    from ..models.sam_3_prompt import Sam3Prompt
+
+
+T = TypeVar("T", bound="Sam3SegmentationRequest")
+
+
+@_attrs_define
+class Sam3SegmentationRequest:
+    """Find every instance of each concept.
+
+    Attributes:
+        prompts (list[Sam3Prompt]): The concepts to look for; 16 at most, unless the server says otherwise.
+        api_key (str | Unset): The API key, for clients that send it here; a header or the query does as well.
+        image_id (str | Unset): A name for the image. Its embedding is kept under this name, and a later request with
+            the same name need not send the image again.
+        image (InferenceRequestImage | Unset): An image, by its address or in the request itself.
+        format_ (ConceptFormat | Unset): `polygon` (`json` means the same) or `rle`.
+        output_prob_thresh (float | Unset): Least score of a prediction; 0 keeps all of them. Default: 0.5.
+        model_id (str | Unset): The SAM 3 model; the default is the generic one. Default: 'sam3/sam3_final'.
+        nms_iou_threshold (float | Unset): Of two masks, of any prompts, that overlap more than this (intersection over
+            union), only the one with the higher score is kept. Without it all are kept.
+    """
+
+    prompts: list[Sam3Prompt]
+    api_key: str | Unset = UNSET
+    image_id: str | Unset = UNSET
+    image: InferenceRequestImage | Unset = UNSET
+    format_: ConceptFormat | Unset = UNSET
+    output_prob_thresh: float | Unset = 0.5
+    model_id: str | Unset = "sam3/sam3_final"
+    nms_iou_threshold: float | Unset = UNSET
+    additional_properties: dict[str, Any] = _attrs_field(init=False, factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        prompts = []
+        for prompts_item_data in self.prompts:
+            prompts_item = prompts_item_data.to_dict()
+            prompts.append(prompts_item)
+
+        api_key = self.api_key
+
+        image_id = self.image_id
+
+        image: dict[str, Any] | Unset = UNSET
+        if not isinstance(self.image, Unset):
+            image = self.image.to_dict()
+
+        format_: str | Unset = UNSET
+        if not isinstance(self.format_, Unset):
+            format_ = self.format_
+
+        output_prob_thresh = self.output_prob_thresh
+
+        model_id = self.model_id
+
+        nms_iou_threshold = self.nms_iou_threshold
+
+        field_dict: dict[str, Any] = {}
+        field_dict.update(self.additional_properties)
+        field_dict.update(
+            {
+                "prompts": prompts,
+            }
+        )
+        if api_key is not UNSET:
+            field_dict["api_key"] = api_key
+        if image_id is not UNSET:
+            field_dict["image_id"] = image_id
+        if image is not UNSET:
+            field_dict["image"] = image
+        if format_ is not UNSET:
+            field_dict["format"] = format_
+        if output_prob_thresh is not UNSET:
+            field_dict["output_prob_thresh"] = output_prob_thresh
+        if model_id is not UNSET:
+            field_dict["model_id"] = model_id
+        if nms_iou_threshold is not UNSET:
+            field_dict["nms_iou_threshold"] = nms_iou_threshold
+
+        return field_dict
+
+    @classmethod
+    def from_dict(cls: type[T], src_dict: Mapping[str, Any]) -> T:
+        from ..models.inference_request_image import InferenceRequestImage  # noqa: PLC0415
+        from ..models.sam_3_prompt import Sam3Prompt  # noqa: PLC0415
+
+        d = dict(src_dict)
+        prompts = []
+        _prompts = d.pop("prompts")
+        for prompts_item_data in _prompts:
+            prompts_item = Sam3Prompt.from_dict(prompts_item_data)
+
+            prompts.append(prompts_item)
+
+        api_key = d.pop("api_key", UNSET)
+
+        image_id = d.pop("image_id", UNSET)
+
+        _image = d.pop("image", UNSET)
+        image: InferenceRequestImage | Unset
+        if isinstance(_image, Unset):
+            image = UNSET
+        else:
+            image = InferenceRequestImage.from_dict(_image)
+
+        _format_ = d.pop("format", UNSET)
+        format_: ConceptFormat | Unset
+        if isinstance(_format_, Unset):
+            format_ = UNSET
+        else:
+            format_ = check_concept_format(_format_)
+
+        output_prob_thresh = d.pop("output_prob_thresh", UNSET)
+
+        model_id = d.pop("model_id", UNSET)
+
+        nms_iou_threshold = d.pop("nms_iou_threshold", UNSET)
+
+        sam_3_segmentation_request = cls(
+            prompts=prompts,
+            api_key=api_key,
+            image_id=image_id,
+            image=image,
+            format_=format_,
+            output_prob_thresh=output_prob_thresh,
+            model_id=model_id,
+            nms_iou_threshold=nms_iou_threshold,
+        )
+
+        sam_3_segmentation_request.additional_properties = d
+        return sam_3_segmentation_request
+
+    @property
+    def additional_keys(self) -> list[str]:
+        return list(self.additional_properties.keys())
+
+    def __getitem__(self, key: str) -> Any:
+        return self.additional_properties[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.additional_properties[key] = value
+
+    def __delitem__(self, key: str) -> None:
+        del self.additional_properties[key]
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.additional_properties

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from attrs import define as _attrs_define
+from attrs import field as _attrs_field
+
+from ..models.segmentation_prediction_format import (
+    SegmentationPredictionFormat,
+    check_segmentation_prediction_format,
+)
+
+if TYPE_CHECKING:
+    from ..models.coco_rle import CocoRle
+
+
+T = TypeVar("T", bound="SegmentationPrediction")
+
+
+@_attrs_define
+class SegmentationPrediction:
+    """One mask and its score.
+
+    Attributes:
+        format_ (SegmentationPredictionFormat): The form of `masks`.
+        confidence (float): The score, from 0 to 1.
+        masks (CocoRle | list[list[list[float]]]): A mask: polygons, or run lengths.
+    """
+
+    format_: SegmentationPredictionFormat
+    confidence: float
+    masks: CocoRle | list[list[list[float]]]
+    additional_properties: dict[str, Any] = _attrs_field(init=False, factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        format_: str = self.format_
+
+        confidence = self.confidence
+
+        masks: dict[str, Any] | list[list[list[float]]]
+        if isinstance(self.masks, list):
+            masks = []
+            for componentsschemas_polygons_item_data in self.masks:
+                componentsschemas_polygons_item = []
+                for componentsschemas_polygon_item_data in componentsschemas_polygons_item_data:
+                    componentsschemas_polygon_item = componentsschemas_polygon_item_data
+
+                    componentsschemas_polygons_item.append(componentsschemas_polygon_item)
+
+                masks.append(componentsschemas_polygons_item)
+
+        else:
+            masks = self.masks.to_dict()
+
+        field_dict: dict[str, Any] = {}
+        field_dict.update(self.additional_properties)
+        field_dict.update(
+            {
+                "format": format_,
+                "confidence": confidence,
+                "masks": masks,
+            }
+        )
+
+        return field_dict
+
+    @classmethod
+    def from_dict(cls: type[T], src_dict: Mapping[str, Any]) -> T:
+        from ..models.coco_rle import CocoRle  # noqa: PLC0415
+
+        d = dict(src_dict)
+        format_ = check_segmentation_prediction_format(d.pop("format"))
+
+        confidence = d.pop("confidence")
+
+        def _parse_masks(data: object) -> CocoRle | list[list[list[float]]]:
+            try:
+                if not isinstance(data, list):
+                    raise TypeError()
+                componentsschemas_masks_type_0 = []
+                _componentsschemas_masks_type_0 = data
+                for componentsschemas_polygons_item_data in _componentsschemas_masks_type_0:
+                    componentsschemas_polygons_item = []
+                    _componentsschemas_polygons_item = componentsschemas_polygons_item_data
+                    for componentsschemas_polygon_item_data in _componentsschemas_polygons_item:
+                        componentsschemas_polygon_item = cast(
+                            list[float], componentsschemas_polygon_item_data
+                        )
+
+                        componentsschemas_polygons_item.append(componentsschemas_polygon_item)
+
+                    componentsschemas_masks_type_0.append(componentsschemas_polygons_item)
+
+                return componentsschemas_masks_type_0
+            except (TypeError, ValueError, AttributeError, KeyError):
+                pass
+            if not isinstance(data, dict):
+                raise TypeError()
+            componentsschemas_masks_type_1 = CocoRle.from_dict(data)
+
+            return componentsschemas_masks_type_1
+
+        masks = _parse_masks(d.pop("masks"))
+
+        segmentation_prediction = cls(
+            format_=format_,
+            confidence=confidence,
+            masks=masks,
+        )
+
+        segmentation_prediction.additional_properties = d
+        return segmentation_prediction
+
+    @property
+    def additional_keys(self) -> list[str]:
+        return list(self.additional_properties.keys())
+
+    def __getitem__(self, key: str) -> Any:
+        return self.additional_properties[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.additional_properties[key] = value
+
+    def __delitem__(self, key: str) -> None:
+        del self.additional_properties[key]
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.additional_properties

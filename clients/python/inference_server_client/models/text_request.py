@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from io import BytesIO
+from typing import Any, TypeVar
+
+from attrs import define as _attrs_define
+from attrs import field as _attrs_field
+
+from .. import types
+from ..models.text_request_backend import TextRequestBackend, check_text_request_backend
+from ..models.text_request_output_format import (
+    TextRequestOutputFormat,
+    check_text_request_output_format,
+)
+from ..types import UNSET, File, Unset
+
+T = TypeVar("T", bound="TextRequest")
+
+
+@_attrs_define
+class TextRequest:
+    """A concept in words. SAM 3.
+
+    Attributes:
+        file (File): The image: GeoTIFF, TIFF, PNG, JPEG, WebP, BMP, GIF or AVIF.
+        prompt (str): What to look for, in a few words: `building`, `tree`.
+        output_format (TextRequestOutputFormat | Unset): `geojson`: polygons; `detections`: boxes as GeoJSON; both in
+            the image's CRS, or in pixels without one. `json`: boxes in pixels. `geotiff`, `png`: a raster of ids. Default:
+            'geojson'.
+        model_id (str | Unset): One of the ids that `GET /models` lists; the largest model by default.
+        min_size (int | Unset): Least pixels of an object. Default: 0.
+        max_size (int | Unset): Most pixels of an object; 0 or less is no limit.
+        backend (TextRequestBackend | Unset): Accepted, and without effect: this server has one engine. Default: 'meta'.
+        confidence_threshold (float | Unset): Least score of an object. Default: 0.5.
+    """
+
+    file: File
+    prompt: str
+    output_format: TextRequestOutputFormat | Unset = "geojson"
+    model_id: str | Unset = UNSET
+    min_size: int | Unset = 0
+    max_size: int | Unset = UNSET
+    backend: TextRequestBackend | Unset = "meta"
+    confidence_threshold: float | Unset = 0.5
+    additional_properties: dict[str, Any] = _attrs_field(init=False, factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        file = self.file.to_tuple()
+
+        prompt = self.prompt
+
+        output_format: str | Unset = UNSET
+        if not isinstance(self.output_format, Unset):
+            output_format = self.output_format
+
+        model_id = self.model_id
+
+        min_size = self.min_size
+
+        max_size = self.max_size
+
+        backend: str | Unset = UNSET
+        if not isinstance(self.backend, Unset):
+            backend = self.backend
+
+        confidence_threshold = self.confidence_threshold
+
+        field_dict: dict[str, Any] = {}
+        field_dict.update(self.additional_properties)
+        field_dict.update(
+            {
+                "file": file,
+                "prompt": prompt,
+            }
+        )
+        if output_format is not UNSET:
+            field_dict["output_format"] = output_format
+        if model_id is not UNSET:
+            field_dict["model_id"] = model_id
+        if min_size is not UNSET:
+            field_dict["min_size"] = min_size
+        if max_size is not UNSET:
+            field_dict["max_size"] = max_size
+        if backend is not UNSET:
+            field_dict["backend"] = backend
+        if confidence_threshold is not UNSET:
+            field_dict["confidence_threshold"] = confidence_threshold
+
+        return field_dict
+
+    def to_multipart(self) -> types.RequestFiles:
+        files: types.RequestFiles = []
+
+        files.append(("file", self.file.to_tuple()))
+
+        files.append(("prompt", (None, str(self.prompt).encode(), "text/plain")))
+
+        if not isinstance(self.output_format, Unset):
+            files.append(("output_format", (None, str(self.output_format).encode(), "text/plain")))
+
+        if not isinstance(self.model_id, Unset):
+            files.append(("model_id", (None, str(self.model_id).encode(), "text/plain")))
+
+        if not isinstance(self.min_size, Unset):
+            files.append(("min_size", (None, str(self.min_size).encode(), "text/plain")))
+
+        if not isinstance(self.max_size, Unset):
+            files.append(("max_size", (None, str(self.max_size).encode(), "text/plain")))
+
+        if not isinstance(self.backend, Unset):
+            files.append(("backend", (None, str(self.backend).encode(), "text/plain")))
+
+        if not isinstance(self.confidence_threshold, Unset):
+            files.append(
+                (
+                    "confidence_threshold",
+                    (None, str(self.confidence_threshold).encode(), "text/plain"),
+                )
+            )
+
+        for prop_name, prop in self.additional_properties.items():
+            files.append((prop_name, (None, str(prop).encode(), "text/plain")))
+
+        return files
+
+    @classmethod
+    def from_dict(cls: type[T], src_dict: Mapping[str, Any]) -> T:
+        d = dict(src_dict)
+        file = File(payload=BytesIO(d.pop("file")))
+
+        prompt = d.pop("prompt")
+
+        _output_format = d.pop("output_format", UNSET)
+        output_format: TextRequestOutputFormat | Unset
+        if isinstance(_output_format, Unset):
+            output_format = UNSET
+        else:
+            output_format = check_text_request_output_format(_output_format)
+
+        model_id = d.pop("model_id", UNSET)
+
+        min_size = d.pop("min_size", UNSET)
+
+        max_size = d.pop("max_size", UNSET)
+
+        _backend = d.pop("backend", UNSET)
+        backend: TextRequestBackend | Unset
+        if isinstance(_backend, Unset):
+            backend = UNSET
+        else:
+            backend = check_text_request_backend(_backend)
+
+        confidence_threshold = d.pop("confidence_threshold", UNSET)
+
+        text_request = cls(
+            file=file,
+            prompt=prompt,
+            output_format=output_format,
+            model_id=model_id,
+            min_size=min_size,
+            max_size=max_size,
+            backend=backend,
+            confidence_threshold=confidence_threshold,
+        )
+
+        text_request.additional_properties = d
+        return text_request
+
+    @property
+    def additional_keys(self) -> list[str]:
+        return list(self.additional_properties.keys())
+
+    def __getitem__(self, key: str) -> Any:
+        return self.additional_properties[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.additional_properties[key] = value
+
+    def __delitem__(self, key: str) -> None:
+        del self.additional_properties[key]
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.additional_properties

@@ -14,19 +14,22 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from inference_server import __version__
+from inference_server.admission import Admission
 from inference_server.auth import KeyRing
 from inference_server.engines.registry import ModelRegistry
 from inference_server.images import ImageFetcher
 from inference_server.jobs import Jobs
-from inference_server.logs import configure_logging
+from inference_server.logs import configure_logging, warn_of_keys
 from inference_server.metrics import Metrics
 from inference_server.openapi import HEADERS, build_document
-from inference_server.routes import huggingface, jobs, roboflow, samgeo, segmind, system
+from inference_server.routes import huggingface, jobs, pages, roboflow, samgeo, segmind, system
+from inference_server.routes.access import AccessLog
 from inference_server.routes.http import Contract, endpoint, message_wording, unknown
 from inference_server.routes.requests import limits_of
 from inference_server.segmenter import Segmenter
 from inference_server.settings import MiB, Settings, parts_of
 from inference_server.state import ServerState
+from inference_server.tracing import start_traces
 from inference_server.upload_space import UploadSpace
 
 CONTRACTS = (
@@ -71,6 +74,7 @@ def build_state(settings: Settings) -> ServerState:
         models=models,
         segmenter=Segmenter(settings, models, fetcher, metrics),
         metrics=metrics,
+        traces=start_traces(),
         uploads=UploadSpace(
             settings.upload_storage_mb * MiB,
             settings.body_timeout,
@@ -80,6 +84,7 @@ def build_state(settings: Settings) -> ServerState:
             settings.body_memory_mb * MiB, settings.body_timeout, "INFERENCE_BODY_MEMORY_MB"
         ),
         jobs=Jobs(settings, jobs.TASKS),
+        admission=Admission(settings.max_requests),
     )
 
 
@@ -95,6 +100,7 @@ def create_app(settings: Settings | None = None) -> Starlette:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         configure_logging(settings)
+        warn_of_keys(settings)
         app.state.server = build_state(settings)
         await app.state.server.start()
         yield
@@ -122,8 +128,8 @@ def create_app(settings: Settings | None = None) -> Starlette:
         expose_headers=list(HEADERS),
     )
     return Starlette(
-        routes=[*routes, Route("/openapi.json", openapi)],
-        middleware=[cors],
+        routes=[*routes, Route("/openapi.json", openapi), *pages.ROUTES],
+        middleware=[Middleware(AccessLog), cors],
         exception_handlers={HTTPException: unknown},
         lifespan=lifespan,
     )

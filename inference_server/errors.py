@@ -10,11 +10,17 @@
     │   ├── NothingFoundError   404  no object answers the prompts, where that is an error
     │   ├── PromptError         422  a prompt that is well-formed but cannot be meant
     │   └── InvalidRequestError 422  the request is not of its type
-    ├── AuthError               401  the API key is missing or wrong
-    ├── CapacityError           429  a queue is full: try again
+    ├── AuthError               401  the API key is missing or wrong, has expired or was revoked
+    ├── ScopeError              403  the API key may do other things, but not this
+    ├── CreditsError            402  the API key has not enough credits left
+    ├── TransientError          503  not now: trying again soon makes sense
+    │   ├── CapacityError       429  a queue is full
+    │   │   └── RateError       429  the API key asks too often
+    │   ├── StoppingError       503  the server is about to end
+    │   ├── MemoryShortageError 503  the device or the host has no memory left
+    │   └── StorageError        503  the jobs' database, or temporary storage, cannot be used
     ├── DeadlineError           504  the request waited too long
-    ├── ModelUnavailableError   503  the weights are missing, corrupt or gated
-    └── StorageError            503  the jobs' database cannot be used
+    └── ModelUnavailableError   503  the weights are missing, corrupt or gated
 
 Rooms below the routes raise these and know nothing of HTTP beyond the number; how a contract words
 them on the wire is said once in its route module.
@@ -127,7 +133,7 @@ class InvalidRequestError(RequestError):
 
 
 class AuthError(InferenceServerError):
-    """The API key is missing or wrong."""
+    """The API key is missing or wrong, has expired or was revoked."""
 
     status = 401
     reason = "auth"
@@ -138,15 +144,29 @@ class AuthError(InferenceServerError):
         return {"www-authenticate": 'Bearer realm="inference-server"'}
 
 
-class CapacityError(InferenceServerError):
-    """A queue is full.
+class ScopeError(InferenceServerError):
+    """The API key may do other things, but not this."""
+
+    status = 403
+    reason = "scope"
+
+
+class CreditsError(InferenceServerError):
+    """The API key has not enough credits left."""
+
+    status = 402
+    reason = "credits"
+
+
+class TransientError(InferenceServerError):
+    """Not now: trying again soon makes sense.
 
     Attributes:
-        retry_after: seconds after which trying again makes sense.
+        retry_after: seconds after which it does.
     """
 
-    status = 429
-    reason = "capacity"
+    status = 503
+    reason = "transient"
 
     def __init__(self, message: str, retry_after: float = 1.0) -> None:
         super().__init__(message)
@@ -156,6 +176,37 @@ class CapacityError(InferenceServerError):
     def headers(self) -> dict[str, str]:
         """`Retry-After`, in whole seconds."""
         return {"retry-after": str(max(1, round(self.retry_after)))}
+
+
+class CapacityError(TransientError):
+    """A queue is full."""
+
+    status = 429
+    reason = "capacity"
+
+
+class RateError(CapacityError):
+    """The API key asks more often than it may."""
+
+    reason = "rate"
+
+
+class StoppingError(TransientError):
+    """The server is about to end; another one may answer."""
+
+    reason = "stopping"
+
+
+class MemoryShortageError(TransientError):
+    """The device or the host has no memory left for this, although caches made room."""
+
+    reason = "memory"
+
+
+class StorageError(TransientError):
+    """The database of the jobs, or temporary storage, cannot be used."""
+
+    reason = "storage"
 
 
 class DeadlineError(InferenceServerError):
@@ -170,10 +221,3 @@ class ModelUnavailableError(InferenceServerError):
 
     status = 503
     reason = "model_unavailable"
-
-
-class StorageError(InferenceServerError):
-    """The database of the jobs cannot be used."""
-
-    status = 503
-    reason = "storage"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 
+from inference_server.admission import Admission
 from inference_server.auth import KeyRing
 from inference_server.engines.registry import ModelRegistry
 from inference_server.errors import ModelUnavailableError
@@ -13,6 +15,7 @@ from inference_server.jobs import Jobs
 from inference_server.metrics import Metrics
 from inference_server.segmenter import Segmenter
 from inference_server.settings import MiB, Settings
+from inference_server.tracing import Traces
 from inference_server.upload_space import UploadSpace
 from schemas.common import Limits
 
@@ -20,6 +23,18 @@ logger = logging.getLogger(__name__)
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 10.0, 300.0
 """Seconds between attempts to load models that could not be loaded."""
+
+
+_DROP_SECONDS = 5.0
+"""What it may take to answer requests that are not waited for."""
+
+
+async def _wait(seconds: float, *first: Awaitable[object]) -> None:
+    """Wait until the first of these has come, or some time has passed."""
+    tasks = [asyncio.ensure_future(each) for each in first]
+    await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
 
 
 @dataclass
@@ -33,9 +48,11 @@ class ServerState:
         models: the models.
         segmenter: images and prompts to masks.
         metrics: what is measured.
+        traces: where spans go, if anywhere.
         uploads: room for the files of forms.
         bodies: room for JSON bodies.
         jobs: requests that are answered later.
+        admission: how many requests are answered at a time, and until when.
         failure: why the configured models could not be loaded.
     """
 
@@ -45,9 +62,11 @@ class ServerState:
     models: ModelRegistry
     segmenter: Segmenter
     metrics: Metrics
+    traces: Traces | None
     uploads: UploadSpace
     bodies: UploadSpace
     jobs: Jobs
+    admission: Admission
     failure: str = ""
     _was_ready: bool = field(default=False, repr=False)
     _loading: asyncio.Task[None] | None = field(default=None, repr=False)
@@ -116,9 +135,28 @@ class ServerState:
         await asyncio.to_thread(release_memory)
         logger.info("Models and caches were cleared")
 
+    async def drain(self, hurry: asyncio.Event, delay: float) -> None:
+        """End well: what was let in is answered, and jobs at hand are finished.
+
+        Args:
+            hurry: when set, what is under way is not waited for.
+            delay: seconds during which the server says that it is not ready, and still takes work.
+        """
+        self.admission.leave()
+        await _wait(delay, hurry.wait())
+        self.admission.close()
+        done = asyncio.gather(self.admission.idle(), self.jobs.drain())
+        await _wait(self.settings.shutdown_timeout, hurry.wait(), done)
+        if len(self.admission):
+            logger.warning("Not waited for: %d requests get 503", len(self.admission))
+            self.admission.drop()
+            await _wait(_DROP_SECONDS, self.admission.idle())
+
     async def stop(self) -> None:
         """Let go of jobs, models and threads."""
         await self.jobs.stop()
         if self._loading is not None:
             self._loading.cancel()
         self.segmenter.close()
+        if self.traces is not None:
+            await asyncio.to_thread(self.traces.close)

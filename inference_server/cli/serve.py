@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from types import FrameType
 
 import click
 
@@ -34,24 +33,24 @@ def serve(preload: tuple[str, ...], **options: str | int | None) -> None:
         from inference_server.auth import generate_key
 
         settings = settings.model_copy(update={"api_keys": generate_key()})
-    import uvicorn
-
     from inference_server.app import create_app
     from inference_server.connections import server_config
     from inference_server.engines.registry import ModelRegistry
     from inference_server.errors import ModelUnavailableError
+    from inference_server.server import Server
 
     try:
         ModelRegistry(settings)  # loads nothing: it looks whether everything is there
     except ModelUnavailableError as error:
         raise click.ClickException(error.message) from None
+    app = create_app(settings)
     config = server_config(
-        create_app(settings),
+        app,
         settings,
         host=settings.host,
         port=settings.port,
         log_level="warning",
-        timeout_graceful_shutdown=30,
+        timeout_graceful_shutdown=5,  # for what is left after `Server` has drained
     )
     try:
         listener = config.bind_socket()
@@ -63,20 +62,14 @@ def serve(preload: tuple[str, ...], **options: str | int | None) -> None:
     if made:
         _greet(url, settings.api_keys)
 
-    class Server(uvicorn.Server):
-        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            if not self.should_exit:
-                click.echo(
-                    "Stopping: requests under way are answered first. Interrupt again to drop them",
-                    err=True,
-                )
-            super().handle_exit(sig, frame)
+    def stopping() -> None:
+        click.echo(
+            "Stopping: requests under way are answered first. Interrupt again to drop them",
+            err=True,
+        )
 
-    server = Server(config)
-    try:
-        server.run(sockets=[listener])
-    except KeyboardInterrupt:  # uvicorn has shut down, and passes the signal on
-        return
+    server = Server(config, lambda: app.state.server, stopping)
+    server.run(sockets=[listener])
     if not server.started:
         raise SystemExit(3)
 

@@ -56,7 +56,10 @@ class Jobs:
         self._links: Links | None = None
         self._failure = "The jobs' database is being opened: try again."
         self._running: list[asyncio.Task[None]] = []
+        self._workers: list[asyncio.Task[None]] = []
         self._wake = asyncio.Event()
+        self.draining = False
+        """No more jobs are begun here."""
         self._tried = asyncio.Event()
         self._threads = ThreadPoolExecutor(
             settings.job_workers + _SPARE_THREADS, thread_name_prefix="jobs"
@@ -95,6 +98,13 @@ class Jobs:
         """
         self._running.append(asyncio.create_task(self._run(state)))
         await self.wait(self._tried, _OPEN_SECONDS)
+
+    async def drain(self) -> None:
+        """Begin no more jobs, and wait until those at hand have ended."""
+        self.draining = True
+        self._wake_all()
+        if self._workers:
+            await asyncio.wait(self._workers)
 
     async def stop(self) -> None:
         """Put what is not finished back into the queue, and close the database."""
@@ -136,9 +146,12 @@ class Jobs:
     async def submit(self, tenant: Tenant, kind: str, payload: bytes) -> str:
         """Keep a request; see `Store.submit`."""
         job_id = await self.call(self.store.submit, tenant.name, kind, payload)
+        self._wake_all()
+        return job_id
+
+    def _wake_all(self) -> None:
         self._wake.set()
         self._wake = asyncio.Event()
-        return job_id
 
     async def status(self, job_id: str, tenant: Tenant) -> Status | None:
         """See `Store.status`."""
@@ -158,7 +171,7 @@ class Jobs:
             group.create_task(self._watch(owners))
             for _ in range(self._settings.job_workers):
                 worker = Worker(self, owners.name, self._tasks, state)
-                group.create_task(worker.run())
+                self._workers.append(group.create_task(worker.run()))
 
     async def _open(self) -> Owners:
         """Open the database, however often that takes."""

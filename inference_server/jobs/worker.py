@@ -16,11 +16,11 @@ from pydantic import ValidationError
 
 from inference_server.auth import Tenant
 from inference_server.errors import (
-    CapacityError,
     DeadlineError,
     InferenceServerError,
     ModelUnavailableError,
     StorageError,
+    TransientError,
 )
 from inference_server.jobs.records import JSON_OUTPUT, Claim, Output
 from inference_server.metrics import Timings
@@ -77,9 +77,12 @@ class Worker:
         self._settings = state.settings
 
     async def run(self) -> None:
-        """Do jobs until cancelled; `Jobs.stop` puts the one at hand back into the queue."""
+        """Do jobs until no more are to be begun.
+
+        One that is cancelled at a job leaves it to `Jobs.stop`, which puts it back into the queue.
+        """
         kinds = list(self._tasks)
-        while True:
+        while not self._jobs.draining:
             wake = self._jobs.wake
             try:
                 claim = await self._jobs.call(self._jobs.store.claim, self._owner, kinds)
@@ -142,9 +145,9 @@ class Worker:
             return _Failure(f"The request took longer than {limit:g} seconds.", True)
         except ValidationError as error:
             return _Failure(validation_message(validation_detail(error)))
-        except CapacityError as error:
+        except TransientError as error:
             return _Failure(error.message, True, error.retry_after)
-        except (DeadlineError, ModelUnavailableError, StorageError) as error:
+        except (DeadlineError, ModelUnavailableError) as error:
             return _Failure(error.message, True)
         except InferenceServerError as error:
             return _Failure(error.message)

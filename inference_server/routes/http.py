@@ -1,22 +1,20 @@
-"""What every contract's operations are wrapped in: deadline, errors, metrics, access log."""
+"""What every contract's operations are wrapped in: deadline, errors, metrics."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import time
-import uuid
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote
 
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
+from starlette.types import Message, Receive
 
 from inference_server.errors import (
     DeadlineError,
@@ -24,23 +22,17 @@ from inference_server.errors import (
     InvalidRequestError,
     PromptError,
 )
-from inference_server.metrics import Timings
 from inference_server.openapi import Operation
+from inference_server.routes.access import GONE, seen
 from inference_server.routes.requests import state_of
 from schemas.common import validation_detail, validation_message
 
-logger = logging.getLogger("inference_server.access")
+logger = logging.getLogger(__name__)
 
 Wording = Callable[[InferenceServerError], dict[str, Any]]
 """The body of an error."""
 
 Handler = Callable[[Request], Awaitable[Response]]
-
-_LONGEST_PATH = 100
-"""Characters of an unknown path in the log."""
-
-_GONE = 499
-"""What the access log and the metrics say of a client that hung up, as nginx does."""
 
 
 def message_wording(error: InferenceServerError) -> dict[str, Any]:
@@ -71,39 +63,54 @@ class Contract:
     statuses: Mapping[int, int] = field(default_factory=dict)
 
 
-async def _unless_gone(request: Request, work: Coroutine[Any, Any, Response]) -> Response:
-    """Await a handler, and cancel it when its client hangs up."""
-    task = asyncio.create_task(work)
+class _Line:
+    """What a client sends, and its goodbye after that."""
 
-    async def hung_up() -> None:
-        # Reading is the handler's until it has the body; after that only a goodbye can come.
-        while not task.done():
-            await asyncio.sleep(0.25)
-            if getattr(request, "_stream_consumed", False) and await request.is_disconnected():
-                task.cancel()
-                return
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._whole = asyncio.Event()
 
-    watch = asyncio.create_task(hung_up())
-    try:
-        return await task
-    except asyncio.CancelledError:
-        task.cancel()
-        current = asyncio.current_task()
-        if current is not None and current.cancelling():
-            raise
-        raise ClientDisconnect from None
-    finally:
-        watch.cancel()
+    async def receive(self) -> Message:
+        """The next message, for the handler."""
+        message = await self._receive()
+        if not message.get("more_body", False):
+            self._whole.set()
+        return message
+
+    async def goodbye(self) -> None:
+        """Return when the client hangs up.
+
+        Reading is the handler's until it has the body, and so is noticing that no more of it comes;
+        after that only a goodbye can come.
+        """
+        await self._whole.wait()
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+
+async def _unlimited(request: Request, handler: Handler) -> Response:
+    """Answer what is answered however busy the server is, and while it stops."""
+    return await handler(request)
+
+
+async def _admitted(request: Request, handler: Handler) -> Response:
+    """Answer what is work: one of so many, and no longer than its client waits for it."""
+    line = _Line(request.receive)
+    with state_of(request).admission.enter() as visit:
+        work = handler(Request(request.scope, line.receive))
+        return await visit.run(work, line.goodbye())
 
 
 def endpoint(operation: Operation, contract: Contract) -> Handler:
-    """Wrap an operation's handler: request id, deadline, errors, metrics, access log.
+    """Wrap an operation's handler: deadline, errors, metrics.
 
     Args:
         operation: what to serve.
         contract: that it belongs to.
     """
     route = operation.path
+    # Whatever is posted wants work; probes, metrics, and how it stands with jobs are cheap.
+    answered = _admitted if operation.method == "post" else _unlimited
 
     def failed(error: InferenceServerError) -> Response:
         unclear = isinstance(error, InvalidRequestError | PromptError)
@@ -114,14 +121,14 @@ def endpoint(operation: Operation, contract: Contract) -> Handler:
     async def serve(request: Request) -> Response:
         state = state_of(request)
         begin = time.perf_counter()
-        request.state.timings = Timings()
-        identity = uuid.uuid4().hex[:16]
+        known = seen(request)
+        known.route = route
         reason = ""
         limit = state.settings.request_timeout
         held = request.state.held = AsyncExitStack()
         try:
             async with held, asyncio.timeout(limit):
-                response = await _unless_gone(request, operation.handler(request))  # type: ignore[arg-type]
+                response = await answered(request, operation.handler)
         except TimeoutError:
             late = DeadlineError(
                 f"The request took longer than {limit:g} seconds. Try again when the server is "
@@ -135,29 +142,22 @@ def endpoint(operation: Operation, contract: Contract) -> Handler:
         except InferenceServerError as error:
             reason, response = error.reason, failed(error)
         except ClientDisconnect:
-            reason, response = "gone", Response(status_code=_GONE)
+            reason, response = "gone", Response(status_code=GONE)
         except Exception:
-            logger.exception("Request %s failed", identity)
+            logger.exception("Request %s failed", known.identity)
             internal = InferenceServerError(
-                f"Internal error; the server's log has it under request id {identity}."
+                f"Internal error; the server's log has it under request id {known.identity}."
             )
             reason, response = internal.reason, failed(internal)
         seconds = time.perf_counter() - begin
-        response.headers["x-request-id"] = identity
+        if state.admission.leaving:
+            response.headers["connection"] = "close"
         state.metrics.requests.labels(route, response.status_code).inc()
         state.metrics.duration.labels(route).observe(seconds)
-        state.metrics.observe(request.state.timings)
+        state.metrics.observe(known.timings)
         if reason:
+            known.reason = reason
             state.metrics.failures.labels(route, reason).inc()
-        logger.info(
-            "%s %s %d %.0f ms%s id=%s",
-            request.method,
-            route,
-            response.status_code,
-            seconds * 1e3,
-            f" ({reason})" if reason else "",
-            identity,
-        )
         return response
 
     return serve
@@ -166,17 +166,7 @@ def endpoint(operation: Operation, contract: Contract) -> Handler:
 async def unknown(request: Request, error: Exception) -> Response:
     """Answer a request that no operation takes: an unknown path, or a method that it has not."""
     assert isinstance(error, HTTPException)  # noqa: S101 - what it is registered for
-    identity = uuid.uuid4().hex[:16]
-    headers = {**(error.headers or {}), "x-request-id": identity}
-    path = _loggable(request.scope["path"])
-    method = _loggable(request.method)
-    logger.info("%s %s %d id=%s", method, path, error.status_code, identity)
+    state_of(request).metrics.requests.labels("unknown", error.status_code).inc()
     # Segmind's clients ask for any model by its name, and read nothing but `error`.
     word = "error" if request.scope["path"].startswith(("/v1/", "/v2/")) else "message"
-    return JSONResponse({word: error.detail}, error.status_code, headers)
-
-
-def _loggable(text: str) -> str:
-    """What a client sent as a path, short, printable, and without what may be a query after all."""
-    path = re.split(r"[?&;=#]", text, maxsplit=1)[0]
-    return quote(path[:_LONGEST_PATH]) + ("…" if len(path) > _LONGEST_PATH else "")
+    return JSONResponse({word: error.detail}, error.status_code, error.headers)

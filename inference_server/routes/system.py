@@ -12,17 +12,28 @@ from starlette.responses import JSONResponse, Response
 from inference_server import __version__
 from inference_server.engines.sources import SAM2_IDS, SAM2_VERSIONS, SAM3_ID, SAM3_NAME
 from inference_server.openapi import COMMON_ERRORS, Answer, Operation
+from inference_server.routes.pages import playground, wants_page
 from inference_server.routes.requests import authenticate, state_of
 from schemas.system import Health, ModelsCleared, ModelsResponse, ServerInfo
 
-_LINKS = {"openapi": "/openapi.json", "models": "/models", "ready": "/readyz", "live": "/livez"}
+_LINKS = {
+    "openapi": "/openapi.json",
+    "docs": "/docs",
+    "models": "/models",
+    "ready": "/readyz",
+    "live": "/livez",
+}
 _IDS = {version: name for name, version in SAM2_IDS.items()}
 
 
 async def root(request: Request) -> Response:
-    """Name, version, links."""
-    del request
-    return JSONResponse({"name": "inference-server", "version": __version__, "links": _LINKS})
+    """Name, version, links; the playground for browsers."""
+    if wants_page(request):
+        return await playground(request)
+    return JSONResponse(
+        {"name": "inference-server", "version": __version__, "links": _LINKS},
+        headers={"vary": "accept"},
+    )
 
 
 async def livez(request: Request) -> Response:
@@ -34,6 +45,8 @@ async def livez(request: Request) -> Response:
 async def readyz(request: Request) -> Response:
     """The configured models were loaded."""
     state = state_of(request)
+    if state.admission.leaving:
+        return JSONResponse({"status": "stopping", "message": "The server is stopping."}, 503)
     if state.ready:
         return JSONResponse({"status": "ok", "version": __version__})
     if state.failure:
@@ -104,10 +117,10 @@ OPERATIONS: tuple[Operation, ...] = (
         "/",
         "serverInfo",
         "Name, version and links",
-        "Where to go next.",
+        "Where to go next. Browsers, which ask for HTML by name, get the playground.",
         ("System",),
         root,
-        {200: Answer("What this server is.", ServerInfo)},
+        {200: Answer("What this server is.", ServerInfo, raw={"text/html": "text"})},
         secured=False,
     ),
     Operation(
@@ -137,8 +150,8 @@ OPERATIONS: tuple[Operation, ...] = (
         "/readyz",
         "readyz",
         "Whether the server may be sent work",
-        "Ready once the models that are to be preloaded were loaded. A load that fails is tried "
-        "again now and then.",
+        "Ready once the models that are to be preloaded were loaded, until the server is told to "
+        "stop. A load that fails is tried again now and then.",
         ("System",),
         readyz,
         {200: Answer("Send work.", Health), 503: _UNAVAILABLE},

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from inference_server.admission import Admission
 from inference_server.errors import (
     AuthError,
     InferenceServerError,
@@ -20,7 +21,7 @@ from inference_server.errors import (
     PromptError,
 )
 from inference_server.openapi import Operation
-from inference_server.routes.answers import _accepts_gzip
+from inference_server.routes.answers import accepts_gzip
 from inference_server.routes.http import Contract, endpoint
 from inference_server.routes.requests import limits_of
 from schemas.common import Limits
@@ -47,8 +48,8 @@ from tests.http.serving import settings
         (",,;;q=,", False),
     ],
 )
-def test_who_accepts_gzip(accepted: str, allowed: bool) -> None:
-    assert _accepts_gzip(accepted) is allowed
+def test_whoaccepts_gzip(accepted: str, allowed: bool) -> None:
+    assert accepts_gzip(accepted) is allowed
 
 
 def test_the_limits_of_requests_are_settings() -> None:
@@ -96,6 +97,7 @@ def test_a_contract_words_all_errors_itself(
     operation = Operation("post", "/x", "x", "", "", (), handler, {})
     app = Mock()
     app.state.server.settings.request_timeout = 10
+    app.state.server.admission = Admission(1)
     request = Request({"type": "http", "method": "POST", "headers": [], "app": app})
     serve = endpoint(operation, Contract((operation,), wording, invalid=400, statuses={503: 502}))
 

@@ -47,7 +47,7 @@ class _Text(logging.Formatter):
     def __init__(self) -> None:
         super().__init__(_FORMAT)
 
-    def formatMessage(self, record: logging.LogRecord) -> str:
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         """The line without its traceback."""
         marks = (f" {name}={value}" for name, value in _ABOUT.get().items())
         return super().formatMessage(record) + "".join(marks)
@@ -90,9 +90,7 @@ class _WithoutQuery(logging.Filter):
 
 def in_text(settings: Settings) -> bool:
     """Whether the log is for people: said so, or standard error is a terminal."""
-    return settings.log_format == "text" or (
-        settings.log_format == "auto" and sys.stderr.isatty()
-    )
+    return settings.log_format == "text" or (settings.log_format == "auto" and sys.stderr.isatty())
 
 
 def configure_logging(settings: Settings) -> None:

@@ -19,14 +19,28 @@ STAGES = ("fetch", "decode", "queue", "encode", "decode-prompts", "masks", "seri
 
 
 class Timings:
-    """Seconds that one request spent in each of `STAGES`."""
+    """Seconds that one request spent in each of `STAGES`.
+
+    Attributes:
+        seconds: by stage.
+        steps: each (stage, begin, end) by `time.perf_counter`, for traces.
+    """
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self.steps: list[tuple[str, float, float]] = []
 
-    def add(self, stage: str, seconds: float) -> None:
-        """Count seconds towards a stage."""
+    def add(self, stage: str, seconds: float, *, before: float = 0.0) -> None:
+        """Count seconds towards a stage.
+
+        Args:
+            stage: one of `STAGES`.
+            seconds: how long it took.
+            before: how many seconds ago it ended.
+        """
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+        end = time.perf_counter() - before
+        self.steps.append((stage, end - seconds, end))
 
     @contextmanager
     def measure(self, stage: str) -> Iterator[None]:

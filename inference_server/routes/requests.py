@@ -14,6 +14,7 @@ from starlette.requests import Request
 from inference_server.auth import Tenant, key_from_request
 from inference_server.errors import ImageTooLargeError, PromptError
 from inference_server.metrics import Timings
+from inference_server.routes.access import seen
 from inference_server.settings import MiB, Settings
 from inference_server.state import ServerState
 from schemas.common import Limits
@@ -33,8 +34,7 @@ def state_of(request: Request) -> ServerState:
 
 def timings_of(request: Request) -> Timings:
     """Durations of this request's steps."""
-    timings: Timings = request.state.timings
-    return timings
+    return seen(request).timings
 
 
 def announced_bytes(request: Request) -> int:
@@ -101,7 +101,9 @@ def authenticate(request: Request, body: Mapping[str, Any] | None = None) -> Ten
         AuthError: the key is missing or wrong.
     """
     key = key_from_request(request.query_params, request.headers, body)
-    return state_of(request).keys.authenticate(key)
+    tenant = state_of(request).keys.authenticate(key)
+    seen(request).tenant = tenant.name
+    return tenant
 
 
 async def read(request: Request, model: type[ModelT]) -> tuple[Tenant, ModelT]:

@@ -26,6 +26,7 @@ from tests.http.serving import (
 IMAGE = noise(300, (16, 16))
 BOX = {"x": 1, "y": 2, "width": 3, "height": 4}
 POINT = {"x": 1, "y": 2, "positive": True}
+BOX_AND_POINT: dict[str, Any] = {"box": BOX, "points": [POINT]}
 
 
 def mistakes(server: Running, path: str, body: Any) -> list[tuple[str, str]]:
@@ -367,7 +368,7 @@ class TestLimits:
             (VISUAL, {"prompts": {"points": [POINT] * 5}}, "prompts.0.points", "max_points"),
             (CONCEPT, {"prompts": [{"boxes": [BOX] * 3}]}, "prompts.0.boxes", "max_boxes"),
             (VISUAL, {"prompts": [{"points": [POINT] * 2}] * 3}, "prompts", "max_shapes"),
-            (VISUAL, {"prompts": [{"box": BOX, "points": [POINT]}] * 3}, "prompts", "max_shapes"),
+            (VISUAL, {"prompts": [BOX_AND_POINT] * 3}, "prompts", "max_shapes"),
             (CONCEPT, {"prompts": [{"text": "a" * 6}]}, "prompts.0.text", "max_text_length"),
             (VISUAL, {"image_id": "a" * 7}, "image_id", "max_id_length"),
         ],
@@ -387,8 +388,8 @@ class TestLimits:
         assert small.post(CONCEPT, {**body, "prompts": prompts}).status_code == 422
         del body["model_id"]
         assert small.post(CONCEPT, {**body, "prompts": prompts}).status_code == 200
-        prompts = [{"points": [POINT] * 4}, {"box": BOX}, {}]
-        assert small.post(VISUAL, {**body, "prompts": prompts}).is_success
+        shapes: list[dict[str, Any]] = [{"points": [POINT] * 4}, {"box": BOX}, {}]
+        assert small.post(VISUAL, {**body, "prompts": shapes}).is_success
 
     def test_points_and_boxes_together(self, small: Running) -> None:
         """In every contract, of all prompts of a request."""
@@ -421,7 +422,7 @@ class TestLimits:
             response = small.post(path, body)
             assert response.status_code == 400
             assert "INFERENCE_MAX_SHAPES" in response.json()["error"]
-        form = {"point_coords": points, "point_labels": labels, "boxes": boxes}
+        form: dict[str, Any] = {"point_coords": points, "point_labels": labels, "boxes": boxes}
         data = base64.b64decode(encoded)
         response = post_form(small, PREDICT, data, model_version="sam2", **form)
         assert response.status_code == 400

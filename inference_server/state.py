@@ -8,7 +8,7 @@ from collections.abc import Awaitable
 from dataclasses import dataclass, field
 
 from inference_server.admission import Admission
-from inference_server.auth import KeyRing
+from inference_server.auth import Gate
 from inference_server.engines.registry import ModelRegistry
 from inference_server.errors import ModelUnavailableError
 from inference_server.jobs import Jobs
@@ -35,6 +35,7 @@ async def _wait(seconds: float, *first: Awaitable[object]) -> None:
     await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     for task in tasks:
         task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @dataclass
@@ -44,7 +45,7 @@ class ServerState:
     Attributes:
         settings: of the server.
         limits: bounds of requests.
-        keys: who may call.
+        gate: who may call, how often, and for how many credits.
         models: the models.
         segmenter: images and prompts to masks.
         metrics: what is measured.
@@ -58,7 +59,7 @@ class ServerState:
 
     settings: Settings
     limits: Limits
-    keys: KeyRing
+    gate: Gate
     models: ModelRegistry
     segmenter: Segmenter
     metrics: Metrics
@@ -83,10 +84,10 @@ class ServerState:
         logger.info("Ready")
 
     async def start(self) -> None:
-        """Begin loading the configured models, and to work on jobs."""
+        """Begin loading the configured models, look who may call, and begin to work on jobs."""
         self._tell()
         self._loading = asyncio.create_task(self._load())
-        await self.jobs.start(self)
+        await asyncio.gather(self.gate.start(), self.jobs.start(self))
 
     def _tell(self) -> None:
         """Log what the settings have become on this machine."""
@@ -155,6 +156,7 @@ class ServerState:
     async def stop(self) -> None:
         """Let go of jobs, models and threads."""
         await self.jobs.stop()
+        await self.gate.stop()
         if self._loading is not None:
             self._loading.cancel()
         self.segmenter.close()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import TypeVar
 
-from inference_server.engines.worker import BACKGROUND, be_nice
+from inference_server.engines.pool import Pool
+from inference_server.engines.worker import BACKGROUND
 
 T = TypeVar("T")
 
@@ -27,18 +28,18 @@ class Threads:
 
     def __init__(self, count: int = 0) -> None:
         self.count = count or max(2, os.cpu_count() or 1)
-        self._workers = ThreadPoolExecutor(self.count, thread_name_prefix="cpu")
-        self._readers = ThreadPoolExecutor(
-            self.count, thread_name_prefix="images", initializer=be_nice, initargs=(BACKGROUND,)
-        )
+        self._workers = Pool(self.count, "cpu")
+        self._readers = Pool(self.count, "images", BACKGROUND)
 
     async def run(self, work: Callable[[], T]) -> T:
-        """Run CPU work in a worker thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._workers, work)
+        """Run CPU work in a worker thread; what it logs is of the caller's request."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._workers, copy_context().run, work)
 
     async def run_in_background(self, work: Callable[[], T]) -> T:
         """Run CPU work on an image in a thread that lets others go first."""
-        return await asyncio.get_running_loop().run_in_executor(self._readers, work)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._readers, copy_context().run, work)
 
     def close(self) -> None:
         """Stop; what waits is dropped."""

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import sys
 
 import click
 
 from inference_server import __version__
 from inference_server.cli.options import settings_of
 from inference_server.demo import SAMPLE
+
+_LAST_SECONDS = 2.0
+"""For threads whose work is not waited for any more."""
 
 
 @click.command()
@@ -35,6 +40,7 @@ def serve(preload: tuple[str, ...], **options: str | int | None) -> None:
         settings = settings.model_copy(update={"api_keys": generate_key()})
     from inference_server.app import create_app
     from inference_server.connections import server_config
+    from inference_server.engines.pool import end_all
     from inference_server.engines.registry import ModelRegistry
     from inference_server.errors import ModelUnavailableError
     from inference_server.server import Server
@@ -72,6 +78,9 @@ def serve(preload: tuple[str, ...], **options: str | int | None) -> None:
     server.run(sockets=[listener])
     if not server.started:
         raise SystemExit(3)
+    if not end_all(_LAST_SECONDS):  # a long forward that nobody waits for
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def _url(host: str, port: int) -> str:

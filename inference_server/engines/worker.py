@@ -9,15 +9,13 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-import os
-import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from inference_server.engines.pool import Pool
 from inference_server.errors import CapacityError, ModelUnavailableError
 
 ItemT = TypeVar("ItemT")
@@ -60,6 +58,7 @@ class _Job(Generic[ItemT, ResultT]):
     waiting: int = 0
     batch: int = 0
     led: list[int] = field(default_factory=list)
+    context: Context = field(default_factory=copy_context)
 
 
 @dataclass(slots=True, order=True)
@@ -112,9 +111,7 @@ class Lane(Generic[ItemT, ResultT]):
         self._jobs = 0
         self._busy = 0
         self._scheduled = False
-        self._threads = ThreadPoolExecutor(
-            workers, thread_name_prefix=name, initializer=be_nice, initargs=(niceness,)
-        )
+        self._threads = Pool(workers, name, niceness)
         self._pace = 0.0
         self._closed = False
 
@@ -201,7 +198,10 @@ class Lane(Generic[ItemT, ResultT]):
             more = -(-len(self._queue) // self._max_batch)
             busy = min(self._workers, self._busy + more)
             items = [ticket.job.items[ticket.index] for ticket in batch]
-            done = loop.run_in_executor(self._threads, self._run, items, busy)
+            # What is logged is of the request; of several, it is nobody's.
+            alone = all(ticket.job is batch[0].job for ticket in batch)
+            context = batch[0].job.context.copy() if alone else Context()
+            done = loop.run_in_executor(self._threads, context.run, self._run, items, busy)
             done.add_done_callback(lambda f, b=batch, t=begin: self._finish(b, t, f))  # type: ignore[misc]
 
     def _run(self, items: list[ItemT], busy: int) -> Sequence[ResultT]:
@@ -252,16 +252,3 @@ class Lane(Generic[ItemT, ResultT]):
             if not job.answer.done():
                 job.answer.set_exception(self._unloaded())
         self._threads.shutdown(wait=False, cancel_futures=True)
-
-
-def be_nice(niceness: int) -> None:
-    """Lower the priority of the calling thread, and of the threads that it will start.
-
-    On Linux alone, where threads have priorities of their own; OpenMP's threads are started by the
-    thread that first needs them, so those of a background lane run in the background as well.
-
-    Args:
-        niceness: 0 (as it is) to 19.
-    """
-    if niceness and sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)

@@ -7,6 +7,7 @@ import click
 from inference_server import __version__
 from inference_server.cli.models import models
 from inference_server.cli.openapi import openapi
+from inference_server.cli.segment import segment
 from inference_server.cli.serve import serve
 
 
@@ -19,5 +20,5 @@ def main() -> None:
     """
 
 
-for _command in (serve, models, openapi):
+for _command in (serve, segment, models, openapi):
     main.add_command(_command)

@@ -1,0 +1,108 @@
+"""Progress on standard error: a bar on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Self
+
+import click
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+_EVERY = 10.0
+"""Seconds between two lines."""
+
+
+class _Rate(ProgressColumn):
+    """Items a second of late."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:.1f}/s", style="progress.data.speed")
+
+
+class Bar:
+    """Counts items that are done.
+
+    Args:
+        noun: of the items, in the plural.
+        total: how many there are.
+        done: how many were done before.
+        quiet: show nothing.
+    """
+
+    def __init__(self, noun: str, total: int, *, done: int = 0, quiet: bool = False) -> None:
+        self._noun, self._total, self._done = noun, total, done
+        self._first, self._failed = done, 0
+        self._quiet = quiet
+        self._begin = self._told = time.monotonic()
+        console = Console(stderr=True)
+        self._progress: Progress | None = None
+        if console.is_terminal and not quiet:
+            self._progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn(noun),
+                _Rate(),
+                TimeRemainingColumn(),
+                TextColumn("[red]{task.fields[failed]}"),
+                console=console,
+            )
+            self._task = self._progress.add_task(
+                "Segmenting", total=total, completed=done, failed=""
+            )
+
+    def __enter__(self) -> Self:
+        if self._progress is not None:
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def advance(self, *, failed: bool = False) -> None:
+        """One more item is done, or has failed."""
+        self._done += 1
+        self._failed += failed
+        if self._progress is not None:
+            told = f"{self._failed} failed" if self._failed else ""
+            self._progress.update(self._task, advance=1, failed=told)
+        elif not self._quiet:
+            now = time.monotonic()
+            if self._done == self._total or now - self._told >= _EVERY:
+                self._told = now
+                click.echo(self._line(now), err=True)
+
+    def _line(self, now: float) -> str:
+        rate = (self._done - self._first) / max(now - self._begin, 1e-9)
+        left = (self._total - self._done) / rate
+        parts = [f"{self._done} of {self._total} {self._noun}", f"{rate:.1f}/s"]
+        if left:
+            parts.append(f"{_duration(left)} left")
+        if self._failed:
+            parts.append(f"{self._failed} failed")
+        return ", ".join(parts)
+
+
+def _duration(seconds: float) -> str:
+    """Such as `1:02:03` or `0:42`."""
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"

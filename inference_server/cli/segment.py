@@ -1,0 +1,344 @@
+"""`inference-server segment`."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from inference_server.cli.options import settings_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from inference_server.batch.plan import Plan, Request
+    from inference_server.segmenter import Segmenter
+    from inference_server.settings import Settings
+
+# NumPy, OpenCV and PyTorch take seconds to import: only a run does that, and no --help.
+
+_FORMATS = ("coco", "polygon", "rle", "geojson", "png")
+_SIZES = ("hiera_tiny", "hiera_small", "hiera_b_plus", "hiera_large")
+_SOME_FAILED, _INTERRUPTED = 1, 130  # 2 is click's, for mistakes of usage
+
+_EPILOG = """
+\b
+Examples:
+  inference-server segment photo.jpg --text "red circle" --text star -o out/ --overlay
+  inference-server segment photos/ --recursive --text person -o people.json
+  inference-server segment photo.jpg --box 20,30,200,180 --point 110,90 --point 40,40,0 -o out.json --format rle
+  inference-server segment 'tiles/**/*.tif' --text building --format geojson -o out/
+  inference-server segment photos/ --automatic --points-per-side 16 --format png -o out/
+
+\b
+Exit status: 0 all images are done; 1 some are not; 2 the command cannot be meant;
+130 interrupted (the same command goes on from there).
+"""  # noqa: E501
+
+
+class _Numbers(click.ParamType):  # type: ignore[type-arg]
+    """Numbers with commas between them."""
+
+    def __init__(self, name: str, counts: tuple[int, ...], form: str) -> None:
+        self.name = form
+        self._noun, self._counts = name, counts
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, ...]:
+        with suppress(ValueError):
+            numbers = tuple(float(part) for part in str(value).split(","))
+            if len(numbers) in self._counts and all(abs(each) <= 1e9 for each in numbers):
+                return numbers
+        self.fail(f"{value!r} is no {self._noun}: give {self.name}, in pixels.", param, ctx)
+
+
+def _boxes(
+    context: click.Context, parameter: click.Parameter, value: tuple[tuple[float, ...], ...]
+) -> tuple[tuple[float, ...], ...]:
+    for x0, y0, x1, y1 in value:
+        if x0 >= x1 or y0 >= y1:
+            raise click.BadParameter(
+                f"{x0:g},{y0:g},{x1:g},{y1:g} is empty or inside out: give the top left corner "
+                "and then the bottom right one, x0,y0,x1,y1."
+            )
+    return value
+
+
+def _points(
+    context: click.Context, parameter: click.Parameter, value: tuple[tuple[float, ...], ...]
+) -> tuple[tuple[float, float, int], ...]:
+    points = []
+    for x, y, *label in value:
+        if label and label[0] not in (0, 1):
+            raise click.BadParameter(
+                f"{x:g},{y:g},{label[0]:g}: the third number is 1 on the object or 0 beside it."
+            )
+        points.append((x, y, int(label[0]) if label else 1))
+    return tuple(points)
+
+
+def _score(context: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not (0 <= value <= 1):
+        raise click.BadParameter(f"{value:g} is not from 0 to 1.")
+    return value
+
+
+@click.command(epilog=_EPILOG)
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE|FOLDER|GLOB...")
+@click.option("--text", "texts", multiple=True, metavar="WORDS", help="Find every instance of it.")
+@click.option(
+    "--box",
+    "boxes",
+    multiple=True,
+    type=_Numbers("box", (4,), "x0,y0,x1,y1"),
+    callback=_boxes,
+    help="Segment the one object in it.",
+)
+@click.option(
+    "--point",
+    "points",
+    multiple=True,
+    type=_Numbers("point", (2, 3), "x,y[,0|1]"),
+    callback=_points,
+    help="1 (or nothing): on the object; 0: beside it. Points in a box refine its object; all "
+    "others are one object's.",
+)
+@click.option("--automatic", is_flag=True, help="Find everything.")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    help="A folder (out/), or a file (out.json) of one image or in COCO's format.",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(_FORMATS),
+    default="coco",
+    show_default=True,
+    help="coco: one file of all images. For each image: polygon, rle: the server's JSON; geojson: "
+    "in the image's CRS; png: a picture of ids, and JSON that names them.",
+)
+@click.option(
+    "--coco-segmentation",
+    "segmentation",
+    type=click.Choice(["rle", "polygon"]),
+    default="rle",
+    show_default=True,
+    help="How COCO's masks are written. RLE is exact; polygons have no holes.",
+)
+@click.option("--overlay", is_flag=True, help="A picture of each image with its masks besides.")
+@click.option("--recursive", is_flag=True, help="Also the folders in a folder.")
+@click.option(
+    "--threshold",
+    type=float,
+    callback=_score,
+    help="Least score. By default 0.5 of --text, 0.8 of --automatic, none of boxes and points.",
+)
+@click.option(
+    "--nms",
+    type=float,
+    callback=_score,
+    metavar="IOU",
+    help="Of two objects that overlap more than this, keep the better one.",
+)
+@click.option(
+    "--points-per-side",
+    type=click.IntRange(1, 128),
+    default=32,
+    show_default=True,
+    help="Of the grid of clicks of --automatic; half as many take a quarter of the time.",
+)
+@click.option(
+    "--category",
+    default="object",
+    show_default=True,
+    help="What the objects of boxes, points and --automatic are called.",
+)
+@click.option("--size", type=click.Choice(_SIZES), help="Of SAM 2; the largest by default.")
+@click.option("--sam2-weights", help="SAM 2 weights, as INFERENCE_SAM2_WEIGHTS.")
+@click.option("--sam3-weights", help="SAM 3 weights, as INFERENCE_SAM3_WEIGHTS.")
+@click.option("--device", help="auto, cpu, cuda, cuda:N or mps.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 256),
+    help="Most images under way at a time; by default 4 on a CPU, 18 on a GPU.",
+)
+@click.option(
+    "--force",
+    "--restart",
+    "force",
+    is_flag=True,
+    help="Begin anew, and write over what is there.",
+)
+@click.option("--quiet", is_flag=True, help="Tell nothing but what fails.")
+def segment(
+    images: tuple[str, ...],
+    texts: tuple[str, ...],
+    boxes: tuple[tuple[float, float, float, float], ...],
+    points: tuple[tuple[float, float, int], ...],
+    automatic: bool,
+    output: str,
+    form: str,
+    segmentation: str,
+    overlay: bool,
+    recursive: bool,
+    threshold: float | None,
+    nms: float | None,
+    points_per_side: int,
+    category: str,
+    size: str | None,
+    workers: int | None,
+    force: bool,
+    quiet: bool,
+    **options: str | None,
+) -> None:
+    """Segment images without a server.
+
+    What an interrupted run has done is kept: the same command goes on from there. One bad image
+    does not stop the others, and is listed at the end. In a folder that is given, the files that
+    are images by their names are meant.
+    """
+    if not (texts or boxes or points or automatic):
+        raise click.UsageError("What to look for? Give --text, --box, --point or --automatic.")
+    settings = settings_of(**options)
+    _check_bounds(settings, texts, boxes, points)
+    from inference_server.batch.journal import JournalError
+    from inference_server.batch.outputs import OutputError
+    from inference_server.batch.plan import NothingToDoError, Request, planned
+    from inference_server.batch.search import Search
+    from inference_server.errors import ModelUnavailableError
+    from inference_server.local import local_segmenter
+
+    search = Search(
+        texts, boxes, points, automatic, threshold, nms, size, points_per_side, category
+    )
+    if search.unused_points:
+        raise click.UsageError(
+            "A --point beside the object (x,y,0) lies in no --box, and no --point on an object is "
+            "with it."
+        )
+    workers = workers or 0
+    with ExitStack() as stack:
+        try:
+            # Requests of a run do not refuse one another.
+            room = {"queue_size": max(settings.queue_size, 4 * workers, 128)}
+            segmenter = local_segmenter(settings.model_copy(update=room))
+            stack.callback(segmenter.close)
+            request = Request(
+                images,
+                recursive,
+                search,
+                search.models(segmenter.models),
+                output,
+                form,
+                segmentation,
+                overlay,
+                force,
+                settings.max_upload_mb,
+            )
+            plan = stack.enter_context(planned(request))
+        except (JournalError, NothingToDoError, OutputError) as error:
+            raise click.UsageError(str(error)) from None
+        except ModelUnavailableError as error:
+            raise click.ClickException(error.message) from None
+        workers = workers or 2 * segmenter.models.effort.encode_batch + 2
+        status = _run(plan, request, segmenter, workers, quiet)
+    raise SystemExit(status)
+
+
+def _check_bounds(
+    settings: Settings, texts: Sequence[str], boxes: Sequence[object], points: Sequence[object]
+) -> None:
+    """The bounds of a request to the server, which its models are made for."""
+    for option, count, most, setting in (
+        ("--text", len(texts), settings.max_prompts, "MAX_PROMPTS"),
+        ("--box", len(boxes), settings.max_visual_prompts, "MAX_VISUAL_PROMPTS"),
+        ("--point", len(points), settings.max_points, "MAX_POINTS"),
+        (
+            "characters in a --text",
+            max(map(len, texts), default=0),
+            settings.max_text_length,
+            "MAX_TEXT_LENGTH",
+        ),
+    ):
+        if count > most:
+            raise click.UsageError(
+                f"{count} {option} are more than {most}: give fewer, or raise INFERENCE_{setting}."
+            )
+    if not all(text.strip() for text in texts):
+        raise click.UsageError("A --text is empty.")
+
+
+def _run(plan: Plan, request: Request, segmenter: Segmenter, workers: int, quiet: bool) -> int:
+    """Do what is left to do, and tell how it went; returns the exit status."""
+    from inference_server.batch.runner import ABORTS, reason_of
+
+    say = _silent if quiet else _say
+    summary, total = plan.summary, len(plan.sources)
+    before = summary.images
+    if before:
+        say(f"Going on: {before} of {total} images are done already.")
+    if plan.left:
+        say(f"With {', '.join(request.models)} on {segmenter.models.compute.device}.")
+        if any(label.endswith("/demo") for label in request.models):
+            say("The demo's weights are right on generated scenes only: see --sam3-weights.")
+    try:
+        asyncio.run(_work(plan, segmenter, workers, quiet))
+        complete = not summary.failures
+        plan.batch.finish(plan.sources, request.models, complete=complete)
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        _say(
+            f"Stopped: {summary.images} of {total} images are done. The same command goes on from "
+            "there."
+        )
+        return _INTERRUPTED
+    except ABORTS as error:
+        _say(
+            f"Stopped: {reason_of(error)}\n{summary.images} of {total} images are done. The same "
+            "command goes on from there."
+        )
+        return _SOME_FAILED
+    output = plan.batch.output
+    say(
+        f"{summary.images} image{'s' * (summary.images != 1)}, {summary.objects} "
+        f"object{'s' * (summary.objects != 1)}: {output.document or output.only or output.folder}"
+    )
+    if not summary.failures:
+        return 0
+    _say(f"{len(summary.failures)} failed; the same command tries them again:")
+    for failure in summary.failures:
+        _say(f"  {failure.what}: {failure.reason}")
+    return _SOME_FAILED
+
+
+async def _work(plan: Plan, segmenter: Segmenter, workers: int, quiet: bool) -> None:
+    from inference_server.cli.progress import Bar
+
+    if not plan.left:
+        return
+    task = asyncio.current_task()
+    if task is not None and threading.current_thread() is threading.main_thread():
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    await plan.batch.search.load(segmenter.models)
+    with Bar("images", len(plan.sources), done=plan.summary.images, quiet=quiet) as bar:
+        await plan.batch.run(
+            segmenter,
+            plan.left,
+            plan.summary,
+            workers=workers,
+            done=lambda failure: bar.advance(failed=failure is not None),
+        )
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def _silent(text: str) -> None:
+    del text

@@ -24,7 +24,8 @@ def test_every_operation_has_a_route_and_every_route_an_operation() -> None:
         if method != "HEAD"
     }
     served = {(op.method.upper(), op.path) for op in OPERATIONS}
-    assert routes == served | {("GET", "/openapi.json")}
+    pages = {("GET", path) for path in ("/openapi.json", "/docs", "/playground/{name}")}
+    assert routes == served | pages
 
 
 def test_the_endpoints_of_the_contract() -> None:

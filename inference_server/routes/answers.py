@@ -20,7 +20,7 @@ _GZIP_FROM = 1024
 _GZIP_LEVEL = 1
 
 
-def _accepts_gzip(accepted: str) -> bool:
+def accepts_gzip(accepted: str) -> bool:
     """Whether an `Accept-Encoding` allows gzip; a quality of 0 forbids it."""
     codings = {}
     for part in accepted.lower().replace(" ", "").split(","):
@@ -48,7 +48,7 @@ async def answer(
     timings = timings_of(request)
     accepted = ",".join(request.headers.getlist("accept-encoding"))
     # What is no JSON, such as `.npz`, is compressed already.
-    zipped = media_type == _JSON and _accepts_gzip(accepted)
+    zipped = media_type == _JSON and accepts_gzip(accepted)
 
     def render() -> tuple[bytes, bool]:
         with timings.measure("serialise"):

@@ -1,0 +1,109 @@
+"""The files of the pages, ready to be sent: read, compressed and named once."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import importlib.util
+import mimetypes
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache, partial
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from types import MappingProxyType
+
+import cv2
+
+from inference_server.demo import SAMPLE
+from inference_server.demo.scenes import Scene, make_scene
+
+_SWAGGER_FILES = (
+    *("swagger-ui.css", "swagger-ui-bundle.js"),
+    *("favicon-16x16.png", "favicon-32x32.png"),
+)
+_TYPES = {".js": "text/javascript", ".css": "text/css", ".html": "text/html"}
+_TEXTS = ("text/", "image/svg+xml")
+_JPEG_QUALITY = 92
+
+SCENES: Mapping[str, Callable[[], Scene]] = MappingProxyType(
+    {
+        f"scene-{seed}.jpg": partial(make_scene, seed, size, count=(6, 9))
+        for seed, size in ((11, (640, 480)), (16, (640, 480)), (20, (640, 480)), (13, (480, 640)))
+    }
+)
+"""The samples that are generated, by the name of their file. So few that each is made once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """A file as it is sent.
+
+    Attributes:
+        content: the file.
+        zipped: the same by gzip; None where that gains nothing.
+        media_type: of the content, with its charset.
+        etag: of the content, weak: it is the same for both forms.
+    """
+
+    content: bytes
+    zipped: bytes | None
+    media_type: str
+    etag: str
+
+
+def _swagger(name: str) -> bytes:
+    """A file of Swagger UI, of the package that brings it."""
+    # The package's code is for other frameworks' servers: it is found, and not imported.
+    spec = importlib.util.find_spec("swagger_ui")
+    if spec is None or spec.origin is None:
+        raise FileNotFoundError("swagger-ui-py is not installed")
+    return (Path(spec.origin).parent / "static" / name).read_bytes()
+
+
+def _jpeg(scene: Callable[[], Scene]) -> bytes:
+    """A scene as a file."""
+    pixels = cv2.cvtColor(scene().image, cv2.COLOR_RGB2BGR)
+    done, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    if not done:
+        raise RuntimeError("OpenCV cannot write JPEG")
+    return data.tobytes()
+
+
+def _sources() -> dict[str, Callable[[], bytes]]:
+    static: Traversable = files(__package__) / "static"
+    return {
+        **{file.name: file.read_bytes for file in static.iterdir() if file.is_file()},
+        **{name: partial(_swagger, name) for name in _SWAGGER_FILES},
+        **{name: partial(_jpeg, scene) for name, scene in SCENES.items()},
+        SAMPLE.name: SAMPLE.read_bytes,
+    }
+
+
+_SOURCES = _sources()
+
+NAMES = frozenset(_SOURCES)
+"""What there is. A name out of a request is looked up here, and never becomes a path."""
+
+
+@cache
+def load(name: str) -> Asset:
+    """Read or make a file; for worker threads.
+
+    Args:
+        name: one of `NAMES`.
+
+    Raises:
+        KeyError: there is no such file.
+    """
+    content = _SOURCES[name]()
+    suffix = Path(name).suffix
+    kind = _TYPES.get(suffix) or mimetypes.guess_type(name)[0] or "application/octet-stream"
+    is_text = kind.startswith(_TEXTS)
+    return Asset(
+        content,
+        gzip.compress(content) if is_text else None,
+        f"{kind}; charset=utf-8" if is_text else kind,
+        f'W/"{hashlib.sha256(content).hexdigest()[:32]}"',
+    )

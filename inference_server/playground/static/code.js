@@ -1,0 +1,128 @@
+/** The panel with the request as code. */
+
+import { byId, fill, make } from "./dom.js";
+import { key } from "./key.js";
+import { conceptRequest, objectRequest } from "./prompts.js";
+import { BASE } from "./server.js";
+import { LANGUAGES } from "./snippets.js";
+
+const HINT = "Open a picture and add a concept, a click or a box: the request appears here.";
+
+export class Code {
+  #language = "curl";
+  #text = "";
+  /** Prompts of the last rendering: the request of what changed is shown. */
+  #before = [];
+
+  /**
+   * @param {import("./session.js").Session} session
+   * @param {{needsKey: boolean}} about the server.
+   * @param {(text: string) => void} say
+   */
+  constructor(session, about, say) {
+    this.session = session;
+    this.about = about;
+    this.say = say;
+    this.tabs = [...document.querySelectorAll("[role=tab]")];
+    for (const tab of this.tabs) {
+      tab.addEventListener("click", () => this.#choose(tab));
+      tab.addEventListener("keydown", (event) => this.#key(event));
+    }
+    for (const id of ["code-request", "code-image", "reveal"]) {
+      byId(id).addEventListener("change", () => this.render());
+    }
+    byId("copy").addEventListener("click", () => this.#copy());
+  }
+
+  /** A file that the user has is named by its name; others only by what the server keeps. */
+  open(picture) {
+    byId("code-image").value = picture.isLocal ? "file" : "id";
+  }
+
+  render() {
+    const { session } = this;
+    this.#renderRequests();
+    const body = this.#body(byId("code-request").value);
+    if (!body || !session.picture) {
+      this.#text = "";
+      byId("code").textContent = HINT;
+    } else {
+      this.#text = LANGUAGES[this.#language]({
+        url: BASE + body.path,
+        body: body.body,
+        file: byId("code-image").value === "file" ? session.picture.name : null,
+        id: session.picture.id,
+        key: this.about.needsKey ? (byId("reveal").checked ? key() : "") : null,
+      });
+      byId("code").textContent = this.#text;
+    }
+    byId("copy").disabled = !this.#text;
+    byId("reveal").disabled = !key();
+  }
+
+  /** One request for all concepts that are shown, one for each object. */
+  #renderRequests() {
+    const { session } = this;
+    const select = byId("code-request");
+    const hasConcepts = session.concepts.some((each) => !session.isHidden(each));
+    const options = session.objects.map((each) => [String(each.id), each.name]);
+    if (hasConcepts) options.unshift(["concepts", "Concepts"]);
+    const latest = session.prompts.find((each) => !this.#before.includes(each));
+    this.#before = session.prompts;
+    let chosen = select.value;
+    if (latest) chosen = latest.kind === "object" ? String(latest.id) : "concepts";
+    if (!options.some(([value]) => value === chosen)) chosen = options.at(-1)?.[0] ?? "";
+    fill(select, options.map(([value, name]) => make("option", { value }, name)));
+    select.value = chosen;
+    select.disabled = options.length < 2;
+  }
+
+  #body(choice) {
+    const { session } = this;
+    if (choice === "concepts") {
+      const visible = session.concepts.filter((each) => !session.isHidden(each));
+      return {
+        path: "sam3/concept_segment",
+        body: conceptRequest(visible, session.threshold, session.overlap),
+      };
+    }
+    const object = session.objects.find((each) => String(each.id) === choice);
+    return object && { path: "sam2/segment_image", body: objectRequest(object, session.version) };
+  }
+
+  #choose(tab) {
+    this.#language = tab.dataset.language;
+    for (const each of this.tabs) {
+      each.setAttribute("aria-selected", String(each === tab));
+      each.tabIndex = each === tab ? 0 : -1;
+    }
+    byId("code").setAttribute("aria-labelledby", tab.id);
+    this.render();
+  }
+
+  #key(event) {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (!step) return;
+    const at = this.tabs.indexOf(event.currentTarget) + step + this.tabs.length;
+    const tab = this.tabs[at % this.tabs.length];
+    tab.focus();
+    this.#choose(tab);
+    event.preventDefault();
+  }
+
+  async #copy() {
+    try {
+      await navigator.clipboard.writeText(this.#text);
+    } catch {
+      // Browsers give the clipboard to https and localhost alone: this way is for the rest.
+      getSelection().selectAllChildren(byId("code"));
+      if (!document.execCommand("copy")) {
+        this.say("The browser does not let the page copy: the code is selected, copy it yourself.");
+        return;
+      }
+    }
+    this.say("Copied.");
+    byId("copy").textContent = "Copied";
+    setTimeout(() => (byId("copy").textContent = "Copy"), 1500);
+  }
+}

@@ -1,0 +1,40 @@
+/** Undo and redo over states that never change. */
+
+const MOST = 200;
+
+export class History {
+  #past = [];
+  #future = [];
+
+  /** @param {any} present */
+  constructor(present) {
+    this.present = present;
+  }
+
+  get canUndo() {
+    return this.#past.length > 0;
+  }
+
+  get canRedo() {
+    return this.#future.length > 0;
+  }
+
+  /** @param {any} next the state from now on. */
+  push(next) {
+    this.#past = [...this.#past, this.present].slice(-MOST);
+    this.#future = [];
+    this.present = next;
+  }
+
+  undo() {
+    if (!this.canUndo) return;
+    this.#future.push(this.present);
+    this.present = this.#past.pop();
+  }
+
+  redo() {
+    if (!this.canRedo) return;
+    this.#past.push(this.present);
+    this.present = this.#future.pop();
+  }
+}

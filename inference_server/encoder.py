@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +16,12 @@ from numpy.typing import NDArray
 from inference_server.embeddings import EmbeddingCache, ImageKey
 from inference_server.engines.base import Embedding, Prepared
 from inference_server.engines.registry import ConceptModel, VisualModel
-from inference_server.errors import ImageError, ImageTooLargeError, UnknownImageError
+from inference_server.errors import (
+    ImageError,
+    ImageTooLargeError,
+    MemoryShortageError,
+    UnknownImageError,
+)
 from inference_server.host_tier import CachedEmbedding, HostTier
 from inference_server.images import ImageFetcher, decode_base64, decode_image, decode_picture
 from inference_server.images.store import ImageStore, StoredImage
@@ -25,6 +31,8 @@ from inference_server.threads import Threads
 
 if TYPE_CHECKING:
     import torch
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -113,6 +121,7 @@ class Encoder:
         self.embeddings = EmbeddingCache(room * MiB, self._host_tier(device))
         self.images = ImageStore(settings.image_cache_mb * MiB)
         self._in_full = asyncio.Semaphore(_MOST_IN_FULL)
+        self._relief: asyncio.Future[None] | None = None
 
     def _host_tier(self, device: torch.device) -> HostTier | None:
         """The cache's second tier, where the first one is not in host memory itself."""
@@ -124,7 +133,11 @@ class Encoder:
             return await self._threads.run_in_background(lambda: embedding.to("cpu"))
 
         async def to_device(embedding: Embedding) -> Embedding:
-            return await self._threads.run(lambda: embedding.to(device))
+            try:
+                return await self._threads.run(lambda: _moved(embedding, device))
+            except MemoryShortageError:
+                await self.relieve()
+            return await self._threads.run(lambda: _moved(embedding, device))
 
         return HostTier(room, to_host=to_host, to_device=to_device)
 
@@ -220,6 +233,29 @@ class Encoder:
         async with self._in_full:
             return await self._threads.run_in_background(run)
 
+    async def relieve(self) -> None:
+        """Make room where memory ran out: half of the embeddings go.
+
+        Those who ask meanwhile wait for the same, so that many failures at once cost one half.
+        """
+        if self._relief is None or self._relief.done():
+            self._relief = asyncio.ensure_future(self._make_room())
+        await asyncio.shield(self._relief)
+
+    async def _make_room(self) -> None:
+        from inference_server.engines.device import release_memory
+
+        before = self.embeddings.nbytes
+        await self.embeddings.shrink()
+        await asyncio.to_thread(release_memory)
+        logger.warning(
+            "Memory ran out: of %d MiB of embeddings %d MiB are kept, and no more than %d MiB "
+            "until DELETE /models",
+            before // MiB,
+            self.embeddings.nbytes // MiB,
+            self.embeddings.max_bytes // MiB,
+        )
+
     def forget(self) -> None:
         """Forget every image."""
         self.embeddings.clear()
@@ -278,10 +314,18 @@ class Encoder:
         with timings.measure("decode"):
             prepared = await self._threads.run_in_background(prepare)
         done = await model.encode(prepared)
-        timings.add("queue", done.queued)
+        timings.add("queue", done.queued, before=done.worked)
         timings.add("encode", done.worked)
         self._metrics.count_batches(f"{model.family} encode", done)
         return CachedEmbedding(done.value, image.digest)
+
+
+def _moved(embedding: Embedding, device: torch.device) -> Embedding:
+    """The embedding on another device, or `MemoryShortageError`."""
+    from inference_server.engines.memory import sparing
+
+    (moved,) = sparing("embedding", lambda each: [one.to(device) for one in each])([embedding])
+    return moved
 
 
 def _quarter_of_memory() -> int:

@@ -59,6 +59,7 @@ class Segmenter:
         self.models = models
         self.encoder = Encoder(settings, models.compute.device, fetcher, metrics, self._threads)
         self.logits = LogitsCache(settings.logits_cache_mb * MiB)
+        models.relieve = self.encoder.relieve
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Run CPU work in a worker thread, away from the event loop."""
@@ -198,7 +199,7 @@ class Segmenter:
         return Segmentation(encoded, instances)
 
     def _decoded(self, family: str, done: Done[list[Candidates]], timings: Timings) -> None:
-        timings.add("queue", done.queued)
+        timings.add("queue", done.queued, before=done.worked)
         timings.add("decode-prompts", done.worked)
         self._metrics.count_batches(f"{family} decode", done)
 

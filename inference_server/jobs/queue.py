@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from contextvars import copy_context
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -24,7 +25,7 @@ from inference_server.settings import Settings
 from inference_server.tasks import ResultFile, Task
 
 if TYPE_CHECKING:
-    from inference_server.auth import Tenant
+    from inference_server.auth import Charge, Tenant
     from inference_server.state import ServerState
 
 logger = logging.getLogger(__name__)
@@ -126,7 +127,7 @@ class Jobs:
         """
         loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._threads, work, *arguments)
+            return await loop.run_in_executor(self._threads, copy_context().run, work, *arguments)
         except SQLAlchemyError as error:
             logger.error("The jobs' database cannot be used: %s", in_short(error))
             raise StorageError(
@@ -143,9 +144,13 @@ class Jobs:
         """Is set with the next submit. To be fetched before the look that finds nothing."""
         return self._wake
 
-    async def submit(self, tenant: Tenant, kind: str, payload: bytes) -> str:
+    async def submit(
+        self, tenant: Tenant, kind: str, payload: bytes, bill: Charge | None = None
+    ) -> str:
         """Keep a request; see `Store.submit`."""
-        job_id = await self.call(self.store.submit, tenant.name, kind, payload)
+        job_id = await self.call(self.store.submit, tenant.name, kind, payload, bill)
+        # With the request's id: the job's own lines have the job's.
+        logger.info("Job %s (%s) was accepted", job_id, kind)
         self._wake_all()
         return job_id
 

@@ -23,6 +23,7 @@ from inference_server.errors import (
     TransientError,
 )
 from inference_server.jobs.records import JSON_OUTPUT, Claim, Output
+from inference_server.logs import about
 from inference_server.metrics import Timings
 from inference_server.settings import MiB
 from inference_server.tasks import ResultFile, Task, TaskResult
@@ -89,7 +90,8 @@ class Worker:
                 if claim is None:
                     await self._jobs.wait(wake, _POLL_SECONDS)
                 else:
-                    await self._do(claim)
+                    with about(job_id=claim.ticket.job_id):
+                        await self._do(claim)
             except StorageError:
                 await asyncio.sleep(_STORAGE_PAUSE)
             except Exception:
@@ -127,10 +129,27 @@ class Worker:
                     return
 
     async def _outcome(self, claim: Claim) -> Output | _Failure:
+        """Do what was asked, under a span where there are traces."""
+        timings = Timings()
+        traces = self._state.traces
+        if traces is None:
+            return await self._attempt(claim, timings)
+        with traces.job(claim.kind, claim.ticket.job_id) as span:
+            outcome = await self._attempt(claim, timings)
+            traces.describe(
+                span,
+                timings,
+                {
+                    "inference.job_attempt": claim.attempt,
+                    "inference.job_outcome": "done" if isinstance(outcome, Output) else "failed",
+                },
+            )
+        return outcome
+
+    async def _attempt(self, claim: Claim, timings: Timings) -> Output | _Failure:
         """Do what was asked."""
         begin = time.perf_counter()
         limit = self._settings.request_timeout
-        timings = Timings()
         try:
             async with asyncio.timeout(limit):
                 task = self._tasks[claim.kind]
@@ -151,6 +170,9 @@ class Worker:
             return _Failure(error.message, True)
         except InferenceServerError as error:
             return _Failure(error.message)
+        except MemoryError:
+            await self._state.segmenter.encoder.relieve()
+            return _Failure("There is no memory left for this request.", True)
         except Exception:
             logger.exception("Job %s failed", claim.ticket.job_id)
             return _Failure("Internal error; the server's log has it under this request_id.", True)

@@ -59,7 +59,7 @@ async def main(directory: str, log: str, url: str = "") -> None:
         return TaskResult(None, files=doubled(body.number))
 
     values = settings(directory, url)
-    state: Any = SimpleNamespace(settings=values, limits=Limits(), metrics=Metrics())
+    state: Any = SimpleNamespace(settings=values, limits=Limits(), metrics=Metrics(), traces=None)
     jobs = Jobs(values, {KIND: Task(Number, run)})
     await jobs.start(state)
     await asyncio.sleep(600)

@@ -59,7 +59,7 @@ async def working(directory: Path, run: Run = _answer, **changes: Any) -> AsyncI
     values = {"data_dir": str(directory), "job_retry_pause": 0.05, "job_lease": 1, **changes}
     settings = Settings(**values)
     jobs = Jobs(settings, {"task": Task(Asked, run)})
-    state: Any = SimpleNamespace(settings=settings, limits=Limits(), metrics=Metrics())
+    state: Any = SimpleNamespace(settings=settings, limits=Limits(), metrics=Metrics(), traces=None)
     await jobs.start(state)
     try:
         yield jobs
@@ -268,7 +268,7 @@ async def test_a_database_that_cannot_be_opened_leaves_the_server_running(tmp_pa
     (tmp_path / "file").touch()
     settings = Settings(data_dir=str(tmp_path / "file" / "data"))
     jobs = Jobs(settings, {})
-    state: Any = SimpleNamespace(settings=settings, limits=Limits(), metrics=Metrics())
+    state: Any = SimpleNamespace(settings=settings, limits=Limits(), metrics=Metrics(), traces=None)
     with pytest.raises(StorageError, match="being opened"):
         await jobs.submit(ALICE, "task", b"{}")
     await jobs.start(state)

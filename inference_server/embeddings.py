@@ -13,6 +13,9 @@ from cachetools import LRUCache
 
 from inference_server.host_tier import CachedEmbedding, HostTier
 
+_LEAST_SHARE = 16
+"""Part of its room that the cache keeps however often it has to shrink."""
+
 
 @dataclass(frozen=True, slots=True)
 class ImageKey:
@@ -49,6 +52,10 @@ class _Kept(LRUCache[ImageKey, CachedEmbedding]):
         self._dropped(key, entry)
         return key, entry
 
+    def oldest(self) -> tuple[ImageKey, CachedEmbedding]:
+        """Take out what was used longest ago; it is not dropped."""
+        return super().popitem()
+
 
 class EmbeddingCache:
     """Embeddings by `ImageKey`. Used from the event loop only, so it needs no lock.
@@ -59,6 +66,7 @@ class EmbeddingCache:
     """
 
     def __init__(self, max_bytes: int, host: HostTier | None = None) -> None:
+        self._room = max_bytes
         self._kept = _Kept(max_bytes, self._drop)
         self._host = host
         self._flights: dict[ImageKey, _Flight] = {}
@@ -71,7 +79,7 @@ class EmbeddingCache:
 
     @property
     def max_bytes(self) -> int:
-        """Room in bytes."""
+        """Room in bytes; less than was given after `shrink`."""
         return int(self._kept.maxsize)
 
     @property
@@ -168,6 +176,22 @@ class EmbeddingCache:
         if self._flights.get(key) is flight:
             del self._flights[key]
 
+    async def shrink(self) -> None:
+        """Drop half, the least recently used first, and keep no more than that from now on.
+
+        The room that was given is had again after `clear`.
+        """
+        kept, half = self._kept, self.nbytes // 2
+        while kept.currsize > half:
+            kept.popitem()
+        # Not so small that it would be no cache any more: then it is not to blame.
+        self._kept = _Kept(max(half, self._room // _LEAST_SHARE), self._drop)
+        while kept:
+            key, entry = kept.oldest()
+            self._kept[key] = entry
+        if self._host is not None:
+            await self._host.settle()
+
     def clear(self, checkpoint: str | None = None) -> None:
         """Drop everything, or everything of one checkpoint.
 
@@ -175,6 +199,8 @@ class EmbeddingCache:
         """
         for key in [k for k in self._flights if checkpoint in (None, k.checkpoint)]:
             del self._flights[key]
+        if checkpoint is None:
+            self._kept = _Kept(self._room, self._drop)
         for key in [k for k in self._kept if checkpoint in (None, k.checkpoint)]:
             del self._kept[key]
         if self._host is not None:

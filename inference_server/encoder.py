@@ -324,7 +324,10 @@ def _moved(embedding: Embedding, device: torch.device) -> Embedding:
     """The embedding on another device, or `MemoryShortageError`."""
     from inference_server.engines.memory import sparing
 
-    (moved,) = sparing("embedding", lambda each: [one.to(device) for one in each])([embedding])
+    def move(embeddings: Sequence[Embedding]) -> list[Embedding]:
+        return [each.to(device) for each in embeddings]
+
+    (moved,) = sparing("embedding", move)([embedding])
     return moved
 
 

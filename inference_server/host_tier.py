@@ -80,6 +80,11 @@ class HostTier:
         finally:
             self._moving.pop(key, None)
 
+    async def settle(self) -> None:
+        """Wait until what is being copied has left the device."""
+        if self._moving:
+            await asyncio.wait(list(self._moving.values()))
+
     async def fetch(self, key: Hashable) -> CachedEmbedding | None:
         """An embedding on the device again, or None if it is not here."""
         moving = self._moving.get(key)

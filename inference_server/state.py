@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from inference_server.admission import Admission
 from inference_server.auth import Gate
 from inference_server.engines.registry import ModelRegistry
-from inference_server.errors import ModelUnavailableError
+from inference_server.errors import InferenceServerError
 from inference_server.jobs import Jobs
 from inference_server.metrics import Metrics
 from inference_server.segmenter import Segmenter
@@ -111,7 +111,7 @@ class ServerState:
         while not self.ready:
             try:
                 await self.models.load_configured()
-            except ModelUnavailableError as error:
+            except InferenceServerError as error:
                 self.failure = error.message
                 logger.error("Not ready: %s Trying again in %.0f s.", error.message, pause)
             except Exception:

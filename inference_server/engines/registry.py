@@ -29,7 +29,7 @@ from inference_server.engines.sources import (
     sam3_source,
 )
 from inference_server.engines.worker import BACKGROUND, Done, Lane
-from inference_server.errors import ModelUnavailableError
+from inference_server.errors import MemoryShortageError, ModelUnavailableError
 from inference_server.settings import Settings
 
 if TYPE_CHECKING:
@@ -42,6 +42,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PromptT = TypeVar("PromptT")
+T = TypeVar("T")
+
+Relieve = Callable[[], Awaitable[None]]
+"""Makes room in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,7 @@ class Model(Generic[PromptT]):
         compute: see below.
         settings: of the server.
         workers: most threads that decode on a CPU.
+        relieve: makes room where memory runs out.
 
     Attributes:
         family: `sam2` or `sam3`.
@@ -106,8 +111,10 @@ class Model(Generic[PromptT]):
         settings: Settings,
         *,
         workers: int = 1,
+        relieve: Relieve | None = None,
     ) -> None:
         from inference_server.engines.device import use_threads
+        from inference_server.engines.memory import sparing
 
         self.family = family
         self.name = engine.checkpoint
@@ -117,9 +124,10 @@ class Model(Generic[PromptT]):
         on_cpu = compute.device.type == "cpu"
         self.side = engine.side
         self.prepare = engine.prepare
+        self._relieve = relieve
         self._encode: Lane[Prepared, Embedding] = Lane(
             f"{family} encode",
-            engine.encode,
+            sparing(f"{family} encode", engine.encode),
             max_batch=effort.encode_batch,
             capacity=settings.queue_size,
             niceness=BACKGROUND,
@@ -127,7 +135,7 @@ class Model(Generic[PromptT]):
         )
         self._decode: Lane[Query[PromptT], Candidates] = Lane(
             f"{family} decode",
-            engine.decode,
+            sparing(f"{family} decode", engine.decode),
             max_batch=effort.decode_batch,
             capacity=settings.queue_size,
             workers=min(workers, cores) if on_cpu else 1,
@@ -141,11 +149,21 @@ class Model(Generic[PromptT]):
 
     async def encode(self, image: Prepared) -> Done[Embedding]:
         """Encode a prepared image in the encode lane."""
-        return await self._encode.submit(image)
+        return await self._patiently(lambda: self._encode.submit(image))
 
     async def decode(self, queries: Sequence[Query[PromptT]]) -> Done[list[Candidates]]:
         """Answer prompts in the decode lane, as one request."""
-        return await self._decode.submit_all(queries)
+        return await self._patiently(lambda: self._decode.submit_all(queries))
+
+    async def _patiently(self, submit: Callable[[], Awaitable[T]]) -> T:
+        """Where memory ran out, make room and try once more."""
+        try:
+            return await submit()
+        except MemoryShortageError:
+            if self._relieve is None:
+                raise
+        await self._relieve()
+        return await submit()
 
     def close(self) -> None:
         """Stop both lanes, and refuse what waits in them."""
@@ -174,6 +192,7 @@ class ModelRegistry:
         compute: device and dtypes.
         effort: threads and batches.
         wanted: the models that the server loads before it is ready.
+        relieve: makes room where memory runs out; set by who holds the caches.
 
     Raises:
         ModelUnavailableError: a setting names a model, weights or a device that do not exist.
@@ -189,6 +208,7 @@ class ModelRegistry:
         self._sam2: dict[str, Sam2Checkpoint] = find_sam2(settings.sam2_weights)
         self._sam3, self._sam3_name = sam3_source(settings.sam3_weights)
         self.wanted = preloaded(settings.preload, settings.sam2_weights, self._sam2)
+        self.relieve: Relieve | None = None
         self._concept: dict[str, asyncio.Task[ConceptModel]] = {}
         self._visual: dict[str, asyncio.Task[VisualModel]] = {}
 
@@ -290,7 +310,7 @@ class ModelRegistry:
 
         engine = await self._timed("sam3", self._sam3_name, load)
         # Its operations are large enough to share all cores, and so is the memory they take.
-        return Model("sam3", engine, self.compute, settings, workers=2)
+        return Model("sam3", engine, self.compute, settings, workers=2, relieve=self.relieve)
 
     async def _load_visual(self, checkpoint: Sam2Checkpoint) -> VisualModel:
         def load() -> Engine[VisualPrompt]:
@@ -301,14 +321,14 @@ class ModelRegistry:
             return VisualEngine(model, checkpoint.name, self.compute)
 
         engine = await self._timed("sam2", checkpoint.name, load)
-        return Model("sam2", engine, self.compute, self._settings, workers=16)
+        return Model("sam2", engine, self.compute, self._settings, workers=16, relieve=self.relieve)
 
     async def _timed(
         self, family: str, name: str, load: Callable[[], Engine[PromptT]]
     ) -> Engine[PromptT]:
         begin = time.perf_counter()
         try:
-            engine = await asyncio.to_thread(load)
+            engine = await asyncio.to_thread(self._fitted, family, load)
         except ModelUnavailableError as error:
             logger.error("Cannot load %s: %s", family, error.message)
             raise
@@ -323,6 +343,20 @@ class ModelRegistry:
             time.perf_counter() - begin,
         )
         return engine
+
+    @staticmethod
+    def _fitted(family: str, load: Callable[[], T]) -> T:
+        """Load, and tell it where there is no memory for that."""
+        from inference_server.engines.device import release_memory
+        from inference_server.engines.memory import is_out_of_memory, shortage
+
+        try:
+            return load()
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        release_memory()
+        raise shortage(f"weights of {family}")
 
     def close(self) -> None:
         """Stop every model, for the end of the server."""

@@ -20,11 +20,12 @@ from inference_server.errors import (
     DeadlineError,
     InferenceServerError,
     InvalidRequestError,
+    MemoryShortageError,
     PromptError,
 )
 from inference_server.openapi import Operation
 from inference_server.routes.access import GONE, seen
-from inference_server.routes.requests import state_of
+from inference_server.routes.requests import settle, state_of
 from schemas.common import validation_detail, validation_message
 
 logger = logging.getLogger(__name__)
@@ -141,6 +142,14 @@ def endpoint(operation: Operation, contract: Contract) -> Handler:
             reason, response = invalid.reason, failed(invalid)
         except InferenceServerError as error:
             reason, response = error.reason, failed(error)
+        except MemoryError:
+            logger.exception("Request %s ran out of memory", known.identity)
+            short = MemoryShortageError(
+                "There is no memory left for this request. Try again shortly, or send a smaller "
+                "image."
+            )
+            reason, response = short.reason, failed(short)
+            await state.segmenter.encoder.relieve()
         except ClientDisconnect:
             reason, response = "gone", Response(status_code=GONE)
         except Exception:
@@ -149,6 +158,7 @@ def endpoint(operation: Operation, contract: Contract) -> Handler:
                 f"Internal error; the server's log has it under request id {known.identity}."
             )
             reason, response = internal.reason, failed(internal)
+        await settle(request, response, reason)
         seconds = time.perf_counter() - begin
         if state.admission.leaving:
             response.headers["connection"] = "close"

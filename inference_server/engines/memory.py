@@ -1,0 +1,77 @@
+"""What to do where memory runs out, on a GPU or on the host.
+
+PyTorch's allocator fails before anything was computed, so that nothing is broken: what is needed is
+room. The exception's traceback holds the frames of the forward, and these hold its tensors;
+only without it is there something to give back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import torch
+
+from inference_server.engines.device import release_memory
+from inference_server.errors import MemoryShortageError
+
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
+
+_SIGNS = (
+    "out of memory",  # the driver's own, and those of other devices
+    "can't allocate memory",  # the allocator of the host
+    "_STATUS_ALLOC_FAILED",  # cuBLAS and cuDNN
+)
+"""What `RuntimeError`s say that mean the same as `torch.OutOfMemoryError`."""
+
+_RETRY_AFTER = 2.0
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether something failed because there was no memory for it."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS)
+
+
+def shortage(what: str) -> MemoryShortageError:
+    """What clients are told.
+
+    Args:
+        what: had no memory.
+    """
+    return MemoryShortageError(
+        f"There is no memory left for the {what}. Try again shortly, or lower "
+        "INFERENCE_EMBEDDING_CACHE_MB, INFERENCE_ENCODE_BATCH or INFERENCE_DECODE_BATCH.",
+        _RETRY_AFTER,
+    )
+
+
+def sparing(
+    name: str, work: Callable[[Sequence[ItemT]], Sequence[ResultT]]
+) -> Callable[[Sequence[ItemT]], Sequence[ResultT]]:
+    """Let work do its items in smaller batches where memory does not suffice for all at once.
+
+    Args:
+        name: of the work, for people.
+        work: from a batch of items to as many results.
+
+    Returns:
+        The same, which raises `MemoryShortageError` where one item alone is too much.
+    """
+
+    def run(items: Sequence[ItemT]) -> Sequence[ResultT]:
+        try:
+            return work(items)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        # Out of the block, where the exception is gone and with it the tensors.
+        release_memory()
+        if len(items) == 1:
+            raise shortage(name)
+        half = len(items) // 2
+        return [*run(items[:half]), *run(items[half:])]
+
+    return run

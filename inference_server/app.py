@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from inference_server import __version__
 from inference_server.admission import Admission
-from inference_server.auth import KeyRing
+from inference_server.auth import Gate
 from inference_server.engines.registry import ModelRegistry
 from inference_server.images import ImageFetcher
 from inference_server.jobs import Jobs
@@ -70,7 +70,7 @@ def build_state(settings: Settings) -> ServerState:
     return ServerState(
         settings=settings,
         limits=limits_of(settings),
-        keys=KeyRing(auth=settings.auth, api_keys=settings.api_keys),
+        gate=Gate(settings),
         models=models,
         segmenter=Segmenter(settings, models, fetcher, metrics),
         metrics=metrics,

@@ -179,10 +179,18 @@ class TransientError(InferenceServerError):
 
 
 class CapacityError(TransientError):
-    """A queue is full."""
+    """A queue is full.
+
+    Attributes:
+        full: what is full, in a short stable word for the metrics; empty is the reason itself.
+    """
 
     status = 429
     reason = "capacity"
+
+    def __init__(self, message: str, retry_after: float = 1.0, *, full: str = "") -> None:
+        super().__init__(message, retry_after)
+        self.full = full
 
 
 class RateError(CapacityError):

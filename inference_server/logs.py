@@ -129,9 +129,3 @@ def warn_of_keys(settings: Settings) -> None:
             "Set INFERENCE_API_KEYS and remove INFERENCE_AUTH=off.",
             settings.host,
         )
-    elif settings.auth == "on" and not settings.api_keys:
-        logger.warning(
-            "No API key is configured, so every request will be answered with 401. Set "
-            "INFERENCE_API_KEYS, or INFERENCE_AUTH=off, or use `inference-server serve`, which "
-            "makes a key for the run."
-        )

@@ -106,6 +106,10 @@ HEADERS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "which answered.",
             "schema": {"type": "string", "enum": ["true"]},
         },
+        "x-credits-remaining": {
+            "description": "What the API key has left, if it is one that pays in credits.",
+            "schema": {"type": "integer", "minimum": 0},
+        },
         "server-timing": {
             "description": "Milliseconds spent in each step, as `name;dur=1.2, …`.",
             "schema": {"type": "string"},
@@ -130,6 +134,7 @@ RESULT_HEADERS = (
     "x-model",
     "x-embedding-cache",
     "x-image-mismatch",
+    "x-credits-remaining",
     "server-timing",
     "x-request-id",
 )
@@ -151,14 +156,28 @@ def common_errors(model: type[BaseModel] = ErrorMessage, suffix: str = "") -> Ma
     return MappingProxyType(
         {
             400: error("BadRequest", "The image could not be fetched or decoded."),
-            401: error("Unauthorized", "The API key is missing or wrong.", "www-authenticate"),
+            401: error(
+                "Unauthorized",
+                "The API key is missing or wrong, has expired or was revoked.",
+                "www-authenticate",
+            ),
+            402: error("OutOfCredits", "The API key has not enough credits left for this."),
+            403: error("Forbidden", "The API key has not the scope that this needs."),
             404: error("UnknownImage", "No image is cached under this id, and none was sent."),
             408: error("TooSlow", "The body took too long to arrive."),
             413: error("TooLarge", "The body or the image is over a limit."),
             422: error("Invalid", "The request is not valid.", model=ValidationErrorResponse),
-            429: error("Busy", "Too many requests are waiting: try again.", "retry-after"),
+            429: error(
+                "Busy",
+                "The API key asks too often, or too many requests are waiting: try again.",
+                "retry-after",
+            ),
             500: error("Internal", "Something failed in the server; its log has the request's id."),
-            503: error("Unavailable", "The model cannot be used: its weights are missing."),
+            503: error(
+                "Unavailable",
+                "Not now: a model's weights are missing, the server is stopping or has no memory "
+                "left, or a database cannot be used. The message says which.",
+            ),
             504: error("TimedOut", "The request took longer than the server's time limit."),
         }
     )
@@ -167,7 +186,14 @@ def common_errors(model: type[BaseModel] = ErrorMessage, suffix: str = "") -> Ma
 COMMON_ERRORS = common_errors()
 """The errors of every operation that looks at an image, in Roboflow's words."""
 
-# The fifth way, `api_key` in a JSON body, is a field of the requests: OpenAPI has no scheme for it.
+KEY_ERRORS = MappingProxyType({status: COMMON_ERRORS[status] for status in (401, 503)})
+"""The errors of an operation that needs any key."""
+
+SCOPE_ERRORS = MappingProxyType({**KEY_ERRORS, 403: COMMON_ERRORS[403]})
+"""The errors of an operation that needs a key of one scope."""
+
+# The fifth way, `api_key` in a JSON body or a form, is a field of the requests: OpenAPI has no
+# scheme for it.
 _SECURITY_SCHEMES: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
         "ApiKeyQuery": {
@@ -199,7 +225,8 @@ _DESCRIPTION = """\
 Send an image and prompts, get masks.
 
 **Keys.** One of five ways is enough: the query parameter `api_key`, the header `x-api-key`, a
-bearer token, the password of HTTP Basic, or the field `api_key` of a JSON body.
+bearer token, the password of HTTP Basic, or the field `api_key` of a JSON body or, before the file,
+of a form.
 
 **Fields.** Unknown fields are ignored. An optional field may also be null, which means the same as
 leaving it out. Coordinates are pixels of the image as it was sent.

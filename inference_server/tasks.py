@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from inference_server.auth import Tenant
+from inference_server.auth import Tenant, Work
 from inference_server.encoder import Encoded
 from inference_server.metrics import Timings
 
@@ -55,7 +55,9 @@ class Task:
     Attributes:
         request: type of the body, which a request is checked against before it is accepted.
         run: does it. Raises `InferenceServerError` for what the client should know.
+        work: what a request asks for, which it is paid for by.
     """
 
     request: type[BaseModel]
     run: Callable[[ServerState, Tenant, Any, Timings], Awaitable[TaskResult]]
+    work: Callable[[Any], Iterable[Work]]

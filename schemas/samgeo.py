@@ -56,6 +56,10 @@ class UploadRequest(InputModel):
     max_size: int | None = Field(
         default=None, description="Most pixels of an object; 0 or less is no limit."
     )
+    api_key: str | None = Field(
+        default=None,
+        description="The key, if it is sent nowhere else. It has to come before the file.",
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -1,21 +1,20 @@
-"""API keys: how they are made, found in a request, and recognised."""
+"""API keys: what they may do, how they are made, found in a request, and recognised."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import hmac
+import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
-from inference_server.errors import AuthError
+from limits import RateLimitItem
 
-_HOW_TO_SEND = (
-    "Send it in one of five ways: query parameter `api_key`, JSON body field `api_key`, header "
-    "`Authorization: Bearer KEY`, header `x-api-key: KEY`, or HTTP Basic with the key as password."
-)
+from inference_server.settings import SCOPES, Scope
+
+_STORED = re.compile(r"inf_([0-9a-f]{12})_[A-Za-z0-9_-]{43}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,52 +22,86 @@ class Tenant:
     """Whom a request is answered for.
 
     Attributes:
-        name: stable for a key, apart for different keys; tells nothing of the key, so it may stand
-            in logs and in the keys of caches.
+        name: of whom embeddings, images, logits, jobs and results belong to. It tells nothing of a
+            key, so it may stand in logs and in the keys of caches.
     """
 
     name: str
 
 
-ANONYMOUS = Tenant("anonymous")
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What a recognised key may do.
+
+    Attributes:
+        id: names the key without giving it away; stands in usage and in the command line.
+        tenant: whose key it is; several keys may share one.
+        scopes: what it may do.
+        rates: how often it may ask for work; each of them holds.
+        has_credits: its work is paid for in credits.
+    """
+
+    id: str
+    tenant: Tenant
+    scopes: frozenset[Scope]
+    rates: tuple[RateLimitItem, ...] = ()
+    has_credits: bool = False
+
+
+ANONYMOUS = Key("anonymous", Tenant("anonymous"), frozenset(SCOPES))
+"""Everybody, where no key is asked for."""
 
 
 class KeyRing:
-    """The keys that may call the server, held only as digests.
+    """Keys of the settings, held only as digests.
 
     Args:
-        auth: `off` lets everyone in as one anonymous tenant.
-        api_keys: comma-separated keys. With `auth` on and no key, nobody gets in.
+        api_keys: comma-separated keys.
+        scopes: what each of them may do.
     """
 
-    def __init__(self, *, auth: Literal["on", "off"], api_keys: str) -> None:
-        self._open = auth == "off"
+    def __init__(self, api_keys: str, scopes: Iterable[Scope] = SCOPES) -> None:
+        scopes = frozenset(scopes)
         keys = {key.strip() for key in api_keys.split(",")} - {""}
-        self._tenants = {_digest(key): Tenant(_name(key)) for key in keys}
+        names = {key: _name(key) for key in keys}
+        self._keys = {
+            _digest(key): Key(names[key], Tenant(names[key]), scopes) for key in sorted(keys)
+        }
 
-    def authenticate(self, candidate: str | None) -> Tenant:
-        """Tells whose key this is.
+    def __len__(self) -> int:
+        return len(self._keys)
 
-        Raises:
-            AuthError: the key is missing or wrong.
-        """
-        if self._open:
-            return ANONYMOUS
-        if not candidate:
-            raise AuthError(f"The API key is missing. {_HOW_TO_SEND}")
+    def find(self, candidate: str) -> Key | None:
+        """Whose key this is; None if it is none of these."""
         digest = _digest(candidate)
         # Every digest is compared, each in constant time: how long it takes tells nothing.
-        matches = [
-            tenant for known, tenant in self._tenants.items() if hmac.compare_digest(known, digest)
-        ]
-        if not matches:
-            raise AuthError(f"The API key is wrong. {_HOW_TO_SEND}")
-        return matches[0]
+        matches = [key for known, key in self._keys.items() if hmac.compare_digest(known, digest)]
+        return matches[0] if matches else None
 
 
 def generate_key() -> str:
     """Makes a new key of 256 random bits that needs no quoting in URLs and shells."""
     return f"inf_{secrets.token_urlsafe(32)}"
+
+
+def generate_stored_key() -> tuple[str, str]:
+    """Makes a new key for the database: (its id, the key), which has the id in front of its bits.
+
+    With the id, the one salted digest that it has to be compared with is found at once.
+    """
+    key_id = secrets.token_hex(6)
+    return key_id, f"inf_{key_id}_{secrets.token_urlsafe(32)}"
+
+
+def id_of(candidate: str) -> str | None:
+    """The id in what may be a key of the database; None if it cannot be one."""
+    match = _STORED.fullmatch(candidate)
+    return match[1] if match else None
+
+
+def salted_digest(key: str, salt: bytes) -> bytes:
+    """What is stored of a key. It has 256 random bits: no slow digest is needed against guesses."""
+    return hmac.digest(salt, _encode(key), hashlib.sha256)
 
 
 def key_from_request(
@@ -81,7 +114,7 @@ def key_from_request(
     Args:
         query: query parameters: `api_key`.
         headers: headers by lower-case name: `authorization`, as Bearer or Basic, and `x-api-key`.
-        body: the JSON body, where it is an object: `api_key`.
+        body: the JSON body, where it is an object, or the form: `api_key`.
 
     Returns:
         The key, or `None` where there is none. Empty keys, and keys that are no text, do not count.

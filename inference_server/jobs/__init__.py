@@ -5,11 +5,20 @@
 
 from inference_server.jobs.links import Links
 from inference_server.jobs.queue import Jobs
-from inference_server.jobs.records import JSON_OUTPUT, Claim, Output, Status, StoredFile, Ticket
+from inference_server.jobs.records import (
+    JSON_OUTPUT,
+    Backlog,
+    Claim,
+    Output,
+    Status,
+    StoredFile,
+    Ticket,
+)
 from inference_server.jobs.store import Store
 
 __all__ = [
     "JSON_OUTPUT",
+    "Backlog",
     "Claim",
     "Jobs",
     "Links",

@@ -18,7 +18,7 @@ from inference_server.database import Database, in_short
 from inference_server.errors import StorageError
 from inference_server.jobs.links import Links
 from inference_server.jobs.owners import Owners
-from inference_server.jobs.records import Status, StoredFile
+from inference_server.jobs.records import Backlog, Status, StoredFile
 from inference_server.jobs.store import Store
 from inference_server.jobs.worker import Worker
 from inference_server.settings import Settings
@@ -161,6 +161,10 @@ class Jobs:
     async def status(self, job_id: str, tenant: Tenant) -> Status | None:
         """See `Store.status`."""
         return await self.call(self.store.status, job_id, tenant.name)
+
+    async def backlog(self) -> Backlog:
+        """See `Store.backlog`."""
+        return await self.call(self.store.backlog)
 
     async def files(self, job_id: str) -> Sequence[StoredFile]:
         """See `Store.files`."""

@@ -99,3 +99,20 @@ class Status:
     error: str | None
     expires: float | None
     model: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """How much waits, and how much is kept.
+
+    Attributes:
+        queued: jobs that nobody works on.
+        processing: jobs that somebody works on.
+        oldest: seconds for which the oldest of those that nobody works on has waited.
+        nbytes: bytes of all payloads and results.
+    """
+
+    queued: int
+    processing: int
+    oldest: float
+    nbytes: int

@@ -14,10 +14,11 @@ from sqlalchemy import Connection, case, delete, func, insert, null, select, upd
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql.elements import ColumnElement
 
+from inference_server.auth import Charge, give_back, take
 from inference_server.database import Database
 from inference_server.errors import CapacityError
-from inference_server.jobs.records import Claim, Output, Status, StoredFile, Ticket
-from inference_server.jobs.tables import FILES, JOBS, PAYLOADS
+from inference_server.jobs.records import Backlog, Claim, Output, Status, StoredFile, Ticket
+from inference_server.jobs.tables import CHARGES, FILES, JOBS, PAYLOADS
 from inference_server.settings import MiB, Settings
 from inference_server.tasks import ResultFile
 
@@ -37,19 +38,21 @@ class Store:
         self._database = database
         self._settings = settings
 
-    def submit(self, tenant: str, kind: str, payload: bytes) -> str:
+    def submit(self, tenant: str, kind: str, payload: bytes, bill: Charge | None = None) -> str:
         """Keep a request until it is answered.
 
         Args:
             tenant: who asks.
             kind: which task.
             payload: the request, as JSON without a key.
+            bill: what is paid for it now, and given back if it fails.
 
         Returns:
             The job's id.
 
         Raises:
             CapacityError: there is no room.
+            CreditsError: the key has not enough credits.
         """
         job_id = secrets.token_hex(16)
 
@@ -72,6 +75,13 @@ class Store:
                     )
                 )
                 connection.execute(insert(PAYLOADS).values(job_id=job_id, content=payload))
+                if bill is not None and bill.credits:
+                    take(connection, bill)
+                    connection.execute(
+                        insert(CHARGES).values(
+                            job_id=job_id, key_id=bill.key_id, credits=bill.credits, day=bill.day
+                        )
+                    )
 
         # A connection may be lost after its commit: the second try then finds the first's job.
         with suppress(IntegrityError):
@@ -93,18 +103,21 @@ class Store:
                 f"{own} jobs of this key wait already. Try again when some are done, or raise "
                 "INFERENCE_JOB_QUEUE_PER_KEY.",
                 _RETRY_AFTER,
+                full="jobs_of_key",
             )
         if all_ >= settings.job_queue_size:
             raise CapacityError(
                 f"{all_} jobs wait already. Try again when some are done, or raise "
                 "INFERENCE_JOB_QUEUE_SIZE.",
                 _RETRY_AFTER,
+                full="jobs",
             )
         if stored + nbytes > settings.job_storage_mb * MiB:
             raise CapacityError(
                 "Jobs and results fill their storage. Try again when some results have expired, "
                 "or raise INFERENCE_JOB_STORAGE_MB or lower INFERENCE_JOB_RETENTION.",
                 _RETRY_AFTER,
+                full="job_storage",
             )
 
     def claim(self, owner: str, kinds: Collection[str]) -> Claim | None:
@@ -237,6 +250,13 @@ class Store:
         if ended.rowcount != 1:
             return False
         connection.execute(delete(PAYLOADS).where(PAYLOADS.c.job_id == ticket.job_id))
+        paid = connection.execute(
+            delete(CHARGES)
+            .where(CHARGES.c.job_id == ticket.job_id)
+            .returning(CHARGES.c.key_id, CHARGES.c.credits, CHARGES.c.day)
+        ).one_or_none()
+        if paid is not None and output is None:
+            give_back(connection, Charge(*paid))
         if output is not None and output.files:
             connection.execute(
                 insert(FILES),
@@ -319,6 +339,24 @@ class Store:
             with self._database.reading() as connection:
                 row = connection.execute(query).one_or_none()
             return None if row is None else (ResultFile(row[0], row[1], row[2]), row[3])
+
+        return self._database.retrying(work)
+
+    def backlog(self) -> Backlog:
+        """How much waits, of all tenants and for all processes."""
+        row = JOBS.c
+        waits = row.status == "QUEUED"
+        query = select(
+            func.count(case((waits, 1))),
+            func.count(case((row.status == "PROCESSING", 1))),
+            func.coalesce(self._database.now - func.min(case((waits, row.created))), 0.0),
+            func.coalesce(func.sum(row.nbytes), 0),
+        )
+
+        def work() -> Backlog:
+            with self._database.reading() as connection:
+                queued, processing, oldest, nbytes = connection.execute(query).one()
+            return Backlog(queued, processing, max(0.0, float(oldest)), int(nbytes))
 
         return self._database.retrying(work)
 

@@ -40,6 +40,15 @@ PAYLOADS = Table(
     Column("job_id", String(32), primary_key=True),
     Column("content", LargeBinary, nullable=False),
 )
+CHARGES = Table(
+    "inference_job_charges",
+    METADATA,
+    # What was paid for a job, as long as it may have to be given back.
+    Column("job_id", String(32), primary_key=True),
+    Column("key_id", String(32), nullable=False),
+    Column("credits", BigInteger, nullable=False),
+    Column("day", String(10), nullable=False),
+)
 FILES = Table(
     "inference_job_files",
     METADATA,

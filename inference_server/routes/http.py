@@ -142,6 +142,7 @@ def endpoint(operation: Operation, contract: Contract) -> Handler:
             reason, response = invalid.reason, failed(invalid)
         except InferenceServerError as error:
             reason, response = error.reason, failed(error)
+            state.metrics.refused(error)
         except MemoryError:
             logger.exception("Request %s ran out of memory", known.identity)
             short = MemoryShortageError(

@@ -13,7 +13,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from inference_server.auth import Tenant
+from inference_server.auth import Tenant, Work
 from inference_server.encoder import Encoded, ImageRef
 from inference_server.errors import ImageTooLargeError, InferenceServerError
 from inference_server.instances import Instance
@@ -59,7 +59,7 @@ def _image(text: str) -> ImageRef:
 
 async def sam2_compatible(request: Request) -> Response:
     """PCS and PVS."""
-    tenant, body = await read(request, SpaceRequest)
+    tenant, body = await read(request, SpaceRequest, lambda body: _work(body.inputs))
     image, found = await _found(request, tenant, body.inputs)
     return await answer(request, image, lambda: found)
 
@@ -67,7 +67,7 @@ async def sam2_compatible(request: Request) -> Response:
 async def predict(request: Request) -> Response:
     """PCS in the envelope of Gradio."""
     begin = time.perf_counter()
-    tenant, body = await read(request, SpacePredictRequest)
+    tenant, body = await read(request, SpacePredictRequest, lambda body: ["concept"])
     sent, text, threshold = body.data
     inputs = SpaceInputs.model_construct(
         image=sent, text_prompts=[text], confidence_threshold=threshold
@@ -84,6 +84,13 @@ async def predict(request: Request) -> Response:
         }
 
     return await answer(request, image, render)
+
+
+def _work(inputs: SpaceInputs) -> Sequence[Work]:
+    work: list[Work] = ["concept"] if inputs.text_prompts else []
+    if inputs.boxes or inputs.points:
+        work.append("visual")
+    return work
 
 
 def _average(request: Request, latest: float) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -12,7 +12,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from inference_server.auth import Tenant
+from inference_server.auth import Work
 from inference_server.errors import UnknownJobError
 from inference_server.jobs import JSON_OUTPUT, Status
 from inference_server.openapi import COMMON_ERRORS, Answer, Operation
@@ -35,13 +35,15 @@ async def submit(slug: str, request: Request) -> Response:
     """Check a request as its own endpoint does, and keep it."""
     state, task = state_of(request), TASKS[slug]
 
-    def check(data: dict[str, Any]) -> bytes:
-        task.request.model_validate(data, context=state.limits)
+    def check(data: dict[str, Any]) -> tuple[bytes, Iterable[Work]]:
+        body = task.request.model_validate(data, context=state.limits)
         # Keys are not written down.
-        return orjson.dumps({name: value for name, value in data.items() if name != "api_key"})
+        kept = {name: value for name, value in data.items() if name != "api_key"}
+        return orjson.dumps(kept), task.work(body)
 
-    tenant, payload = await read_with(request, check)
-    job_id = await state.jobs.submit(tenant, slug, payload)
+    key, (payload, work) = await read_with(request, check)
+    bill = state.gate.bill(key, work)
+    job_id = await state.jobs.submit(key.tenant, slug, payload, bill)
     url = f"{public_url(request, state.settings)}{_REQUESTS}/{job_id}"
     return JSONResponse(
         {
@@ -56,7 +58,7 @@ async def submit(slug: str, request: Request) -> Response:
 
 
 async def _job(request: Request) -> Status:
-    tenant: Tenant = authenticate(request)
+    tenant = authenticate(request).tenant
     job_id = request.path_params["request_id"]
     status = await state_of(request).jobs.status(job_id, tenant)
     if status is None:
@@ -177,7 +179,7 @@ _UNKNOWN = Answer(
     headers=("x-request-id",),
     component="UnknownJob",
 )
-_ERRORS = {status: segmind.ERRORS[status] for status in (401, 500, 502)}
+_ERRORS = {status: segmind.ERRORS[status] for status in (401, 403, 500, 502)}
 
 
 def _submit(slug: str, operation_id: str, errors: Mapping[int, Answer], instead: str) -> Operation:
@@ -195,8 +197,8 @@ def _submit(slug: str, operation_id: str, errors: Mapping[int, Answer], instead:
     )
 
 
-_SEGMIND_ERRORS = {status: segmind.ERRORS[status] for status in (400, 401, 429, 500, 502)}
-_ROBOFLOW_ERRORS = {s: COMMON_ERRORS[s] for s in (401, 408, 413, 422, 429, 500, 503)}
+_SEGMIND_ERRORS = {status: segmind.ERRORS[status] for status in (400, 401, 403, 406, 429, 500, 502)}
+_ROBOFLOW_ERRORS = {s: COMMON_ERRORS[s] for s in (401, 402, 403, 408, 413, 422, 429, 500, 503)}
 
 OPERATIONS: tuple[Operation, ...] = (
     _submit("sam3-image", "submitSam3Image", _SEGMIND_ERRORS, "/v1/sam3-image"),

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import orjson
 from pydantic import BaseModel
 from starlette.requests import Request
+from starlette.responses import Response
 
-from inference_server.auth import Tenant, key_from_request
-from inference_server.errors import ImageTooLargeError, PromptError
+from inference_server.auth import Key, Receipt, Tenant, Work, key_from_request
+from inference_server.errors import ImageTooLargeError, NothingFoundError, PromptError
 from inference_server.metrics import Timings
-from inference_server.routes.access import seen
-from inference_server.settings import MiB, Settings
+from inference_server.routes.access import GONE, seen
+from inference_server.settings import MiB, Scope, Settings
 from inference_server.state import ServerState
 from schemas.common import Limits
 
@@ -94,44 +96,131 @@ def _check_depth(data: Mapping[str, Any], settings: Settings) -> None:
     )
 
 
-def authenticate(request: Request, body: Mapping[str, Any] | None = None) -> Tenant:
-    """Who is asking.
+@dataclass(slots=True)
+class _Customer:
+    """Who asks for work.
+
+    Attributes:
+        key: of whom.
+        receipt: what was paid for it here; a job is paid for where it is kept.
+    """
+
+    key: Key
+    receipt: Receipt | None = None
+
+
+def authenticate(
+    request: Request,
+    body: Mapping[str, Any] | None = None,
+    *,
+    scope: Scope | None = "segment",
+) -> Key:
+    """Who is asking, and may ask for this.
+
+    Args:
+        request: with the key in its query or headers.
+        body: where the key may be too.
+        scope: what the key must be good for; None if any key will do.
 
     Raises:
-        AuthError: the key is missing or wrong.
+        AuthError: the key is missing or wrong, has expired or was revoked.
+        ScopeError: it is not for this.
+        StorageError: it cannot be checked now.
     """
-    key = key_from_request(request.query_params, request.headers, body)
-    tenant = state_of(request).keys.authenticate(key)
-    seen(request).tenant = tenant.name
-    return tenant
+    candidate = key_from_request(request.query_params, request.headers, body)
+    key = state_of(request).gate.authenticate(candidate, scope)
+    seen(request).tenant = key.tenant.name
+    return key
 
 
-async def read(request: Request, model: type[ModelT]) -> tuple[Tenant, ModelT]:
-    """Authenticate a request and parse its JSON body.
+async def admit(request: Request, key: Key) -> Key:
+    """Count a request for work, once, against the rate of its key.
+
+    Raises:
+        RateError: the key asks more often than it may.
+    """
+    customer: _Customer | None = getattr(request.state, "customer", None)
+    if customer is None or customer.key.id != key.id:
+        request.state.customer = _Customer(key)
+        await state_of(request).gate.admit(key)
+    return key
+
+
+async def charge(request: Request, work: Iterable[Work]) -> None:
+    """Take the credits for work that a request was admitted for.
+
+    Raises:
+        CreditsError: the key has not enough.
+        StorageError: credits cannot be counted now.
+    """
+    customer: _Customer = request.state.customer
+    gate = state_of(request).gate
+    if bill := gate.bill(customer.key, work):
+        customer.receipt = await gate.ledger.take(customer.key, bill)
+
+
+async def settle(request: Request, response: Response, reason: str) -> None:
+    """Give credits back where there is no answer for them, and count what the key has used.
+
+    A client that hung up has paid, or its work would be for free; so has one whose request was
+    answered with the word that nothing was found.
+
+    Args:
+        request: that was answered.
+        response: the answer, which is told how many credits are left.
+        reason: why it is an error, if it is one.
+    """
+    customer: _Customer | None = getattr(request.state, "customer", None)
+    gate = state_of(request).gate
+    if customer is None or gate.is_open:
+        return
+    receipt = customer.receipt
+    failed = response.status_code >= 400 and reason != NothingFoundError.reason
+    used = 0
+    if receipt is not None and failed and response.status_code != GONE:
+        await gate.ledger.refund(receipt)
+    elif receipt is not None and receipt.left is None:
+        used = receipt.charge.credits
+    elif receipt is not None:
+        response.headers["x-credits-remaining"] = str(receipt.left)
+    gate.ledger.count(customer.key, failed=failed, cost=used)
+
+
+async def read(
+    request: Request, model: type[ModelT], work: Callable[[ModelT], Iterable[Work]]
+) -> tuple[Tenant, ModelT]:
+    """Authenticate a request for work, parse its JSON body, and take its credits.
 
     A key in the query or a header is judged before the body is read.
 
     Args:
         request: with a JSON body.
         model: type of the body.
+        work: what a body asks for.
 
     Returns:
         (who asks, the body).
 
     Raises:
-        AuthError: the key is missing or wrong.
+        AuthError: the key is missing or wrong, has expired or was revoked.
+        ScopeError: it is not for this.
+        RateError: it asks too often.
+        CreditsError: it has not enough credits.
         ImageTooLargeError: the body is over the limit.
         CapacityError: other bodies take all the room.
         SlowBodyError: the body takes too long to arrive.
         ValidationError: the body is not of the type.
         PromptError: the body is no JSON object, or has too many values or levels.
+        StorageError: the key cannot be checked, or its credits not be counted, now.
     """
     limits = state_of(request).limits
-    return await read_with(request, lambda data: model.model_validate(data, context=limits))
+    key, body = await read_with(request, lambda data: model.model_validate(data, context=limits))
+    await charge(request, work(body))
+    return key.tenant, body
 
 
-async def read_with(request: Request, use: Callable[[dict[str, Any]], T]) -> tuple[Tenant, T]:
-    """As `read`, for those who make something else of the JSON object.
+async def read_with(request: Request, use: Callable[[dict[str, Any]], T]) -> tuple[Key, T]:
+    """As `read`, for those who make something else of the JSON object, and take no credits.
 
     Args:
         request: with a JSON body.
@@ -141,11 +230,12 @@ async def read_with(request: Request, use: Callable[[dict[str, Any]], T]) -> tup
         (who asks, what was made).
     """
     if key_from_request(request.query_params, request.headers, None) is not None:
-        authenticate(request)
+        await admit(request, authenticate(request))
     raw = await _body(request)
     settings = state_of(request).settings
+    run = asyncio.to_thread if len(raw) > _SMALL else _now
 
-    def parse() -> tuple[Tenant, T]:
+    def parse() -> tuple[Key, dict[str, Any]]:
         try:
             _check_structure(raw, settings)
             data = orjson.loads(raw)
@@ -157,13 +247,14 @@ async def read_with(request: Request, use: Callable[[dict[str, Any]], T]) -> tup
             if isinstance(error, PromptError):
                 raise
             raise PromptError(f"The body is not valid JSON: {error}.") from None
-        tenant = authenticate(request, data)
-        return tenant, use(data)
+        return authenticate(request, data), data
 
-    return await (asyncio.to_thread(parse) if len(raw) > _SMALL else _now(parse))
+    key, data = await run(parse)
+    await admit(request, key)
+    return key, await run(lambda: use(data))
 
 
-async def _now(work: Callable[[], Any]) -> Any:
+async def _now(work: Callable[[], T]) -> T:
     return work()
 
 

@@ -178,8 +178,12 @@ async def _rendered(state: ServerState, work: Callable[[], T], timings: Timings)
 
 TASKS: Mapping[str, Task] = MappingProxyType(
     {
-        "sam3/concept_segment": Task(Sam3SegmentationRequest, run_concept_segment),
-        "sam3/visual_segment": Task(Sam2SegmentationRequest, run_visual_segment),
+        "sam3/concept_segment": Task(
+            Sam3SegmentationRequest, run_concept_segment, lambda body: ["concept"]
+        ),
+        "sam3/visual_segment": Task(
+            Sam2SegmentationRequest, run_visual_segment, lambda body: ["visual"]
+        ),
     }
 )
 """What can be a job too."""
@@ -187,7 +191,7 @@ TASKS: Mapping[str, Task] = MappingProxyType(
 
 async def _answered(request: Request, task: Task) -> Response:
     """Do a task at once."""
-    tenant, body = await read(request, task.request)
+    tenant, body = await read(request, task.request, task.work)
     result = await task.run(state_of(request), tenant, body, timings_of(request))
     if result.files:
         (file,) = result.files
@@ -226,7 +230,7 @@ def _npz(result: Segmentation, limit: int) -> bytes:
 
 async def _embed(request: Request, *, both: bool) -> Response:
     begin = time.perf_counter()
-    tenant, body = await read(request, EmbeddingRequest)
+    tenant, body = await read(request, EmbeddingRequest, lambda body: ["embed"])
     state, timings = state_of(request), timings_of(request)
     models: list[ConceptModel | VisualModel] = [await state.models.visual(body.sam2_version_id)]
     if both:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from starlette.requests import Request
 from starlette.responses import Response
 
+from inference_server.auth import Work
 from inference_server.automatic import AutomaticOptions
 from inference_server.encoder import Encoded, ImageRef
 from inference_server.engines.base import ConceptPrompt, VisualPrompt
@@ -147,9 +148,22 @@ class _Asked:
         )
 
 
+def _work_of_automatic(body: AutomaticRequest) -> Sequence[Work]:
+    return ["concept" if body.model_version == "sam3" else "automatic"]
+
+
+def _work_of_predict(body: PredictRequest) -> Sequence[Work]:
+    if body.model_version != "sam3":
+        return ["visual"]
+    work: list[Work] = [] if body.boxes is None else ["concept"]
+    if body.point_coords is not None:
+        work.append("visual")
+    return work
+
+
 async def segment_text(request: Request) -> Response:
     """PCS by words."""
-    async with uploaded(request, TextRequest) as upload:
+    async with uploaded(request, TextRequest, lambda body: ["concept"]) as upload:
         body = upload.body
         _check_form(body, "sam3", body.backend)
         result = await _Asked(request, upload).concept(
@@ -164,7 +178,7 @@ async def segment_text(request: Request) -> Response:
 
 async def segment_automatic(request: Request) -> Response:
     """Everything."""
-    async with uploaded(request, AutomaticRequest) as upload:
+    async with uploaded(request, AutomaticRequest, _work_of_automatic) as upload:
         body = upload.body
         _check_form(body, body.model_version)
         asked = _Asked(request, upload)
@@ -189,7 +203,7 @@ async def segment_automatic(request: Request) -> Response:
 
 async def segment_predict(request: Request) -> Response:
     """Points and boxes: PVS, but PCS for boxes with SAM 3."""
-    async with uploaded(request, PredictRequest) as upload:
+    async with uploaded(request, PredictRequest, _work_of_predict) as upload:
         body = upload.body
         _check_form(body, body.model_version)
         prompts = await _prompts(request, upload)

@@ -12,7 +12,7 @@ import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response
 
-from inference_server.auth import Tenant
+from inference_server.auth import Tenant, Work
 from inference_server.automatic import AutomaticOptions
 from inference_server.encoder import Encoded, ImageRef
 from inference_server.engines.base import ConceptPrompt, VisualPrompt
@@ -42,7 +42,7 @@ _PNG = "image/png"
 _SAME_OBJECT = 0.7
 """IoU from which a mask of words or boxes and one of points are the same object."""
 
-STATUSES: Mapping[int, int] = MappingProxyType({408: 400, 413: 400, 503: 502})
+STATUSES: Mapping[int, int] = MappingProxyType({408: 400, 413: 400, 402: 406, 503: 502})
 """What the contract calls statuses that it does not list."""
 
 
@@ -200,10 +200,25 @@ def _holds(mask: Mask, x: float, y: float) -> bool:
     return bool(before % 2)
 
 
+def _work_of_sam3_image(body: Sam3ImageRequest) -> Sequence[Work]:
+    if body.is_automatic:
+        return ["automatic"]
+    work: list[Work] = []
+    if body.text_prompt is not None or body.boxes_input:
+        work.append("concept")
+    if body.points_input:
+        work.append("visual")
+    return work
+
+
+def _work_of_sam_v2_image(body: SamV2ImageRequest) -> Sequence[Work]:
+    return ["visual" if body.prompt is None else "concept"]
+
+
 TASKS: Mapping[str, Task] = MappingProxyType(
     {
-        "sam3-image": Task(Sam3ImageRequest, run_sam3_image),
-        "sam-v2-image": Task(SamV2ImageRequest, run_sam_v2_image),
+        "sam3-image": Task(Sam3ImageRequest, run_sam3_image, _work_of_sam3_image),
+        "sam-v2-image": Task(SamV2ImageRequest, run_sam_v2_image, _work_of_sam_v2_image),
     }
 )
 """What there is to do, by the last part of the path."""
@@ -215,7 +230,7 @@ def _text(data: bytes) -> str:
 
 async def sam3_image(request: Request) -> Response:
     """One image, or several in JSON: which of them is the request's choice, not the result's."""
-    tenant, body = await read(request, Sam3ImageRequest)
+    tenant, body = await read(request, Sam3ImageRequest, _work_of_sam3_image)
     result = await run_sam3_image(state_of(request), tenant, body, timings_of(request))
     if not body.return_masks and body.return_preview != body.return_overlay:
         return await answer(request, result.image, lambda: result.files[0].content, _PNG)
@@ -234,7 +249,7 @@ async def sam3_image(request: Request) -> Response:
 
 async def sam_v2_image(request: Request) -> Response:
     """One image."""
-    tenant, body = await read(request, SamV2ImageRequest)
+    tenant, body = await read(request, SamV2ImageRequest, _work_of_sam_v2_image)
     result = await run_sam_v2_image(state_of(request), tenant, body, timings_of(request))
     (file,) = result.files
     if result.in_base64:
@@ -250,10 +265,24 @@ def _error(name: str, description: str, *headers: str) -> Answer:
 ERRORS: Mapping[int, Answer] = MappingProxyType(
     {
         400: _error("BadRequest", "The request is not valid, or its image cannot be read."),
-        401: _error("Unauthorized", "The API key is missing or wrong.", "www-authenticate"),
-        429: _error("Busy", "Too many requests are waiting: try again.", "retry-after"),
+        401: _error(
+            "Unauthorized",
+            "The API key is missing or wrong, has expired or was revoked.",
+            "www-authenticate",
+        ),
+        403: _error("Forbidden", "The API key has not the scope that this needs."),
+        406: _error("OutOfCredits", "The API key has not enough credits left for this."),
+        429: _error(
+            "Busy",
+            "The API key asks too often, or too many requests are waiting: try again.",
+            "retry-after",
+        ),
         500: _error("Internal", "Something failed in the server; its log has the request's id."),
-        502: _error("Unavailable", "The model cannot be used: its weights are missing."),
+        502: _error(
+            "Unavailable",
+            "Not now: a model's weights are missing, the server is stopping or has no memory left, "
+            "or a database cannot be used. The message says which.",
+        ),
         504: _error("TimedOut", "The request took longer than the server's time limit."),
     }
 )

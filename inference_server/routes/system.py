@@ -11,7 +11,8 @@ from starlette.responses import JSONResponse, Response
 
 from inference_server import __version__
 from inference_server.engines.sources import SAM2_IDS, SAM2_VERSIONS, SAM3_ID, SAM3_NAME
-from inference_server.openapi import COMMON_ERRORS, Answer, Operation
+from inference_server.openapi import KEY_ERRORS, SCOPE_ERRORS, Answer, Operation
+from inference_server.readings import Readings, backlog_of
 from inference_server.routes.pages import playground, wants_page
 from inference_server.routes.requests import authenticate, state_of
 from schemas.system import Health, ModelsCleared, ModelsResponse, ServerInfo
@@ -56,7 +57,7 @@ async def readyz(request: Request) -> Response:
 
 async def models(request: Request) -> Response:
     """Which models there are, and which are in memory."""
-    authenticate(request)
+    authenticate(request, scope=None)
     registry = state_of(request).models
     compute, effort = registry.compute, registry.effort
     loaded = {model.label for model in registry.loaded()}
@@ -91,22 +92,18 @@ async def models(request: Request) -> Response:
 
 async def clear(request: Request) -> Response:
     """Unload the models and empty the caches."""
-    authenticate(request)
+    authenticate(request, scope="admin")
     await state_of(request).clear()
     return JSONResponse({"status": "cleared"})
 
 
 async def metrics(request: Request) -> Response:
     """Prometheus metrics."""
-    authenticate(request)
     state = state_of(request)
-    cache = state.segmenter.encoder.embeddings
-    state.metrics.cache_hits.set(cache.hits)
-    state.metrics.cache_misses.set(cache.misses)
-    state.metrics.cache_evictions.set(cache.evictions)
-    state.metrics.cache_bytes.set(cache.nbytes)
-    state.metrics.cache_host_bytes.set(cache.host_nbytes)
-    return Response(generate_latest(state.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+    if state.settings.metrics_access == "admin":
+        authenticate(request, scope="admin")
+    readings = Readings(state, await backlog_of(state))
+    return Response(generate_latest(readings), media_type=CONTENT_TYPE_LATEST)
 
 
 _UNAVAILABLE = Answer("Not now; the body says why.", Health)
@@ -165,7 +162,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "Which models there are, what they are made of, and which are in memory.",
         ("System",),
         models,
-        {200: Answer("The models.", ModelsResponse), 401: COMMON_ERRORS[401]},
+        {200: Answer("The models.", ModelsResponse), **KEY_ERRORS},
     ),
     Operation(
         "delete",
@@ -174,22 +171,21 @@ OPERATIONS: tuple[Operation, ...] = (
         "Unload the models, empty the caches",
         "Frees the memory that models, embeddings and images take, of every API key. Requests that "
         "have begun are answered as if nothing had happened, and free their part when they are "
-        "done; later ones load what they need again. The server stays ready.",
+        "done; later ones load what they need again. The server stays ready. For keys of the scope "
+        "`admin`.",
         ("System",),
         clear,
-        {200: Answer("They are gone.", ModelsCleared), 401: COMMON_ERRORS[401]},
+        {200: Answer("They are gone.", ModelsCleared), **SCOPE_ERRORS},
     ),
     Operation(
         "get",
         "/metrics",
         "metrics",
         "Prometheus metrics",
-        "Requests, failures, durations of every step, batch sizes, the embedding cache.",
+        "Requests, failures, durations of every step, batch sizes, the embedding cache. For keys "
+        "of the scope `admin`, unless the server's settings open it to all.",
         ("System",),
         metrics,
-        {
-            200: Answer("The metrics.", raw={"text/plain": "text"}),
-            401: COMMON_ERRORS[401],
-        },
+        {200: Answer("The metrics.", raw={"text/plain": "text"}), **SCOPE_ERRORS},
     ),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Generic
@@ -11,22 +11,26 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from inference_server.auth import Tenant
+from inference_server.auth import Tenant, Work, key_from_request
 from inference_server.errors import ImageTooLargeError, PromptError, RequestError
 from inference_server.images.store import StoredImage
 from inference_server.routes.requests import (
     ModelT,
+    admit,
     announced_bytes,
     authenticate,
+    charge,
     state_of,
     timings_of,
 )
 from inference_server.settings import MiB
-from inference_server.upload_space import Share
 
 _MAX_FIELDS = 64
 _MAX_FIELD_BYTES = 1 << 20
 """Of a field that is no file: ten thousand boxes."""
+
+_KEY_WITHIN = 64 * 1024
+"""Bytes of a form that are read of those who have not shown a key; it may be a field in them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,23 +49,37 @@ class Upload(Generic[ModelT]):
 
 
 @asynccontextmanager
-async def uploaded(request: Request, model: type[ModelT]) -> AsyncIterator[Upload[ModelT]]:
-    """Authenticate a request and read its multipart form, which is gone afterwards.
+async def uploaded(
+    request: Request, model: type[ModelT], work: Callable[[ModelT], Iterable[Work]]
+) -> AsyncIterator[Upload[ModelT]]:
+    """Authenticate a request for work, read its multipart form, and take its credits.
+
+    The key is judged before the form is read: where it is not in the query or a header, it has to
+    be the field `api_key` at the form's beginning, before the file. The form is gone afterwards.
 
     Args:
         request: with a form whose file is called `file`.
         model: type of the form.
+        work: what a form asks for.
 
     Raises:
-        AuthError: the key is missing or wrong; told before the form is read.
+        AuthError: the key is missing or wrong, has expired or was revoked.
+        ScopeError: it is not for this.
+        RateError: it asks too often.
+        CreditsError: it has not enough credits.
         ImageTooLargeError: the form is over the limit.
         CapacityError: there is no temporary storage left for it.
         SlowBodyError: it takes too long to arrive.
         ValidationError: the form is not of the type.
         PromptError: the body is no such form.
+        StorageError: the key cannot be checked, or its credits not be counted, now.
     """
-    tenant = authenticate(request)
     state = state_of(request)
+    is_form = request.headers.get("content-type", "").lower().startswith("multipart/form-data")
+    in_form = is_form and key_from_request(request.query_params, request.headers) is None
+    if not in_form or state.gate.is_open:
+        in_form = False
+        key = await admit(request, authenticate(request))
     limit = state.settings.max_upload_mb * MiB
     over = ImageTooLargeError(
         f"The upload is larger than {limit // MiB} MiB. Send a smaller image, or raise "
@@ -69,29 +87,65 @@ async def uploaded(request: Request, model: type[ModelT]) -> AsyncIterator[Uploa
     )
     if announced_bytes(request) > limit:
         raise over
-    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+    if not is_form:
         raise PromptError("Send the image in the field `file` of multipart/form-data.", _FILE)
     async with state.uploads.share(request.stream(), limit, over) as share:
+        chunks = share.chunks()
+        if in_form:
+            begin = await _beginning(chunks)
+            key = await admit(request, authenticate(request, await _fields(request, begin)))
+            chunks = _chained(begin, chunks)
         with timings_of(request).measure("upload"):
-            form = await _parse(request, share)
+            form = await _parse(request, chunks)
         try:
             body = model.model_validate(dict(form), context=state.limits)
             file = form["file"]
             assert isinstance(file, UploadFile)  # noqa: S101 - the type of the form says so
+            await charge(request, work(body))
             image = await state.segmenter.in_thread(lambda: StoredImage.of(file.file.read()))
         finally:
             await form.close()
-        yield Upload(tenant, body, image)
+        yield Upload(key.tenant, body, image)
 
 
 _FILE = ("body", "file")
 
 
-async def _parse(request: Request, share: Share) -> FormData:
+async def _beginning(chunks: AsyncGenerator[bytes, None]) -> bytes:
+    """The first bytes of a form."""
+    begin = b""
+    while len(begin) < _KEY_WITHIN and (chunk := await anext(chunks, None)):
+        begin += chunk
+    return begin
+
+
+async def _chained(
+    begin: bytes, chunks: AsyncGenerator[bytes, None]
+) -> AsyncGenerator[bytes, None]:
+    yield begin
+    async for chunk in chunks:
+        yield chunk
+
+
+async def _fields(request: Request, begin: bytes) -> Mapping[str, object]:
+    """The fields that are whole in the beginning of a form; none where it is no form."""
+
+    async def chunks() -> AsyncGenerator[bytes, None]:
+        yield begin[:_KEY_WITHIN]
+
+    try:
+        form = await _parse(request, chunks())
+    except RequestError:
+        return {}
+    await form.close()
+    return dict(form)
+
+
+async def _parse(request: Request, chunks: AsyncGenerator[bytes, None]) -> FormData:
     # `request.form()` does the same, without a bound on files.
     parser = MultiPartParser(
         request.headers,
-        share.chunks(),
+        chunks,
         max_files=1,
         max_fields=_MAX_FIELDS,
         max_part_size=_MAX_FIELD_BYTES,

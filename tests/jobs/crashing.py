@@ -60,7 +60,7 @@ async def main(directory: str, log: str, url: str = "") -> None:
 
     values = settings(directory, url)
     state: Any = SimpleNamespace(settings=values, limits=Limits(), metrics=Metrics(), traces=None)
-    jobs = Jobs(values, {KIND: Task(Number, run)})
+    jobs = Jobs(values, {KIND: Task(Number, run, lambda body: [])})
     await jobs.start(state)
     await asyncio.sleep(600)
 

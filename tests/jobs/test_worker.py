@@ -58,7 +58,7 @@ async def working(directory: Path, run: Run = _answer, **changes: Any) -> AsyncI
     """A queue whose only task is this function."""
     values = {"data_dir": str(directory), "job_retry_pause": 0.05, "job_lease": 1, **changes}
     settings = Settings(**values)
-    jobs = Jobs(settings, {"task": Task(Asked, run)})
+    jobs = Jobs(settings, {"task": Task(Asked, run, lambda body: [])})
     state: Any = SimpleNamespace(settings=settings, limits=Limits(), metrics=Metrics(), traces=None)
     await jobs.start(state)
     try:

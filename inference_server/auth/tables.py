@@ -1,0 +1,36 @@
+"""The tables of the keys, in the same database as the jobs."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, Double, LargeBinary, String, Table
+
+from inference_server.database import METADATA
+
+KEYS = Table(
+    "inference_keys",
+    METADATA,
+    Column("id", String(12), primary_key=True),
+    Column("name", String(64), nullable=False),
+    # Null: the key is a tenant of its own.
+    Column("tenant", String(48)),
+    Column("salt", LargeBinary, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Column("scopes", String(64), nullable=False),
+    Column("rate", String(64)),
+    # Null: as many as it likes.
+    Column("credits", BigInteger),
+    Column("created", Double, nullable=False),
+    Column("expires", Double),
+    Column("revoked", Double),
+)
+USAGE = Table(
+    "inference_key_usage",
+    METADATA,
+    # Of a stored key; of a key of the settings, the name of its tenant.
+    Column("key_id", String(32), primary_key=True),
+    # In UTC, as 2026-01-31.
+    Column("day", String(10), primary_key=True),
+    Column("requests", BigInteger, nullable=False),
+    Column("failures", BigInteger, nullable=False),
+    Column("credits", BigInteger, nullable=False),
+)

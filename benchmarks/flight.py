@@ -65,7 +65,7 @@ def run(small: bool) -> Report:
             report.goals.append(goal)
 
     with our_server(model.weights) as server:
-        measure("server", server, lambda: server.metric("inference_embedding_cache_misses"))
+        measure("server", server, lambda: server.metric("inference_embedding_cache_misses_total"))
     with reference_server(model) as server:
 
         def reference_encodes() -> float:

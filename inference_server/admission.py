@@ -99,6 +99,7 @@ class Admission:
                 f"The server is busy with {self._capacity} requests. Try again shortly, or raise "
                 "INFERENCE_MAX_REQUESTS.",
                 _RETRY_AFTER,
+                full="requests",
             )
         visit = Visit()
         self._visits.add(visit)

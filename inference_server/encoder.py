@@ -19,6 +19,7 @@ from inference_server.engines.registry import ConceptModel, VisualModel
 from inference_server.errors import (
     ImageError,
     ImageTooLargeError,
+    InferenceServerError,
     MemoryShortageError,
     UnknownImageError,
 )
@@ -289,7 +290,7 @@ class Encoder:
                 stored = await self._decode_base64(image.base64)
         elif image.url is not None:
             with timings.measure("fetch"):
-                data = await self._fetcher.fetch(image.url)
+                data = await self._fetch(image.url)
             stored = await self._threads.run(partial(StoredImage.of, data))
         else:
             raise UnknownImageError(
@@ -297,6 +298,19 @@ class Encoder:
                 "has been dropped for room). Send the image along with the id."
             )
         return stored, False
+
+    async def _fetch(self, url: str) -> bytes:
+        """Fetch an image, and count how that went."""
+        outcome = "failed"
+        try:
+            data = await self._fetcher.fetch(url)
+            outcome = "done"
+        except InferenceServerError as error:
+            outcome = error.reason
+            raise
+        finally:
+            self._metrics.fetches.labels(outcome).inc()
+        return data
 
     async def _decode_base64(self, text: str) -> StoredImage:
         limit = self._settings.max_image_mb * MiB

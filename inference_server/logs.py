@@ -49,8 +49,8 @@ class _Text(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         """The line without its traceback."""
-        marks = (f" {name}={value}" for name, value in _ABOUT.get().items())
-        return super().formatMessage(record) + "".join(marks)
+        marks = "".join(f" {name}={value}" for name, value in _ABOUT.get().items())
+        return super().formatMessage(record) + getattr(record, "marks", "") + marks
 
 
 class _Json(JsonFormatter):
@@ -60,8 +60,8 @@ class _Json(JsonFormatter):
         super().__init__(
             ["levelname", "name", "message"],
             rename_fields={"levelname": "level", "name": "logger"},
-            # What uvicorn adds for its own formatter.
-            reserved_attrs=[*RESERVED_ATTRS, "color_message"],
+            # What is said otherwise: fields as text, and uvicorn's message with colours.
+            reserved_attrs=[*RESERVED_ATTRS, "marks", "color_message"],
         )
 
     def add_fields(

@@ -7,9 +7,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
 
 from inference_server.engines.worker import Done
+from inference_server.errors import (
+    AuthError,
+    CreditsError,
+    InferenceServerError,
+    ScopeError,
+    TransientError,
+)
 
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 _COUNTS = (1, 2, 4, 8, 16, 32, 64)
@@ -95,32 +102,30 @@ class Metrics:
             buckets=_COUNTS,
             registry=self.registry,
         )
-        self.cache_hits = Gauge(
-            "inference_embedding_cache_hits", "Embeddings found.", registry=self.registry
-        )
-        self.cache_misses = Gauge(
-            "inference_embedding_cache_misses", "Embeddings made.", registry=self.registry
-        )
-        self.cache_evictions = Gauge(
-            "inference_embedding_cache_evictions",
-            "Embeddings dropped for room.",
+        self.rejections = Counter(
+            "inference_rejections",
+            "Requests that were refused without work, by reason: what was full, or who asked.",
+            ["reason"],
             registry=self.registry,
         )
-        self.cache_bytes = Gauge(
-            "inference_embedding_cache_bytes", "Bytes of embeddings kept.", registry=self.registry
-        )
-        self.cache_host_bytes = Gauge(
-            "inference_embedding_cache_host_bytes",
-            "Bytes of embeddings kept in host memory after they left a GPU.",
+        self.fetches = Counter(
+            "inference_fetches",
+            "Images fetched by URL, by outcome.",
+            ["outcome"],
             registry=self.registry,
         )
-
         self.jobs = Counter(
             "inference_jobs",
             "Attempts at jobs by kind and outcome.",
             ["kind", "outcome"],
             registry=self.registry,
         )
+        ProcessCollector(registry=self.registry)
+
+    def refused(self, error: InferenceServerError) -> None:
+        """Count a request that ended with this error, where that means that it was refused."""
+        if isinstance(error, TransientError | AuthError | ScopeError | CreditsError):
+            self.rejections.labels(getattr(error, "full", "") or error.reason).inc()
 
     def count_batches(self, lane: str, done: Done[Any]) -> None:
         """Count each forward once: with the request whose item was its first."""

@@ -51,7 +51,8 @@ class UploadSpace:
         if self.nbytes + size > self._max_bytes:
             raise CapacityError(
                 "Other requests fill the server's room for bodies. Try again, or raise "
-                f"{self._setting}."
+                f"{self._setting}.",
+                full="bodies",
             )
         self.nbytes += size
 

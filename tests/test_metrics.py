@@ -90,8 +90,4 @@ def test_every_metric_says_what_it_is() -> None:
         "inference_request_seconds",
         "inference_stage_seconds",
         "inference_batch_size",
-        "inference_embedding_cache_hits",
-        "inference_embedding_cache_misses",
-        "inference_embedding_cache_evictions",
-        "inference_embedding_cache_bytes",
     } <= names

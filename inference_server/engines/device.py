@@ -108,6 +108,23 @@ def release_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
+def memory_in_use(device: torch.device) -> dict[str, int]:
+    """Bytes of a GPU's memory that this process takes; empty for other devices.
+
+    Args:
+        device: that the models compute on.
+
+    Returns:
+        `allocated`, which tensors take, and `reserved`, which is kept for them.
+    """
+    if device.type != "cuda":
+        return {}
+    return {
+        "allocated": torch.cuda.memory_allocated(device),
+        "reserved": torch.cuda.memory_reserved(device),
+    }
+
+
 def choose_compute(device: str, dtype: str, cache_dtype: str = "auto") -> Compute:
     """Resolve the settings `device`, `dtype` and `embedding_dtype`.
 

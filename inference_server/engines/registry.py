@@ -147,6 +147,11 @@ class Model(Generic[PromptT]):
         """What the response header `x-model` says."""
         return f"{self.family}/{self.name}"
 
+    @property
+    def lanes(self) -> tuple[Lane[Prepared, Embedding], Lane[Query[PromptT], Candidates]]:
+        """The encode lane and the decode lane."""
+        return self._encode, self._decode
+
     async def encode(self, image: Prepared) -> Done[Embedding]:
         """Encode a prepared image in the encode lane."""
         return await self._patiently(lambda: self._encode.submit(image))

@@ -116,6 +116,21 @@ class Lane(Generic[ItemT, ResultT]):
         self._closed = False
 
     @property
+    def name(self) -> str:
+        """Of the threads, and in metrics."""
+        return self._name
+
+    @property
+    def capacity(self) -> int:
+        """Most jobs that may wait."""
+        return self._capacity
+
+    @property
+    def busy(self) -> int:
+        """How many batches are being worked on."""
+        return self._busy
+
+    @property
     def depth(self) -> int:
         """How many jobs wait, or have items that wait."""
         return self._jobs
@@ -152,6 +167,7 @@ class Lane(Generic[ItemT, ResultT]):
                 f"The {self._name} queue is full ({self._capacity} requests wait). Try again "
                 "shortly, or raise INFERENCE_QUEUE_SIZE.",
                 retry_after=max(1.0, seconds),
+                full="queue",
             )
         loop = asyncio.get_running_loop()
         job: _Job[ItemT, ResultT] = _Job(items, time.monotonic(), loop.create_future())

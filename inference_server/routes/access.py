@@ -28,7 +28,7 @@ _LONGEST_PATH = 100
 
 _HARMLESS = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _PROBES = frozenset({"/livez", "/readyz", "/health", "/metrics"})
-"""Asked for all day: what goes well is told at the level `debug` alone, and has no span."""
+"""Asked for all day: that they were answered is told at the level `debug` alone, without a span."""
 
 GONE = 499
 """What the access log and the metrics say of a client that hung up, as nginx does."""
@@ -161,8 +161,8 @@ def _fields(
 
 def _log(fields: dict[str, Any]) -> None:
     """Write the line."""
-    quiet = fields["route"] in _PROBES and fields["status"] < 400
-    marks = (
+    quiet = fields["route"] in _PROBES and fields["status"] in (200, 503)
+    marks = "".join(
         f" {word}={fields[name]}"
         for name, word in (
             ("tenant", "tenant"),
@@ -174,14 +174,13 @@ def _log(fields: dict[str, Any]) -> None:
     )
     logger.log(
         logging.DEBUG if quiet else logging.INFO,
-        "%s %s %d %.0f ms%s%s",
+        "%s %s %d %.0f ms%s",
         fields["method"],
         fields["route"],
         fields["status"],
         fields["milliseconds"],
         f" ({fields['reason']})" if "reason" in fields else "",
-        "".join(marks),
-        extra=fields,
+        extra={**fields, "marks": marks},
     )
 
 

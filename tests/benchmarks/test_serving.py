@@ -43,7 +43,7 @@ def test_counts_what_a_server_costs(server: Server) -> None:
     assert server.resident > 50e6
     server.reset_peak()
     assert server.peak_resident >= 0.9 * server.resident
-    assert server.metric("inference_embedding_cache_misses") >= 3
+    assert server.metric("inference_embedding_cache_misses_total") >= 3
 
 
 def test_clients_in_a_closed_loop(server: Server) -> None:

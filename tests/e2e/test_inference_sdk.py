@@ -123,12 +123,12 @@ def test_embed_image_without_an_id(client: Any, server: Running, inputs: Inputs)
     """The client sends no id later, so the image's own bytes must find the embedding."""
     image = np.full((40, 50, 3), 99, np.uint8)
     assert client.sam3_embed_image(image)["image_id"]
-    hits = server.metric("inference_embedding_cache_hits")
-    misses = server.metric("inference_embedding_cache_misses")
+    hits = server.metric("inference_embedding_cache_hits_total")
+    misses = server.metric("inference_embedding_cache_misses_total")
     client.sam3_visual_segment(image, [{"points": [{"x": 9, "y": 9, "positive": True}]}])
     client.sam3_concept_segment(image, [{"type": "text", "text": "circle"}])
-    assert server.metric("inference_embedding_cache_hits") == hits + 2
-    assert server.metric("inference_embedding_cache_misses") == misses
+    assert server.metric("inference_embedding_cache_hits_total") == hits + 2
+    assert server.metric("inference_embedding_cache_misses_total") == misses
 
 
 @pytest.mark.parametrize("transport", ["legacy", "header", "both"])

@@ -91,12 +91,12 @@ class TestOneFlight:
     ) -> None:
         body = {"image": noise(400 if name else 401, (600, 800)), "image_id": name}
         batches = server.metric("inference_batch_size_count", lane="sam2 encode")
-        misses = server.metric("inference_embedding_cache_misses")
+        misses = server.metric("inference_embedding_cache_misses_total")
         asked = [pool.submit(server.post, VISUAL, body) for _ in range(20)]
         answers = [future.result() for future in asked]
         assert {answer.status_code for answer in answers} == {200}
         assert server.metric("inference_batch_size_count", lane="sam2 encode") == batches + 1
-        assert server.metric("inference_embedding_cache_misses") == misses + 1
+        assert server.metric("inference_embedding_cache_misses_total") == misses + 1
         told = [answer.headers["x-embedding-cache"] for answer in answers]
         assert sorted(told) == ["hit"] * 19 + ["miss"]
         first = answers[0].json()["predictions"]

@@ -70,18 +70,16 @@ def python_files(document: Path = DOCUMENT) -> dict[Path, bytes]:
             str(made),
         )
         (made / "py.typed").touch()  # the generator writes it with a pyproject.toml of its own only
-        return {
-            PYTHON / PACKAGE / path.relative_to(made): path.read_bytes()
-            for path in sorted(made.rglob("*"))
-            if path.is_file()
-        }
+        return _contents(made, PYTHON / PACKAGE)
 
 
 def typescript_files(document: Path = DOCUMENT) -> dict[Path, bytes]:
-    """The types of the TypeScript package, as `python_files` gives its own."""
+    """What is generated of the TypeScript package, as `python_files` gives its own."""
     install_typescript()
-    made = _run("node", "generate.mjs", str(document), cwd=ROOT / TYPESCRIPT)
-    return {TYPESCRIPT / "src" / "schema.ts": made}
+    with tempfile.TemporaryDirectory() as directory:
+        made = Path(directory) / "generated"
+        _run("node", "generate.mjs", str(document.resolve()), str(made), cwd=ROOT / TYPESCRIPT)
+        return _contents(made, TYPESCRIPT / "src" / "generated")
 
 
 def metadata_files(document: Path = DOCUMENT) -> dict[Path, bytes]:
@@ -105,13 +103,20 @@ def install_typescript() -> None:
 
 
 def strangers(files: Iterable[Path]) -> set[Path]:
-    """What lies in the Python package without being one of these files."""
-    lies = (p for p in (ROOT / PYTHON / PACKAGE).rglob("*") if p.is_file())
-    return {p.relative_to(ROOT) for p in lies if "__pycache__" not in p.parts} - set(files)
+    """What lies where these files lie, in the generated directories, without being one of them."""
+    generated = (PYTHON / PACKAGE, TYPESCRIPT / "src" / "generated")
+    known = set(files)
+    return {
+        path
+        for place in generated
+        if any(file.is_relative_to(place) for file in known)
+        for path in _contents(ROOT / place, place)
+        if path not in known and "__pycache__" not in path.parts
+    }
 
 
 def write(files: Mapping[Path, bytes]) -> None:
-    """Writes the files that differ, and removes those of the Python package that are no more."""
+    """Writes the files that differ, and removes generated ones that are no more."""
     for path in strangers(files):
         (ROOT / path).unlink()
     for path, data in files.items():
@@ -119,6 +124,12 @@ def write(files: Mapping[Path, bytes]) -> None:
         if not file.exists() or file.read_bytes() != data:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(data)
+
+
+def _contents(directory: Path, place: Path) -> dict[Path, bytes]:
+    """The files of a directory, as if it lay at this place."""
+    files = (path for path in sorted(directory.rglob("*")) if path.is_file())
+    return {place / path.relative_to(directory): path.read_bytes() for path in files}
 
 
 def _run(*command: str, cwd: Path = ROOT) -> bytes:

@@ -1,21 +1,28 @@
-// Prints src/schema.ts: the types of an OpenAPI document, given by its path.
-// `make clients` runs it and writes the file.
+// Writes src/generated: `node generate.mjs <OpenAPI document> <directory>`. `make clients` runs it.
 
 import { readFile } from "node:fs/promises";
-import openapiTS, { astToString, COMMENT_HEADER } from "openapi-typescript";
-import ts from "typescript";
+import { createClient } from "@hey-api/openapi-ts";
 
-const document = JSON.parse(await readFile(process.argv[2], "utf8"));
-// Long answers in a comment are no help in an editor.
-for (const schema of Object.values(document.components.schemas)) delete schema.examples;
+const [input, output] = process.argv.slice(2);
+const document = JSON.parse(await readFile(input, "utf8"));
 
-const types = await openapiTS(document, {
-  // A field with a default may be left out of a request.
-  defaultNonNullable: false,
-  // Files are sent and received as what `fetch` has for them.
-  transform: (schema) =>
-    schema.format === "binary"
-      ? ts.factory.createTypeReferenceNode(ts.factory.createIdentifier("Blob"))
-      : undefined,
+// The generator types one media type for each status. The client reads each as what it is, JSON as
+// JSON and the others as files: so the type of an answer is any of them.
+for (const operations of Object.values(document.paths)) {
+  for (const operation of Object.values(operations)) {
+    for (const answer of Object.values(operation.responses)) {
+      const media = Object.values(answer.content ?? {});
+      if (media.length > 1) {
+        const schemas = new Map(media.map(({ schema }) => [JSON.stringify(schema), schema]));
+        answer.content = { "application/json": { schema: { anyOf: [...schemas.values()] } } };
+      }
+    }
+  }
+}
+
+await createClient({
+  input: document,
+  output: { path: output, module: { extension: ".js" } },
+  plugins: ["@hey-api/client-fetch", "@hey-api/typescript", "@hey-api/sdk"],
+  logs: { level: "silent", file: false },
 });
-process.stdout.write(COMMENT_HEADER + astToString(types));

@@ -1,20 +1,88 @@
-"""What the TypeScript client is made and compiled with."""
+"""The TypeScript client, built, and a project of a reader's own that uses it."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from openapi import clients
+from tests.http.serving import ALICE, Running
+from tests.readme import DOCS, KEY, LISTENS, ROOT
+
+PROGRAMS = Path(__file__).parent / "typescript"
+PAGE = DOCS / "clients.md"
+OLDEST_NODE = 20
+
+
+@dataclass(frozen=True)
+class Project:
+    """A directory of programs that are compiled with the client.
+
+    Attributes:
+        directory: where they lie, with the JavaScript that was made of them.
+        mistakes: (file, line, code) of what the compiler found wrong.
+    """
+
+    directory: Path
+    mistakes: set[tuple[str, int, int]]
+
+    def run(self, program: str, *arguments: str) -> str:
+        """What a program prints that was compiled from `program` + `.ts`."""
+        assert not [mistake for mistake in self.mistakes if mistake[0] == f"{program}.ts"]
+        return command("node", str(self.directory / f"{program}.js"), *arguments)
+
+
+def command(*words: str, cwd: Path = ROOT) -> str:
+    """What a command prints, which must succeed."""
+    done = subprocess.run(words, cwd=cwd, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, f"{words}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def blocks(language: str) -> list[tuple[str, str]]:
+    """The blocks of the page in a language, each with the text that comes next, its output."""
+    fence = rf"^```{language}\n(.*?)^```$(?:\n+^```text\n(.*?)^```$)?"
+    return re.findall(fence, PAGE.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def told(code: str, server: Running) -> str:
+    """A block of the page that talks to this server."""
+    return code.replace(f"http://{LISTENS}", server.url).replace(KEY, ALICE)
 
 
 @pytest.fixture(scope="session")
 def npm() -> Path:
     """The TypeScript client's directory, with the packages that it takes."""
-    if not (shutil.which("node") and shutil.which("npm")) and not os.environ.get("CI"):
+    found = shutil.which("node") and shutil.which("npm")
+    if not found and not os.environ.get("CI"):
         pytest.skip("Node and npm are not installed")
+    version = command("node", "--version")
+    assert int(version[1:].split(".")[0]) >= OLDEST_NODE, f"Node {version} is too old"
     clients.install_typescript()
-    return clients.ROOT / clients.TYPESCRIPT
+    return ROOT / clients.TYPESCRIPT
+
+
+@pytest.fixture(scope="session")
+def project(npm: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The programs of these tests and of the page, compiled strictly, all at once."""
+    command("npm", "run", "--silent", "prepare", cwd=npm)
+    directory = tmp_path_factory.mktemp("project")
+    (directory / "package.json").write_text('{"name": "mine", "private": true, "type": "module"}')
+    command("npm", "install", "--silent", "--offline", "--no-audit", str(npm), cwd=directory)
+    (directory / "node_modules" / "@types").symlink_to(npm / "node_modules" / "@types")
+    for program in PROGRAMS.iterdir():
+        shutil.copy(program, directory)
+    for index, (code, _) in enumerate(blocks("typescript")):
+        (directory / f"page{index}.ts").write_text(code)
+    tsc = npm / "node_modules" / ".bin" / "tsc"
+    arguments = (str(tsc), "--project", ".", "--strict", "--noEmit", "false", "--pretty", "false")
+    done = subprocess.run(arguments, cwd=directory, capture_output=True, text=True, timeout=240)
+    found = re.findall(r"^(\S+)\((\d+),\d+\): error TS(\d+)", done.stdout, re.MULTILINE)
+    assert found, done.stdout + done.stderr  # of the mistakes that are there to be found
+    return Project(directory, {(file, int(line), int(code)) for file, line, code in found})

@@ -1,41 +1,18 @@
-import createFetchClient, { type Client } from "openapi-fetch";
-import type { components, paths } from "./schema.js";
+import { type Client, createClient as create, createConfig } from "./generated/client/index.js";
 
-export type { components, operations, paths } from "./schema.js";
-
-/** The types of requests and answers, by their names in the OpenAPI document. */
-export type Schemas = components["schemas"];
-
-/** Calls by method and path, such as `client.POST("/sam3/concept_segment", { body })`. */
-export type InferenceClient = Client<paths, "application/json">;
+export * from "./generated/index.js";
+export type { Client };
 
 /**
- * A client of one server.
+ * A client of one server, for the calls of this package: `conceptSegment({ client, body })`.
  *
- * Each call gives `{ data, error, response }`, with `data` or `error` typed by the path. Answers are
- * read as JSON: where the answer is a picture or another file, say `parseAs: "blob"`.
+ * Each call gives `{ data, error, response }`, with `data` or `error` of the call's own types;
+ * `throwOnError: true` throws the error in place of giving it.
  *
  * @param url Where the server is, such as `http://127.0.0.1:9001`.
- * @param key The API key; it is sent as a header.
+ * @param key The API key. It is sent as a header, and in no other of the ways that there are.
  */
-export function createClient(url: string, key?: string): InferenceClient {
-  return createFetchClient<paths, "application/json">({
-    baseUrl: url,
-    headers: key === undefined ? {} : { "x-api-key": key },
-    bodySerializer: serialized,
-  });
-}
-
-/** JSON, or a form where there is a file among the fields. */
-function serialized(body: unknown): string | FormData {
-  const fields = Object.entries(body as Record<string, unknown>);
-  if (!fields.some(([, value]) => value instanceof Blob)) return JSON.stringify(body);
-  const form = new FormData();
-  for (const [name, value] of fields) {
-    if (value instanceof Blob) form.append(name, value);
-    else if (value !== undefined && value !== null) {
-      form.append(name, typeof value === "string" ? value : JSON.stringify(value));
-    }
-  }
-  return form;
+export function createClient(url: string, key?: string): Client {
+  const auth = ({ name }: { name?: string }) => (name === "x-api-key" ? key : undefined);
+  return create(createConfig({ baseUrl: url, auth }));
 }

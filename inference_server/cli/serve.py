@@ -9,6 +9,7 @@ import sys
 import click
 
 from inference_server import __version__
+from inference_server.cli.keys import has_stored_keys
 from inference_server.cli.options import settings_of
 from inference_server.demo import SAMPLE
 
@@ -33,7 +34,11 @@ _LAST_SECONDS = 2.0
 def serve(preload: tuple[str, ...], **options: str | int | None) -> None:
     """Serve until interrupted."""
     settings = settings_of(preload=",".join(preload) or None, **options)
-    made = settings.auth == "on" and not settings.api_keys.strip(" ,")
+    made = (
+        settings.auth == "on"
+        and not settings.api_keys.strip(" ,")
+        and not has_stored_keys(settings)
+    )
     if made:
         from inference_server.auth import generate_key
 
@@ -90,10 +95,15 @@ def _url(host: str, port: int) -> str:
 
 
 def _greet(url: str, key: str) -> None:
-    """Show the key of the run, in a command that can be pasted."""
+    """Show the key of the run, in a link that can be opened and a command that can be pasted.
+
+    Browsers keep what follows the `#` to themselves, and the page takes it out of the address. A
+    key that the operator has chosen is printed nowhere.
+    """
     click.echo(
         f"No INFERENCE_API_KEYS: the API key of this run is {key}\n"
-        "Try it from another terminal, once the log says Ready:\n\n"
+        f"Try it in a browser: {url}/#key={key}\n"
+        "Or from another terminal, once the log says Ready:\n\n"
         f"curl -s '{url}/sam3/concept_segment?api_key={key}' \\\n"
         "  -H 'content-type: application/json' -d @- <<END\n"
         '{"image": {"type": "base64", "value": "'

@@ -9,7 +9,7 @@ import { takeKeyFromAddress } from "./key.js";
 import { Picture } from "./picture.js";
 import { Problem } from "./problem.js";
 import { renderPrompts } from "./promptlist.js";
-import { renderSamples, SUGGESTIONS } from "./samples.js";
+import { renderSamples, suggestions } from "./samples.js";
 import { ask } from "./server.js";
 import { Session } from "./session.js";
 import { Stage } from "./stage.js";
@@ -113,11 +113,22 @@ function renderProblem() {
   ]);
 }
 
+function renderSuggestions() {
+  const add = (text) => () => session.addConcepts([text]);
+  fill(byId("suggestions"), [
+    "Try ",
+    ...suggestions(session.picture).map((text) =>
+      make("button", { type: "button", class: "link", onclick: add(text) }, text),
+    ),
+  ]);
+}
+
 let summarised = "";
 function render() {
   const shown = session.shown();
   stage.draw();
   renderPrompts(session, shown);
+  renderSuggestions();
   renderProblem();
   renderAnswer(session.exchange);
   code.render();
@@ -170,13 +181,6 @@ byId("concept").addEventListener("keydown", (event) => {
     session.remove(session.concepts.at(-1));
   }
 });
-fill(byId("suggestions"), [
-  "Try ",
-  ...SUGGESTIONS.map((text) =>
-    make("button", { type: "button", class: "link", onclick: () => session.addConcepts([text]) }, text),
-  ),
-]);
-
 byId("undo").addEventListener("click", () => session.undo());
 byId("redo").addEventListener("click", () => session.redo());
 byId("clear").addEventListener("click", () => session.clear());

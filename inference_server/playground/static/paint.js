@@ -1,6 +1,6 @@
 /** Painting: masks, their scores, clicks and boxes, at any scale. */
 
-const FILL = 0.45;
+const FILL = 0.5;
 const FAINT = 0.15;
 const OUTLINE = 2;
 const FONT = '600 12px system-ui, sans-serif';

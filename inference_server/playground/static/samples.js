@@ -4,16 +4,20 @@ import { byId, fill, make } from "./dom.js";
 import { Picture } from "./picture.js";
 import { Problem } from "./problem.js";
 
+/** Name, what is on it, what to look for. */
 const SAMPLES = [
-  ["scene.jpg", "circles, crosses and a ring"],
-  ["scene-16.jpg", "a large red circle and stars"],
-  ["scene-11.jpg", "yellow rings and stars"],
-  ["scene-20.jpg", "squares, a ring and a cross"],
-  ["scene-13.jpg", "upright, with stars"],
+  ["scene.jpg", "circles, crosses and a ring", ["red circle", "cross", "shape"]],
+  ["scene-35.jpg", "stars, squares and triangles", ["purple star", "square", "white shape"]],
+  ["scene-17.jpg", "white and orange shapes", ["white cross", "orange ring", "circle"]],
+  ["scene-8.jpg", "yellow crosses among others", ["yellow cross", "blue star", "yellow shape"]],
+  ["scene-13.jpg", "upright, with stars", ["star", "orange triangle", "cross"]],
 ];
 
-/** What to look for in them. */
-export const SUGGESTIONS = ["red circle", "yellow ring", "star", "shape"];
+/** What to look for in a picture, where the demo weights answer. */
+export function suggestions(picture) {
+  const known = SAMPLES.find(([name]) => name === picture?.name);
+  return known?.[2] ?? ["red circle", "yellow ring", "shape"];
+}
 
 /** @param {(opening: Promise<Picture>) => void} open */
 export function renderSamples(open) {

@@ -272,7 +272,7 @@ class KeyStore:
             row.on_conflict_do_update(index_elements=[FACTS.c.name], set_={"value": value})
         )
 
-    def keys(self) -> Sequence[StoredKey]:
+    def all(self) -> Sequence[StoredKey]:
         """All keys, the oldest first."""
         with self._database.reading() as connection:
             rows = connection.execute(select(KEYS).order_by(KEYS.c.created, KEYS.c.id))

@@ -1,10 +1,11 @@
-"""The command line: `inference-server serve | models | openapi`, a module a command."""
+"""The command line: `inference-server`, a module a command."""
 
 from __future__ import annotations
 
 import click
 
 from inference_server import __version__
+from inference_server.cli.keys import keys
 from inference_server.cli.models import models
 from inference_server.cli.openapi import openapi
 from inference_server.cli.segment import segment
@@ -20,5 +21,5 @@ def main() -> None:
     """
 
 
-for _command in (serve, segment, models, openapi):
+for _command in (serve, segment, keys, models, openapi):
     main.add_command(_command)

@@ -1,0 +1,233 @@
+"""`inference-server keys`: for people, for machines, and without a key in what it prints."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from inference_server.auth import KeyStore, Usage, day_of
+from inference_server.cli import main
+from inference_server.cli.keys import has_stored_keys
+from inference_server.database import Database
+from inference_server.settings import Settings
+
+Keys = Callable[..., Result]
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Keys:
+    """Runs `inference-server keys` with a database of its own."""
+
+    def run(*arguments: str, code: int = 0, **environment: str) -> Result:
+        environment = {"INFERENCE_DATA_DIR": str(tmp_path / "data"), **environment}
+        result = CliRunner().invoke(main, ["keys", *arguments], env=environment)
+        assert result.exit_code == code, result.output
+        return result
+
+    return run
+
+
+def made(keys: Keys, *arguments: str) -> dict[str, Any]:
+    answer: dict[str, Any] = json.loads(keys("create", *arguments, "--json").stdout)
+    return answer
+
+
+def test_a_key_is_shown_once_and_nothing_else_is_on_stdout(keys: Keys, tmp_path: Path) -> None:
+    result = keys("create", "--name", "ci bot", "--rate", "10/s")
+    assert re.fullmatch(r"inf_[0-9a-f]{12}_[A-Za-z0-9_-]{43}\n", result.stdout)
+    key = result.stdout.strip()
+    assert "only time" in result.stderr
+    assert "ci bot" in result.stderr
+    secret = key.split("_", 2)[2]
+    assert secret not in result.stderr
+    for arguments in (["list"], ["list", "--all", "--json"], ["usage"]):
+        assert secret not in keys(*arguments).output
+    for file in (tmp_path / "data").rglob("*"):
+        assert not file.is_file() or secret.encode() not in file.read_bytes(), file
+
+
+def test_only_a_salted_digest_is_stored(keys: Keys, tmp_path: Path) -> None:
+    for _ in range(2):
+        keys("create", "--name", "same")
+    with sqlite3.connect(tmp_path / "data" / "jobs.sqlite") as database:
+        rows = database.execute("select salt, digest from inference_keys").fetchall()
+    assert len({salt for salt, _ in rows}) == 2
+    assert {(len(salt), len(digest)) for salt, digest in rows} == {(16, 32)}
+
+
+def test_what_is_not_said_has_defaults(keys: Keys) -> None:
+    key = made(keys, "--name", "plain")
+    assert key.pop("key").startswith(f"inf_{key['id']}_")
+    assert key.pop("created").startswith(str(datetime.now(UTC).year))
+    assert key == {
+        "id": key["id"],
+        "name": "plain",
+        "tenant": None,
+        "scopes": ["segment"],
+        "rate": None,
+        "credits": None,
+        "expires": None,
+        "revoked": None,
+        "state": "active",
+    }
+
+
+def test_what_is_said_is_kept(keys: Keys) -> None:
+    options = ["--tenant", "acme", "--scope", "admin", "--scope", "segment"]
+    options += ["--rate", "10/s; 500/day", "--credits", "0", "--expires", "30d"]
+    key = made(keys, "--name", "full", *options)
+    (listed,) = json.loads(keys("list", "--json").stdout)
+    assert {name: value for name, value in key.items() if name != "key"} == listed
+    assert listed["scopes"] == ["segment", "admin"]
+    assert (listed["tenant"], listed["rate"], listed["credits"]) == ("acme", "10/s; 500/day", 0)
+    left = datetime.fromisoformat(listed["expires"]) - datetime.now(UTC)
+    assert timedelta(days=29, hours=23) < left <= timedelta(days=30)
+
+
+def test_a_table_for_people(keys: Keys) -> None:
+    key = made(keys, "--name", "[bold]ops[/bold]", "--tenant", "acme", "--credits", "12")
+    printed = keys("list").stdout
+    for text in (key["id"], "[bold]ops[/bold]", "acme", "segment", "12", "active"):
+        assert text in printed
+
+
+def test_without_keys_the_command_says_how_to_make_one(keys: Keys) -> None:
+    assert "keys create" in keys("list").stderr
+    assert json.loads(keys("list", "--json").stdout) == []
+
+
+def test_what_is_given_is_changed_and_the_rest_stays(keys: Keys) -> None:
+    key = made(keys, "--name", "old", "--rate", "1/s", "--credits", "5", "--expires", "1h")
+    key.pop("key")
+    changes: list[tuple[list[str], dict[str, Any]]] = [
+        (["--name", "new"], {"name": "new"}),
+        (["--scope", "admin"], {"scopes": ["admin"]}),
+        (["--rate", "5/m"], {"rate": "5/m"}),
+        (["--rate", "none"], {"rate": None}),
+        (["--add-credits", "7"], {"credits": 12}),
+        (["--credits", "3"], {"credits": 3}),
+        (["--credits", "none"], {"credits": None}),
+        (["--expires", "2999-01-31"], {"expires": "2999-01-31T00:00:00+00:00"}),
+        (["--expires", "never"], {"expires": None}),
+    ]
+    for options, changed in changes:
+        key.update(changed)
+        assert json.loads(keys("set", key["id"], *options, "--json").stdout) == key
+    assert json.loads(keys("list", "--json").stdout) == [key]
+
+
+def test_a_revoked_key_is_listed_with_all_others_alone(keys: Keys) -> None:
+    key = made(keys, "--name", "gone")
+    assert "revoked" in keys("revoke", key["id"]).stdout
+    first = json.loads(keys("list", "--all", "--json").stdout)
+    assert [each["state"] for each in first] == ["revoked"]
+    assert json.loads(keys("list", "--json").stdout) == []
+    time.sleep(1.1)
+    keys("revoke", key["id"])
+    assert json.loads(keys("list", "--all", "--json").stdout) == first
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["create"], "--name"),
+        (["create", "--name", ""], "1 to 64"),
+        (["create", "--name", "x" * 65], "1 to 64"),
+        (["create", "--name", "a\x1b[31mb"], "1 to 64"),
+        (["create", "--name", "x", "--tenant", "a/b"], "--tenant"),
+        (["create", "--name", "x", "--scope", "root"], "root"),
+        (["create", "--name", "x", "--rate", "fast"], "10/s"),
+        (["create", "--name", "x", "--rate", "0/s"], "1 to 100000"),
+        (["create", "--name", "x", "--rate", "1000000/d"], "1 to 100000"),
+        (["create", "--name", "x", "--rate", ";".join(["1/s"] * 5)], "at most 4"),
+        (["create", "--name", "x", "--credits", "-1"], "no number"),
+        (["create", "--name", "x", "--credits", "1.5"], "no number"),
+        (["create", "--name", "x", "--credits", "9" * 30], "no number"),
+        (["create", "--name", "x", "--expires", "soon"], "30d"),
+        (["create", "--name", "x", "--expires", "2001-01-01"], "over"),
+        (["set", "0123456789ab"], "Nothing"),
+        (["set", "0123456789ab", "--credits", "1", "--add-credits", "1"], "not both"),
+        (["revoke", "../../etc"], "12 characters"),
+        (["usage", "--days", "0"], "--days"),
+    ],
+)
+def test_what_cannot_be_is_told(keys: Keys, arguments: list[str], told: str) -> None:
+    assert told in keys(*arguments, code=2).stderr
+
+
+@pytest.mark.parametrize("command", [["revoke"], ["set", "--name", "x"]])
+def test_an_unknown_key_is_told(keys: Keys, command: list[str]) -> None:
+    assert "no key 0123456789ab" in keys(*command, "0123456789ab", code=1).stderr
+
+
+def test_credits_are_not_added_to_a_key_without(keys: Keys) -> None:
+    key = made(keys, "--name", "free")
+    result = keys("set", key["id"], "--add-credits", "1", code=1)
+    assert "needs no credits" in result.stderr
+
+
+def test_usage_is_listed_by_key_and_day(keys: Keys, tmp_path: Path) -> None:
+    key = made(keys, "--name", "busy")
+    today, before = day_of(), day_of(datetime.now(UTC) - timedelta(days=5))
+    database = Database(tmp_path / "data")
+    KeyStore(database).add(
+        [Usage(key["id"], today, 3, 1, 4), Usage(key["id"], before, 9), Usage("static", today, 1)]
+    )
+    KeyStore(database).add([Usage(key["id"], today, 2, 0, 2)])
+    database.close()
+    used = json.loads(keys("usage", "--json").stdout)
+    assert [each["day"] for each in used] == [today, today, before]
+    assert {(each["day"], each["name"], each["requests"]) for each in used} == {
+        (today, "busy", 5),
+        (today, None, 1),
+        (before, "busy", 9),
+    }
+    mine = json.loads(keys("usage", key["id"], "--days", "5", "--json").stdout)
+    assert mine == [
+        {
+            "name": "busy",
+            "key_id": key["id"],
+            "day": today,
+            "requests": 5,
+            "failures": 1,
+            "credits": 6,
+        }
+    ]
+    printed = keys("usage").stdout
+    assert re.search(rf"{today}\s+{key['id']}\s+busy\s+5\s+1\s+6", printed)
+
+
+def test_a_database_that_is_gone_is_told_without_its_password(keys: Keys) -> None:
+    url = "postgresql://someone:s3cret@127.0.0.1:1/jobs"
+    result = keys("list", code=1, INFERENCE_DATABASE_URL=url)
+    assert "INFERENCE_DATABASE_URL cannot be used" in result.stderr
+    assert "s3cret" not in result.output
+    assert "Traceback" not in result.output
+
+
+def test_a_directory_that_cannot_be_is_told(keys: Keys, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    where = str(tmp_path / "file" / "data")
+    assert where in keys("list", code=1, INFERENCE_DATA_DIR=where).stderr
+
+
+def test_whether_there_is_a_stored_key(keys: Keys, tmp_path: Path) -> None:
+    settings = Settings(data_dir=str(tmp_path / "data"))
+    assert not has_stored_keys(settings)
+    key = made(keys, "--name", "only")
+    assert has_stored_keys(settings)
+    keys("revoke", key["id"])
+    assert not has_stored_keys(settings)
+    (tmp_path / "file").touch()
+    assert not has_stored_keys(Settings(data_dir=str(tmp_path / "file" / "data")))
+    gone = "postgresql://someone@127.0.0.1:1/jobs"
+    assert has_stored_keys(Settings(database_url=gone))

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 _UNITS = {"s": "second", "sec": "second", "m": "minute", "min": "minute", "h": "hour", "d": "day"}
 _SHORT = re.compile(r"(?<![a-z])(s|sec|m|min|h|d)(?![a-z])", re.IGNORECASE)
-_MOST, _MOST_RATES = 100_000, 4
+_MOST, _MOST_RATES, _LONGEST = 100_000, 4, 366 * 86400
 """Each request of a window is remembered until the window has passed it."""
 
 _REDIS_SECONDS, _REDIS_PAUSE = 1.0, 5.0
@@ -42,8 +42,10 @@ def parse_rate(text: str) -> tuple[RateLimitItem, ...]:
     if len(rates) > _MOST_RATES:
         raise ValueError(f"at most {_MOST_RATES} rates hold for a key")
     for rate in rates:
-        if not 1 <= rate.amount <= _MOST or rate.multiples < 1:
+        if not 1 <= rate.amount <= _MOST:
             raise ValueError(f"a rate is of 1 to {_MOST} requests; credits count more")
+        if rate.get_expiry() > _LONGEST:
+            raise ValueError("a rate is of a year at most")
     return rates
 
 

@@ -53,7 +53,7 @@ class Output:
     def at(cls, target: str, form: str, *, overlay: bool) -> Output:
         """What `-o` means.
 
-        A path that ends in `/`, is a folder, or does not end in `.json` or `.geojson` is a folder.
+        A path that ends in `/`, is a folder, or has no suffix is a folder.
 
         Args:
             target: the path.
@@ -65,9 +65,9 @@ class Output:
         """
         path = Path(os.path.abspath(target))
         ends = ".geojson" if form == "geojson" else ".json"
-        if target.endswith(os.sep) or path.is_dir() or path.suffix not in (".json", ".geojson"):
+        if target.endswith("/") or path.is_dir() or not path.suffix:
             if path.exists() and not path.is_dir():
-                raise OutputError(f"{target} is a file, and not one that ends in {ends}.")
+                raise OutputError(f"{target} is a file: choose another -o.")
             suffixes = (*_SUFFIXES.get(form, ()), *([OVERLAY] if overlay else []))
             document = path / DOCUMENT if form == "coco" else None
             return cls(path, document, None, suffixes, path / _WORK)

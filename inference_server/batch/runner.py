@@ -137,7 +137,8 @@ class Batch:
             for source in waiting:
                 failure = None
                 try:
-                    summary.objects += await self._one(segmenter, source)
+                    objects = await self._one(segmenter, source)
+                    summary.objects += objects
                     summary.images += 1
                 except ABORTS:
                     raise

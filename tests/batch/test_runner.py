@@ -1,0 +1,91 @@
+"""Several images at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inference_server.batch import inputs, runner
+from inference_server.batch.inputs import Failure
+from inference_server.batch.plan import Request, planned
+from inference_server.batch.search import Search
+from inference_server.engines.worker import Done
+from inference_server.local import local_segmenter
+from inference_server.metrics import Metrics
+from inference_server.settings import Settings
+from tests.http.pictures import noise
+
+WORKERS = 6
+IMAGES = 18
+
+
+@pytest.fixture
+def request_of_noise(tmp_path: Path) -> Request:
+    for seed in range(IMAGES):
+        data = base64.b64decode(noise(seed)["value"])
+        (tmp_path / f"{seed:02}.png").write_bytes(data)
+    return Request(
+        arguments=[str(tmp_path)],
+        recursive=False,
+        search=Search(points=((20.0, 20.0, 1),)),
+        models=["sam2/demo"],
+        target=f"{tmp_path}/out",
+        form="rle",
+        segmentation="rle",
+        overlay=False,
+        force=False,
+        max_mb=1,
+    )
+
+
+def test_images_are_encoded_together_and_few_are_in_memory(
+    request_of_noise: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches: list[int] = []
+
+    def count(self: Metrics, lane: str, done: Done[Any]) -> None:
+        if lane == "sam2 encode":
+            batches.extend(done.led)
+
+    monkeypatch.setattr(Metrics, "count_batches", count)
+    begun: set[Path] = set()
+    most = 0
+
+    def watched(source: Any, max_mb: int) -> Any:
+        nonlocal most
+        begun.add(source.path)
+        most = max(most, len(begun) - len(ended))
+        return inputs.read(source, max_mb)
+
+    monkeypatch.setattr(runner, "read", watched)
+    ended: list[Failure | None] = []
+    segmenter = local_segmenter(Settings(device="cpu", encode_batch=4))
+    with planned(request_of_noise) as plan:
+        asyncio.run(
+            plan.batch.run(segmenter, plan.left, plan.summary, workers=WORKERS, done=ended.append)
+        )
+    segmenter.close()
+    assert ended == [None] * IMAGES
+    assert plan.summary.images == plan.summary.objects == IMAGES
+    assert sum(batches) == IMAGES
+    assert max(batches) > 1
+    assert 1 < most <= WORKERS
+
+
+def test_objects_are_counted_once(request_of_noise: Request) -> None:
+    """Also by a run that goes on, and by the one that has nothing left to do."""
+    segmenter = local_segmenter(Settings(device="cpu"))
+    for _ in range(2):
+        with planned(request_of_noise) as plan:
+            work = plan.batch.run(
+                segmenter, plan.left[:5], plan.summary, workers=3, done=lambda failure: None
+            )
+            asyncio.run(work)
+        segmenter.close()
+        segmenter = local_segmenter(Settings(device="cpu"))
+    segmenter.close()
+    assert plan.summary.objects == plan.summary.images == 10

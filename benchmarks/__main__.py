@@ -11,6 +11,7 @@ from benchmarks.report import Report
 from benchmarks.summary import summary
 
 BENCHMARKS = {
+    "sizes": "what an embedding takes of the cache, and how many images fit",
     "embeddings": "the cache in half precision: bytes, time, masks",
     "images": "a 12 MP photograph in base64, to the model's input",
     "masks": "low-resolution logits to polygons, run lengths, NMS: time and memory",

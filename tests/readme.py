@@ -5,14 +5,18 @@ examples of a page in their order and in a directory of their own in which the r
 block of `json` or `text` that comes next is its output. In an output `…` stands for more of the
 same, or for what differs every time, and long numbers are rounded.
 
-A block is left out by its title alone, which readers see:
+A block whose title is a file's name is such a file, for the examples after it. A block of code is
+left out by its title alone, which readers see:
 
+    ```python title="my_server.py"
     ```bash title="Not run by the tests: it needs Docker"
     ```python title="Run by tests/e2e/test_clients.py"
 
-    python -m tests.readme                 run all, and mend the outputs and the settings' tables
+Tables of settings and of requests' fields are those of the code.
+
+    python -m tests.readme                 run all, and mend the outputs and the tables
     python -m tests.readme docs/keys.md    the same for some pages
-    python -m tests.readme --settings      only the settings' tables
+    python -m tests.readme --settings      only the tables
 """
 
 from __future__ import annotations
@@ -29,12 +33,14 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pycocotools import mask as coco
+from pydantic import BaseModel
 
 from inference_server.settings import Settings, variable_of
 
@@ -63,8 +69,13 @@ GROUPS = {
 _LANGUAGES = ("bash", "python", "javascript")
 _FENCE = re.compile(r'^```(\w+)(?: title="([^"\n]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 _OTHER_FENCE = re.compile(r"^ *```.+$", re.MULTILINE)
+_FILE = re.compile(r"\w[\w-]*\.\w+")
 _ELSEWHERE = re.compile(r"Not run by the tests: \w.{8,}|Run by (tests/\S+\.py)")
-_TABLE = re.compile(r"(?<=<!-- settings -->\n).*?(?=<!-- /settings -->)", re.DOTALL)
+_SETTINGS = re.compile(r"(?<=<!-- settings -->\n).*?(?=<!-- /settings -->)", re.DOTALL)
+_FIELDS = re.compile(
+    r"(?P<begin><!-- fields (?P<module>[\w.]+):(?P<model>\w+) -->\n).*?(?=<!-- /fields -->)",
+    re.DOTALL,
+)
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 _WIDTH = 96
 _START_SECONDS = 240
@@ -121,6 +132,12 @@ def examples(text: str) -> list[Example]:
     return found
 
 
+def files(text: str) -> dict[str, str]:
+    """The files of a page, by name."""
+    blocks = _FENCE.finditer(text)
+    return {block[2]: block[3] for block in blocks if _FILE.fullmatch(block[2] or "")}
+
+
 def check_marks(text: str) -> None:
     """Every block of code is an example, or says why it is none.
 
@@ -132,7 +149,7 @@ def check_marks(text: str) -> None:
     known = [block.group().splitlines()[0] for block in blocks]
     assert fences == known, "a fence is ``` with a language and, if need be, a title"
     for block in blocks:
-        if block[1] in _LANGUAGES and block[2]:
+        if block[1] in _LANGUAGES and block[2] and not _FILE.fullmatch(block[2]):
             mark = _ELSEWHERE.fullmatch(block[2])
             assert mark, f"{block[2]!r} does not say why the block is not run"
             assert mark[1] is None or (ROOT / mark[1]).exists(), mark[1]
@@ -213,6 +230,7 @@ def run(
     }[example.language]
     clean = {k: v for k, v in os.environ.items() if not k.startswith("INFERENCE_")}
     clean["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{clean['PATH']}"
+    clean["PYTHONPATH"] = str(ROOT / "clients" / "python")  # as if it were installed
     done = subprocess.run(
         command,
         cwd=directory,
@@ -232,8 +250,11 @@ def outputs(
 ) -> list[str | AssertionError]:
     """What each example of a page prints, run in their order: some go on where another ended."""
     results: list[str | AssertionError] = []
+    text = page.read_text()
     with workplace() as directory:
-        for example in examples(page.read_text()):
+        for name, content in files(text).items():
+            (directory / name).write_text(content)
+        for example in examples(text):
             try:
                 results.append(run(example, address, directory, environment))
             except AssertionError as error:
@@ -373,9 +394,29 @@ def settings_tables() -> str:
     return text + "\n"
 
 
-def with_settings_tables(text: str) -> str:
-    """A page whose settings' tables are those of the code."""
-    return _TABLE.sub(lambda _: settings_tables(), text)
+def fields_table(model: type[BaseModel]) -> str:
+    """The fields of a request as a Markdown table."""
+    text = "\n| field | default | meaning |\n|---|---|---|\n"
+    for name, field in model.model_fields.items():
+        if name == "api_key":
+            continue  # in every request, and told once
+        given = not field.is_required() and field.default is not None and not field.default_factory
+        default = f"`{json.dumps(field.default)}`" if given else ""
+        if field.is_required():
+            default = "needed"
+        description = (field.description or "").replace("|", "\\|")
+        text += f"| `{name}` | {default} | {description} |\n"
+    return text + "\n"
+
+
+def with_tables(text: str) -> str:
+    """A page whose tables of settings and fields are those of the code."""
+
+    def fields(found: re.Match[str]) -> str:
+        model = getattr(import_module(found["module"]), found["model"])
+        return found["begin"] + fields_table(model)
+
+    return _FIELDS.sub(fields, _SETTINGS.sub(lambda _: settings_tables(), text))
 
 
 def mended(page: Path, address: str, environment: Mapping[str, str]) -> int:
@@ -406,11 +447,14 @@ def mended(page: Path, address: str, environment: Mapping[str, str]) -> int:
 def main() -> None:
     """Rewrite the pages."""
     parser = argparse.ArgumentParser(description="Run the examples of the pages.")
-    parser.add_argument("--settings", action="store_true", help="only the settings' tables")
+    parser.add_argument("--settings", action="store_true", help="only the tables")
     parser.add_argument("pages", nargs="*", type=Path, help="all by default")
     arguments = parser.parse_args()
-    SETTINGS_PAGE.write_text(with_settings_tables(SETTINGS_PAGE.read_text()))
-    print(f"{page_name(SETTINGS_PAGE)}: {len(Settings.model_fields)} settings")
+    for page in pages():
+        text = page.read_text()
+        if with_tables(text) != text:
+            page.write_text(with_tables(text))
+            print(f"{page_name(page)}: tables mended")
     if arguments.settings:
         return
     with documented_server() as (address, environment):

@@ -21,9 +21,11 @@ from tests.readme import (
     check_text,
     documented_server,
     examples,
+    files,
     outputs,
     page_name,
     pages,
+    with_tables,
 )
 
 PAGES = pages()
@@ -53,6 +55,12 @@ def test_an_example_prints_what_is_printed(page: Path, index: int, printed: Outp
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_code_that_is_not_run_says_why(page: Path) -> None:
     check_marks(page.read_text())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_tables_are_those_of_the_code(page: Path) -> None:
+    text = page.read_text()
+    assert text == with_tables(text), "run `python -m tests.readme --settings`"
 
 
 def anchors(text: str) -> set[str]:
@@ -95,10 +103,11 @@ def test_an_example_is_code_with_its_output() -> None:
     text = (
         "```bash\nmake\n```\n\n```bash\ncurl x\n```\nprints\n```json\n{}\n```\n"
         '```bash title="Not run by the tests: it needs Docker"\ndocker\n```\n```text\nno\n```\n'
-        '```python\n1\n```\n```json title="A file"\n{}\n```\n'
+        '```python\n1\n```\n```json title="a.json"\n{}\n```\n'
     )
     check_marks(text)
     found = examples(text)
+    assert files(text) == {"a.json": "{}\n"}
     assert [(e.code, e.output) for e in found] == [
         ("make\n", None),
         ("curl x\n", "{}\n"),

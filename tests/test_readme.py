@@ -12,10 +12,11 @@ from pycocotools import mask as coco
 
 from inference_server.app import OPERATIONS
 from inference_server.demo import SAMPLE
-from tests.readme import examples, pages, parsed
+from tests.readme import DOCS, examples, pages, parsed
 
 TEXT = "\n".join(page.read_text() for page in pages())
-EXAMPLES = examples(TEXT)
+EXAMPLES = [example for page in pages() for example in examples(page.read_text())]
+ROBOFLOW = examples((DOCS / "contracts" / "roboflow.md").read_text())
 
 
 def masks_in(value: Any) -> Iterator[dict[str, Any]]:
@@ -29,7 +30,7 @@ def masks_in(value: Any) -> Iterator[dict[str, Any]]:
 
 def printed_answer(path: str, sends: str) -> Any:
     """The printed answer of the example that posts to a path and sends a text."""
-    (found,) = (e for e in EXAMPLES if e.kind == "json" and path in e.code and sends in e.code)
+    (found,) = (e for e in ROBOFLOW if e.kind == "json" and path in e.code and sends in e.code)
     assert found.output
     return parsed(found.output)
 

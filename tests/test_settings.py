@@ -10,7 +10,7 @@ import pytest
 
 from inference_server.settings import Settings, SettingsError, misspelled, variable_of
 from schemas.common import Limits
-from tests.readme import GROUPS, ROOT, SETTINGS_PAGE, settings_tables, with_settings_tables
+from tests.readme import GROUPS, ROOT, SETTINGS_PAGE, settings_tables, with_tables
 
 NAMES = list(Settings.model_fields)
 OTHER_VALUES = {
@@ -117,7 +117,7 @@ def test_bounds_of_requests_are_those_of_the_contract() -> None:
 
 def test_the_page_of_settings_has_every_setting() -> None:
     text = SETTINGS_PAGE.read_text()
-    assert text == with_settings_tables(text), "run `python -m tests.readme --settings`"
+    assert text == with_tables(text), "run `python -m tests.readme --settings`"
     assert settings_tables() in text
     assert all(f"| `{variable_of(name)}` |" in text for name in NAMES)
 

@@ -1,0 +1,37 @@
+"""The sizes of embeddings that the pages tell are those that the engines keep."""
+
+from __future__ import annotations
+
+from benchmarks.sizes import DTYPES, ROOMS_MB, run
+from inference_server.encoder import _DEFAULT_CACHE_MB
+from inference_server.settings import MiB
+from tests.http.pictures import Picture
+from tests.http.serving import RunningHere
+from tests.readme import DOCS, ROOT
+
+
+def test_sizes_are_those_of_the_running_server(server: RunningHere, picture: Picture) -> None:
+    """Two engines, one image each: the cache grows by what the benchmark says."""
+    rows = run(small=True).tables[0].rows
+    assert [row["kept in"] for row in rows] == [*DTYPES, *DTYPES]
+    cache = server.state.segmenter.encoder.embeddings
+    dtype = server.state.models.compute.cache_dtype_name
+    before, images = cache.nbytes, len(cache)
+    server.post("/sam3/embed_image", {"image": picture.sent, "image_id": "sizes"})
+    assert len(cache) == images + 2
+    expected = sum(float(row["MB an image"]) * 1e6 for row in rows if row["kept in"] == dtype)
+    assert cache.nbytes - before == round(expected)
+
+
+def test_rooms_are_the_defaults() -> None:
+    assert (_DEFAULT_CACHE_MB["cpu"], _DEFAULT_CACHE_MB["cuda"]) == ROOMS_MB
+    row = run(small=True).tables[0].rows[0]
+    assert row["images in 2048 MiB"] == 2048 * MiB // round(float(row["MB an image"]) * 1e6)
+
+
+def test_the_page_has_the_kept_figures() -> None:
+    kept = (ROOT / "benchmarks" / "results" / "sizes.md").read_text()
+    page = (DOCS / "caching.md").read_text()
+    rows = [line for line in kept.splitlines() if line.startswith("|")]
+    assert len(rows) > 3 * 5 + 5
+    assert all(f"{row}\n" in page for row in rows)

@@ -1,0 +1,157 @@
+"""The pictures in docs/: what a server answers to prompts on the demo's scene, drawn over it.
+
+python -m tests.pictures    write docs/pictures/*.jpg anew
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+from PIL import Image, ImageDraw
+from pycocotools import mask as coco
+
+from inference_server.demo import SAMPLE
+from inference_server.masks import Mask
+from inference_server.masks.render import overlay
+from tests.readme import DOCS, KEY, serving
+
+PICTURES = DOCS / "pictures"
+SIZE = (480, 360)
+"""Width and height of the pictures; the scene's is 640 x 480."""
+MOST_BYTES = 40_000
+
+_GOOD, _BAD, _EDGE = (20, 200, 60), (40, 70, 240), (255, 255, 255)
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A request, and the prompts that are drawn over its answer.
+
+    Attributes:
+        path: of the endpoint.
+        body: of the request, without its image.
+        clicks: (x, y, positive) in pixels.
+        box: (x0, y0, x1, y1) in pixels.
+    """
+
+    path: str
+    body: Mapping[str, Any]
+    clicks: Sequence[tuple[float, float, bool]] = field(default=())
+    box: tuple[float, float, float, float] | None = None
+
+
+def _words(*texts: str) -> Shot:
+    return Shot("/sam3/concept_segment", {"prompts": [{"text": text} for text in texts]})
+
+
+def _exemplar(x0: float, y0: float, x1: float, y1: float) -> Shot:
+    prompt = {"boxes": [{"x0": x0, "y0": y0, "x1": x1, "y1": y1}]}
+    return Shot("/sam3/concept_segment", {"prompts": [prompt]}, box=(x0, y0, x1, y1))
+
+
+def _clicks(*clicks: tuple[float, float, bool]) -> Shot:
+    points = [{"x": x, "y": y, "positive": positive} for x, y, positive in clicks]
+    return Shot("/sam3/visual_segment", {"prompts": [{"points": points}]}, clicks=clicks)
+
+
+def _box(x0: float, y0: float, x1: float, y1: float) -> Shot:
+    box = {"x": (x0 + x1) / 2, "y": (y0 + y1) / 2, "width": x1 - x0, "height": y1 - y0}
+    return Shot("/sam3/visual_segment", {"prompts": [{"box": box}]}, box=(x0, y0, x1, y1))
+
+
+SHOTS = {
+    "words": _words("red circle"),
+    "two-words": _words("red circle", "cross"),
+    "click": _clicks((290, 330, True)),
+    "box": _box(214, 258, 366, 405),
+    "exemplar": _exemplar(214, 258, 366, 405),
+    "too-much": _clicks((408, 360, True)),
+    "refined": _clicks((408, 360, True), (305, 346, False)),
+}
+"""By the names of the pictures."""
+
+
+def masks_of(answer: Mapping[str, Any]) -> list[tuple[Mask, float]]:
+    """The masks of an answer in run lengths, with their scores."""
+    found = []
+    for result in answer["prompt_results"]:
+        for prediction in result["predictions"]:
+            plane = coco.decode(prediction["masks"]).astype(bool)
+            found.append((Mask.from_plane(plane), float(prediction["confidence"])))
+    return found
+
+
+def take(server: httpx.Client, shot: Shot) -> Image.Image:
+    """Ask a server, and draw what it says.
+
+    Args:
+        server: a client that sends a key.
+        shot: what to ask.
+    """
+    data = SAMPLE.read_bytes()
+    image = {"type": "base64", "value": base64.b64encode(data).decode()}
+    answer = server.post(shot.path, json={"image": image, "format": "rle", **shot.body})
+    answer.raise_for_status()
+    found = masks_of(answer.json())
+    labels = [f"{score:.2f}" for _, score in found]
+    pixels = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    drawn = Image.fromarray(overlay(pixels, [mask for mask, _ in found], labels=labels))
+    pen = ImageDraw.Draw(drawn)
+    if shot.box is not None:
+        pen.rectangle(shot.box, outline=_EDGE, width=6)
+        pen.rectangle(tuple(np.add(shot.box, (1, 1, -1, -1))), outline=_GOOD, width=4)
+    for x, y, positive in shot.clicks:
+        pen.circle((x, y), 10, fill=_GOOD if positive else _BAD, outline=_EDGE, width=3)
+    return drawn
+
+
+def everything(server: httpx.Client) -> Image.Image:
+    """What is found without a prompt, as the server draws it."""
+    image = base64.b64encode(SAMPLE.read_bytes()).decode()
+    body = {"image": image, "return_preview": False, "return_overlay": True, "pred_iou_thresh": 0.7}
+    answer = server.post("/v1/sam3-image", json=body)
+    answer.raise_for_status()
+    return Image.open(io.BytesIO(answer.content))
+
+
+def make(server: httpx.Client) -> dict[str, bytes]:
+    """All pictures.
+
+    Args:
+        server: a client that sends a key.
+
+    Returns:
+        JPEG files by name.
+    """
+    pictures = {"scene": Image.open(SAMPLE), "everything": everything(server)}
+    pictures |= {name: take(server, shot) for name, shot in SHOTS.items()}
+    files = {}
+    for name, picture in pictures.items():
+        buffer = io.BytesIO()
+        small = picture.convert("RGB").resize(SIZE, Image.Resampling.LANCZOS)
+        small.save(buffer, "JPEG", quality=82, optimize=True)
+        files[f"{name}.jpg"] = buffer.getvalue()
+    return files
+
+
+def main() -> None:
+    """Write them."""
+    PICTURES.mkdir(exist_ok=True)
+    with (
+        serving(INFERENCE_API_KEYS=KEY) as (address, _),
+        httpx.Client(base_url=address, headers={"x-api-key": KEY}, timeout=120) as client,
+    ):
+        for name, data in make(client).items():
+            (PICTURES / name).write_bytes(data)
+            print(f"{Path('docs/pictures', name)}: {len(data)} bytes")
+
+
+if __name__ == "__main__":
+    main()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
@@ -47,17 +47,22 @@ OPERATIONS = tuple(operation for contract in CONTRACTS for operation in contract
 """Everything that the server does; routes and the OpenAPI document are made of it."""
 
 
-def build_state(settings: Settings) -> ServerState:
+Registry = Callable[[Settings], ModelRegistry]
+"""Makes the models of a server."""
+
+
+def build_state(settings: Settings, registry: Registry = ModelRegistry) -> ServerState:
     """Put a server together; loads nothing yet.
 
     Args:
         settings: of the server.
+        registry: see `create_app`.
 
     Raises:
         ModelUnavailableError: a setting names weights or a device that do not exist.
         ValueError: a setting is malformed.
     """
-    models = ModelRegistry(settings)
+    models = registry(settings)
     metrics = Metrics()
     fetcher = ImageFetcher(
         max_bytes=settings.max_image_mb * MiB,
@@ -88,11 +93,12 @@ def build_state(settings: Settings) -> ServerState:
     )
 
 
-def create_app(settings: Settings | None = None) -> Starlette:
+def create_app(settings: Settings | None = None, registry: Registry = ModelRegistry) -> Starlette:
     """Make the application.
 
     Args:
         settings: of the server; read from the environment when absent.
+        registry: a subclass of `ModelRegistry`, for an engine that is not in this package.
     """
     settings = settings or Settings()
     document = build_document(OPERATIONS, __version__)
@@ -101,7 +107,7 @@ def create_app(settings: Settings | None = None) -> Starlette:
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         configure_logging(settings)
         warn_of_keys(settings)
-        app.state.server = build_state(settings)
+        app.state.server = build_state(settings, registry)
         await app.state.server.start()
         yield
         await app.state.server.stop()
@@ -127,12 +133,15 @@ def create_app(settings: Settings | None = None) -> Starlette:
         allow_headers=["*"],
         expose_headers=list(HEADERS),
     )
-    return Starlette(
+    app = Starlette(
         routes=[*routes, Route("/openapi.json", openapi), *pages.ROUTES],
         middleware=[Middleware(AccessLog), cors],
-        exception_handlers={HTTPException: unknown},
+        exception_handlers={HTTPException: unknown(CONTRACTS)},
         lifespan=lifespan,
     )
+    # A redirect would name this server as the client did, in its header `Host`.
+    app.router.redirect_slashes = False
+    return app
 
 
 def __getattr__(name: str) -> Starlette:

@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from inference_server.engines.base import (
@@ -297,46 +298,56 @@ class ModelRegistry:
             task = models[name] = asyncio.ensure_future(load())
         return await asyncio.shield(task)
 
+    def concept_engine(self) -> Engine[ConceptPrompt]:
+        """Make the engine of concepts, in a thread; a subclass may make another.
+
+        Raises:
+            ModelUnavailableError: its weights cannot be loaded.
+        """
+        from inference_server.engines.checkpoints import load_sam3
+        from inference_server.engines.concept import ConceptEngine
+
+        model, processor = load_sam3(self._sam3, self._sam3_name, self.compute)
+        return ConceptEngine(
+            model,
+            processor,
+            self._sam3_name,
+            self.compute,
+            text_cache=self._settings.text_cache_entries,
+        )
+
+    def visual_engine(self, checkpoint: Sam2Checkpoint) -> Engine[VisualPrompt]:
+        """Make an engine of clicks and boxes, in a thread; a subclass may make another.
+
+        Args:
+            checkpoint: its weights.
+
+        Raises:
+            ModelUnavailableError: they cannot be loaded.
+        """
+        from inference_server.engines.checkpoints import load_sam2
+        from inference_server.engines.visual import VisualEngine
+
+        model = load_sam2(checkpoint, self.compute)
+        return VisualEngine(model, checkpoint.name, self.compute)
+
     async def _load_concept(self) -> ConceptModel:
-        settings = self._settings
-
-        def load() -> Engine[ConceptPrompt]:
-            from inference_server.engines.checkpoints import load_sam3
-            from inference_server.engines.concept import ConceptEngine
-
-            model, processor = load_sam3(self._sam3, self._sam3_name, self.compute)
-            return ConceptEngine(
-                model,
-                processor,
-                self._sam3_name,
-                self.compute,
-                text_cache=settings.text_cache_entries,
-            )
-
-        engine = await self._timed("sam3", self._sam3_name, load)
+        engine = await self._timed("sam3", self.concept_engine)
         # Its operations are large enough to share all cores, and so is the memory they take.
-        return Model("sam3", engine, self.compute, settings, workers=2, relieve=self.relieve)
+        return Model("sam3", engine, self.compute, self._settings, workers=2, relieve=self.relieve)
 
     async def _load_visual(self, checkpoint: Sam2Checkpoint) -> VisualModel:
-        def load() -> Engine[VisualPrompt]:
-            from inference_server.engines.checkpoints import load_sam2
-            from inference_server.engines.visual import VisualEngine
-
-            model = load_sam2(checkpoint, self.compute)
-            return VisualEngine(model, checkpoint.name, self.compute)
-
-        engine = await self._timed("sam2", checkpoint.name, load)
+        engine = await self._timed("sam2", partial(self.visual_engine, checkpoint))
         return Model("sam2", engine, self.compute, self._settings, workers=16, relieve=self.relieve)
 
-    async def _timed(
-        self, family: str, name: str, load: Callable[[], Engine[PromptT]]
-    ) -> Engine[PromptT]:
+    async def _timed(self, family: str, load: Callable[[], Engine[PromptT]]) -> Engine[PromptT]:
         begin = time.perf_counter()
         try:
             engine = await asyncio.to_thread(self._fitted, family, load)
         except ModelUnavailableError as error:
             logger.error("Cannot load %s: %s", family, error.message)
             raise
+        name = engine.checkpoint
         note = " (the embedded demo: right on generated scenes only)" if name == "demo" else ""
         logger.info(
             "Loaded %s/%s%s on %s in %s, %.1f s",

@@ -190,7 +190,7 @@ def _attributes(known: Seen, fields: dict[str, Any]) -> Attributes:
         "http.request.method": fields.get("method"),
         "http.route": known.route,
         "http.response.status_code": fields.get("status"),
-        "http.request.body.size": known.bytes_in,
+        "http.request.body.size": known.bytes_in or None,
         "http.response.body.size": fields.get("bytes_out"),
         "error.type": known.reason,
         "inference.request_id": known.identity,

@@ -17,6 +17,7 @@ from inference_server_client import models
 
 from inference_server import __version__
 from openapi import clients
+from tests.clients.conftest import PAGE
 
 REMEDY = "clients/ is not what the document gives: run `make clients`, and commit what it writes"
 DOCUMENT: dict[str, Any] = json.loads(clients.DOCUMENT.read_bytes())
@@ -124,6 +125,7 @@ def test_examples_go_through_the_python_client(name: str, example: dict[str, Any
 
 
 def test_the_python_package_installs(tmp_path: Path) -> None:
+    assert "\npip install ./clients/python\n" in PAGE.read_text()  # what the page says
     source, target = tmp_path / "source", tmp_path / "target"
     shutil.copytree(clients.ROOT / clients.PYTHON, source)  # building writes into it
     command = [

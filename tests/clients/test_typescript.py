@@ -131,5 +131,12 @@ def test_a_program_of_the_page_prints_what_is_printed(
     _, output = blocks("typescript")[index]
     program = project.directory / f"page{index}.js"
     program.write_text(told(program.read_text(), server))
-    assert output, f"{PAGE.name} shows what a program prints"
+    assert output
     check_text(output, project.run(program.stem))
+
+
+def test_the_page_tells_how_to_install() -> None:
+    """What the fixtures of these tests do: install, build, and install the outcome."""
+    title = "Run by tests/clients/test_typescript.py"
+    commands = "npm ci --prefix clients/typescript\nnpm install ./clients/typescript\n"
+    assert f'```bash title="{title}"\n{commands}```' in PAGE.read_text()

@@ -1,0 +1,30 @@
+"""The system's Chromium, as tests of pages drive it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+_ARGUMENTS = [
+    *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+]
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """A browser. While it runs, this thread has an event loop that other tests would mind."""
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None:
+        assert "CI" not in os.environ, "Chromium is missing"
+        pytest.skip("Chromium is missing")
+    with (
+        sync_playwright() as playwright,
+        playwright.chromium.launch(executable_path=path, args=_ARGUMENTS) as browser,
+    ):
+        yield browser

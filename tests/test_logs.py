@@ -43,7 +43,7 @@ def configure(output: io.StringIO, form: str) -> logging.Logger:
     root = logging.getLogger()
     root.handlers.clear()
     with redirect_stderr(output):
-        configure_logging(Settings(log_format=form))  # type: ignore[arg-type]
+        configure_logging(Settings(log_format=form))
     return root
 
 

@@ -34,6 +34,9 @@ _BOX_PADDING = -10
 _EXEMPLARS_ONLY = "visual"
 """The text of a prompt that has boxes only, as in SAM 3's processor."""
 
+_BEYOND = 1.0
+"""How far exemplar boxes may reach beyond the image, in its widths and heights."""
+
 
 class ConceptEngine(SquareInput):
     """SAM 3 behind the engine protocol, vision and text embeddings kept apart.
@@ -186,10 +189,11 @@ class ConceptEngine(SquareInput):
         labels = np.full((len(queries), most), _BOX_PADDING, np.int64)
         for row, query in enumerate(queries):
             prompt = query.prompt
-            low, high = prompt.boxes[:, :2], prompt.boxes[:, 2:]
-            found = np.concatenate([(low + high) / 2, high - low], axis=1)
-            boxes[row, : len(found)] = found / _corner_scale(query.embedding.size)
-            labels[row, : len(found)] = prompt.labels
+            shares = prompt.boxes / _corner_scale(query.embedding.size)
+            # The model looks at as many places as a box is large: no part far outside is needed.
+            low, high = np.split(shares.clip(-_BEYOND, 1 + _BEYOND), 2, axis=1)
+            boxes[row, : len(shares)] = np.concatenate([(low + high) / 2, high - low], axis=1)
+            labels[row, : len(shares)] = prompt.labels
         device = self._compute.device
         return torch.from_numpy(boxes).to(device), torch.from_numpy(labels).to(device)
 

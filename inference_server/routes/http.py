@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -174,10 +174,26 @@ def endpoint(operation: Operation, contract: Contract) -> Handler:
     return serve
 
 
-async def unknown(request: Request, error: Exception) -> Response:
-    """Answer a request that no operation takes: an unknown path, or a method that it has not."""
-    assert isinstance(error, HTTPException)  # noqa: S101 - what it is registered for
-    state_of(request).metrics.requests.labels("unknown", error.status_code).inc()
-    # Segmind's clients ask for any model by its name, and read nothing but `error`.
-    word = "error" if request.scope["path"].startswith(("/v1/", "/v2/")) else "message"
-    return JSONResponse({word: error.detail}, error.status_code, error.headers)
+def unknown(contracts: Sequence[Contract]) -> Callable[[Request, Exception], Awaitable[Response]]:
+    """Make what answers requests that no operation takes: of other paths, or by other methods.
+
+    Args:
+        contracts: whose words are used, each for paths that begin as its own do: Segmind's clients
+            ask for any model by its name, and read nothing but `error`.
+    """
+    wordings: dict[str, Wording] = {}
+    for contract in contracts:
+        for operation in contract.operations:
+            wordings.setdefault(operation.path.split("/")[1], contract.wording)
+
+    async def answer(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)  # noqa: S101 - what it is registered for
+        state_of(request).metrics.requests.labels("unknown", error.status_code).inc()
+        allowed = (error.headers or {}).get("Allow")
+        told = f"This path takes {allowed}." if allowed else "This path is unknown."
+        begin = request.scope["path"].split("/")[1:2]
+        wording = wordings.get(begin[0] if begin else "", message_wording)
+        body = wording(InferenceServerError(f"{told} GET /openapi.json lists what there is."))
+        return JSONResponse(body, error.status_code, error.headers)
+
+    return answer

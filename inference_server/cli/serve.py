@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 import sys
@@ -12,6 +13,9 @@ from inference_server import __version__
 from inference_server.cli.keys import has_stored_keys
 from inference_server.cli.options import settings_of
 from inference_server.demo import SAMPLE
+from inference_server.logs import configure_logging, in_text
+
+logger = logging.getLogger(__name__)
 
 _LAST_SECONDS = 2.0
 """For threads whose work is not waited for any more."""
@@ -31,6 +35,7 @@ _LAST_SECONDS = 2.0
 )
 @click.option("--device", help="auto, cpu, cuda, cuda:N or mps.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]))
+@click.option("--log-format", type=click.Choice(["auto", "text", "json"]))
 def serve(preload: tuple[str, ...], **options: str | int | None) -> None:
     """Serve until interrupted."""
     settings = settings_of(preload=",".join(preload) or None, **options)
@@ -63,21 +68,26 @@ def serve(preload: tuple[str, ...], **options: str | int | None) -> None:
         log_level="warning",
         timeout_graceful_shutdown=5,  # for what is left after `Server` has drained
     )
+    configure_logging(settings)  # after uvicorn has configured its own
+
+    def say(text: str) -> None:
+        if in_text(settings):
+            click.echo(text, err=True)
+        else:
+            logger.info("%s", text)
+
     try:
         listener = config.bind_socket()
     except SystemExit:  # uvicorn has said why
         address = _url(settings.host, settings.port)
         raise click.ClickException(f"Cannot listen on {address}: choose another --port.") from None
     url = _url(*listener.getsockname()[:2])
-    click.echo(f"inference-server {__version__} on {url}", err=True)
+    say(f"inference-server {__version__} on {url}")
     if made:
         _greet(url, settings.api_keys)
 
     def stopping() -> None:
-        click.echo(
-            "Stopping: requests under way are answered first. Interrupt again to drop them",
-            err=True,
-        )
+        say("Stopping: requests under way are answered first. Interrupt again to drop them")
 
     server = Server(config, lambda: app.state.server, stopping)
     server.run(sockets=[listener])

@@ -103,7 +103,7 @@ def test_paying_is_no_change_of_the_keys(store: KeyStore) -> None:
 def test_parallel_requests_cannot_overspend(store: KeyStore, database: Database) -> None:
     made = store.create("few", credits=20)[1]
 
-    def take(_: int) -> int | None | str:
+    def take(_: int) -> int | str | None:
         try:
             return store.take(Charge(made.id, 3, day_of()))
         except CreditsError as error:

@@ -25,7 +25,8 @@ from benchmarks.serving import (
     our_server,
     picture,
 )
-from benchmarks.timing import Timing, exponent, timed
+from benchmarks.timing import exponent, timed
+from inference_server.measure.timing import Timing
 
 Boxes = NDArray[np.float32]
 

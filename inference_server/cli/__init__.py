@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from inference_server import __version__
+from inference_server.cli.bench import bench
 from inference_server.cli.keys import keys
 from inference_server.cli.models import models
 from inference_server.cli.openapi import openapi
@@ -21,5 +22,5 @@ def main() -> None:
     """
 
 
-for _command in (serve, segment, keys, models, openapi):
+for _command in (serve, segment, bench, keys, models, openapi):
     main.add_command(_command)

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.report import Goal, Report, Table
 from benchmarks.summary import summary
-from benchmarks.timing import Timing, compare, exponent, peak_memory
+from benchmarks.timing import compare, exponent, peak_memory
 
 
 def report(name: str = "click", value: float = 2.5) -> Report:
@@ -50,12 +50,6 @@ def test_results_are_kept_and_summed_up_goals_first(tmp_path: Path) -> None:
 def test_the_exponent_is_that_of_the_power_law(power: float, factor: float) -> None:
     sizes = [1.0, 4.0, 16.0]
     assert exponent(sizes, [factor * size**power for size in sizes]) == pytest.approx(power)
-
-
-def test_percentiles_are_of_what_was_timed() -> None:
-    timing = Timing.of([float(i) for i in range(100, 0, -1)])
-    assert (timing.best, timing.median, timing.mean) == (1, 50.5, 50.5)
-    assert [timing.percentile(share) for share in (0.01, 0.5, 0.95, 1.0)] == [1, 50, 95, 100]
 
 
 def test_ways_are_taken_in_turns() -> None:

@@ -1,0 +1,176 @@
+"""`inference-server bench`."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import re
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import orjson
+
+from inference_server import __version__
+from inference_server.cli.options import settings_of
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from inference_server.measure.figures import Bench, Figure
+
+_BAR = 14
+
+_EPILOG = """
+\b
+Examples:
+  inference-server bench
+  inference-server bench --sam2-weights facebook/sam2.1-hiera-tiny --only sam2 --plot bench.png
+  inference-server bench --device cuda --json > bench.json
+"""
+
+
+def _size(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d{2,5})x(\d{2,5})", value)
+    if found is None or int(found[1]) * int(found[2]) > 50_000_000:
+        raise click.BadParameter(f"{value!r} is no size: give WIDTHxHEIGHT, at most 50 megapixels.")
+    return int(found[1]), int(found[2])
+
+
+def _picture(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
+    if value is not None and importlib.util.find_spec("matplotlib") is None:
+        raise click.UsageError("--plot takes matplotlib: pip install 'inference-server[plot]'")
+    if value is not None and value.suffix not in (".pdf", ".png", ".svg"):
+        raise click.BadParameter(f"{value} does not end in .png, .svg or .pdf.")
+    return value
+
+
+@click.command(epilog=_EPILOG)
+@click.option("--sam2-weights", help="SAM 2 weights, as INFERENCE_SAM2_WEIGHTS.")
+@click.option("--sam3-weights", help="SAM 3 weights, as INFERENCE_SAM3_WEIGHTS.")
+@click.option("--device", help="auto, cpu, cuda, cuda:N or mps.")
+@click.option(
+    "--size",
+    type=click.Choice(["hiera_tiny", "hiera_small", "hiera_b_plus", "hiera_large"]),
+    help="Of SAM 2; the largest by default.",
+)
+@click.option("--only", type=click.Choice(["sam2", "sam3"]), help="Measure one of the two.")
+@click.option(
+    "--image",
+    default="1920x1080",
+    show_default=True,
+    callback=_size,
+    metavar="WIDTHxHEIGHT",
+    help="Size of the generated image.",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0, 3600),
+    default=5.0,
+    show_default=True,
+    help="For each kind of work, which is done three times at least.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON in place of the table.")
+@click.option(
+    "--plot",
+    type=click.Path(dir_okay=False, path_type=Path),
+    callback=_picture,
+    help="Draw the figures: a .png, .svg or .pdf file.",
+)
+def bench(
+    size: str | None,
+    only: str | None,
+    image: tuple[int, int],
+    seconds: float,
+    as_json: bool,
+    plot: Path | None,
+    **options: str | None,
+) -> None:
+    """Measure this machine with your weights.
+
+    Encoding an image, a click, boxes and a concept on an encoded one, and how many clicks a second
+    there are when several people click. HTTP and JSON are left out.
+    """
+    settings = settings_of(**options)
+    from inference_server.errors import ModelUnavailableError
+    from inference_server.local import local_segmenter
+    from inference_server.measure.figures import Bench
+    from inference_server.measure.machine import machine
+
+    try:
+        with closing(local_segmenter(settings)) as segmenter:
+            made = Bench(segmenter, size, image, seconds)
+            figures = asyncio.run(_measure(made, only))
+            compute, effort = segmenter.models.compute, segmenter.models.effort
+    except ModelUnavailableError as error:
+        raise click.ClickException(error.message) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    where = {
+        **machine(),
+        "device": str(compute.device),
+        "dtype": compute.dtype_name,
+        "threads": str(effort.threads),
+        "image": f"{image[0]}x{image[1]}",
+        "inference-server": __version__,
+    }
+    accelerator = f"{where['accelerator']}, " if compute.device.type == "cuda" else ""
+    title = (
+        f"{accelerator}{where['processor']}, {where['threads']} threads; {where['device']} in "
+        f"{where['dtype']}; {where['image']}"
+    )
+    if as_json:
+        content = {"machine": where, "figures": [figure.values() for figure in figures]}
+        click.echo(orjson.dumps(content, option=orjson.OPT_INDENT_2).decode())
+    else:
+        from rich.console import Console
+
+        Console().print(_table(figures, title))
+    if plot is not None:
+        from inference_server.measure.plot import plot as draw
+
+        try:
+            draw(figures, title, plot)
+        except OSError as error:
+            raise click.ClickException(f"{plot} cannot be written: {error.strerror}.") from None
+
+
+async def _measure(made: Bench, only: str | None) -> list[Figure]:
+    from rich.console import Console
+
+    figures = []
+    with Console(stderr=True).status("Measuring") as status:
+        async for figure in made.run(sam2=only != "sam3", sam3=only != "sam2"):
+            figures.append(figure)
+            status.update(f"Measured {figure.model}: {figure.name}")
+    return figures
+
+
+def _table(figures: list[Figure], title: str) -> Table:
+    """Times, and a bar of the median for each, as long as the longest one allows."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", caption="Times in ms", box=box.SIMPLE_HEAD)
+    for name in ("model", "work"):
+        table.add_column(name, no_wrap=True)
+    for name in ("median", "p90", "per second", "rounds"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("")
+    longest = max(figure.timing.median for figure in figures)
+    for figure in figures:
+        table.add_row(
+            figure.model,
+            figure.name,
+            _three_digits(figure.timing.median * 1e3),
+            _three_digits(figure.timing.percentile(0.9) * 1e3),
+            _three_digits(figure.rate),
+            str(len(figure.timing.seconds)),
+            "━" * max(1, round(_BAR * figure.timing.median / longest)),
+        )
+    return table
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -1,0 +1,1 @@
+"""Measuring: how fast a machine is with some weights, by the segmenter itself, without HTTP."""

@@ -1,0 +1,98 @@
+"""`inference-server bench`: what it tells, and that it tells it in time; no duration is judged."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+import math
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+import inference_server
+from inference_server.cli import main
+
+QUICK = ("--image", "160x120", "--seconds", "0")
+WORK = ["encode", "click", "16 boxes", "clicks, 16 at once", "encode", "concept"]
+
+
+def bench(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["bench", *QUICK, *map(str, arguments)], catch_exceptions=False)
+
+
+def test_a_table_and_a_picture(tmp_path: Path) -> None:
+    result = bench("--plot", tmp_path / "bench.png")
+    assert result.exit_code == 0, result.stderr
+    rows = [line for line in result.stdout.splitlines() if "/demo" in line]
+    assert [row.split("/demo")[1].strip().split("  ")[0] for row in rows] == WORK
+    assert all("━" in row for row in rows)
+    assert "160x120" in result.stdout
+    with Image.open(tmp_path / "bench.png") as picture:
+        assert min(picture.size) > 300
+        assert len(picture.convert("RGB").getcolors(1 << 20) or []) > 5
+
+
+def test_json() -> None:
+    result = bench("--json", "--only", "sam2", "--size", "hiera_tiny")
+    assert result.exit_code == 0, result.stderr
+    told = json.loads(result.stdout)
+    assert [figure["name"] for figure in told["figures"]] == WORK[:4]
+    for figure in told["figures"]:
+        assert figure["model"] == "sam2/demo"
+        assert figure["rounds"] >= 3
+        assert 0 < figure["best_ms"] <= figure["median_ms"] <= figure["p90_ms"]
+        assert math.isfinite(figure["per_second"])
+    assert told["machine"]["image"] == "160x120"
+    assert told["machine"]["device"]
+    only = json.loads(bench("--json", "--only", "sam3").stdout)
+    assert [figure["name"] for figure in only["figures"]] == WORK[4:]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--image", "big"], "'big' is no size: give WIDTHxHEIGHT"),
+        (["--image", "99999x99999"], "at most 50 megapixels"),
+        (["--plot", "bench.txt"], "does not end in .png, .svg or .pdf"),
+        (["--seconds", "-1"], "-1.0 is not in the range"),
+        (["--only", "sam"], "'sam' is not one of"),
+    ],
+)
+def test_what_cannot_be_meant(options: list[str], told: str) -> None:
+    result = bench(*options)
+    assert result.exit_code == 2
+    assert told in " ".join(result.stderr.split())
+
+
+def test_a_picture_takes_matplotlib(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Told before anything is measured."""
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "matplotlib" else find(name)
+    )
+    result = bench("--plot", tmp_path / "bench.png")
+    assert result.exit_code == 2
+    assert "pip install 'inference-server[plot]'" in result.stderr
+
+
+def test_weights_that_are_not_there() -> None:
+    result = bench("--sam2-weights", "/not/there")
+    assert result.exit_code == 1
+    assert "INFERENCE_SAM2_WEIGHTS=/not/there" in result.stderr
+
+
+def test_the_package_needs_nothing_that_is_not_installed_with_it() -> None:
+    """`benchmarks`, `tests` and `training` stay in the repository."""
+    root = Path(inference_server.__file__).parent
+    for path in root.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names = [node.module]
+            for name in names:
+                assert name.split(".")[0] not in ("benchmarks", "tests", "training"), path

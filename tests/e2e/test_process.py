@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -163,6 +164,29 @@ def test_keys_never_reach_the_log(process: Process, picture: Picture) -> None:
     assert "s3cret" not in log
     assert "api_key" not in log
     assert picture.sent["value"][:64] not in log
+
+
+def test_lines_are_json_objects_of_requests(process: Process, picture: Picture) -> None:
+    """Without a terminal; what uvicorn says before the application starts is its own."""
+    body = {"image": picture.sent, "prompts": [{"text": "red circle"}]}
+    answer = process.post(CONCEPT, body, x_request_id="lines-1")
+    assert answer.status_code == 200
+    process.post(CONCEPT, {"image": {"type": "url", "value": "http://10.0.0.1/x.png?private"}})
+    printed = process.log.read_text().splitlines()
+    begin = next(n for n, line in enumerate(printed) if "Computing on" in line)
+    lines = [json.loads(line) for line in printed[begin:]]
+    for line in lines:
+        assert {"timestamp", "level", "logger", "message"} <= line.keys()
+        assert re.fullmatch(r"[\d-]+T[\d:.]+\+00:00", line["timestamp"])
+    (own,) = [line for line in lines if line.get("request_id") == "lines-1"]
+    assert (own["route"], own["status"], own["logger"]) == (
+        CONCEPT,
+        200,
+        "inference_server.access",
+    )
+    # uvicorn's own lines go the same way.
+    assert {line["logger"] for line in lines} >= {"uvicorn.access"}
+    assert not any("private" in line for line in printed)
 
 
 def test_stops_when_told_and_answers_what_it_has_begun(process: Process) -> None:

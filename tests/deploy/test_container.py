@@ -1,0 +1,241 @@
+"""The Dockerfile, Compose and the systemd unit name what there is. No engine runs here.
+
+docs/deployment.md says what was tried by hand.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic_settings import BaseSettings
+
+from inference_server.cli import main
+from inference_server.settings import PREFIX, Settings
+from inference_server.tracing import ENDPOINTS
+from tests.http.serving import Running
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+VARIABLES = {PREFIX + name.upper() for name in Settings.model_fields}
+OTHERS = {"HF_TOKEN", *ENDPOINTS}
+"""What the server's libraries read."""
+
+
+def steps() -> list[tuple[str, str]]:
+    """(instruction, arguments) of the Dockerfile."""
+    text = re.sub(r"^#.*\n", "", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)
+    lines = re.sub(r"\\\n\s*", "", text).splitlines()
+    return [(line.split()[0], line.split(None, 1)[1]) for line in lines if line.strip()]
+
+
+def arguments(instruction: str) -> list[str]:
+    return [given for name, given in steps() if name == instruction]
+
+
+def environment() -> dict[str, str]:
+    """What the image sets."""
+    last = arguments("ENV")[-1]
+    return dict(pair.split("=", 1) for pair in shlex.split(last))
+
+
+def compose(name: str = "compose.yaml") -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((DEPLOY / name).read_text())
+    return loaded
+
+
+def settings_in(text: str) -> set[str]:
+    return set(re.findall(rf"\b{PREFIX}[A-Z0-9_]+\b", text))
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        ROOT / "Dockerfile",
+        *sorted(file for file in DEPLOY.rglob("*") if file.is_file()),
+        ROOT / "docs/operations.md",
+        ROOT / "docs/deployment.md",
+    ],
+    ids=lambda file: file.name,
+)
+def test_settings_that_are_named_exist(file: Path) -> None:
+    assert settings_in(file.read_text()) <= VARIABLES
+
+
+def test_what_is_copied_exists_and_is_sent_to_the_engine() -> None:
+    rules = (ROOT / ".dockerignore").read_text().splitlines()
+    assert "*" in rules
+    sent = {rule.removeprefix("!") for rule in rules if rule.startswith("!")}
+    copied = [
+        source
+        for given in arguments("COPY")
+        if not given.startswith("--from=")
+        for source in given.split()[:-1]
+    ]
+    assert copied
+    for source in copied:
+        assert (ROOT / source).exists(), source
+        assert source.split("/")[0] in sent, source
+    # And nothing else is: secrets and data of a checkout stay outside.
+    assert sent == {source.split("/")[0] for source in copied}
+
+
+def test_everything_in_the_packages_is_installed() -> None:
+    """The image has no checkout: what is not declared is not there."""
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    installed = {
+        file
+        for package, patterns in declared["package-data"].items()
+        for pattern in patterns
+        for file in (ROOT / package.replace(".", "/")).glob(pattern)
+    }
+    tracked = subprocess.run(
+        ["git", "ls-files", "inference_server", "schemas"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    assert tracked
+    data = {ROOT / name for name in tracked if not name.endswith((".py", ".md"))}
+    assert data - installed == set()
+
+
+def test_the_image_runs_the_server_as_nobody_in_particular() -> None:
+    names = [name for name, _ in steps()]
+    assert names.count("FROM") == 2
+    last = names[len(names) - names[::-1].index("FROM") :]
+    assert last.index("USER") < last.index("ENTRYPOINT")
+    (user,) = arguments("USER")
+    (making,) = [given for given in arguments("RUN") if "useradd" in given]
+    assert re.search(rf"useradd .*--uid [1-9]\d+ .*{user}\b", making)
+    (entry,) = arguments("ENTRYPOINT")
+    (command,) = arguments("CMD")
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert json.loads(entry)[0] in scripts
+    assert json.loads(command)[0] in main.commands
+    volumes = json.loads(arguments("VOLUME")[0])
+    kept = environment()
+    assert kept["INFERENCE_DATA_DIR"] in volumes
+    assert kept["HF_HOME"].startswith("/weights")
+    assert "/weights" in volumes
+    assert kept["INFERENCE_HOST"] == "0.0.0.0"
+    port = Settings.model_fields["port"].default
+    assert arguments("EXPOSE") == [str(port)]
+    assert not any("TOKEN" in given or "KEY" in given for name, given in steps() if name == "ENV")
+
+
+def test_the_health_check_tells_ready_from_not(server: Running) -> None:
+    (given,) = arguments("HEALTHCHECK")
+    command = json.loads(given[given.index("[") :])
+    assert command[0] == "python"
+    ast.parse(command[2])
+
+    def status(port: str) -> int:
+        return subprocess.run(
+            [sys.executable, *command[1:]],
+            env={"INFERENCE_PORT": port},
+            capture_output=True,
+            check=False,
+        ).returncode
+
+    assert status(server.url.rsplit(":", 1)[1]) == 0
+    assert status("1") != 0
+
+
+def test_compose_names_settings_secrets_and_volumes_that_exist() -> None:
+    loaded = compose()
+    services = loaded["services"]
+    assert {"inference-server", "postgres", "redis", "prometheus", "grafana"} == set(services)
+    server = services["inference-server"]
+    own = set(server["environment"])
+    assert own <= VARIABLES | OTHERS
+    assert {"INFERENCE_DATABASE_URL", "INFERENCE_REDIS_URL", "HF_TOKEN"} <= own
+    assert set(server["build"]["args"]) <= {given.split("=")[0] for given in arguments("ARG")}
+    for service in services.values():
+        for volume in service.get("volumes", []):
+            source = volume.split(":")[0]
+            if source.startswith("."):
+                assert (DEPLOY / source).exists(), source
+            else:
+                assert source in loaded["volumes"], source
+        assert set(service.get("secrets", [])) <= set(loaded["secrets"])
+        assert set(service.get("depends_on", [])) <= set(services)
+        for port in service.get("ports", []):
+            assert port.startswith("127.0.0.1:"), "nothing is reachable without a proxy"
+    prometheus = (DEPLOY / "prometheus/prometheus.yaml").read_text()
+    target = f"inference-server:{Settings.model_fields['port'].default}"
+    assert f'"{target}"' in prometheus
+    assert server["ports"][0].endswith(target.split(":")[1])
+    for secret in loaded["secrets"]:
+        assert f"/run/secrets/{secret}" in prometheus
+    provider = yaml.safe_load(
+        (DEPLOY / "grafana/provisioning/dashboards/inference-server.yaml").read_text()
+    )["providers"][0]
+    folder = provider["options"]["path"]
+    assert any(f":{folder}/" in volume for volume in services["grafana"]["volumes"])
+    assert set(compose("compose.gpu.yaml")["services"]) <= set(services)
+
+
+def test_compose_asks_for_what_the_example_has() -> None:
+    text = (DEPLOY / "compose.yaml").read_text()
+    asked = set(re.findall(r"(?<!\$)\$\{(\w+)", text))
+    example = (DEPLOY / "example.env").read_text()
+    given = dict(re.findall(r"^(\w+)=(.*)$", example, re.MULTILINE))
+    assert asked - {"PORT"} == set(given)
+    # A secret that is empty stops the start, and the example holds none.
+    for name in re.findall(r"\$\{(\w+):\?", text):
+        assert given[name] == ""
+    assert {"INFERENCE_API_KEYS", "METRICS_KEY", "POSTGRES_PASSWORD"} <= set(given)
+
+
+def test_values_of_compose_are_settings_that_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {"INFERENCE_API_KEYS": "a", "METRICS_KEY": "b"}
+    for name, text in compose()["services"]["inference-server"]["environment"].items():
+        value = re.sub(
+            r"\$\{(\w+)(?::-([^}]*)|:\?[^}]*)?\}",
+            lambda match: match[2] or values.get(match[1], "" if match[2] is not None else "x"),
+            str(text),
+        )
+        monkeypatch.setenv(name, value)
+    settings: BaseSettings = Settings()
+    assert isinstance(settings, Settings)
+    assert settings.api_keys == "a,b"
+    assert settings.database_url == "postgresql://inference:x@postgres/inference"
+
+
+def test_what_stops_a_server_leaves_it_the_time_that_it_takes() -> None:
+    least = Settings.model_fields["drain_seconds"].default
+    least += Settings.model_fields["shutdown_timeout"].default
+    grace = compose()["services"]["inference-server"]["stop_grace_period"]
+    unit = (DEPLOY / "inference-server.service").read_text()
+    seconds = re.search(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)
+    assert seconds
+    assert min(int(grace.removesuffix("s")), int(seconds[1])) >= least + 20
+
+
+def test_the_unit_starts_the_server(tmp_path: Path) -> None:
+    text = (DEPLOY / "inference-server.service").read_text()
+    start = re.search(r"^ExecStart=(\S+) (\w+)$", text, re.MULTILINE)
+    assert start
+    assert Path(start[1]).name == "inference-server"
+    assert start[2] in main.commands
+    for name in ("DynamicUser=yes", "NoNewPrivileges=yes", "ProtectSystem=strict"):
+        assert f"\n{name}\n" in text
+    if shutil.which("systemd-analyze"):
+        unit = tmp_path / "inference-server.service"
+        unit.write_text(text.replace(start[1], "/bin/true"))
+        done = subprocess.run(
+            ["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr

@@ -91,7 +91,14 @@ def redirect(location: str, status: int = 302) -> bytes:
 
 
 LOOPBACK = ("127.0.0.1/32",)
-fetcher = partial(ImageFetcher, max_bytes=1000, timeout=5.0, networks=LOOPBACK)
+# Without the certificates of the world, which take long to read: TLS has tests of its own.
+fetcher = partial(
+    ImageFetcher,
+    max_bytes=1000,
+    timeout=5.0,
+    networks=LOOPBACK,
+    ssl_context=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+)
 
 
 class Resolver:

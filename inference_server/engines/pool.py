@@ -19,6 +19,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from contextlib import suppress
 from functools import partial
+from queue import Empty, SimpleQueue
 from typing import Any, ParamSpec, TypeVar
 
 logger = logging.getLogger(__name__)
@@ -42,14 +43,18 @@ class _Item:
 
     def __init__(self, work: Callable[[], Any]) -> None:
         self.future: Future[Any] = Future()
+        self.deaths = 0
         self._work = work
-        self._begun = 0
+        self._claimed = threading.Lock()
+
+    def claim(self) -> bool:
+        """Whether the work is the caller's to do: it is so once, however often it is queued."""
+        return self._claimed.acquire(blocking=False)
 
     def run(self) -> None:
         """Do the work; what would end the thread is not caught."""
-        if not self._begun and not self.future.set_running_or_notify_cancel():
+        if not self.deaths and not self.future.set_running_or_notify_cancel():
             return
-        self._begun += 1
         try:
             result = self._work()
         except Exception as error:
@@ -57,40 +62,53 @@ class _Item:
         else:
             self.future.set_result(result)
 
-    @property
-    def is_lost(self) -> bool:
-        """It may not be tried again."""
-        return self._begun >= _ATTEMPTS
-
-    def fail(self) -> None:
-        """Tell whoever waits that the work ends threads."""
-        if not self.future.done():
+    def again(self) -> _Item | None:
+        """The same for another thread, unless it has ended too many."""
+        if self.future.done():
+            return None
+        if self.deaths + 1 >= _ATTEMPTS:
             self.future.set_exception(WorkerDiedError("The work ended its thread twice."))
+            return None
+        item = _Item(self._work)
+        item.future, item.deaths = self.future, self.deaths + 1
+        return item
 
 
 class _Crew:
-    """The threads and what waits for them; they hold on to this, and not to the pool."""
+    """The threads and what waits for them; they hold on to this, and not to the pool.
+
+    A thread may be ended anywhere between two steps, also with what it has just fetched from the
+    queue in no variable yet, or with a lock just taken. So it takes no lock as long as it lives,
+    and what waits is known beside the queue as well: after a death all of that is queued again.
+    """
 
     def __init__(self, size: int, name: str, niceness: int) -> None:
         self.size = size
         self.name = name
         self.niceness = niceness
-        self.ready = threading.Condition()
-        self.items: deque[_Item] = deque()
+        self.lock = threading.Lock()
+        self.queue: SimpleQueue[_Item | None] = SimpleQueue()
+        self.waiting: set[_Item] = set()
+        self.idle: deque[None] = deque()
+        """One for each thread that waits and has not been sent anything."""
         self.threads: set[threading.Thread] = set()
-        self.idle = 0
         self.numbers = 0
         self.closed = False
 
     def add(self, item: _Item) -> None:
         """Queue work, with a thread for it if there may be another."""
-        with self.ready:
+        with self.lock:
             if self.closed:
                 raise RuntimeError("cannot schedule new futures after shutdown")
-            self.items.append(item)
-            if self.idle < len(self.items) and len(self.threads) < self.size:
+            self._put(item)
+            if self.idle:
+                self.idle.pop()
+            elif len(self.threads) < self.size:
                 self._start()
-            self.ready.notify()
+
+    def _put(self, item: _Item) -> None:
+        self.waiting.add(item)
+        self.queue.put(item)
 
     def _start(self) -> None:
         name = f"{self.name}_{self.numbers}"
@@ -115,36 +133,44 @@ class _Crew:
 
     def _next(self) -> _Item | None:
         """What to do; None at the end."""
-        with self.ready:
-            self.idle += 1
+        while True:
             try:
-                while not self.items and not self.closed:
-                    self.ready.wait()
-            finally:
-                self.idle -= 1
-            return self.items.popleft() if self.items else None
+                item = self.queue.get_nowait()
+            except Empty:
+                self.idle.append(None)
+                item = self.queue.get()
+            if item is not None:
+                self.waiting.discard(item)
+                if item.claim():
+                    return item
+            else:
+                self.queue.put(None)  # for the others
+                if not self.waiting:
+                    return None
 
     def _left(self, item: _Item | None, *, died: bool) -> None:
         """A thread ends: because all is closed, or because it dies."""
-        with self.ready:
+        again = item.again() if item is not None else None
+        with self.lock:
             self.threads.discard(threading.current_thread())
-            if died:
-                logger.error("A thread of %s died: another one takes its place", self.name)
-                if item is not None and not item.is_lost:
-                    self.items.appendleft(item)
-                if self.items or not self.closed:
-                    self._start()
-        if item is not None and item.is_lost:
-            item.fail()
+            if not died:
+                return
+            logger.error("A thread of %s died: another one takes its place", self.name)
+            for lost in [*self.waiting, again]:
+                if lost is not None:
+                    self._put(lost)
+            if self.closed:
+                self.queue.put(None)  # it may have been the dead thread's to pass on
+            if self.waiting or not self.closed:
+                self._start()
 
     def close(self, *, cancel: bool = False) -> None:
         """Let the threads end once their work is done, or what they do now is."""
-        with self.ready:
+        with self.lock:
             self.closed = True
-            dropped = list(self.items) if cancel else []
-            if cancel:
-                self.items.clear()
-            self.ready.notify_all()
+            self.queue.put(None)
+            dropped = [item for item in self.waiting if item.claim()] if cancel else []
+            self.waiting.difference_update(dropped)
         for item in dropped:
             item.future.cancel()
 

@@ -79,7 +79,10 @@ export class Stage {
     const masks = this.#overlay.getContext("2d");
     masks.clearRect(0, 0, width, height);
     const found = session.shown();
-    paintMasks(masks, found, this.#scale, { unit, highlighted: session.highlighted });
+    const pointed = session.highlighted;
+    // What has nothing to show dims nothing.
+    const highlighted = found.some((each) => each.prompt.id === pointed?.id) ? pointed : null;
+    paintMasks(masks, found, this.#scale, { unit, highlighted });
     this.#drawMarks(found, unit);
   }
 

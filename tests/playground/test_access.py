@@ -1,0 +1,201 @@
+"""For everybody: the keyboard alone, names and roles, a phone, dark and light."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from tests.http.pictures import Picture
+from tests.http.serving import RunningHere
+from tests.playground.desk import Desk, at_desk
+
+
+def focus_by_tab(desk: Desk, selector: str) -> None:
+    """Presses Tab until an element has the focus."""
+    for _ in range(60):
+        desk.page.keyboard.press("Tab")
+        if desk.page.evaluate("(s) => document.activeElement.matches(s)", selector):
+            return
+    raise AssertionError(f"no Tab leads to {selector}")
+
+
+def test_the_keyboard_alone(desk: Desk, picture: Picture) -> None:
+    """From the sample to a concept, a click and a box, without a pointer."""
+    page, press = desk.page, desk.page.keyboard.press
+    focus_by_tab(desk, ".sample")
+    press("Enter")
+    expect(page.get_by_role("application", name="Picture scene.jpg")).to_be_visible()
+    desk.settle()
+    focus_by_tab(desk, "#concept")
+    page.keyboard.type("red circle")
+    press("Enter")
+    desk.settle()
+    expect(desk.status).to_have_text("red circle: 2 masks.")
+    # The field keeps the focus, and Backspace in it takes the last concept back.
+    expect(page.locator("#concept")).to_be_focused()
+    press("Backspace")
+    desk.settle()
+    assert not desk.drawn((480, 640)).any()
+
+    desk.stage.focus()
+    outline = desk.stage.evaluate("(stage) => getComputedStyle(stage).outlineStyle")
+    assert outline != "none"
+    # From the middle of the picture, 16 pixels a key, onto the green cross.
+    for key, times in (("ArrowRight", 14), ("ArrowDown", 1)):
+        for _ in range(times):
+            press(key)
+    press("Shift+ArrowRight")
+    expect(desk.status).to_have_text("Cross at 545, 256.")
+    press("Enter")
+    desk.settle()
+    assert desk.drawn((480, 640))[256, 545]
+    press("ArrowLeft")
+    press("Minus")
+    desk.settle()
+    (points,) = [prompt["points"] for prompt in desk.sent("/sam2/segment_image")[-1]["prompts"]]
+    assert [point["positive"] for point in points] == [True, False]
+    press("n")
+    press("b")
+    press("ArrowLeft")
+    press("ArrowUp")
+    press("Enter")
+    desk.settle()
+    (prompt,) = desk.sent("/sam2/segment_image")[-1]["prompts"]
+    assert (prompt["box"]["width"], prompt["box"]["height"]) == (16, 16)
+    press("Control+z")
+    desk.settle()
+    assert page.get_by_role("button", name="Remove Object").count() == 1
+    focus_by_tab(desk, ".row .toggle")
+    press("Space")
+    desk.settle()
+    expect(page.get_by_role("button", name="Show Object 1")).to_be_focused()
+    assert not desk.drawn((480, 640)).any()
+
+
+def test_everything_that_can_be_used_has_a_name(desk: Desk) -> None:
+    desk.sample("circles, crosses")
+    desk.ask("red circle")
+    desk.click(320, 280)
+    nameless = desk.page.evaluate(
+        """() => [...document.querySelectorAll("button, input, select, a, canvas[tabindex]")]
+            .filter((each) => each.checkVisibility() && !each.computedName?.length)
+            .filter((each) => !(each.ariaLabel || each.textContent.trim() || each.labels?.length
+                || each.title || each.querySelector("img[alt]:not([alt=''])")))
+            .map((each) => each.outerHTML)"""
+    )
+    assert nameless == []
+    page = desk.page
+    for role, name in (
+        ("heading", "inference-server"),
+        ("main", None),
+        ("navigation", "Server"),
+        ("toolbar", "Picture tools"),
+        ("radiogroup", "What a click or drag does"),
+        ("radio", "Exclude"),
+        ("textbox", "Add a concept"),
+        ("slider", "Least confidence"),
+        ("slider", "Most overlap (NMS)"),
+        ("application", "Picture scene.jpg"),
+        ("complementary", "Prompts and masks"),
+        ("tablist", "Language"),
+        ("list", "Concepts"),
+        ("button", "Remove red circle"),
+        ("button", "Undo"),
+        ("link", "API reference"),
+    ):
+        expect(page.get_by_role(role, name=name).first).to_be_attached()  # type: ignore[arg-type]
+    expect(page.get_by_role("application")).to_have_accessible_description(
+        "Arrow keys move the cross; with Shift one pixel at a time. Enter clicks, Shift and Enter, "
+        "or minus, excludes. B sets the first corner of a box, Enter the second. N begins another "
+        "object. Escape lets go."
+    )
+    identities = page.evaluate("() => [...document.querySelectorAll('[id]')].map((e) => e.id)")
+    assert len(identities) == len(set(identities))
+
+
+def test_a_phone(browser: Browser, server: RunningHere, picture: Picture) -> None:
+    """360 pixels wide and touched: nothing scrolls sideways, and fingers can do everything."""
+    phone: dict[str, Any] = {
+        "viewport": {"width": 360, "height": 740},
+        "has_touch": True,
+        "is_mobile": True,
+    }
+    with at_desk(browser, server.url, **phone, device_scale_factor=2) as desk:
+        desk.upload(picture.data)
+        desk.ask("red circle", "a concept with a rather long name that goes on and on and on")
+        item, other = picture.one("red square"), picture.one("blue square")
+        desk.page.touchscreen.tap(*desk.place(*item.click()))
+        desk.settle()
+        expect(desk.page.get_by_role("button", name="Object 1 1 click")).to_be_visible()
+        assert (desk.drawn(picture.size) & item.mask).sum() > 0.7 * item.mask.sum()
+        desk.page.get_by_role("radio", name="Exclude").check(force=True)
+        desk.page.touchscreen.tap(*desk.place(*other.click()))
+        desk.settle()
+        points = desk.sent("/sam2/segment_image")[-1]["prompts"][0]["points"]
+        assert [point["positive"] for point in points] == [True, False]
+        for element in desk.page.locator("details").all():
+            element.evaluate("(each) => { each.open = true; }")
+        widths = desk.page.evaluate("() => [document.documentElement.scrollWidth, innerWidth]")
+        assert widths == [360, 360]
+        # In these modes a finger draws; in the others it scrolls the page.
+        desk.page.get_by_role("radio", name="Box").check(force=True)
+        style = "(stage) => getComputedStyle(stage).touchAction"
+        assert desk.stage.evaluate(style) == "none"
+        desk.page.get_by_role("radio", name="Include").check(force=True)
+        assert desk.stage.evaluate(style) == "manipulation"
+        desk.check()
+
+
+_CONTRAST = """() => {
+    const canvas = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
+    const light = (colour) => {
+        canvas.clearRect(0, 0, 1, 1);
+        canvas.fillStyle = colour;
+        canvas.fillRect(0, 0, 1, 1);
+        const [r, g, b] = [...canvas.getImageData(0, 0, 1, 1).data].map((value) => {
+            const part = value / 255;
+            return part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
+        });
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const ground = (each) => {
+        for (let at = each; at; at = at.parentElement) {
+            const colour = getComputedStyle(at).backgroundColor;
+            if (colour !== "rgba(0, 0, 0, 0)") return colour;
+        }
+        return "white";
+    };
+    const poor = [];
+    for (const each of document.querySelectorAll("body *")) {
+        const own = [...each.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
+        if (!own || !each.checkVisibility() || each.closest(":disabled, .unseen, .skip")) continue;
+        const [a, b] = [light(getComputedStyle(each).color), light(ground(each))];
+        const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+        if (contrast < 4.5) poor.push([contrast.toFixed(2), each.outerHTML.slice(0, 120)]);
+    }
+    return poor;
+}"""
+
+
+@pytest.mark.parametrize("system", ["light", "dark"])
+def test_dark_and_light(browser: Browser, server: RunningHere, system: str) -> None:
+    """The system's choice, then the button's; text can be read in both."""
+    with at_desk(browser, server.url, color_scheme=system) as desk:
+        desk.sample("circles, crosses")
+        desk.ask("red circle")
+        desk.click(320, 280)
+        button = desk.page.get_by_role("button", name="Dark theme")
+        expect(button).to_have_attribute("aria-pressed", str(system == "dark").lower())
+        ground = "() => getComputedStyle(document.body).backgroundColor"
+        first = desk.page.evaluate(ground)
+        assert desk.page.evaluate(_CONTRAST) == []
+        button.click()
+        other = desk.page.evaluate(ground)
+        assert {first, other} == {"rgb(244, 245, 248)", "rgb(14, 16, 20)"}
+        assert (first == "rgb(14, 16, 20)") == (system == "dark")
+        assert desk.page.evaluate(_CONTRAST) == []
+        desk.page.reload()
+        assert desk.page.evaluate(ground) == other
+        desk.check()

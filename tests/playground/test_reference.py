@@ -1,0 +1,47 @@
+"""The API reference: Swagger UI, from this server alone, that asks this server."""
+
+from __future__ import annotations
+
+import json
+
+from playwright.sync_api import Browser, expect
+
+from tests.http.pictures import Picture
+from tests.http.serving import ALICE, RunningHere
+from tests.playground.desk import at_desk
+
+
+def test_try_it_out(browser: Browser, server: RunningHere, picture: Picture) -> None:
+    with at_desk(browser, server.url, path="/docs") as desk:
+        page = desk.page
+        assert ALICE not in page.url
+        expect(page.get_by_role("heading", name="inference-server")).to_be_visible()
+        paths = page.locator(".opblock-summary-path").all_text_contents()
+        document = server.get("/openapi.json", key=None).json()
+        operations = sum(len(methods) for methods in document["paths"].values())
+        assert len(paths) == operations
+        operation = page.locator("#operations-Segmentation-conceptSegment")
+        operation.locator(".opblock-summary-control").click()
+        body = {"image": picture.sent, "prompts": [{"text": "red circle"}], "format": "rle"}
+        operation.locator("textarea").first.fill(json.dumps(body))
+        with page.expect_response("**/sam3/concept_segment*") as answered:
+            operation.get_by_role("button", name="Execute").click()
+        assert answered.value.status == 200
+        assert answered.value.request.headers["x-api-key"] == ALICE
+        (result,) = answered.value.json()["prompt_results"]
+        assert len(result["predictions"]) == 2
+        expect(operation.locator(".live-responses-table")).to_contain_text("prompt_results")
+        desk.check()
+
+
+def test_without_a_key_it_says_so(browser: Browser, server: RunningHere) -> None:
+    with at_desk(browser, server.url, None, path="/docs") as desk:
+        operation = desk.page.locator("#operations-System-listModels")
+        operation.locator(".opblock-summary-control").click()
+        operation.get_by_role("button", name="Execute").click()
+        table = operation.locator(".live-responses-table")
+        expect(table).to_contain_text("401")
+        expect(table).to_contain_text("The API key is missing")
+        desk.page.get_by_role("link", name="Playground").click()
+        expect(desk.page.get_by_role("main")).to_contain_text("Drop a picture here")
+        desk.check()

@@ -95,8 +95,12 @@ def test_only_what_is_to_be_preloaded_is(tmp_path: Path) -> None:
         assert "Loaded sam3" not in said
         # There is no terminal, so there is no bar.
         assert "Loading weights" not in said
-    with serving("--preload", "sam3:facebook/sam3") as (_, said):
+    chosen = "a-key-of-the-operator"
+    with serving("--preload", "sam3:facebook/sam3", INFERENCE_API_KEYS=chosen) as (_, said):
         assert "Loaded sam3/demo" in said
+        # Only a key that `serve` has made itself is printed.
+        assert chosen not in said
+        assert "#key=" not in said
         assert "Loaded sam2" not in said
         assert "Loading weights" not in said
 
@@ -143,6 +147,7 @@ def test_serve_makes_a_key_and_prints_a_command_that_works() -> None:
     assert key
     assert address in found[0]
     assert key[1] in found[0]
+    assert f"{address}/#key={key[1]}\n" in said
     (result,) = json.loads(done.stdout)["prompt_results"]
     assert result["echo"]["text"] == "red circle"
 

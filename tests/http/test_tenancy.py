@@ -39,13 +39,13 @@ def thief(request: pytest.FixtureRequest, running: Keyed, victim: str) -> str:
     key_id = victim.split("_")[1]
     if request.param == "of the settings":
         return ALICE
-    options: dict[str, Any] = {
+    options: dict[str, dict[str, Any]] = {
         "own tenant": {},
         "other tenant": {"tenant": "Acme"},
         "named as the key": {"tenant": key_id},
         "admin": {"tenant": "acme.", "scopes": ("segment", "admin")},
-    }[request.param]
-    return running.create("acme", **options)[0]
+    }
+    return running.create("acme", **options[request.param])[0]
 
 
 def test_guessed_image_ids(running: Keyed, victim: str, colleague: str, thief: str) -> None:
@@ -53,15 +53,16 @@ def test_guessed_image_ids(running: Keyed, victim: str, colleague: str, thief: s
     for path in (SAM3_EMBED, VISUAL):
         body = {"image": image, "image_id": "secret-plan"}
         assert server.post(path, body, key=victim).status_code == 200
-    for path, body in (
+    asks: list[tuple[str, dict[str, Any]]] = [
         (VISUAL, {}),
         (CONCEPT, {"prompts": [{"text": "x"}]}),
         (SAM3_EMBED, {}),
         (SAM2_EMBED, {}),
         ("/sam2/segment_image", {}),
         (VISUAL, {"load_logits_from_cache": True}),
-    ):
-        asked = {"image_id": "secret-plan", **body}
+    ]
+    for path, fields in asks:
+        asked = {"image_id": "secret-plan", **fields}
         refused = server.post(path, asked, key=thief)
         unknown = server.post(path, {**asked, "image_id": "there-is-none"}, key=thief)
         assert refused.status_code == unknown.status_code == 404

@@ -112,10 +112,17 @@ def take(server: httpx.Client, shot: Shot) -> Image.Image:
     return drawn
 
 
-def everything(server: httpx.Client) -> Image.Image:
-    """What is found without a prompt, as the server draws it."""
+DRAWN: Mapping[str, Mapping[str, Any]] = {
+    "overlay": {"text_prompt": "shape"},
+    "everything": {"points_per_side": 16, "pred_iou_thresh": 0.7},
+}
+"""What the server itself draws, by the names of the pictures."""
+
+
+def drawn(server: httpx.Client, asked: Mapping[str, Any]) -> Image.Image:
+    """The masks over the scene, as the server draws them."""
     image = base64.b64encode(SAMPLE.read_bytes()).decode()
-    body = {"image": image, "return_preview": False, "return_overlay": True, "pred_iou_thresh": 0.7}
+    body = {"image": image, "return_preview": False, "return_overlay": True, **asked}
     answer = server.post("/v1/sam3-image", json=body)
     answer.raise_for_status()
     return Image.open(io.BytesIO(answer.content))
@@ -130,7 +137,8 @@ def make(server: httpx.Client) -> dict[str, bytes]:
     Returns:
         JPEG files by name.
     """
-    pictures = {"scene": Image.open(SAMPLE), "everything": everything(server)}
+    pictures = {"scene": Image.open(SAMPLE)}
+    pictures |= {name: drawn(server, asked) for name, asked in DRAWN.items()}
     pictures |= {name: take(server, shot) for name, shot in SHOTS.items()}
     files = {}
     for name, picture in pictures.items():

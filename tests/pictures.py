@@ -137,7 +137,7 @@ def make(server: httpx.Client) -> dict[str, bytes]:
     Returns:
         JPEG files by name.
     """
-    pictures = {"scene": Image.open(SAMPLE)}
+    pictures: dict[str, Image.Image] = {"scene": Image.open(SAMPLE)}
     pictures |= {name: drawn(server, asked) for name, asked in DRAWN.items()}
     pictures |= {name: take(server, shot) for name, shot in SHOTS.items()}
     files = {}

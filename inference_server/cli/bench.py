@@ -155,9 +155,9 @@ def _table(figures: list[Figure], title: str) -> Table:
     table = Table(title=title, title_justify="left", caption="Times in ms", box=box.SIMPLE_HEAD)
     for name in ("model", "work"):
         table.add_column(name, no_wrap=True)
-    for name in ("median", "p90", "per second", "rounds"):
+    for name in ("median", "p90", "per second"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     longest = max(figure.timing.median for figure in figures)
     for figure in figures:
         table.add_row(
@@ -166,7 +166,6 @@ def _table(figures: list[Figure], title: str) -> Table:
             _three_digits(figure.timing.median * 1e3),
             _three_digits(figure.timing.percentile(0.9) * 1e3),
             _three_digits(figure.rate),
-            str(len(figure.timing.seconds)),
             "━" * max(1, round(_BAR * figure.timing.median / longest)),
         )
     return table

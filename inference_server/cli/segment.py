@@ -286,8 +286,10 @@ def _run(plan: Plan, request: Request, segmenter: Segmenter, workers: int, quiet
         say(f"Going on: {before} of {total} images are done already.")
     if plan.left:
         say(f"With {', '.join(request.models)} on {segmenter.models.compute.device}.")
-        if any(label.endswith("/demo") for label in request.models):
-            say("The demo's weights are right on generated scenes only: see --sam3-weights.")
+        demo = [label.split("/")[0] for label in request.models if label.endswith("/demo")]
+        if demo:
+            options = " and ".join(f"--{family}-weights" for family in demo)
+            say(f"The demo's weights are right on generated scenes only: see {options}.")
     try:
         asyncio.run(_work(plan, segmenter, workers, quiet))
         complete = not summary.failures

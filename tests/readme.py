@@ -58,9 +58,10 @@ GROUPS = {
     "auth": "Keys and browsers",
     "sam3_weights": "Models",
     "embedding_cache_mb": "Caches",
+    "max_connections": "Connections",
     "max_body_mb": "Limits of a request",
     "fetch_timeout": "Fetching images by address",
-    "request_timeout": "Queues and batches",
+    "request_timeout": "Queues, batches, stopping",
     "data_dir": "Jobs",
     "public_url": "Behind a proxy",
 }

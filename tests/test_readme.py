@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ from pycocotools import mask as coco
 
 from inference_server.app import OPERATIONS
 from inference_server.demo import SAMPLE
-from tests.readme import DOCS, examples, pages, parsed
+from tests.readme import DOCS, README, ROOT, examples, pages, parsed
 
 TEXT = "\n".join(page.read_text() for page in pages())
 EXAMPLES = [example for page in pages() for example in examples(page.read_text())]
@@ -57,3 +58,24 @@ def test_every_language_is_shown() -> None:
 @pytest.mark.parametrize("path", sorted({operation.path for operation in OPERATIONS}))
 def test_every_endpoint_is_mentioned(path: str) -> None:
     assert f"{path}`" in TEXT
+
+
+@pytest.mark.parametrize(
+    ("row", "benchmark", "goal"),
+    [
+        ("a click on a cached 1080p", "click", "1920 x 1080, polygon: faster than predict"),
+        ("the same on a 4K image", "click", "3840 x 2160, polygon: faster than predict"),
+        ("8 clients", "clients", "8 clients: of the reference's throughput"),
+        ("64 boxes", "boxes", "64 boxes: faster than batch"),
+        ("everything in", "automatic", "1920 x 1080, 32 x 32 points: faster"),
+        ("an image that the server", "cold", "hiera_tiny, float32: over the bare model"),
+        ("100 masks at 4032 x 4032", "masks", "100 at 4032 x 4032: polygons, times faster"),
+    ],
+)
+def test_speed_is_as_it_was_measured(row: str, benchmark: str, goal: str) -> None:
+    """The README's ratios are those of the results that are kept."""
+    report = json.loads((ROOT / "benchmarks" / "results" / f"{benchmark}.json").read_text())
+    (value,) = (found["value"] for found in report["goals"] if found["what"] == goal)
+    (line,) = (line for line in README.read_text().splitlines() if line.startswith(f"| {row}"))
+    assert f"| {value:.2g}x |" in line or f"| {value:.1f}x |" in line
+    assert line.endswith(f"| `{benchmark}` |")

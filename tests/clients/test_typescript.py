@@ -57,8 +57,9 @@ def test_concept_segment(answers: Any, picture: Picture, server: Running) -> Non
     for predictions, text in zip(found["found"], found["texts"], strict=True):
         assert all(prediction["format"] == "rle" for prediction in predictions)
         assert_finds(predictions, picture.matching(text), picture.size)
-    # The key is not in the address, where it would end in logs.
+    # The key is sent once, and not in the address, where it would end in logs.
     assert found["url"] == f"{server.url}/sam3/concept_segment"
+    assert found["headers"] == ["content-type", "x-api-key"]
 
 
 def test_visual_segment(answers: Any, picture: Picture) -> None:

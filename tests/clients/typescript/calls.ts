@@ -46,7 +46,7 @@ async function base64(data: unknown): Promise<string> {
 
 async function concept() {
   const prompts = [{ type: "text" as const, text: "red circle" }, { text: "green star" }];
-  const { data, response } = await conceptSegment({
+  const { data, request, response } = await conceptSegment({
     client,
     body: { image, prompts, format: "rle" },
     throwOnError: true,
@@ -54,7 +54,7 @@ async function concept() {
   // The types say what there is: these would not compile otherwise.
   const texts: (string | undefined)[] = data.prompt_results.map((result) => result.echo.text);
   const found: SegmentationPrediction[][] = data.prompt_results.map((r) => r.predictions);
-  return { texts, found, url: response.url };
+  return { texts, found, url: response.url, headers: [...request.headers.keys()] };
 }
 
 async function visual() {

@@ -396,17 +396,22 @@ def settings_tables() -> str:
 
 
 def fields_table(model: type[BaseModel]) -> str:
-    """The fields of a request as a Markdown table."""
+    """The fields of a request as a Markdown table; as the OpenAPI document tells them."""
+    schema = model.model_json_schema()
     text = "\n| field | default | meaning |\n|---|---|---|\n"
-    for name, field in model.model_fields.items():
+    for name, field in schema["properties"].items():
         if name == "api_key":
             continue  # in every request, and told once
-        given = not field.is_required() and field.default is not None and not field.default_factory
-        default = f"`{json.dumps(field.default)}`" if given else ""
-        if field.is_required():
+        default = f"`{json.dumps(field['default'])}`" if "default" in field else ""
+        if name in schema.get("required", ()):
             default = "needed"
-        description = (field.description or "").replace("|", "\\|")
-        text += f"| `{name}` | {default} | {description} |\n"
+        named = schema.get("$defs", {}).get(field.get("$ref", "").rpartition("/")[2], {})
+        meaning = field["description"]
+        values = field.get("enum") or named.get("enum", ())
+        if any(f"`{value}`" not in meaning for value in values):
+            meaning += f" One of {', '.join(f'`{value}`' for value in values)}."
+        meaning = meaning.replace("|", "\\|")
+        text += f"| `{name}` | {default} | {meaning} |\n"
     return text + "\n"
 
 

@@ -32,7 +32,6 @@ _HEADERS = MappingProxyType(
     {
         "x-content-type-options": "nosniff",
         "referrer-policy": "no-referrer",
-        "cross-origin-opener-policy": "same-origin",
         # A file's name stays the same when the server is upgraded: browsers ask by the etag.
         "cache-control": "no-cache",
     }

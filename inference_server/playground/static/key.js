@@ -14,6 +14,9 @@ export function key() {
   }
 }
 
+/** Whether a text may be a key: a header carries no other characters. */
+export const isKey = (text) => /^[\x21-\x7e]+$/.test(text);
+
 /** @param {string} value an empty string forgets the key. */
 export function setKey(value) {
   memory = value;
@@ -33,7 +36,7 @@ export function setKey(value) {
 export function takeKeyFromAddress() {
   const value = new URLSearchParams(location.hash.slice(1)).get("key");
   if (value === null) return false;
-  setKey(value.trim());
+  if (isKey(value)) setKey(value);
   history.replaceState(history.state, "", location.pathname + location.search);
   return true;
 }

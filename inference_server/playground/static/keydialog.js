@@ -1,7 +1,7 @@
 /** The dialog in which a key is entered, and the button that opens it. */
 
 import { byId } from "./dom.js";
-import { key, setKey } from "./key.js";
+import { isKey, key, setKey } from "./key.js";
 
 export class KeyDialog {
   #dialog = byId("key-dialog");
@@ -16,8 +16,7 @@ export class KeyDialog {
     byId("key-form").addEventListener("submit", (event) => {
       event.preventDefault();
       const value = this.#field.value.trim();
-      // Headers carry no other characters, and no key has any.
-      if (!/^[\x21-\x7e]+$/.test(value)) {
+      if (!isKey(value)) {
         byId("key-problem").textContent = "A key has only letters, digits and signs, and no spaces.";
         return;
       }

@@ -77,15 +77,16 @@ function summary(shown) {
   if (!session.prompts.length) {
     return `${size}. Add a concept, click on an object, or drag a box.`;
   }
-  const parts = session.concepts.map((prompt) => {
+  const answered = (prompt) => session.isAnswered(prompt);
+  const parts = session.concepts.filter(answered).map((prompt) => {
     const masks = shown.filter((each) => each.prompt.id === prompt.id).length;
     return `${prompt.name}: ${session.isHidden(prompt) ? "hidden" : count(masks, "mask")}`;
   });
-  for (const prompt of session.objects) {
+  for (const prompt of session.objects.filter(answered)) {
     const [found] = session.found(prompt);
     if (found) parts.push(`${prompt.name}: score ${found.score.toFixed(2)}`);
   }
-  return `${parts.join("; ")}.`;
+  return parts.length ? `${parts.join("; ")}.` : `${size}. Nothing is answered yet.`;
 }
 
 function renderProblem() {

@@ -62,15 +62,16 @@ function chip(session, prompt, shown) {
   const isWaiting = session.isWaiting(prompt);
   const masks = shown.filter((each) => each.prompt.id === prompt.id).length;
   const told = session.isHidden(prompt) ? "hidden" : count(masks, "mask");
+  const number = session.isAnswered(prompt) ? String(masks) : "–";
   return make(
     "li",
     { class: isWaiting ? "chip waiting" : "chip", ...pointed(session, prompt) },
     toggle(
       session,
       prompt,
-      `Show ${prompt.name}, ${isWaiting ? "waiting" : told}`,
+      `Show ${prompt.name}, ${session.isAnswered(prompt) ? told : "not answered yet"}`,
       make("span", { class: "chip-name" }, prompt.name),
-      make("span", { class: "number" }, isWaiting ? "…" : String(masks)),
+      make("span", { class: "number" }, isWaiting ? "…" : number),
     ),
     removal(session, prompt),
   );
@@ -80,6 +81,7 @@ function row(session, prompt) {
   const isSelected = session.selected?.id === prompt.id;
   const isWaiting = session.isWaiting(prompt);
   const [found] = session.found(prompt);
+  const score = session.isAnswered(prompt) && found ? found.score.toFixed(2) : "–";
   const parts = [
     prompt.box ? "box" : null,
     prompt.points.length ? count(prompt.points.length, "click") : null,
@@ -101,7 +103,7 @@ function row(session, prompt) {
       make("span", {}, prompt.name),
       make("span", { class: "muted" }, ` ${parts.filter(Boolean).join(" + ")}`),
     ),
-    make("span", { class: "number" }, isWaiting || !found ? "…" : found.score.toFixed(2)),
+    make("span", { class: "number" }, isWaiting ? "…" : score),
     removal(session, prompt),
   );
 }

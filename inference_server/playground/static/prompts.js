@@ -16,7 +16,7 @@
  */
 
 const COLOURS = [
-  ...["#19c3e6", "#ff4fa3", "#9be22d", "#ff9a1f", "#8f7dff", "#22d3a7"],
+  ...["#8f7dff", "#19c3e6", "#ff4fa3", "#9be22d", "#ff9a1f", "#22d3a7"],
   ...["#f4485e", "#f2cf1d", "#5aa2ff", "#d37bff", "#4ade80", "#ff8a7a"],
 ];
 

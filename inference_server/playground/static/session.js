@@ -77,9 +77,13 @@ export class Session extends EventTarget {
     return this.#hidden.has(prompt.id);
   }
 
+  isAnswered(prompt) {
+    return this.#answers.has(this.#name(prompt));
+  }
+
   /** Whether an answer to a prompt is under way. */
   isWaiting(prompt) {
-    return this.picture !== null && this.problem === null && !this.#answers.has(this.#name(prompt));
+    return this.picture !== null && this.problem === null && !this.isAnswered(prompt);
   }
 
   /** All that was found for a prompt, from `LEAST` on. @returns {Found[]} */

@@ -27,9 +27,9 @@ Work = Literal["concept", "visual", "automatic", "embed"]
 """What a request may ask for; each has a cost."""
 
 _HOW_TO_SEND = (
-    "Send it in one of five ways: query parameter `api_key`, JSON body or form field `api_key`, "
-    "header `Authorization: Bearer KEY`, header `x-api-key: KEY`, or HTTP Basic with the key as "
-    "password."
+    "Send it in one of five ways: query parameter `api_key`, field `api_key` of a JSON body or, "
+    "before the file, of a form, header `Authorization: Bearer KEY`, header `x-api-key: KEY`, or "
+    "HTTP Basic with the key as password."
 )
 _POLL_SECONDS = 1.0
 """Between looks for changed keys. Usage is written down as often."""

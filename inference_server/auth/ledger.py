@@ -55,6 +55,7 @@ class Ledger:
         self._usage_days = usage_days
         self._used: dict[tuple[str, str], Usage] = {}
         self._refunds: deque[Charge] = deque()
+        self._giving = asyncio.Lock()
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="credits")
         self._forgotten = ""
 
@@ -126,14 +127,16 @@ class Ledger:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _give_back(self) -> None:
-        while self._refunds and self.store is not None:
-            charge = self._refunds.popleft()
-            try:
-                await self._call(self.store.give_back, charge)
-            except SQLAlchemyError as error:
-                self._refunds.append(charge)
-                logger.error("Credits are given back later: %s", in_short(error))
-                return
+        # Whoever comes second waits until what the first has taken on is given back too.
+        async with self._giving:
+            while self._refunds and self.store is not None:
+                charge = self._refunds.popleft()
+                try:
+                    await self._call(self.store.give_back, charge)
+                except SQLAlchemyError as error:
+                    self._refunds.append(charge)
+                    logger.error("Credits are given back later: %s", in_short(error))
+                    return
 
     async def _forget(self, store: KeyStore) -> None:
         before = datetime.now(UTC) - timedelta(days=self._usage_days)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Generic
 
@@ -132,25 +132,28 @@ async def _fields(request: Request, begin: bytes) -> Mapping[str, object]:
 
     async def chunks() -> AsyncGenerator[bytes, None]:
         yield begin[:_KEY_WITHIN]
+        # So that the parser lets go of a file that has begun.
+        raise MultiPartException("What follows is read of those who have shown a key.")
 
-    try:
-        form = await _parse(request, chunks())
-    except RequestError:
-        return {}
-    await form.close()
-    return dict(form)
+    parser = _parser(request, chunks())
+    with suppress(MultiPartException):
+        await parser.parse()
+    return dict(parser.items)
 
 
 async def _parse(request: Request, chunks: AsyncGenerator[bytes, None]) -> FormData:
+    try:
+        return await _parser(request, chunks).parse()
+    except MultiPartException as error:
+        raise RequestError(f"The form cannot be read: {error.message}") from None
+
+
+def _parser(request: Request, chunks: AsyncGenerator[bytes, None]) -> MultiPartParser:
     # `request.form()` does the same, without a bound on files.
-    parser = MultiPartParser(
+    return MultiPartParser(
         request.headers,
         chunks,
         max_files=1,
         max_fields=_MAX_FIELDS,
         max_part_size=_MAX_FIELD_BYTES,
     )
-    try:
-        return await parser.parse()
-    except MultiPartException as error:
-        raise RequestError(f"The form cannot be read: {error.message}") from None

@@ -7,12 +7,13 @@ import copy
 import json
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.common import ErrorMessage, ValidationErrorResponse
 from schemas.huggingface import SpaceError, SpacePredictResponse, SpaceResponse
 from schemas.samgeo import ErrorDetail
+from tests.fuzz import fuzzed
 from tests.http.pictures import noise
 from tests.http.rasters import AUTOMATIC, PREDICT, TEXT, post
 from tests.http.serving import CONCEPT, SAM3_EMBED, VISUAL, Running, RunningHere
@@ -127,11 +128,7 @@ def changed(body: dict[str, Any], data: st.DataObject) -> dict[str, Any]:
 
 
 @given(data=st.data())
-@settings(
-    max_examples=150,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@fuzzed(150)
 def test_values_of_all_kinds_in_all_places(server: Running, data: st.DataObject) -> None:
     path = data.draw(st.sampled_from(sorted(BODIES)))
     body = changed(BODIES[path], data)
@@ -149,11 +146,7 @@ json_texts = st.sampled_from(
 
 
 @given(data=st.data())
-@settings(
-    max_examples=150,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@fuzzed(150)
 def test_requests_for_pictures(server: Running, data: st.DataObject) -> None:
     path = data.draw(st.sampled_from(sorted(PICTURES)))
     body = dict(PICTURES[path])
@@ -168,11 +161,7 @@ def test_requests_for_pictures(server: Running, data: st.DataObject) -> None:
 
 
 @given(data=st.data())
-@settings(
-    max_examples=150,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@fuzzed(150)
 def test_values_of_all_kinds_in_the_space(server: Running, data: st.DataObject) -> None:
     path = data.draw(st.sampled_from(sorted(SPACE)))
     response = server.post(path, json.dumps(changed(SPACE[path], data)).encode())
@@ -187,9 +176,7 @@ def test_values_of_all_kinds_in_the_space(server: Running, data: st.DataObject) 
 
 
 @given(raw=st.binary(max_size=200))
-@settings(
-    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@fuzzed(50)
 def test_bytes(server: Running, raw: bytes) -> None:
     assert server.post(CONCEPT, raw).status_code == 422
 
@@ -214,11 +201,7 @@ texts = st.text(max_size=12) | st.sampled_from(
 
 
 @given(path=st.sampled_from(sorted(FORMS)), fields=st.dictionaries(st.sampled_from(NAMES), texts))
-@settings(
-    max_examples=150,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@fuzzed(150)
 def test_fields_of_all_kinds(server: RunningHere, path: str, fields: dict[str, str]) -> None:
     data = base64.b64decode(noise(1)["value"])
     response = post(server, path, data, **{**FORMS[path], **fields})
@@ -230,9 +213,7 @@ def test_fields_of_all_kinds(server: RunningHere, path: str, fields: dict[str, s
 
 
 @given(path=st.sampled_from(sorted(FORMS)), raw=st.binary(max_size=200))
-@settings(
-    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@fuzzed(50)
 def test_forms_of_any_bytes(server: RunningHere, path: str, raw: bytes) -> None:
     raw = b"--x\r\n" + raw
     response = server.post(path, raw, content_type="multipart/form-data; boundary=x")

@@ -15,6 +15,7 @@ BENCHMARKS = {
     "embeddings": "the cache in half precision: bytes, time, masks",
     "images": "a 12 MP photograph in base64, to the model's input",
     "masks": "low-resolution logits to polygons, run lengths, NMS: time and memory",
+    "batch": "many images from files to files: several at a time against one after the other",
     "automatic": "everything in an image, three sizes of image, two grids",
     "boxes": "1 to 64 boxes in one request",
     "click": "a click on a cached image over HTTP, three sizes of image",
@@ -23,6 +24,7 @@ BENCHMARKS = {
     "concept": "a concept on a cached image: SAM 3 at its published size",
     "flight": "20 requests at once for one unseen image",
     "overhead": "processor time of a cached click besides the model's",
+    "soak": "all endpoints at several times capacity: every answer checked; memory, probes",
     "startup": "from the start of the process until it is ready; memory at rest",
 }
 """Each is a module with `run(small: bool) -> Report`."""
@@ -40,11 +42,13 @@ RESULTS = Path(__file__).parent / "results"
     type=click.Path(file_okay=False, path_type=Path),
     help=f"Where NAME.md and NAME.json go; {RESULTS.name}/ beside the code, or nowhere if --small.",
 )
-def main(names: tuple[str, ...], small: bool, out: Path | None) -> None:
+@click.option("--seconds", type=float, help="How long soak lasts, in place of four minutes.")
+def main(names: tuple[str, ...], small: bool, out: Path | None, seconds: float | None) -> None:
     """Run benchmarks: those that are named, or all of them."""
     for name in names or BENCHMARKS:
         click.echo(f"{name}: {BENCHMARKS[name]}", err=True)
-        report: Report = importlib.import_module(f"benchmarks.{name}").run(small)
+        more = {"seconds": seconds} if name == "soak" else {}
+        report: Report = importlib.import_module(f"benchmarks.{name}").run(small, **more)
         click.echo(report.markdown())
         if out or not small:
             report.write(out or RESULTS)

@@ -64,6 +64,7 @@ class Report:
         tables: the figures.
         goals: what they should be.
         notes: what a reader has to know, a sentence each.
+        pictures: PNG files by their names, which are written beside the report.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Report:
     tables: list[Table] = field(default_factory=list)
     goals: list[Goal] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    pictures: dict[str, bytes] = field(default_factory=dict)
 
     def markdown(self) -> str:
         """The report as a section of Markdown."""
@@ -82,6 +84,8 @@ class Report:
             lines += [f"**{table.title}**", "", _line(columns), _line(["---"] * len(columns))]
             lines += [_line([_written(row[column]) for column in columns]) for row in table.rows]
             lines.append("")
+        for picture in self.pictures:
+            lines += [f"![{self.title}](results/{picture})", ""]
         if self.goals:
             lines += [_line(["figure", "measured", "goal", "met"]), _line(["---"] * 4)]
             for goal in self.goals:
@@ -107,6 +111,8 @@ class Report:
             "measured": datetime.now(UTC).date().isoformat(),
             **asdict(self),
         }
+        for picture, data in content.pop("pictures").items():
+            (directory / picture).write_bytes(data)
         for entry, goal in zip(content["goals"], self.goals, strict=True):
             entry["met"] = goal.met
         text = orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)

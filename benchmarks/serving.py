@@ -280,7 +280,7 @@ def our_server(
         settings: others, by their names in lower case.
     """
     values = {"sam2_weights": sam2_weights, "auth": "off", "port": 0, "device": "cpu"}
-    values |= {"log_level": "warning", **settings}
+    values |= {"log_level": "warning", "log_format": "text", **settings}
     environment = {f"INFERENCE_{name.upper()}": str(value) for name, value in values.items()}
     arguments = [*options, "-m", "inference_server.cli", "serve"]
     with process(arguments, label="server", environment=environment) as server:

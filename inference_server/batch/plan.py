@@ -142,7 +142,7 @@ def _inputs(request: Request, output: Output, journal: Journal | None) -> Inputs
         request.arguments,
         recursive=request.recursive,
         without=frozenset(ours),
-        outputs=output.folder,
+        outputs=None if output.is_file else output.folder,
     )
     if not inputs.sources:
         reasons = [f"{each.what}: {each.reason}" for each in inputs.failures]

@@ -375,6 +375,9 @@ def test_a_file_that_holds_all_keeps_a_journal_until_all_is_done(
     assert "2 of 3 images are done already" in done(*options).stderr
     assert len(COCO(tmp_path / "all.json").imgs) == 3
     assert not (tmp_path / ".all.json.segment").exists()
+    # Beside its images, it is not in their way.
+    done(tmp_path, "--recursive", "-o", folder / "all.json", *options[3:])
+    assert len(COCO(folder / "all.json").imgs) == 4
 
 
 def test_a_prompt_outside_of_an_image_is_that_images_failure(

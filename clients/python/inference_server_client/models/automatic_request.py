@@ -33,6 +33,7 @@ class AutomaticRequest:
         model_id (str | Unset): One of the ids that `GET /models` lists; the largest model by default.
         min_size (int | Unset): Least pixels of an object. Default: 0.
         max_size (int | Unset): Most pixels of an object; 0 or less is no limit.
+        api_key (str | Unset): The key, if it is sent nowhere else. It has to come before the file.
         model_version (AutomaticRequestModelVersion | Unset): The family of the model. This server has `sam2` and
             `sam3`. Default: 'sam2'.
         foreground (bool | Unset): With `unique=false`: start from an empty raster; false starts from a full one, in
@@ -49,6 +50,7 @@ class AutomaticRequest:
     model_id: str | Unset = UNSET
     min_size: int | Unset = 0
     max_size: int | Unset = UNSET
+    api_key: str | Unset = UNSET
     model_version: AutomaticRequestModelVersion | Unset = "sam2"
     foreground: bool | Unset = True
     unique: bool | Unset = True
@@ -69,6 +71,8 @@ class AutomaticRequest:
         min_size = self.min_size
 
         max_size = self.max_size
+
+        api_key = self.api_key
 
         model_version: str | Unset = UNSET
         if not isinstance(self.model_version, Unset):
@@ -99,6 +103,8 @@ class AutomaticRequest:
             field_dict["min_size"] = min_size
         if max_size is not UNSET:
             field_dict["max_size"] = max_size
+        if api_key is not UNSET:
+            field_dict["api_key"] = api_key
         if model_version is not UNSET:
             field_dict["model_version"] = model_version
         if foreground is not UNSET:
@@ -130,6 +136,9 @@ class AutomaticRequest:
 
         if not isinstance(self.max_size, Unset):
             files.append(("max_size", (None, str(self.max_size).encode(), "text/plain")))
+
+        if not isinstance(self.api_key, Unset):
+            files.append(("api_key", (None, str(self.api_key).encode(), "text/plain")))
 
         if not isinstance(self.model_version, Unset):
             files.append(("model_version", (None, str(self.model_version).encode(), "text/plain")))
@@ -181,6 +190,8 @@ class AutomaticRequest:
 
         max_size = d.pop("max_size", UNSET)
 
+        api_key = d.pop("api_key", UNSET)
+
         _model_version = d.pop("model_version", UNSET)
         model_version: AutomaticRequestModelVersion | Unset
         if isinstance(_model_version, Unset):
@@ -204,6 +215,7 @@ class AutomaticRequest:
             model_id=model_id,
             min_size=min_size,
             max_size=max_size,
+            api_key=api_key,
             model_version=model_version,
             foreground=foreground,
             unique=unique,

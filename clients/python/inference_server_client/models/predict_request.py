@@ -33,6 +33,7 @@ class PredictRequest:
         model_id (str | Unset): One of the ids that `GET /models` lists; the largest model by default.
         min_size (int | Unset): Least pixels of an object. Default: 0.
         max_size (int | Unset): Most pixels of an object; 0 or less is no limit.
+        api_key (str | Unset): The key, if it is sent nowhere else. It has to come before the file.
         model_version (PredictRequestModelVersion | Unset): `sam3`: boxes find all objects that are like what they hold,
             points one object. `sam2`: each box, and all points together, find one object each; points beside a single box
             refine it. Default: 'sam3'.
@@ -49,6 +50,7 @@ class PredictRequest:
     model_id: str | Unset = UNSET
     min_size: int | Unset = 0
     max_size: int | Unset = UNSET
+    api_key: str | Unset = UNSET
     model_version: PredictRequestModelVersion | Unset = "sam3"
     point_coords: str | Unset = UNSET
     point_labels: str | Unset = UNSET
@@ -69,6 +71,8 @@ class PredictRequest:
         min_size = self.min_size
 
         max_size = self.max_size
+
+        api_key = self.api_key
 
         model_version: str | Unset = UNSET
         if not isinstance(self.model_version, Unset):
@@ -99,6 +103,8 @@ class PredictRequest:
             field_dict["min_size"] = min_size
         if max_size is not UNSET:
             field_dict["max_size"] = max_size
+        if api_key is not UNSET:
+            field_dict["api_key"] = api_key
         if model_version is not UNSET:
             field_dict["model_version"] = model_version
         if point_coords is not UNSET:
@@ -130,6 +136,9 @@ class PredictRequest:
 
         if not isinstance(self.max_size, Unset):
             files.append(("max_size", (None, str(self.max_size).encode(), "text/plain")))
+
+        if not isinstance(self.api_key, Unset):
+            files.append(("api_key", (None, str(self.api_key).encode(), "text/plain")))
 
         if not isinstance(self.model_version, Unset):
             files.append(("model_version", (None, str(self.model_version).encode(), "text/plain")))
@@ -174,6 +183,8 @@ class PredictRequest:
 
         max_size = d.pop("max_size", UNSET)
 
+        api_key = d.pop("api_key", UNSET)
+
         _model_version = d.pop("model_version", UNSET)
         model_version: PredictRequestModelVersion | Unset
         if isinstance(_model_version, Unset):
@@ -197,6 +208,7 @@ class PredictRequest:
             model_id=model_id,
             min_size=min_size,
             max_size=max_size,
+            api_key=api_key,
             model_version=model_version,
             point_coords=point_coords,
             point_labels=point_labels,

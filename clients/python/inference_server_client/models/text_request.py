@@ -31,6 +31,7 @@ class TextRequest:
         model_id (str | Unset): One of the ids that `GET /models` lists; the largest model by default.
         min_size (int | Unset): Least pixels of an object. Default: 0.
         max_size (int | Unset): Most pixels of an object; 0 or less is no limit.
+        api_key (str | Unset): The key, if it is sent nowhere else. It has to come before the file.
         backend (TextRequestBackend | Unset): Accepted, and without effect: this server has one engine. Default: 'meta'.
         confidence_threshold (float | Unset): Least score of an object. Default: 0.5.
     """
@@ -41,6 +42,7 @@ class TextRequest:
     model_id: str | Unset = UNSET
     min_size: int | Unset = 0
     max_size: int | Unset = UNSET
+    api_key: str | Unset = UNSET
     backend: TextRequestBackend | Unset = "meta"
     confidence_threshold: float | Unset = 0.5
     additional_properties: dict[str, Any] = _attrs_field(init=False, factory=dict)
@@ -59,6 +61,8 @@ class TextRequest:
         min_size = self.min_size
 
         max_size = self.max_size
+
+        api_key = self.api_key
 
         backend: str | Unset = UNSET
         if not isinstance(self.backend, Unset):
@@ -82,6 +86,8 @@ class TextRequest:
             field_dict["min_size"] = min_size
         if max_size is not UNSET:
             field_dict["max_size"] = max_size
+        if api_key is not UNSET:
+            field_dict["api_key"] = api_key
         if backend is not UNSET:
             field_dict["backend"] = backend
         if confidence_threshold is not UNSET:
@@ -107,6 +113,9 @@ class TextRequest:
 
         if not isinstance(self.max_size, Unset):
             files.append(("max_size", (None, str(self.max_size).encode(), "text/plain")))
+
+        if not isinstance(self.api_key, Unset):
+            files.append(("api_key", (None, str(self.api_key).encode(), "text/plain")))
 
         if not isinstance(self.backend, Unset):
             files.append(("backend", (None, str(self.backend).encode(), "text/plain")))
@@ -144,6 +153,8 @@ class TextRequest:
 
         max_size = d.pop("max_size", UNSET)
 
+        api_key = d.pop("api_key", UNSET)
+
         _backend = d.pop("backend", UNSET)
         backend: TextRequestBackend | Unset
         if isinstance(_backend, Unset):
@@ -160,6 +171,7 @@ class TextRequest:
             model_id=model_id,
             min_size=min_size,
             max_size=max_size,
+            api_key=api_key,
             backend=backend,
             confidence_threshold=confidence_threshold,
         )

@@ -483,7 +483,7 @@ export const readyz = <ThrowOnError extends boolean = false>(options?: Options<R
 /**
  * Unload the models, empty the caches
  *
- * Frees the memory that models, embeddings and images take, of every API key. Requests that have begun are answered as if nothing had happened, and free their part when they are done; later ones load what they need again. The server stays ready.
+ * Frees the memory that models, embeddings and images take, of every API key. Requests that have begun are answered as if nothing had happened, and free their part when they are done; later ones load what they need again. The server stays ready. For keys of the scope `admin`.
  */
 export const clearModels = <ThrowOnError extends boolean = false>(options?: Options<ClearModelsData, ThrowOnError>) => (options?.client ?? client).delete<ClearModelsResponses, ClearModelsErrors, ThrowOnError>({
     security: [
@@ -523,7 +523,7 @@ export const listModels = <ThrowOnError extends boolean = false>(options?: Optio
 /**
  * Prometheus metrics
  *
- * Requests, failures, durations of every step, batch sizes, the embedding cache.
+ * Requests, failures, durations of every step, batch sizes, the embedding cache. For keys of the scope `admin`, unless the server's settings open it to all.
  */
 export const metrics = <ThrowOnError extends boolean = false>(options?: Options<MetricsData, ThrowOnError>) => (options?.client ?? client).get<MetricsResponses, MetricsErrors, ThrowOnError>({
     security: [

@@ -31,6 +31,10 @@ export type AutomaticRequest = {
      */
     max_size?: number;
     /**
+     * The key, if it is sent nowhere else. It has to come before the file.
+     */
+    api_key?: string;
+    /**
      * The family of the model. This server has `sam2` and `sam3`.
      */
     model_version?: 'sam' | 'sam2' | 'sam3';
@@ -834,6 +838,10 @@ export type PredictRequest = {
      */
     max_size?: number;
     /**
+     * The key, if it is sent nowhere else. It has to come before the file.
+     */
+    api_key?: string;
+    /**
      * `sam3`: boxes find all objects that are like what they hold, points one object. `sam2`: each box, and all points together, find one object each; points beside a single box refine it.
      */
     model_version?: 'sam' | 'sam2' | 'sam3';
@@ -1553,6 +1561,10 @@ export type TextRequest = {
      */
     max_size?: number;
     /**
+     * The key, if it is sent nowhere else. It has to come before the file.
+     */
+    api_key?: string;
+    /**
      * What to look for, in a few words: `building`, `tree`.
      */
     prompt: string;
@@ -1640,9 +1652,17 @@ export type ConceptSegmentErrors = {
      */
     400: ErrorMessage;
     /**
-     * The API key is missing or wrong.
+     * The API key is missing or wrong, has expired or was revoked.
      */
     401: ErrorMessage;
+    /**
+     * The API key has not enough credits left for this.
+     */
+    402: ErrorMessage;
+    /**
+     * The API key has not the scope that this needs.
+     */
+    403: ErrorMessage;
     /**
      * No image is cached under this id, and none was sent.
      */
@@ -1660,7 +1680,7 @@ export type ConceptSegmentErrors = {
      */
     422: ValidationErrorResponse;
     /**
-     * Too many requests are waiting: try again.
+     * The API key asks too often, or too many requests are waiting: try again.
      */
     429: ErrorMessage;
     /**
@@ -1668,7 +1688,7 @@ export type ConceptSegmentErrors = {
      */
     500: ErrorMessage;
     /**
-     * The model cannot be used: its weights are missing.
+     * Not now: a model's weights are missing, the server is stopping or has no memory left, or a database cannot be used. The message says which.
      */
     503: ErrorMessage;
     /**
@@ -1701,9 +1721,17 @@ export type VisualSegmentErrors = {
      */
     400: ErrorMessage;
     /**
-     * The API key is missing or wrong.
+     * The API key is missing or wrong, has expired or was revoked.
      */
     401: ErrorMessage;
+    /**
+     * The API key has not enough credits left for this.
+     */
+    402: ErrorMessage;
+    /**
+     * The API key has not the scope that this needs.
+     */
+    403: ErrorMessage;
     /**
      * No image is cached under this id, and none was sent.
      */
@@ -1721,7 +1749,7 @@ export type VisualSegmentErrors = {
      */
     422: ValidationErrorResponse;
     /**
-     * Too many requests are waiting: try again.
+     * The API key asks too often, or too many requests are waiting: try again.
      */
     429: ErrorMessage;
     /**
@@ -1729,7 +1757,7 @@ export type VisualSegmentErrors = {
      */
     500: ErrorMessage;
     /**
-     * The model cannot be used: its weights are missing.
+     * Not now: a model's weights are missing, the server is stopping or has no memory left, or a database cannot be used. The message says which.
      */
     503: ErrorMessage;
     /**
@@ -1762,9 +1790,17 @@ export type SegmentImageErrors = {
      */
     400: ErrorMessage;
     /**
-     * The API key is missing or wrong.
+     * The API key is missing or wrong, has expired or was revoked.
      */
     401: ErrorMessage;
+    /**
+     * The API key has not enough credits left for this.
+     */
+    402: ErrorMessage;
+    /**
+     * The API key has not the scope that this needs.
+     */
+    403: ErrorMessage;
     /**
      * No image is cached under this id, and none was sent.
      */
@@ -1782,7 +1818,7 @@ export type SegmentImageErrors = {
      */
     422: ValidationErrorResponse;
     /**
-     * Too many requests are waiting: try again.
+     * The API key asks too often, or too many requests are waiting: try again.
      */
     429: ErrorMessage;
     /**
@@ -1790,7 +1826,7 @@ export type SegmentImageErrors = {
      */
     500: ErrorMessage;
     /**
-     * The model cannot be used: its weights are missing.
+     * Not now: a model's weights are missing, the server is stopping or has no memory left, or a database cannot be used. The message says which.
      */
     503: ErrorMessage;
     /**
@@ -1823,9 +1859,17 @@ export type EmbedImageSam3Errors = {
      */
     400: ErrorMessage;
     /**
-     * The API key is missing or wrong.
+     * The API key is missing or wrong, has expired or was revoked.
      */
     401: ErrorMessage;
+    /**
+     * The API key has not enough credits left for this.
+     */
+    402: ErrorMessage;
+    /**
+     * The API key has not the scope that this needs.
+     */
+    403: ErrorMessage;
     /**
      * No image is cached under this id, and none was sent.
      */
@@ -1843,7 +1887,7 @@ export type EmbedImageSam3Errors = {
      */
     422: ValidationErrorResponse;
     /**
-     * Too many requests are waiting: try again.
+     * The API key asks too often, or too many requests are waiting: try again.
      */
     429: ErrorMessage;
     /**
@@ -1851,7 +1895,7 @@ export type EmbedImageSam3Errors = {
      */
     500: ErrorMessage;
     /**
-     * The model cannot be used: its weights are missing.
+     * Not now: a model's weights are missing, the server is stopping or has no memory left, or a database cannot be used. The message says which.
      */
     503: ErrorMessage;
     /**
@@ -1884,9 +1928,17 @@ export type EmbedImageSam2Errors = {
      */
     400: ErrorMessage;
     /**
-     * The API key is missing or wrong.
+     * The API key is missing or wrong, has expired or was revoked.
      */
     401: ErrorMessage;
+    /**
+     * The API key has not enough credits left for this.
+     */
+    402: ErrorMessage;
+    /**
+     * The API key has not the scope that this needs.
+     */
+    403: ErrorMessage;
     /**
      * No image is cached under this id, and none was sent.
      */
@@ -1904,7 +1956,7 @@ export type EmbedImageSam2Errors = {
      */
     422: ValidationErrorResponse;
     /**
-     * Too many requests are waiting: try again.
+     * The API key asks too often, or too many requests are waiting: try again.
      */
     429: ErrorMessage;
     /**
@@ -1912,7 +1964,7 @@ export type EmbedImageSam2Errors = {
      */
     500: ErrorMessage;
     /**
-     * The model cannot be used: its weights are missing.
+     * Not now: a model's weights are missing, the server is stopping or has no memory left, or a database cannot be used. The message says which.
      */
     503: ErrorMessage;
     /**
@@ -1945,9 +1997,17 @@ export type SegmentAutomaticErrors = {
      */
     400: ErrorDetail;
     /**
-     * The API key is missing or wrong.
+     * The API key is missing or wrong, has expired or was revoked.
      */
     401: ErrorDetail;
+    /**
+     * The API key has not enough credits left for this.
+     */
+    402: ErrorDetail;
+    /**
+     * The API key has not the scope that this needs.
+     */
+    403: ErrorDetail;
     /**
      * No image is cached under this id, and none was sent.
      */
@@ -1965,7 +2025,7 @@ export type SegmentAutomaticErrors = {
      */
     422: ValidationErrorResponse;
     /**
-     * Too many requests are waiting: try again.
+     * The API key asks too often, or too many requests are waiting: try again.
      */
     429: ErrorDetail;
     /**
@@ -1973,7 +2033,7 @@ export type SegmentAutomaticErrors = {
      */
     500: ErrorDetail;
     /**
-     * The model cannot be used: its weights are missing.
+     * Not now: a model's weights are missing, the server is stopping or has no memory left, or a database cannot be used. The message says which.
      */
     503: ErrorDetail;
     /**
@@ -2006,9 +2066,17 @@ export type SegmentPredictErrors = {
      */
     400: ErrorDetail;
     /**
-     * The API key is missing or wrong.
+     * The API key is missing or wrong, has expired or was revoked.
      */
     401: ErrorDetail;
+    /**
+     * The API key has not enough credits left for this.
+     */
+    402: ErrorDetail;
+    /**
+     * The API key has not the scope that this needs.
+     */
+    403: ErrorDetail;
     /**
      * No image is cached under this id, and none was sent.
      */
@@ -2026,7 +2094,7 @@ export type SegmentPredictErrors = {
      */
     422: ValidationErrorResponse;
     /**
-     * Too many requests are waiting: try again.
+     * The API key asks too often, or too many requests are waiting: try again.
      */
     429: ErrorDetail;
     /**
@@ -2034,7 +2102,7 @@ export type SegmentPredictErrors = {
      */
     500: ErrorDetail;
     /**
-     * The model cannot be used: its weights are missing.
+     * Not now: a model's weights are missing, the server is stopping or has no memory left, or a database cannot be used. The message says which.
      */
     503: ErrorDetail;
     /**
@@ -2067,9 +2135,17 @@ export type SegmentTextErrors = {
      */
     400: ErrorDetail;
     /**
-     * The API key is missing or wrong.
+     * The API key is missing or wrong, has expired or was revoked.
      */
     401: ErrorDetail;
+    /**
+     * The API key has not enough credits left for this.
+     */
+    402: ErrorDetail;
+    /**
+     * The API key has not the scope that this needs.
+     */
+    403: ErrorDetail;
     /**
      * No image is cached under this id, and none was sent.
      */
@@ -2087,7 +2163,7 @@ export type SegmentTextErrors = {
      */
     422: ValidationErrorResponse;
     /**
-     * Too many requests are waiting: try again.
+     * The API key asks too often, or too many requests are waiting: try again.
      */
     429: ErrorDetail;
     /**
@@ -2095,7 +2171,7 @@ export type SegmentTextErrors = {
      */
     500: ErrorDetail;
     /**
-     * The model cannot be used: its weights are missing.
+     * Not now: a model's weights are missing, the server is stopping or has no memory left, or a database cannot be used. The message says which.
      */
     503: ErrorDetail;
     /**
@@ -2128,11 +2204,19 @@ export type Sam3ImageErrors = {
      */
     400: SegmindFailure;
     /**
-     * The API key is missing or wrong.
+     * The API key is missing or wrong, has expired or was revoked.
      */
     401: SegmindFailure;
     /**
-     * Too many requests are waiting: try again.
+     * The API key has not the scope that this needs.
+     */
+    403: SegmindFailure;
+    /**
+     * The API key has not enough credits left for this.
+     */
+    406: SegmindFailure;
+    /**
+     * The API key asks too often, or too many requests are waiting: try again.
      */
     429: SegmindFailure;
     /**
@@ -2140,7 +2224,7 @@ export type Sam3ImageErrors = {
      */
     500: SegmindFailure;
     /**
-     * The model cannot be used: its weights are missing.
+     * Not now: a model's weights are missing, the server is stopping or has no memory left, or a database cannot be used. The message says which.
      */
     502: SegmindFailure;
     /**
@@ -2173,11 +2257,19 @@ export type SamV2ImageErrors = {
      */
     400: SegmindFailure;
     /**
-     * The API key is missing or wrong.
+     * The API key is missing or wrong, has expired or was revoked.
      */
     401: SegmindFailure;
     /**
-     * Too many requests are waiting: try again.
+     * The API key has not the scope that this needs.
+     */
+    403: SegmindFailure;
+    /**
+     * The API key has not enough credits left for this.
+     */
+    406: SegmindFailure;
+    /**
+     * The API key asks too often, or too many requests are waiting: try again.
      */
     429: SegmindFailure;
     /**
@@ -2185,7 +2277,7 @@ export type SamV2ImageErrors = {
      */
     500: SegmindFailure;
     /**
-     * The model cannot be used: its weights are missing.
+     * Not now: a model's weights are missing, the server is stopping or has no memory left, or a database cannot be used. The message says which.
      */
     502: SegmindFailure;
     /**
@@ -2218,9 +2310,17 @@ export type SpaceSegmentErrors = {
      */
     400: SpaceError;
     /**
-     * The API key is missing or wrong.
+     * The API key is missing or wrong, has expired or was revoked.
      */
     401: SpaceError;
+    /**
+     * The API key has not enough credits left for this.
+     */
+    402: SpaceError;
+    /**
+     * The API key has not the scope that this needs.
+     */
+    403: SpaceError;
     /**
      * The body took too long to arrive.
      */
@@ -2230,7 +2330,7 @@ export type SpaceSegmentErrors = {
      */
     413: SpaceError;
     /**
-     * Too many requests are waiting: try again.
+     * The API key asks too often, or too many requests are waiting: try again.
      */
     429: SpaceError;
     /**
@@ -2238,7 +2338,7 @@ export type SpaceSegmentErrors = {
      */
     500: SpaceError;
     /**
-     * The model cannot be used: its weights are missing.
+     * Not now: a model's weights are missing, the server is stopping or has no memory left, or a database cannot be used. The message says which.
      */
     503: SpaceError;
     /**
@@ -2271,9 +2371,17 @@ export type SpacePredictErrors = {
      */
     400: SpaceError;
     /**
-     * The API key is missing or wrong.
+     * The API key is missing or wrong, has expired or was revoked.
      */
     401: SpaceError;
+    /**
+     * The API key has not enough credits left for this.
+     */
+    402: SpaceError;
+    /**
+     * The API key has not the scope that this needs.
+     */
+    403: SpaceError;
     /**
      * The body took too long to arrive.
      */
@@ -2283,7 +2391,7 @@ export type SpacePredictErrors = {
      */
     413: SpaceError;
     /**
-     * Too many requests are waiting: try again.
+     * The API key asks too often, or too many requests are waiting: try again.
      */
     429: SpaceError;
     /**
@@ -2291,7 +2399,7 @@ export type SpacePredictErrors = {
      */
     500: SpaceError;
     /**
-     * The model cannot be used: its weights are missing.
+     * Not now: a model's weights are missing, the server is stopping or has no memory left, or a database cannot be used. The message says which.
      */
     503: SpaceError;
     /**
@@ -2324,11 +2432,19 @@ export type SubmitSam3ImageErrors = {
      */
     400: SegmindFailure;
     /**
-     * The API key is missing or wrong.
+     * The API key is missing or wrong, has expired or was revoked.
      */
     401: SegmindFailure;
     /**
-     * Too many requests are waiting: try again.
+     * The API key has not the scope that this needs.
+     */
+    403: SegmindFailure;
+    /**
+     * The API key has not enough credits left for this.
+     */
+    406: SegmindFailure;
+    /**
+     * The API key asks too often, or too many requests are waiting: try again.
      */
     429: SegmindFailure;
     /**
@@ -2336,7 +2452,7 @@ export type SubmitSam3ImageErrors = {
      */
     500: SegmindFailure;
     /**
-     * The model cannot be used: its weights are missing.
+     * Not now: a model's weights are missing, the server is stopping or has no memory left, or a database cannot be used. The message says which.
      */
     502: SegmindFailure;
 };
@@ -2365,11 +2481,19 @@ export type SubmitSamV2ImageErrors = {
      */
     400: SegmindFailure;
     /**
-     * The API key is missing or wrong.
+     * The API key is missing or wrong, has expired or was revoked.
      */
     401: SegmindFailure;
     /**
-     * Too many requests are waiting: try again.
+     * The API key has not the scope that this needs.
+     */
+    403: SegmindFailure;
+    /**
+     * The API key has not enough credits left for this.
+     */
+    406: SegmindFailure;
+    /**
+     * The API key asks too often, or too many requests are waiting: try again.
      */
     429: SegmindFailure;
     /**
@@ -2377,7 +2501,7 @@ export type SubmitSamV2ImageErrors = {
      */
     500: SegmindFailure;
     /**
-     * The model cannot be used: its weights are missing.
+     * Not now: a model's weights are missing, the server is stopping or has no memory left, or a database cannot be used. The message says which.
      */
     502: SegmindFailure;
 };
@@ -2407,9 +2531,13 @@ export type JobStatusData = {
 
 export type JobStatusErrors = {
     /**
-     * The API key is missing or wrong.
+     * The API key is missing or wrong, has expired or was revoked.
      */
     401: SegmindFailure;
+    /**
+     * The API key has not the scope that this needs.
+     */
+    403: SegmindFailure;
     /**
      * The job is unknown, has expired, or is another key's.
      */
@@ -2423,7 +2551,7 @@ export type JobStatusErrors = {
      */
     500: SegmindFailure;
     /**
-     * The model cannot be used: its weights are missing.
+     * Not now: a model's weights are missing, the server is stopping or has no memory left, or a database cannot be used. The message says which.
      */
     502: SegmindFailure;
 };
@@ -2453,9 +2581,13 @@ export type JobResultData = {
 
 export type JobResultErrors = {
     /**
-     * The API key is missing or wrong.
+     * The API key is missing or wrong, has expired or was revoked.
      */
     401: SegmindFailure;
+    /**
+     * The API key has not the scope that this needs.
+     */
+    403: SegmindFailure;
     /**
      * The job is unknown, has expired, or is another key's.
      */
@@ -2469,7 +2601,7 @@ export type JobResultErrors = {
      */
     500: SegmindFailure;
     /**
-     * The model cannot be used: its weights are missing.
+     * Not now: a model's weights are missing, the server is stopping or has no memory left, or a database cannot be used. The message says which.
      */
     502: SegmindFailure;
 };
@@ -2520,7 +2652,7 @@ export type JobFileErrors = {
      */
     500: SegmindFailure;
     /**
-     * The model cannot be used: its weights are missing.
+     * Not now: a model's weights are missing, the server is stopping or has no memory left, or a database cannot be used. The message says which.
      */
     502: SegmindFailure;
 };
@@ -2545,9 +2677,17 @@ export type SubmitConceptSegmentData = {
 
 export type SubmitConceptSegmentErrors = {
     /**
-     * The API key is missing or wrong.
+     * The API key is missing or wrong, has expired or was revoked.
      */
     401: ErrorMessage;
+    /**
+     * The API key has not enough credits left for this.
+     */
+    402: ErrorMessage;
+    /**
+     * The API key has not the scope that this needs.
+     */
+    403: ErrorMessage;
     /**
      * The body took too long to arrive.
      */
@@ -2561,7 +2701,7 @@ export type SubmitConceptSegmentErrors = {
      */
     422: ValidationErrorResponse;
     /**
-     * Too many requests are waiting: try again.
+     * The API key asks too often, or too many requests are waiting: try again.
      */
     429: ErrorMessage;
     /**
@@ -2569,7 +2709,7 @@ export type SubmitConceptSegmentErrors = {
      */
     500: ErrorMessage;
     /**
-     * The model cannot be used: its weights are missing.
+     * Not now: a model's weights are missing, the server is stopping or has no memory left, or a database cannot be used. The message says which.
      */
     503: ErrorMessage;
 };
@@ -2594,9 +2734,17 @@ export type SubmitVisualSegmentData = {
 
 export type SubmitVisualSegmentErrors = {
     /**
-     * The API key is missing or wrong.
+     * The API key is missing or wrong, has expired or was revoked.
      */
     401: ErrorMessage;
+    /**
+     * The API key has not enough credits left for this.
+     */
+    402: ErrorMessage;
+    /**
+     * The API key has not the scope that this needs.
+     */
+    403: ErrorMessage;
     /**
      * The body took too long to arrive.
      */
@@ -2610,7 +2758,7 @@ export type SubmitVisualSegmentErrors = {
      */
     422: ValidationErrorResponse;
     /**
-     * Too many requests are waiting: try again.
+     * The API key asks too often, or too many requests are waiting: try again.
      */
     429: ErrorMessage;
     /**
@@ -2618,7 +2766,7 @@ export type SubmitVisualSegmentErrors = {
      */
     500: ErrorMessage;
     /**
-     * The model cannot be used: its weights are missing.
+     * Not now: a model's weights are missing, the server is stopping or has no memory left, or a database cannot be used. The message says which.
      */
     503: ErrorMessage;
 };
@@ -2716,9 +2864,17 @@ export type ClearModelsData = {
 
 export type ClearModelsErrors = {
     /**
-     * The API key is missing or wrong.
+     * The API key is missing or wrong, has expired or was revoked.
      */
     401: ErrorMessage;
+    /**
+     * The API key has not the scope that this needs.
+     */
+    403: ErrorMessage;
+    /**
+     * Not now: a model's weights are missing, the server is stopping or has no memory left, or a database cannot be used. The message says which.
+     */
+    503: ErrorMessage;
 };
 
 export type ClearModelsError = ClearModelsErrors[keyof ClearModelsErrors];
@@ -2741,9 +2897,13 @@ export type ListModelsData = {
 
 export type ListModelsErrors = {
     /**
-     * The API key is missing or wrong.
+     * The API key is missing or wrong, has expired or was revoked.
      */
     401: ErrorMessage;
+    /**
+     * Not now: a model's weights are missing, the server is stopping or has no memory left, or a database cannot be used. The message says which.
+     */
+    503: ErrorMessage;
 };
 
 export type ListModelsError = ListModelsErrors[keyof ListModelsErrors];
@@ -2766,9 +2926,17 @@ export type MetricsData = {
 
 export type MetricsErrors = {
     /**
-     * The API key is missing or wrong.
+     * The API key is missing or wrong, has expired or was revoked.
      */
     401: ErrorMessage;
+    /**
+     * The API key has not the scope that this needs.
+     */
+    403: ErrorMessage;
+    /**
+     * Not now: a model's weights are missing, the server is stopping or has no memory left, or a database cannot be used. The message says which.
+     */
+    503: ErrorMessage;
 };
 
 export type MetricsError = MetricsErrors[keyof MetricsErrors];

@@ -75,6 +75,16 @@ def _parse_response(
 
         return response_401
 
+    if response.status_code == 402:
+        response_402 = ErrorDetail.from_dict(response.json())
+
+        return response_402
+
+    if response.status_code == 403:
+        response_403 = ErrorDetail.from_dict(response.json())
+
+        return response_403
+
     if response.status_code == 404:
         response_404 = ErrorDetail.from_dict(response.json())
 

@@ -48,6 +48,16 @@ def _parse_response(
 
         return response_401
 
+    if response.status_code == 403:
+        response_403 = SegmindFailure.from_dict(response.json())
+
+        return response_403
+
+    if response.status_code == 406:
+        response_406 = SegmindFailure.from_dict(response.json())
+
+        return response_406
+
     if response.status_code == 429:
         response_429 = SegmindFailure.from_dict(response.json())
 

@@ -48,6 +48,16 @@ def _parse_response(
 
         return response_401
 
+    if response.status_code == 402:
+        response_402 = SpaceError.from_dict(response.json())
+
+        return response_402
+
+    if response.status_code == 403:
+        response_403 = SpaceError.from_dict(response.json())
+
+        return response_403
+
     if response.status_code == 408:
         response_408 = SpaceError.from_dict(response.json())
 

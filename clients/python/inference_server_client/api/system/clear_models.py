@@ -33,6 +33,16 @@ def _parse_response(
 
         return response_401
 
+    if response.status_code == 403:
+        response_403 = ErrorMessage.from_dict(response.json())
+
+        return response_403
+
+    if response.status_code == 503:
+        response_503 = ErrorMessage.from_dict(response.json())
+
+        return response_503
+
     if client.raise_on_unexpected_status:
         raise errors.UnexpectedStatus(response.status_code, response.content)
     else:
@@ -58,7 +68,7 @@ def sync_detailed(
 
      Frees the memory that models, embeddings and images take, of every API key. Requests that have begun
     are answered as if nothing had happened, and free their part when they are done; later ones load
-    what they need again. The server stays ready.
+    what they need again. The server stays ready. For keys of the scope `admin`.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -85,7 +95,7 @@ def sync(
 
      Frees the memory that models, embeddings and images take, of every API key. Requests that have begun
     are answered as if nothing had happened, and free their part when they are done; later ones load
-    what they need again. The server stays ready.
+    what they need again. The server stays ready. For keys of the scope `admin`.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -108,7 +118,7 @@ async def asyncio_detailed(
 
      Frees the memory that models, embeddings and images take, of every API key. Requests that have begun
     are answered as if nothing had happened, and free their part when they are done; later ones load
-    what they need again. The server stays ready.
+    what they need again. The server stays ready. For keys of the scope `admin`.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -133,7 +143,7 @@ async def asyncio(
 
      Frees the memory that models, embeddings and images take, of every API key. Requests that have begun
     are answered as if nothing had happened, and free their part when they are done; later ones load
-    what they need again. The server stays ready.
+    what they need again. The server stays ready. For keys of the scope `admin`.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.

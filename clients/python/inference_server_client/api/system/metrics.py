@@ -31,6 +31,16 @@ def _parse_response(
 
         return response_401
 
+    if response.status_code == 403:
+        response_403 = ErrorMessage.from_dict(response.json())
+
+        return response_403
+
+    if response.status_code == 503:
+        response_503 = ErrorMessage.from_dict(response.json())
+
+        return response_503
+
     if client.raise_on_unexpected_status:
         raise errors.UnexpectedStatus(response.status_code, response.content)
     else:
@@ -54,7 +64,8 @@ def sync_detailed(
 ) -> Response[ErrorMessage | str]:
     """Prometheus metrics
 
-     Requests, failures, durations of every step, batch sizes, the embedding cache.
+     Requests, failures, durations of every step, batch sizes, the embedding cache. For keys of the scope
+    `admin`, unless the server's settings open it to all.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -79,7 +90,8 @@ def sync(
 ) -> ErrorMessage | str | None:
     """Prometheus metrics
 
-     Requests, failures, durations of every step, batch sizes, the embedding cache.
+     Requests, failures, durations of every step, batch sizes, the embedding cache. For keys of the scope
+    `admin`, unless the server's settings open it to all.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -100,7 +112,8 @@ async def asyncio_detailed(
 ) -> Response[ErrorMessage | str]:
     """Prometheus metrics
 
-     Requests, failures, durations of every step, batch sizes, the embedding cache.
+     Requests, failures, durations of every step, batch sizes, the embedding cache. For keys of the scope
+    `admin`, unless the server's settings open it to all.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -123,7 +136,8 @@ async def asyncio(
 ) -> ErrorMessage | str | None:
     """Prometheus metrics
 
-     Requests, failures, durations of every step, batch sizes, the embedding cache.
+     Requests, failures, durations of every step, batch sizes, the embedding cache. For keys of the scope
+    `admin`, unless the server's settings open it to all.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.

@@ -310,3 +310,30 @@ async def test_what_is_cleared_can_still_be_left() -> None:
     leaver.cancel()
     await turns()
     assert maker.cancelled == 1
+
+
+# Memory that runs out.
+
+
+async def test_shrinking_drops_the_older_half_and_keeps_no_more_until_it_is_cleared() -> None:
+    cache = EmbeddingCache(100)
+    await fill(cache, a=20, b=20, c=20, d=20)
+    cache.get(key("a"))
+    await cache.shrink()
+    assert kept(cache, "abcd") == "ad", "the least recently used went"
+    assert (cache.nbytes, cache.max_bytes) == (40, 40)
+    await fill(cache, e=20)
+    assert kept(cache, "ade") == "ae", "the order of use outlived it"
+    cache.clear("sam2/demo")
+    assert cache.max_bytes == 40
+    cache.clear()
+    assert cache.max_bytes == 100
+
+
+async def test_shrinking_leaves_a_cache_that_is_one() -> None:
+    cache = EmbeddingCache(160)
+    for _ in range(9):
+        await cache.shrink()
+    assert cache.max_bytes == 10
+    await fill(cache, a=10)
+    assert kept(cache, "a") == "a"

@@ -191,3 +191,21 @@ async def test_what_is_cleared_is_in_neither_tier_nor_on_its_way() -> None:
     cache.clear()
     assert await cache.find(key("a")) is None
     assert (cache.nbytes, cache.host_nbytes) == (0, 0)
+
+
+async def test_shrinking_waits_until_the_dropped_have_left_the_device() -> None:
+    bus, encoder = Bus(), Encoder()
+    cache = EmbeddingCache(40, HostTier(100, to_host=bus.down, to_device=bus.up))
+    for name in "abcd":
+        await cache.get_or_create(key(name), encoder.of(name))
+    bus.gate.clear()
+    shrinking = asyncio.create_task(cache.shrink())
+    await asyncio.sleep(0.01)
+    assert not shrinking.done()
+    bus.gate.set()
+    await asyncio.wait_for(shrinking, 5)
+    assert cache.nbytes == 20
+    entry, hit = await cache.get_or_create(key("a"), encoder.of("a"))
+    assert hit
+    assert entry.embedding.features.device == "gpu"
+    assert encoder.encoded == list("abcd"), "nothing is encoded anew"

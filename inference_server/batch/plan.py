@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from inference_server.batch.inputs import Inputs, Source, collect, named_apart
+from inference_server.batch.inputs import Inputs, Source, collect, named_apart, shown
 from inference_server.batch.journal import DamagedJournalError, Journal
 from inference_server.batch.outputs import Output, OutputError
 from inference_server.batch.runner import Batch, Summary
@@ -150,6 +150,10 @@ def _inputs(request: Request, output: Output, journal: Journal | None) -> Inputs
             "\n".join(reasons)
             or f"There is no image in {', '.join(request.arguments)}."
             + ("" if request.recursive else " --recursive also looks into folders in folders.")
+        )
+    if not any(source.path.exists() for source in inputs.sources):
+        raise NothingToDoError(
+            "\n".join(f"There is no file {shown(str(source.path))}." for source in inputs.sources)
         )
     output.refuse_many(len(inputs.sources))
     return inputs

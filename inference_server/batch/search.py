@@ -51,12 +51,10 @@ class Found:
     Attributes:
         size: (height, width) of the image in pixels.
         instances: by prompt, the best first, each with a pixel; `prompt` counts `Search.asked`.
-        models: names of the weights.
     """
 
     size: tuple[int, int]
     instances: Sequence[Instance]
-    models: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,8 +216,7 @@ class Search:
         ]
         if self.nms is not None:
             instances = await segmenter.in_thread(partial(suppressed, instances, self.nms))
-        models = dict.fromkeys(found.image.model for _, found in results)
-        return Found(results[0][1].image.embedding.size, instances, tuple(models))
+        return Found(results[0][1].image.embedding.size, instances)
 
     def _version(self, segmenter: Segmenter) -> str:
         return self.version or segmenter.models.default_version

@@ -16,7 +16,7 @@ from inference_server.cli.serve import serve
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def main() -> None:
-    """Serve SAM 2 and SAM 3 over HTTP.
+    """Segment images with SAM 2 and SAM 3: over HTTP, or from files to files.
 
     Every setting can be given in the environment as INFERENCE_<NAME>; docs/settings.md lists them.
     """

@@ -426,6 +426,7 @@ def listed(folder: Path) -> list[str]:
         ("PHOTO --text star --nms nan -o out", "nan is not from 0 to 1"),
         ("PHOTO --automatic --points-per-side 0 -o out", "0 is not in the range 1<=x<=128"),
         ("EMPTY --text star -o out", "There is no image in EMPTY."),
+        ("gone.jpg --text star -o out", "gone.jpg."),
         ("*.gif --text star -o out", "*.gif: No file matches this pattern."),
         ("PHOTO --text  -o out", "A --text is empty."),
         ("PHOTO --text star --size huge -o out", "'huge' is not one of"),

@@ -346,7 +346,7 @@ def _print(
     from rich.text import Text
 
     file = sys.stderr if to_stderr else sys.stdout
-    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", show_edge=False, pad_edge=False)
     for name in columns:
         numbers = name in ("requests", "failures", "credits")
         table.add_column(

@@ -10,7 +10,7 @@ from tests.http.serving import SAM2_EMBED, RunningHere
 from tests.images.hostile_files import corpus, seeds
 
 FILES = [(name, data) for name, data in corpus().items() if len(data) < 1 << 20]
-SOME = FILES if TIMES > 1 else FILES[::4]
+SOME = FILES if TIMES > 1 else FILES[::6]
 
 
 def test_every_file_is_answered(server: RunningHere, picture: Picture) -> None:
@@ -22,7 +22,7 @@ def test_every_file_is_answered(server: RunningHere, picture: Picture) -> None:
         if response.status_code != 200:
             message = ErrorMessage.model_validate(response.json()).message
             assert message.startswith("Could not load input image. Cause: "), name
-    assert len(statuses) > 350
+    assert len(statuses) > 250
     assert {statuses.count(status) > 5 for status in (200, 400, 413)} == {True}
     # Nothing of it stays, and the next one is answered as ever.
     assert server.state.bodies.nbytes == 0
@@ -30,7 +30,7 @@ def test_every_file_is_answered(server: RunningHere, picture: Picture) -> None:
 
 
 def test_every_kind_of_file_as_a_form(server: RunningHere) -> None:
-    for name, data in [*seeds().items(), *FILES[::25]]:
+    for name, data in [*seeds().items(), *FILES[::40]]:
         response = post(server, TEXT, data, prompt="circle")
         assert response.status_code in (200, 400, 404, 413), (name, response.text)
         if name in seeds():

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from tempfile import gettempdir
 from typing import Generic
 
 from starlette.datastructures import FormData, UploadFile
@@ -12,7 +15,12 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from inference_server.auth import Tenant, Work, key_from_request
-from inference_server.errors import ImageTooLargeError, PromptError, RequestError
+from inference_server.errors import (
+    ImageTooLargeError,
+    PromptError,
+    RequestError,
+    StorageError,
+)
 from inference_server.images.store import StoredImage
 from inference_server.routes.requests import (
     ModelT,
@@ -24,6 +32,8 @@ from inference_server.routes.requests import (
     timings_of,
 )
 from inference_server.settings import MiB
+
+logger = logging.getLogger(__name__)
 
 _MAX_FIELDS = 64
 _MAX_FIELD_BYTES = 1 << 20
@@ -72,7 +82,8 @@ async def uploaded(
         SlowBodyError: it takes too long to arrive.
         ValidationError: the form is not of the type.
         PromptError: the body is no such form.
-        StorageError: the key cannot be checked, or its credits not be counted, now.
+        StorageError: the key cannot be checked, or its credits not be counted, now; or the
+            temporary storage is full.
     """
     state = state_of(request)
     is_form = request.headers.get("content-type", "").lower().startswith("multipart/form-data")
@@ -110,6 +121,9 @@ async def uploaded(
 
 _FILE = ("body", "file")
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""How a full disk is told: it is full, one's share of it is, or a file may grow no more."""
+
 
 async def _beginning(chunks: AsyncGenerator[bytes, None]) -> bytes:
     """The first bytes of a form."""
@@ -146,6 +160,14 @@ async def _parse(request: Request, chunks: AsyncGenerator[bytes, None]) -> FormD
         return await _parser(request, chunks).parse()
     except MultiPartException as error:
         raise RequestError(f"The form cannot be read: {error.message}") from None
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        logger.error("There is no room for uploads in %s: %s", gettempdir(), error.strerror)
+        raise StorageError(
+            "The server's temporary storage is full. Try again later, or give it more room or "
+            "lower INFERENCE_UPLOAD_STORAGE_MB."
+        ) from None
 
 
 def _parser(request: Request, chunks: AsyncGenerator[bytes, None]) -> MultiPartParser:

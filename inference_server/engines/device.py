@@ -159,3 +159,8 @@ def choose_compute(device: str, dtype: str, cache_dtype: str = "auto") -> Comput
     if cache_dtype == "auto":
         cache_dtype = dtype
     return Compute(chosen, getattr(torch, dtype), getattr(torch, cache_dtype))
+
+
+def accelerator() -> str:
+    """Name of the GPU, for people; `none` without one."""
+    return str(torch.cuda.get_device_name()) if torch.cuda.is_available() else "none"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 def machine() -> dict[str, str]:
     """What the figures were measured on: processor, accelerator, versions."""
-    import torch
+    from inference_server.engines.device import accelerator
 
     processor = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
@@ -22,7 +22,7 @@ def machine() -> dict[str, str]:
     return {
         "processor": processor,
         "cores": str(os.cpu_count()),
-        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+        "accelerator": accelerator(),
         "python": platform.python_version(),
         **{name: version(name) for name in ("torch", "transformers", "numpy")},
     }

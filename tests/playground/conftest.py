@@ -9,7 +9,7 @@ from playwright.sync_api import Browser
 
 from tests.chromium import chromium
 from tests.http.serving import RunningHere
-from tests.playground.desk import Desk, at_desk
+from tests.playground.desk import TIMEOUT, Desk, at_desk
 
 
 # For this package only: while it runs, this thread has an event loop that others' tests would mind.

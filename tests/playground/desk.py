@@ -215,7 +215,8 @@ def at_desk(
         path: of the page.
         options: of the browser's context.
     """
-    options = {"viewport": {"width": 1280, "height": 900}, **options}
+    viewport = {"width": 1280, "height": 900}
+    options = {"viewport": viewport, "reduced_motion": "reduce", **options}
     with browser.new_context(
         permissions=["clipboard-read", "clipboard-write"], **options
     ) as context:

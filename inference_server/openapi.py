@@ -177,6 +177,7 @@ def common_errors(model: type[BaseModel] = ErrorMessage, suffix: str = "") -> Ma
                 "Unavailable",
                 "Not now: a model's weights are missing, the server is stopping or has no memory "
                 "left, or a database cannot be used. The message says which.",
+                "retry-after",
             ),
             504: error("TimedOut", "The request took longer than the server's time limit."),
         }

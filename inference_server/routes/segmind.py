@@ -282,6 +282,7 @@ ERRORS: Mapping[int, Answer] = MappingProxyType(
             "Unavailable",
             "Not now: a model's weights are missing, the server is stopping or has no memory left, "
             "or a database cannot be used. The message says which.",
+            "retry-after",
         ),
         504: _error("TimedOut", "The request took longer than the server's time limit."),
     }

@@ -140,6 +140,29 @@ class TestQueue:
             assert [future.result().status_code for future in asked] == [200] * 3
             assert ask(server, pool, 423).result().status_code == 200
 
+    def test_probes_and_metrics_are_answered_however_full_everything_is(
+        self, pool: ThreadPoolExecutor
+    ) -> None:
+        with gated(queue_size=1, max_requests=2) as (server, gate):
+            asked = [ask(server, pool, 425)]
+            until(lambda: gate.arrived == 1)
+            asked += [ask(server, pool, 426)]
+            until(lambda: server.waiting() == 1)
+            # Neither is there room for more requests.
+            text = {"image": noise(427), "prompts": [{"text": "dog"}]}
+            refused = server.post(CONCEPT, text)
+            assert refused.status_code == 429
+            assert int(refused.headers["retry-after"]) >= 1
+            assert "INFERENCE_MAX_REQUESTS" in refused.json()["message"]
+            assert server.post("/v2/sam3/concept_segment", text).status_code == 429
+            for path in ("/", "/livez", "/health", "/readyz", "/metrics", "/models"):
+                for _ in range(30):
+                    assert server.get(path).status_code == 200, path
+            assert server.get("/v2/requests/unknown/status").status_code == 404
+            gate.open()
+            assert [future.result().status_code for future in asked] == [200] * 2
+            assert server.post(CONCEPT, text).status_code == 200
+
     def test_a_click_on_a_cached_image_overtakes_an_encode(self, pool: ThreadPoolExecutor) -> None:
         with gated() as (server, gate):
             gate.open()
@@ -189,6 +212,15 @@ class TestGone:
             # The picture that nobody waited for any more was not encoded.
             assert gate.arrived == 2
             until(lambda: server.metric("inference_failures_total", reason="gone") == 1)
+
+    def test_a_gone_clients_place_is_another_ones(self, pool: ThreadPoolExecutor) -> None:
+        with gated(max_requests=1) as (server, gate):
+            gone = ask(server, pool, 455, timeout=0.5)
+            with pytest.raises(httpx.ReadTimeout):
+                gone.result()
+            until(lambda: len(server.state.admission) == 0, 10)
+            gate.open()
+            assert ask(server, pool, 456).result().status_code == 200
 
     def test_the_others_who_wait_for_the_same_image_are_served(
         self, pool: ThreadPoolExecutor

@@ -12,6 +12,7 @@ import pytest
 from pydantic import TypeAdapter
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Message
 
 from inference_server.admission import Admission
 from inference_server.errors import (
@@ -22,7 +23,7 @@ from inference_server.errors import (
 )
 from inference_server.openapi import Operation
 from inference_server.routes.answers import accepts_gzip
-from inference_server.routes.http import Contract, endpoint
+from inference_server.routes.http import Contract, _Line, endpoint
 from inference_server.routes.requests import limits_of
 from schemas.common import Limits
 from tests.http.serving import settings
@@ -108,3 +109,32 @@ def test_a_contract_words_all_errors_itself(
     assert response.status_code == status
     body = orjson.loads(response.body)
     assert body["error"].startswith(text)
+
+
+async def _heard(*messages: Message) -> tuple[list[Message], int]:
+    """What a handler reads of messages, and how many were fetched when the goodbye was heard."""
+    fetched = 0
+
+    async def receive() -> Message:
+        nonlocal fetched
+        fetched += 1
+        return messages[fetched - 1]
+
+    line = _Line(receive)
+    goodbye = asyncio.ensure_future(line.goodbye())
+    read: list[Message] = []
+    while not read or read[-1].get("more_body"):
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert fetched == len(read), "the body is the handler's to read"
+        read.append(await line.receive())
+    await asyncio.wait_for(goodbye, 5)
+    return read, fetched
+
+
+def test_a_goodbye_is_heard_after_the_body_and_nothing_is_read_before() -> None:
+    first: Message = {"type": "http.request", "body": b"1", "more_body": True}
+    last: Message = {"type": "http.request", "body": b"2", "more_body": False}
+    gone: Message = {"type": "http.disconnect"}
+    assert asyncio.run(_heard(first, first, last, gone)) == ([first, first, last], 4)
+    assert asyncio.run(_heard(gone, gone)) == ([gone], 2)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco
 
+from inference_server.settings import Settings, variable_of
 from tests.readme import (
     MORE,
     Example,
@@ -61,6 +62,12 @@ def test_code_that_is_not_run_says_why(page: Path) -> None:
 def test_tables_are_those_of_the_code(page: Path) -> None:
     text = page.read_text()
     assert text == with_tables(text), "run `python -m tests.readme --settings`"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_settings_that_are_named_exist(page: Path) -> None:
+    named = set(re.findall(r"\bINFERENCE_[A-Z0-9_]*[A-Z0-9]\b", page.read_text()))
+    assert named <= {variable_of(name) for name in Settings.model_fields}
 
 
 def anchors(text: str) -> set[str]:

@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALL := SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install --disable-pip-version-check -qq --no-build-isolation
 ARGS ?=
 
-.PHONY: help serve test lint format openapi clients readme docs bench pins clean
+.PHONY: help serve test lint format openapi clients readme docs bench fuzz pins clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -38,6 +38,11 @@ readme: $(VENV)/.dev ## Run the code in README.md and docs/, and mend its output
 
 docs: $(VENV)/.dev ## Build the pages of docs/ as a site, build/site/index.html
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+fuzz: $(VENV)/.dev ## Try twenty times as many made-up requests and files as the tests do
+	@FUZZ_TIMES=$${FUZZ_TIMES:-20} $(BIN)/python -m pytest --timeout 7200 $(ARGS) \
+		tests/http/test_schemathesis.py tests/http/test_fuzz.py tests/http/test_corpus.py \
+		tests/images/test_hostile.py tests/images/test_parsers.py tests/schemas/test_properties.py
 
 bench: $(VENV)/.dev ## Measure speed and memory side by side (ARGS="click --small" for some of it)
 	@$(BIN)/python -m benchmarks $(ARGS)

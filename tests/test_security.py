@@ -1,0 +1,62 @@
+"""`SECURITY.md` names tests and settings that exist, and defaults that are so."""
+
+from __future__ import annotations
+
+import ast
+import re
+from functools import cache
+
+import pytest
+
+from inference_server.settings import PREFIX, Settings
+from tests.readme import ROOT
+
+TEXT = (ROOT / "SECURITY.md").read_text()
+TESTS = sorted(set(re.findall(r"`(tests/[\w/]+\.py)::([\w:]+)`", TEXT)))
+SETTINGS = sorted(set(re.findall(r"`INFERENCE_([A-Z0-9_]+)(?:=([^`]*))?`", TEXT)))
+ROWS = [line for line in TEXT.splitlines() if re.match(r"\| (?!promise)\S", line)]
+
+
+@cache
+def names_in(file: str) -> set[str]:
+    """The functions and classes of a module, those of classes as `Class::name`."""
+    found = set()
+    for node in ast.parse((ROOT / file).read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            found |= {
+                f"{node.name}::{item.name}"
+                for item in node.body
+                if isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef)
+            }
+    return found
+
+
+@pytest.mark.parametrize(("file", "name"), TESTS)
+def test_a_test_that_is_named_exists(file: str, name: str) -> None:
+    assert name in names_in(file)
+    assert name.rsplit("::", 1)[-1].startswith(("test_", "Test"))
+
+
+@pytest.mark.parametrize(("name", "default"), SETTINGS)
+def test_a_setting_that_is_named_exists(name: str, default: str) -> None:
+    assert name.lower() in Settings.model_fields, f"there is no {PREFIX}{name}"
+    # `INFERENCE_AUTH=off` is no default, but what must not be set.
+    if default and (name, default) != ("AUTH", "off"):
+        actual = Settings.model_fields[name.lower()].default
+        told = str(actual).lower() if isinstance(actual, bool) else actual
+        assert default == (f"{told:g}" if isinstance(told, float) else str(told))
+
+
+def test_every_promise_has_a_test_and_a_change_that_fails_it() -> None:
+    assert len(ROWS) > 30
+    for row in ROWS:
+        promise, _, tests, change = (cell.strip() for cell in row.strip()[1:-1].split("|"))
+        assert promise, row
+        assert "`tests/" in tests, row
+        assert change, row
+
+
+def test_nothing_is_named_that_these_tests_do_not_see() -> None:
+    assert TEXT.count("`tests/") == len(re.findall(r"`(tests/[\w/]+\.py)::([\w:]+)`", TEXT))

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 from click.testing import CliRunner, Result
 from starlette.applications import Starlette
@@ -25,7 +26,9 @@ def invoke(*arguments: str, **environment: str) -> Result:
     return CliRunner().invoke(main, arguments, env=environment)
 
 
-@pytest.mark.parametrize("command", [[], ["serve"], ["models"], ["openapi"]])
+@pytest.mark.parametrize(
+    "command", [[], ["serve"], ["models"], ["keys"], ["keys", "create"], ["openapi"]]
+)
 def test_help(command: list[str]) -> None:
     result = invoke(*command, "--help")
     assert result.exit_code == 0
@@ -150,6 +153,19 @@ def test_serve_makes_a_key_and_prints_a_command_that_works() -> None:
     assert f"{address}/#key={key[1]}\n" in said
     (result,) = json.loads(done.stdout)["prompt_results"]
     assert result["echo"]["text"] == "red circle"
+
+
+def test_serve_makes_no_key_where_there_is_a_stored_one(tmp_path: Path) -> None:
+    where = {"INFERENCE_DATA_DIR": str(tmp_path)}
+    stored = invoke("keys", "create", "--name", "mine", **where).stdout.strip()
+    with serving(**where) as (address, said):
+        assert "the API key of this run" not in said
+        assert stored not in said
+        assert stored.split("_", 2)[2] not in said
+        assert "1 API keys of the database may be used" in said
+        models = httpx.get(f"{address}/models", headers={"x-api-key": stored})
+        assert models.status_code == 200
+        assert httpx.get(f"{address}/models").status_code == 401
 
 
 def test_uvicorn_finds_the_application() -> None:

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -19,6 +20,8 @@ import httpx
 import numpy as np
 import pytest
 
+from inference_server.auth import KeyStore
+from inference_server.database import Database
 from tests.http.pictures import Picture, click, encoded, in_base64, iou, noise, plane
 from tests.http.serving import ALICE, BOB, CONCEPT, TIMEOUT, VISUAL, Running, until
 
@@ -164,6 +167,56 @@ def test_keys_never_reach_the_log(process: Process, picture: Picture) -> None:
     assert "s3cret" not in log
     assert "api_key" not in log
     assert picture.sent["value"][:64] not in log
+
+
+def test_stored_keys_never_reach_the_log_nor_metrics(process: Process) -> None:
+    """Not when they are new, wrong, poor, slow, revoked, nor when their database fails."""
+    directory = process.log.parent / "data"
+    database = Database(directory)
+    store = KeyStore(database)
+    good, poor = store.create("good", scopes=("segment", "admin"))[0], store.create("x", credits=0)
+    slow, gone = store.create("slow", rate="1/h"), store.create("gone")
+    keys = [good, poor[0], slow[0], gone[0]]
+    for key in keys:
+        until(lambda key=key: process.get("/models", key=key).status_code == 200)  # type: ignore[misc]
+    store.revoke(gone[1].id)
+    until(lambda: process.get("/models", key=gone[0]).status_code == 401)
+    statuses = set()
+
+    def send_all() -> None:
+        for key in [*keys, good[:-1] + ("A" if good[-1] != "A" else "B")]:
+            body = {"image": noise(702)}
+            for sent in (
+                httpx.post(f"{process.url}{VISUAL}", params={"api_key": key}, json=body),
+                httpx.post(f"{process.url}{VISUAL}", json={**body, "api_key": key}),
+                httpx.post(f"{process.url}{VISUAL}", json=body, auth=("x", key)),
+                httpx.post(f"{process.url}/segment/text", data={"api_key": key}, files={"a": b""}),
+                httpx.get(f"{process.url}/metrics", params={"api_key": key}),
+            ):
+                statuses.add(sent.status_code)
+                assert key not in sent.text
+                assert key.split("_")[-1] not in str(sent.headers)
+
+    send_all()
+    with sqlite3.connect(directory / "jobs.sqlite") as broken:
+        broken.execute("alter table inference_keys rename to elsewhere")
+    try:
+        send_all()
+    finally:
+        with sqlite3.connect(directory / "jobs.sqlite") as broken:
+            broken.execute("alter table elsewhere rename to inference_keys")
+            digests = broken.execute("select salt, digest from inference_keys").fetchall()
+    database.close()
+    broken.close()
+    assert statuses == {200, 401, 402, 403, 422, 429, 503}
+    log, metrics = process.log.read_text(), process.get("/metrics").text
+    assert "no such table" in log
+    for key in keys:
+        assert key.split("_", 2)[2] not in log + metrics
+    for pair in digests:
+        for secret in pair:
+            assert secret.hex() not in log + metrics
+            assert str(secret) not in log + metrics
 
 
 def test_lines_are_json_objects_of_requests(process: Process, picture: Picture) -> None:

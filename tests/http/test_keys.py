@@ -134,3 +134,29 @@ def test_without_configured_keys_nobody_gets_in() -> None:
     with serving(ready=False, api_keys="") as server:
         for way in ways(ALICE).values():
             assert send(server.url, **way).status_code == 401
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0", "192.0.2.7"])
+def test_auth_off_is_told_loudly_where_others_may_come(
+    host: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The setting is what counts: in the tests the server listens on the loopback anyway."""
+    with serving(ready=False, auth="off", api_keys="", host=host) as server:
+        assert server.get("/models", key=None).status_code == 200
+        assert server.get("/metrics", key=None).status_code == 200
+        assert server.http.delete("/models").status_code == 200
+    warnings = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    loud = [
+        text for text in warnings if "EVERYBODY" in text and f"INFERENCE_AUTH=off on {host}" in text
+    ]
+    assert len(loud) == (host not in ("127.0.0.1", "localhost"))
+
+
+def test_without_any_key_the_log_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    with serving(ready=False, api_keys=""):
+        pass
+    assert "No API key is configured" in caplog.text
+    caplog.clear()
+    with serving(ready=False):
+        pass
+    assert "No API key is configured" not in caplog.text

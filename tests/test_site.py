@@ -12,7 +12,12 @@ import pytest
 
 from tests.readme import DOCS, ROOT
 
-CONFIG = ROOT / "mkdocs.yml"
+LOADED = re.compile(
+    r"<(?:script|img|iframe|source)\b[^>]*\bsrc=[\"']?(?:https?:)?//"
+    r"|<link\b[^>]*\bhref=[\"']?(?:https?:)?//"
+    r'|class="mermaid"'
+)
+LOADED_BY_STYLE = re.compile(r"url\([\"']?(?:https?:)?//|@import")
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +46,21 @@ def test_every_page_is_built(site: Path) -> None:
 
 
 def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:
-    loaded = re.compile(
-        r'<(?:script|img|iframe|source)\b[^>]*\bsrc="?(?:https?:)?//[^">]+|<link\b[^>]*\bhref="?(?:https?:)?//[^">]+|class="mermaid"'
-    )
     for page in site.rglob("*.html"):
-        assert not loaded.findall(page.read_text()), page
+        assert not LOADED.findall(page.read_text()), page
     for style in site.rglob("*.css"):
-        assert not re.findall(r"url\(['\"]?(?:https?:)?//|@import", style.read_text()), style
+        assert not LOADED_BY_STYLE.findall(style.read_text()), style
+
+
+@pytest.mark.parametrize(
+    "html",
+    [
+        '<script src="https://example.com/a.js">',
+        "<script async src=//example.com/a.js>",
+        '<img alt="x" src="http://example.com/a.png">',
+        '<link rel="stylesheet" href="https://fonts.example.com/css">',
+        '<pre class="mermaid">',  # drawn by a script from elsewhere
+    ],
+)
+def test_what_is_loaded_from_elsewhere_is_noticed(html: str) -> None:
+    assert LOADED.search(html)

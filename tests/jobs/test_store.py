@@ -19,7 +19,7 @@ from sqlalchemy import func, select, text, update
 
 from inference_server.database import FACTS, Database
 from inference_server.errors import CapacityError
-from inference_server.jobs import Claim, Output, Store, Ticket
+from inference_server.jobs import Backlog, Claim, Output, Store, Ticket
 from inference_server.jobs.tables import FILES, JOBS, PAYLOADS
 from inference_server.settings import Settings
 from inference_server.tasks import ResultFile
@@ -200,6 +200,19 @@ def test_a_retry_waits(store: Store) -> None:
     assert store.claim("me", [KIND]) is None
     time.sleep(0.45)
     assert claimed(store).attempt == 2
+
+
+def test_the_backlog_is_that_of_all(store: Store) -> None:
+    assert store.backlog() == Backlog(0, 0, 0.0, 0)
+    for tenant in ("alice", "bob", "bob"):
+        store.submit(tenant, KIND, b"{}")
+    claim = claimed(store)
+    backlog = store.backlog()
+    assert (backlog.queued, backlog.processing, backlog.nbytes) == (2, 1, 6)
+    time.sleep(0.05)
+    assert store.backlog().oldest >= backlog.oldest + 0.05
+    store.fail(claim.ticket, "no")
+    assert (store.backlog().queued, store.backlog().processing) == (2, 0)
 
 
 def test_owners(store: Store) -> None:

@@ -60,8 +60,8 @@ class Settings(BaseSettings):
     api_keys: Annotated[str, NoDecode] = Field(
         "",
         repr=False,
-        description="Comma-separated keys that may call the server. Empty: `serve` makes one for "
-        "the run and prints it.",
+        description="Comma-separated keys that may call the server. Without them, and without "
+        "stored ones, `serve` makes one for the run and prints it.",
     )
     api_key_scopes: str = Field(
         "segment,admin",
@@ -267,13 +267,13 @@ class Settings(BaseSettings):
 
     data_dir: str = Field(
         ".inference-server",
-        description="Directory of the jobs' SQLite database, made with mode 0700. Processes that "
-        "share it share the jobs.",
+        description="Directory of the SQLite database of jobs and keys, made with mode 0700. "
+        "Processes that share it share both.",
     )
     database_url: str = Field(
         "",
         repr=False,
-        description="PostgreSQL database for the jobs in place of SQLite, such as "
+        description="PostgreSQL database for jobs and keys in place of SQLite, such as "
         "`postgresql://user:password@host/name`; for servers on several machines.",
     )
     job_workers: int = Field(

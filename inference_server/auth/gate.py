@@ -199,6 +199,7 @@ class Gate:
         """Open the database, however often that takes."""
         settings = self._settings
         loop = asyncio.get_running_loop()
+        told = ""
         while True:
             try:
                 self._database = await loop.run_in_executor(
@@ -206,8 +207,10 @@ class Gate:
                 )
                 return KeyStore(self._database)
             except (SQLAlchemyError, OSError, RuntimeError) as error:
-                why = in_short(error) if isinstance(error, SQLAlchemyError) else error
-                logger.error("Stored keys cannot be used, as their database cannot: %s", why)
+                why = in_short(error) if isinstance(error, SQLAlchemyError) else str(error)
+                if why != told:
+                    logger.error("Stored keys cannot be used, as their database cannot: %s", why)
+                told = why
             self._tried.set()
             await asyncio.sleep(_OPEN_PAUSE)
 

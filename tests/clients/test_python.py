@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 from typing import TypeVar
@@ -166,6 +167,27 @@ def test_pictures(client: AuthenticatedClient, picture: Picture) -> None:
     click = models.SamV2ImageRequest(image=sent, coordinates=[x, y], overlay_mask=False)
     answer = of(File, sam_v2_image.sync(client=client, body=click))
     assert iou(mask_of(pixels(answer.payload.read())), item.mask) > 0.8
+
+
+def test_asynchronous_calls(client: AuthenticatedClient, picture: Picture) -> None:
+    async def both() -> list[object]:
+        body = [
+            models.Sam2SegmentationRequest(
+                image=image(picture.sent),
+                prompts=[models.Sam2Prompt(box=models.CenterBox(**center_box(item)))],
+                format_="rle",
+            )
+            for item in items
+        ]
+        # A client of its own: httpx's belongs to the event loop that it was used in.
+        async with client.with_timeout(Timeout(60)) as own:
+            calls = (visual_segment.asyncio(client=own, body=sent) for sent in body)
+            return list(await asyncio.gather(*calls))
+
+    items = [picture.one("red circle"), picture.one("blue square")]
+    for answer, item in zip(asyncio.run(both()), items, strict=True):
+        (found,) = of(models.Sam2SegmentationResponse, answer).predictions
+        assert iou(plane(found.to_dict(), picture.size), item.mask) > 0.8
 
 
 def test_errors_are_typed(client: AuthenticatedClient, server: Running) -> None:

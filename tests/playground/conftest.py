@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, expect
 
 from tests.chromium import chromium
 from tests.http.serving import RunningHere
@@ -16,6 +16,7 @@ from tests.playground.desk import TIMEOUT, Desk, at_desk
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     """The system's Chromium."""
+    expect.set_options(timeout=TIMEOUT)
     with chromium() as running:
         yield running
 

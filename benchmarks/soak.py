@@ -212,7 +212,7 @@ def run(small: bool, seconds: float | None = None) -> Report:
     scale = SMALL if small else FULL
     if seconds is not None:
         scale = Scale(seconds, scale.images, scale.clients, scale.settings)
-    with our_server("demo", **scale.settings) as server:
+    with our_server("demo", options=(), **scale.settings) as server:
         asked = right_alone(server, scale.images)
         before = _completed(server)
         traffic = Traffic(server, asked, scale)
@@ -304,7 +304,11 @@ def _plot(memory: Sequence[tuple[float, int]]) -> bytes:
     figure = Figure(figsize=(7, 2.6), layout="constrained")
     axes = figure.subplots()
     axes.plot([seconds for seconds, _ in memory], [nbytes / _MB for _, nbytes in memory])
-    axes.set(xlabel="seconds", ylabel="resident MB", ylim=(0, None))
+    axes.set(
+        xlabel="seconds",
+        ylabel="resident MB",
+        ylim=(0, 1.2 * max(nbytes / _MB for _, nbytes in memory)),
+    )
     axes.grid(alpha=0.3)
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=110)

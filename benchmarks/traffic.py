@@ -57,7 +57,8 @@ class Sample:
     @property
     def concept(self) -> Plane:
         """Everything that the concept means."""
-        return np.any([item.mask for item in self.scene.matching(self.text)], axis=0)
+        masks = [item.mask for item in self.scene.matching(self.text)]
+        return np.asarray(np.any(masks, axis=0), bool)
 
 
 def samples() -> Iterator[Sample]:
@@ -101,8 +102,15 @@ def _rle(predictions: list[Any]) -> Plane:
     return np.any(planes, axis=0) if planes else np.zeros(SIZE[::-1], bool)
 
 
-def _image(data: bytes) -> Plane:
+def _pixels(data: bytes) -> NDArray[Any]:
     plane = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if plane is None:
+        raise ValueError("the answer is no image")
+    return plane
+
+
+def _image(data: bytes) -> Plane:
+    plane = _pixels(data)
     return np.asarray(plane if plane.ndim == 2 else plane[..., :3].max(axis=-1)) > 0
 
 
@@ -162,7 +170,7 @@ def _drawn_click(http: httpx.Client, answer: httpx.Response, sample: Sample) -> 
 
 
 def _drawn_among(http: httpx.Client, answer: httpx.Response, sample: Sample) -> bool:
-    plane = cv2.imdecode(np.frombuffer(answer.content, np.uint8), cv2.IMREAD_UNCHANGED)
+    plane = _pixels(answer.content)
     return any(iou(plane == value, sample.item.mask) >= _SAME for value in np.unique(plane))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -45,55 +46,81 @@ def _user() -> str | None:
     return "postgres" if "postgres" in names else "nobody"
 
 
-@contextmanager
-def postgres() -> Iterator[str]:
-    """Runs a server, and yields the URL of an empty database."""
-    where = needed()
-    user = _user()
-    directory = Path(tempfile.mkdtemp(prefix="pg"))
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    try:
-        if user is not None:
-            shutil.chown(directory, user)
-        data = directory / "data"
+class Cluster:
+    """A server that can be stopped and started.
+
+    Args:
+        where: the binaries.
+        directory: for its data.
+
+    Attributes:
+        url: of an empty database.
+    """
+
+    def __init__(self, where: Path, directory: Path) -> None:
+        self._where = where
+        self._directory = directory
+        self._user = _user()
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self._port = probe.getsockname()[1]
+        self.url = f"postgresql://tests@127.0.0.1:{self._port}/postgres"
+        if self._user is not None:
+            shutil.chown(directory, self._user)
         subprocess.run(
             [
-                str(where / "initdb"),
-                "-D",
-                str(data),
-                "-U",
-                "tests",
-                "--auth=trust",
-                "--no-sync",
-                "-E",
-                "UTF8",
+                *(str(where / "initdb"), "-D", str(directory / "data"), "-U", "tests"),
+                *("--auth=trust", "--no-sync", "-E", "UTF8"),
             ],
             check=True,
             capture_output=True,
-            user=user,
+            user=self._user,
             cwd=directory,
         )
+
+    def start(self) -> None:
+        """Run it, and wait until it answers."""
         options = [
-            *("-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={directory}"),
-            *("-p", str(port), "-c", "fsync=off", "-c", "max_connections=200"),
+            *("-c", "listen_addresses=127.0.0.1"),
+            *("-c", f"unix_socket_directories={self._directory}"),
+            *("-p", str(self._port), "-c", "fsync=off", "-c", "max_connections=200"),
         ]
-        server = subprocess.Popen(
-            [where / "postgres", "-D", data, *options],
-            user=user,
-            cwd=directory,
+        self._server = subprocess.Popen(
+            [self._where / "postgres", "-D", self._directory / "data", *options],
+            user=self._user,
+            cwd=self._directory,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
+        check = [str(self._where / "pg_isready"), "-h", "127.0.0.1", "-p", str(self._port)]
+        until(lambda: subprocess.run(check, capture_output=True).returncode == 0, 60, 0.1)
+
+    def stop(self) -> None:
+        """End it, and all connections to it."""
+        self._server.send_signal(signal.SIGINT)  # PostgreSQL's "fast" shutdown
+        self._server.wait(60)
+
+
+@contextmanager
+def cluster() -> Iterator[Cluster]:
+    """A server of its own, which runs."""
+    where = needed()
+    directory = Path(tempfile.mkdtemp(prefix="pg"))
+    try:
+        made = Cluster(where, directory)
+        made.start()
         try:
-            check = [str(where / "pg_isready"), "-h", "127.0.0.1", "-p", str(port)]
-            until(lambda: subprocess.run(check, capture_output=True).returncode == 0, 60, 0.1)
-            yield f"postgresql://tests@127.0.0.1:{port}/postgres"
+            yield made
         finally:
-            server.terminate()
-            server.wait(30)
+            made.stop()
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextmanager
+def postgres() -> Iterator[str]:
+    """Runs a server, and yields the URL of an empty database."""
+    with cluster() as made:
+        yield made.url
 
 
 @contextmanager

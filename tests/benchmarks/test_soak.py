@@ -1,0 +1,59 @@
+"""The load test itself: it passes on a server that is well, and would notice what it looks for."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import httpx
+import pytest
+
+from benchmarks import soak
+from benchmarks.soak import Tally
+from benchmarks.traffic import KINDS, HungUp, Kind, samples
+from tests.http.serving import ALICE, Running
+
+
+def test_every_answer_is_right_and_every_status_promised() -> None:
+    report = soak.run(True)
+    figures = {goal.what: goal for goal in report.goals}
+    of_time = {"memory, last quarter over second", "answers that were refused, 429 or 504"}
+    for what, goal in figures.items():
+        assert goal.met or what in of_time, (goal, report.notes)
+    answered, memory = report.tables
+    counts = {str(row["asked"]): row for row in answered.rows}
+    assert all(row["other"] == 0 for row in answered.rows)
+    for probe in ("/livez", "/readyz", "/metrics"):
+        row = counts[f"GET {probe}"]
+        assert int(row["200"]) > 0
+        assert row["429"] == row["504"] == 0
+    assert memory.rows
+    assert report.pictures["soak.png"].startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_an_answer_about_another_image_is_noticed(kind: Kind, server: Running) -> None:
+    one, other = islice(samples(), 2)
+    with httpx.Client(
+        base_url=server.url, headers={"x-api-key": ALICE}, timeout=120, follow_redirects=True
+    ) as http:
+        try:
+            answer = kind.send(http, one, -1)
+        except HungUp:
+            return  # nobody waited, as it is meant
+        assert answer.status_code == 200, answer.text
+        assert kind.right(http, answer, one)
+        if kind.name != "models":
+            assert not kind.right(http, answer, other)
+
+
+def test_what_nobody_promised_is_noticed() -> None:
+    tally = Tally()
+    headers = {"x-request-id": "1"}
+    tally.note("click", httpx.Response(200, headers=headers), 1.0)
+    tally.note("click", httpx.Response(504, headers={"x-request-id": "2"}), 1.0)
+    assert not tally.strange
+    tally.note("click", httpx.Response(500, headers={"x-request-id": "3"}), 1.0)
+    tally.note("click", httpx.Response(429, headers={"x-request-id": "4"}), 1.0)
+    assert len(tally.strange) == 2
+    tally.note("click", httpx.Response(200, headers=headers), 1.0)
+    assert tally.identities["1"] == 2

@@ -15,6 +15,7 @@ from pycocotools import mask as coco
 from inference_server.settings import Settings, variable_of
 from tests.readme import (
     MORE,
+    ROOT,
     Example,
     check,
     check_marks,
@@ -72,7 +73,8 @@ def test_settings_that_are_named_exist(page: Path) -> None:
 
 def anchors(text: str) -> set[str]:
     """What a link may name after `#`."""
-    headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S), re.M)
+    whole = re.sub(r'^--8<-- "(.+)"$', lambda part: (ROOT / part[1]).read_text(), text, flags=re.M)
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```$", "", whole, flags=re.M | re.S), re.M)
     return {
         re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings
     }

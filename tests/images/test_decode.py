@@ -192,6 +192,15 @@ def test_truncated_files_are_refused(name: str, share: float) -> None:
         decode_image(data[: int(len(data) * share)], max_pixels=10_000)
 
 
+@pytest.mark.parametrize("missing", [2, 3, 50, 5000])
+def test_a_jpeg_without_its_end_is_refused(missing: int) -> None:
+    """OpenCV alone shows what is there, and grey below it."""
+    noise = np.random.default_rng(0).integers(0, 256, (200, 300, 3), np.uint8)
+    data = save(Image.fromarray(noise), "JPEG")
+    with pytest.raises(ImageError, match=r"JPEG file is truncated\."):
+        decode_image(data[:-missing], max_pixels=100_000)
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_the_pixel_limit_is_exact(name: str) -> None:
     data = save(picture(), name)

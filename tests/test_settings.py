@@ -154,7 +154,7 @@ def test_keys_and_passwords_are_not_shown() -> None:
         ("redis_url", "x://:secret@y"),
     ):
         with pytest.raises(SettingsError, match=f"{variable_of(name)}=…: ") as caught:
-            Settings(**{name: value})
+            Settings.model_validate({name: value})
         assert "secret" not in str(caught.value)
 
 

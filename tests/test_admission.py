@@ -53,7 +53,7 @@ async def test_as_many_as_there_is_room_for() -> None:
     await turns()
     assert len(admission) == 2
     with pytest.raises(CapacityError, match="INFERENCE_MAX_REQUESTS") as caught:
-        await visitors[2].task
+        await asyncio.wait_for(visitors[2].task, 5)
     assert int(caught.value.headers["retry-after"]) >= 1
     visitors[0].finish.set()
     assert await visitors[0].task == "answer"
@@ -71,7 +71,7 @@ async def test_who_leaves_cancels_the_work() -> None:
     await turns()
     visitor.leave.set()
     with pytest.raises(ClientDisconnect):
-        await visitor.task
+        await asyncio.wait_for(visitor.task, 5)
     assert visitor.cancelled
     assert len(admission) == 0
 
@@ -97,7 +97,7 @@ async def test_the_end_waits_for_those_inside_and_lets_nobody_in() -> None:
     assert len(admission) == 2, "about to stop is not stopped"
     admission.close()
     with pytest.raises(StoppingError) as caught:
-        await Visitor(admission).task
+        await asyncio.wait_for(Visitor(admission).task, 5)
     assert caught.value.status == 503
     assert int(caught.value.headers["retry-after"]) >= 1
     idle = asyncio.create_task(admission.idle())
@@ -117,6 +117,6 @@ async def test_those_who_are_dropped_are_told_why() -> None:
     admission.drop()
     for visitor in visitors:
         with pytest.raises(StoppingError):
-            await visitor.task
+            await asyncio.wait_for(visitor.task, 5)
         assert visitor.cancelled
     await asyncio.wait_for(admission.idle(), 5)

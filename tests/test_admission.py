@@ -78,10 +78,10 @@ async def test_who_leaves_cancels_the_work() -> None:
 
 async def test_a_deadline_is_no_goodbye() -> None:
     admission = Admission(1)
+    visitor = Visitor(admission)
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.01):
-            with admission.enter() as visit:
-                await visit.run(asyncio.Event().wait(), asyncio.sleep(60))
+        await asyncio.wait_for(visitor.task, 0.01)
+    assert visitor.cancelled
     assert len(admission) == 0
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -17,9 +17,14 @@ _RETRY_AFTER = 1.0
 
 
 class Visit:
-    """A request that is being answered."""
+    """A request that is being answered.
 
-    def __init__(self) -> None:
+    Args:
+        begin: takes one of so many places; see `Admission.enter`.
+    """
+
+    def __init__(self, begin: Callable[[], None]) -> None:
+        self.begin = begin
         self._task: asyncio.Future[Any] | None = None
         self._why: Exception | None = None
 
@@ -76,40 +81,60 @@ class Admission:
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self._visits: set[Visit] = set()
+        self._working: set[Visit] = set()
         self._closed = False
         self._idle = asyncio.Event()
         self._idle.set()
         self.leaving = False
 
     def __len__(self) -> int:
+        """Requests inside, with those that are still arriving."""
         return len(self._visits)
+
+    @property
+    def working(self) -> int:
+        """Requests that have taken a place."""
+        return len(self._working)
 
     @contextmanager
     def enter(self) -> Iterator[Visit]:
         """Let a request in, for as long as the block lasts.
 
+        It takes a place when its `begin` is called, once it is whole: those who send slowly would
+        keep others out, for nothing and without a key.
+
         Raises:
-            CapacityError: too many are being answered.
+            CapacityError: no place is free; `begin` raises it, too.
             StoppingError: the server is stopping.
         """
         if self._closed:
             raise _stopping()
-        if len(self._visits) >= self._capacity:
+        self._check()
+
+        def begin() -> None:
+            if visit not in self._working:
+                self._check()
+                self._working.add(visit)
+
+        visit = Visit(begin)
+        self._visits.add(visit)
+        self._idle.clear()
+        try:
+            yield visit
+        finally:
+            self._working.discard(visit)
+            self._visits.discard(visit)
+            if not self._visits:
+                self._idle.set()
+
+    def _check(self) -> None:
+        if len(self._working) >= self._capacity:
             raise CapacityError(
                 f"The server is busy with {self._capacity} requests. Try again shortly, or raise "
                 "INFERENCE_MAX_REQUESTS.",
                 _RETRY_AFTER,
                 full="requests",
             )
-        visit = Visit()
-        self._visits.add(visit)
-        self._idle.clear()
-        try:
-            yield visit
-        finally:
-            self._visits.discard(visit)
-            if not self._visits:
-                self._idle.set()
 
     def leave(self) -> None:
         """Say that the server is about to stop."""

@@ -71,7 +71,7 @@ class Readings(Collector):
         yield GaugeMetricFamily(
             "inference_requests_in_flight",
             "Requests that are being answered.",
-            len(self._state.admission),
+            self._state.admission.working,
         )
         yield GaugeMetricFamily(
             "inference_requests_in_flight_max",

@@ -39,6 +39,7 @@ class Visitor:
 
     async def _visit(self, admission: Admission) -> str:
         with admission.enter() as visit:
+            visit.begin()
             return await visit.run(self._work(), self._goodbye())
 
 
@@ -63,6 +64,18 @@ async def test_as_many_as_there_is_room_for() -> None:
         visitor.finish.set()
         assert await visitor.task == "answer"
     assert len(admission) == 0
+
+
+async def test_who_has_not_sent_everything_takes_no_place() -> None:
+    admission = Admission(1)
+    with admission.enter() as slow, admission.enter() as quick:
+        assert (len(admission), admission.working) == (2, 0)
+        quick.begin()
+        quick.begin()
+        assert admission.working == 1
+        with pytest.raises(CapacityError):
+            slow.begin()
+    assert (len(admission), admission.working) == (0, 0)
 
 
 async def test_who_leaves_cancels_the_work() -> None:

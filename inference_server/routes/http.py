@@ -65,10 +65,16 @@ class Contract:
 
 
 class _Line:
-    """What a client sends, and its goodbye after that."""
+    """What a client sends, and its goodbye after that.
 
-    def __init__(self, receive: Receive) -> None:
+    Args:
+        receive: the next message of it.
+        begin: called when the request is whole; what it raises is the handler's to pass on.
+    """
+
+    def __init__(self, receive: Receive, begin: Callable[[], None]) -> None:
         self._receive = receive
+        self._begin = begin
         self._whole = asyncio.Event()
 
     async def receive(self) -> Message:
@@ -76,6 +82,8 @@ class _Line:
         message = await self._receive()
         if not message.get("more_body", False):
             self._whole.set()
+            if message["type"] == "http.request":
+                self._begin()
         return message
 
     async def goodbye(self) -> None:
@@ -96,8 +104,8 @@ async def _unlimited(request: Request, handler: Handler) -> Response:
 
 async def _admitted(request: Request, handler: Handler) -> Response:
     """Answer what is work: one of so many, and no longer than its client waits for it."""
-    line = _Line(request.receive)
     with state_of(request).admission.enter() as visit:
+        line = _Line(request.receive, visit.begin)
         work = handler(Request(request.scope, line.receive))
         return await visit.run(work, line.goodbye())
 

@@ -163,6 +163,21 @@ class TestQueue:
             assert [future.result().status_code for future in asked] == [200] * 2
             assert server.post(CONCEPT, text).status_code == 200
 
+    def test_who_sends_slowly_keeps_nobody_out(self) -> None:
+        """Of those one need not even have a key."""
+        with serving(max_requests=1) as server:
+            host, port = server.url.removeprefix("http://").split(":")
+            head = f"POST {VISUAL} HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n{{"
+            with (
+                socket.create_connection((host, int(port)), timeout=30) as first,
+                socket.create_connection((host, int(port)), timeout=30) as second,
+            ):
+                for connection in (first, second):
+                    connection.sendall(head.encode())
+                until(lambda: len(server.state.admission) == 2)
+                assert server.post(VISUAL, {"image": noise(428)}).status_code == 200
+                assert len(server.state.admission) == 2
+
     def test_a_click_on_a_cached_image_overtakes_an_encode(self, pool: ThreadPoolExecutor) -> None:
         with gated() as (server, gate):
             gate.open()

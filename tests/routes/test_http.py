@@ -120,7 +120,8 @@ async def _heard(*messages: Message) -> tuple[list[Message], int]:
         fetched += 1
         return messages[fetched - 1]
 
-    line = _Line(receive)
+    begun: list[bool] = []
+    line = _Line(receive, lambda: begun.append(True))
     goodbye = asyncio.ensure_future(line.goodbye())
     read: list[Message] = []
     while not read or read[-1].get("more_body"):
@@ -129,6 +130,7 @@ async def _heard(*messages: Message) -> tuple[list[Message], int]:
         assert fetched == len(read), "the body is the handler's to read"
         read.append(await line.receive())
     await asyncio.wait_for(goodbye, 5)
+    assert len(begun) == (read[-1]["type"] == "http.request"), "work begins with the whole body"
     return read, fetched
 
 

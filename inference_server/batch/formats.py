@@ -106,7 +106,7 @@ def feature_collection(picture: Picture) -> bytes:
         move = Affine.translation(x0, y0)
         part = geo.GeoReference(
             None if reference is None else reference.crs,
-            move if reference is None else reference.transform * move,
+            move if reference is None else reference.transform @ move,
             (y1 - y0, x1 - x0),
         )
         properties = {"value": number, "score": each.score, "category": picture.category(each)}

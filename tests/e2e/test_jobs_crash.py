@@ -42,6 +42,7 @@ class Server(Running):
                     "INFERENCE_API_KEYS": ALICE,
                     "INFERENCE_DATA_DIR": str(directory / "data"),
                     "INFERENCE_DATABASE_URL": database_url,
+                    "INFERENCE_LOG_FORMAT": "text",
                     "INFERENCE_JOB_LEASE": "2",
                     "INFERENCE_PRELOAD": "sam2:sam2-hiera-large",
                 },

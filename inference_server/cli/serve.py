@@ -85,6 +85,8 @@ def serve(preload: tuple[str, ...], **options: str | int | None) -> None:
     say(f"inference-server {__version__} on {url}")
     if made:
         _greet(url, settings.api_keys)
+    else:
+        say(f"Playground: {url}/")
 
     def stopping() -> None:
         say("Stopping: requests under way are answered first. Interrupt again to drop them")

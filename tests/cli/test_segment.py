@@ -618,12 +618,15 @@ class Started:
 
 THREADS = {"INFERENCE_THREADS": "1"}
 
+MANY = 90
+"""Enough that a test that waits for its turn still finds the command at work."""
+
 
 @pytest.fixture
 def many(tmp_path: Path) -> Iterator[Path]:
     """More images than can be done before a signal comes."""
     folder = tmp_path / "many"
-    for seed in range(30):
+    for seed in range(MANY):
         write(folder / f"{seed:02}.png", seed)
     yield folder
     shutil.rmtree(folder)
@@ -639,7 +642,7 @@ def test_a_killed_run_goes_on_where_it_was(many: Path, tmp_path: Path) -> None:
     )
     assert status == -signal.SIGKILL
     first = overlays(out)
-    assert len(first) < 30
+    assert len(first) < MANY
     assert not (out / "annotations.json").exists()
 
     status, said = Started(*arguments).stopped(
@@ -650,20 +653,20 @@ def test_a_killed_run_goes_on_where_it_was(many: Path, tmp_path: Path) -> None:
     assert "images are done. The same command goes on from there." in said
     assert "Traceback" not in said
     # What the killed run had put in its journal was left alone.
-    begun = int(said.split("Going on: ")[1].split(" of 30 images are done already")[0])
+    begun = int(said.split("Going on: ")[1].split(f" of {MANY} images are done already")[0])
     assert len(first) - 3 <= begun <= len(first)
     assert sum(first[name] == second[name] for name in first) == begun
-    assert len(second) < 30
+    assert len(second) < MANY
 
     result = done(*arguments, **THREADS)
-    assert "30 of 30 images" in result.stderr
+    assert f"{MANY} of {MANY} images" in result.stderr
     third = overlays(out)
     assert sum(second[name] == third[name] for name in second) >= len(second) - 3
-    assert len(third) == 30
+    assert len(third) == MANY
 
     done(*options, "-o", tmp_path / "whole", **THREADS)
     assert tree(out) == tree(tmp_path / "whole")
-    assert len(COCO(out / "annotations.json").imgs) == 30
+    assert len(COCO(out / "annotations.json").imgs) == MANY
 
 
 def test_help_needs_neither_torch_nor_opencv() -> None:

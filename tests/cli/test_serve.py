@@ -99,11 +99,12 @@ def test_only_what_is_to_be_preloaded_is(tmp_path: Path) -> None:
         # There is no terminal, so there is no bar.
         assert "Loading weights" not in said
     chosen = "a-key-of-the-operator"
-    with serving("--preload", "sam3:facebook/sam3", INFERENCE_API_KEYS=chosen) as (_, said):
+    with serving("--preload", "sam3:facebook/sam3", INFERENCE_API_KEYS=chosen) as (address, said):
         assert "Loaded sam3/demo" in said
         # Only a key that `serve` has made itself is printed.
         assert chosen not in said
         assert "#key=" not in said
+        assert f"Playground: {address}/\n" in said
         assert "Loaded sam2" not in said
         assert "Loading weights" not in said
 

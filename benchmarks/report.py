@@ -85,7 +85,7 @@ class Report:
             lines += [_line([_written(row[column]) for column in columns]) for row in table.rows]
             lines.append("")
         for picture in self.pictures:
-            lines += [f"![{self.title}](results/{picture})", ""]
+            lines += [f"![{self.title}]({picture})", ""]
         if self.goals:
             lines += [_line(["figure", "measured", "goal", "met"]), _line(["---"] * 4)]
             for goal in self.goals:

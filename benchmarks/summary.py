@@ -47,7 +47,10 @@ def summary(results: Path, names: Iterable[str]) -> str:
                 f"{goal['value']:.3g}{unit} | {goal['sense']} {goal['bound']:g}{unit} | "
                 f"{'yes' if goal['met'] else '**no**'} |"
             )
-        sections.append((results / f"{name}.md").read_text("utf-8"))
+        section = (results / f"{name}.md").read_text("utf-8")
+        sections.append(
+            section.replace(f"![{report['title']}](", f"![{report['title']}]({results.name}/")
+        )
     lines = [_HEAD, "Measured on:", "", *(f"* {machine}" for machine in machines), ""]
     lines += ["## Goals", "", "| benchmark | figure | measured | goal | met |"]
     lines += ["|---|---|---|---|---|", *goals, "", *sections]

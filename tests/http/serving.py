@@ -89,7 +89,10 @@ class Running:
         """Waits until the models are loaded."""
 
         def ready() -> bool:
-            answer = self.http.get("/readyz")
+            try:
+                answer = self.http.get("/readyz")
+            except httpx.TransportError:  # a kept connection was closed while it was idle
+                return False
             assert answer.json()["status"] != "failed", answer.text
             return answer.status_code == 200
 

@@ -69,6 +69,13 @@ def test_work_that_ends_every_thread_is_told_so_and_the_others_are_done() -> Non
     pool.shutdown()
 
 
+def is_idle(thread: threading.Thread) -> bool:
+    """It waits for work: it has begun to live, and is not yet about to die."""
+    assert thread.ident is not None
+    frame = sys._current_frames().get(thread.ident)
+    return frame is not None and frame.f_code is module._Crew._next.__code__
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_an_idle_thread_that_is_killed_is_replaced_and_loses_nothing(
     caplog: pytest.LogCaptureFixture,
@@ -76,6 +83,8 @@ def test_an_idle_thread_that_is_killed_is_replaced_and_loses_nothing(
     pool = Pool(2, "idle")
     for _ in range(20):
         pool.submit(int).result(10)
+        # None that is killed twice, or while it is being started: no thread survives that whole.
+        until(lambda: all(is_idle(thread) for thread in living("idle")))
         for thread in living("idle"):
             kill(thread)
         results = [pool.submit(int, number) for number in range(4)]

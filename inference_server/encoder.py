@@ -336,13 +336,9 @@ class Encoder:
 
 def _moved(embedding: Embedding, device: torch.device) -> Embedding:
     """The embedding on another device, or `MemoryShortageError`."""
-    from inference_server.engines.memory import sparing
+    from inference_server.engines.memory import sparingly
 
-    def move(embeddings: Sequence[Embedding]) -> list[Embedding]:
-        return [each.to(device) for each in embeddings]
-
-    (moved,) = sparing("embedding", move)([embedding])
-    return moved
+    return sparingly("embedding", lambda: embedding.to(device))
 
 
 def _quarter_of_memory() -> int:

@@ -15,6 +15,7 @@ import torch
 from inference_server.engines.device import release_memory
 from inference_server.errors import MemoryShortageError
 
+T = TypeVar("T")
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
@@ -35,13 +36,24 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS)
 
 
-def shortage(what: str) -> MemoryShortageError:
-    """What clients are told.
+def sparingly(what: str, work: Callable[[], T]) -> T:
+    """Do work, and make room where there is no memory for it.
 
     Args:
-        what: had no memory.
+        what: the work is, for clients.
+        work: to do.
+
+    Raises:
+        MemoryShortageError: memory did not suffice; what could be given back has been.
     """
-    return MemoryShortageError(
+    try:
+        return work()
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+    # Out of the block, where the exception is gone and with it the tensors.
+    release_memory()
+    raise MemoryShortageError(
         f"There is no memory left for the {what}. Try again shortly, or lower "
         "INFERENCE_EMBEDDING_CACHE_MB, INFERENCE_ENCODE_BATCH or INFERENCE_DECODE_BATCH.",
         _RETRY_AFTER,
@@ -63,14 +75,10 @@ def sparing(
 
     def run(items: Sequence[ItemT]) -> Sequence[ResultT]:
         try:
-            return work(items)
-        except Exception as error:
-            if not is_out_of_memory(error):
+            return sparingly(name, lambda: work(items))
+        except MemoryShortageError:
+            if len(items) == 1:
                 raise
-        # Out of the block, where the exception is gone and with it the tensors.
-        release_memory()
-        if len(items) == 1:
-            raise shortage(name)
         half = len(items) // 2
         return [*run(items[:half]), *run(items[half:])]
 

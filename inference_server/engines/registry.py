@@ -363,16 +363,9 @@ class ModelRegistry:
     @staticmethod
     def _fitted(family: str, load: Callable[[], T]) -> T:
         """Load, and tell it where there is no memory for that."""
-        from inference_server.engines.device import release_memory
-        from inference_server.engines.memory import is_out_of_memory, shortage
+        from inference_server.engines.memory import sparingly
 
-        try:
-            return load()
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-        release_memory()
-        raise shortage(f"weights of {family}")
+        return sparingly(f"weights of {family}", load)
 
     def close(self) -> None:
         """Stop every model, for the end of the server."""

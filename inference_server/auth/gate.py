@@ -80,7 +80,7 @@ class Gate:
         self._running = asyncio.create_task(self._run())
         with suppress(TimeoutError):
             await asyncio.wait_for(self._tried.wait(), _OPEN_SECONDS)
-        if not self._ring and not any(_is_usable(secret) for secret in self._stored.values()):
+        if not self._ring and not any(map(_is_active, self._stored.values())):
             logger.warning(
                 "No API key is configured, so every request will be answered with 401. Make one "
                 "with `inference-server keys create`, or set INFERENCE_API_KEYS, or "
@@ -137,9 +137,10 @@ class Gate:
         secret = self._stored.get(key_id)
         if secret is None or not secret.is_of(candidate):
             raise wrong
-        if secret.stored.revoked is not None:
+        state = secret.stored.state
+        if state == "revoked":
             raise AuthError("The API key was revoked. Ask for a new one.")
-        if not _is_usable(secret):
+        if state == "expired":
             raise AuthError("The API key has expired. Ask for a new one.")
         return secret.key
 
@@ -190,7 +191,7 @@ class Gate:
         change, found = await loop.run_in_executor(self._threads, store.secrets, self._change)
         if found is not None:
             if found or self._stored:
-                usable = sum(map(_is_usable, found.values()))
+                usable = sum(map(_is_active, found.values()))
                 logger.info("%d API keys of the database may be used", usable)
             self._change, self._stored = change, found
         self._seen = begin
@@ -215,6 +216,5 @@ class Gate:
             await asyncio.sleep(_OPEN_PAUSE)
 
 
-def _is_usable(secret: Secret) -> bool:
-    stored = secret.stored
-    return stored.revoked is None and (stored.expires is None or stored.expires > time.time())
+def _is_active(secret: Secret) -> bool:
+    return secret.stored.state == "active"

@@ -8,6 +8,7 @@ import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Literal
 
 from sqlalchemy import Connection, Row, delete, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -48,6 +49,14 @@ class StoredKey:
     created: float
     expires: float | None
     revoked: float | None
+
+    @property
+    def state(self) -> Literal["active", "expired", "revoked"]:
+        """Whether it lets anybody in now, and if not, why."""
+        if self.revoked is not None:
+            return "revoked"
+        over = self.expires is not None and self.expires <= time.time()
+        return "expired" if over else "active"
 
     @property
     def key(self) -> Key:

@@ -163,7 +163,7 @@ def create(
 def list_(everything: bool, as_json: bool) -> None:
     """List the keys, the oldest first; never the keys themselves."""
     with _store() as store:
-        found = [key for key in store.all() if everything or _state(key) == "active"]
+        found = [key for key in store.all() if everything or key.state == "active"]
     if as_json:
         _write([_told(key) for key in found])
     elif found:
@@ -284,7 +284,7 @@ def has_stored_keys(settings: Settings) -> bool:
     """
     try:
         with _store(settings) as store:
-            return any(_state(key) == "active" for key in store.all())
+            return any(key.state == "active" for key in store.all())
     except click.ClickException as error:
         click.echo(error.message, err=True)
         return bool(settings.database_url)
@@ -292,12 +292,6 @@ def has_stored_keys(settings: Settings) -> bool:
 
 def _in_order(scopes: Sequence[Scope]) -> tuple[Scope, ...]:
     return tuple(scope for scope in SCOPES if scope in scopes)
-
-
-def _state(key: StoredKey) -> str:
-    if key.revoked is not None:
-        return "revoked"
-    return "expired" if key.expires is not None and key.expires <= time.time() else "active"
 
 
 def _told(key: StoredKey) -> dict[str, Any]:
@@ -310,7 +304,7 @@ def _told(key: StoredKey) -> dict[str, Any]:
 
     return {
         **asdict(key),
-        "state": _state(key),
+        "state": key.state,
         "created": moment(key.created),
         "expires": moment(key.expires),
         "revoked": moment(key.revoked),

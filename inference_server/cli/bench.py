@@ -13,7 +13,7 @@ import click
 import orjson
 
 from inference_server import __version__
-from inference_server.cli.options import settings_of
+from inference_server.cli.options import model_options, settings_of, size_option
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -47,14 +47,8 @@ def _picture(context: click.Context, parameter: click.Parameter, value: Path | N
 
 
 @click.command(epilog=_EPILOG)
-@click.option("--sam2-weights", help="SAM 2 weights, as INFERENCE_SAM2_WEIGHTS.")
-@click.option("--sam3-weights", help="SAM 3 weights, as INFERENCE_SAM3_WEIGHTS.")
-@click.option("--device", help="auto, cpu, cuda, cuda:N or mps.")
-@click.option(
-    "--size",
-    type=click.Choice(["hiera_tiny", "hiera_small", "hiera_b_plus", "hiera_large"]),
-    help="Of SAM 2; the largest by default.",
-)
+@model_options
+@size_option
 @click.option("--only", type=click.Choice(["sam2", "sam3"]), help="Measure one of the two.")
 @click.option(
     "--image",

@@ -3,10 +3,32 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import click
 
+from inference_server.engines.sources import SAM2_VERSIONS
 from inference_server.settings import Settings, SettingsError, misspelled
+
+CommandT = TypeVar("CommandT", bound=Callable[..., Any])
+
+size_option = click.option(
+    "--size", type=click.Choice(SAM2_VERSIONS), help="Of SAM 2; the largest by default."
+)
+"""Which SAM 2 a command works with."""
+
+
+def model_options(command: CommandT) -> CommandT:
+    """Options for the weights and where they compute, as settings are called."""
+    options = (
+        click.option("--sam2-weights", help="SAM 2 weights, as INFERENCE_SAM2_WEIGHTS."),
+        click.option("--sam3-weights", help="SAM 3 weights, as INFERENCE_SAM3_WEIGHTS."),
+        click.option("--device", help="auto, cpu, cuda, cuda:N or mps."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 def settings_of(**options: object) -> Settings:

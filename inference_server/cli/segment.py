@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from inference_server.cli.options import settings_of
+from inference_server.cli.options import model_options, settings_of, size_option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 # NumPy, OpenCV and PyTorch take seconds to import: only a run does that, and no --help.
 
 _FORMATS = ("coco", "polygon", "rle", "geojson", "png")
-_SIZES = ("hiera_tiny", "hiera_small", "hiera_b_plus", "hiera_large")
 _SOME_FAILED, _INTERRUPTED = 1, 130  # 2 is click's, for mistakes of usage
 
 _EPILOG = """
@@ -160,10 +159,8 @@ def _score(context: click.Context, parameter: click.Parameter, value: float | No
     show_default=True,
     help="What the objects of boxes, points and --automatic are called.",
 )
-@click.option("--size", type=click.Choice(_SIZES), help="Of SAM 2; the largest by default.")
-@click.option("--sam2-weights", help="SAM 2 weights, as INFERENCE_SAM2_WEIGHTS.")
-@click.option("--sam3-weights", help="SAM 3 weights, as INFERENCE_SAM3_WEIGHTS.")
-@click.option("--device", help="auto, cpu, cuda, cuda:N or mps.")
+@size_option
+@model_options
 @click.option(
     "--workers",
     type=click.IntRange(1, 256),

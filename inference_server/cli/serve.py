@@ -11,7 +11,7 @@ import click
 
 from inference_server import __version__
 from inference_server.cli.keys import has_stored_keys
-from inference_server.cli.options import settings_of
+from inference_server.cli.options import model_options, settings_of
 from inference_server.demo import SAMPLE
 from inference_server.logs import configure_logging, in_text
 
@@ -24,8 +24,7 @@ _LAST_SECONDS = 2.0
 @click.command()
 @click.option("--host", help="Address to listen on.")
 @click.option("--port", type=int, help="Port to listen on; 0 picks a free one.")
-@click.option("--sam2-weights", help="SAM 2 weights, as INFERENCE_SAM2_WEIGHTS.")
-@click.option("--sam3-weights", help="SAM 3 weights, as INFERENCE_SAM3_WEIGHTS.")
+@model_options
 @click.option(
     "--preload",
     multiple=True,
@@ -33,7 +32,6 @@ _LAST_SECONDS = 2.0
     help="Load this model before the server is ready, as sam2:sam2-hiera-large or "
     "sam3:facebook/sam3; may be repeated.",
 )
-@click.option("--device", help="auto, cpu, cuda, cuda:N or mps.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]))
 @click.option("--log-format", type=click.Choice(["auto", "text", "json"]))
 def serve(preload: tuple[str, ...], **options: str | int | None) -> None:

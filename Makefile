@@ -6,17 +6,20 @@ BIN := $(VENV)/bin
 INSTALL := SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install --disable-pip-version-check -qq --no-build-isolation
 ARGS ?=
 
-.PHONY: help serve test lint format openapi clients readme docs bench fuzz pins clean
+.PHONY: help serve test test-cluster lint format openapi clients readme docs bench fuzz pins clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 serve: $(VENV)/.serve ## Install what serving takes, and serve on 127.0.0.1:9001 (ARGS="--port 9002" for options)
 	@$(BIN)/inference-server serve $(ARGS)
 
 test: $(VENV)/.dev ## Install everything, and run the tests (ARGS="-k polygons" for some of them)
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-cluster: $(VENV)/.dev ## Run the tests on real Ray clusters
+	@RAY_USAGE_STATS_ENABLED=0 $(BIN)/python -m pytest -m cluster $(ARGS)
 
 lint: $(VENV)/.dev ## Check style and types
 	@$(BIN)/ruff check .

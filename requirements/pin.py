@@ -25,9 +25,13 @@ INSTEAD = {"opencv-python": "opencv-python-headless"}
 RESOLVED_BY_TORCH = ("nvidia-", "cuda-", "triton")
 """Torch names the versions of these itself, and only on the platforms that have them."""
 
+UNUSED = ("py-spy",)
+"""Ray lists it for its dashboard, which attaches it to processes: a server has no need of it."""
+
 HEADERS = {
     "serve": "# What serving takes. Written by `make pins`; see requirements/pin.py.\n",
     "tracing": "# What traces take besides; see serve.txt and docs/operations.md.\n-r serve.txt\n",
+    "cluster": "# What a cluster takes besides; see serve.txt and docs/cluster.md.\n-r serve.txt\n",
     "dev": "# What tests, checks and training take besides; see serve.txt.\n-r serve.txt\n",
 }
 
@@ -59,7 +63,7 @@ def closure(requirements: Iterable[str]) -> dict[str, str]:
         name = canonicalize_name(requirement.name)
         requirement.name = INSTEAD.get(name, name)
         mark = f"{requirement.name}{sorted(requirement.extras)}"
-        if mark in seen or requirement.name.startswith(RESOLVED_BY_TORCH):
+        if mark in seen or requirement.name.startswith(RESOLVED_BY_TORCH + UNUSED):
             continue
         seen.add(mark)
         found[requirement.name] = distribution(requirement.name).version
@@ -68,7 +72,7 @@ def closure(requirements: Iterable[str]) -> dict[str, str]:
 
 
 def main() -> None:
-    """Rewrite `serve.txt`, `tracing.txt` and `dev.txt`."""
+    """Rewrite the files of `HEADERS`."""
     project = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]
     optional = project["optional-dependencies"]
     serve = closure([*project["dependencies"], *BUILD])
@@ -77,7 +81,12 @@ def main() -> None:
         found = closure(line for extra in extras for line in optional[extra])
         return {name: version for name, version in found.items() if name not in serve}
 
-    files = {"serve": serve, "tracing": besides("tracing"), "dev": besides(*optional)}
+    files = {
+        "serve": serve,
+        "tracing": besides("tracing"),
+        "cluster": besides("cluster"),
+        "dev": besides(*optional),
+    }
     for file, pins in files.items():
         lines = "".join(f"{name}=={version}\n" for name, version in sorted(pins.items()))
         (HERE / f"{file}.txt").write_text(HEADERS[file] + lines)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -19,6 +19,7 @@ from inference_server.metrics import Timings
 from inference_server.routes.access import GONE, seen
 from inference_server.settings import MiB, Scope, Settings
 from inference_server.state import ServerState
+from inference_server.upload_space import Share, UploadSpace
 from schemas.common import Limits
 
 T = TypeVar("T")
@@ -39,27 +40,46 @@ def timings_of(request: Request) -> Timings:
     return seen(request).timings
 
 
-def announced_bytes(request: Request) -> int:
+def _announced_bytes(request: Request) -> int:
     """Bytes that the body is said to have; 0 where nothing is said."""
     announced = request.headers.get("content-length", "")
     return int(announced) if announced.isdigit() else 0
 
 
-async def _body(request: Request) -> bytes:
-    """The body, refused as soon as it is known to be over a limit.
+def room_for(
+    request: Request, space: UploadSpace, megabytes: int, name: str, remedy: str
+) -> AbstractAsyncContextManager[Share]:
+    """Room for a request's body, which is refused as soon as it is known to be over a limit.
 
-    It counts as memory in use for as long as the request does: what is made of it is as large.
+    Args:
+        request: whose body was not read.
+        space: for all such bodies.
+        megabytes: most of one of them.
+        name: what the body is, for the error.
+        remedy: what to do about one that is larger, for the error.
+
+    Returns:
+        The body's share of the room, held until the context ends.
+
+    Raises:
+        ImageTooLargeError: the body is said to be over the limit.
+    """
+    over = ImageTooLargeError(f"The {name} is larger than {megabytes} MiB. {remedy}")
+    limit = megabytes * MiB
+    if _announced_bytes(request) > limit:
+        raise over
+    return space.share(request.stream(), limit, over)
+
+
+async def _body(request: Request) -> bytes:
+    """The body, which counts as memory in use for as long as the request does.
+
+    What is made of it is as large.
     """
     state = state_of(request)
-    limit = state.settings.max_body_mb * MiB
-    over = ImageTooLargeError(
-        f"The request body is larger than {limit // MiB} MiB. Send a smaller image, or a URL, or "
-        "raise INFERENCE_MAX_BODY_MB."
-    )
-    if announced_bytes(request) > limit:
-        raise over
+    remedy = "Send a smaller image, or a URL, or raise INFERENCE_MAX_BODY_MB."
+    room = room_for(request, state.bodies, state.settings.max_body_mb, "request body", remedy)
     held: AsyncExitStack = request.state.held
-    room = state.bodies.share(request.stream(), limit, over)
     share = await held.enter_async_context(room)
     return b"".join([chunk async for chunk in share.chunks()])
 

@@ -15,23 +15,17 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from inference_server.auth import Tenant, Work, key_from_request
-from inference_server.errors import (
-    ImageTooLargeError,
-    PromptError,
-    RequestError,
-    StorageError,
-)
+from inference_server.errors import PromptError, RequestError, StorageError
 from inference_server.images.store import StoredImage
 from inference_server.routes.requests import (
     ModelT,
     admit,
-    announced_bytes,
     authenticate,
     charge,
+    room_for,
     state_of,
     timings_of,
 )
-from inference_server.settings import MiB
 
 logger = logging.getLogger(__name__)
 
@@ -91,16 +85,11 @@ async def uploaded(
     if not in_form or state.gate.is_open:
         in_form = False
         key = await admit(request, authenticate(request))
-    limit = state.settings.max_upload_mb * MiB
-    over = ImageTooLargeError(
-        f"The upload is larger than {limit // MiB} MiB. Send a smaller image, or raise "
-        "INFERENCE_MAX_UPLOAD_MB."
-    )
-    if announced_bytes(request) > limit:
-        raise over
+    remedy = "Send a smaller image, or raise INFERENCE_MAX_UPLOAD_MB."
+    room = room_for(request, state.uploads, state.settings.max_upload_mb, "upload", remedy)
     if not is_form:
         raise PromptError("Send the image in the field `file` of multipart/form-data.", _FILE)
-    async with state.uploads.share(request.stream(), limit, over) as share:
+    async with room as share:
         chunks = share.chunks()
         if in_form:
             begin = await _beginning(chunks)

@@ -26,6 +26,7 @@ from inference_server.routes import huggingface, jobs, pages, roboflow, samgeo, 
 from inference_server.routes.access import AccessLog
 from inference_server.routes.http import Contract, endpoint, message_wording, unknown
 from inference_server.routes.requests import limits_of
+from inference_server.segmentation import SegmentationService
 from inference_server.segmenter import Segmenter
 from inference_server.settings import MiB, Settings, parts_of
 from inference_server.state import ServerState
@@ -50,19 +51,30 @@ OPERATIONS = tuple(operation for contract in CONTRACTS for operation in contract
 Registry = Callable[[Settings], ModelRegistry]
 """Makes the models of a server."""
 
+MakeSegmenter = Callable[[Settings, ImageFetcher, Metrics], SegmentationService]
+"""Makes what answers the requests of a server."""
 
-def build_state(settings: Settings, registry: Registry = ModelRegistry) -> ServerState:
+
+def in_this_process(registry: Registry) -> MakeSegmenter:
+    """The engines are in the server's own process."""
+
+    def make(settings: Settings, fetcher: ImageFetcher, metrics: Metrics) -> Segmenter:
+        return Segmenter(settings, registry(settings), fetcher, metrics)
+
+    return make
+
+
+def build_state(settings: Settings, segmenter: MakeSegmenter) -> ServerState:
     """Put a server together; loads nothing yet.
 
     Args:
         settings: of the server.
-        registry: see `create_app`.
+        segmenter: see `create_app`.
 
     Raises:
         ModelUnavailableError: a setting names weights or a device that do not exist.
         ValueError: a setting is malformed.
     """
-    models = registry(settings)
     metrics = Metrics()
     fetcher = ImageFetcher(
         max_bytes=settings.max_image_mb * MiB,
@@ -76,8 +88,7 @@ def build_state(settings: Settings, registry: Registry = ModelRegistry) -> Serve
         settings=settings,
         limits=limits_of(settings),
         gate=Gate(settings),
-        models=models,
-        segmenter=Segmenter(settings, models, fetcher, metrics),
+        segmenter=segmenter(settings, fetcher, metrics),
         metrics=metrics,
         traces=start_traces(),
         uploads=UploadSpace(
@@ -93,12 +104,17 @@ def build_state(settings: Settings, registry: Registry = ModelRegistry) -> Serve
     )
 
 
-def create_app(settings: Settings | None = None, registry: Registry = ModelRegistry) -> Starlette:
+def create_app(
+    settings: Settings | None = None,
+    registry: Registry = ModelRegistry,
+    segmenter: MakeSegmenter | None = None,
+) -> Starlette:
     """Make the application.
 
     Args:
         settings: of the server; read from the environment when absent.
         registry: a subclass of `ModelRegistry`, for an engine that is not in this package.
+        segmenter: makes what answers requests, where that is not this process with that registry.
     """
     settings = settings or Settings()
     document = build_document(OPERATIONS, __version__)
@@ -107,7 +123,7 @@ def create_app(settings: Settings | None = None, registry: Registry = ModelRegis
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         configure_logging(settings)
         warn_of_keys(settings)
-        app.state.server = build_state(settings, registry)
+        app.state.server = build_state(settings, segmenter or in_this_process(registry))
         await app.state.server.start()
         yield
         await app.state.server.stop()

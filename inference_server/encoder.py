@@ -1,32 +1,24 @@
-"""Images become embeddings: fetched, decoded and encoded, each only where it is not known yet."""
+"""Images become embeddings, each only where it is not known yet."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from inference_server.embeddings import EmbeddingCache, ImageKey
 from inference_server.engines.base import Embedding, Prepared
 from inference_server.engines.registry import ConceptModel, VisualModel
-from inference_server.errors import (
-    ImageError,
-    ImageTooLargeError,
-    InferenceServerError,
-    MemoryShortageError,
-    UnknownImageError,
-)
+from inference_server.errors import MemoryShortageError
 from inference_server.host_tier import CachedEmbedding, HostTier
-from inference_server.images import ImageFetcher, decode_base64, decode_image, decode_picture
-from inference_server.images.store import ImageStore, StoredImage
+from inference_server.images import decode_picture
+from inference_server.images.store import StoredImage
 from inference_server.metrics import Metrics, Timings
+from inference_server.reader import ImageReader, ImageRef
 from inference_server.settings import MiB, Settings
 from inference_server.threads import Threads
 
@@ -35,29 +27,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
 _DEFAULT_CACHE_MB = {"cpu": 2048, "mps": 2048, "cuda": 8192}
-_MOST_IN_FULL = 2
-"""Images that are decoded in full at a time: one of 50 million pixels and a drawing over it take
-half a GB."""
-
-
-@dataclass(frozen=True, slots=True)
-class ImageRef:
-    """An image as a request names it; at least one of the four is given.
-
-    Attributes:
-        url: to fetch it from.
-        base64: its encoded bytes as base64.
-        file: its encoded bytes, with their digest.
-        image_id: the client's name for it.
-    """
-
-    url: str | None = None
-    base64: str | None = None
-    file: StoredImage | None = None
-    image_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,36 +62,33 @@ class Encoded:
 
 
 class Encoder:
-    """Makes images ready for prompts, behind the caches of embeddings and of images.
+    """Makes images ready for prompts, behind the cache of embeddings.
 
     Args:
         settings: bounds and sizes.
         device: that the models compute on.
-        fetcher: fetches images by URL.
-        metrics: where durations go.
+        reader: has the files of images.
+        metrics: where batches are counted.
         threads: for work on images.
 
     Attributes:
         embeddings: of images.
-        images: the files of those that have an id.
     """
 
     def __init__(
         self,
         settings: Settings,
         device: torch.device,
-        fetcher: ImageFetcher,
+        reader: ImageReader,
         metrics: Metrics,
         threads: Threads,
     ) -> None:
         self._settings = settings
-        self._fetcher = fetcher
+        self._reader = reader
         self._metrics = metrics
         self._threads = threads
         room = settings.embedding_cache_mb or _DEFAULT_CACHE_MB.get(device.type, 2048)
         self.embeddings = EmbeddingCache(room * MiB, self._host_tier(device))
-        self.images = ImageStore(settings.image_cache_mb * MiB)
-        self._in_full = asyncio.Semaphore(_MOST_IN_FULL)
         self._relief: asyncio.Future[None] | None = None
 
     def _host_tier(self, device: torch.device) -> HostTier | None:
@@ -167,16 +134,17 @@ class Encoder:
 
         Raises:
             ImageError: it cannot be fetched or decoded.
-            UnknownImageError: there is only an id, and it is not cached.
+            UnknownImageError: there is only an id, or a digest, and it is not cached.
         """
-        if image.image_id is not None:
-            key = ImageKey(tenant, model.label, f"id:{image.image_id}")
+        if image.image_id is not None or image.digest is not None:
+            by_name = f"sha256:{image.digest}" if image.image_id is None else f"id:{image.image_id}"
+            key = ImageKey(tenant, model.label, by_name)
             known = await self.embeddings.find(key)
             if known is not None:
-                sent = await self._sent_digest(image)
+                sent = await self._reader.sent_digest(image)
                 mismatch = sent not in (None, known.digest)
                 return Encoded(key, known.embedding, model.label, True, known.digest, mismatch)
-        stored, mismatch = await self._load(tenant, image, timings)
+        stored, mismatch = await self._reader.load(tenant, image, timings)
         by_digest = image.image_id in (None, stored.digest)
         name = f"sha256:{stored.digest}" if by_digest else f"id:{image.image_id}"
         key = ImageKey(tenant, model.label, name)
@@ -187,52 +155,8 @@ class Encoder:
             mismatch = True
         elif keep or image.image_id is not None:
             # Not before: an image that cannot be decoded must not hold on to the id.
-            self.images.put(tenant, image.image_id or stored.digest, stored)
+            self._reader.images.put(tenant, image.image_id or stored.digest, stored)
         return Encoded(key, entry.embedding, model.label, hit, entry.digest, mismatch)
-
-    async def read(self, tenant: str, image: ImageRef, timings: Timings) -> StoredImage:
-        """The file of an image, for who needs more of it than its embedding.
-
-        As `ImageRef(file=...)` it goes to the engines without being fetched again.
-
-        Args:
-            tenant: owner of the image.
-            image: the image.
-            timings: of the request.
-
-        Raises:
-            ImageError: it cannot be fetched.
-            ImageTooLargeError: it is over a limit.
-            UnknownImageError: there is only an id, and it is not cached.
-        """
-        stored, _ = await self._load(tenant, image, timings)
-        return stored
-
-    async def on_pixels(
-        self, image: StoredImage, work: Callable[[NDArray[np.uint8]], T], timings: Timings
-    ) -> T:
-        """Decode an image in full, and do something with its pixels; the engines need less of it.
-
-        Both in one thread, and of few images at a time: pixels that wait are memory.
-
-        Args:
-            image: the image.
-            work: takes `uint8[H, W, 3]`, RGB.
-            timings: of the request.
-
-        Raises:
-            ImageError: it cannot be decoded.
-            ImageTooLargeError: it has too many pixels.
-        """
-        limit = self._settings.max_image_pixels
-
-        def run() -> T:
-            with timings.measure("decode"):
-                pixels = decode_image(image.data, max_pixels=limit)
-            return work(pixels)
-
-        async with self._in_full:
-            return await self._threads.run_in_background(run)
 
     async def relieve(self) -> None:
         """Make room where memory ran out: half of the embeddings go.
@@ -256,65 +180,6 @@ class Encoder:
             self.embeddings.nbytes // MiB,
             self.embeddings.max_bytes // MiB,
         )
-
-    def forget(self) -> None:
-        """Forget every image."""
-        self.embeddings.clear()
-        self.images.clear()
-
-    async def _sent_digest(self, image: ImageRef) -> str | None:
-        """Digest of the bytes that were sent; None if none were, "" if they cannot be read."""
-        if image.file is not None:
-            return image.file.digest
-        if image.base64 is None:
-            return None
-        try:
-            return (await self._decode_base64(image.base64)).digest
-        except (ImageError, ImageTooLargeError):
-            return ""
-
-    async def _load(
-        self, tenant: str, image: ImageRef, timings: Timings
-    ) -> tuple[StoredImage, bool]:
-        """The image's bytes, by its id if they are kept, and whether others were sent with it."""
-        kept = None
-        if image.image_id is not None:
-            kept = self.images.get(tenant, image.image_id)
-        if kept is not None:
-            sent = await self._sent_digest(image)
-            return kept, sent not in (None, kept.digest)
-        if image.file is not None:
-            stored = image.file
-        elif image.base64 is not None:
-            with timings.measure("decode"):
-                stored = await self._decode_base64(image.base64)
-        elif image.url is not None:
-            with timings.measure("fetch"):
-                data = await self._fetch(image.url)
-            stored = await self._threads.run(partial(StoredImage.of, data))
-        else:
-            raise UnknownImageError(
-                "No image is cached under this image_id (it was never sent with this API key, or "
-                "has been dropped for room). Send the image along with the id."
-            )
-        return stored, False
-
-    async def _fetch(self, url: str) -> bytes:
-        """Fetch an image, and count how that went."""
-        outcome = "failed"
-        try:
-            data = await self._fetcher.fetch(url)
-            outcome = "done"
-        except InferenceServerError as error:
-            outcome = error.reason
-            raise
-        finally:
-            self._metrics.fetches.labels(outcome).inc()
-        return data
-
-    async def _decode_base64(self, text: str) -> StoredImage:
-        limit = self._settings.max_image_mb * MiB
-        return await self._threads.run(lambda: StoredImage.of(decode_base64(text, max_bytes=limit)))
 
     async def _encode_bytes(
         self, model: ConceptModel | VisualModel, image: StoredImage, timings: Timings

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from prometheus_client import Metric
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from inference_server import __version__
 from inference_server.errors import StorageError
 from inference_server.jobs import Backlog
+from inference_server.segmentation import Checkpoint
 from inference_server.settings import MiB
 from inference_server.state import ServerState
 
@@ -37,11 +38,15 @@ class Readings(Collector):
 
     Args:
         state: the server.
+        checkpoints: what its engines can be asked for.
         backlog: of its jobs, where it could be read.
     """
 
-    def __init__(self, state: ServerState, backlog: Backlog | None) -> None:
+    def __init__(
+        self, state: ServerState, checkpoints: Sequence[Checkpoint], backlog: Backlog | None
+    ) -> None:
         self._state = state
+        self._checkpoints = checkpoints
         self._backlog = backlog
 
     def collect(self) -> Iterable[Metric]:
@@ -49,8 +54,7 @@ class Readings(Collector):
         yield from self._state.metrics.registry.collect()
         yield from self._server()
         yield from self._models()
-        yield from self._lanes()
-        yield from self._caches()
+        yield from self._state.segmenter.readings()
         yield from self._spaces()
         yield from self._jobs()
 
@@ -60,10 +64,8 @@ class Readings(Collector):
             "Always 1; the labels say what runs.",
             labels=["version", "python", "device", "dtype"],
         )
-        compute = self._state.models.compute
-        build.add_metric(
-            [__version__, platform.python_version(), str(compute.device), compute.dtype_name], 1
-        )
+        for device, dtype in sorted({(each.device, each.dtype) for each in self._checkpoints}):
+            build.add_metric([__version__, platform.python_version(), device, dtype], 1)
         yield build
         yield GaugeMetricFamily(
             "inference_ready", "Whether /readyz says so: 1 or 0.", int(self._state.ready)
@@ -80,83 +82,15 @@ class Readings(Collector):
         )
 
     def _models(self) -> Iterator[Metric]:
-        from inference_server.engines.device import memory_in_use
-
-        models = self._state.models
-        loaded = {model.label for model in models.loaded()}
-        known = {f"sam2/{name}" for name in models.versions.values()}
-        known.add(f"sam3/{models.concept_name}")
         family = GaugeMetricFamily(
             "inference_model_loaded",
             "Whether a checkpoint is in memory: 1 or 0.",
             labels=["checkpoint"],
         )
-        for label in sorted(known | loaded):
-            family.add_metric([label], int(label in loaded))
+        known = {checkpoint.label: checkpoint.loaded for checkpoint in self._checkpoints}
+        for label, loaded in sorted(known.items()):
+            family.add_metric([label], int(loaded))
         yield family
-        used = memory_in_use(models.compute.device)
-        if used:
-            memory = GaugeMetricFamily(
-                "inference_device_memory_bytes",
-                "Memory of the GPU: in use by tensors, or reserved for them by this process.",
-                labels=["kind"],
-            )
-            for kind, nbytes in used.items():
-                memory.add_metric([kind], nbytes)
-            yield memory
-
-    def _lanes(self) -> Iterator[Metric]:
-        depth, busy, room = (
-            GaugeMetricFamily(f"inference_queue_{name}", what, labels=["lane"])
-            for name, what in (
-                ("depth", "Requests that wait in a lane."),
-                ("busy", "Batches that a lane works on."),
-                ("capacity", "Most requests that may wait in a lane."),
-            )
-        )
-        sums: dict[str, tuple[int, int, int]] = {}
-        # Several sizes of SAM 2 have lanes of the same name.
-        for model in self._state.models.loaded():
-            for lane in model.lanes:
-                waiting, working, most = sums.get(lane.name, (0, 0, 0))
-                sums[lane.name] = (
-                    waiting + lane.depth,
-                    working + lane.busy,
-                    most + lane.capacity,
-                )
-        for name, values in sums.items():
-            for family, value in zip((depth, busy, room), values, strict=True):
-                family.add_metric([name], value)
-        yield from (depth, busy, room)
-
-    def _caches(self) -> Iterator[Metric]:
-        encoder = self._state.segmenter.encoder
-        cache = encoder.embeddings
-        counted = (
-            ("hits", "Images whose embedding was there, or was being made.", cache.hits),
-            ("misses", "Images whose embedding was made.", cache.misses),
-            ("evictions", "Embeddings that were dropped for room.", cache.evictions),
-        )
-        for name, what, value in counted:
-            yield CounterMetricFamily(f"inference_embedding_cache_{name}", what, value)
-        settings = self._state.settings
-        measured = (
-            ("embedding_cache_entries", "Embeddings that are kept.", len(cache)),
-            ("embedding_cache_bytes", "Bytes of embeddings that are kept.", cache.nbytes),
-            ("embedding_cache_max_bytes", "Room for embeddings.", cache.max_bytes),
-            (
-                "embedding_cache_host_bytes",
-                "Bytes of embeddings that are kept in host memory after they left a GPU.",
-                cache.host_nbytes,
-            ),
-            ("embedding_cache_host_max_bytes", "Room for those.", cache.host_max_bytes),
-            ("image_cache_bytes", "Bytes of files of named images.", encoder.images.nbytes),
-            ("image_cache_max_bytes", "Room for those.", settings.image_cache_mb * MiB),
-            ("logits_cache_bytes", "Bytes of kept logits.", self._state.segmenter.logits.nbytes),
-            ("logits_cache_max_bytes", "Room for those.", settings.logits_cache_mb * MiB),
-        )
-        for name, what, value in measured:
-            yield GaugeMetricFamily(f"inference_{name}", what, value)
 
     def _spaces(self) -> Iterator[Metric]:
         settings = self._state.settings

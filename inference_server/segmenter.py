@@ -7,42 +7,39 @@ contract; every contract's routes call the same methods.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
 from functools import partial
-from typing import TypeVar
+
+from prometheus_client import Metric
 
 from inference_server.automatic import AutomaticMasks, AutomaticOptions
-from inference_server.encoder import Encoded, Encoder, ImageRef
+from inference_server.encoder import Encoded, Encoder
 from inference_server.engines.base import Candidates, ConceptPrompt, VisualPrompt, queries
 from inference_server.engines.registry import ModelRegistry
+from inference_server.engines.sources import SAM2_VERSIONS, SAM3_NAME
 from inference_server.engines.worker import Done
 from inference_server.images import ImageFetcher
+from inference_server.images.store import StoredImage
 from inference_server.instances import Instance, instances_of, suppressed
 from inference_server.logits import LogitsCache
 from inference_server.metrics import Metrics, Timings
 from inference_server.places import refuse_outside
+from inference_server.reader import ImageReader, ImageRef
+from inference_server.segmentation import Checkpoint, Segmentation, SegmentationService
+from inference_server.segmenter_readings import readings_of
 from inference_server.settings import MiB, Settings
 from inference_server.threads import Threads
 
-T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
 _LEAST_PART = 8
 """Prompts whose masks are not worth a second thread."""
 
 
-@dataclass(frozen=True, slots=True)
-class Segmentation:
-    """The answer to a request: instances in prompt order, best first within a prompt.
-
-    Of `Segmenter.automatic` they come best first.
-    """
-
-    image: Encoded
-    instances: list[Instance]
-
-
-class Segmenter:
-    """Images and prompts to masks, over one set of models and caches.
+class Segmenter(SegmentationService):
+    """Images and prompts to masks, in this process: over one set of models and caches.
 
     Args:
         settings: bounds and sizes.
@@ -54,16 +51,14 @@ class Segmenter:
     def __init__(
         self, settings: Settings, models: ModelRegistry, fetcher: ImageFetcher, metrics: Metrics
     ) -> None:
+        threads = Threads(settings.cpu_workers)
+        super().__init__(threads, ImageReader(settings, fetcher, metrics, threads))
+        self._settings = settings
         self._metrics = metrics
-        self._threads = Threads(settings.cpu_workers)
         self.models = models
-        self.encoder = Encoder(settings, models.compute.device, fetcher, metrics, self._threads)
+        self.encoder = Encoder(settings, models.compute.device, self.reader, metrics, threads)
         self.logits = LogitsCache(settings.logits_cache_mb * MiB)
         models.relieve = self.encoder.relieve
-
-    async def in_thread(self, work: Callable[[], T]) -> T:
-        """Run CPU work in a worker thread, away from the event loop."""
-        return await self._threads.run(work)
 
     async def _masks(self, size: tuple[int, int], answers: Sequence[Candidates]) -> list[Instance]:
         """Make the masks of answers; of many, in several threads at a time."""
@@ -85,23 +80,7 @@ class Segmenter:
         within: bool = False,
         timings: Timings,
     ) -> Segmentation:
-        """Find every instance of each concept.
-
-        Args:
-            tenant: owner of the image.
-            image: the image.
-            prompts: the concepts.
-            nms_iou_threshold: drop an instance whose mask overlaps a more confident one, of any
-                prompt, by more than this IoU; None keeps all.
-            within: refuse prompts that lie outside of the image.
-            timings: of the request.
-
-        Returns:
-            The instances.
-
-        Raises:
-            RequestError: a prompt lies outside, `within` given.
-        """
+        """See `SegmentationService`."""
         model = await self.models.concept()
         encoded = await self.encoder.encode(tenant, model, image, timings)
         if within:
@@ -118,7 +97,7 @@ class Segmenter:
     async def visual(
         self,
         tenant: str,
-        version: str,
+        version: str | None,
         image: ImageRef,
         prompts: Sequence[VisualPrompt],
         *,
@@ -126,30 +105,12 @@ class Segmenter:
         best: bool = True,
         save_logits: bool = False,
         load_logits: bool = False,
+        logits: bool = False,
         within: bool = False,
         timings: Timings,
     ) -> Segmentation:
-        """Segment one object a prompt.
-
-        Args:
-            tenant: owner of the image.
-            version: SAM 2 size.
-            image: the image.
-            prompts: the objects.
-            multimask: have three candidates a prompt, otherwise one.
-            best: choose the best of the three.
-            save_logits: keep the answers for later prompts on this image.
-            load_logits: start from the best earlier answer that a prompt refines.
-            within: refuse prompts that lie outside of the image.
-            timings: of the request.
-
-        Returns:
-            One instance a prompt, in their order; three where it is not the best alone.
-
-        Raises:
-            RequestError: a prompt lies outside, `within` given.
-        """
-        model = await self.models.visual(version)
+        """See `SegmentationService`."""
+        model = await self.models.visual(version or self.models.default_version)
         encoded = await self.encoder.encode(tenant, model, image, timings)
         if within:
             refuse_outside(encoded.embedding.size, prompts)
@@ -158,7 +119,15 @@ class Segmenter:
         asked = list(prompts)
         if load_logits:
             asked = [replace(prompt, mask_input=self.logits.find(key, prompt)) for prompt in asked]
-        done = await model.decode(queries(encoded.embedding, asked, multimask=multimask, best=best))
+        done = await model.decode(
+            queries(
+                encoded.embedding,
+                asked,
+                multimask=multimask,
+                best=best,
+                logits=save_logits or logits,
+            )
+        )
         self._decoded(model.family, done, timings)
         with timings.measure("masks"):
             instances = await self._masks(encoded.embedding.size, done.value)
@@ -171,25 +140,14 @@ class Segmenter:
     async def automatic(
         self,
         tenant: str,
-        version: str,
+        version: str | None,
         image: ImageRef,
         options: AutomaticOptions,
         *,
         timings: Timings,
     ) -> Segmentation:
-        """Segment everything.
-
-        Args:
-            tenant: owner of the image.
-            version: SAM 2 size.
-            image: the image.
-            options: what to look for.
-            timings: of the request; masks are made while others are decoded, which is one step.
-
-        Returns:
-            The instances by descending predicted IoU; `prompt` is the index of a grid point.
-        """
-        model = await self.models.visual(version)
+        """See `SegmentationService`."""
+        model = await self.models.visual(version or self.models.default_version)
         encoded = await self.encoder.encode(tenant, model, image, timings)
         masks = AutomaticMasks(model, encoded.embedding, options, self.in_thread)
         with timings.measure("decode-prompts"):
@@ -203,12 +161,96 @@ class Segmenter:
         timings.add("decode-prompts", done.worked)
         self._metrics.count_batches(f"{family} decode", done)
 
+    async def embed(
+        self, tenant: str, image: ImageRef, models: Sequence[tuple[str, str]], timings: Timings
+    ) -> Encoded:
+        """See `SegmentationService`."""
+        loaded = [
+            await (self.models.concept() if family == "sam3" else self.models.visual(version))
+            for family, version in models
+        ]
+        name, done = image.image_id, []
+        for model in loaded:
+            done.append(await self.encoder.encode(tenant, model, image, timings, keep=True))
+            # Under a name the next engine finds the bytes: a URL is fetched once.
+            image = replace(image, image_id=name or done[-1].digest)
+        return Encoded.joined(done)
+
+    async def read(self, tenant: str, image: ImageRef, timings: Timings) -> StoredImage:
+        """See `SegmentationService`."""
+        stored, _ = await self.reader.load(tenant, image, timings)
+        return stored
+
+    async def start(self) -> None:
+        """Log what the settings have become on this machine."""
+        compute, effort, cache = self.models.compute, self.models.effort, self.encoder.embeddings
+        logger.info(
+            "Computing on %s in %s; %d CPU threads; encode batch %d, decode batch %d; embeddings "
+            "in %s, room for %d MiB%s",
+            compute.device,
+            compute.dtype_name,
+            effort.threads,
+            effort.encode_batch,
+            effort.decode_batch,
+            compute.cache_dtype_name,
+            cache.max_bytes // MiB,
+            f" and {cache.host_max_bytes // MiB} MiB on the host" if cache.host_max_bytes else "",
+        )
+
+    async def load(self) -> None:
+        """See `SegmentationService`."""
+        await self.models.load_configured()
+
+    def has_loaded(self) -> bool:
+        """See `SegmentationService`."""
+        return self.models.has_configured()
+
+    async def checkpoints(self) -> list[Checkpoint]:
+        """See `SegmentationService`."""
+        models, compute = self.models, self.models.compute
+        loaded = {model.label for model in models.loaded()}
+        known = [("sam2", version) for version in SAM2_VERSIONS if version in models.versions]
+        sources = {**models.versions, SAM3_NAME: models.concept_name}
+        return [
+            Checkpoint(
+                family,
+                name,
+                sources[name],
+                str(compute.device),
+                compute.dtype_name,
+                f"{family}/{sources[name]}" in loaded,
+                compute.cache_dtype_name,
+                **asdict(models.effort),
+            )
+            for family, name in (*known, ("sam3", SAM3_NAME))
+        ]
+
+    async def clear(self) -> None:
+        """See `SegmentationService`."""
+        from inference_server.engines.device import release_memory
+
+        def gone() -> None:
+            asyncio.get_running_loop().run_in_executor(None, release_memory)
+
+        self.models.unload(gone)
+        self.forget()
+        await asyncio.to_thread(release_memory)
+
     def forget(self) -> None:
         """Forget every image and every answer."""
-        self.encoder.forget()
+        self.encoder.embeddings.clear()
+        self.reader.images.clear()
         self.logits.clear()
+
+    async def relieve(self) -> None:
+        """Make room where memory ran out: half of the embeddings go."""
+        await self.encoder.relieve()
+
+    def readings(self) -> Iterable[Metric]:
+        """See `SegmentationService`."""
+        return readings_of(self, self._settings)
 
     def close(self) -> None:
         """Stop the worker threads and unload the models."""
         self.models.close()
-        self._threads.close()
+        super().close()

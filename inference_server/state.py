@@ -9,12 +9,11 @@ from dataclasses import dataclass, field
 
 from inference_server.admission import Admission
 from inference_server.auth import Gate
-from inference_server.engines.registry import ModelRegistry
 from inference_server.errors import InferenceServerError
 from inference_server.jobs import Jobs
 from inference_server.metrics import Metrics
-from inference_server.segmenter import Segmenter
-from inference_server.settings import MiB, Settings
+from inference_server.segmentation import SegmentationService
+from inference_server.settings import Settings
 from inference_server.tracing import Traces
 from inference_server.upload_space import UploadSpace
 from schemas.common import Limits
@@ -46,7 +45,6 @@ class ServerState:
         settings: of the server.
         limits: bounds of requests.
         gate: who may call, how often, and for how many credits.
-        models: the models.
         segmenter: images and prompts to masks.
         metrics: what is measured.
         traces: where spans go, if anywhere.
@@ -60,8 +58,7 @@ class ServerState:
     settings: Settings
     limits: Limits
     gate: Gate
-    models: ModelRegistry
-    segmenter: Segmenter
+    segmenter: SegmentationService
     metrics: Metrics
     traces: Traces | None
     uploads: UploadSpace
@@ -75,7 +72,7 @@ class ServerState:
     @property
     def ready(self) -> bool:
         """The configured models were loaded once; unloading them does not undo that."""
-        if not self._was_ready and self.models.has_configured():
+        if not self._was_ready and self.segmenter.has_loaded():
             self._become_ready()
         return self._was_ready
 
@@ -85,32 +82,15 @@ class ServerState:
 
     async def start(self) -> None:
         """Begin loading the configured models, look who may call, and begin to work on jobs."""
-        self._tell()
+        await self.segmenter.start()
         self._loading = asyncio.create_task(self._load())
         await asyncio.gather(self.gate.start(), self.jobs.start(self))
-
-    def _tell(self) -> None:
-        """Log what the settings have become on this machine."""
-        compute, effort = self.models.compute, self.models.effort
-        cache = self.segmenter.encoder.embeddings
-        logger.info(
-            "Computing on %s in %s; %d CPU threads; encode batch %d, decode batch %d; embeddings "
-            "in %s, room for %d MiB%s",
-            compute.device,
-            compute.dtype_name,
-            effort.threads,
-            effort.encode_batch,
-            effort.decode_batch,
-            compute.cache_dtype_name,
-            cache.max_bytes // MiB,
-            f" and {cache.host_max_bytes // MiB} MiB on the host" if cache.host_max_bytes else "",
-        )
 
     async def _load(self) -> None:
         pause = _FIRST_PAUSE
         while not self.ready:
             try:
-                await self.models.load_configured()
+                await self.segmenter.load()
             except InferenceServerError as error:
                 self.failure = error.message
                 logger.error("Not ready: %s Trying again in %.0f s.", error.message, pause)
@@ -126,14 +106,7 @@ class ServerState:
 
     async def clear(self) -> None:
         """Unload every model and forget every image; what is under way is answered all the same."""
-        from inference_server.engines.device import release_memory
-
-        def gone() -> None:
-            asyncio.get_running_loop().run_in_executor(None, release_memory)
-
-        self.models.unload(gone)
-        self.segmenter.forget()
-        await asyncio.to_thread(release_memory)
+        await self.segmenter.clear()
         logger.info("Models and caches were cleared")
 
     async def drain(self, hurry: asyncio.Event, delay: float) -> None:

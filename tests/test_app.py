@@ -10,7 +10,8 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 import inference_server.app
-from inference_server.app import OPERATIONS, build_state, create_app
+from inference_server.app import OPERATIONS, build_state, create_app, in_this_process
+from inference_server.engines.registry import ModelRegistry
 from inference_server.errors import ModelUnavailableError
 from tests.http.serving import settings
 
@@ -72,7 +73,7 @@ def test_making_an_application_loads_nothing() -> None:
 )
 def test_a_setting_that_names_nothing_is_told_with_the_remedy(name: str, value: str) -> None:
     with pytest.raises(ModelUnavailableError) as caught:
-        build_state(settings(**{name: value}))
+        build_state(settings(**{name: value}), in_this_process(ModelRegistry))
     assert f"INFERENCE_{name.upper()}={value}" in caught.value.message
     remedy = "Preload any of" if name == "preload" else "Set it to"
     assert remedy in caught.value.message

@@ -15,7 +15,8 @@ from inference_server import readings
 from inference_server.engines.worker import Lane
 from inference_server.errors import CapacityError, StorageError
 from inference_server.jobs import Backlog
-from inference_server.readings import Readings, backlog_of
+from inference_server.readings import backlog_of
+from inference_server.segmenter_readings import _lanes
 from tests.http.serving import Running, RunningHere
 
 
@@ -40,7 +41,7 @@ async def test_lanes_tell_what_waits_and_what_is_at_work() -> None:
     # Two sizes of SAM 2 have lanes of one name.
     lanes = [Lane("sam2 decode", work, max_batch=1, capacity=2) for _ in range(2)]
     models = [SimpleNamespace(lanes=(lane,)) for lane in lanes]
-    state: Any = SimpleNamespace(models=SimpleNamespace(loaded=lambda: models))
+    registry: Any = SimpleNamespace(loaded=lambda: models)
     tasks = [asyncio.create_task(lane.submit(0)) for lane in lanes]
     try:
         for _ in range(5):  # these two begin before others come
@@ -48,7 +49,7 @@ async def test_lanes_tell_what_waits_and_what_is_at_work() -> None:
         tasks += [asyncio.create_task(lanes[0].submit(number)) for number in (1, 2)]
         for _ in range(5):
             await asyncio.sleep(0)
-        assert samples(Readings(state, None)._lanes()) == {
+        assert samples(_lanes(registry)) == {
             ("inference_queue_depth", "sam2 decode"): 2,
             ("inference_queue_busy", "sam2 decode"): 2,
             ("inference_queue_capacity", "sam2 decode"): 4,
@@ -61,7 +62,7 @@ async def test_lanes_tell_what_waits_and_what_is_at_work() -> None:
         await asyncio.gather(*tasks)
         for lane in lanes:
             lane.close()
-    assert samples(Readings(state, None)._lanes())["inference_queue_depth", "sam2 decode"] == 0
+    assert samples(_lanes(registry))["inference_queue_depth", "sam2 decode"] == 0
 
 
 def test_the_jobs_of_a_database_that_is_gone_are_not_told(

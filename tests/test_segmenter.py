@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from inference_server import encoder as encoder_module
 from inference_server.automatic import AutomaticOptions
 from inference_server.demo.scenes import make_scene
-from inference_server.encoder import ImageRef
 from inference_server.engines.base import (
     Candidates,
     ConceptPrompt,
@@ -36,7 +35,9 @@ from inference_server.errors import ImageError, ImageTooLargeError, UnknownImage
 from inference_server.images import ImageFetcher, Picture, decode_picture
 from inference_server.masks import upsample_masks
 from inference_server.metrics import Metrics, Timings
-from inference_server.segmenter import Segmentation, Segmenter
+from inference_server.reader import ImageRef
+from inference_server.segmentation import Segmentation
+from inference_server.segmenter import Segmenter
 from inference_server.settings import Settings
 from tests.engines.conftest import CPU, random_sam2
 
@@ -556,7 +557,7 @@ async def test_an_id_given_to_another_image_takes_no_logits_along(make: Make) ->
     bench = make()
     await bench.click(sent(png(1), "x"), (1, 1), save_logits=True)
     bench.segmenter.encoder.embeddings.clear()
-    bench.segmenter.encoder.images.clear()
+    bench.segmenter.reader.images.clear()
     found = await bench.click(sent(png(2), "x"), (1, 1), (2, 2), load_logits=True)
     assert not found.image.mismatch
     assert bench.sam2.asked[-1].mask_input is None

@@ -171,7 +171,7 @@ class Batch:
         files = await segmenter.in_thread(partial(self._files, picture))
         if self.overlay:
             draw = partial(drawn, picture=picture)
-            files[OVERLAY] = await segmenter.encoder.on_pixels(image, draw, timings)
+            files[OVERLAY] = await segmenter.on_pixels(image, draw, timings)
 
         def keep() -> None:
             part = files.pop("", b"")

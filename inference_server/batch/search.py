@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inference_server.automatic import AutomaticOptions
-from inference_server.encoder import ImageRef
 from inference_server.engines.base import ConceptPrompt, VisualPrompt
 from inference_server.instances import Instance, suppressed
 from inference_server.metrics import Timings
 from inference_server.places import objects_at
+from inference_server.reader import ImageRef
 
 if TYPE_CHECKING:
     from inference_server.engines.registry import ModelRegistry
     from inference_server.images.store import StoredImage
-    from inference_server.segmenter import Segmentation, Segmenter
+    from inference_server.segmentation import Segmentation
+    from inference_server.segmenter import Segmenter
 
 _NOBODY = ""
 """Owner of images where there are no keys."""

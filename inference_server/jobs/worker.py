@@ -171,7 +171,7 @@ class Worker:
         except InferenceServerError as error:
             return _Failure(error.message)
         except MemoryError:
-            await self._state.segmenter.encoder.relieve()
+            await self._state.segmenter.relieve()
             return _Failure("There is no memory left for this request.", True)
         except Exception:
             logger.exception("Job %s failed", claim.ticket.job_id)

@@ -17,12 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference_server.demo.scenes import make_scene
-from inference_server.encoder import Encoded, ImageRef
+from inference_server.encoder import Encoded
 from inference_server.engines.base import ConceptPrompt, VisualPrompt
 from inference_server.engines.registry import ConceptModel, VisualModel
 from inference_server.images.store import StoredImage
 from inference_server.measure.timing import Timing
 from inference_server.metrics import Timings
+from inference_server.reader import ImageRef
 from inference_server.segmenter import Segmenter
 
 CLIENTS = 16

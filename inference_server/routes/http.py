@@ -158,7 +158,7 @@ def endpoint(operation: Operation, contract: Contract) -> Handler:
                 "image."
             )
             reason, response = short.reason, failed(short)
-            await state.segmenter.encoder.relieve()
+            await state.segmenter.relieve()
         except ClientDisconnect:
             reason, response = "gone", Response(status_code=GONE)
         except Exception:

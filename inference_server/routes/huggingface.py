@@ -14,15 +14,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from inference_server.auth import Tenant, Work
-from inference_server.encoder import Encoded, ImageRef
+from inference_server.encoder import Encoded
 from inference_server.errors import ImageTooLargeError, InferenceServerError
 from inference_server.instances import Instance
 from inference_server.masks import clip, encode_png, outline, outside
 from inference_server.openapi import RESULT_HEADERS, Answer, Operation, common_errors
+from inference_server.reader import ImageRef
 from inference_server.routes.answers import answer
 from inference_server.routes.huggingface_prompts import Prompts
 from inference_server.routes.requests import read, state_of, timings_of
-from inference_server.segmenter import Segmentation
+from inference_server.segmentation import Segmentation
 from inference_server.settings import MiB
 from schemas.huggingface import (
     SpaceError,
@@ -142,7 +143,7 @@ async def _segmentation(
     segmenter = state.segmenter
     if prompts.concepts and prompts.objects:
         # Fetched and read once for both engines.
-        image = ImageRef(file=await segmenter.encoder.read(tenant.name, image, timings))
+        image = ImageRef(file=await segmenter.read(tenant.name, image, timings))
     results = []
     if prompts.concepts:
         by_words = segmenter.concept(
@@ -152,7 +153,7 @@ async def _segmentation(
     if prompts.objects:
         by_pointing = segmenter.visual(
             tenant.name,
-            state.models.default_version,
+            None,
             image,
             prompts.objects,
             multimask=inputs.multimask_output,

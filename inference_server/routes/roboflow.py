@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -15,17 +14,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from inference_server.auth import Tenant
-from inference_server.encoder import Encoded, ImageRef
 from inference_server.engines.base import ConceptPrompt, VisualPrompt
-from inference_server.engines.registry import ConceptModel, VisualModel
+from inference_server.engines.sources import SAM3_NAME
 from inference_server.errors import ImageTooLargeError, PromptError
 from inference_server.instances import Instance
 from inference_server.masks import Mask, encode_rle, polygons
 from inference_server.metrics import Timings
 from inference_server.openapi import COMMON_ERRORS, RESULT_HEADERS, Answer, Operation
+from inference_server.reader import ImageRef
 from inference_server.routes.answers import answer
 from inference_server.routes.requests import read, state_of, timings_of
-from inference_server.segmenter import Segmentation
+from inference_server.segmentation import Segmentation
 from inference_server.settings import MiB
 from inference_server.state import ServerState
 from inference_server.tasks import ResultFile, Task, TaskResult
@@ -145,6 +144,7 @@ async def run_visual_segment(
         multimask=body.multimask_output,
         save_logits=body.save_logits_to_cache,
         load_logits=body.load_logits_from_cache,
+        logits=body.mask_format == "binary",
         timings=timings,
     )
     if body.mask_format == "binary":
@@ -231,17 +231,10 @@ def _npz(result: Segmentation, limit: int) -> bytes:
 async def _embed(request: Request, *, both: bool) -> Response:
     begin = time.perf_counter()
     tenant, body = await read(request, EmbeddingRequest, lambda body: ["embed"])
-    state, timings = state_of(request), timings_of(request)
-    models: list[ConceptModel | VisualModel] = [await state.models.visual(body.sam2_version_id)]
-    if both:
-        models.append(await state.models.concept())
-    encode = state.segmenter.encoder.encode
-    image, done = _image(body), []
-    for model in models:
-        done.append(await encode(tenant.name, model, image, timings, keep=True))
-        # Under a name the next engine finds the bytes: a URL is fetched once.
-        image = replace(image, image_id=body.image_id or done[-1].digest)
-    encoded = Encoded.joined(done)
+    models = [("sam2", body.sam2_version_id), *([("sam3", SAM3_NAME)] if both else [])]
+    encoded = await state_of(request).segmenter.embed(
+        tenant.name, _image(body), models, timings_of(request)
+    )
     name = body.image_id or encoded.digest
     return await answer(
         request, encoded, lambda: {"image_id": name, "time": time.perf_counter() - begin}

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from inference_server.auth import Work
 from inference_server.automatic import AutomaticOptions
-from inference_server.encoder import Encoded, ImageRef
+from inference_server.encoder import Encoded
 from inference_server.engines.base import ConceptPrompt, VisualPrompt
 from inference_server.engines.sources import SAM2_IDS, SAM3_ID
 from inference_server.errors import (
@@ -25,13 +25,14 @@ from inference_server.errors import (
 )
 from inference_server.geo import GeoReference
 from inference_server.openapi import RESULT_HEADERS, Answer, Operation, common_errors
+from inference_server.reader import ImageRef
 from inference_server.routes.answers import answer
 from inference_server.routes.http import message_wording
 from inference_server.routes.requests import state_of, timings_of
 from inference_server.routes.samgeo_objects import Objects
 from inference_server.routes.samgeo_prompts import Prompts
 from inference_server.routes.uploads import Upload, uploaded
-from inference_server.segmenter import Segmentation
+from inference_server.segmentation import Segmentation
 from schemas.samgeo import (
     BACKENDS,
     MODEL_VERSIONS,
@@ -104,11 +105,9 @@ class _Asked:
         self._model_id: str | None = upload.body.model_id
 
     @property
-    def version(self) -> str:
-        """The SAM 2 that is asked."""
-        if self._model_id in SAM2_IDS:
-            return SAM2_IDS[self._model_id]
-        return self._state.models.default_version
+    def version(self) -> str | None:
+        """The SAM 2 that is asked; None is the largest that there is."""
+        return SAM2_IDS.get(self._model_id or "")
 
     async def concept(
         self,

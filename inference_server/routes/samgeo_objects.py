@@ -20,7 +20,7 @@ from inference_server.geo import (
 from inference_server.images.raster import valid_pixels
 from inference_server.instances import Instance
 from inference_server.masks import LabelPlane, Mask, clip, encode_pixels, label_plane
-from inference_server.segmenter import Segmentation
+from inference_server.segmentation import Segmentation
 
 Form = tuple[Callable[[], object], str, Mapping[str, str]]
 """What makes the body, its media type, and the headers that go with it."""

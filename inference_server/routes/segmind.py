@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from inference_server.auth import Tenant, Work
 from inference_server.automatic import AutomaticOptions
-from inference_server.encoder import Encoded, ImageRef
+from inference_server.encoder import Encoded
 from inference_server.engines.base import ConceptPrompt, VisualPrompt
 from inference_server.errors import InferenceServerError
 from inference_server.images.store import StoredImage
@@ -22,10 +22,11 @@ from inference_server.instances import Instance, suppressed
 from inference_server.masks import Mask
 from inference_server.metrics import Timings
 from inference_server.openapi import RESULT_HEADERS, Answer, Operation
+from inference_server.reader import ImageRef
 from inference_server.routes.answers import answer
 from inference_server.routes.requests import read, state_of, timings_of
 from inference_server.routes.segmind_pictures import Pictures
-from inference_server.segmenter import Segmentation
+from inference_server.segmentation import Segmentation
 from inference_server.state import ServerState
 from inference_server.tasks import ResultFile, Task, TaskResult
 from schemas.segmind import (
@@ -59,7 +60,6 @@ class _Asked:
     ) -> None:
         self._segmenter = state.segmenter
         self._tenant = tenant.name
-        self._version = state.models.default_version
         self._file = image
         self._image = ImageRef(file=image)
         self._timings = timings
@@ -70,7 +70,7 @@ class _Asked:
     ) -> _Asked:
         """With the image of a request, which is fetched once for engines and drawing."""
         named = ImageRef(url=body.image) if body.image_is_url else ImageRef(base64=body.image)
-        stored = await state.segmenter.encoder.read(tenant.name, named, timings)
+        stored = await state.segmenter.read(tenant.name, named, timings)
         return cls(state, tenant, stored, timings)
 
     async def concept(
@@ -97,7 +97,7 @@ class _Asked:
         )
         return await self._segmenter.visual(
             self._tenant,
-            self._version,
+            None,
             self._image,
             [prompt],
             multimask=len(points) == 1,
@@ -108,7 +108,7 @@ class _Asked:
     async def automatic(self, options: AutomaticOptions) -> Segmentation:
         """Everything."""
         return await self._segmenter.automatic(
-            self._tenant, self._version, self._image, options, timings=self._timings
+            self._tenant, None, self._image, options, timings=self._timings
         )
 
     async def distinct(self, instances: list[Instance]) -> list[Instance]:

@@ -16,7 +16,7 @@ from inference_server.images.store import StoredImage
 from inference_server.masks import Mask, encode_pixels, encode_png, label_plane
 from inference_server.masks.render import overlay
 from inference_server.metrics import Timings
-from inference_server.segmenter import Segmenter
+from inference_server.segmentation import SegmentationService
 from inference_server.settings import MiB
 
 MOST_DRAWN = 1000
@@ -44,7 +44,7 @@ class Pictures:
         timings: of the request.
     """
 
-    segmenter: Segmenter
+    segmenter: SegmentationService
     image: StoredImage
     size: tuple[int, int]
     masks: Sequence[Mask]
@@ -69,7 +69,7 @@ class Pictures:
             with self.timings.measure("serialise"):
                 return _overlay(image, self.masks)
 
-        return await self.segmenter.encoder.on_pixels(self.image, draw, self.timings)
+        return await self.segmenter.on_pixels(self.image, draw, self.timings)
 
     async def each(self) -> list[bytes]:
         """Each mask on its own, white on black, one channel; several at a time.

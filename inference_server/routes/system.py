@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from inference_server import __version__
-from inference_server.engines.sources import SAM2_IDS, SAM2_VERSIONS, SAM3_ID, SAM3_NAME
+from inference_server.engines.sources import SAM2_IDS, SAM3_ID
 from inference_server.openapi import KEY_ERRORS, SCOPE_ERRORS, Answer, Operation
 from inference_server.readings import Readings, backlog_of
 from inference_server.routes.pages import playground, wants_page
@@ -58,29 +57,8 @@ async def readyz(request: Request) -> Response:
 async def models(request: Request) -> Response:
     """Which models there are, and which are in memory."""
     authenticate(request, scope=None)
-    registry = state_of(request).models
-    compute, effort = registry.compute, registry.effort
-    loaded = {model.label for model in registry.loaded()}
-    versions = registry.versions
-
-    def checkpoint(family: str, name: str, source: str) -> dict[str, Any]:
-        return {
-            "family": family,
-            "name": name,
-            "source": source,
-            "device": str(compute.device),
-            "dtype": compute.dtype_name,
-            "loaded": f"{family}/{source}" in loaded,
-            "cache_dtype": compute.cache_dtype_name,
-            **asdict(effort),
-        }
-
-    checkpoints = [
-        checkpoint("sam2", version, versions[version])
-        for version in SAM2_VERSIONS
-        if version in versions
-    ]
-    checkpoints.append(checkpoint("sam3", SAM3_NAME, registry.concept_name))
+    checkpoints = [asdict(each) for each in await state_of(request).segmenter.checkpoints()]
+    versions = [each["name"] for each in checkpoints if each["family"] == "sam2"]
     ids = {"sam2": [_IDS[version] for version in versions], "sam3": [SAM3_ID]}
     in_memory = [
         [entry["family"], _IDS.get(entry["name"], SAM3_ID)]
@@ -102,7 +80,7 @@ async def metrics(request: Request) -> Response:
     state = state_of(request)
     if state.settings.metrics_access == "admin":
         authenticate(request, scope="admin")
-    readings = Readings(state, await backlog_of(state))
+    readings = Readings(state, await state.segmenter.checkpoints(), await backlog_of(state))
     return Response(generate_latest(readings), media_type=CONTENT_TYPE_LATEST)
 
 

@@ -14,8 +14,8 @@ def test_sizes_are_those_of_the_running_server(server: RunningHere, picture: Pic
     """Two engines, one image each: the cache grows by what the benchmark says."""
     rows = run(small=True).tables[0].rows
     assert [row["kept in"] for row in rows] == [*DTYPES, *DTYPES]
-    cache = server.state.segmenter.encoder.embeddings
-    dtype = server.state.models.compute.cache_dtype_name
+    cache = server.segmenter.encoder.embeddings
+    dtype = server.segmenter.models.compute.cache_dtype_name
     before, images = cache.nbytes, len(cache)
     server.post("/sam3/embed_image", {"image": picture.sent, "image_id": "sizes"})
     assert len(cache) == images + 2

@@ -19,6 +19,7 @@ from starlette.applications import Starlette
 
 from inference_server.app import create_app
 from inference_server.connections import server_config
+from inference_server.segmenter import Segmenter
 from inference_server.settings import Settings
 from inference_server.state import ServerState
 
@@ -114,9 +115,15 @@ class RunningHere(Running):
         state: ServerState = self.app.state.server
         return state
 
+    @property
+    def segmenter(self) -> Segmenter:
+        segmenter = self.state.segmenter
+        assert isinstance(segmenter, Segmenter)
+        return segmenter
+
     def waiting(self) -> int:
         """How many images and prompts wait in the lanes of the models."""
-        lanes = [lane for m in self.state.models.loaded() for lane in (m._encode, m._decode)]
+        lanes = [lane for m in self.segmenter.models.loaded() for lane in (m._encode, m._decode)]
         return sum(lane.depth for lane in lanes)
 
 

@@ -65,7 +65,7 @@ class TestMemory:
         self, picture: Picture, caplog: pytest.LogCaptureFixture
     ) -> None:
         with self._full(1) as (server, forwards):
-            cache = server.state.segmenter.encoder.embeddings
+            cache = server.segmenter.encoder.embeddings
             room, one = cache.max_bytes, cache.nbytes // 4
             assert_clicks_are_right(server, picture)
             assert forwards == [1, 1]

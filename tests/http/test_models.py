@@ -39,7 +39,7 @@ def lanes() -> set[threading.Thread]:
 
 def engines(server: RunningHere) -> list[weakref.ref[Any]]:
     """What is in memory: the engines, and the networks in them."""
-    found = [model.prepare.__self__ for model in server.state.models.loaded()]  # type: ignore[attr-defined]
+    found = [model.prepare.__self__ for model in server.segmenter.models.loaded()]  # type: ignore[attr-defined]
     return [weakref.ref(part) for engine in found for part in (engine, engine._model)]
 
 
@@ -66,11 +66,11 @@ def test_everything_goes_and_comes_again(own: RunningHere, picture: Picture) -> 
     body: dict[str, Any] = {"image": picture.sent, "image_id": "a", "format": "rle"}
     body |= {"prompts": {"prompts": [click(item)]}, "save_logits_to_cache": True}
     for _ in range(2):
-        segmenter = own.state.segmenter
+        segmenter = own.segmenter
         before = own.post(VISUAL, body)
         assert own.post(CONCEPT, {**body, "prompts": [{"text": "circle"}]}).is_success
         assert own.metric("inference_embedding_cache_bytes") > 0
-        assert segmenter.encoder.images.nbytes > 0
+        assert segmenter.reader.images.nbytes > 0
         assert segmenter.logits.nbytes > 0
         parts = engines(own)
 
@@ -82,7 +82,7 @@ def test_everything_goes_and_comes_again(own: RunningHere, picture: Picture) -> 
         assert listed["loaded"] == []
         assert len(listed["models"]["sam2"]) == 4
         assert own.metric("inference_embedding_cache_bytes") == 0
-        assert (segmenter.encoder.images.nbytes, segmenter.logits.nbytes) == (0, 0)
+        assert (segmenter.reader.images.nbytes, segmenter.logits.nbytes) == (0, 0)
         assert own.get("/readyz", key=None).status_code == 200
         assert len(parts) == 4
         until_gone(parts)
@@ -104,7 +104,7 @@ def test_with_nothing_loaded_it_is_fine_too(own: RunningHere) -> None:
 
 def test_memory_does_not_grow(own: RunningHere) -> None:
     assert clear(own).is_success
-    until(lambda: not own.state.models.loaded())
+    until(lambda: not own.segmenter.models.loaded())
     others = lanes()  # of servers of other modules
     parts, threads = [], set()
     for seed in range(5):

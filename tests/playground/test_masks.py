@@ -316,7 +316,7 @@ def test_a_picture_that_the_server_has_forgotten_is_sent_again(
     desk: Desk, picture: Picture, server: RunningHere
 ) -> None:
     desk.upload(picture.data)
-    server.state.segmenter.encoder.forget()
+    server.segmenter.forget()
     item = picture.one("red square")
     desk.click(*item.click())
     assert iou(desk.drawn(picture.size), item.mask) > GOOD

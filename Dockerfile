@@ -2,10 +2,11 @@
 #
 #   docker build -t inference-server .
 #   docker build -t inference-server:cpu --build-arg TORCH_INDEX=ADDRESS .
+#   docker build -t inference-server:cluster --build-arg EXTRAS="tracing cluster" .
 #
 # The first has torch with CUDA, which computes on CPUs as well but is several GB larger than need
 # be there. ADDRESS is the index of wheels for CPUs alone, which pytorch.org shows under "Get
-# started" for Linux, Pip and CPU.
+# started" for Linux, Pip and CPU. The third has Ray as well: see docs/cluster.md.
 
 FROM debian:bookworm-slim AS build
 ARG TORCH_INDEX=""
@@ -20,11 +21,12 @@ ENV PATH=/opt/inference-server/bin:$PATH \
     SAM2_BUILD_CUDA=0
 WORKDIR /src
 # Some of the dependencies are source distributions, which are built with what is pinned here.
-COPY requirements/serve.txt requirements/tracing.txt requirements/
+COPY requirements/serve.txt requirements/tracing.txt requirements/cluster.txt requirements/
 RUN pip install -c requirements/serve.txt setuptools wheel
 RUN pip install -c requirements/serve.txt ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} \
         torch torchvision
-RUN pip install --no-build-isolation -r requirements/tracing.txt
+ARG EXTRAS="tracing"
+RUN pip install --no-build-isolation $(printf -- "-r requirements/%s.txt " serve $EXTRAS)
 COPY LICENSE README.md pyproject.toml ./
 COPY schemas schemas
 COPY inference_server inference_server

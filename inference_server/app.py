@@ -17,18 +17,18 @@ from inference_server import __version__
 from inference_server.admission import Admission
 from inference_server.auth import Gate
 from inference_server.engines.registry import ModelRegistry
-from inference_server.images import ImageFetcher
 from inference_server.jobs import Jobs
 from inference_server.logs import configure_logging, warn_of_keys
 from inference_server.metrics import Metrics
 from inference_server.openapi import HEADERS, build_document
+from inference_server.reader import fetcher_of
 from inference_server.routes import huggingface, jobs, pages, roboflow, samgeo, segmind, system
 from inference_server.routes.access import AccessLog
 from inference_server.routes.http import Contract, endpoint, message_wording, unknown
 from inference_server.routes.requests import limits_of
 from inference_server.segmentation import SegmentationService
 from inference_server.segmenter import Segmenter
-from inference_server.settings import MiB, Settings, parts_of
+from inference_server.settings import MiB, Settings
 from inference_server.state import ServerState
 from inference_server.tracing import start_traces
 from inference_server.upload_space import UploadSpace
@@ -51,15 +51,15 @@ OPERATIONS = tuple(operation for contract in CONTRACTS for operation in contract
 Registry = Callable[[Settings], ModelRegistry]
 """Makes the models of a server."""
 
-MakeSegmenter = Callable[[Settings, ImageFetcher, Metrics], SegmentationService]
+MakeSegmenter = Callable[[Settings, Metrics], SegmentationService]
 """Makes what answers the requests of a server."""
 
 
 def in_this_process(registry: Registry) -> MakeSegmenter:
     """The engines are in the server's own process."""
 
-    def make(settings: Settings, fetcher: ImageFetcher, metrics: Metrics) -> Segmenter:
-        return Segmenter(settings, registry(settings), fetcher, metrics)
+    def make(settings: Settings, metrics: Metrics) -> Segmenter:
+        return Segmenter(settings, registry(settings), fetcher_of(settings), metrics)
 
     return make
 
@@ -76,19 +76,11 @@ def build_state(settings: Settings, segmenter: MakeSegmenter) -> ServerState:
         ValueError: a setting is malformed.
     """
     metrics = Metrics()
-    fetcher = ImageFetcher(
-        max_bytes=settings.max_image_mb * MiB,
-        timeout=settings.fetch_timeout,
-        redirects=settings.fetch_redirects,
-        networks=parts_of(settings.fetch_networks),
-        hosts=parts_of(settings.fetch_hosts),
-        https_only=settings.fetch_https_only,
-    )
     return ServerState(
         settings=settings,
         limits=limits_of(settings),
         gate=Gate(settings),
-        segmenter=segmenter(settings, fetcher, metrics),
+        segmenter=segmenter(settings, metrics),
         metrics=metrics,
         traces=start_traces(),
         uploads=UploadSpace(

@@ -20,7 +20,7 @@ from inference_server.errors import (
 from inference_server.images import ImageFetcher, decode_base64, decode_image
 from inference_server.images.store import ImageStore, StoredImage
 from inference_server.metrics import Metrics, Timings
-from inference_server.settings import MiB, Settings
+from inference_server.settings import MiB, Settings, parts_of
 from inference_server.threads import Threads
 
 T = TypeVar("T")
@@ -48,6 +48,18 @@ class ImageRef:
     file: StoredImage | None = None
     image_id: str | None = None
     digest: str | None = None
+
+
+def fetcher_of(settings: Settings) -> ImageFetcher:
+    """What fetches images for a server, as far as its settings let it."""
+    return ImageFetcher(
+        max_bytes=settings.max_image_mb * MiB,
+        timeout=settings.fetch_timeout,
+        redirects=settings.fetch_redirects,
+        networks=parts_of(settings.fetch_networks),
+        hosts=parts_of(settings.fetch_hosts),
+        https_only=settings.fetch_https_only,
+    )
 
 
 class ImageReader:

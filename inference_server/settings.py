@@ -20,7 +20,9 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode, SettingsConfigDict
+
+from inference_server.cluster_settings import ClusterSettings
 
 MiB = 1024 * 1024
 PREFIX = "INFERENCE_"
@@ -34,7 +36,7 @@ class SettingsError(Exception):
     """Settings have values that they cannot have; the message names each as a variable."""
 
 
-class Settings(BaseSettings):
+class Settings(ClusterSettings):
     """The server's settings.
 
     Raises:

@@ -42,6 +42,7 @@ import pytest
 from pycocotools import mask as coco
 from pydantic import BaseModel
 
+from inference_server.cluster_settings import ClusterSettings
 from inference_server.settings import Settings, variable_of
 
 ROOT = Path(__file__).parents[1]
@@ -64,8 +65,12 @@ GROUPS = {
     "request_timeout": "Queues, batches, stopping",
     "data_dir": "Jobs",
     "public_url": "Behind a proxy",
+    "cluster_address": "A cluster",
 }
-"""The first setting of each group, in the order of `Settings`, and the group's title."""
+"""The first setting of each group, in their order, and the group's title."""
+
+NAMES = sorted(Settings.model_fields, key=lambda name: name in ClusterSettings.model_fields)
+"""All settings: those of every server, and then those of a cluster."""
 
 _LANGUAGES = ("bash", "python", "javascript")
 _FENCE = re.compile(r'^```(\w+)(?: title="([^"\n]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
@@ -387,7 +392,8 @@ def printed_form(example: Example, output: str) -> str:
 def settings_tables() -> str:
     """All settings as Markdown: a heading and a table for each group."""
     text = ""
-    for name, field in Settings.model_fields.items():
+    for name in NAMES:
+        field = Settings.model_fields[name]
         if name in GROUPS:
             text += f"\n## {GROUPS[name]}\n\n| variable | default | meaning |\n|---|---|---|\n"
         default = f"`{field.default}`" if field.default != "" else ""

@@ -10,9 +10,8 @@ import pytest
 
 from inference_server.settings import Settings, SettingsError, misspelled, variable_of
 from schemas.common import Limits
-from tests.readme import GROUPS, ROOT, SETTINGS_PAGE, settings_tables, with_tables
+from tests.readme import GROUPS, NAMES, ROOT, SETTINGS_PAGE, settings_tables, with_tables
 
-NAMES = list(Settings.model_fields)
 OTHER_VALUES = {
     "host": "0.0.0.0",
     "api_keys": "one,two",
@@ -29,6 +28,10 @@ OTHER_VALUES = {
     "database_url": "postgresql://user:password@db/jobs",
     "public_url": "https://masks.example.com",
     "trusted_proxies": "10.0.0.0/8",
+    "cluster_address": "auto",
+    "cluster_ingress_replicas": "2",
+    "cluster_concept_replicas": "1-8",
+    "cluster_visual_replicas": "3-3",
 }
 
 
@@ -89,6 +92,10 @@ def test_what_is_given_in_code_goes_before_the_environment(
         ("INFERENCE_JOB_LEASE", "0.5"),
         ("INFERENCE_API_KEY_SCOPES", "root"),
         ("INFERENCE_API_KEY_SCOPES", ""),
+        ("INFERENCE_CLUSTER_VISUAL_REPLICAS", "0"),
+        ("INFERENCE_CLUSTER_VISUAL_REPLICAS", "8-1"),
+        ("INFERENCE_CLUSTER_CONCEPT_REPLICAS", "many"),
+        ("INFERENCE_CLUSTER_CONCEPT_GPUS", "-1"),
     ],
 )
 def test_a_value_that_cannot_be_is_an_error_that_names_the_variable(

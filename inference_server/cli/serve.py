@@ -6,6 +6,7 @@ import logging
 import os
 import shlex
 import sys
+from collections.abc import Callable
 
 import click
 
@@ -14,6 +15,7 @@ from inference_server.cli.keys import has_stored_keys
 from inference_server.cli.options import model_options, settings_of
 from inference_server.demo import SAMPLE
 from inference_server.logs import configure_logging, in_text
+from inference_server.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +36,12 @@ _LAST_SECONDS = 2.0
 )
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]))
 @click.option("--log-format", type=click.Choice(["auto", "text", "json"]))
-def serve(preload: tuple[str, ...], **options: str | int | None) -> None:
+@click.option(
+    "--cluster",
+    is_flag=True,
+    help="Serve on Ray: on this machine, or on the cluster of INFERENCE_CLUSTER_ADDRESS.",
+)
+def serve(preload: tuple[str, ...], cluster: bool, **options: str | int | None) -> None:
     """Serve until interrupted."""
     settings = settings_of(preload=",".join(preload) or None, **options)
     made = (
@@ -46,17 +53,49 @@ def serve(preload: tuple[str, ...], **options: str | int | None) -> None:
         from inference_server.auth import generate_key
 
         settings = settings.model_copy(update={"api_keys": generate_key()})
+
+    def say(text: str) -> None:
+        if in_text(settings):
+            click.echo(text, err=True)
+        else:
+            logger.info("%s", text)
+
+    def announce(url: str) -> None:
+        say(f"inference-server {__version__} on {url}")
+        if made:
+            _greet(url, settings.api_keys)
+        else:
+            say(f"Playground: {url}/")
+
+    if cluster:
+        from inference_server.cli.cluster import serve_on_cluster
+
+        serve_on_cluster(settings, say, announce)
+    else:
+        _serve_here(settings, say, announce)
+
+
+def check_models(settings: Settings) -> None:
+    """See that the settings name weights and a device that are there; nothing is loaded."""
+    from inference_server.engines.registry import ModelRegistry
+    from inference_server.errors import ModelUnavailableError
+
+    try:
+        ModelRegistry(settings)
+    except ModelUnavailableError as error:
+        raise click.ClickException(error.message) from None
+
+
+def _serve_here(
+    settings: Settings, say: Callable[[str], None], announce: Callable[[str], None]
+) -> None:
+    """Serve with the engines in this process."""
     from inference_server.app import create_app
     from inference_server.connections import server_config
     from inference_server.engines.pool import end_all
-    from inference_server.engines.registry import ModelRegistry
-    from inference_server.errors import ModelUnavailableError
     from inference_server.server import Server
 
-    try:
-        ModelRegistry(settings)  # loads nothing: it looks whether everything is there
-    except ModelUnavailableError as error:
-        raise click.ClickException(error.message) from None
+    check_models(settings)
     app = create_app(settings)
     config = server_config(
         app,
@@ -68,23 +107,11 @@ def serve(preload: tuple[str, ...], **options: str | int | None) -> None:
     )
     configure_logging(settings)  # after uvicorn has configured its own
 
-    def say(text: str) -> None:
-        if in_text(settings):
-            click.echo(text, err=True)
-        else:
-            logger.info("%s", text)
-
     try:
         listener = config.bind_socket()
     except SystemExit:  # uvicorn has said why
-        address = _url(settings.host, settings.port)
-        raise click.ClickException(f"Cannot listen on {address}: choose another --port.") from None
-    url = _url(*listener.getsockname()[:2])
-    say(f"inference-server {__version__} on {url}")
-    if made:
-        _greet(url, settings.api_keys)
-    else:
-        say(f"Playground: {url}/")
+        raise cannot_listen(settings) from None
+    announce(url_of(*listener.getsockname()[:2]))
 
     def stopping() -> None:
         say("Stopping: requests under way are answered first. Interrupt again to drop them")
@@ -98,7 +125,13 @@ def serve(preload: tuple[str, ...], **options: str | int | None) -> None:
         os._exit(0)
 
 
-def _url(host: str, port: int) -> str:
+def cannot_listen(settings: Settings) -> click.ClickException:
+    """What is said where the port is taken."""
+    address = url_of(settings.host, settings.port)
+    return click.ClickException(f"Cannot listen on {address}: choose another --port.")
+
+
+def url_of(host: str, port: int) -> str:
     """Where a client on this machine finds the server."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"

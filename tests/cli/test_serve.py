@@ -17,7 +17,7 @@ from uvicorn.importer import import_from_string
 
 from inference_server import __version__
 from inference_server.cli import main
-from inference_server.cli.serve import _url
+from inference_server.cli.serve import url_of
 from inference_server.settings import Settings
 from tests.readme import ROOT, serving
 
@@ -137,7 +137,7 @@ def test_a_port_in_use_stops_the_start() -> None:
     ],
 )
 def test_the_address_that_is_shown_can_be_called(host: str, url: str) -> None:
-    assert _url(host, 9001) == url
+    assert url_of(host, 9001) == url
 
 
 def test_serve_makes_a_key_and_prints_a_command_that_works() -> None:

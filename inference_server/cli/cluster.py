@@ -1,0 +1,81 @@
+"""`inference-server serve --cluster`."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+import click
+
+from inference_server.cli.serve import cannot_listen, check_models, url_of
+from inference_server.logs import configure_logging, in_text
+from inference_server.settings import Settings
+
+
+def serve_on_cluster(
+    settings: Settings, say: Callable[[str], None], announce: Callable[[str], None]
+) -> None:
+    """Serve until interrupted, with engines on Ray.
+
+    Args:
+        settings: of the server.
+        say: tells the operator something.
+        announce: tells the address, once there is somebody at it.
+    """
+    try:
+        from inference_server.cluster.running import ClusterError, on_cluster
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != "ray":
+            raise
+        raise click.ClickException(
+            "--cluster takes Ray: pip install 'inference-server[cluster]', or in a checkout "
+            ".venv/bin/pip install -r requirements/cluster.txt"
+        ) from None
+    configure_logging(settings)
+    if not settings.cluster_address:
+        check_models(settings)
+    settings = settings.model_copy(
+        update={
+            "port": _free_port(settings),
+            # Replicas have other working directories, and no terminal.
+            "data_dir": str(Path(settings.data_dir).resolve()),
+            "log_format": "text" if in_text(settings) else "json",
+        }
+    )
+    where = settings.cluster_address or "this machine"
+    say(f"Starting replicas on {where}: half a minute or more, each loads its models")
+    ended = threading.Event()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        ended.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    try:
+        with on_cluster(settings):
+            signal.signal(signal.SIGINT, end)
+            signal.signal(signal.SIGTERM, end)
+            announce(url_of(settings.host, settings.port))
+            while not ended.wait(1.0):
+                pass
+            say("Stopping: requests under way are answered first. Interrupt again to drop them")
+    except ClusterError as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _free_port(settings: Settings) -> int:
+    """The port to listen on, which nobody has; Ray would share it with another server."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind((settings.host, settings.port))
+            trial.listen()
+        except OSError:
+            raise cannot_listen(settings) from None
+        port: int = trial.getsockname()[1]
+    return port

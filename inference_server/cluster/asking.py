@@ -1,0 +1,111 @@
+"""Asking a replica of an engine: by session, once more where it is lost, in the server's errors."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from ray.exceptions import (
+    NodeDiedError,
+    ObjectLostError,
+    RayActorError,
+    TaskCancelledError,
+    WorkerCrashedError,
+)
+from ray.serve.exceptions import (
+    BackPressureError,
+    DeploymentUnavailableError,
+    ReplicaUnavailableError,
+)
+from ray.serve.handle import DeploymentHandle
+
+from inference_server.errors import CapacityError, ModelUnavailableError, TransientError
+
+logger = logging.getLogger(__name__)
+
+_ATTEMPTS = 2
+_PAUSE = 0.05
+"""Seconds before the second attempt, in which the router hears of the loss."""
+
+_RETRY_AFTER = 5.0
+"""Seconds that Ray may take to have another replica."""
+
+_LOST = (
+    NodeDiedError,
+    ObjectLostError,
+    RayActorError,
+    ReplicaUnavailableError,
+    TaskCancelledError,
+    WorkerCrashedError,
+)
+"""What is raised when a replica, its node, or what was sent to it is gone."""
+
+
+async def ask(handle: DeploymentHandle[Any], method: str, session: str, *arguments: Any) -> Any:
+    """Call a method of the replica that has a session.
+
+    A call whose replica is lost is made once more, and goes to the replica that has the session
+    now: answers are functions of what is asked, so that nothing is done twice that matters.
+
+    Args:
+        handle: of the deployment.
+        method: to call.
+        session: requests of one session go to one replica, while it lives and is not too busy.
+        arguments: of the method.
+
+    Raises:
+        CapacityError: as many requests wait for replicas as may.
+        TransientError: two replicas in a row were lost.
+        ModelUnavailableError: the deployment has failed.
+    """
+    called = handle.options(method_name=method, session_id=session)
+    for attempt in range(_ATTEMPTS):
+        if attempt:
+            await asyncio.sleep(_PAUSE)
+        response = called.remote(*arguments)
+        try:
+            return await response
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                response.cancel()  # type: ignore[no-untyped-call]
+                raise
+            logger.warning("A replica of %s has dropped a request", handle.deployment_name)
+        except BackPressureError:
+            raise CapacityError(
+                f"Too many requests wait for {handle.deployment_name} engines. Try again shortly.",
+                full="queue",
+            ) from None
+        except DeploymentUnavailableError as error:
+            raise ModelUnavailableError(
+                f"The {handle.deployment_name} engines could not be started; `serve status` says "
+                "why."
+            ) from error
+        except _LOST as error:
+            logger.warning(
+                "A replica of %s is lost (%s)", handle.deployment_name, type(error).__name__
+            )
+    raise TransientError(
+        f"Two replicas of {handle.deployment_name} were lost while they answered. Try again "
+        "shortly.",
+        _RETRY_AFTER,
+    )
+
+
+async def ask_all(handle: DeploymentHandle[Any], method: str, seconds: float) -> None:
+    """Call a method of every replica; one that is lost meanwhile has nothing to be told.
+
+    Args:
+        handle: of the deployment.
+        method: to call.
+        seconds: that they may take.
+
+    Raises:
+        TimeoutError: they take longer.
+    """
+    response = handle.broadcast(method)
+    answers = await response.results_async(timeout_s=seconds, return_exceptions=True)
+    for answer in answers:
+        if isinstance(answer, Exception) and not isinstance(answer, _LOST):
+            raise answer

@@ -1,0 +1,93 @@
+"""A server on a cluster, from the command line: Ray is started or joined, and left as it was."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+# Ray would tell its makers that it runs, and asks about that on a terminal.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+import ray
+from ray import serve
+from ray.serve.config import HTTPOptions, ProxyLocation
+from ray.serve.schema import LoggingConfig
+
+from inference_server.cluster.deployments import NAME, build
+from inference_server.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+_QUIET = LoggingConfig(log_level="WARNING", enable_access_log=False)
+"""The application has an access log of its own, without the keys that travel in queries."""
+
+
+class ClusterError(Exception):
+    """The cluster cannot be used as it stands; the message says what to do."""
+
+
+@contextmanager
+def on_cluster(settings: Settings) -> Iterator[None]:
+    """Serve on a cluster for as long as the block lasts; all engines are up when it begins.
+
+    Args:
+        settings: of the server. Its port is listened on by every node that has a replica.
+
+    Raises:
+        ClusterError: Ray cannot be reached, does not start the application, or the cluster needs
+            settings that are not there.
+    """
+    joined = bool(settings.cluster_address)
+    os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # a log is not to leave out what repeats
+    try:
+        ray.init(
+            address=settings.cluster_address or "local",
+            include_dashboard=None if joined else False,
+            logging_level=logging.ERROR,
+            log_to_driver=not joined,
+        )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ClusterError(
+            f"INFERENCE_CLUSTER_ADDRESS={settings.cluster_address}: {error} Start Ray there with "
+            "`ray start --head`, or leave the setting empty to start it here."
+        ) from None
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    try:
+        _check(settings)
+        serve.start(
+            proxy_location=ProxyLocation.EveryNode,
+            http_options=HTTPOptions(host=settings.host, port=settings.port),
+            logging_config=_QUIET,
+        )
+        try:
+            serve.run(build(settings), name=NAME, route_prefix="/", logging_config=_QUIET)
+        except RuntimeError as error:
+            raise ClusterError(
+                f"Ray could not start the server: {error} Are there the CPUs and GPUs that the "
+                "replicas ask for? `ray status` tells."
+            ) from None
+        yield
+    finally:
+        if joined:
+            serve.delete(NAME)
+        else:
+            serve.shutdown()  # type: ignore[no-untyped-call]
+        ray.shutdown()
+
+
+def _nodes() -> list[dict[str, Any]]:
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return nodes
+
+
+def _check(settings: Settings) -> None:
+    """Refuse what would lose keys and jobs."""
+    machines = {node["NodeManagerAddress"] for node in _nodes() if node["Alive"]}
+    if len(machines) > 1 and not settings.database_url:
+        raise ClusterError(
+            f"The cluster has {len(machines)} machines, and keys and jobs would be in a file on "
+            "one of them. Set INFERENCE_DATABASE_URL to a PostgreSQL that all of them reach."
+        )

@@ -24,7 +24,9 @@ BENCHMARKS = {
     "concept": "a concept on a cached image: SAM 3 at its published size",
     "flight": "20 requests at once for one unseen image",
     "overhead": "processor time of a cached click besides the model's",
+    "scaling": "10, 100 and 1000 replicas, simulated: the ring, hit rates, tails, hot images",
     "soak": "all endpoints at several times capacity: every answer checked; memory, probes",
+    "stores": "what one PostgreSQL and one Redis take: jobs, credits, rates",
     "startup": "from the start of the process until it is ready; memory at rest",
 }
 """Each is a module with `run(small: bool) -> Report`."""

@@ -1,0 +1,342 @@
+"""Replicas with a cache and two lanes each, simulated event by event, behind a router.
+
+What is simulated is what is deployed: Ray's routers with their way of waiting, replicas that turn
+requests away above a number of them, one flight for an image, an LRU of images. Arrivals do not
+depend on answers: a client that waits goes on asking, as many clients together do.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.ring import Ring, names, sessions
+
+BACKOFF = (0.025, 2.0, 0.5)
+"""Of Ray's routers: first pause in seconds, growth, longest; they try twice before the first."""
+_IDLE = -1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What requests take of a replica's device.
+
+    Attributes:
+        encode: seconds for an image.
+        decode: seconds for a prompt.
+        entries: images that the cache holds.
+    """
+
+    encode: float
+    decode: float
+    entries: int
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What clients ask.
+
+    Attributes:
+        rate: requests a second.
+        seconds: how long.
+        images: that are asked about.
+        exponent: of their popularity: the k-th most popular is begun with as `1 / k ** exponent`.
+        clicks: a session with an image has, on average.
+        pause: seconds between clicks of a session, on average.
+        abrupt: all sessions that are usual at a time are there in the first second, as after a
+            restart; otherwise they come one after the other.
+    """
+
+    rate: float
+    seconds: float
+    images: int
+    exponent: float
+    clicks: float
+    pause: float
+    abrupt: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Requests in their order.
+
+    Attributes:
+        times: in seconds, [requests].
+        images: which image each is about, [requests].
+    """
+
+    times: NDArray[np.float64]
+    images: NDArray[np.int64]
+
+    def ceiling(self, since: float = 0.0) -> float:
+        """The hit rate of one cache without bounds, of the requests from a second on."""
+        first = np.zeros(len(self.times), bool)
+        first[np.unique(self.images, return_index=True)[1]] = True
+        return 1.0 - float(first[self.times >= since].mean())
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How a replica is chosen.
+
+    Attributes:
+        kind: any; the less busy one of any two; those of the image on the ring.
+        virtual_nodes: places of a replica on the ring.
+        spill: further replicas for an image.
+    """
+
+    kind: Literal["random", "two", "ring"]
+    virtual_nodes: int = 100
+    spill: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of the requests; of those after the warm-up, where not said otherwise.
+
+    Attributes:
+        latencies: in seconds of those that were answered.
+        hits: share of those that needed no encoding of their own.
+        refused: share of those that were answered with 429.
+        work: seconds of a device that an answer took on average, in the whole run.
+        worked: seconds of work of each replica, in the whole run, [replicas].
+    """
+
+    latencies: NDArray[np.float64]
+    hits: float
+    refused: float
+    work: float
+    worked: NDArray[np.float64]
+
+    def latency(self, share: float) -> float:
+        """Seconds within which a share of the answers came."""
+        return float(np.quantile(self.latencies, share))
+
+    @property
+    def busiest(self) -> float:
+        """Work of the busiest replica, of the mean."""
+        return float(self.worked.max() / self.worked.mean())
+
+
+def shares_of_images(images: int, exponent: float) -> NDArray[np.float64]:
+    """How much of the sessions each image has, the most popular one first."""
+    weights = np.arange(1, images + 1, dtype=np.float64) ** -exponent
+    shares: NDArray[np.float64] = weights / weights.sum()
+    return shares
+
+
+def draw(load: Load, seed: int) -> Trace:
+    """Requests of sessions that begin at random."""
+    rng = np.random.default_rng(seed)
+    lead = 5 * load.clicks * load.pause if load.abrupt else 0.0
+    begun = rng.poisson(load.rate / load.clicks * (load.seconds + lead))
+    starts = rng.uniform(-lead, load.seconds, begun)
+    bounds = np.cumsum(shares_of_images(load.images, load.exponent))
+    subjects = np.searchsorted(bounds, rng.uniform(0, bounds[-1], begun))
+    clicks = rng.geometric(1 / load.clicks, begun)
+    pauses = rng.exponential(load.pause, clicks.sum())
+    first = np.cumsum(clicks) - clicks
+    pauses[first] = 0.0
+    passed = np.cumsum(pauses)
+    times = np.repeat(starts - passed[first], clicks) + passed
+    images = np.repeat(subjects, clicks)
+    order = np.argsort(times, kind="stable")
+    order = order[(times[order] >= 0) & (times[order] < load.seconds)]
+    return Trace(times[order], images[order])
+
+
+class _Replica:
+    """A cache, two lanes, and a device that they share.
+
+    While both lanes are at work each goes at half its speed: two threads that use one GPU, or the
+    same cores, take turns at it.
+    """
+
+    __slots__ = (
+        *("cache", "decode_left", "decodes", "encode_left", "encodes", "flights"),
+        *("ongoing", "since", "version", "worked"),
+    )
+
+    def __init__(self) -> None:
+        self.cache: dict[int, None] = {}  # the image that was used least recently comes first
+        self.flights: dict[int, list[int]] = {}
+        self.encodes: deque[int] = deque()
+        self.decodes: deque[int] = deque()
+        self.encode_left = self.decode_left = _IDLE
+        self.ongoing = self.version = 0
+        self.since = self.worked = 0.0
+
+    def advance(self, now: float) -> None:
+        """Work until now."""
+        passed, self.since = now - self.since, now
+        encoding, decoding = self.encode_left != _IDLE, self.decode_left != _IDLE
+        if encoding or decoding:
+            self.worked += passed
+        share = 0.5 if encoding and decoding else 1.0
+        if encoding:
+            self.encode_left = max(0.0, self.encode_left - passed * share)
+        if decoding:
+            self.decode_left = max(0.0, self.decode_left - passed * share)
+
+    def ends(self) -> float:
+        """Seconds until the first of the lanes is done, at the present speed."""
+        if self.encode_left == _IDLE:
+            return self.decode_left
+        if self.decode_left == _IDLE:
+            return self.encode_left
+        return 2.0 * min(self.encode_left, self.decode_left)
+
+
+class _Run:
+    """One simulation; see `simulate`."""
+
+    def __init__(
+        self, trace: Trace, costs: Costs, replicas: int, policy: Policy, ongoing: int, seed: int
+    ) -> None:
+        self._costs = costs
+        self._ongoing = ongoing
+        self._kind = policy.kind
+        self._random = random.Random(seed)
+        self.images: list[int] = trace.images.tolist()
+        self.replicas = [_Replica() for _ in range(replicas)]
+        self.done = [np.nan] * len(self.images)
+        self.missed = [False] * len(self.images)
+        self.events: list[tuple[float, int, int, int]] = []
+        self._ranked: list[list[int]] = []
+        if policy.kind == "ring":
+            used, places = np.unique(trace.images, return_inverse=True)
+            ring = Ring(names(replicas, seed), policy.virtual_nodes)
+            ranks = ring.ranked(sessions(used.tolist()), policy.spill).tolist()
+            self._ranked = [ranks[place] for place in places]
+
+    def _candidates(self, request: int) -> Sequence[int]:
+        """Which replicas are tried, in this order."""
+        if self._kind == "ring":
+            return self._ranked[request]
+        count, drawn = len(self.replicas), self._random.random
+        first = int(drawn() * count)
+        if self._kind == "random" or count == 1:
+            return (first,)
+        second = (first + 1 + int(drawn() * (count - 1))) % count
+        less = self.replicas[second].ongoing < self.replicas[first].ongoing
+        return (second,) if less else (first,)
+
+    def route(self, request: int, now: float) -> bool:
+        """Give a request to a replica; False if those that are tried have too many."""
+        for index in self._candidates(request):
+            if self.replicas[index].ongoing < self._ongoing:
+                self._accept(index, request, now)
+                return True
+        return False
+
+    def _accept(self, index: int, request: int, now: float) -> None:
+        replica, image = self.replicas[index], self.images[request]
+        replica.ongoing += 1
+        if image in replica.flights:
+            replica.flights[image].append(request)
+            return
+        replica.advance(now)
+        if image in replica.cache:
+            replica.cache[image] = replica.cache.pop(image)
+            replica.decodes.append(request)
+        else:
+            self.missed[request] = True
+            replica.flights[image] = [request]
+            replica.encodes.append(image)
+        self._plan(index, replica, now)
+
+    def step(self, index: int, version: int, now: float) -> None:
+        """End what a replica has done by now."""
+        replica = self.replicas[index]
+        if version != replica.version:
+            return
+        replica.advance(now)
+        encoded = replica.encode_left != _IDLE and replica.encode_left < 1e-9
+        decoded = replica.decode_left != _IDLE and replica.decode_left < 1e-9
+        if decoded:
+            self.done[replica.decodes.popleft()] = now
+            replica.decode_left = _IDLE
+            replica.ongoing -= 1
+        if encoded:
+            image = replica.encodes.popleft()
+            replica.encode_left = _IDLE
+            replica.cache[image] = None
+            if len(replica.cache) > self._costs.entries:
+                del replica.cache[next(iter(replica.cache))]
+            replica.decodes.extend(replica.flights.pop(image))
+        self._plan(index, replica, now)
+
+    def _plan(self, index: int, replica: _Replica, now: float) -> None:
+        """Begin what can begin, and note when the first of it ends."""
+        if replica.encode_left == _IDLE and replica.encodes:
+            replica.encode_left = self._costs.encode
+        if replica.decode_left == _IDLE and replica.decodes:
+            replica.decode_left = self._costs.decode
+        replica.version += 1
+        if (ends := replica.ends()) != _IDLE:
+            heapq.heappush(self.events, (now + ends, 0, index, replica.version))
+
+
+def simulate(
+    trace: Trace,
+    costs: Costs,
+    replicas: int,
+    policy: Policy,
+    *,
+    ongoing: int,
+    waiting: int,
+    warm: float = 0.0,
+    seed: int = 0,
+) -> Outcome:
+    """Let replicas answer requests.
+
+    Args:
+        trace: the requests.
+        costs: of each replica.
+        replicas: how many.
+        policy: how one is chosen.
+        ongoing: requests that a replica has at most; a router tries the next one then.
+        waiting: requests that wait at most, in all routers; more are refused.
+        warm: seconds at the beginning of which nothing is told.
+        seed: of the replicas' names and of choices.
+    """
+    run = _Run(trace, costs, replicas, policy, ongoing, seed)
+    times: list[float] = trace.times.tolist()
+    events, refused = run.events, np.zeros(len(times), bool)
+    first, growth, longest = BACKOFF
+    request, waits = 0, 0
+    while request < len(times) or events:
+        if request < len(times) and (not events or times[request] <= events[0][0]):
+            now, tried, attempt = times[request], request, 0
+            request += 1
+        else:
+            now, kind, tried, attempt = heapq.heappop(events)
+            if kind == 0:
+                run.step(tried, attempt, now)
+                continue
+            waits -= 1
+        if run.route(tried, now):
+            continue
+        if attempt == 0 and waits >= waiting:
+            refused[tried] = True
+            continue
+        waits += 1
+        pause = min(first * growth**attempt, longest)
+        heapq.heappush(events, (now + pause, 1, tried, attempt + 1))
+    counted = trace.times >= warm
+    answered = counted & ~refused
+    worked = np.array([replica.worked for replica in run.replicas])
+    return Outcome(
+        np.sort((np.array(run.done) - trace.times)[answered]),
+        1.0 - float(np.array(run.missed)[answered].mean()),
+        float(refused[counted].mean()),
+        float(worked.sum() / (~refused).sum()),
+        worked,
+    )

@@ -105,6 +105,19 @@ def build(settings: Settings) -> Application:
     return ingress.bind(settings, concept, visual)
 
 
+def resources_of(settings: Settings) -> dict[str, float]:
+    """The CPUs and GPUs that the replicas ask Ray for, where there are as many as there may be."""
+    _, ingress = bounds_of(settings.cluster_ingress_replicas)
+    _, concept = bounds_of(settings.cluster_concept_replicas)
+    _, visual = bounds_of(settings.cluster_visual_replicas)
+    return {
+        "CPU": ingress * settings.cluster_ingress_cpus
+        + concept * settings.cluster_concept_cpus
+        + visual * settings.cluster_visual_cpus,
+        "GPU": concept * settings.cluster_concept_gpus + visual * settings.cluster_visual_gpus,
+    }
+
+
 def _engine(
     name: str, family: Family, settings: Settings, replicas: str, cpus: float, gpus: float
 ) -> Application:

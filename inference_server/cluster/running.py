@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from math import ceil
 from typing import Any
 
-# Ray would tell its makers that it runs, and asks about that on a terminal.
+# Read by Ray when it is imported. It would tell its makers that it runs, and leave out of the log
+# what repeats.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_DEDUP_LOGS", "0")
 
 import ray
 from ray import serve
 from ray.serve.config import HTTPOptions, ProxyLocation
 from ray.serve.schema import LoggingConfig
 
-from inference_server.cluster.deployments import NAME, build
+from inference_server.cluster.deployments import NAME, build, resources_of
 from inference_server.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -41,10 +44,13 @@ def on_cluster(settings: Settings) -> Iterator[None]:
             settings that are not there.
     """
     joined = bool(settings.cluster_address)
-    os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # a log is not to leave out what repeats
+    needed = resources_of(settings)
     try:
         ray.init(
             address=settings.cluster_address or "local",
+            # On a machine of its own, what Ray counts CPUs for is nobody else's: a laptop with two
+            # cores runs an ingress and both engines.
+            num_cpus=None if joined else max(os.cpu_count() or 1, ceil(needed["CPU"])),
             include_dashboard=None if joined else False,
             logging_level=logging.ERROR,
             log_to_driver=not joined,
@@ -56,7 +62,7 @@ def on_cluster(settings: Settings) -> Iterator[None]:
         ) from None
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     try:
-        _check(settings)
+        _check(settings, needed)
         serve.start(
             proxy_location=ProxyLocation.EveryNode,
             http_options=HTTPOptions(host=settings.host, port=settings.port),
@@ -83,11 +89,22 @@ def _nodes() -> list[dict[str, Any]]:
     return nodes
 
 
-def _check(settings: Settings) -> None:
-    """Refuse what would lose keys and jobs."""
+def _check(settings: Settings, needed: Mapping[str, float]) -> None:
+    """Refuse what would lose keys and jobs, and tell what would wait for ever."""
     machines = {node["NodeManagerAddress"] for node in _nodes() if node["Alive"]}
     if len(machines) > 1 and not settings.database_url:
         raise ClusterError(
             f"The cluster has {len(machines)} machines, and keys and jobs would be in a file on "
             "one of them. Set INFERENCE_DATABASE_URL to a PostgreSQL that all of them reach."
         )
+    there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    for kind, count in needed.items():
+        if count > there.get(kind, 0.0):
+            logger.warning(
+                "The replicas ask for %g %ss, and the cluster has %g: some wait until it has more. "
+                "Add machines, or lower INFERENCE_CLUSTER_*_REPLICAS or _%sS",
+                count,
+                kind,
+                there.get(kind, 0.0),
+                kind,
+            )

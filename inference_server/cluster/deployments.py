@@ -13,17 +13,20 @@ from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from inference_server.app import create_app
+from inference_server.app import Registry, create_app
 from inference_server.cluster.engine import EngineReplica
 from inference_server.cluster.segmenter import ClusterSegmenter
 from inference_server.cluster.wire import Family
 from inference_server.cluster_settings import bounds_of
+from inference_server.engines.registry import ModelRegistry
 from inference_server.settings import Settings
 
 NAME = "inference-server"
 """Of the application."""
 
-_ROUTER = "ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
+ROUTER = "ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
+"""Finds the replica of a session."""
+
 _VIRTUAL_NODES = 100
 """Places of a replica on the ring: with a hundred, the busiest of many replicas has about a quarter
 more of the ring than its share."""
@@ -72,24 +75,27 @@ class _WithoutIdentity:
         await self._app(scope, receive, passed)
 
 
-def build(settings: Settings) -> Application:
+def build(
+    settings: Settings, registry: Registry = ModelRegistry, router: str = ROUTER
+) -> Application:
     """Bind the deployments to their settings; starts nothing yet.
 
     Args:
         settings: of the server. They travel to the replicas by way of Ray's own store.
+        registry: a subclass of `ModelRegistry`, for an engine that is not in this package.
+        router: class of Ray Serve that chooses an engine's replica, where it is to be another.
     """
-    visual = _engine(
+    engine = partial(_engine, settings, registry, router)
+    visual = engine(
         "visual",
         "sam2",
-        settings,
         settings.cluster_visual_replicas,
         settings.cluster_visual_cpus,
         settings.cluster_visual_gpus,
     )
-    concept = _engine(
+    concept = engine(
         "concept",
         "sam3",
-        settings,
         settings.cluster_concept_replicas,
         settings.cluster_concept_cpus,
         settings.cluster_concept_gpus,
@@ -119,10 +125,17 @@ def resources_of(settings: Settings) -> dict[str, float]:
 
 
 def _engine(
-    name: str, family: Family, settings: Settings, replicas: str, cpus: float, gpus: float
+    settings: Settings,
+    registry: Registry,
+    router: str,
+    name: str,
+    family: Family,
+    replicas: str,
+    cpus: float,
+    gpus: float,
 ) -> Application:
-    router = RequestRouterConfig(
-        request_router_class=_ROUTER,  # type: ignore[arg-type]  # its validator makes it one
+    routing = RequestRouterConfig(
+        request_router_class=router,  # type: ignore[arg-type]  # its validator makes it one
         request_router_kwargs={
             "num_virtual_nodes": _VIRTUAL_NODES,
             "num_fallback_replicas": settings.cluster_spill,
@@ -132,12 +145,12 @@ def _engine(
         name=name,
         max_ongoing_requests=settings.cluster_ongoing,
         max_queued_requests=settings.queue_size,
-        request_router_config=router,
+        request_router_config=routing,
         ray_actor_options={"num_cpus": cpus, "num_gpus": gpus},
         **_common(settings),
         **_count(replicas, settings),
     )(EngineReplica)
-    return deployment.bind(settings, family, cpus)
+    return deployment.bind(settings, family, cpus, registry)
 
 
 def _common(settings: Settings) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import ray
 
+from inference_server.app import Registry
 from inference_server.cluster.wire import Family, Method, Reply, SentImage
 from inference_server.engines.registry import ModelRegistry
 from inference_server.errors import (
@@ -37,16 +38,21 @@ class EngineReplica:
         settings: of the server.
         family: of the models that are asked for here.
         cpus: that Ray keeps for this replica.
+        registry: makes its models.
     """
 
     async def __init__(  # type: ignore[misc]  # Serve waits for it
-        self, settings: Settings, family: Family, cpus: float
+        self,
+        settings: Settings,
+        family: Family,
+        cpus: float,
+        registry: Registry = ModelRegistry,
     ) -> None:
         configure_logging(settings)
         threads = settings.threads or max(1, int(cpus))
         settings = settings.model_copy(update={"threads": threads})
         metrics = Metrics()
-        models = ModelRegistry(settings)
+        models = registry(settings)
         models.wanted = [wanted for wanted in models.wanted if wanted[0] == family]
         self._family = family
         self._limit = settings.request_timeout

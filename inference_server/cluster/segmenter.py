@@ -280,7 +280,7 @@ class ClusterSegmenter(SegmentationService):
         digest = "" if broken else image.digest if file is None else file.digest
         url = image.url if file is None else None
         sent = SentImage(image.image_id, url, digest)
-        return _Named(sent, _session(tenant, image.image_id or digest), file, broken)
+        return _Named(sent, session_of(tenant, image.image_id or digest), file, broken)
 
     async def _with_file(self, sent: SentImage, file: StoredImage) -> SentImage:
         """With the file itself, or where it is in Ray's object store."""
@@ -309,7 +309,7 @@ class ClusterSegmenter(SegmentationService):
         kept = self.reader.images.get(tenant, image_id)
         for family in families:
             if kept is None:
-                session = _session(tenant, image_id)
+                session = session_of(tenant, image_id)
                 kept = await ask(self._handles[family], "file", session, tenant, image_id)
         return kept
 
@@ -328,6 +328,11 @@ class ClusterSegmenter(SegmentationService):
             self._misses += 1
 
 
-def _session(tenant: str, name: str | None) -> str:
-    """What a router hashes: the same for all that is asked about a tenant's image."""
+def session_of(tenant: str, name: str | None) -> str:
+    """What a router hashes: the same for all that is asked about a tenant's image.
+
+    Args:
+        tenant: owner of the image.
+        name: its id, or the digest of one without.
+    """
     return hashlib.sha256(f"{tenant}\0{name}".encode()).hexdigest()

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
-import socket
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +11,7 @@ import pytest
 from inference_server.auth import parse_rate
 from inference_server.auth.rates import Rates
 from inference_server.errors import RateError
-from tests.http.serving import until
+from tests.auth.redis_server import Redis
 
 pytestmark = pytest.mark.anyio
 
@@ -23,40 +19,6 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
-
-
-class Redis:
-    """A Redis of the tests' own, which can be stopped and started again."""
-
-    def __init__(self, directory: Path) -> None:
-        program = shutil.which("redis-server")
-        if program is None:
-            why = "Redis is not installed: apt-get install redis-server"
-            if os.environ.get("CI"):
-                pytest.fail(why)
-            pytest.skip(why)
-        self._command = [program, "--save", "", "--appendonly", "no", "--dir", str(directory)]
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self._port = probe.getsockname()[1]
-        self.url = f"redis://127.0.0.1:{self._port}/0"
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        command = [*self._command, "--port", str(self._port), "--bind", "127.0.0.1"]
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        until(self._listens)
-
-    def _listens(self) -> bool:
-        try:
-            socket.create_connection(("127.0.0.1", self._port), timeout=1).close()
-        except OSError:
-            return False
-        return True
-
-    def stop(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
 
 
 @pytest.fixture

@@ -1,0 +1,163 @@
+"""A server on a Ray cluster of several nodes, all on this machine, and ways to disturb it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+import ray
+from ray import serve
+from ray.cluster_utils import Cluster
+from ray.serve.context import _get_global_client
+from ray.serve.experimental.consistent_hash_router import ConsistentHashRouter
+from ray.serve.schema import ServeDeploySchema
+
+from inference_server.auth.keys import KeyRing
+from inference_server.cluster.deployments import NAME
+from inference_server.cluster.segmenter import session_of
+from tests.http.serving import ALICE, BOB, Running, until
+
+NO_AFFINITY = {
+    "request_router_class": "ray.serve._private.request_router:PowerOfTwoChoicesRequestRouter"
+}
+"""Serve's own choice: any replica, the less busy one of two."""
+
+_SECONDS = 240.0
+
+
+@dataclass(frozen=True)
+class Replica:
+    """A replica of a deployment."""
+
+    name: str
+    pid: int
+    node: str
+
+    def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+
+
+@dataclass
+class ClusterServer(Running):
+    """A server on a cluster.
+
+    Attributes:
+        cluster: its nodes; the first one has Serve's controller and the proxy.
+        settings: that every deployment of it has.
+    """
+
+    cluster: Cluster
+    settings: Mapping[str, Any]
+    nodes: list[Any] = field(default_factory=list)
+
+    def deploy(
+        self, deployments: Sequence[Mapping[str, Any]] = (), **settings: Any
+    ) -> dict[str, Any]:
+        """Deploys from a Serve config, as production does, and waits for it."""
+        config = {
+            "proxy_location": "HeadOnly",
+            "applications": [
+                {
+                    "name": NAME,
+                    "route_prefix": "/",
+                    "import_path": "inference_server.cluster:application",
+                    "args": {**self.settings, **settings},
+                    "deployments": list(deployments),
+                }
+            ],
+        }
+        _client().deploy_apps(ServeDeploySchema.model_validate(config))
+        return config
+
+    def until_deployed(self, **counts: int) -> None:
+        """Waits until each deployment has so many replicas, and no others."""
+
+        def settled() -> bool:
+            app = serve.status().applications[NAME]
+            assert app.status not in ("DEPLOY_FAILED", "UNHEALTHY"), app
+            return app.status == "RUNNING" and all(
+                app.deployments[name].status == "HEALTHY"
+                and app.deployments[name].replica_states == {"RUNNING": count}
+                for name, count in counts.items()
+            )
+
+        until(settled, _SECONDS, 0.2)
+        self.until_ready(_SECONDS)
+
+    def replicas(self, deployment: str) -> list[Replica]:
+        """Those that run."""
+        details = _client().get_serve_details()
+        found = details["applications"][NAME]["deployments"][deployment]["replicas"]
+        return [
+            Replica(each["replica_id"], each["pid"], each["node_id"])
+            for each in found
+            if each["state"] == "RUNNING"
+        ]
+
+    def owner(self, deployment: str, image: str, key: str = ALICE) -> Replica:
+        """The replica that a tenant's image belongs to, by the very ring that Ray uses."""
+        replicas = self.replicas(deployment)
+        router = ConsistentHashRouter.__new__(ConsistentHashRouter)
+        router._num_virtual_nodes, router._num_fallback_replicas = 100, 0
+        router._deployment_id = deployment  # type: ignore[assignment]  # for its log alone
+        names: Any = [SimpleNamespace(unique_id=replica.name) for replica in replicas]
+        router._rebuild_ring(frozenset(names))
+        known = KeyRing(key).find(key)
+        assert known is not None
+        (owner,) = router._lookup_ranked_replicas(session_of(known.tenant.name, image))
+        return next(replica for replica in replicas if replica.name == owner.unique_id)
+
+
+def _client() -> Any:
+    return _get_global_client()
+
+
+@contextmanager
+def cluster_server(**settings: Any) -> Iterator[ClusterServer]:
+    """Starts Ray on three nodes, and Serve; nothing is deployed yet."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    cluster = Cluster(
+        initialize_head=True,
+        head_node_args={
+            "num_cpus": 3,
+            "include_dashboard": False,
+            "object_store_memory": 200 << 20,
+        },
+    )
+    try:
+        nodes = [cluster.add_node(num_cpus=3, object_store_memory=200 << 20) for _ in range(2)]
+        ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
+        serve.start(
+            proxy_location="HeadOnly",
+            http_options={"host": "127.0.0.1", "port": port},
+            logging_config={"log_level": "WARNING", "enable_access_log": False},
+        )
+        url = f"http://127.0.0.1:{port}"
+        used = {
+            "api_keys": f"{ALICE},{BOB}",
+            "log_level": "warning",
+            "fetch_networks": "127.0.0.0/8",
+            # Ray counts these, to spread replicas over nodes; two cores do it all.
+            "cluster_ingress_cpus": 1,
+            "cluster_visual_cpus": 1,
+            "cluster_concept_cpus": 1,
+            **settings,
+        }
+        with httpx.Client(base_url=url, timeout=_SECONDS) as http:
+            yield ClusterServer(url, http, cluster, used, nodes)
+    finally:
+        serve.shutdown()  # type: ignore[no-untyped-call]
+        ray.shutdown()
+        cluster.shutdown()  # type: ignore[no-untyped-call]

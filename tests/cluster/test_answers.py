@@ -1,0 +1,206 @@
+"""Through a cluster comes what one process answers: masks, headers, errors, jobs."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from inference_server.cli import main
+from tests.cluster.servers import ClusterServer
+from tests.http.pictures import Gallery, Picture, click, in_base64, iou, noise, plane
+from tests.http.serving import ALICE, BOB, CONCEPT, VISUAL, RunningHere, until
+from tests.http.test_jobs import ended, submitted
+
+pytestmark = pytest.mark.cluster
+
+
+def without_times(answer: Any) -> Any:
+    """An answer less what differs from one time to the next."""
+    if isinstance(answer, dict):
+        return {k: without_times(v) for k, v in answer.items() if k not in ("time", "job_id")}
+    if isinstance(answer, list):
+        return [without_times(each) for each in answer]
+    return round(answer, 4) if isinstance(answer, float) else answer
+
+
+def test_masks_are_right_and_those_of_one_process(
+    two: ClusterServer, server: RunningHere, picture: Picture
+) -> None:
+    """The replicas compute as the process does, so that the answers are equal to the pixel."""
+    item = picture.one("red square")
+    two_concepts = [{"text": "circle"}, {"text": "red circle"}]
+    prompts = [click(item), click(picture.one("blue circle"))]
+    asked: list[tuple[str, dict[str, Any]]] = [
+        (CONCEPT, {"prompts": [{"text": "red circle"}]}),
+        (CONCEPT, {"prompts": two_concepts, "nms_iou_threshold": 0.5}),
+        (VISUAL, {"prompts": {"prompts": prompts}}),
+        (VISUAL, {"prompts": {"prompts": prompts}, "multimask_output": False}),
+    ]
+    for path, fields in asked:
+        for form in ("rle", "polygon"):
+            body = {"image": picture.sent, "format": form, **fields}
+            here, there = server.post(path, body), two.post(path, body)
+            assert there.status_code == 200, there.text
+            assert without_times(there.json()) == without_times(here.json())
+            assert there.headers["x-model"] == here.headers["x-model"]
+            assert there.headers.get_list("x-request-id") == [there.headers["x-request-id"]]
+    found = two.concept(picture.sent, "red circle", format="polygon")[0]
+    truth = picture.matching("red circle")
+    assert len(found) == len(truth) == 2
+    assert all(max(iou(plane(f, picture.size), t) for f in found) > 0.8 for t in truth)
+    (square,) = two.visual(picture.sent, click(item))
+    assert iou(plane(square, picture.size), item.mask) > 0.8
+
+
+def test_the_other_contracts_are_answered_alike(
+    two: ClusterServer, server: RunningHere, picture: Picture
+) -> None:
+    """PNGs, drawings over the image, everything in it: what the ingress makes of masks."""
+    x, y = picture.one("red square").click()
+    image = picture.sent["value"]
+    both = {"text_prompts": ["blue circle"], "points": [[x, y]], "point_labels": [1]}
+    asked: list[tuple[str, dict[str, Any]]] = [
+        ("/v1/sam3-image", {"image": image, "text_prompt": "red circle", "return_overlay": True}),
+        ("/v1/sam3-image", {"image": image, "text_prompt": "circle", "return_masks": True}),
+        ("/v1/sam-v2-image", {"image": image, "prompt": "red circle"}),
+        ("/api/sam2_compatible", {"inputs": {"image": image, "vectorize": True, **both}}),
+    ]
+    for path, body in asked:
+        here, there = server.post(path, body), two.post(path, body)
+        assert here.status_code == there.status_code == 200, (path, there.text, here.text)
+        assert there.headers["content-type"] == here.headers["content-type"]
+        if "json" in there.headers["content-type"]:
+            assert without_times(there.json()) == without_times(here.json())
+        else:
+            assert there.content == here.content
+    form = {
+        "files": {"file": ("a.png", picture.data)},
+        "data": {"output_format": "geojson", "points_per_side": "8"},
+    }
+    headers = {"x-api-key": ALICE}
+    answers = [
+        running.http.post("/segment/automatic", headers=headers, **form)  # type: ignore[arg-type]
+        for running in (server, two)
+    ]
+    assert [answer.status_code for answer in answers] == [200, 200], answers[1].text
+    assert without_times(answers[0].json()) == without_times(answers[1].json())
+
+
+def test_a_large_image_and_one_by_address(
+    two: ClusterServer, picture: Picture, gallery: Gallery
+) -> None:
+    """The first goes through the object store; the second is fetched by the ingress, unless a
+    replica knows it by its id: then nobody fetches it."""
+    height, width = picture.size
+    rng = np.random.default_rng(7)
+    noisy = picture.scene.image.astype(int) + rng.integers(-9, 10, (height, width, 3))
+    large = cv2.resize(np.clip(noisy, 0, 255).astype(np.uint8), (2 * width, 2 * height))
+    sent = in_base64(cv2.imencode(".png", large[..., ::-1])[1].tobytes())
+    assert len(sent["value"]) > 2_000_000
+    item = picture.one("red square")
+    x, y = item.click()
+    prompt = {"points": [{"x": 2 * x, "y": 2 * y, "positive": True}]}
+    truth = cv2.resize(item.mask.astype(np.uint8), (2 * width, 2 * height)).astype(bool)
+    for _ in range(2):
+        (found,) = two.visual(sent, prompt)
+        assert iou(plane(found, (2 * height, 2 * width)), truth) > 0.8
+    named = gallery.hang("/cluster.png", picture.data)
+    for number in range(2):
+        (found,) = two.visual(named, click(item), image_id="by-address")
+        assert iou(plane(found, picture.size), item.mask) > 0.8
+        assert gallery.visits.count("/cluster.png") == 1, number
+
+
+def test_an_id_is_its_tenants_and_every_engines(two: ClusterServer, picture: Picture) -> None:
+    item = picture.one("red square")
+    named = two.answer("/sam2/embed_image", image=picture.sent)["image_id"]
+    by_name = {"image_id": named, "prompts": {"prompts": [click(item)]}, "format": "rle"}
+    response = two.post(VISUAL, by_name)
+    assert response.headers["x-embedding-cache"] == "hit"
+    assert iou(plane(response.json()["predictions"][0], picture.size), item.mask) > 0.8
+    # SAM 3 has not seen it: its replica is sent the file that SAM 2's has.
+    found = two.answer(CONCEPT, image_id=named, prompts=[{"text": "red circle"}], format="rle")
+    assert len(found["prompt_results"][0]["predictions"]) == 2
+    refused = two.post(VISUAL, by_name, key=BOB)
+    assert refused.status_code == 404
+    assert "image_id" in refused.json()["message"]
+    other = two.post(VISUAL, {**by_name, "image": noise(3)})
+    assert other.headers["x-image-mismatch"] == "true"
+    refused = two.post(VISUAL, {"image_id": "never-sent", "prompts": {"prompts": [click(item)]}})
+    assert refused.status_code == 404
+
+
+def test_logits_and_masks_in_full_cross_the_wire(
+    two: ClusterServer, server: RunningHere, picture: Picture
+) -> None:
+    body = {
+        "image": picture.sent,
+        "image_id": "logits",
+        "format": "binary",
+        "prompts": {"prompts": [click(picture.one("blue circle"))]},
+        "save_logits_to_cache": True,
+    }
+    files = [np.load(io.BytesIO(running.post(VISUAL, body).content)) for running in (server, two)]
+    assert sorted(files[0]) == sorted(files[1])
+    for name in files[0]:
+        np.testing.assert_allclose(files[0][name], files[1][name], atol=1e-3)
+    # A second click refines what the first one left with the replica.
+    again = {**body, "format": "rle", "load_logits_from_cache": True}
+    here, there = server.post(VISUAL, again), two.post(VISUAL, again)
+    assert without_times(there.json()) == without_times(here.json())
+
+
+def test_errors_are_told_as_ever(two: ClusterServer, picture: Picture) -> None:
+    point = {"points": [{"x": 1, "y": 1, "positive": True}]}
+    broken = in_base64(b"no image at all")
+    for status, path, body in (
+        (400, VISUAL, {"image": broken, "prompts": {"prompts": [point]}}),
+        (422, CONCEPT, {"image": picture.sent, "prompts": []}),
+        (400, "/v1/sam3-image", {"image": broken["value"], "text_prompt": "circle"}),
+    ):
+        response = two.post(path, body)
+        assert response.status_code == status, response.text
+    assert two.post(VISUAL, {}, key=None).status_code == 401
+    assert two.get("/models", key="wrong").status_code == 401
+
+
+def test_keys_jobs_and_rates_are_the_same_at_every_ingress(
+    two: ClusterServer, picture: Picture
+) -> None:
+    """Requests go to either ingress; what one has been told, both know."""
+    made = CliRunner().invoke(
+        main,
+        ["keys", "create", "--name", "cluster", "--rate", "3/minute"],
+        env={"INFERENCE_DATABASE_URL": two.settings["database_url"]},
+    )
+    assert made.exit_code == 0, made.output
+    key = next(word for word in made.output.split() if word.startswith("inf_"))
+    until(lambda: two.get("/models", key=key).status_code == 200, 30, 0.5)
+    body = {"image": noise(1), "prompts": {"prompts": []}}
+    statuses = [two.post(VISUAL, body, key=key).status_code for _ in range(12)]
+    assert sorted(set(statuses)) == [200, 429]
+    assert statuses.count(200) == 3, "counted together, not by each ingress"
+    jobs = [
+        submitted(two, f"/v2{VISUAL}", image=noise(number), prompts={"prompts": []})
+        for number in range(6)
+    ]
+    assert [ended(two, job).status_code for job in jobs] == [200] * 6
+
+
+def test_clearing_reaches_every_replica(two: ClusterServer) -> None:
+    ids = [f"clear-{number}" for number in range(8)]
+    owners = {two.owner("visual", image).name for image in ids}
+    assert len(owners) == 2
+    for number, image in enumerate(ids):
+        two.answer("/sam2/embed_image", image=noise(number), image_id=image)
+    assert two.http.request("DELETE", "/models", headers={"x-api-key": ALICE}).status_code == 200
+    assert two.get("/readyz").status_code == 200
+    for number, image in enumerate(ids):
+        body = {"image": noise(number), "image_id": image, "prompts": {"prompts": []}}
+        response = two.post(VISUAL, body)
+        assert (response.status_code, response.headers["x-embedding-cache"]) == (200, "miss")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import numpy as np
@@ -19,7 +20,17 @@ from benchmarks.queueing import (
     simulate,
 )
 from benchmarks.ring import SEED, Ring, moved, names, rays_router, sessions
-from benchmarks.scaling import GPU, ONGOING, POLICIES, QUEUE, Profile, clusters, measured
+from benchmarks.scaling import (
+    CLICKS,
+    GPU,
+    ONGOING,
+    POLICIES,
+    QUEUE,
+    UTILISATION,
+    Profile,
+    clusters,
+    measured,
+)
 from inference_server.settings import Settings
 from tests.readme import DOCS, ROOT
 
@@ -212,11 +223,34 @@ def test_costs_are_those_of_other_benchmarks() -> None:
 
 
 def test_the_page_has_the_kept_figures() -> None:
-    kept = (ROOT / "benchmarks" / "results" / "scaling.md").read_text("utf-8")
+    results = ROOT / "benchmarks" / "results"
+    kept = {
+        line
+        for name in ("scaling", "stores")
+        for line in (results / f"{name}.md").read_text("utf-8").splitlines()
+    }
     page = (DOCS / "scaling.md").read_text("utf-8")
-    rows = [line for line in kept.splitlines() if line.startswith("|")]
-    assert len(rows) > 80
-    assert all(f"{row}\n" in page for row in rows)
+    told = page.partition("## What the simulation finds")[2].splitlines()
+    rows = [line for line in told if line.startswith("|")]
+    assert len(rows) > 60
+    assert [row for row in rows if row not in kept] == []
+
+
+def test_the_example_of_the_page_is_as_its_formulas_say() -> None:
+    """The table from one GPU to a thousand, from the costs that the simulation has, too."""
+    page = (DOCS / "scaling.md").read_text("utf-8")
+    assert f"*E* = {1e3 * GPU.encode:g} ms and *D* = {1e3 * GPU.decode:g} ms" in page
+    one = UTILISATION / (GPU.encode / CLICKS + GPU.decode)
+    ingress = (10 + (CLICKS - 1) * 2.25) / CLICKS / 1e3 / 0.6
+    table = page.partition("## From one GPU to a thousand")[2].partition("\n## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| ")]
+    counts = [[float(cell.replace(",", "")) for cell in row[:5]] for row in rows[1:]]
+    assert [int(row[0]) for row in counts] == [1, 8, 64, 100, 256, 1000]
+    for gpus, requests, images, clients, cores in counts:
+        assert requests == pytest.approx(gpus * one, rel=0.01)
+        assert images == pytest.approx(gpus * one / CLICKS, rel=0.01)
+        assert clients == pytest.approx(gpus * one * 5, rel=0.02)
+        assert cores == math.ceil(gpus * one * ingress)
 
 
 def test_bounds_are_those_of_the_settings() -> None:

@@ -45,7 +45,10 @@ def _port() -> int:
 def _postgresql() -> Iterator[tuple[str, psutil.Process]]:
     """A PostgreSQL of our own, which does not wait for the disk: its URL and its process."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"), reverse=True)
-    program = Path(shutil.which("pg_ctl") or found[0]).resolve()
+    on_path = shutil.which("pg_ctl")
+    if not on_path and not found:
+        raise RuntimeError("PostgreSQL is not installed: apt-get install postgresql")
+    program = Path(on_path or found[0]).resolve()
     root = os.getuid() == 0  # as whom it refuses to run
     user = "postgres" if root and any(e.pw_name == "postgres" for e in pwd.getpwall()) else None
     port = _port()

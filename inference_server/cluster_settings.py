@@ -55,6 +55,13 @@ class ClusterSettings(BaseSettings):
         description="Further replicas that an image's requests may go to when its own has "
         "INFERENCE_CLUSTER_ONGOING under way; each of them encodes the image once more.",
     )
+    cluster_patience: float = Field(
+        20.0,
+        gt=0,
+        description="Seconds that a request waits until a replica of its engine is there and free; "
+        "then it is answered with 503. To be less than INFERENCE_SHUTDOWN_TIMEOUT, after which Ray "
+        "ends an ingress that still has requests.",
+    )
     cluster_target: float = Field(
         4.0,
         gt=0,

@@ -29,8 +29,15 @@ def application(args: dict[str, Any] | None = None) -> Application:
 
     Raises:
         SettingsError: a value that cannot be.
+        ClusterError: the cluster has several machines, and no database for all of them is named.
     """
+    import ray
+
     from inference_server.cluster.deployments import build
+    from inference_server.cluster.running import check
     from inference_server.settings import Settings
 
-    return build(Settings(**(args or {})))
+    settings = Settings(**(args or {}))
+    if ray.is_initialized():  # not where a configuration is only looked at
+        check(settings)
+    return build(settings)

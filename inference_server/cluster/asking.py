@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
+from typing import Any, cast
 
 from ray.exceptions import (
     NodeDiedError,
@@ -18,7 +18,7 @@ from ray.serve.exceptions import (
     DeploymentUnavailableError,
     ReplicaUnavailableError,
 )
-from ray.serve.handle import DeploymentHandle
+from ray.serve.handle import DeploymentHandle, DeploymentResponse
 
 from inference_server.errors import CapacityError, ModelUnavailableError, TransientError
 
@@ -42,7 +42,13 @@ _LOST = (
 """What is raised when a replica, its node, or what was sent to it is gone."""
 
 
-async def ask(handle: DeploymentHandle[Any], method: str, session: str, *arguments: Any) -> Any:
+async def ask(
+    handle: DeploymentHandle[Any],
+    method: str,
+    session: str,
+    *arguments: Any,
+    patience: float,
+) -> Any:
     """Call a method of the replica that has a session.
 
     A call whose replica is lost is made once more, and goes to the replica that has the session
@@ -53,10 +59,11 @@ async def ask(handle: DeploymentHandle[Any], method: str, session: str, *argumen
         method: to call.
         session: requests of one session go to one replica, while it lives and is not too busy.
         arguments: of the method.
+        patience: seconds until a replica is there and free.
 
     Raises:
         CapacityError: as many requests wait for replicas as may.
-        TransientError: two replicas in a row were lost.
+        TransientError: no replica was free in time, or two in a row were lost.
         ModelUnavailableError: the deployment has failed.
     """
     called = handle.options(method_name=method, session_id=session)
@@ -65,11 +72,16 @@ async def ask(handle: DeploymentHandle[Any], method: str, session: str, *argumen
             await asyncio.sleep(_PAUSE)
         response = called.remote(*arguments)
         try:
-            return await response
+            return await _answer(cast("DeploymentResponse[Any]", response), patience)
+        except TimeoutError:
+            raise TransientError(
+                f"No replica of the {handle.deployment_name} engines was free within "
+                f"{patience:g} seconds. Try again shortly.",
+                _RETRY_AFTER,
+            ) from None
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.cancelling():
-                response.cancel()  # type: ignore[no-untyped-call]
                 raise
             logger.warning("A replica of %s has dropped a request", handle.deployment_name)
         except BackPressureError:
@@ -91,6 +103,29 @@ async def ask(handle: DeploymentHandle[Any], method: str, session: str, *argumen
         "shortly.",
         _RETRY_AFTER,
     )
+
+
+async def _answer(response: DeploymentResponse[Any], patience: float) -> Any:
+    """Wait for an answer, but not so long for a replica to begin with it.
+
+    Raises:
+        TimeoutError: none has.
+    """
+
+    async def result() -> Any:
+        return await response
+
+    task = asyncio.ensure_future(result())
+    try:
+        await asyncio.wait({task}, timeout=patience)
+        # There is no public way to ask whether a replica has it.
+        if not task.done() and getattr(response, "_replica_result", response) is None:
+            raise TimeoutError
+        return await task
+    finally:
+        if not task.done():
+            response.cancel()  # type: ignore[no-untyped-call]
+            task.cancel()
 
 
 async def ask_all(handle: DeploymentHandle[Any], method: str, seconds: float) -> None:

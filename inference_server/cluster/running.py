@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+import secrets
+from collections.abc import Iterator
 from contextlib import contextmanager
 from math import ceil
 from typing import Any
@@ -44,13 +45,17 @@ def on_cluster(settings: Settings) -> Iterator[None]:
             settings that are not there.
     """
     joined = bool(settings.cluster_address)
-    needed = resources_of(settings)
+    if not joined:
+        # Ray would keep a token of its own choice in the home directory, which services have not.
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     try:
         ray.init(
             address=settings.cluster_address or "local",
             # On a machine of its own, what Ray counts CPUs for is nobody else's: a laptop with two
             # cores runs an ingress and both engines.
-            num_cpus=None if joined else max(os.cpu_count() or 1, ceil(needed["CPU"])),
+            num_cpus=None
+            if joined
+            else max(os.cpu_count() or 1, ceil(resources_of(settings)["CPU"])),
             include_dashboard=None if joined else False,
             logging_level=logging.ERROR,
             log_to_driver=not joined,
@@ -62,7 +67,7 @@ def on_cluster(settings: Settings) -> Iterator[None]:
         ) from None
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     try:
-        _check(settings, needed)
+        check(settings)
         serve.start(
             proxy_location=ProxyLocation.EveryNode,
             http_options=HTTPOptions(host=settings.host, port=settings.port),
@@ -89,8 +94,12 @@ def _nodes() -> list[dict[str, Any]]:
     return nodes
 
 
-def _check(settings: Settings, needed: Mapping[str, float]) -> None:
-    """Refuse what would lose keys and jobs, and tell what would wait for ever."""
+def check(settings: Settings) -> None:
+    """Hold settings against the cluster that there is, and tell what would wait for ever.
+
+    Raises:
+        ClusterError: keys and jobs would be lost.
+    """
     machines = {node["NodeManagerAddress"] for node in _nodes() if node["Alive"]}
     if len(machines) > 1 and not settings.database_url:
         raise ClusterError(
@@ -98,7 +107,7 @@ def _check(settings: Settings, needed: Mapping[str, float]) -> None:
             "one of them. Set INFERENCE_DATABASE_URL to a PostgreSQL that all of them reach."
         )
     there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    for kind, count in needed.items():
+    for kind, count in resources_of(settings).items():
         if count > there.get(kind, 0.0):
             logger.warning(
                 "The replicas ask for %g %ss, and the cluster has %g: some wait until it has more. "

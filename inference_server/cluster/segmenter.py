@@ -90,6 +90,7 @@ class ClusterSegmenter(SegmentationService):
         threads = Threads(settings.cpu_workers)
         super().__init__(threads, ImageReader(settings, fetcher_of(settings), metrics, threads))
         self._handles = handles
+        self._patience = settings.cluster_patience
         self._known: dict[Family, list[Checkpoint]] = {}
         self._loaded = False
         self._hits = self._misses = 0
@@ -242,8 +243,8 @@ class ClusterSegmenter(SegmentationService):
 
         async def answer(file: StoredImage | None) -> Reply:
             sent = named.sent if file is None else await self._with_file(named.sent, file)
-            reply: Reply | InferenceServerError = await ask(
-                self._handles[family], "ask", named.session, method, tenant, sent, options
+            reply: Reply | InferenceServerError = await self._call(
+                family, "ask", named.session, method, tenant, sent, options
             )
             if isinstance(reply, InferenceServerError):
                 raise reply
@@ -310,14 +311,18 @@ class ClusterSegmenter(SegmentationService):
         for family in families:
             if kept is None:
                 session = session_of(tenant, image_id)
-                kept = await ask(self._handles[family], "file", session, tenant, image_id)
+                kept = await self._call(family, "file", session, tenant, image_id)
         return kept
 
     async def _describe(self, family: Family) -> tuple[list[Checkpoint], str]:
-        described: tuple[list[Checkpoint], str] = await ask(
-            self._handles[family], "checkpoints", "checkpoints"
+        described: tuple[list[Checkpoint], str] = await self._call(
+            family, "checkpoints", "checkpoints"
         )
         return described
+
+    async def _call(self, family: Family, method: str, session: str, *arguments: Any) -> Any:
+        handle = self._handles[family]
+        return await ask(handle, method, session, *arguments, patience=self._patience)
 
     def _count(self, reply: Reply, timings: Timings) -> None:
         for stage, seconds in reply.seconds.items():

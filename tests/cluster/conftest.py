@@ -33,6 +33,6 @@ def bare(postgres_url: str, shared_redis: Redis) -> Iterator[ClusterServer]:
 @pytest.fixture(scope="module")
 def two(bare: ClusterServer) -> ClusterServer:
     """With two ingresses, two replicas of SAM 2 and one of SAM 3."""
-    bare.deploy(cluster_ingress_replicas="2", cluster_visual_replicas="2")
+    bare.deploy()
     bare.until_deployed(ingress=2, visual=2, concept=1)
     return bare

@@ -6,10 +6,9 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -19,6 +18,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 import ray
 from ray import serve
 from ray.cluster_utils import Cluster
+from ray.serve._private.common import DeploymentID, ReplicaID
 from ray.serve.context import _get_global_client
 from ray.serve.experimental.consistent_hash_router import ConsistentHashRouter
 from ray.serve.schema import ServeDeploySchema
@@ -32,6 +32,12 @@ NO_AFFINITY = {
     "request_router_class": "ray.serve._private.request_router:PowerOfTwoChoicesRequestRouter"
 }
 """Serve's own choice: any replica, the less busy one of two."""
+
+_PLACES = [
+    {"name": name, "ray_actor_options": {"num_cpus": 1, "resources": {place: 0.001}}}
+    for name, place in (("ingress", "front"), ("concept", "engines"), ("visual", "engines"))
+]
+"""Ingresses on the first node, engines on the others, which may die."""
 
 _SECONDS = 240.0
 
@@ -61,10 +67,13 @@ class ClusterServer(Running):
     settings: Mapping[str, Any]
     nodes: list[Any] = field(default_factory=list)
 
-    def deploy(
-        self, deployments: Sequence[Mapping[str, Any]] = (), **settings: Any
-    ) -> dict[str, Any]:
-        """Deploys from a Serve config, as production does, and waits for it."""
+    def deploy(self, *deployments: Mapping[str, Any], **settings: Any) -> None:
+        """Deploys from a Serve config, as production does; replicas stay if only these change.
+
+        Args:
+            deployments: what is different from what the settings make of them.
+            settings: that are different; then all replicas are replaced.
+        """
         config = {
             "proxy_location": "HeadOnly",
             "applications": [
@@ -73,22 +82,31 @@ class ClusterServer(Running):
                     "route_prefix": "/",
                     "import_path": "inference_server.cluster:application",
                     "args": {**self.settings, **settings},
-                    "deployments": list(deployments),
+                    "deployments": [
+                        {**each, **next((d for d in deployments if d["name"] == each["name"]), {})}
+                        for each in _PLACES
+                    ],
                 }
             ],
         }
         _client().deploy_apps(ServeDeploySchema.model_validate(config))
-        return config
 
-    def until_deployed(self, **counts: int) -> None:
-        """Waits until each deployment has so many replicas, and no others."""
+    def until_deployed(self, *, without: Iterable[Replica] = (), **counts: int) -> None:
+        """Waits until each deployment has so many replicas, none of them of a certain kind.
+
+        Args:
+            without: replicas that are to be replaced; Serve notices only after a while.
+            counts: by deployment.
+        """
+        gone = {replica.name for replica in without}
 
         def settled() -> bool:
             app = serve.status().applications[NAME]
-            assert app.status not in ("DEPLOY_FAILED", "UNHEALTHY"), app
+            assert app.status != "DEPLOY_FAILED", app
             return app.status == "RUNNING" and all(
                 app.deployments[name].status == "HEALTHY"
                 and app.deployments[name].replica_states == {"RUNNING": count}
+                and not gone & {replica.name for replica in self.replicas(name)}
                 for name, count in counts.items()
             )
 
@@ -97,8 +115,8 @@ class ClusterServer(Running):
 
     def replicas(self, deployment: str) -> list[Replica]:
         """Those that run."""
-        details = _client().get_serve_details()
-        found = details["applications"][NAME]["deployments"][deployment]["replicas"]
+        app = _client().get_serve_details()["applications"][NAME]
+        found = app["deployments"].get(deployment, {}).get("replicas", [])  # none while it is built
         return [
             Replica(each["replica_id"], each["pid"], each["node_id"])
             for each in found
@@ -111,8 +129,8 @@ class ClusterServer(Running):
         router = ConsistentHashRouter.__new__(ConsistentHashRouter)
         router._num_virtual_nodes, router._num_fallback_replicas = 100, 0
         router._deployment_id = deployment  # type: ignore[assignment]  # for its log alone
-        names: Any = [SimpleNamespace(unique_id=replica.name) for replica in replicas]
-        router._rebuild_ring(frozenset(names))
+        where = DeploymentID(deployment, NAME)
+        router._rebuild_ring(frozenset(ReplicaID(replica.name, where) for replica in replicas))
         known = KeyRing(key).find(key)
         assert known is not None
         (owner,) = router._lookup_ranked_replicas(session_of(known.tenant.name, image))
@@ -132,12 +150,16 @@ def cluster_server(**settings: Any) -> Iterator[ClusterServer]:
         initialize_head=True,
         head_node_args={
             "num_cpus": 3,
+            "resources": {"front": 1},
             "include_dashboard": False,
             "object_store_memory": 200 << 20,
         },
     )
     try:
-        nodes = [cluster.add_node(num_cpus=3, object_store_memory=200 << 20) for _ in range(2)]
+        nodes = [
+            cluster.add_node(num_cpus=4, resources={"engines": 1}, object_store_memory=200 << 20)
+            for _ in range(2)
+        ]
         ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
         serve.start(
             proxy_location="HeadOnly",
@@ -153,6 +175,8 @@ def cluster_server(**settings: Any) -> Iterator[ClusterServer]:
             "cluster_ingress_cpus": 1,
             "cluster_visual_cpus": 1,
             "cluster_concept_cpus": 1,
+            "cluster_ingress_replicas": "2",
+            "cluster_visual_replicas": "2",
             **settings,
         }
         with httpx.Client(base_url=url, timeout=_SECONDS) as http:

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from inference_server.images.store import StoredImage
 from tests.cluster.servers import ClusterServer
 from tests.http.pictures import Picture, click, iou, noise, plane
 from tests.http.serving import ALICE, VISUAL, until
@@ -84,8 +85,7 @@ def test_a_replica_that_is_killed_costs_nobody_an_answer(two: ClusterServer, loa
         before[0].kill()
         load.until_more(20)
     assert load.failed() == []
-    two.until_deployed(ingress=2, visual=2, concept=1)
-    assert before[0].name not in {replica.name for replica in two.replicas("visual")}
+    two.until_deployed(ingress=2, visual=2, concept=1, without=before[:1])
 
 
 def long_request(server: ClusterServer, picture: Picture, answers: list[httpx.Response]) -> Any:
@@ -109,8 +109,7 @@ def test_a_request_whose_replica_dies_is_answered_by_another(
 ) -> None:
     """And if that one dies too, it is told to come again; never a bare 500."""
     answers: list[httpx.Response] = []
-    owner = two.owner("visual", _digest(picture))
-    (other,) = (r for r in two.replicas("visual") if r.name != owner.name)
+    owner = two.owner("visual", StoredImage.of(picture.data).digest)
     thread = long_request(two, picture, answers)
     time.sleep(0.5)
     assert not answers, "it was to take longer"
@@ -119,10 +118,10 @@ def test_a_request_whose_replica_dies_is_answered_by_another(
     (answer,) = answers
     assert answer.status_code == 200, answer.text
     assert len(answer.json()["features"]) >= len(picture.scene.objects)
-    two.until_deployed(ingress=2, visual=2, concept=1)
+    two.until_deployed(ingress=2, visual=2, concept=1, without=[owner])
 
     answers.clear()
-    owner = two.owner("visual", _digest(picture))
+    owner = two.owner("visual", StoredImage.of(picture.data).digest)
     (other,) = (r for r in two.replicas("visual") if r.name != owner.name)
     thread = long_request(two, picture, answers)
     time.sleep(0.5)
@@ -135,32 +134,23 @@ def test_a_request_whose_replica_dies_is_answered_by_another(
     assert answer.status_code in (200, 503), answer.text
     if answer.status_code == 503:
         assert int(answer.headers["retry-after"]) >= 1
-        assert "lost" in answer.json()["detail"]
-    two.until_deployed(ingress=2, visual=2, concept=1)
+        assert "Try again shortly" in answer.json()["detail"]
+    two.until_deployed(ingress=2, visual=2, concept=1, without=[owner, other])
     assert two.visual(picture.sent, click(picture.one("red square")))
 
 
-def _digest(picture: Picture) -> str:
-    import hashlib
-
-    return hashlib.sha256(picture.data).hexdigest()
-
-
 def test_a_new_version_rolls_out_without_a_failed_request(two: ClusterServer, load: Load) -> None:
-    before = {r.name for name in ("ingress", "visual") for r in two.replicas(name)}
+    before = [replica for name in ("ingress", "visual") for replica in two.replicas(name)]
     with load.running():
-        two.deploy(cluster_ingress_replicas="2", cluster_visual_replicas="2", max_prompts=17)
-        until(lambda: not before & {r.name for r in two.replicas("visual")}, 240, 0.5)
-        two.until_deployed(ingress=2, visual=2, concept=1)
+        two.deploy(max_prompts=17)
+        two.until_deployed(ingress=2, visual=2, concept=1, without=before)
     assert load.failed() == []
-    assert not before & {r.name for r in two.replicas("ingress")}
 
 
 def test_fewer_replicas_finish_what_they_have(two: ClusterServer, load: Load) -> None:
-    settings = {"cluster_ingress_replicas": "2", "cluster_visual_replicas": "2", "max_prompts": 17}
     with load.running():
         for count in (1, 2):
-            two.deploy([{"name": "visual", "num_replicas": count}], **settings)
+            two.deploy({"name": "visual", "num_replicas": count}, max_prompts=17)
             two.until_deployed(ingress=2, visual=count, concept=1)
     assert load.failed() == []
 
@@ -169,7 +159,7 @@ def test_a_node_that_dies_is_done_without(two: ClusterServer, load: Load) -> Non
     nodes = {node.node_id: node for node in two.nodes}
     used = [r.node for r in two.replicas("visual") if r.node in nodes]
     assert used, "a replica is on one of the nodes beside the first"
-    two.until_deployed(ingress=2, visual=2, concept=1)
+    lost = [r for r in two.replicas("visual") if r.node == used[0]]
     with load.running():
         two.cluster.remove_node(nodes[used[0]], allow_graceful=False)
         two.nodes.remove(nodes[used[0]])
@@ -178,13 +168,14 @@ def test_a_node_that_dies_is_done_without(two: ClusterServer, load: Load) -> Non
     assert load.wrong == []
     assert {answer.status_code for answer in refused} <= {503}
     assert all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
-    two.until_deployed(ingress=2, visual=2, concept=1)
+    two.until_deployed(ingress=2, visual=2, concept=1, without=lost)
 
 
 def test_too_much_is_refused_in_the_contracts_words(two: ClusterServer) -> None:
     """What waits for replicas is bounded by INFERENCE_QUEUE_SIZE, for each ingress."""
-    two.deploy(cluster_ongoing=1, cluster_spill=0, queue_size=1)
-    two.until_deployed(ingress=1, visual=1, concept=1)
+    narrow = {"max_ongoing_requests": 1, "max_queued_requests": 1}
+    two.deploy({"name": "visual", "num_replicas": 1, **narrow}, max_prompts=17)
+    two.until_deployed(ingress=2, visual=1, concept=1)
     answers: list[httpx.Response] = []
 
     def ask(number: int) -> None:

@@ -1,0 +1,23 @@
+"""What the ring is for. Last of the tests on the cluster: it replaces every replica."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.cluster.servers import NO_AFFINITY, ClusterServer
+from tests.cluster.test_affinity import IMAGES, missed, shuffled
+from tests.http.serving import ALICE
+
+pytestmark = pytest.mark.cluster
+
+
+def test_images_are_encoded_wherever_they_come(bare: ClusterServer) -> None:
+    """By Serve's own router; the more replicas there are, the more often."""
+    counts = []
+    for count in (2, 4):
+        plain = {"name": "visual", "num_replicas": count, "request_router_config": NO_AFFINITY}
+        bare.deploy(plain)
+        bare.until_deployed(ingress=2, visual=count, concept=1)
+        bare.http.request("DELETE", "/models", headers={"x-api-key": ALICE})
+        counts.append(len(missed(bare, shuffled())))
+    assert len(IMAGES) < counts[0] < counts[1]

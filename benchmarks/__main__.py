@@ -20,6 +20,7 @@ BENCHMARKS = {
     "boxes": "1 to 64 boxes in one request",
     "click": "a click on a cached image over HTTP, three sizes of image",
     "clients": "many clients that click, and clicks while others encode",
+    "cluster": "a cluster against one process, and what more replicas bring",
     "cold": "a click on an image that the server has not seen",
     "concept": "a concept on a cached image: SAM 3 at its published size",
     "flight": "20 requests at once for one unseen image",

@@ -39,7 +39,7 @@ CORES = os.cpu_count() or 1
 ROOT = Path(__file__).parents[1]
 
 _START_SECONDS = 300.0
-_STOP_SECONDS = 15.0
+_STOP_SECONDS = 60.0
 _PR_SET_PDEATHSIG = 1
 
 
@@ -270,20 +270,22 @@ def _end(running: subprocess.Popen[bytes]) -> None:
 
 @contextmanager
 def our_server(
-    sam2_weights: str, *, options: Sequence[str] = (), **settings: str | int
+    sam2_weights: str, *, options: Sequence[str] = (), cluster: bool = False, **settings: str | int
 ) -> Iterator[Server]:
     """This project's server, as `inference-server serve` starts it, on the CPU without keys.
 
     Args:
         sam2_weights: the setting.
         options: of Python itself.
+        cluster: serve on Ray.
         settings: others, by their names in lower case.
     """
     values = {"sam2_weights": sam2_weights, "auth": "off", "port": 0, "device": "cpu"}
     values |= {"log_level": "warning", "log_format": "text", **settings}
     environment = {f"INFERENCE_{name.upper()}": str(value) for name, value in values.items()}
-    arguments = [*options, "-m", "inference_server.cli", "serve"]
-    with process(arguments, label="server", environment=environment) as server:
+    arguments = [*options, "-m", "inference_server.cli", "serve", *["--cluster"] * cluster]
+    label = "cluster" if cluster else "server"
+    with process(arguments, label=label, environment=environment) as server:
         yield server
 
 

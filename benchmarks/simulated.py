@@ -1,0 +1,258 @@
+"""A cluster whose SAM 2 only sleeps: what serving through it costs, without a GPU a replica.
+
+Everything else is real: Ray, the proxy, the ingress, the router, the wire, the decoding of files,
+the caches, the lanes, and the masks that are made from always the same logits.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+import click
+import cv2
+import numpy as np
+
+from benchmarks.serving import Server, process
+from benchmarks.synthetic import mask_logits
+from inference_server.engines.base import (
+    Candidates,
+    Embedding,
+    Prepared,
+    Query,
+    RGBImage,
+    VisualPrompt,
+)
+from inference_server.engines.registry import ModelRegistry
+from inference_server.engines.sources import Sam2Checkpoint
+from inference_server.settings import MiB, Settings
+
+NAME = "simulated"
+VERSION = "hiera_tiny"
+Router = Literal["ring", "default"]
+"""Serve's router for this server, or the one that deployments have by default."""
+
+_DEFAULT_ROUTER = "ray.serve._private.request_router.PowerOfTwoChoicesRequestRouter"
+_COSTS = "costs"
+_DONE = "*.done"
+_SLICE = 0.02
+_SEED = 3
+"""Of a mask that covers some 5 % of the image."""
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What requests take of a replica's device, in seconds.
+
+    Attributes:
+        encode: for an image.
+        decode: for a prompt.
+    """
+
+    encode: float
+    decode: float
+
+    def write(self, directory: Path) -> None:
+        """Let engines have these costs from now on."""
+        written = directory / "costs.new"
+        written.write_text(f"{self.encode} {self.decode}")
+        written.replace(directory / _COSTS)
+
+    @classmethod
+    def read(cls, directory: Path) -> Costs:
+        """What was written last."""
+        encode, decode = map(float, (directory / _COSTS).read_text().split())
+        return cls(encode, decode)
+
+
+class Device:
+    """Sleeps for as long as a device would work; two who use it at a time are half as fast."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._busy = 0
+
+    def work(self, seconds: float) -> None:
+        """Return when so many seconds of work are done."""
+        self._enter(1)
+        try:
+            while seconds > 0:
+                share = 1 / self._busy
+                begin = time.perf_counter()
+                time.sleep(min(_SLICE, seconds / share))
+                seconds -= (time.perf_counter() - begin) * share
+        finally:
+            self._enter(-1)
+
+    def _enter(self, number: int) -> None:
+        with self._lock:
+            self._busy += number
+
+
+class SimulatedEngine:
+    """An `Engine[VisualPrompt]` that takes its time, and answers with the same mask always.
+
+    Args:
+        directory: where its costs are, and where it writes a letter for each thing that it does.
+    """
+
+    checkpoint = NAME
+    side = 256
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._device = Device()
+        self._canned = mask_logits(1, seed=_SEED)
+        file = directory / _DONE.replace("*", str(os.getpid()))
+        self._done = os.open(file, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+
+    def prepare(
+        self,
+        pixels: RGBImage,
+        size: tuple[int, int] | None = None,
+        extent: tuple[float, float] | None = None,
+    ) -> Prepared:
+        """See `Engine`."""
+        del extent
+        height, width = size or pixels.shape[:2]
+        return Prepared(cv2.resize(pixels, (self.side, self.side)), (height, width))
+
+    def encode(self, images: Sequence[Prepared]) -> list[Embedding]:
+        """See `Engine`."""
+        self._device.work(len(images) * Costs.read(self._directory).encode)
+        os.write(self._done, b"e" * len(images))
+        return [Embedding(image.size, None, MiB) for image in images]
+
+    def decode(self, queries: Sequence[Query[VisualPrompt]]) -> list[Candidates]:
+        """See `Engine`."""
+        self._device.work(len(queries) * Costs.read(self._directory).decode)
+        os.write(self._done, b"d" * len(queries))
+        score = np.full(1, 0.9, np.float32)
+        return [Candidates(self._canned, 0.0, score, self._canned) for _ in queries]
+
+
+class SimulatedModels(ModelRegistry):
+    """The usual models, but for SAM 2.
+
+    Args:
+        settings: of the server.
+        directory: see `SimulatedEngine`.
+    """
+
+    def __init__(self, settings: Settings, directory: Path) -> None:
+        super().__init__(settings)
+        self._directory = directory
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """See `ModelRegistry`."""
+        return dict.fromkeys(super().versions, NAME)
+
+    def visual_engine(self, checkpoint: Sam2Checkpoint) -> SimulatedEngine:
+        """See `ModelRegistry`."""
+        del checkpoint
+        return SimulatedEngine(self._directory)
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What the engines of a cluster have done.
+
+    Attributes:
+        encodes: of each replica, by a name.
+        decodes: the same.
+    """
+
+    encodes: Mapping[str, int]
+    decodes: Mapping[str, int]
+
+    def __sub__(self, before: Done) -> Done:
+        """What was done since then."""
+        return Done(
+            {name: count - before.encodes.get(name, 0) for name, count in self.encodes.items()},
+            {name: count - before.decodes.get(name, 0) for name, count in self.decodes.items()},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Simulated:
+    """A cluster that runs.
+
+    Attributes:
+        server: by which it is asked.
+        directory: of its engines.
+    """
+
+    server: Server
+    directory: Path
+
+    @property
+    def done(self) -> Done:
+        """What was done so far."""
+        texts = {file.name: file.read_bytes() for file in self.directory.glob(_DONE)}
+        return Done(
+            {name: text.count(b"e") for name, text in texts.items()},
+            {name: text.count(b"d") for name, text in texts.items()},
+        )
+
+    def cost(self, costs: Costs) -> None:
+        """Let what is asked from now on cost something else."""
+        costs.write(self.directory)
+
+
+@contextmanager
+def simulated_cluster(replicas: int, costs: Costs, router: Router = "ring") -> Iterator[Simulated]:
+    """`inference-server serve --cluster` with engines that sleep, in processes of its own.
+
+    Args:
+        replicas: of SAM 2.
+        costs: of their work.
+        router: to them.
+    """
+    with TemporaryDirectory() as name:
+        directory = Path(name)
+        costs.write(directory)
+        arguments = ["-m", "benchmarks.simulated", "--directory", name, "--router", router]
+        environment = {
+            "INFERENCE_AUTH": "off",
+            "INFERENCE_PORT": "0",
+            "INFERENCE_DEVICE": "cpu",
+            "INFERENCE_LOG_LEVEL": "warning",
+            "INFERENCE_LOG_FORMAT": "text",
+            "INFERENCE_PRELOAD": f"sam2:{VERSION}",
+            "INFERENCE_CLUSTER_VISUAL_REPLICAS": str(replicas),
+        }
+        label = f"cluster of {replicas}, {router}"
+        with process(arguments, label=label, environment=environment) as server:
+            yield Simulated(server, directory)
+
+
+@click.command()
+@click.option("--directory", type=click.Path(path_type=Path), required=True, help="Of engines.")
+@click.option("--router", type=click.Choice(["ring", "default"]), required=True)
+def main(directory: Path, router: Router) -> None:
+    """Serve, with settings from the environment."""
+    from inference_server.cli.cluster import serve_on_cluster
+    from inference_server.cluster import running
+    from inference_server.cluster.deployments import ROUTER, build
+
+    registry = partial(SimulatedModels, directory=directory)
+    running.build = partial(  # type: ignore[attr-defined]
+        build, registry=registry, router=ROUTER if router == "ring" else _DEFAULT_ROUTER
+    )
+    serve_on_cluster(Settings(), click.echo, lambda url: click.echo(f"on {url}"))
+
+
+if __name__ == "__main__":
+    # Not those of `__main__`: replicas import the classes by where they are.
+    from benchmarks import simulated
+
+    simulated.main()

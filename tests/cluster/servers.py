@@ -59,7 +59,8 @@ class ClusterServer(Running):
     """A server on a cluster.
 
     Attributes:
-        cluster: its nodes; the first one has Serve's controller and the proxy.
+        cluster: its nodes; the first one has Serve's controller, the proxy and the ingresses.
+        nodes: the others.
         settings: that every deployment of it has.
     """
 
@@ -90,6 +91,20 @@ class ClusterServer(Running):
             ],
         }
         _client().deploy_apps(ServeDeploySchema.model_validate(config))
+
+    def add_node(self) -> None:
+        """One more, for engines."""
+        self.nodes.append(
+            self.cluster.add_node(
+                num_cpus=4, resources={"engines": 1}, object_store_memory=200 << 20
+            )
+        )
+
+    def lose_node(self, name: str) -> None:
+        """Ends one of them, all at once."""
+        (node,) = (node for node in self.nodes if node.node_id == name)
+        self.nodes.remove(node)
+        self.cluster.remove_node(node, allow_graceful=False)
 
     def until_deployed(self, *, without: Iterable[Replica] = (), **counts: int) -> None:
         """Waits until each deployment has so many replicas, none of them of a certain kind.
@@ -156,10 +171,6 @@ def cluster_server(**settings: Any) -> Iterator[ClusterServer]:
         },
     )
     try:
-        nodes = [
-            cluster.add_node(num_cpus=4, resources={"engines": 1}, object_store_memory=200 << 20)
-            for _ in range(2)
-        ]
         ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
         serve.start(
             proxy_location="HeadOnly",
@@ -180,7 +191,10 @@ def cluster_server(**settings: Any) -> Iterator[ClusterServer]:
             **settings,
         }
         with httpx.Client(base_url=url, timeout=_SECONDS) as http:
-            yield ClusterServer(url, http, cluster, used, nodes)
+            server = ClusterServer(url, http, cluster, used)
+            for _ in range(2):
+                server.add_node()
+            yield server
     finally:
         serve.shutdown()  # type: ignore[no-untyped-call]
         ray.shutdown()

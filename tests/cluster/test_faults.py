@@ -156,19 +156,23 @@ def test_fewer_replicas_finish_what_they_have(two: ClusterServer, load: Load) ->
 
 
 def test_a_node_that_dies_is_done_without(two: ClusterServer, load: Load) -> None:
-    nodes = {node.node_id: node for node in two.nodes}
-    used = [r.node for r in two.replicas("visual") if r.node in nodes]
-    assert used, "a replica is on one of the nodes beside the first"
-    lost = [r for r in two.replicas("visual") if r.node == used[0]]
+    """And another one that comes is used."""
+    before = two.replicas("visual")
+    node = before[0].node
     with load.running():
-        two.cluster.remove_node(nodes[used[0]], allow_graceful=False)
-        two.nodes.remove(nodes[used[0]])
+        two.lose_node(node)
         load.until_more(20)
     refused = [answer for answer in load.answers if answer.status_code != 200]
     assert load.wrong == []
     assert {answer.status_code for answer in refused} <= {503}
     assert all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
-    two.until_deployed(ingress=2, visual=2, concept=1, without=lost)
+    two.until_deployed(
+        ingress=2,
+        visual=2,
+        concept=1,
+        without=[replica for replica in before if replica.node == node],
+    )
+    two.add_node()
 
 
 def test_too_much_is_refused_in_the_contracts_words(two: ClusterServer) -> None:

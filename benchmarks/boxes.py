@@ -72,7 +72,7 @@ def run(small: bool) -> Report:
             "most of all requests with so many boxes.",
         ],
     )
-    with our_server(model.weights) as server:
+    with our_server(model.weights, preload=f"sam2:{model.version}") as server:
         _measure(report, scale, model, server)
     return report
 

@@ -79,7 +79,10 @@ def run(small: bool) -> Report:
             "up to low-resolution logits, in the server's arithmetic. The ways take turns.",
         ],
     )
-    with our_server(model.weights) as server, server.client() as client:
+    with (
+        our_server(model.weights, preload=f"sam2:{model.version}") as server,
+        server.client() as client,
+    ):
         _measure(report, scale, model, client)
     return report
 

@@ -78,7 +78,7 @@ def run(small: bool) -> Report:
     with reference_server(model) as server:
         bodies = _cached(server, model, pictures)
         loads["reference"] = _loads(server, bodies, scale)
-    with our_server(model.weights) as server:
+    with our_server(model.weights, preload=f"sam2:{model.version}") as server:
         bodies = _cached(server, model, pictures)
         loads["server"] = _loads(server, bodies, scale)
         _encoding(report, server, model, pictures[0], bodies, scale)

@@ -105,7 +105,10 @@ def _measured(model: Sam2, dtype: str, size: tuple[int, int], rounds: int) -> di
         masks, scores, _ = predictor.predict(given, np.ones(1, np.int32), multimask_output=True)
         return encode_plane(masks[int(np.argmax(scores))], "polygon")
 
-    with our_server(model.weights, dtype=dtype) as server, server.client() as client:
+    with (
+        our_server(model.weights, preload=f"sam2:{model.version}", dtype=dtype) as server,
+        server.client() as client,
+    ):
 
         def cold() -> None:
             body = click_body(model.version, point, image=image.unseen(next(numbers)))

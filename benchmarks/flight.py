@@ -64,7 +64,7 @@ def run(small: bool) -> Report:
             goal = Goal(f"encodes for {REQUESTS} requests", max(counts), 1, "at most", "")
             report.goals.append(goal)
 
-    with our_server(model.weights) as server:
+    with our_server(model.weights, preload=f"sam2:{model.version}") as server:
         measure("server", server, lambda: server.metric("inference_embedding_cache_misses_total"))
     with reference_server(model) as server:
 

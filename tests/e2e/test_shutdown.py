@@ -187,8 +187,8 @@ class TestDrain:
     def test_a_job_in_the_middle_is_done_after_the_restart_once(
         self, tmp_path: Path, pictures: list[Picture]
     ) -> None:
-        with process(tmp_path, shutdown_timeout=0.5, job_lease=3600) as server:
-            job = server.answer("/v2/sam3-image", **everything(pictures[0], 48))["request_id"]
+        with process(tmp_path, shutdown_timeout=0.1, job_lease=3600) as server:
+            job = server.answer("/v2/sam3-image", **everything(pictures[0], 24))["request_id"]
             begun(server, "/v2/sam3-image")
             where = f"/v2/requests/{job}"
             assert server.get(f"{where}/status").json()["status"] == "PROCESSING"

@@ -159,7 +159,7 @@ def test_serve_makes_a_key_and_prints_a_command_that_works() -> None:
 def test_serve_makes_no_key_where_there_is_a_stored_one(tmp_path: Path) -> None:
     where = {"INFERENCE_DATA_DIR": str(tmp_path)}
     stored = invoke("keys", "create", "--name", "mine", **where).stdout.strip()
-    with serving(**where) as (address, said):
+    with serving("--preload", "sam2:hiera_tiny", **where) as (address, said):
         assert "the API key of this run" not in said
         assert stored not in said
         assert stored.split("_", 2)[2] not in said

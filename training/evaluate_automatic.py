@@ -17,13 +17,24 @@ T = TypeVar("T")
 
 
 class AutomaticEvaluation:
-    """Segments everything in scenes, with the options that requests use by default.
+    """Segments everything in scenes.
 
     Every mask that no object matches counts as wrong, also one of the background.
+
+    Args:
+        weights: of SAM 2, as the setting.
+        device: to compute on, as the setting.
+        options: of the search; by default those that requests use by default.
     """
 
-    def __init__(self, weights: str = "demo", device: str = "auto") -> None:
+    def __init__(
+        self,
+        weights: str = "demo",
+        device: str = "auto",
+        options: AutomaticOptions | None = None,
+    ) -> None:
         self._settings = Settings(sam2_weights=weights, device=device)
+        self._options = options or AutomaticOptions()
 
     def run(self, scenes: list[Scene], done: Callable[[], None] = lambda: None) -> ConceptScore:
         """Look at scenes.
@@ -41,7 +52,7 @@ class AutomaticEvaluation:
             model = await models.visual(models.default_version)
             for scene in scenes:
                 embedding = (await model.encode(model.prepare(scene.image))).value
-                masks = AutomaticMasks(model, embedding, AutomaticOptions(), _in_thread)
+                masks = AutomaticMasks(model, embedding, self._options, _in_thread)
                 await masks.search(lambda done: None)
                 found: list[Instance] = await masks.finish()
                 score.add([instance.mask for instance in found], scene.objects)

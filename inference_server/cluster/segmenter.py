@@ -171,7 +171,7 @@ class ClusterSegmenter(SegmentationService):
         try:
             stored, _ = await self.reader.load(tenant, image, timings)
         except UnknownImageError:
-            found = await self._file(tenant, image.image_id, ("sam2", "sam3"))
+            found = await self._file(tenant, image.image_id, tuple(self._handles))
             if found is None:
                 raise
             return found

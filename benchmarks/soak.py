@@ -212,7 +212,7 @@ def run(small: bool, seconds: float | None = None) -> Report:
     scale = SMALL if small else FULL
     if seconds is not None:
         scale = Scale(seconds, scale.images, scale.clients, scale.settings)
-    with our_server("demo", options=(), **scale.settings) as server:
+    with our_server("demo", options=(), cluster=False, **scale.settings) as server:
         asked = right_alone(server, scale.images)
         before = _completed(server)
         traffic = Traffic(server, asked, scale)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import ceil
@@ -24,6 +25,8 @@ from inference_server.cluster.deployments import NAME, build, resources_of
 from inference_server.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+_LOOK_SECONDS = 5.0
 
 _QUIET = LoggingConfig(log_level="WARNING", enable_access_log=False)
 """The application has an access log of its own, without the keys that travel in queries."""
@@ -49,6 +52,8 @@ def on_cluster(settings: Settings) -> Iterator[None]:
         # Ray would keep a token of its own choice in the home directory, which services have not.
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     try:
+        if joined:
+            _look_for(settings.cluster_address)
         ray.init(
             address=settings.cluster_address or "local",
             # On a machine of its own, what Ray counts CPUs for is nobody else's: a laptop with two
@@ -60,9 +65,9 @@ def on_cluster(settings: Settings) -> Iterator[None]:
             logging_level=logging.ERROR,
             log_to_driver=not joined,
         )
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise ClusterError(
-            f"INFERENCE_CLUSTER_ADDRESS={settings.cluster_address}: {error} Start Ray there with "
+            f"INFERENCE_CLUSTER_ADDRESS={settings.cluster_address}: {error}. Start Ray there with "
             "`ray start --head`, or leave the setting empty to start it here."
         ) from None
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
@@ -87,6 +92,21 @@ def on_cluster(settings: Settings) -> Iterator[None]:
         else:
             serve.shutdown()  # type: ignore[no-untyped-call]
         ray.shutdown()
+
+
+def _look_for(address: str) -> None:
+    """See that somebody listens; Ray itself would try for minutes.
+
+    Raises:
+        OSError: nobody does.
+        ValueError: it is no address of a cluster.
+    """
+    if address == "auto":
+        return  # Ray looks for processes of this machine, at once
+    host, _, port = address.rpartition(":")
+    if "/" in host or not port.isdecimal():
+        raise ValueError("it should be like 10.0.0.5:6379, or auto")
+    socket.create_connection((host.strip("[]"), int(port)), _LOOK_SECONDS).close()
 
 
 def _nodes() -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,7 +26,7 @@ class Process(Running):
         log: what it prints.
     """
 
-    def __init__(self, directory: Path, **settings: object) -> None:
+    def __init__(self, directory: Path, options: Sequence[str] = (), **settings: object) -> None:
         clean = {k: v for k, v in os.environ.items() if not k.startswith("INFERENCE_")}
         used = {
             "api_keys": ALICE,
@@ -39,7 +39,7 @@ class Process(Running):
         begin = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
             self.popen = subprocess.Popen(
-                [sys.executable, "-m", "inference_server.cli", "serve", "--port", "0"],
+                [sys.executable, "-m", "inference_server.cli", "serve", "--port", "0", *options],
                 cwd=ROOT,
                 env={**clean, **environment},
                 stderr=log,
@@ -76,15 +76,18 @@ class Process(Running):
 
 
 @contextmanager
-def process(directory: Path, *, ready: bool = True, **settings: object) -> Iterator[Process]:
+def process(
+    directory: Path, *, ready: bool = True, options: Sequence[str] = (), **settings: object
+) -> Iterator[Process]:
     """Runs a server, which is killed in the end if it still lives.
 
     Args:
         directory: for its data and its log.
         ready: wait until its models are loaded.
+        options: of `serve`.
         settings: that differ from the defaults.
     """
-    running = Process(directory, **settings)
+    running = Process(directory, options, **settings)
     try:
         running.until_listening()
         if ready:

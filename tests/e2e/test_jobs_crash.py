@@ -27,7 +27,7 @@ COUNT = 12
 def running(directory: Path, database_url: str = "") -> AbstractContextManager[Process]:
     """A server that need not have loaded its models yet; it is killed at the end of the block."""
     settings = {"database_url": database_url, "job_lease": 2, "log_format": "text"}
-    return process(directory, ready=False, **settings)
+    return process(directory, ready=False, options=(), **settings)
 
 
 def state(server: Process, job_id: str) -> str:

@@ -1,0 +1,92 @@
+"""`serve --cluster`, from its first line to the end of everything that it started."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.e2e.processes import process
+from tests.http.pictures import Picture, click, iou, plane
+from tests.http.serving import ALICE, VISUAL
+
+
+def run(*lines: str) -> subprocess.CompletedProcess[str]:
+    """Runs Python in a process of its own."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("INFERENCE_")}
+    return subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)],
+        env={**clean, "INFERENCE_API_KEYS": ALICE},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_without_ray_it_says_what_to_install() -> None:
+    ended = run(
+        "import sys",
+        "sys.modules['ray'] = None",
+        "from inference_server.cli import main",
+        "main(['serve', '--cluster'])",
+    )
+    assert ended.returncode == 1
+    assert "requirements/cluster.txt" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_port_that_is_taken_is_told_before_anything_is_started() -> None:
+    """Serve would share it with the server that is there."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ended = run(
+            "from inference_server.cli import main",
+            f"main(['serve', '--cluster', '--port', '{port}'])",
+        )
+    assert ended.returncode == 1
+    assert f"Cannot listen on http://127.0.0.1:{port}" in ended.stderr
+    assert "Starting" not in ended.stderr
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "here"])
+def test_a_cluster_that_is_not_there_is_told(address: str) -> None:
+    ended = run(
+        "import os",
+        f"os.environ['INFERENCE_CLUSTER_ADDRESS'] = {address!r}",
+        "from inference_server.cli import main",
+        "main(['serve', '--cluster', '--port', '0'])",
+    )
+    assert ended.returncode == 1
+    assert f"INFERENCE_CLUSTER_ADDRESS={address}: " in ended.stderr, ended.stderr
+    assert "ray start --head" in ended.stderr
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_it_serves_and_leaves_nothing_behind(
+    tmp_path: Path, picture: Picture, how: signal.Signals
+) -> None:
+    with process(tmp_path, options=("--cluster",), preload="") as server:
+        started = psutil.Process(server.popen.pid).children(recursive=True)
+        assert len(started) >= 5, "Ray, and a process for each replica"
+        item = picture.one("red square")
+        for _ in range(2):
+            (found,) = server.visual(picture.sent, click(item))
+            assert iou(plane(found, picture.size), item.mask) > 0.8
+        body = {"image": picture.sent, "prompts": {"prompts": [click(item)]}}
+        assert server.post(VISUAL, body).headers["x-embedding-cache"] == "hit"
+        assert len(server.concept(picture.sent, "red circle")[0]) == 2
+        server.tell(how)
+        assert server.ended() == 0, server.log.read_text()
+        _, alive = psutil.wait_procs(started, 30)
+        assert not alive
+    text = server.log.read_text()
+    assert "Stopping" in text
+    assert text.count("POST /sam3/visual_segment 200") == 3, "each line of the log is there"

@@ -1,0 +1,95 @@
+"""What the settings make of the deployments; nothing is started."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from inference_server.cluster import application
+from inference_server.cluster.deployments import build, resources_of
+from inference_server.cluster.running import ClusterError, check
+from inference_server.settings import Settings, SettingsError
+
+
+def deployments(**settings: Any) -> dict[str, Any]:
+    """Serve's deployments by name, as an application binds them."""
+    ingress = build(Settings(**settings))._bound_deployment
+    engines: Any = ingress.init_args[1:]
+    bound = [engine._bound_deployment for engine in engines]
+    return {each.name: each for each in (ingress, *bound)}
+
+
+def test_engines_scale_apart() -> None:
+    made = deployments(
+        cluster_ingress_replicas="3",
+        cluster_concept_replicas="2",
+        cluster_concept_gpus=1,
+        cluster_visual_replicas="1-8",
+        cluster_visual_cpus=2,
+        cluster_visual_gpus=0.5,
+        cluster_target=7,
+    )
+    assert {name: each.num_replicas for name, each in made.items() if name != "visual"} == {
+        "ingress": 3,
+        "concept": 2,
+    }
+    scaling = made["visual"]._deployment_config.autoscaling_config
+    assert (scaling.min_replicas, scaling.max_replicas) == (1, 8)
+    assert scaling.target_ongoing_requests == 7
+    asked = {name: each.ray_actor_options for name, each in made.items()}
+    assert asked == {
+        "ingress": {"num_cpus": 1},
+        "concept": {"num_cpus": 1, "num_gpus": 1},
+        "visual": {"num_cpus": 2, "num_gpus": 0.5},
+    }
+
+
+def test_bounds_are_those_of_the_settings() -> None:
+    made = deployments(
+        cluster_ongoing=5, cluster_spill=3, queue_size=9, max_requests=100, shutdown_timeout=11
+    )
+    for name in ("concept", "visual"):
+        config = made[name]._deployment_config
+        assert (config.max_ongoing_requests, config.max_queued_requests) == (5, 9)
+        routing = config.request_router_config
+        assert routing.request_router_class.endswith("ConsistentHashRouter")
+        assert routing.request_router_kwargs["num_fallback_replicas"] == 3
+    # The application itself refuses the 101st in its contract's words.
+    assert made["ingress"]._deployment_config.max_ongoing_requests > 100
+    waits = {each._deployment_config.graceful_shutdown_timeout_s for each in made.values()}
+    assert waits == {11}
+
+
+def test_what_ray_is_asked_for_in_all() -> None:
+    settings = Settings(
+        cluster_ingress_replicas="1-2",
+        cluster_concept_replicas="2",
+        cluster_concept_gpus=1,
+        cluster_visual_replicas="1-4",
+        cluster_visual_cpus=0.5,
+        cluster_visual_gpus=0.25,
+    )
+    assert resources_of(settings) == {"CPU": 2 + 2 + 2, "GPU": 2 + 1}
+
+
+def test_an_application_takes_settings_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INFERENCE_QUEUE_SIZE", "3")
+    made = application({"cluster_visual_replicas": "4"})._bound_deployment
+    assert (made.init_args[0].cluster_visual_replicas, made.init_args[0].queue_size) == ("4", 3)
+    with pytest.raises(SettingsError, match="INFERENCE_CLUSTER_VISUAL_REPLICAS=none"):
+        application({"cluster_visual_replicas": "none"})
+
+
+def test_machines_that_would_not_share_keys_and_jobs_are_refused(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    nodes = [{"NodeManagerAddress": f"10.0.0.{n}", "Alive": n != 3} for n in (1, 2, 3)]
+    monkeypatch.setattr("ray.nodes", lambda: nodes)
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 4.0})
+    with pytest.raises(ClusterError, match=r"2 machines.*INFERENCE_DATABASE_URL"):
+        check(Settings())
+    check(Settings(database_url="postgresql://db/jobs"))
+    assert not caplog.text
+    check(Settings(database_url="postgresql://db/jobs", cluster_visual_gpus=1))
+    assert "ask for 1 GPUs, and the cluster has 0" in caplog.text

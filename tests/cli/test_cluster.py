@@ -69,10 +69,7 @@ def test_a_cluster_that_is_not_there_is_told(address: str) -> None:
 
 
 @pytest.mark.cluster
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-def test_it_serves_and_leaves_nothing_behind(
-    tmp_path: Path, picture: Picture, how: signal.Signals
-) -> None:
+def test_it_serves_and_leaves_nothing_behind(tmp_path: Path, picture: Picture) -> None:
     with process(tmp_path, options=("--cluster",), preload="") as server:
         started = psutil.Process(server.popen.pid).children(recursive=True)
         assert len(started) >= 5, "Ray, and a process for each replica"
@@ -83,7 +80,7 @@ def test_it_serves_and_leaves_nothing_behind(
         body = {"image": picture.sent, "prompts": {"prompts": [click(item)]}}
         assert server.post(VISUAL, body).headers["x-embedding-cache"] == "hit"
         assert len(server.concept(picture.sent, "red circle")[0]) == 2
-        server.tell(how)
+        server.tell(signal.SIGTERM)
         assert server.ended() == 0, server.log.read_text()
         _, alive = psutil.wait_procs(started, 30)
         assert not alive

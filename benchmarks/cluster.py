@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import threading
 import time
@@ -72,7 +73,7 @@ class Scale:
     replicas: replicas.Scale
 
 
-FULL = Scale((1920, 1080), 1_000_000, 8, 40, 5, 4, 5.0, replicas.FULL)
+FULL = Scale((1920, 1080), 1_000_000, 5, 40, 5, 4, 4.0, replicas.FULL)
 SMALL = Scale((320, 180), 100_000, 2, 5, 2, 2, 0.5, replicas.SMALL)
 
 
@@ -149,6 +150,7 @@ Costs = Mapping[tuple[str, str], Cost]
 def run(small: bool) -> Report:
     """Measure it."""
     scale = SMALL if small else FULL
+    load = os.getloadavg()[0]
     report = Report(
         "cluster",
         "A cluster: what it costs a request, and what more replicas bring",
@@ -171,10 +173,20 @@ def run(small: bool) -> Report:
         "both; all else is real. For each replica there are "
         f"{more.clients} clients that click {more.clicks} times on an image, each as soon as the "
         "answer before is there, and then take a new one. Caches hold all images. `ring` is this "
-        "server's router, `default` that of Ray Serve: of two replicas the less busy one."
+        "server's router, `default` that of Ray Serve: of two replicas the less busy one. Clients "
+        "all begin together and are watched soon after, so that new images are more than one in "
+        f"{more.clicks} requests, and the ceiling is lower than that."
     )
     replicas.add_to(report, scale.replicas)
+    report.notes.append(_quiet(load, os.getloadavg()[0]))
     return report
+
+
+def _quiet(before: float, after: float) -> str:
+    return (
+        f"The machine's load average was {before:.1f} when this began and {after:.1f} when it "
+        "ended. More than a little at the beginning is other work, which slows both sides."
+    )
 
 
 def _side_by_side(report: Report, scale: Scale) -> None:

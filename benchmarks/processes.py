@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _TICKS = os.sysconf("SC_CLK_TCK")
-_REPLICA = "ray::ServeReplica:"
-_NAMED = {"ray::ProxyActor": "proxy", "ray::ServeController": "controller"}
+_REPLICA = "ServeReplica:"
+_NAMED = {"ProxyActor": "proxy", "ServeController": "controller"}
 OTHERS = "others"
 """Of Ray's own: its stores of state and of objects, its agents, the process that started it all."""
 
@@ -70,6 +70,8 @@ def _role(pid: int) -> str:
         title = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
     except (FileNotFoundError, ProcessLookupError):
         return OTHERS
-    if title.startswith(_REPLICA):  # ray::ServeReplica:APPLICATION:DEPLOYMENT, and its method
-        return title.split(":")[4].partition(".")[0]
-    return next((role for name, role in _NAMED.items() if title.startswith(name)), OTHERS)
+    if not title.startswith("ray::"):
+        return OTHERS
+    if _REPLICA in title:  # ServeReplica:APPLICATION:DEPLOYMENT, and the method that runs
+        return title.rpartition(_REPLICA)[2].split(":")[1].partition(".")[0]
+    return next((role for name, role in _NAMED.items() if name in title), OTHERS)

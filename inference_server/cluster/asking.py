@@ -47,7 +47,7 @@ async def ask(
     method: str,
     session: str,
     *arguments: Any,
-    patience: float,
+    patience: float | None,
 ) -> Any:
     """Call a method of the replica that has a session.
 
@@ -59,7 +59,7 @@ async def ask(
         method: to call.
         session: requests of one session go to one replica, while it lives and is not too busy.
         arguments: of the method.
-        patience: seconds until a replica is there and free.
+        patience: seconds until a replica is there and free; None is as long as it takes.
 
     Raises:
         CapacityError: as many requests wait for replicas as may.
@@ -105,7 +105,7 @@ async def ask(
     )
 
 
-async def _answer(response: DeploymentResponse[Any], patience: float) -> Any:
+async def _answer(response: DeploymentResponse[Any], patience: float | None) -> Any:
     """Wait for an answer, but not so long for a replica to begin with it.
 
     Raises:

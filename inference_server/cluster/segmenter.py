@@ -184,7 +184,8 @@ class ClusterSegmenter(SegmentationService):
         """Wait until each engine has a replica; they load the models."""
         failures = []
         for family in self._handles:
-            known, failure = await self._describe(family)
+            # While a cluster starts, that it has no replica yet is no failure.
+            known, failure = await self._describe(family, patience=None)
             self._known[family] = known
             failures += [failure] if failure else []
         if failures:
@@ -200,7 +201,7 @@ class ClusterSegmenter(SegmentationService):
         for family in self._handles:
             try:
                 async with asyncio.timeout(_DESCRIBE_SECONDS):
-                    self._known[family], _ = await self._describe(family)
+                    self._known[family], _ = await self._describe(family, self._patience)
             except (TimeoutError, TransientError, ModelUnavailableError):
                 known = self._known.get(family, [])
                 self._known[family] = [replace(each, loaded=False) for each in known]
@@ -314,9 +315,11 @@ class ClusterSegmenter(SegmentationService):
                 kept = await self._call(family, "file", session, tenant, image_id)
         return kept
 
-    async def _describe(self, family: Family) -> tuple[list[Checkpoint], str]:
-        described: tuple[list[Checkpoint], str] = await self._call(
-            family, "checkpoints", "checkpoints"
+    async def _describe(
+        self, family: Family, patience: float | None
+    ) -> tuple[list[Checkpoint], str]:
+        described: tuple[list[Checkpoint], str] = await ask(
+            self._handles[family], "checkpoints", "checkpoints", patience=patience
         )
         return described
 

@@ -75,7 +75,7 @@ class Handle:
         return next(self._responses)
 
 
-async def asked(handle: Any, patience: float = 60.0) -> Any:
+async def asked(handle: Any, patience: float | None = 60.0) -> Any:
     return await ask(handle, "ask", "session", 1, 2, patience=patience)
 
 
@@ -115,6 +115,16 @@ async def test_nobody_waits_for_ever_for_a_free_replica() -> None:
     with pytest.raises(TransientError, match="No replica of the visual engines was free"):
         await asked(Handle(waiting), patience=0.01)
     assert waiting.cancelled
+
+
+async def test_who_has_time_waits_until_there_is_one() -> None:
+    event = asyncio.Event()
+    waiting = Response(event, assigned=False)
+    task = asyncio.create_task(asked(Handle(waiting), patience=None))
+    await asyncio.sleep(0.05)
+    event.set()
+    assert await task is event
+    assert not waiting.cancelled
 
 
 async def test_work_that_has_begun_is_waited_for() -> None:

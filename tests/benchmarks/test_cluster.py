@@ -23,7 +23,7 @@ from benchmarks.simulated import Costs, Device, SimulatedEngine
 from inference_server.engines.base import Query, VisualPrompt
 
 
-@pytest.mark.cluster
+@pytest.mark.slow
 def test_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
     mark = f"MARK_OF_TEST={os.getpid()}"
     monkeypatch.setenv(*mark.split("="))

@@ -241,16 +241,18 @@ def test_the_example_of_the_page_is_as_its_formulas_say() -> None:
     page = (DOCS / "scaling.md").read_text("utf-8")
     assert f"*E* = {1e3 * GPU.encode:g} ms and *D* = {1e3 * GPU.decode:g} ms" in page
     one = UTILISATION / (GPU.encode / CLICKS + GPU.decode)
-    ingress = (10 + (CLICKS - 1) * 2.25) / CLICKS / 1e3 / 0.6
+    ingress = (17.25 + (CLICKS - 1) * 9.5) / CLICKS / 1e3 / 0.6
+    proxy = 6.1 / 1e3 / 0.6
     table = page.partition("## From one GPU to a thousand")[2].partition("\n## ")[0]
     rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| ")]
-    counts = [[float(cell.replace(",", "")) for cell in row[:5]] for row in rows[1:]]
+    counts = [[float(cell.replace(",", "")) for cell in row[:6]] for row in rows[1:]]
     assert [int(row[0]) for row in counts] == [1, 8, 64, 100, 256, 1000]
-    for gpus, requests, images, clients, cores in counts:
+    for gpus, requests, images, clients, cores, proxies in counts:
         assert requests == pytest.approx(gpus * one, rel=0.01)
         assert images == pytest.approx(gpus * one / CLICKS, rel=0.01)
         assert clients == pytest.approx(gpus * one * 5, rel=0.02)
         assert cores == math.ceil(gpus * one * ingress)
+        assert proxies == math.ceil(gpus * one * proxy)
 
 
 def test_bounds_are_those_of_the_settings() -> None:

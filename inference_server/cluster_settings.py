@@ -69,6 +69,15 @@ class ClusterSettings(BaseSettings):
         "to, between MIN and MAX.",
     )
 
+    @field_validator("cluster_concept_gpus", "cluster_visual_gpus")
+    @classmethod
+    def _are_gpus(cls, value: float) -> float:
+        if value > 1 and not value.is_integer():
+            raise PydanticCustomError(
+                "gpus", "Input should be a part of one GPU, or whole"
+            )
+        return value
+
     @field_validator(
         "cluster_ingress_replicas", "cluster_concept_replicas", "cluster_visual_replicas"
     )

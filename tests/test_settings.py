@@ -96,6 +96,7 @@ def test_what_is_given_in_code_goes_before_the_environment(
         ("INFERENCE_CLUSTER_VISUAL_REPLICAS", "8-1"),
         ("INFERENCE_CLUSTER_CONCEPT_REPLICAS", "many"),
         ("INFERENCE_CLUSTER_CONCEPT_GPUS", "-1"),
+        ("INFERENCE_CLUSTER_VISUAL_GPUS", "1.5"),
     ],
 )
 def test_a_value_that_cannot_be_is_an_error_that_names_the_variable(

@@ -65,6 +65,11 @@ def serve_on_cluster(
             say("Stopping: requests under way are answered first. Interrupt again to drop them")
     except ClusterError as error:
         raise click.ClickException(str(error)) from None
+    except KeyboardInterrupt:
+        if not ended.is_set():
+            say("Stopped before all replicas were there")
+        raise SystemExit(130) from None
+    say("Stopped")
 
 
 def _free_port(settings: Settings) -> int:

@@ -116,6 +116,8 @@ async def _answer(response: DeploymentResponse[Any], patience: float | None) -> 
         return await response
 
     task = asyncio.ensure_future(result())
+    # One that is given up ends with an error of Ray's, which nobody waits for.
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())
     try:
         await asyncio.wait({task}, timeout=patience)
         # There is no public way to ask whether a replica has it.

@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import ceil
 from typing import Any
 
-# Read by Ray when it is imported. It would tell its makers that it runs, and leave out of the log
-# what repeats.
+# Read by Ray when it is imported. It would tell its makers that it runs, leave out of the log what
+# repeats, and put something before each line of JSON.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+os.environ.setdefault("RAY_DISABLE_WORKER_LOG_PREFIX", "1")
 
 import ray
 from ray import serve
@@ -28,8 +30,9 @@ logger = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 5.0
 
-_QUIET = LoggingConfig(log_level="WARNING", enable_access_log=False)
-"""The application has an access log of its own, without the keys that travel in queries."""
+_QUIET = LoggingConfig(log_level="ERROR", enable_access_log=False)
+"""The application has an access log of its own, without the keys that travel in queries; and what
+Serve warns of is that models take their time to load."""
 
 
 class ClusterError(Exception):
@@ -70,9 +73,11 @@ def on_cluster(settings: Settings) -> Iterator[None]:
             f"INFERENCE_CLUSTER_ADDRESS={settings.cluster_address}: {error}. Start Ray there with "
             "`ray start --head`, or leave the setting empty to start it here."
         ) from None
+    # Ray's own way to end by a signal leaves processes behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     try:
-        check(settings)
+        check(settings, alone=not joined)
         serve.start(
             proxy_location=ProxyLocation.EveryNode,
             http_options=HTTPOptions(host=settings.host, port=settings.port),
@@ -114,11 +119,15 @@ def _nodes() -> list[dict[str, Any]]:
     return nodes
 
 
-def check(settings: Settings) -> None:
+def check(settings: Settings, *, alone: bool = False) -> None:
     """Hold settings against the cluster that there is, and tell what would wait for ever.
 
+    Args:
+        settings: of the server.
+        alone: the cluster is this machine, and no other will come.
+
     Raises:
-        ClusterError: keys and jobs would be lost.
+        ClusterError: keys and jobs would be lost, or this machine has not what is asked for.
     """
     machines = {node["NodeManagerAddress"] for node in _nodes() if node["Alive"]}
     if len(machines) > 1 and not settings.database_url:
@@ -128,7 +137,14 @@ def check(settings: Settings) -> None:
         )
     there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     for kind, count in resources_of(settings).items():
-        if count > there.get(kind, 0.0):
+        if count <= there.get(kind, 0.0):
+            continue
+        if alone:
+            raise ClusterError(
+                f"The replicas ask for {count:g} {kind}s, and this machine has "
+                f"{there.get(kind, 0.0):g}. Lower INFERENCE_CLUSTER_*_REPLICAS or _{kind}S."
+            )
+        else:
             logger.warning(
                 "The replicas ask for %g %ss, and the cluster has %g: some wait until it has more. "
                 "Add machines, or lower INFERENCE_CLUSTER_*_REPLICAS or _%sS",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -14,7 +15,7 @@ import pytest
 
 from tests.e2e.processes import process
 from tests.http.pictures import Picture, click, iou, plane
-from tests.http.serving import ALICE, VISUAL
+from tests.http.serving import ALICE, VISUAL, until
 
 
 def run(*lines: str) -> subprocess.CompletedProcess[str]:
@@ -84,6 +85,36 @@ def test_it_serves_and_leaves_nothing_behind(tmp_path: Path, picture: Picture) -
         assert server.ended() == 0, server.log.read_text()
         _, alive = psutil.wait_procs(started, 30)
         assert not alive
-    text = server.log.read_text()
-    assert "Stopping" in text
-    assert text.count("POST /sam3/visual_segment 200") == 3, "each line of the log is there"
+    lines = server.log.read_text().splitlines()
+    told = [json.loads(line)["message"] for line in lines if line.startswith("{")]
+    assert "Stopped" in told
+    asked = [message for message in told if message.startswith("POST /sam3/visual_segment 200")]
+    assert len(asked) == 3, "each line of the log is there, as it was written"
+
+
+@pytest.mark.cluster
+def test_it_can_be_stopped_while_it_starts(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("INFERENCE_")}
+    with log.open("wb") as file:
+        command = [sys.executable, "-m", "inference_server.cli", "serve", "--cluster", "--port=0"]
+        server = psutil.Popen(
+            command, env={**clean, "INFERENCE_API_KEYS": ALICE}, cwd=tmp_path, stderr=file
+        )
+
+    def starting() -> bool:
+        assert server.poll() is None, log.read_text()
+        return any("ServeReplica" in " ".join(p.cmdline()) for p in server.children(True))
+
+    try:
+        until(starting, 120, 0.2)
+        started = server.children(recursive=True)
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(120) == 130, log.read_text()
+        _, alive = psutil.wait_procs(started, 30)
+        assert not alive
+    finally:
+        if server.poll() is None:
+            server.kill()
+    assert "Stopped before all replicas were there" in log.read_text()
+    assert "Traceback" not in log.read_text()

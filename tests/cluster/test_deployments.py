@@ -93,3 +93,5 @@ def test_machines_that_would_not_share_keys_and_jobs_are_refused(
     assert not caplog.text
     check(Settings(database_url="postgresql://db/jobs", cluster_visual_gpus=1))
     assert "ask for 1 GPUs, and the cluster has 0" in caplog.text
+    with pytest.raises(ClusterError, match="this machine has 0"):
+        check(Settings(database_url="postgresql://db/jobs", cluster_visual_gpus=1), alone=True)

@@ -73,9 +73,7 @@ class ClusterSettings(BaseSettings):
     @classmethod
     def _are_gpus(cls, value: float) -> float:
         if value > 1 and not value.is_integer():
-            raise PydanticCustomError(
-                "gpus", "Input should be a part of one GPU, or whole"
-            )
+            raise PydanticCustomError("gpus", "Input should be a part of one GPU, or whole")
         return value
 
     @field_validator(

@@ -19,7 +19,7 @@ test: $(VENV)/.dev ## Install everything, and run the tests (ARGS="-k polygons" 
 	@$(BIN)/python -m pytest $(ARGS)
 
 test-cluster: $(VENV)/.dev ## Run the tests on real Ray clusters
-	@RAY_USAGE_STATS_ENABLED=0 $(BIN)/python -m pytest -m cluster $(ARGS)
+	@RAY_USAGE_STATS_ENABLED=0 $(BIN)/python -m pytest -m cluster tests/cluster tests/cli $(ARGS)
 
 lint: $(VENV)/.dev ## Check style and types
 	@$(BIN)/ruff check .

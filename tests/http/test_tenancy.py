@@ -219,7 +219,7 @@ def test_metrics_and_errors_name_no_tenants_images(running: Keyed, victim: str) 
     body = {"image": noise(30), "image_id": "in-no-metric"}
     assert server.post(VISUAL, body, key=victim).status_code == 200
     metrics = server.get("/metrics").text
-    for secret in ("in-no-metric", victim, victim.split("_")[2], "acme"):
+    for secret in ("in-no-metric", victim, victim.split("_", 2)[2], "acme"):
         assert secret not in metrics
 
 

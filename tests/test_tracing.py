@@ -293,7 +293,7 @@ def test_a_server_without_traces_does_not_even_import_them() -> None:
     # Parts of OpenTelemetry are imported by the client of Redis; what would send spans is not.
     code = (
         "import sys, inference_server.app as app; from inference_server.settings import Settings; "
-        "app.build_state(Settings()); "
+        "app.build_state(Settings(), app.in_this_process(app.ModelRegistry)); "
         "sys.exit(any(name.startswith('opentelemetry.exporter') for name in sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False, env={})

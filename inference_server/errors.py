@@ -29,7 +29,7 @@ them on the wire is said once in its route module.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 
 class InferenceServerError(Exception):
@@ -209,6 +209,13 @@ class MemoryShortageError(TransientError):
     """The device or the host has no memory left for this, although caches made room."""
 
     reason = "memory"
+
+    @classmethod
+    def of_request(cls) -> Self:
+        """What is told where Python itself found no memory."""
+        return cls(
+            "There is no memory left for this request. Try again shortly, or send a smaller image."
+        )
 
 
 class StorageError(TransientError):

@@ -27,6 +27,16 @@ def readings_of(segmenter: Segmenter, settings: Settings) -> Iterator[Metric]:
     yield from _caches(segmenter, settings)
 
 
+def cache_counts(hits: int, misses: int) -> Iterator[Metric]:
+    """How often an embedding was there, and was not, wherever the cache is."""
+    counted = (
+        ("hits", "Images whose embedding was there, or was being made.", hits),
+        ("misses", "Images whose embedding was made.", misses),
+    )
+    for name, what, value in counted:
+        yield CounterMetricFamily(f"inference_embedding_cache_{name}", what, value)
+
+
 def _memory(models: ModelRegistry) -> Iterator[Metric]:
     from inference_server.engines.device import memory_in_use
 
@@ -69,13 +79,12 @@ def _lanes(models: ModelRegistry) -> Iterator[Metric]:
 
 def _caches(segmenter: Segmenter, settings: Settings) -> Iterator[Metric]:
     cache = segmenter.encoder.embeddings
-    counted = (
-        ("hits", "Images whose embedding was there, or was being made.", cache.hits),
-        ("misses", "Images whose embedding was made.", cache.misses),
-        ("evictions", "Embeddings that were dropped for room.", cache.evictions),
+    yield from cache_counts(cache.hits, cache.misses)
+    yield CounterMetricFamily(
+        "inference_embedding_cache_evictions",
+        "Embeddings that were dropped for room.",
+        cache.evictions,
     )
-    for name, what, value in counted:
-        yield CounterMetricFamily(f"inference_embedding_cache_{name}", what, value)
     measured = (
         ("embedding_cache_entries", "Embeddings that are kept.", len(cache)),
         ("embedding_cache_bytes", "Bytes of embeddings that are kept.", cache.nbytes),

@@ -44,6 +44,7 @@ from pydantic import BaseModel
 
 from inference_server.cluster_settings import ClusterSettings
 from inference_server.settings import Settings, variable_of
+from tests.environment import clean_environment
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -172,7 +173,7 @@ def serving(*arguments: str, **environment: str) -> Iterator[tuple[str, str]]:
     Yields:
         (its address, what it has printed).
     """
-    clean = {k: v for k, v in os.environ.items() if not k.startswith("INFERENCE_")}
+    clean = clean_environment()
     data = tempfile.TemporaryDirectory()
     clean["INFERENCE_DATA_DIR"] = data.name
     clean["INFERENCE_LOG_FORMAT"] = "text"
@@ -234,7 +235,7 @@ def run(
         "python": [sys.executable, "-c", code],
         "javascript": ["node", "--input-type=module", "-e", code],
     }[example.language]
-    clean = {k: v for k, v in os.environ.items() if not k.startswith("INFERENCE_")}
+    clean = clean_environment()
     clean["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{clean['PATH']}"
     clean["PYTHONPATH"] = str(ROOT / "clients" / "python")  # as if it were installed
     done = subprocess.run(

@@ -11,7 +11,7 @@ from types import FrameType
 
 import click
 
-from inference_server.cli.serve import cannot_listen, check_models, url_of
+from inference_server.cli.serve import STOPPING, cannot_listen, check_models, url_of
 from inference_server.logs import configure_logging, in_text
 from inference_server.settings import Settings
 
@@ -62,7 +62,7 @@ def serve_on_cluster(
             announce(url_of(settings.host, settings.port))
             while not ended.wait(1.0):
                 pass
-            say("Stopping: requests under way are answered first. Interrupt again to drop them")
+            say(STOPPING)
     except ClusterError as error:
         raise click.ClickException(str(error)) from None
     except KeyboardInterrupt:

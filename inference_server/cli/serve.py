@@ -19,6 +19,9 @@ from inference_server.settings import Settings
 
 logger = logging.getLogger(__name__)
 
+STOPPING = "Stopping: requests under way are answered first. Interrupt again to drop them"
+"""What is said at the first signal."""
+
 _LAST_SECONDS = 2.0
 """For threads whose work is not waited for any more."""
 
@@ -114,7 +117,7 @@ def _serve_here(
     announce(url_of(*listener.getsockname()[:2]))
 
     def stopping() -> None:
-        say("Stopping: requests under way are answered first. Interrupt again to drop them")
+        say(STOPPING)
 
     server = Server(config, lambda: app.state.server, stopping)
     server.run(sockets=[listener])

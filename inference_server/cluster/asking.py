@@ -72,13 +72,9 @@ async def ask(
             await asyncio.sleep(_PAUSE)
         response = called.remote(*arguments)
         try:
-            return await _answer(cast("DeploymentResponse[Any]", response), patience)
-        except TimeoutError:
-            raise TransientError(
-                f"No replica of the {handle.deployment_name} engines was free within "
-                f"{patience:g} seconds. Try again shortly.",
-                _RETRY_AFTER,
-            ) from None
+            return await _answer(
+                cast("DeploymentResponse[Any]", response), patience, handle.deployment_name
+            )
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.cancelling():
@@ -105,11 +101,11 @@ async def ask(
     )
 
 
-async def _answer(response: DeploymentResponse[Any], patience: float | None) -> Any:
+async def _answer(response: DeploymentResponse[Any], patience: float | None, name: str) -> Any:
     """Wait for an answer, but not so long for a replica to begin with it.
 
     Raises:
-        TimeoutError: none has.
+        TransientError: none has.
     """
 
     async def result() -> Any:
@@ -122,7 +118,11 @@ async def _answer(response: DeploymentResponse[Any], patience: float | None) -> 
         await asyncio.wait({task}, timeout=patience)
         # There is no public way to ask whether a replica has it.
         if not task.done() and getattr(response, "_replica_result", response) is None:
-            raise TimeoutError
+            raise TransientError(
+                f"No replica of the {name} engines was free within {patience:g} seconds. Try again "
+                "shortly.",
+                _RETRY_AFTER,
+            )
         return await task
     finally:
         if not task.done():

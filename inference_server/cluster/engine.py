@@ -92,10 +92,7 @@ class EngineReplica:
         except MemoryError:
             logger.exception("A request ran out of memory")
             await self._segmenter.relieve()
-            return MemoryShortageError(
-                "There is no memory left for this request. Try again shortly, or send a smaller "
-                "image."
-            )
+            return MemoryShortageError.of_request()
         if not isinstance(done, Segmentation):
             done = Segmentation(done, [])
         wanted = bool(options.get("logits"))

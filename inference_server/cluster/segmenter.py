@@ -13,7 +13,6 @@ from typing import Any
 import ray
 from cachetools import LRUCache
 from prometheus_client import Metric
-from prometheus_client.core import CounterMetricFamily
 from ray.exceptions import ObjectStoreFullError, OutOfDiskError
 from ray.serve.handle import DeploymentHandle
 
@@ -35,6 +34,7 @@ from inference_server.images.store import StoredImage
 from inference_server.metrics import Metrics, Timings
 from inference_server.reader import ImageReader, ImageRef, fetcher_of
 from inference_server.segmentation import Checkpoint, Segmentation, SegmentationService
+from inference_server.segmenter_readings import cache_counts
 from inference_server.settings import MiB, Settings
 from inference_server.threads import Threads
 
@@ -222,12 +222,7 @@ class ClusterSegmenter(SegmentationService):
 
     def readings(self) -> Iterable[Metric]:
         """What this ingress was answered from; sizes of caches are the replicas' to tell."""
-        counted = (
-            ("hits", "Images whose embedding was there, or was being made.", self._hits),
-            ("misses", "Images whose embedding was made.", self._misses),
-        )
-        for name, what, value in counted:
-            yield CounterMetricFamily(f"inference_embedding_cache_{name}", what, value)
+        return cache_counts(self._hits, self._misses)
 
     async def _segment(
         self,

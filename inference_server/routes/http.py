@@ -153,10 +153,7 @@ def endpoint(operation: Operation, contract: Contract) -> Handler:
             state.metrics.refused(error)
         except MemoryError:
             logger.exception("Request %s ran out of memory", known.identity)
-            short = MemoryShortageError(
-                "There is no memory left for this request. Try again shortly, or send a smaller "
-                "image."
-            )
+            short = MemoryShortageError.of_request()
             reason, response = short.reason, failed(short)
             await state.segmenter.relieve()
         except ClientDisconnect:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -14,16 +13,16 @@ import psutil
 import pytest
 
 from tests.e2e.processes import process
+from tests.environment import clean_environment
 from tests.http.pictures import Picture, click, iou, plane
 from tests.http.serving import ALICE, VISUAL, until
 
 
 def run(*lines: str) -> subprocess.CompletedProcess[str]:
     """Runs Python in a process of its own."""
-    clean = {k: v for k, v in os.environ.items() if not k.startswith("INFERENCE_")}
     return subprocess.run(
         [sys.executable, "-c", "\n".join(lines)],
-        env={**clean, "INFERENCE_API_KEYS": ALICE},
+        env={**clean_environment(), "INFERENCE_API_KEYS": ALICE},
         capture_output=True,
         text=True,
         timeout=120,
@@ -95,12 +94,10 @@ def test_it_serves_and_leaves_nothing_behind(tmp_path: Path, picture: Picture) -
 @pytest.mark.cluster
 def test_it_can_be_stopped_while_it_starts(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    clean = {k: v for k, v in os.environ.items() if not k.startswith("INFERENCE_")}
     with log.open("wb") as file:
         command = [sys.executable, "-m", "inference_server.cli", "serve", "--cluster", "--port=0"]
-        server = psutil.Popen(
-            command, env={**clean, "INFERENCE_API_KEYS": ALICE}, cwd=tmp_path, stderr=file
-        )
+        environment = {**clean_environment(), "INFERENCE_API_KEYS": ALICE}
+        server = psutil.Popen(command, env=environment, cwd=tmp_path, stderr=file)
 
     def starting() -> bool:
         assert server.poll() is None, log.read_text()

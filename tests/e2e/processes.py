@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import subprocess
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import httpx
 
+from tests.environment import clean_environment
 from tests.http.serving import ALICE, TIMEOUT, Running, until
 
 ROOT = Path(__file__).parents[2]
@@ -27,7 +27,6 @@ class Process(Running):
     """
 
     def __init__(self, directory: Path, options: Sequence[str] = (), **settings: object) -> None:
-        clean = {k: v for k, v in os.environ.items() if not k.startswith("INFERENCE_")}
         used = {
             "api_keys": ALICE,
             "data_dir": directory / "data",
@@ -41,7 +40,7 @@ class Process(Running):
             self.popen = subprocess.Popen(
                 [sys.executable, "-m", "inference_server.cli", "serve", "--port", "0", *options],
                 cwd=ROOT,
-                env={**clean, **environment},
+                env={**clean_environment(), **environment},
                 stderr=log,
             )
 

@@ -20,7 +20,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request,
 
 from inference_server.demo.scenes import SceneObject
 from tests.http.pictures import Plane
-from tests.http.serving import ALICE
+from tests.http.serving import ALICE, until
 
 TIMEOUT = 60_000.0
 _FILL = range(90, 236)
@@ -107,9 +107,10 @@ class Desk:
         self._opened("scene")
 
     def _opened(self, name: str) -> None:
+        # In this order: a picture before this one may have the same name.
+        self.settle()
         label = re.compile(f"^Picture {re.escape(name)}")
         expect(self.page.get_by_role("application", name=label)).to_be_visible()
-        self.settle()
 
     def ask(self, *concepts: str) -> None:
         field = self.page.get_by_role("textbox", name="Add a concept")
@@ -126,7 +127,7 @@ class Desk:
         box = self.stage.bounding_box()
         assert box is not None
         width, height = self.page.evaluate(
-            "() => { const i = document.getElementById('base');"
+            "async () => { const i = document.getElementById('base'); await i.decode();"
             " return [i.naturalWidth, i.naturalHeight]; }"
         )
         return box["x"] + x / width * box["width"], box["y"] + y / height * box["height"]
@@ -170,7 +171,10 @@ class Desk:
     def code(self, language: str, directory: Path) -> Any:
         """What the copied code prints, run by its language beside the picture's file."""
         self.page.get_by_role("tab", name=language).click()
+        # What was copied before says nothing of this time.
+        self.page.evaluate("() => navigator.clipboard.writeText('')")
         self.page.get_by_role("button", name="Copy").click()
+        until(lambda: self.page.evaluate("() => navigator.clipboard.readText()"))
         expect(self.status).to_have_text("Copied.")
         text = self.page.evaluate("() => navigator.clipboard.readText()")
         assert text == self.page.locator("#code").text_content()
@@ -221,7 +225,14 @@ def at_desk(
         permissions=["clipboard-read", "clipboard-write"], **options
     ) as context:
         desk = Desk(context.new_page(), url)
-        desk.page.goto(url + path + (f"#key={key}" if key else ""))
+        address = url + path + (f"#key={key}" if key else "")
+        if path == "/":
+            # What the page learns of the server moves what is below: nobody clicks before that.
+            with desk.page.expect_response(f"{url}/models"):
+                desk.page.goto(address)
+            desk.settle()
+        else:
+            desk.page.goto(address)
         yield desk
 
 

@@ -6,7 +6,7 @@ import base64
 
 import cv2
 import numpy as np
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from inference_server.demo.scenes import SceneObject, make_scene
 from inference_server.playground import SCENES
@@ -301,6 +301,26 @@ def test_samples_with_what_is_on_them(desk: Desk) -> None:
     assert len(desk.sent("/sam3/concept_segment")) == 2
     sent = base64.b64decode(desk.sent("/sam2/embed_image")[1]["image"]["value"])
     assert sent.startswith(b"\xff\xd8\xff")
+
+
+def test_the_picture_that_was_chosen_last_is_shown(desk: Desk) -> None:
+    """Also if one that was chosen before it comes later."""
+    held: list[Route] = []
+    late = "**/playground/scene-8.jpg"
+    desk.page.route(late, lambda route: held.append(route))
+    desk.page.get_by_role("button", name="Sample: yellow crosses").click()
+    expect(desk.status).to_have_text("Opening the picture…")
+    expect(desk.page.locator("#progress")).to_be_visible()
+    desk.sample("upright")
+    expect(desk.page.get_by_role("application")).to_have_accessible_name("Picture scene-13.jpg")
+    with desk.page.expect_response(late) as answered:
+        for route in held:
+            route.continue_()
+    answered.value.finished()
+    # Long enough for a picture to be opened and sent: this one is, and it is the only one.
+    desk.click(320, 240)
+    expect(desk.page.get_by_role("application")).to_have_accessible_name("Picture scene-13.jpg")
+    assert desk.calls == ["/sam2/embed_image", "/sam2/segment_image"]
 
 
 def test_another_size_of_sam2(desk: Desk, picture: Picture) -> None:

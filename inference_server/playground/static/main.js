@@ -57,14 +57,10 @@ async function learn() {
 
 /** @param {Promise<Picture>} opening */
 async function open(opening) {
-  try {
-    const picture = await opening;
-    session.open(picture);
-    stage.open(picture);
-    code.open(picture);
-  } catch (problem) {
-    session.tell(problem);
-  }
+  const picture = await session.open(opening);
+  if (!picture) return;
+  stage.open(picture);
+  code.open(picture);
 }
 
 const openFile = (file, isLocal) => open(Picture.open(file, { name: file.name, isLocal }));

@@ -32,8 +32,6 @@ export class Session extends EventTarget {
   exchange = null;
   /** What went wrong. @type {import("./problem.js").Problem | null} */
   problem = null;
-  /** What goes on, in words; empty if nothing does. */
-  work = "";
   /** The prompt that the pointer is on in a list. */
   highlighted = null;
 
@@ -45,8 +43,17 @@ export class Session extends EventTarget {
   #earlier = new Map();
   #uploaded = null;
   #running = new Set();
+  /** What the requests under way are about, in words. */
+  #asking = "";
+  /** The picture that is on its way. @type {Promise<import("./picture.js").Picture> | null} */
+  #opening = null;
   /** Answers of an earlier picture count no more. */
   #turn = 0;
+
+  /** What goes on, in words; empty if nothing does. */
+  get work() {
+    return this.#opening ? "Opening the picture…" : this.#asking;
+  }
 
   get prompts() {
     return this.#history.present.prompts;
@@ -103,8 +110,35 @@ export class Session extends EventTarget {
     return [...suppressed(concepts, this.overlap), ...objects].filter((each) => each.mask.area > 0);
   }
 
-  /** Look at another picture: words stay, clicks and boxes belong to the old one. */
-  open(picture) {
+  /**
+   * Look at another picture when it is there, of several at the one that was chosen last.
+   *
+   * Words stay, clicks and boxes belong to the old picture.
+   *
+   * @param {Promise<import("./picture.js").Picture>} opening
+   * @returns the picture, or null if there is a reason to stay with the old one.
+   */
+  async open(opening) {
+    this.#opening = opening;
+    this.#changed();
+    let picture = null;
+    let problem = null;
+    try {
+      picture = await opening;
+    } catch (reason) {
+      problem = reason;
+    }
+    if (this.#opening !== opening) {
+      picture?.close();
+      return null;
+    }
+    this.#opening = null;
+    if (picture) this.#lookAt(picture);
+    else this.tell(problem);
+    return picture;
+  }
+
+  #lookAt(picture) {
     this.picture?.close();
     this.picture = picture;
     this.#turn += 1;
@@ -114,7 +148,7 @@ export class Session extends EventTarget {
     this.#running.clear();
     this.exchange = null;
     this.problem = null;
-    this.work = "";
+    this.#asking = "";
     const kept = this.prompts.filter((each) => each.kind === "concept");
     this.#history = new History({ prompts: kept, selected: null });
     this.#changed();
@@ -262,7 +296,7 @@ export class Session extends EventTarget {
     } finally {
       if (turn === this.#turn) {
         this.#running.delete(kind);
-        if (!this.#running.size) this.work = "";
+        if (!this.#running.size) this.#asking = "";
         this.#changed();
       }
     }
@@ -334,7 +368,7 @@ export class Session extends EventTarget {
   }
 
   #says(work) {
-    this.work = work;
+    this.#asking = work;
     this.#changed();
   }
 }

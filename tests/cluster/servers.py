@@ -49,9 +49,15 @@ class Replica:
     name: str
     pid: int
     node: str
+    actor: str
 
     def kill(self) -> None:
         os.kill(self.pid, signal.SIGKILL)
+
+    def ongoing(self) -> int:
+        """Requests that it works at."""
+        actor = ray.get_actor(self.actor, namespace="serve")
+        return int(ray.get(actor.get_num_ongoing_requests.remote()))
 
 
 @dataclass
@@ -133,7 +139,7 @@ class ClusterServer(Running):
         app = _client().get_serve_details()["applications"][NAME]
         found = app["deployments"].get(deployment, {}).get("replicas", [])  # none while it is built
         return [
-            Replica(each["replica_id"], each["pid"], each["node_id"])
+            Replica(each["replica_id"], each["pid"], each["node_id"], each["actor_name"])
             for each in found
             if each["state"] == "RUNNING"
         ]

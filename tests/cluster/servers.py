@@ -56,8 +56,9 @@ class Replica:
 
     def ongoing(self) -> int:
         """Requests that it works at."""
-        actor = ray.get_actor(self.actor, namespace="serve")
-        return int(ray.get(actor.get_num_ongoing_requests.remote()))
+        actor: Any = ray.get_actor(self.actor, namespace="serve")
+        ongoing: int = ray.get(actor.get_num_ongoing_requests.remote())
+        return ongoing
 
 
 @dataclass

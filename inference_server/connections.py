@@ -8,6 +8,7 @@ request may cost once its head is there is bounded by the routes, in the contrac
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any, ClassVar
 
 import orjson
@@ -121,7 +122,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _wait(self) -> None:
         """Begin to wait for a request."""
-        self.waiting_since = self.loop.time()
+        # The loop's clock counts milliseconds: of a flood it could not tell who came first.
+        self.waiting_since = time.monotonic()
         self._set_timer(self.settings.header_timeout)
 
     def _make_room(self) -> None:

@@ -126,13 +126,18 @@ class RunningHere(Running):
         lanes = [lane for m in self.segmenter.models.loaded() for lane in (m._encode, m._decode)]
         return sum(lane.depth for lane in lanes)
 
+    def sharing(self) -> int:
+        """How many requests wait for one encoding of an image, of the one that most wait for."""
+        flights = list(self.segmenter.encoder.embeddings._flights.values())
+        return max((flight.waiting for flight in flights), default=0)
+
 
 def _headers(key: str | None, headers: Mapping[str, str]) -> dict[str, str]:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return named if key is None else {"x-api-key": key, **named}
 
 
-def until(done: Callable[[], object], seconds: float = 30.0, pause: float = 0.02) -> None:
+def until(done: Callable[[], object], seconds: float = 60.0, pause: float = 0.02) -> None:
     """Waits for something that must come true."""
     end = time.monotonic() + seconds
     while not done():
@@ -186,13 +191,15 @@ def _serving(*, ready: bool, **changes: Any) -> Iterator[RunningHere]:
     try:
         until(lambda: server.started or not thread.is_alive())
         assert server.started, "the server did not start: see its log"
-        with httpx.Client(base_url=url, timeout=TIMEOUT) as client:
+        # The server closes what was idle for 5 seconds, and so would httpx: at the same moment.
+        limits = httpx.Limits(keepalive_expiry=2.0)
+        with httpx.Client(base_url=url, timeout=TIMEOUT, limits=limits) as client:
             running = RunningHere(url, client, app)
             if ready:
                 running.until_ready()
             yield running
     finally:
         server.should_exit = True
-        thread.join(30)
+        thread.join(120)
         listener.close()
     assert not thread.is_alive()

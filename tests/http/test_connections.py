@@ -6,37 +6,45 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 
 import pytest
 
 from inference_server import connections
-from tests.http.pictures import noise
 from tests.http.rasters import TEXT
-from tests.http.serving import ALICE, CONCEPT, VISUAL, RunningHere, serving, until
+from tests.http.serving import ALICE, CONCEPT, TIMEOUT, VISUAL, RunningHere, serving, until
+from tests.http.test_load import ask, gated
 
-HEAD_SECONDS, BODY_SECONDS, MOST = 1.0, 1.0, 12
+HEAD_SECONDS, BODY_SECONDS, MOST = 2, 2, 12
 PROBE = b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n"
 
 
 @pytest.fixture(scope="module")
 def strict() -> Iterator[RunningHere]:
-    """A server that waits for nobody. Its models are loaded."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(connections, "_LINGER", 0.5)
-        with serving(
-            header_timeout=HEAD_SECONDS,
-            body_timeout=BODY_SECONDS,
-            max_connections=MOST,
-            max_header_kb=8,
-            max_body_mb=2,
-        ) as running:
-            yield running
+    """A server that waits for nobody."""
+    with serving(
+        ready=False, header_timeout=HEAD_SECONDS, body_timeout=BODY_SECONDS, max_body_mb=2
+    ) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def patient() -> Iterator[RunningHere]:
+    """A server that bounds what it holds, and lets whoever is slow take the usual time."""
+    with serving(ready=False, max_connections=MOST, max_header_kb=8, max_body_mb=2) as running:
+        yield running
+
+
+@pytest.fixture
+def short_linger(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who was answered early is waited for no longer than a test wants to wait."""
+    monkeypatch.setattr(connections, "_LINGER", 0.5)
 
 
 def connect(server: RunningHere) -> socket.socket:
     host, port = server.url.removeprefix("http://").split(":")
-    return socket.create_connection((host, int(port)), timeout=30)
+    return socket.create_connection((host, int(port)), timeout=TIMEOUT)
 
 
 def everything(connection: socket.socket) -> bytes:
@@ -75,25 +83,25 @@ class TestHeads:
     def test_a_head_that_does_not_end_is_told_so(self, strict: RunningHere) -> None:
         with connect(strict) as connection:
             connection.sendall(b"GET /livez HTTP/1.1\r\nhost:")
-            assert "did not arrive within 1 seconds" in said(everything(connection), 408)
+            assert "did not arrive within 2 seconds" in said(everything(connection), 408)
 
     def test_trickling_wins_no_time(self, strict: RunningHere) -> None:
         stopped = threading.Event()
         with connect(strict) as connection:
 
             def trickle() -> None:
-                connection.sendall(b"GET /livez HTTP/1.1\r\n")
-                while not stopped.wait(0.1):
-                    try:
+                try:
+                    connection.sendall(b"GET /livez HTTP/1.1\r\n")
+                    while not stopped.wait(0.1):
                         connection.sendall(b"a: b\r\n")
-                    except OSError:
-                        return
+                except OSError:
+                    return
 
             sender = threading.Thread(target=trickle)
             sender.start()
             answer = everything(connection)
             stopped.set()
-            sender.join(30)
+            sender.join(TIMEOUT)
         assert answer == b"" or said(answer, 408)
 
     def test_the_second_request_of_a_connection_may_be_no_slower(self, strict: RunningHere) -> None:
@@ -115,8 +123,8 @@ class TestHeads:
         ],
         ids=["url", "header", "headers", "endless-url", "endless-header", "endless-name"],
     )
-    def test_a_large_head_is_refused_as_it_comes(self, strict: RunningHere, head: bytes) -> None:
-        with connect(strict) as connection:
+    def test_a_large_head_is_refused_as_it_comes(self, patient: RunningHere, head: bytes) -> None:
+        with connect(patient) as connection:
             try:
                 connection.sendall(head)
             except OSError:  # the answer came first
@@ -125,8 +133,8 @@ class TestHeads:
         # With bytes unread, the system may take the answer back.
         assert answer == b"" or "8 KiB" in said(answer, 431)
 
-    def test_a_trailer_without_end(self, strict: RunningHere) -> None:
-        with connect(strict) as connection, closing(connection):
+    def test_a_trailer_without_end(self, patient: RunningHere) -> None:
+        with connect(patient) as connection, closing(connection):
             connection.sendall(post(VISUAL, "transfer-encoding: chunked") + b"2\r\n{}\r\n0\r\n")
             try:
                 connection.sendall(b"a: " + b"b" * 500_000)
@@ -134,9 +142,9 @@ class TestHeads:
                 return
             assert b" 200 " not in everything(connection)
 
-    def test_a_head_just_within(self, strict: RunningHere) -> None:
+    def test_a_head_just_within(self, patient: RunningHere) -> None:
         head = b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncookie: "
-        with connect(strict) as connection:
+        with connect(patient) as connection:
             connection.sendall(head + b"a" * 7900 + b"\r\n\r\n")
             assert everything(connection).startswith(b"HTTP/1.1 200 ")
 
@@ -154,28 +162,29 @@ class TestHeads:
         ],
         ids=["tls", "ssh", "version", "lengths", "smuggled", "folded", "nul", "chunk"],
     )
-    def test_what_is_no_http(self, strict: RunningHere, raw: bytes) -> None:
-        with connect(strict) as connection:
+    def test_what_is_no_http(self, patient: RunningHere, raw: bytes) -> None:
+        with connect(patient) as connection:
             connection.sendall(raw)
             answer = everything(connection)
         assert answer.startswith(b"HTTP/1.1 4"), answer
-        assert strict.get("/livez").status_code == 200
+        assert patient.get("/livez").status_code == 200
 
-    def test_requests_in_one_go_are_answered_in_turn(self, strict: RunningHere) -> None:
+    def test_requests_in_one_go_are_answered_in_turn(self, patient: RunningHere) -> None:
         last = PROBE.replace(b"host", b"connection: close\r\nhost")
-        with connect(strict) as connection:
+        with connect(patient) as connection:
             connection.sendall(PROBE * 3 + last)
             assert everything(connection).count(b"HTTP/1.1 200 ") == 4
 
-    def test_no_other_protocol_is_spoken(self, strict: RunningHere) -> None:
+    def test_no_other_protocol_is_spoken(self, patient: RunningHere) -> None:
         asked = b"connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n"
         for extra in (asked, b"connection: upgrade\r\nupgrade: h2c\r\n"):
-            with connect(strict) as connection:
+            with connect(patient) as connection:
                 connection.sendall(PROBE[:-2] + extra + b"\r\n")
                 assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
 
 
 class TestBodies:
+    @pytest.mark.usefixtures("short_linger")
     @pytest.mark.parametrize(
         ("path", "status", "word", "framing"),
         [
@@ -196,8 +205,9 @@ class TestBodies:
             head, _, body = everything(connection).partition(b"\r\n\r\n")
         assert head.startswith(f"HTTP/1.1 {status} ".encode()), head
         assert "INFERENCE_BODY_TIMEOUT" in json.loads(body)[word]
-        assert strict.state.bodies.nbytes == strict.state.uploads.nbytes == 0
+        until(lambda: strict.state.bodies.nbytes == strict.state.uploads.nbytes == 0)
 
+    @pytest.mark.usefixtures("short_linger")
     def test_without_a_key_it_is_no_different(self, strict: RunningHere) -> None:
         """A key may be in the body, so that there is no telling before it is here."""
         with connect(strict) as connection:
@@ -220,6 +230,7 @@ class TestBodies:
             until(lambda: server.state.bodies.nbytes == 0)
             assert server.post(VISUAL, b" " * 500_000).status_code == 422
 
+    @pytest.mark.usefixtures("short_linger")
     def test_who_was_answered_early_may_not_send_on_for_ever(self, strict: RunningHere) -> None:
         with connect(strict) as connection:
             connection.sendall(post(VISUAL, "content-length: 99999999"))
@@ -232,36 +243,29 @@ class TestBodies:
             # It closed without having been told that this was all.
             assert sent < 1_000_000
 
-    def test_an_early_answer_can_be_read_by_who_sends_on(self, strict: RunningHere) -> None:
-        response = strict.post(VISUAL, b" " * (5 << 20))
+    def test_an_early_answer_can_be_read_by_who_sends_on(self, patient: RunningHere) -> None:
+        response = patient.post(VISUAL, b" " * (5 << 20))
         assert response.status_code == 413
         assert "INFERENCE_MAX_BODY_MB" in response.json()["message"]
 
 
 class TestRoom:
-    def test_of_too_many_that_wait_the_longest_is_closed(self, strict: RunningHere) -> None:
+    def test_of_too_many_that_wait_the_longest_is_closed(self, patient: RunningHere) -> None:
         with ExitStack() as stack:
-            waiting = [stack.enter_context(connect(strict)) for _ in range(MOST + 5)]
+            waiting = [stack.enter_context(connect(patient)) for _ in range(MOST + 5)]
             assert everything(waiting[0]) == b""
             # There is room for whoever comes.
             waiting[-1].sendall(PROBE)
             assert waiting[-1].recv(65536).startswith(b"HTTP/1.1 200 ")
-            assert strict.get("/livez").status_code == 200
+            assert patient.get("/livez").status_code == 200
 
-    def test_who_is_being_answered_is_not_closed(self, strict: RunningHere) -> None:
+    def test_who_is_being_answered_is_not_closed(self) -> None:
         """A flood of connections does not cost others their answers."""
-        answers: list[int] = []
-        everything_in_it = {"image": noise(77, (200, 200))["value"], "points_per_side": 16}
-        body = json.dumps(everything_in_it).encode()
-
-        def ask() -> None:
-            answers.append(strict.post("/v1/sam3-image", body).status_code)
-
-        asking = threading.Thread(target=ask)
-        asking.start()
-        until(lambda: strict.state.bodies.nbytes == len(body))
-        with ExitStack() as stack:
-            flood = [stack.enter_context(connect(strict)) for _ in range(3 * MOST)]
-            assert everything(flood[0]) == b""
-            asking.join(120)
-        assert answers == [200]
+        with gated(max_connections=MOST) as (server, gate), ThreadPoolExecutor(1) as pool:
+            asked = ask(server, pool, 77)
+            until(lambda: gate.arrived == 1)
+            with ExitStack() as stack:
+                flood = [stack.enter_context(connect(server)) for _ in range(3 * MOST)]
+                assert everything(flood[0]) == b""
+                gate.open()
+                assert asked.result().status_code == 200

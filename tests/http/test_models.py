@@ -18,6 +18,7 @@ from tests.http.serving import (
     ALICE,
     CONCEPT,
     SAM2_EMBED,
+    TIMEOUT,
     VISUAL,
     Running,
     RunningHere,
@@ -136,6 +137,7 @@ class TestRequestsThatHaveBegun:
             asked = [pool.submit(server.post, VISUAL, body)]
             until(lambda: gate.arrived == 1)
             asked.append(pool.submit(server.post, VISUAL, body))
+            until(lambda: server.sharing() == 2)
             asked += [ask(server, pool, seed) for seed in range(770, 774)]
             until(lambda: server.waiting() == 4)
 
@@ -168,7 +170,8 @@ class TestRequestsThatHaveBegun:
         """What was being encoded is not kept: it was asked for before the clearing."""
         with gated() as (server, gate):
             asked = [ask(server, pool, seed) for seed in range(780, 784)]
-            until(lambda: server.waiting() == 3)
+            # Three may wait before the first of four has come to the gate.
+            until(lambda: gate.arrived == 1 and server.waiting() == 3)
             assert clear(server).status_code == 200
             gate.open()
             assert [future.result().status_code for future in asked] == [200] * 4
@@ -206,7 +209,7 @@ class TestRequestsThatHaveBegun:
         def slowly(*arguments: Any) -> Any:
             loads.append(arguments)
             begun.set()
-            assert go_on.wait(60)
+            assert go_on.wait(TIMEOUT)
             return load(*arguments)
 
         monkeypatch.setattr(checkpoints, "load_sam2", slowly)

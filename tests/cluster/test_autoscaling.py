@@ -1,0 +1,32 @@
+"""Replicas come with the load, and go with it."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.cluster.servers import ClusterServer
+from tests.cluster.test_deployments import deployments
+from tests.cluster.test_faults import Load
+from tests.http.pictures import Picture
+from tests.http.serving import until
+
+pytestmark = pytest.mark.cluster
+
+QUICK = {"upscale_delay_s": 1, "downscale_delay_s": 2, "look_back_period_s": 2}
+"""Where Ray would wait half a minute before there are more, and ten before there are fewer."""
+
+
+def test_a_second_replica_comes_with_the_load_and_goes_with_it(
+    two: ClusterServer, picture: Picture
+) -> None:
+    """`MIN-MAX`, as the settings make a deployment of it; nobody notices."""
+    made = deployments(cluster_visual_replicas="1-2", cluster_target=0.1)
+    scaling = made["visual"]._deployment_config.autoscaling_config.model_dump(exclude_unset=True)
+    two.deploy({"name": "visual", "autoscaling_config": {**scaling, **QUICK}})
+    two.until_deployed(ingress=2, visual=1, concept=1)
+    load = Load(two, picture)
+    with load.running():
+        until(lambda: len(two.replicas("visual")) == 2, 120)
+        load.until_more(20)
+    until(lambda: len(two.replicas("visual")) == 1, 120)
+    assert load.failed() == []

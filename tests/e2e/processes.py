@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -46,7 +49,8 @@ class Process(Running):
 
         def address() -> re.Match[str] | None:
             assert self.popen.poll() is None, self.log.read_text()
-            return re.search(r" on (http://[^\s\"]+)", self.log.read_text()[begin:])
+            # With what comes next: half a line may be there.
+            return re.search(r" on (http://[^\s\"]+)[\s\"]", self.log.read_text()[begin:])
 
         until(address, TIMEOUT, 0.05)
         found = address()
@@ -96,3 +100,59 @@ def process(
         running.http.close()
         running.popen.kill()
         running.popen.wait()
+
+
+class Held(socket.socket):
+    """A request that a server has let in, and that is whole when the test says so.
+
+    Args:
+        server: that is asked.
+        path: of the endpoint.
+        body: of the request.
+    """
+
+    def __init__(self, server: Running, path: str, body: Mapping[str, Any]) -> None:
+        super().__init__()
+        host, port = server.url.removeprefix("http://").split(":")
+        self.settimeout(TIMEOUT)
+        self.connect((host, int(port)))
+        self._body = json.dumps(body).encode()
+        lines = (
+            *(f"POST {path} HTTP/1.1", "host: x", f"x-api-key: {ALICE}"),
+            *(f"content-length: {len(self._body)}", "expect: 100-continue"),
+        )
+        self.sendall("\r\n".join([*lines, "", ""]).encode())
+        self.sendall(self._body[:10])
+        # Only what answers the request asks for its body.
+        assert self.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
+
+    def finish(self) -> bytes:
+        """Sends the rest; the first bytes of the answer."""
+        self.sendall(self._body[10:])
+        return self.recv(1000)
+
+
+class Pictures(socket.socket):
+    """A web server that answers when the test does: who fetches a picture waits until then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bind(("127.0.0.1", 0))
+        self.listen()
+        self.settimeout(TIMEOUT)
+        self.url = f"http://127.0.0.1:{self.getsockname()[1]}/picture.png"
+
+    def visited(self) -> socket.socket:
+        """Waits until the picture is asked for: the connection that waits for it."""
+        return self.accept()[0]
+
+
+def show(picture: bytes, visit: socket.socket) -> None:
+    """Answers a visit with a file."""
+    with visit:
+        visit.settimeout(TIMEOUT)
+        asked = b""
+        while b"\r\n\r\n" not in asked:
+            asked += visit.recv(1000)
+        head = f"HTTP/1.1 200 OK\r\ncontent-length: {len(picture)}\r\n\r\n"
+        visit.sendall(head.encode() + picture)

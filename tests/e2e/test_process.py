@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -15,6 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -22,12 +21,14 @@ import pytest
 
 from inference_server.auth import KeyStore
 from inference_server.database import Database
+from tests.e2e.processes import Held
+from tests.environment import clean_environment
 from tests.http.pictures import Picture, click, encoded, in_base64, iou, noise, plane
 from tests.http.serving import ALICE, BOB, CONCEPT, TIMEOUT, VISUAL, Running, until
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {
-    **os.environ,
+    **clean_environment(),
     "INFERENCE_API_KEYS": f"{ALICE},{BOB}",
     "INFERENCE_LOG_LEVEL": "debug",
     "INFERENCE_FETCH_NETWORKS": "127.0.0.0/8",
@@ -50,30 +51,27 @@ class Process(Running):
 @pytest.fixture(scope="module")
 def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     """Uvicorn with its own log in full."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
     log = tmp_path_factory.mktemp("process") / "log"
     command = [
         *(sys.executable, "-m", "uvicorn", "inference_server.app:app"),
-        *("--port", str(port), "--log-level", "debug"),
+        *("--port", "0", "--log-level", "debug"),
     ]
-    url = f"http://127.0.0.1:{port}"
     environment = {**ENVIRONMENT, "INFERENCE_DATA_DIR": str(log.parent / "data")}
-    with log.open("wb") as file, httpx.Client(base_url=url, timeout=TIMEOUT) as client:
+    with log.open("wb") as file:
         popen = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=file)
         try:
-            running = Process(url, client, popen, log)
 
-            def listens() -> bool:
+            def listens() -> re.Match[str] | None:
                 assert popen.poll() is None, log.read_text()
-                try:
-                    return client.get("/livez").is_success
-                except httpx.TransportError:
-                    return False
+                return re.search(r"running on (http://\S+) ", log.read_text())
 
             until(listens, TIMEOUT)
-            running.until_ready()
-            yield running
+            found = listens()
+            assert found
+            with httpx.Client(base_url=found[1], timeout=TIMEOUT) as client:
+                running = Process(found[1], client, popen, log)
+                running.until_ready()
+                yield running
         finally:
             popen.kill()
             popen.wait()
@@ -100,40 +98,43 @@ def test_answers_while_a_large_image_is_encoded(process: Process) -> None:
     rng = np.random.default_rng(0)
     small = rng.integers(0, 256, (40, 60, 3), np.uint8)
     large = np.kron(small, np.ones((100, 100, 1), np.uint8))
-    images = []
-    for shade in range(2):
-        large[0, 0] = shade
-        images.append(in_base64(encoded(large, ".png")))
     under_way = threading.Event()
-    done = threading.Event()
     statuses: list[int] = []
 
-    def work() -> None:
+    def work(path: str, body: dict[str, Any]) -> None:
         with httpx.Client(base_url=process.url, headers={"x-api-key": ALICE}) as client:
-            for image in images:
-                for path, body in ((VISUAL, {}), (CONCEPT, {"prompts": [{"text": "shape"}]})):
-                    under_way.set()
-                    response = client.post(path, json={"image": image, **body}, timeout=TIMEOUT)
-                    under_way.clear()
-                    statuses.append(response.status_code)
-        done.set()
+            under_way.set()
+            response = client.post(path, json=body, timeout=TIMEOUT)
+            under_way.clear()
+            statuses.append(response.status_code)
+
+    def answered(path: str, body: dict[str, Any]) -> int:
+        """How many probes were answered while a request was; 20 suffice."""
+        found = 0
+        thread = threading.Thread(target=work, args=(path, body))
+        thread.start()
+        while thread.is_alive():
+            # No more than that: how long a request takes must not decide what probes cost.
+            if found < 20:
+                assert process.http.get("/livez").is_success
+                found += under_way.is_set()
+            time.sleep(0.005)
+        thread.join()
+        return found
 
     loop_before, all_before = _processor_ticks(process.popen.pid)
-    thread = threading.Thread(target=work)
-    thread.start()
-    answered = [0] * 4
-    while not done.is_set():
-        number = len(statuses)
-        # No more than that: how long a request takes must not decide what probes cost.
-        if number < 4 and answered[number] < 20:
-            assert process.http.get("/livez").is_success
-            if under_way.is_set() and len(statuses) == number:
-                answered[number] += 1
-        time.sleep(0.005)
-    thread.join()
+    for path, prompts in ((VISUAL, {}), (CONCEPT, {"prompts": [{"text": "shape"}]})):
+        # A busy machine may not let this thread send its probes in time: then the next image tells.
+        # A loop that is held up never answers five.
+        for shade in range(10):
+            large[0, 0] = shade
+            body = {"image": in_base64(encoded(large, ".png")), **prompts}
+            if answered(path, body) >= 5:
+                break
+        else:
+            raise AssertionError(f"{path} holds up the probes")
     loop_after, all_after = _processor_ticks(process.popen.pid)
-    assert statuses == [200] * 4
-    assert min(answered) >= 5, answered
+    assert set(statuses) == {200}
     assert loop_after - loop_before < 0.4 * (all_after - all_before)
 
 
@@ -149,19 +150,19 @@ def _processor_ticks(pid: int) -> tuple[int, int]:
 
 def test_keys_never_reach_the_log(process: Process, picture: Picture) -> None:
     """Not by any way that they travel in, not with errors, not at the most talkative level."""
-    url, secret = process.url, "inf_guess-s3cret"
+    http, secret = process.http, "inf_guess-s3cret"
     for key in (ALICE, BOB, secret):
         body = {"image": noise(700)}
-        httpx.post(f"{url}{VISUAL}", params={"api_key": key}, json=body)
-        httpx.post(f"{url}{VISUAL}", json={**body, "api_key": key})
-        httpx.post(f"{url}{VISUAL}", json=body, headers={"authorization": f"Bearer {key}"})
-        httpx.post(f"{url}{VISUAL}", json=body, headers={"x-api-key": key})
-        httpx.post(f"{url}{VISUAL}", json=body, auth=("x", key))
-        httpx.post(f"{url}{CONCEPT}", params={"api_key": key}, json={"prompts": 1, "api_key": key})
-        httpx.get(f"{url}/nothing", params={"api_key": key})
-        httpx.get(f"{url}/models", params={"api_key": key})
+        http.post(VISUAL, params={"api_key": key}, json=body)
+        http.post(VISUAL, json={**body, "api_key": key})
+        http.post(VISUAL, json=body, headers={"authorization": f"Bearer {key}"})
+        http.post(VISUAL, json=body, headers={"x-api-key": key})
+        http.post(VISUAL, json=body, auth=("x", key))
+        http.post(CONCEPT, params={"api_key": key}, json={"prompts": 1, "api_key": key})
+        http.get("/nothing", params={"api_key": key})
+        http.get("/models", params={"api_key": key})
         address = {"type": "url", "value": f"http://127.0.0.1:1/x.png?api_key={key}"}
-        httpx.post(f"{url}{VISUAL}", params={"api_key": ALICE}, json={"image": address})
+        http.post(VISUAL, params={"api_key": ALICE}, json={"image": address})
     log = process.log.read_text()
     assert "POST /sam3/visual_segment" in log
     assert "s3cret" not in log
@@ -178,32 +179,32 @@ def test_stored_keys_never_reach_the_log_nor_metrics(process: Process) -> None:
     slow, gone = store.create("slow", rate="1/h"), store.create("gone")
     keys = [good, poor[0], slow[0], gone[0]]
     for key in keys:
-        until(lambda key=key: process.get("/models", key=key).status_code == 200)  # type: ignore[misc]
+        until(lambda key=key: process.get("/models", key=key).status_code == 200, TIMEOUT)  # type: ignore[misc]
     store.revoke(gone[1].id)
-    until(lambda: process.get("/models", key=gone[0]).status_code == 401)
+    until(lambda: process.get("/models", key=gone[0]).status_code == 401, TIMEOUT)
     statuses = set()
 
     def send_all() -> None:
         for key in [*keys, good[:-1] + ("A" if good[-1] != "A" else "B")]:
             body = {"image": noise(702)}
             for sent in (
-                httpx.post(f"{process.url}{VISUAL}", params={"api_key": key}, json=body),
-                httpx.post(f"{process.url}{VISUAL}", json={**body, "api_key": key}),
-                httpx.post(f"{process.url}{VISUAL}", json=body, auth=("x", key)),
-                httpx.post(f"{process.url}/segment/text", data={"api_key": key}, files={"a": b""}),
-                httpx.get(f"{process.url}/metrics", params={"api_key": key}),
+                process.http.post(VISUAL, params={"api_key": key}, json=body),
+                process.http.post(VISUAL, json={**body, "api_key": key}),
+                process.http.post(VISUAL, json=body, auth=("x", key)),
+                process.http.post("/segment/text", data={"api_key": key}, files={"a": b""}),
+                process.http.get("/metrics", params={"api_key": key}),
             ):
                 statuses.add(sent.status_code)
                 assert key not in sent.text
                 assert key.split("_", 2)[-1] not in str(sent.headers)
 
     send_all()
-    with sqlite3.connect(directory / "jobs.sqlite") as broken:
+    with sqlite3.connect(directory / "jobs.sqlite", TIMEOUT) as broken:
         broken.execute("alter table inference_keys rename to elsewhere")
     try:
         send_all()
     finally:
-        with sqlite3.connect(directory / "jobs.sqlite") as broken:
+        with sqlite3.connect(directory / "jobs.sqlite", TIMEOUT) as broken:
             broken.execute("alter table elsewhere rename to inference_keys")
             digests = broken.execute("select salt, digest from inference_keys").fetchall()
     database.close()
@@ -225,7 +226,8 @@ def test_lines_are_json_objects_of_requests(process: Process, picture: Picture) 
     answer = process.post(CONCEPT, body, x_request_id="lines-1")
     assert answer.status_code == 200
     process.post(CONCEPT, {"image": {"type": "url", "value": "http://10.0.0.1/x.png?private"}})
-    printed = process.log.read_text().splitlines()
+    # Of a line that is being written a piece may be there.
+    printed = process.log.read_text().rpartition("\n")[0].splitlines()
     begin = next(n for n, line in enumerate(printed) if "Computing on" in line)
     lines = [json.loads(line) for line in printed[begin:]]
     for line in lines:
@@ -241,17 +243,11 @@ def test_lines_are_json_objects_of_requests(process: Process, picture: Picture) 
 
 def test_stops_when_told_and_answers_what_it_has_begun(process: Process) -> None:
     """The last test of this process."""
-    body = json.dumps({"image": noise(701)}).encode()
-    host, port = process.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=TIMEOUT) as connection:
-        head = f"POST {VISUAL} HTTP/1.1\r\nhost: x\r\nx-api-key: {ALICE}\r\n"
-        connection.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body[:100])
-        time.sleep(0.5)
+    with Held(process, VISUAL, {"image": noise(701)}) as held:
         process.popen.send_signal(signal.SIGTERM)
-        until(lambda: "Shutting down" in process.log.read_text())
-        connection.sendall(body[100:])
-        assert connection.recv(1000).startswith(b"HTTP/1.1 200")
-    assert process.popen.wait(30) in (0, -signal.SIGTERM)
+        until(lambda: "Shutting down" in process.log.read_text(), TIMEOUT)
+        assert held.finish().startswith(b"HTTP/1.1 200")
+    assert process.popen.wait(TIMEOUT) in (0, -signal.SIGTERM)
     log = process.log.read_text()
     assert "Application shutdown complete" in log
     assert "Traceback" not in log

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import re
 import signal
 import socket
 import threading
@@ -18,7 +20,7 @@ import pytest
 from PIL import Image
 
 from inference_server.demo.scenes import make_scene
-from tests.e2e.processes import Process, process
+from tests.e2e.processes import Held, Pictures, Process, process, show
 from tests.http.pictures import Picture, click, iou, plane
 from tests.http.serving import ALICE, TIMEOUT, VISUAL, until
 
@@ -53,6 +55,21 @@ def begun(server: Process, path: str) -> None:
     until(lambda: server.metric("inference_batch_size_count", lane="sam2 decode") > 0, TIMEOUT)
 
 
+def leaves(server: Process) -> bool:
+    """Whether a server says that it stops, or is gone."""
+    try:
+        return server.get("/readyz").status_code == 503
+    except httpx.TransportError:
+        return server.popen.poll() is not None
+
+
+def answers_in(log: str) -> Counter[int]:
+    """What a server says that it has answered to clicks, by status."""
+    lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+    asked = [line for line in lines if line["logger"] == "inference_server.access"]
+    return Counter(line["status"] for line in asked if line["route"] == VISUAL)
+
+
 class TestUnderLoad:
     def test_what_was_let_in_is_answered_right_and_nothing_is_cut(
         self, tmp_path: Path, pictures: list[Picture]
@@ -60,7 +77,7 @@ class TestUnderLoad:
         statuses: Counter[int] = Counter()
         wrong: list[str] = []
         after: list[str] = []
-        told = threading.Event()
+        told, leaving = threading.Event(), threading.Event()
 
         def client(number: int) -> None:
             """Clicks on and on, on a kept connection, until the server is gone."""
@@ -77,7 +94,9 @@ class TestUnderLoad:
                         after.append("refused")
                         return
                     except httpx.HTTPError as error:
-                        wrong.append(repr(error))
+                        # The server may close a connection just as a request sets out on it; what
+                        # it has let in is in its log, and is counted.
+                        (after if told.is_set() else wrong).append(repr(error))
                         return
                     statuses[answer.status_code] += 1
                     if answer.status_code == 503:
@@ -88,7 +107,7 @@ class TestUnderLoad:
                     found = plane(answer.json()["predictions"][0], mine.size)
                     if answer.status_code != 200 or iou(found, item.mask) < 0.6:
                         wrong.append(answer.text[:200])
-                    if told.is_set() and answer.headers.get("connection") != "close":
+                    if leaving.is_set() and answer.headers.get("connection") != "close":
                         late.append(turn)
 
         late: list[int] = []
@@ -96,19 +115,23 @@ class TestUnderLoad:
             threads = [threading.Thread(target=client, args=(n,)) for n in range(CLIENTS)]
             for thread in threads:
                 thread.start()
-            until(lambda: statuses[200] > 3 * CLIENTS, TIMEOUT)
-            server.tell(signal.SIGTERM)
+            until(lambda: wrong or statuses[200] > 3 * CLIENTS, TIMEOUT)
             told.set()
+            server.tell(signal.SIGTERM)
+            until(lambda: leaves(server), TIMEOUT, 0.005)
+            leaving.set()
             for thread in threads:
                 thread.join(TIMEOUT)
             assert server.ended() == 0
             log = server.log.read_text()
         assert not wrong, wrong
         assert set(statuses) <= {200, 503}
+        assert statuses == answers_in(log), "everything that was let in has come back"
         assert len(after) == CLIENTS
-        assert set(after) <= {"refused", "The server is stopping: send the request again."}
-        # Of what was under way at the signal, each client has one answer that may not say so yet.
-        assert len(late) <= 2 * CLIENTS
+        stopping = "The server is stopping: send the request again."
+        assert statuses[503] == after.count(stopping)
+        # Each client may have one answer on its way that does not say so yet.
+        assert len(late) <= CLIENTS
         assert "Traceback" not in log, log
 
     def test_a_grace_period_answers_as_ever_and_is_not_ready(
@@ -119,7 +142,7 @@ class TestUnderLoad:
         with process(tmp_path, drain_seconds=3600) as server:
             assert server.get("/readyz").status_code == 200
             server.tell(signal.SIGTERM)
-            until(lambda: server.get("/readyz").status_code == 503)
+            until(lambda: server.get("/readyz").status_code == 503, TIMEOUT)
             assert server.get("/readyz").json()["status"] == "stopping"
             assert server.get("/livez").status_code == 200
             for _ in range(3):
@@ -142,8 +165,10 @@ class TestDrain:
             begun(server, path)
             host, port = server.url.removeprefix("http://").split(":")
             idle = socket.create_connection((host, int(port)), timeout=TIMEOUT)
+            # However fast the long one is: the server drains until this one is whole.
+            held = Held(server, VISUAL, {"image": pictures[2].sent})
             server.tell(signal.SIGTERM)
-            until(lambda: server.get("/readyz").status_code == 503)
+            until(lambda: server.get("/readyz").status_code == 503, TIMEOUT)
             assert server.get("/livez").status_code == 200
             assert server.get("/metrics").status_code == 200
             refusals: list[tuple[str, dict[str, Any], str, int]] = [
@@ -157,7 +182,8 @@ class TestDrain:
                 assert refused.status_code == status, refused.text
                 assert "stopping" in refused.json()[word]
                 assert int(refused.headers["retry-after"]) >= 1
-            assert not long.done()
+            with held:
+                assert held.finish().startswith(b"HTTP/1.1 200 ")
             assert long.result().status_code == 200
             with Image.open(io.BytesIO(long.result().content)) as preview:
                 assert np.asarray(preview).any()
@@ -170,10 +196,10 @@ class TestDrain:
         self, tmp_path: Path, pictures: list[Picture], pool: ThreadPoolExecutor
     ) -> None:
         with process(tmp_path, shutdown_timeout=3600) as server:
-            dropped = ask(pool, server, "/v1/sam3-image", everything(pictures[0], 64))
+            dropped = ask(pool, server, "/v1/sam3-image", everything(pictures[0], 128))
             begun(server, "/v1/sam3-image")
             server.tell(signal.SIGINT)
-            until(lambda: server.get("/readyz").status_code == 503)
+            until(lambda: server.get("/readyz").status_code == 503, TIMEOUT)
             server.tell(signal.SIGINT)
             answer = dropped.result()
             assert answer.status_code == 502
@@ -184,44 +210,71 @@ class TestDrain:
             assert "Interrupt again to drop them" in log
             assert "Traceback" not in log, log
 
-    def test_a_job_in_the_middle_is_done_after_the_restart_once(
+    def test_jobs_in_the_middle_are_done_after_the_restart_once(
         self, tmp_path: Path, pictures: list[Picture]
     ) -> None:
-        with process(tmp_path, shutdown_timeout=0.1, job_lease=3600) as server:
-            job = server.answer("/v2/sam3-image", **everything(pictures[0], 24))["request_id"]
-            begun(server, "/v2/sam3-image")
-            where = f"/v2/requests/{job}"
-            assert server.get(f"{where}/status").json()["status"] == "PROCESSING"
-            server.tell(signal.SIGTERM)
-            assert server.ended() == 0
-            log = server.log.read_text()
-            assert "1 unfinished jobs went back into the queue" in log
-            assert "Traceback" not in log, log
-        # The lease would hold for an hour: it was given back, and the attempt does not count.
-        with process(tmp_path, job_attempts=1) as server:
-            until(lambda: server.get(f"{where}/status").json()["status"] == "COMPLETED", TIMEOUT)
-            (image,) = server.get(where).json()["images"]
-            assert image["file_name"] == "preview.png"
-            assert server.metric("inference_jobs_total", outcome="completed") == 1
-            server.tell(signal.SIGTERM)
-            assert server.ended() == 0
+        """One that is decoded, however fast, and one whose picture does not come."""
+        kept: dict[str, Any] = {"fetch_networks": "127.0.0.0/8", "fetch_timeout": 3600}
+        item = pictures[1].scene.objects[0]
+        with Pictures() as far:
+            click_far = {"image": far.url, "coordinates": list(item.click()), "overlay_mask": False}
+            with process(tmp_path, shutdown_timeout=0.1, job_lease=3600, **kept) as server:
+                near = server.answer("/v2/sam3-image", **everything(pictures[0], 24))["request_id"]
+                begun(server, "/v2/sam3-image")
+                job = server.answer("/v2/sam-v2-image", **click_far)["request_id"]
+                with far.visited():
+                    where = f"/v2/requests/{job}"
+                    assert server.get(f"{where}/status").json()["status"] == "PROCESSING"
+                    server.tell(signal.SIGTERM)
+                    assert server.ended() == 0
+                log = server.log.read_text()
+                back = re.search(r"([12]) unfinished jobs went back into the queue", log)
+                assert back, log
+                assert "Traceback" not in log, log
+            # The lease would hold for an hour: it was given back, and the attempt does not count.
+            with process(tmp_path, job_attempts=1, **kept) as server:
+                show(pictures[1].data, far.visited())
+                for each, name in ((job, "mask.png"), (near, "preview.png")):
+                    where = f"/v2/requests/{each}"
+                    until(
+                        lambda: server.get(f"{where}/status").json()["status"] == "COMPLETED",  # noqa: B023
+                        TIMEOUT,
+                    )
+                    (image,) = server.get(where).json()["images"]
+                    assert image["file_name"] == name
+                # A job is counted after it was written down.
+                counted = "inference_jobs_total"
+                until(lambda: server.metric(counted) == int(back[1]), TIMEOUT)
+                assert server.metric(counted, outcome="completed") == int(back[1])
+                server.tell(signal.SIGTERM)
+                assert server.ended() == 0
 
-    def test_a_job_that_can_be_finished_in_time_is(
+    def test_jobs_that_can_be_finished_in_time_are(
         self, tmp_path: Path, pictures: list[Picture]
     ) -> None:
-        with process(tmp_path, shutdown_timeout=TIMEOUT) as server:
-            jobs = [
-                server.answer("/v2/sam3-image", **everything(pictures[n], 16))["request_id"]
-                for n in range(8)
-            ]
-            begun(server, "/v2/sam3-image")
+        with (
+            Pictures() as far,
+            process(
+                tmp_path,
+                shutdown_timeout=TIMEOUT,
+                job_workers=2,
+                fetch_networks="127.0.0.0/8",
+                fetch_timeout=3600,
+            ) as server,
+        ):
+            body = {**everything(pictures[0], 16), "image": far.url}
+            jobs = [server.answer("/v2/sam3-image", **body)["request_id"] for _ in range(4)]
+            visits = [far.visited() for _ in range(2)]
             server.tell(signal.SIGTERM)
+            until(lambda: server.get("/readyz").status_code == 503, TIMEOUT)
+            assert server.get(f"/v2/requests/{jobs[0]}/status").json()["status"] == "PROCESSING"
+            for visit in visits:
+                show(pictures[0].data, visit)
             assert server.ended() == 0
             log = server.log.read_text()
             assert "went back into the queue" not in log
-            assert " completed at attempt 1" in log
             # Others are not begun any more.
-            assert log.count(" completed at attempt 1") < len(jobs)
+            assert log.count(" completed at attempt 1") == 2
 
     def test_a_client_that_does_not_fetch_its_answer_holds_nobody_up(
         self, tmp_path: Path, pictures: list[Picture]

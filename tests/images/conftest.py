@@ -95,7 +95,7 @@ LOOPBACK = ("127.0.0.1/32",)
 fetcher = partial(
     ImageFetcher,
     max_bytes=1000,
-    timeout=5.0,
+    timeout=60.0,
     networks=LOOPBACK,
     ssl_context=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
 )

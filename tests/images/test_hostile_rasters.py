@@ -42,9 +42,9 @@ def sparse(width: int, height: int, *, bits: int = 16, bands: int = 1, strip: in
 def test_small_rasters_of_great_cost(
     data: bytes, error: type[InferenceServerError], cause: str
 ) -> None:
-    started = time.monotonic()
+    started = time.thread_time()  # which others on the machine have no part in
     assert cause in refused(data, error)
-    assert time.monotonic() - started < 2
+    assert time.thread_time() - started < 2
 
 
 @pytest.mark.parametrize("side", [(1, 9_000_000), (9_000_000, 1), (3000, 3000)])

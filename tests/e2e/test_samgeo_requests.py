@@ -36,10 +36,10 @@ def send(url: str, image: Path, **data: Any) -> requests.Response:
 
 
 def test_health_and_models(url: str) -> None:
-    health = requests.get(f"{url}/health", timeout=30).json()
+    health = requests.get(f"{url}/health", timeout=120).json()
     assert health["status"] == "ok"
     assert health["version"]
-    models = requests.get(f"{url}/models", timeout=30).json()
+    models = requests.get(f"{url}/models", timeout=120).json()
     assert "sam2-hiera-large" in models["models"]["sam2"]
     assert models["models"]["sam3"] == ["facebook/sam3"]
     assert ["sam3", "facebook/sam3"] in models["loaded"]
@@ -106,10 +106,10 @@ def test_automatic(url: str, image: Path, picture: Picture) -> None:
 def test_models_are_cleared_and_come_back(open_server: Running, image: Path) -> None:
     url = open_server.url
     send(f"{url}/segment/text", image, prompt="circle")
-    answer = requests.delete(f"{url}/models", timeout=60)
+    answer = requests.delete(f"{url}/models", timeout=120)
     assert answer.status_code == 200
     assert answer.json() == {"status": "cleared"}
-    assert requests.get(f"{url}/models", timeout=30).json()["loaded"] == []
+    assert requests.get(f"{url}/models", timeout=120).json()["loaded"] == []
     again = send(f"{url}/segment/text", image, prompt="circle")
     assert again.headers["x-embedding-cache"] == "miss"
     assert len(again.json()["features"]) >= 4

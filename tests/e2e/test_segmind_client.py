@@ -13,12 +13,12 @@ from segmind import SegmindClient, SegmindError
 
 from tests.http.pictures import Gallery, Picture, Plane, iou
 from tests.http.rasters import assert_same_objects
-from tests.http.serving import ALICE, Running
+from tests.http.serving import ALICE, TIMEOUT, Running
 
 
 @pytest.fixture(scope="module")
 def client(server: Running) -> SegmindClient:
-    return SegmindClient(ALICE, base_url=f"{server.url}/v1", timeout=60)
+    return SegmindClient(ALICE, base_url=f"{server.url}/v1", timeout=TIMEOUT)
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_errors_are_told(client: SegmindClient, server: Running, url: str) -> No
         client.run_sync("sam-v2-image", image=url)
     assert caught.value.status == 400
     assert "coordinates" in str(caught.value.detail)
-    stranger = SegmindClient("wrong", base_url=f"{server.url}/v1")
+    stranger = SegmindClient("wrong", base_url=f"{server.url}/v1", timeout=TIMEOUT)
     with pytest.raises(SegmindError) as caught:
         stranger.run_sync("sam-v2-image", image=url, prompt="red circle")
     assert caught.value.status == 401

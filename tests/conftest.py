@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
+
+from tests.fuzz import fuzzed
 
 if TYPE_CHECKING:
     from tests.http.pictures import Gallery, Picture
@@ -15,6 +18,10 @@ if TYPE_CHECKING:
 # What is set for the developer's own server is none of the tests' business.
 for _name in [name for name in os.environ if name.startswith("INFERENCE_")]:
     del os.environ[_name]
+
+# Where nothing else is said: no example can be late on a busy machine, and all runs try the same.
+settings.register_profile("tests", fuzzed(100))
+settings.load_profile("tests")
 
 
 @pytest.fixture(scope="session")

@@ -267,10 +267,12 @@ class TestReadiness:
         """What could not be loaded at first is tried again, by the server itself."""
         load = ModelRegistry._load_concept
         failures = iter([ModelUnavailableError("The hub is away."), OSError("what?")])
+        seen = asyncio.Event()
 
         async def flaky(self: ModelRegistry) -> ConceptModel:
             for failure in failures:
                 raise failure
+            await seen.wait()
             return await load(self)
 
         monkeypatch.setattr(ModelRegistry, "_load_concept", flaky)
@@ -281,6 +283,7 @@ class TestReadiness:
             assert told in ("The hub is away.", server.state.failure)
             # The model that is well was loaded all the same.
             until(lambda: server.get("/models").json()["loaded"])
+            server.state._loading.get_loop().call_soon_threadsafe(seen.set)  # type: ignore[union-attr]
             until(lambda: server.get("/readyz", key=None).status_code == 200)
             assert ["sam3", "facebook/sam3"] in server.get("/models").json()["loaded"]
 

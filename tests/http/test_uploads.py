@@ -26,12 +26,17 @@ def small() -> Iterator[RunningHere]:
 
 
 def files_in_use() -> list[str]:
-    """Temporary files that this process, and so the server in it, has open."""
+    """Temporary files that this process, and so the server in it, has open.
+
+    Without those of databases: servers open one more whenever two threads want one at a time.
+    """
     found = []
     for number in os.listdir("/proc/self/fd"):
         try:
             target = os.readlink(f"/proc/self/fd/{number}")
         except FileNotFoundError:
+            continue
+        if ".sqlite" in target:
             continue
         if target.startswith(tempfile.gettempdir()) or "(deleted)" in target:
             found.append(target)
@@ -54,7 +59,7 @@ def connect(server: RunningHere) -> socket.socket:
     address = urlsplit(server.url)
     assert address.hostname is not None
     assert address.port is not None
-    return socket.create_connection((address.hostname, address.port), timeout=30)
+    return socket.create_connection((address.hostname, address.port), timeout=60)
 
 
 def test_an_upload_of_several_megabytes(small: RunningHere, picture: Picture) -> None:
@@ -93,7 +98,7 @@ def test_too_large_without_saying_so(small: RunningHere) -> None:
         sender.start()
         answer = connection.recv(100)
         answered.set()
-        sender.join(30)
+        sender.join(60)
     assert answer.startswith(b"HTTP/1.1 413")
     until(lambda: small.state.uploads.nbytes == 0)
     until(lambda: files_in_use() == before)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.http.pictures import noise
-from tests.http.serving import ALICE, BOB, CONCEPT, VISUAL, RunningHere, until
+from tests.http.serving import ALICE, BOB, CONCEPT, TIMEOUT, VISUAL, RunningHere, until
 
 
 class Log:
@@ -124,9 +124,11 @@ def test_probes_are_told_to_those_who_ask_for_everything(server: RunningHere, lo
 
 def test_a_client_that_hangs_up_has_a_line(server: RunningHere, log: Log) -> None:
     host, port = server.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=30) as connection:
+    with socket.create_connection((host, int(port)), timeout=TIMEOUT) as connection:
         head = f"POST {VISUAL} HTTP/1.1\r\nhost: x\r\nx-api-key: {ALICE}\r\nx-request-id: gone-1"
         connection.sendall(f"{head}\r\ncontent-length: 1000\r\n\r\n{{".encode())
+        # What comes together with the goodbye need not be read any more.
+        until(lambda: server.state.bodies.nbytes == 1)
 
     def told() -> bool:
         try:

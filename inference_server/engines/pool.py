@@ -115,8 +115,9 @@ class _Crew:
         self.numbers += 1
         # A daemon, so that a forward that nobody waits for does not hold up the process's end.
         thread = threading.Thread(target=self._live, name=name, daemon=True)
-        self.threads.add(thread)
+        # First started, then known: whoever joins without the lock meets none that has not begun.
         thread.start()
+        self.threads.add(thread)
 
     def _live(self) -> None:
         item: _Item | None = None
@@ -129,7 +130,8 @@ class _Crew:
                 item = None
             died = False
         finally:
-            self._left(item, died=died)
+            if died:  # otherwise all is closed; it stays known, for `join` to wait until it is gone
+                self._replace(item)
 
     def _next(self) -> _Item | None:
         """What to do; None at the end."""
@@ -148,13 +150,11 @@ class _Crew:
                 if not self.waiting:
                     return None
 
-    def _left(self, item: _Item | None, *, died: bool) -> None:
-        """A thread ends: because all is closed, or because it dies."""
+    def _replace(self, item: _Item | None) -> None:
+        """A thread dies, perhaps with an item at hand."""
         again = item.again() if item is not None else None
         with self.lock:
             self.threads.discard(threading.current_thread())
-            if not died:
-                return
             logger.error("A thread of %s died: another one takes its place", self.name)
             for lost in [*self.waiting, again]:
                 if lost is not None:
@@ -179,7 +179,7 @@ class _Crew:
         end = None if seconds is None else time.monotonic() + seconds
         for thread in list(self.threads):
             thread.join(None if end is None else max(0.0, end - time.monotonic()))
-        return not self.threads
+        return not any(thread.is_alive() for thread in list(self.threads))
 
 
 class Pool(Executor):

@@ -47,13 +47,13 @@ class Bench:
         self.batches.append(list(items))
         self.threads.add(threading.current_thread().name)
         self.begun.release()
-        assert self.gate.wait(10)
+        assert self.gate.wait(60)
         if any(item < 0 for item in items):
             raise ValueError("cannot do that")
         return [item * 10 for item in items]
 
     async def wait_until_begun(self) -> None:
-        assert await asyncio.to_thread(self.begun.acquire, timeout=10)
+        assert await asyncio.to_thread(self.begun.acquire, timeout=60)
 
 
 @asynccontextmanager
@@ -105,15 +105,25 @@ async def test_what_waits_is_done_together_in_its_order_and_within_the_bound() -
 
 
 async def test_the_time_in_the_queue_and_at_work_are_told_apart() -> None:
+    begun: list[float] = []
+    ended: list[float] = []
+
     def slow(items: Sequence[int]) -> Sequence[int]:
+        begun.append(time.monotonic())
         time.sleep(0.1)
+        ended.append(time.monotonic())
         return items
 
     async with lane_of(slow, max_batch=1) as lane:
+        asked = time.monotonic()
         first, second = await asyncio.gather(lane.submit(1), lane.submit(2))
-    assert first.worked >= 0.09
-    assert first.queued < 0.09 <= second.queued
-    assert second.worked >= 0.09
+        answered = time.monotonic()
+    # By the work's own clock, as a busy machine may take long between any two steps.
+    assert first.queued <= begun[0] - asked
+    assert first.worked >= ended[0] - begun[0] >= 0.09
+    assert ended[0] - begun[0] <= second.queued <= begun[1] - asked
+    assert ended[1] - begun[1] <= second.worked <= answered - ended[0]
+    assert first.queued + first.worked <= answered - asked
 
 
 async def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
@@ -140,6 +150,7 @@ async def test_the_time_to_come_back_grows_with_the_pace_of_the_lane() -> None:
     async with lane_of(bench, max_batch=1, capacity=20) as lane:
         bench.gate.clear()
         slow = await submitted(lane, [1])
+        await bench.wait_until_begun()
         await asyncio.sleep(0.2)
         bench.gate.set()
         await slow[0]
@@ -206,7 +217,7 @@ async def test_work_that_loses_results_is_a_failure_of_all_of_its_batch() -> Non
     async with lane_of(careless) as lane:
         for _ in range(2):
             tasks = await submitted(lane, [1, 2, 3])
-            results = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 10)
+            results = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 60)
             assert [type(result) for result in results] == [ValueError] * 3
 
 
@@ -216,12 +227,12 @@ async def test_items_are_told_apart_by_identity() -> None:
 
     def work(images: Sequence[NDArray[np.uint8]]) -> list[int]:
         begun.release()
-        assert gate.wait(10)
+        assert gate.wait(60)
         return [int(image[0]) for image in images]
 
     lane: Lane[NDArray[np.uint8], int] = Lane("test", work, max_batch=1, capacity=16)
     tasks = [asyncio.create_task(lane.submit(np.full(4, i, np.uint8))) for i in range(6)]
-    await asyncio.to_thread(begun.acquire, timeout=10)
+    assert await asyncio.to_thread(begun.acquire, timeout=60)
     tasks[4].cancel()
     await asyncio.sleep(0)
     gate.set()
@@ -254,7 +265,7 @@ async def test_closing_finishes_the_work_and_tells_those_who_wait() -> None:
         lane.close()
         assert lane.depth == 0
         bench.gate.set()
-        results = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 10)
+        results = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 60)
     assert isinstance(results[0], Done)
     # Not a cancellation, which would be taken for the client's own.
     assert [type(result) for result in results[1:]] == [ModelUnavailableError] * 2
@@ -266,7 +277,7 @@ async def test_a_closed_lane_takes_nothing_in() -> None:
         await lane.submit(1)
         lane.close()
         with pytest.raises(ModelUnavailableError, match="unloaded"):
-            await asyncio.wait_for(lane.submit(2), 10)
+            await asyncio.wait_for(lane.submit(2), 60)
         assert lane.depth == 0
         lane.close()
 
@@ -305,19 +316,39 @@ async def test_a_job_without_items_is_done() -> None:
         assert (await lane.submit_all([])).value == []
 
 
-async def test_a_small_job_does_not_wait_for_all_of_a_large_one_nor_does_it_starve_that() -> None:
+class Clock:
+    """Stands in for `time`: it goes on with the work alone, and not while the machine is busy."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+async def test_a_small_job_does_not_wait_for_all_of_a_large_one_nor_does_it_starve_that(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     order: list[int] = []
+    clock = Clock()
+    monkeypatch.setattr("inference_server.engines.worker.time", clock)
+    gate = threading.Event()
 
     def slow(items: Sequence[int]) -> Sequence[int]:
-        time.sleep(0.02)
+        if 100 in items:
+            assert gate.wait(60)
+        clock.now += 0.02
         order.extend(items)
         return items
 
     async with lane_of(slow, max_batch=1) as lane:
         await lane.submit(-1)  # so that it knows its pace
         large = asyncio.create_task(lane.submit_all(range(100, 120)))
-        await asyncio.sleep(0.01)
-        clicks = 0
+        click = asyncio.create_task(lane.submit(1))  # while the first of those is at work
+        await asyncio.sleep(0)
+        gate.set()
+        await click
+        clicks = 1
         while not large.done():  # as many clicks as the lane can do
             clicks += 1
             await lane.submit(clicks)
@@ -360,7 +391,7 @@ async def test_several_threads_work_at_a_time_and_know_how_many_they_are() -> No
     busy: list[int] = []
 
     def work(items: Sequence[int]) -> Sequence[int]:
-        together.wait(10)
+        together.wait(60)
         return items
 
     lane: Lane[int, int] = Lane("test", work, max_batch=1, capacity=8, workers=3, enter=busy.append)
@@ -378,11 +409,10 @@ async def test_a_background_lane_has_a_lower_priority_and_nobody_else_gets_it() 
         return [os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) for _ in items]
 
     before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-    lane: Lane[int, int] = Lane(
-        "test", niceness, max_batch=1, capacity=1, niceness=before + BACKGROUND
-    )
+    lowered = min(before + BACKGROUND, 19)  # the tests themselves may be in the background
+    lane: Lane[int, int] = Lane("test", niceness, max_batch=1, capacity=1, niceness=lowered)
     async with lane_of(niceness) as ordinary:
-        assert (await lane.submit(0)).value == before + BACKGROUND
+        assert (await lane.submit(0)).value == lowered
         assert (await ordinary.submit(0)).value == before
     lane.close()
     assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before
@@ -407,7 +437,7 @@ class Slow:
         return Prepared(pixels, size or (1, 1))
 
     def encode(self, images: Sequence[Prepared]) -> list[Embedding]:
-        assert self.gate.wait(10)
+        assert self.gate.wait(60)
         return [Embedding((1, 1), [np.zeros(3)], 1) for _ in images]
 
     def decode(self, queries: Sequence[Query[VisualPrompt]]) -> list[Candidates]:

@@ -40,7 +40,7 @@ class Keyed:
 
     def until_known(self, key: str, status: int = 200) -> None:
         """Waits until the server has seen a key's change."""
-        until(lambda: self.server.get(MODELS, key=key).status_code == status, 30)
+        until(lambda: self.server.get(MODELS, key=key).status_code == status)
 
     def left(self, made: StoredKey) -> int | None:
         """Credits that a key has left."""

@@ -97,7 +97,7 @@ def test_a_contract_words_all_errors_itself(
 
     operation = Operation("post", "/x", "x", "", "", (), handler, {})
     app = Mock()
-    app.state.server.settings.request_timeout = 10
+    app.state.server.settings.request_timeout = 60
     app.state.server.admission = Admission(1)
     request = Request({"type": "http", "method": "POST", "headers": [], "app": app})
     serve = endpoint(operation, Contract((operation,), wording, invalid=400, statuses={503: 502}))
@@ -129,7 +129,7 @@ async def _heard(*messages: Message) -> tuple[list[Message], int]:
             await asyncio.sleep(0)
         assert fetched == len(read), "the body is the handler's to read"
         read.append(await line.receive())
-    await asyncio.wait_for(goodbye, 5)
+    await asyncio.wait_for(goodbye, 60)
     assert len(begun) == (read[-1]["type"] == "http.request"), "work begins with the whole body"
     return read, fetched
 

@@ -101,7 +101,9 @@ class Traces:
         if isinstance(status, int) and status >= 500:
             span.set_status(StatusCode.ERROR)
         # Steps are measured by another clock, which has no date.
-        since = time.time_ns() - time.perf_counter_ns()
+        # That one is read first: whatever comes between the two, no step begins before its span.
+        now = time.perf_counter_ns()
+        since = time.time_ns() - now
         above = set_span_in_context(span)
         for stage, begin, end in timings.steps:
             step = self._tracer.start_span(stage, above, start_time=since + int(begin * 1e9))

@@ -9,6 +9,7 @@ from typing import Any
 import ray
 
 from inference_server.app import Registry
+from inference_server.cluster.exported import ExportedReadings
 from inference_server.cluster.wire import Family, Method, Reply, SentImage
 from inference_server.engines.registry import ModelRegistry
 from inference_server.errors import (
@@ -58,6 +59,8 @@ class EngineReplica:
         self._limit = settings.request_timeout
         self._segmenter = Segmenter(settings, models, fetcher_of(settings), metrics)
         self._failure = ""
+        exported = ExportedReadings(self._segmenter.readings)
+        self._exporting = asyncio.create_task(exported.run())
         await self._segmenter.start()
         try:
             await self._segmenter.load()

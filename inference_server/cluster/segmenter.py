@@ -221,7 +221,7 @@ class ClusterSegmenter(SegmentationService):
         self._stored.clear()
 
     def readings(self) -> Iterable[Metric]:
-        """What this ingress was answered from; sizes of caches are the replicas' to tell."""
+        """What this ingress was answered from; `cluster.exported` tells what replicas keep."""
         return cache_counts(self._hits, self._misses)
 
     async def _segment(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +34,23 @@ class Loader:
         self.loads: list[str] = []
         self.failures = 0
         self.threads: set[str] = set()
+        self.begun = threading.Semaphore(0)
+        self.gate = threading.Event()
+        self.gate.set()
         self._sam2, self._sam3 = sam2, sam3
 
     def _load(self, name: str) -> None:
         self.loads.append(name)
         self.threads.add(threading.current_thread().name)
-        time.sleep(0.02)
+        self.begun.release()
+        assert self.gate.wait(60)
         if self.failures:
             self.failures -= 1
             raise ModelUnavailableError("not today")
+
+    async def wait_until_begun(self) -> None:
+        """The first time, for the first load, and so on."""
+        assert await asyncio.to_thread(self.begun.acquire, timeout=60)
 
     def sam2(self, checkpoint: Sam2Checkpoint, compute: Compute) -> SAM2Base:
         self._load(checkpoint.name)
@@ -167,10 +174,14 @@ async def test_a_failed_load_reaches_all_who_wait_and_the_next_one_tries_again(
 
 async def test_a_caller_who_leaves_does_not_stop_the_load(loader: Loader) -> None:
     registry = registry_of()
+    loader.gate.clear()
     leaver = asyncio.create_task(registry.concept())
-    await asyncio.sleep(0.005)
+    await loader.wait_until_begun()
     stayer = asyncio.create_task(registry.concept())
+    await asyncio.sleep(0)  # it waits as well
     leaver.cancel()
+    await asyncio.wait([leaver])
+    loader.gate.set()
     model = await stayer
     assert leaver.cancelled()
     assert loader.loads == ["sam3 demo"]
@@ -203,9 +214,11 @@ async def test_after_closing_models_are_loaded_on_demand(loader: Loader) -> None
 
 async def test_closing_during_a_load_leaves_the_load_to_who_waits(loader: Loader) -> None:
     registry = registry_of()
+    loader.gate.clear()
     waiting = asyncio.create_task(registry.visual("hiera_tiny"))
-    await asyncio.sleep(0.005)
+    await loader.wait_until_begun()
     registry.close()
+    loader.gate.set()
     model = await waiting
     assert registry.loaded() == []
     assert (await model.encode(model.prepare(IMAGE))).value.size == (20, 30)
@@ -217,7 +230,6 @@ async def test_unloading_leaves_a_model_to_who_has_it(loader: Loader) -> None:
     registry = registry_of()
     gone = asyncio.Event()
     model = await registry.visual("hiera_tiny")
-    before = {thread for thread in threading.enumerate() if thread.name.startswith("sam2 ")}
     registry.unload(gone.set)
     assert registry.loaded() == []
     again = await registry.visual("hiera_tiny")
@@ -225,13 +237,13 @@ async def test_unloading_leaves_a_model_to_who_has_it(loader: Loader) -> None:
     image = (await model.encode(model.prepare(IMAGE))).value
     click = VisualPrompt(np.array([[5, 5]], np.float32), np.array([1]))
     assert len((await model.decode(queries(image, [click]))).value) == 1
-    lanes = {t for t in threading.enumerate() if t.name.startswith("sam2 ")} - before
-    assert lanes
+    lanes = {thread for lane in model.lanes for thread in lane._threads._crew.threads}
+    assert len(lanes) >= 2, "an encode lane and a decode lane"
     assert not gone.is_set()
     del model
-    await asyncio.wait_for(gone.wait(), 5)
+    await asyncio.wait_for(gone.wait(), 60)
     for thread in lanes:
-        await asyncio.to_thread(thread.join, 5)
+        await asyncio.to_thread(thread.join, 60)
     assert not any(thread.is_alive() for thread in lanes)
     registry.close()
 
@@ -249,9 +261,11 @@ async def test_unloading_a_model_that_nobody_has_tells_nothing(loader: Loader) -
 
 async def test_unloading_during_a_load_leaves_the_load_alone(loader: Loader) -> None:
     registry = registry_of()
+    loader.gate.clear()
     waiting = asyncio.create_task(registry.visual("hiera_tiny"))
-    await asyncio.sleep(0.005)
+    await loader.wait_until_begun()
     registry.unload(lambda: None)
+    loader.gate.set()
     model = await waiting
     assert registry.loaded() == [model]
     assert await registry.visual("hiera_tiny") is model

@@ -2,7 +2,8 @@
 
     python -m tests.jobs.crashing DATA_DIR LOG [DATABASE_URL]
 
-Its task doubles a number. Each time that it begins with one, it writes the number to LOG.
+Its task doubles a number. Each time that it begins with one, it writes the number to LOG. The first
+of all, in whichever process that is, holds a job until its process is killed; LOG.held tells so.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import os
 import random
 import sys
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -55,6 +57,9 @@ async def main(directory: str, log: str, url: str = "") -> None:
 
     async def run(state: Any, tenant: Tenant, body: Number, timings: Any) -> TaskResult:
         os.write(file, f"{body.number}\n".encode())
+        with suppress(FileExistsError):
+            os.close(os.open(f"{log}.held", os.O_CREAT | os.O_EXCL))
+            await asyncio.sleep(600)
         await asyncio.sleep(random.uniform(0.02, 0.3))
         return TaskResult(None, files=doubled(body.number))
 

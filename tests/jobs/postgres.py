@@ -9,8 +9,9 @@ import signal
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -61,9 +62,8 @@ class Cluster:
         self._where = where
         self._directory = directory
         self._user = _user()
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self._port = probe.getsockname()[1]
-        self.url = f"postgresql://tests@127.0.0.1:{self._port}/postgres"
+        self._told = False
+        self._choose_port()
         if self._user is not None:
             shutil.chown(directory, self._user)
         subprocess.run(
@@ -77,8 +77,29 @@ class Cluster:
             cwd=directory,
         )
 
+    def _choose_port(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self._port = probe.getsockname()[1]
+        self.url = f"postgresql://tests@127.0.0.1:{self._port}/postgres"
+
     def start(self) -> None:
-        """Run it, and wait until it answers."""
+        """Run it, and wait until it answers.
+
+        Somebody may have taken the port meanwhile. One that nobody has been told yet is then given
+        up, and another is waited for.
+        """
+        for _ in range(20):
+            if self._started():
+                self._told = True
+                return
+            if self._told:
+                time.sleep(1)
+            else:
+                self._choose_port()
+        raise AssertionError("PostgreSQL does not start")
+
+    def _started(self) -> bool:
+        """Whether it runs; not so where it ended at once."""
         options = [
             *("-c", "listen_addresses=127.0.0.1"),
             *("-c", f"unix_socket_directories={self._directory}"),
@@ -92,7 +113,14 @@ class Cluster:
             stderr=subprocess.DEVNULL,
         )
         check = [str(self._where / "pg_isready"), "-h", "127.0.0.1", "-p", str(self._port)]
-        until(lambda: subprocess.run(check, capture_output=True).returncode == 0, 60, 0.1)
+
+        def decided() -> bool:
+            if self._server.poll() is not None:
+                return True
+            return subprocess.run(check, capture_output=True).returncode == 0
+
+        until(decided, 60, 0.1)
+        return self._server.poll() is None
 
     def stop(self) -> None:
         """End it, and all connections to it."""
@@ -131,4 +159,12 @@ def fresh_database(url: str, name: str) -> Iterator[str]:
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(f'create database "{name}"')
         yield url.rsplit("/", 1)[0] + f"/{name}"
-        connection.execute(f'drop database "{name}" with (force)')
+
+        def dropped() -> bool:
+            # Whoever still uses it is ended, but has only five seconds for that.
+            with suppress(psycopg.errors.ObjectInUse):
+                connection.execute(f'drop database "{name}" with (force)')
+                return True
+            return False
+
+        until(dropped, 60)

@@ -23,12 +23,16 @@ from inference_server.jobs import Backlog, Claim, Output, Store, Ticket
 from inference_server.jobs.tables import FILES, JOBS, PAYLOADS
 from inference_server.settings import Settings
 from inference_server.tasks import ResultFile
+from tests.http.serving import until
 from tests.jobs.postgres import fresh_database
 
 KIND = "sam3-image"
 PNG = ResultFile("preview.png", "image/png", b"\x89PNG...")
 MASK = ResultFile("mask_1.png", "image/png", b"\x89PNG")
 OUTPUT = Output((PNG, MASK), 0.5, "sam3/demo")
+
+LEASE = 600.0
+"""Longer than a busy machine may take between any two lines: time passes by `pass_time` alone."""
 
 Opener = Callable[..., Store]
 
@@ -51,7 +55,7 @@ def opened(url: str, tmp_path: Path) -> Iterator[Opener]:
         def open_(**changes: Any) -> Store:
             database = Database(tmp_path / "data", url)
             stack.callback(database.close)
-            return Store(database, Settings(**{"job_lease": 1.0, **changes}))
+            return Store(database, Settings(**{"job_lease": LEASE, **changes}))
 
         yield open_
 
@@ -72,6 +76,13 @@ def count(store: Store, table: Any) -> int:
         return connection.execute(select(func.count()).select_from(table)).scalar_one()
 
 
+def pass_time(store: Store, seconds: float) -> None:
+    """Let everything that the jobs wait for come so much sooner."""
+    with store._database.writing() as connection:
+        sooner = {name: JOBS.c[name] - seconds for name in ("created", "due", "expires")}
+        connection.execute(update(JOBS).values(**sooner))
+
+
 def state(store: Store, job_id: str, tenant: str = "alice") -> str | None:
     status = store.status(job_id, tenant)
     return None if status is None else status.state
@@ -90,7 +101,7 @@ def test_a_job_from_submit_to_result(store: Store) -> None:
     assert status is not None
     assert (status.state, status.seconds, status.model) == ("COMPLETED", 0.5, "sam3/demo")
     assert status.error is None
-    assert status.expires == pytest.approx(begin + 3600, abs=5)
+    assert status.expires == pytest.approx(begin + 3600, abs=60)
     assert [(f.name, f.nbytes) for f in store.files(job_id)] == [
         ("preview.png", len(PNG.content)),
         ("mask_1.png", len(MASK.content)),
@@ -98,7 +109,7 @@ def test_a_job_from_submit_to_result(store: Store) -> None:
     found = store.file(job_id, "mask_1.png")
     assert found is not None
     assert found[0] == MASK
-    assert found[1] == pytest.approx(3600, abs=5)
+    assert found[1] == pytest.approx(3600, abs=60)
     assert store.file(job_id, "other.png") is None
 
 
@@ -145,7 +156,9 @@ def test_a_lease_that_ended_is_taken_over_and_the_stale_finish_refused(store: St
     job_id = store.submit("alice", KIND, b"{}")
     stale = claimed(store, "dead")
     assert store.claim("other", [KIND]) is None
-    time.sleep(1.05)
+    pass_time(store, 0.99 * LEASE - 60)
+    assert store.claim("other", [KIND]) is None
+    pass_time(store, 0.01 * LEASE + 60)
     fresh = claimed(store, "other")
     assert fresh.ticket == Ticket(job_id, 2)
     assert fresh.attempt == 2
@@ -164,7 +177,7 @@ def test_a_renewed_lease_holds(store: Store) -> None:
     store.submit("alice", KIND, b"{}")
     claim = claimed(store)
     for _ in range(4):
-        time.sleep(0.4)
+        pass_time(store, 0.4 * LEASE)
         assert store.claim("other", [KIND]) is None
         assert store.renew(claim.ticket)
 
@@ -196,9 +209,9 @@ def test_a_shutdown_is_no_attempt(opened: Opener) -> None:
 
 def test_a_retry_waits(store: Store) -> None:
     store.submit("alice", KIND, b"{}")
-    assert store.retry(claimed(store).ticket, 0.4)
+    assert store.retry(claimed(store).ticket, 500)
     assert store.claim("me", [KIND]) is None
-    time.sleep(0.45)
+    pass_time(store, 500)
     assert claimed(store).attempt == 2
 
 
@@ -262,7 +275,7 @@ class TestBounds:
             assert sum(pool.map(submit, range(30))) == 10
 
     def test_of_storage(self, opened: Opener) -> None:
-        store = opened(job_storage_mb=1, job_retention=0.2)
+        store = opened(job_storage_mb=1, job_retention=600)
         store.submit("alice", KIND, bytes(600_000))
         with pytest.raises(CapacityError, match="INFERENCE_JOB_STORAGE_MB"):
             store.submit("alice", KIND, bytes(600_000))
@@ -270,18 +283,18 @@ class TestBounds:
         store.finish(claimed(store).ticket, Output((big,), 0.1))
         with pytest.raises(CapacityError):
             store.submit("alice", KIND, bytes(200_000))
-        time.sleep(0.25)
+        pass_time(store, 600)
         assert store.purge() == 1
         store.submit("alice", KIND, bytes(600_000))
 
 
 def test_what_has_expired_is_gone_before_and_after_the_purge(opened: Opener) -> None:
-    store = opened(job_retention=0.2)
+    store = opened(job_retention=600)
     ids = [store.submit("alice", KIND, b"{}") for _ in range(3)]
     store.finish(claimed(store).ticket, OUTPUT)
     store.fail(claimed(store).ticket, "no")
     assert store.purge() == 0
-    time.sleep(0.25)
+    pass_time(store, 600)
     assert [state(store, job_id) for job_id in ids] == [None, None, "QUEUED"]
     assert store.file(ids[0], "preview.png") is None
     assert store.purge() == 2
@@ -298,7 +311,7 @@ def test_many_are_purged(opened: Opener) -> None:
 
 
 def test_each_job_is_claimed_once_by_many(opened: Opener) -> None:
-    stores = [opened(job_lease=60) for _ in range(4)]
+    stores = [opened() for _ in range(4)]
     ids = [stores[0].submit("alice", KIND, b"{}") for _ in range(40)]
     taken: Counter[str] = Counter()
     shares: Counter[int] = Counter()
@@ -309,6 +322,7 @@ def test_each_job_is_claimed_once_by_many(opened: Opener) -> None:
         while (claim := stores[index].claim(f"worker{index}", [KIND])) is not None:
             taken[claim.ticket.job_id] += 1
             shares[index] += 1
+            until(lambda: len(shares) > 1, 60)  # nobody takes all before another one has begun
             time.sleep(0.01)
             assert stores[index].finish(claim.ticket, OUTPUT)
 
@@ -316,7 +330,7 @@ def test_each_job_is_claimed_once_by_many(opened: Opener) -> None:
         for future in [pool.submit(work, index) for index in range(4)]:
             future.result()
     assert taken == Counter(ids)
-    assert len(shares) > 1
+    assert sum(shares.values()) == len(ids)
 
 
 def test_processes_that_start_together_make_the_tables_once(url: str, tmp_path: Path) -> None:
@@ -372,17 +386,17 @@ class TestSqlite:
             assert state(store, "0" * 32) is None
             assert not submitted.done()
             other.execute("rollback")
-            assert state(store, submitted.result(10)) == "QUEUED"
+            assert state(store, submitted.result(60)) == "QUEUED"
         other.close()
 
     def test_room_is_given_back(self, opened: Opener, tmp_path: Path) -> None:
-        store = opened(job_retention=0.1)
+        store = opened(job_retention=600)
         file = tmp_path / "data" / "jobs.sqlite"
         marker = b"a picture of somebody" * 50_000
         store.submit("alice", KIND, marker)
         store.finish(claimed(store).ticket, OUTPUT)
-        time.sleep(0.15)
-        store.purge()
+        pass_time(store, 600)
+        assert store.purge() == 1
         with store._database.writing() as connection:
             pages = connection.execute(text("pragma freelist_count")).scalar_one()
         assert pages < 10

@@ -25,12 +25,13 @@ import argparse
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -190,7 +191,7 @@ def serving(*arguments: str, **environment: str) -> Iterator[tuple[str, str]]:
     reader.start()
     try:
         deadline = time.monotonic() + _START_SECONDS
-        while not any(line.rstrip().endswith(" Ready") for line in printed):
+        while not _is_ready(printed):
             said = "".join(printed)
             if process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"The server did not get ready:\n{said}")
@@ -201,10 +202,22 @@ def serving(*arguments: str, **environment: str) -> Iterator[tuple[str, str]]:
         yield address[1], said
     finally:
         process.terminate()
-        process.wait(60)
+        process.wait(120)
         reader.join(10)
         process.stderr.close()
         data.cleanup()
+
+
+def _is_ready(printed: Sequence[str]) -> bool:
+    """Whether a server has its models, and listens: it does so when it has its database, too."""
+    address = re.search(r"on http://(\S+):(\d+)\s", "".join(printed))
+    if address is None or not any(line.rstrip().endswith(" Ready") for line in printed):
+        return False
+    try:
+        socket.create_connection((address[1], int(address[2])), 10).close()
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager
@@ -245,7 +258,7 @@ def run(
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         check=False,
     )
     assert done.returncode == 0, f"{example.code}\n{done.stdout}\n{done.stderr}"

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -25,7 +26,7 @@ def run(*lines: str) -> subprocess.CompletedProcess[str]:
         env={**clean_environment(), "INFERENCE_API_KEYS": ALICE},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         check=False,
     )
 
@@ -82,7 +83,7 @@ def test_it_serves_and_leaves_nothing_behind(tmp_path: Path, picture: Picture) -
         assert len(server.concept(picture.sent, "red circle")[0]) == 2
         server.tell(signal.SIGTERM)
         assert server.ended() == 0, server.log.read_text()
-        _, alive = psutil.wait_procs(started, 30)
+        _, alive = psutil.wait_procs(started, 120)
         assert not alive
     lines = server.log.read_text().splitlines()
     told = [json.loads(line)["message"] for line in lines if line.startswith("{")]
@@ -101,14 +102,18 @@ def test_it_can_be_stopped_while_it_starts(tmp_path: Path) -> None:
 
     def starting() -> bool:
         assert server.poll() is None, log.read_text()
-        return any("ServeReplica" in " ".join(p.cmdline()) for p in server.children(True))
+        for each in server.children(recursive=True):
+            with suppress(psutil.NoSuchProcess):  # Ray has some that live for a moment
+                if "ServeReplica" in " ".join(each.cmdline()):
+                    return True
+        return False
 
     try:
         until(starting, 120, 0.2)
         started = server.children(recursive=True)
         server.send_signal(signal.SIGTERM)
         assert server.wait(120) == 130, log.read_text()
-        _, alive = psutil.wait_procs(started, 30)
+        _, alive = psutil.wait_procs(started, 120)
         assert not alive
     finally:
         if server.poll() is None:

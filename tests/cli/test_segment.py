@@ -19,6 +19,7 @@ import pytest
 from click.testing import CliRunner, Result
 from pycocotools.coco import COCO
 
+from inference_server.batch.journal import Journal
 from inference_server.cli import main
 from inference_server.demo.scenes import Scene, make_scene
 from tests.http.pictures import Picture, center_box, click, encoded, iou, plane
@@ -591,13 +592,32 @@ def test_quiet_tells_nothing_but_what_fails(
 # Killed and interrupted
 
 
+_A_FEW = """
+import asyncio
+from inference_server.batch.runner import Batch
+from inference_server.cli import main
+
+begun, one = [], Batch._one
+
+async def one_of_a_few(self, segmenter, source):
+    begun.append(source)
+    if len(begun) > 12:
+        await asyncio.Event().wait()
+    return await one(self, segmenter, source)
+
+Batch._one = one_of_a_few
+main()
+"""
+"""Begins no more than twelve images: a command that is still at work, however late we look."""
+
+
 class Started:
     """A command in a process of its own."""
 
     def __init__(self, *arguments: object) -> None:
         # The same thread count as in the run to compare with: sums depend on their order.
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "inference_server.cli", "segment", *map(str, arguments)],
+            [sys.executable, "-c", _A_FEW, "segment", *map(str, arguments)],
             cwd=ROOT,
             env=os.environ | THREADS,
             stderr=subprocess.PIPE,
@@ -614,14 +634,14 @@ class Started:
             assert time.monotonic() < deadline
             time.sleep(0.005)
         self._process.send_signal(by)
-        said = self._process.communicate(timeout=120)[1]
+        said = self._process.communicate(timeout=240)[1]
         return self._process.returncode, said
 
 
 THREADS = {"INFERENCE_THREADS": "1"}
 
 MANY = 30
-"""Enough that a test that waits for its turn still finds the command at work."""
+"""More than two runs of `_A_FEW` do."""
 
 
 @pytest.fixture
@@ -646,18 +666,26 @@ def test_a_killed_run_goes_on_where_it_was(many: Path, tmp_path: Path) -> None:
     first = overlays(out)
     assert len(first) < MANY
     assert not (out / "annotations.json").exists()
+    journal = Journal(out / ".segment")
+    kept = {f"{name}.overlay.jpg" for name in journal.names(done=True).values()}
+    journal.close()
+    assert kept <= first.keys()
+    assert len(first.keys() - kept) <= 3, "those that it was at"
 
-    status, said = Started(*arguments).stopped(
-        signal.SIGINT, lambda: len(overlays(out)) >= len(first) + 4
-    )
+    def further() -> bool:
+        """Four more are done, and so are those that the first run had not put down."""
+        now = overlays(out)
+        return len(now) >= len(first) + 4 and all(now[n] != first[n] for n in first.keys() - kept)
+
+    status, said = Started(*arguments).stopped(signal.SIGINT, further)
     second = overlays(out)
     assert status == 130, said
     assert "images are done. The same command goes on from there." in said
     assert "Traceback" not in said
     # What the killed run had put in its journal was left alone.
     begun = int(said.split("Going on: ")[1].split(f" of {MANY} images are done already")[0])
-    assert len(first) - 3 <= begun <= len(first)
-    assert sum(first[name] == second[name] for name in first) == begun
+    assert begun == len(kept)
+    assert {name for name in first if first[name] == second[name]} == kept
     assert len(second) < MANY
 
     result = done(*arguments, **THREADS)

@@ -164,9 +164,9 @@ def test_serve_makes_no_key_where_there_is_a_stored_one(tmp_path: Path) -> None:
         assert stored not in said
         assert stored.split("_", 2)[2] not in said
         assert "1 API keys of the database may be used" in said
-        models = httpx.get(f"{address}/models", headers={"x-api-key": stored})
-        assert models.status_code == 200
-        assert httpx.get(f"{address}/models").status_code == 401
+        with httpx.Client(base_url=address, timeout=120) as http:
+            assert http.get("/models", headers={"x-api-key": stored}).status_code == 200
+            assert http.get("/models").status_code == 401
 
 
 def test_uvicorn_finds_the_application() -> None:

@@ -21,7 +21,7 @@ from inference_server.settings import MiB
 from tests.e2e.processes import Process, process
 from tests.http.pictures import Picture, click, encoded, in_base64, iou, noise, plane
 from tests.http.rasters import TEXT, post
-from tests.http.serving import CONCEPT, VISUAL, Running, RunningHere, serving, until
+from tests.http.serving import CONCEPT, TIMEOUT, VISUAL, Running, RunningHere, serving, until
 from tests.jobs.postgres import cluster
 
 Encode = Callable[[VisualEngine, Sequence[Prepared]], list[Embedding]]
@@ -125,7 +125,7 @@ class TestThreads:
         def deadly(self: VisualEngine, images: Sequence[Prepared]) -> list[Embedding]:
             nonlocal deaths
             threads.append(threading.current_thread())
-            assert gate.wait(60)
+            assert gate.wait(TIMEOUT)
             if deaths < times:
                 deaths += 1
                 raise SystemExit("a library ends the thread")

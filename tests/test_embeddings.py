@@ -219,7 +219,7 @@ async def test_whoever_comes_as_the_last_one_leaves_gets_an_embedding_of_their_o
     comer = asyncio.create_task(cache.get_or_create(key("a"), maker))
     await turns()
     maker.gate.set()
-    made, _ = await asyncio.wait_for(comer, 5)
+    made, _ = await asyncio.wait_for(comer, 60)
     assert made.embedding.nbytes == 10
     assert leaver.cancelled()
     assert cache.get(key("a")) is made

@@ -46,7 +46,7 @@ def test_a_block_is_measured_also_when_it_fails() -> None:
     with pytest.raises(ValueError, match="no"):
         fail()
     assert list(timings.seconds) == ["fetch", "decode"]
-    assert all(0.02 <= seconds < 5 for seconds in timings.seconds.values())
+    assert all(0.02 <= seconds < 60 for seconds in timings.seconds.values())
 
 
 def test_finished_requests_are_counted_by_stage() -> None:

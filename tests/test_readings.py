@@ -68,6 +68,7 @@ async def test_lanes_tell_what_waits_and_what_is_at_work() -> None:
 def test_the_jobs_of_a_database_that_is_gone_are_not_told(
     server: RunningHere, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(readings, "_BACKLOG_SECONDS", 60)
     assert server.metric("inference_jobs_database_up") == 1
 
     async def gone() -> Backlog:

@@ -652,7 +652,7 @@ async def test_beside_a_device_there_is_a_tier_in_host_memory(make: Make) -> Non
     for name in ("one", "two"):
         await bench.click(ImageRef(base64=sent(png(1)).base64, image_id=name), (1, 1))
     cache = bench.segmenter.encoder.embeddings
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not cache.host_nbytes:
             await asyncio.sleep(0.01)
     assert (cache.nbytes, cache.host_nbytes) == (600_000, 600_000)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,15 @@ from inference_server.batch import inputs, runner
 from inference_server.batch.inputs import Failure
 from inference_server.batch.plan import Request, planned
 from inference_server.batch.search import Search
+from inference_server.engines.base import Embedding, Prepared
+from inference_server.engines.registry import Model
+from inference_server.engines.visual import VisualEngine
 from inference_server.engines.worker import Done
 from inference_server.local import local_segmenter
 from inference_server.metrics import Metrics
 from inference_server.settings import Settings
 from tests.http.pictures import noise
+from tests.http.serving import until
 
 WORKERS = 6
 IMAGES = 18
@@ -52,6 +57,19 @@ def test_images_are_encoded_together_and_few_are_in_memory(
             batches.extend(done.led)
 
     monkeypatch.setattr(Metrics, "count_batches", count)
+    submitted: list[Prepared] = []
+    submit, forward = Model.encode, VisualEngine.encode
+
+    async def noting(self: Model[Any], image: Prepared) -> Done[Embedding]:
+        submitted.append(image)
+        return await submit(self, image)
+
+    def patient(self: VisualEngine, images: Sequence[Prepared]) -> list[Embedding]:
+        until(lambda: len(submitted) > 2, 60)  # two others wait when the first is done
+        return forward(self, images)
+
+    monkeypatch.setattr(Model, "encode", noting)
+    monkeypatch.setattr(VisualEngine, "encode", patient)
     begun: set[Path] = set()
     most = 0
 

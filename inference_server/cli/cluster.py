@@ -38,9 +38,10 @@ def serve_on_cluster(
     configure_logging(settings)
     if not settings.cluster_address:
         check_models(settings)
+    port = _free_port(settings)
     settings = settings.model_copy(
         update={
-            "port": _free_port(settings),
+            "port": port.getsockname()[1],
             # Replicas have other working directories, and no terminal.
             "data_dir": str(Path(settings.data_dir).resolve()),
             "log_format": "text" if in_text(settings) else "json",
@@ -56,7 +57,7 @@ def serve_on_cluster(
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     try:
-        with on_cluster(settings):
+        with port, on_cluster(settings):
             signal.signal(signal.SIGINT, end)
             signal.signal(signal.SIGTERM, end)
             announce(url_of(settings.host, settings.port))
@@ -72,8 +73,11 @@ def serve_on_cluster(
     say("Stopped")
 
 
-def _free_port(settings: Settings) -> int:
-    """The port to listen on, which nobody has; Ray would share it with another server."""
+def _free_port(settings: Settings) -> socket.socket:
+    """A socket at the port to listen on, which nobody has: Ray would share it with another server.
+
+    It does not listen. While it is open nobody else is given the port, and Ray shares it.
+    """
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     with socket.socket(family) as trial:
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -82,5 +86,13 @@ def _free_port(settings: Settings) -> int:
             trial.listen()
         except OSError:
             raise cannot_listen(settings) from None
-        port: int = trial.getsockname()[1]
-    return port
+        address = trial.getsockname()
+    held = socket.socket(family)
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        held.bind(address)
+    except OSError:
+        held.close()
+        raise cannot_listen(settings) from None
+    return held

@@ -14,6 +14,9 @@ from typing import Any
 import httpx
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# A replica that does not say within 0.1 s how busy it is is passed over, and its images are encoded
+# elsewhere: on a busy machine it takes longer.
+os.environ.setdefault("RAY_SERVE_QUEUE_LENGTH_RESPONSE_DEADLINE_S", "10")
 
 import ray
 from ray import serve
@@ -166,8 +169,11 @@ def _client() -> Any:
 @contextmanager
 def cluster_server(**settings: Any) -> Iterator[ClusterServer]:
     """Starts Ray on three nodes, and Serve; nothing is deployed yet."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    # Nobody else is given the port while this is open; Serve shares it.
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    held.bind(("127.0.0.1", 0))
+    port = held.getsockname()[1]
     cluster = Cluster(
         initialize_head=True,
         head_node_args={
@@ -189,6 +195,8 @@ def cluster_server(**settings: Any) -> Iterator[ClusterServer]:
             "api_keys": f"{ALICE},{BOB}",
             "log_level": "warning",
             "fetch_networks": "127.0.0.0/8",
+            "cluster_patience": 100,
+            "shutdown_timeout": 120,
             # Ray counts these, to spread replicas over nodes; two cores do it all.
             "cluster_ingress_cpus": 1,
             "cluster_visual_cpus": 1,
@@ -197,7 +205,9 @@ def cluster_server(**settings: Any) -> Iterator[ClusterServer]:
             "cluster_visual_replicas": "2",
             **settings,
         }
-        with httpx.Client(base_url=url, timeout=_SECONDS) as http:
+        # Serve's proxy closes connections that are idle for longer.
+        limits = httpx.Limits(keepalive_expiry=1)
+        with httpx.Client(base_url=url, timeout=_SECONDS, limits=limits) as http:
             server = ClusterServer(url, http, cluster, used)
             for _ in range(2):
                 server.add_node()
@@ -206,3 +216,4 @@ def cluster_server(**settings: Any) -> Iterator[ClusterServer]:
         serve.shutdown()  # type: ignore[no-untyped-call]
         ray.shutdown()
         cluster.shutdown()  # type: ignore[no-untyped-call]
+        held.close()

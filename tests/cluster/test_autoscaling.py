@@ -26,7 +26,7 @@ def test_a_second_replica_comes_with_the_load_and_goes_with_it(
     two.until_deployed(ingress=2, visual=1, concept=1)
     load = Load(two, picture)
     with load.running():
-        until(lambda: len(two.replicas("visual")) == 2, 120)
+        until(lambda: len(two.replicas("visual")) == 2, 240)
         load.until_more(20)
-    until(lambda: len(two.replicas("visual")) == 1, 120)
+    until(lambda: len(two.replicas("visual")) == 1, 240)
     assert load.failed() == []

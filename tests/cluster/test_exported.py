@@ -23,7 +23,7 @@ def samples(deployment: str) -> dict[str, dict[str, float]]:
         if not node["Alive"]:
             continue
         url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
-        for family in text_string_to_metric_families(httpx.get(url).text):
+        for family in text_string_to_metric_families(httpx.get(url, timeout=120).text):
             for sample in family.samples:
                 if "_inference_" in sample.name and sample.labels["deployment"] == deployment:
                     found.setdefault(sample.name, {})[sample.labels["replica"]] = sample.value
@@ -39,13 +39,14 @@ def test_caches_of_all_replicas_are_among_rays_metrics(two: ClusterServer) -> No
             assert two.post(VISUAL, body).status_code == 200
     owners = [two.owner("visual", name).name for name in names]
     kept = {each.name: owners.count(each.name) for each in two.replicas("visual")}
-    until(lambda: samples("visual").get(f"{CACHE}entries") == kept)
+    until(lambda: samples("visual").get(f"{CACHE}entries") == kept, 120)
     # These go on counting over what others have asked for; they may come a moment later.
 
     def told(name: str) -> bool:
-        return sum(samples("visual")[CACHE + name].values()) >= len(names)
+        return sum(samples("visual").get(CACHE + name, {}).values()) >= len(names)
 
-    until(lambda: told("hits_total") and told("misses_total"))
+    until(lambda: told("hits_total") and told("misses_total"), 120)
+    until(lambda: f"{CACHE}entries" in samples("concept"), 120)
     read = samples("visual")
     assert read[f"{CACHE}max_bytes"].keys() == kept.keys()
     assert min(read[f"{CACHE}max_bytes"].values()) > 0

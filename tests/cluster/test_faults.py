@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -53,7 +52,7 @@ class Load:
     def until_more(self, count: int) -> None:
         """Waits for so many further answers."""
         goal = len(self.answers) + count
-        until(lambda: len(self.answers) >= goal or self.wrong, 120)
+        until(lambda: len(self.answers) >= goal or self.wrong, 240)
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -66,7 +65,7 @@ class Load:
         finally:
             self._ended.set()
             for thread in self._threads:
-                thread.join(120)
+                thread.join(240)
 
     def failed(self) -> list[str]:
         """What was not answered right."""
@@ -111,10 +110,10 @@ def test_a_request_whose_replica_dies_is_answered_by_another(
     answers: list[httpx.Response] = []
     owner = two.owner("visual", StoredImage.of(picture.data).digest)
     thread = long_request(two, picture, answers)
-    time.sleep(0.5)
+    until(lambda: owner.ongoing() == 1 or answers, 120)
     assert not answers, "it was to take longer"
     owner.kill()
-    thread.join(120)
+    thread.join(240)
     (answer,) = answers
     assert answer.status_code == 200, answer.text
     assert len(answer.json()["features"]) >= len(picture.scene.objects)
@@ -124,11 +123,11 @@ def test_a_request_whose_replica_dies_is_answered_by_another(
     owner = two.owner("visual", StoredImage.of(picture.data).digest)
     (other,) = (r for r in two.replicas("visual") if r.name != owner.name)
     thread = long_request(two, picture, answers)
-    time.sleep(0.5)
+    until(lambda: owner.ongoing() == 1 or answers, 120)
     owner.kill()
-    time.sleep(0.5)
+    until(lambda: other.ongoing() == 1 or answers, 120)
     other.kill()
-    thread.join(120)
+    thread.join(240)
     (answer,) = answers
     # Unless the second one had not begun with it: then a third one answers.
     assert answer.status_code in (200, 503), answer.text
@@ -182,15 +181,16 @@ def test_too_much_is_refused_in_the_contracts_words(two: ClusterServer) -> None:
     two.until_deployed(ingress=2, visual=1, concept=1)
     answers: list[httpx.Response] = []
 
+    bodies = [{"image": noise(n, (480, 640)), "prompts": {"prompts": []}} for n in range(24)]
+
     def ask(number: int) -> None:
-        body = {"image": noise(number, (480, 640)), "prompts": {"prompts": []}}
-        answers.append(two.post(VISUAL, body))
+        answers.append(two.post(VISUAL, bodies[number]))
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(24)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(120)
+        thread.join(240)
     statuses = [answer.status_code for answer in answers]
     assert sorted(set(statuses)) == [200, 429], statuses
     for answer in answers:

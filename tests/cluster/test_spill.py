@@ -46,11 +46,11 @@ def test_a_hot_image_spills_to_the_next_replica_and_no_farther(
     assert [asked() for _ in range(3)] == ["miss", "hit", "hit"]
     with ThreadPoolExecutor(1) as pool:
         long = pool.submit(everything)
-        until(lambda: owner.ongoing() == 1)
+        until(lambda: owner.ongoing() == 1, 120)
         spilled = [asked() for _ in range(3)]
         busy = owner.ongoing()
         assert long.result().status_code == 200
     assert busy == 1, "the image's own replica was to be busy all the while"
     assert spilled == ["miss", "hit", "hit"]
-    until(lambda: all(replica.ongoing() == 0 for replica in (owner, *others)))
+    until(lambda: all(replica.ongoing() == 0 for replica in (owner, *others)), 120)
     assert asked() == "hit"

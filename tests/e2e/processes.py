@@ -55,7 +55,9 @@ class Process(Running):
         until(address, TIMEOUT, 0.05)
         found = address()
         assert found
-        super().__init__(found[1], httpx.Client(base_url=found[1], timeout=TIMEOUT))
+        # The server closes connections that are idle for longer.
+        limits = httpx.Limits(keepalive_expiry=1)
+        super().__init__(found[1], httpx.Client(base_url=found[1], timeout=TIMEOUT, limits=limits))
 
     def until_listening(self) -> None:
         """Waits until requests are answered."""

@@ -25,7 +25,8 @@ def without_times(answer: Any) -> Any:
         return {k: without_times(v) for k, v in answer.items() if k not in ("time", "job_id")}
     if isinstance(answer, list):
         return [without_times(each) for each in answer]
-    return round(answer, 4) if isinstance(answer, float) else answer
+    # Replicas have fewer threads, and sum in another order.
+    return round(answer, 3) if isinstance(answer, float) else answer
 
 
 def test_masks_are_right_and_those_of_one_process(

@@ -41,7 +41,7 @@ class Owners:
             lock = os.open(file, os.O_CREAT | os.O_RDWR, 0o600)
             fcntl.flock(lock, fcntl.LOCK_EX)
             # Another process may have taken it for a dead one's before it was locked.
-            if file.exists() and os.path.samestat(os.fstat(lock), file.stat()):
+            if _is_at(lock, file):
                 return lock
             os.close(lock)
 
@@ -50,19 +50,21 @@ class Owners:
         if self._directory is None or name == self.name:
             return False
         file = self._directory / name
-        try:
-            lock = os.open(file, os.O_RDWR)
-        except FileNotFoundError:
-            return True
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-        else:
-            file.unlink(missing_ok=True)
-            return True
-        finally:
-            os.close(lock)
+        while True:
+            try:
+                lock = os.open(file, os.O_RDWR)
+            except FileNotFoundError:
+                return True
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # If not, it was removed meanwhile, and its owner, if it just began, has another.
+                if _is_at(lock, file):
+                    file.unlink()
+                    return True
+            except OSError:
+                return False
+            finally:
+                os.close(lock)
 
     def sweep(self) -> None:
         """Remove the files of those who died without a job."""
@@ -76,3 +78,11 @@ class Owners:
             (self._directory / self.name).unlink(missing_ok=True)
             os.close(self._lock)
             self._directory = None
+
+
+def _is_at(lock: int, file: Path) -> bool:
+    """Whether an open file is still the one of that name."""
+    try:
+        return os.path.samestat(os.fstat(lock), file.stat())
+    except FileNotFoundError:
+        return False

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from inference_server.jobs.owners import Owners
 
@@ -34,6 +38,32 @@ def test_a_killed_process_is_noticed_and_a_living_one_left_alone(tmp_path: Path)
     assert [file.name for file in (tmp_path / "workers").iterdir()] == [here.name]
     here.close()
     assert list((tmp_path / "workers").iterdir()) == []
+
+
+def test_a_file_that_was_made_anew_while_it_was_judged_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who begins makes another where somebody took the first, not yet locked, for a dead one's."""
+    here = Owners(tmp_path)
+    locks: list[int] = []
+    file = tmp_path / "beginner"
+    file.touch()
+    real = fcntl.flock
+
+    def slow(lock: int, operation: int) -> None:
+        if not locks:
+            file.unlink()
+            locks.append(os.open(file, os.O_CREAT | os.O_RDWR))
+            real(locks[0], fcntl.LOCK_EX)
+        real(lock, operation)
+
+    monkeypatch.setattr(fcntl, "flock", slow)
+    assert not here.is_dead("beginner")
+    assert file.exists()
+    os.close(locks[0])
+    assert here.is_dead("beginner")
+    assert not file.exists()
+    here.close()
 
 
 def test_one_that_stopped_is_dead(tmp_path: Path) -> None:

@@ -179,8 +179,10 @@ class Traffic:
 
     def _watch(self) -> None:
         begin = time.perf_counter()
-        while not self._over.wait(_SAMPLE_SECONDS):
+        while True:
             self.memory.append((time.perf_counter() - begin, self._server.resident))
+            if self._over.wait(_SAMPLE_SECONDS):
+                return
 
 
 def right_alone(server: Server, count: int) -> list[Sample]:
@@ -214,11 +216,20 @@ def run(small: bool, seconds: float | None = None) -> Report:
         scale = Scale(seconds, scale.images, scale.clients, scale.settings)
     with our_server("demo", options=(), cluster=False, **scale.settings) as server:
         asked = right_alone(server, scale.images)
-        before = _completed(server)
+        before = _settled(server)
         traffic = Traffic(server, asked, scale)
         traffic.run()
-        jobs = _completed(server) - before
+        jobs = _settled(server) - before
     return _report(scale, traffic, jobs)
+
+
+def _settled(server: Server) -> int:
+    """How many jobs were completed; each is counted a moment after its client can see that."""
+    known = -1
+    while (count := _completed(server)) != known:
+        known = count
+        time.sleep(0.5)
+    return count
 
 
 def _completed(server: Server) -> int:

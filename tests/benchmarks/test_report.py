@@ -9,9 +9,11 @@ import numpy as np
 import orjson
 import pytest
 
+from benchmarks import timing
 from benchmarks.report import Goal, Report, Table
 from benchmarks.summary import summary
 from benchmarks.timing import compare, exponent, peak_memory
+from tests.http.serving import until
 
 
 def report(name: str = "click", value: float = 2.5) -> Report:
@@ -61,11 +63,22 @@ def test_ways_are_taken_in_turns() -> None:
     assert [len(timing.seconds) for timing in times.values()] == [3, 3]
 
 
-def test_memory_that_is_taken_for_a_moment_counts() -> None:
+def test_memory_that_is_taken_for_a_moment_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = 0
+    resident = timing._resident
+
+    def counted() -> int:
+        nonlocal looks
+        looks += 1
+        return resident()
+
     def hold() -> None:
         block = np.ones(50 * 2**20, np.uint8)
-        time.sleep(0.05)
+        enough = looks + 2  # one may be under way
+        until(lambda: looks >= enough, 60, 0.001)
         del block
+
+    monkeypatch.setattr(timing, "_resident", counted)
 
     assert 45 * 2**20 < peak_memory(hold) < 80 * 2**20
     assert peak_memory(lambda: time.sleep(0.01)) < 5 * 2**20

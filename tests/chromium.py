@@ -13,6 +13,8 @@ from playwright.sync_api import Browser, sync_playwright
 _ARGUMENTS = [
     *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    # Containers have little of it, and pages crash when it is full.
+    "--disable-dev-shm-usage",
 ]
 
 
@@ -25,6 +27,8 @@ def chromium() -> Iterator[Browser]:
         pytest.skip("Chromium is missing")
     with (
         sync_playwright() as playwright,
-        playwright.chromium.launch(executable_path=path, args=_ARGUMENTS) as browser,
+        playwright.chromium.launch(
+            executable_path=path, args=_ARGUMENTS, timeout=120_000
+        ) as browser,
     ):
         yield browser

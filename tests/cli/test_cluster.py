@@ -81,6 +81,8 @@ def test_it_serves_and_leaves_nothing_behind(tmp_path: Path, picture: Picture) -
         body = {"image": picture.sent, "prompts": {"prompts": [click(item)]}}
         assert server.post(VISUAL, body).headers["x-embedding-cache"] == "hit"
         assert len(server.concept(picture.sent, "red circle")[0]) == 2
+        # Ray brings the replicas' lines along a little later.
+        until(lambda: server.log.read_text().count("POST /sam3/visual_segment 200") >= 3, 120)
         server.tell(signal.SIGTERM)
         assert server.ended() == 0, server.log.read_text()
         _, alive = psutil.wait_procs(started, 120)

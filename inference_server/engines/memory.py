@@ -8,6 +8,7 @@ only without it is there something to give back.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -72,14 +73,18 @@ def sparing(
     Returns:
         The same, which raises `MemoryShortageError` where one item alone is too much.
     """
+    # No function that names itself from within: that holds on to the work, and so to the weights in
+    # it, until garbage is collected.
+    return partial(_halving, name, work)
 
-    def run(items: Sequence[ItemT]) -> Sequence[ResultT]:
-        try:
-            return sparingly(name, lambda: work(items))
-        except MemoryShortageError:
-            if len(items) == 1:
-                raise
-        half = len(items) // 2
-        return [*run(items[:half]), *run(items[half:])]
 
-    return run
+def _halving(
+    name: str, work: Callable[[Sequence[ItemT]], Sequence[ResultT]], items: Sequence[ItemT]
+) -> Sequence[ResultT]:
+    try:
+        return sparingly(name, lambda: work(items))
+    except MemoryShortageError:
+        if len(items) == 1:
+            raise
+    half = len(items) // 2
+    return [*_halving(name, work, items[:half]), *_halving(name, work, items[half:])]

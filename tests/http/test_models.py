@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import weakref
 from collections.abc import Iterator
@@ -119,6 +120,22 @@ def test_memory_does_not_grow(own: RunningHere) -> None:
     assert threads
     # Their threads have gone as well.
     until(lambda: not lanes() & threads)
+
+
+def test_weights_go_without_garbage_collection(
+    own: RunningHere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread may let go of them when `DELETE /models` has collected, and nobody does so again."""
+    for path, body in ((VISUAL, {}), (CONCEPT, {"prompts": [{"text": "circle"}]})):
+        assert own.post(path, {"image": noise(766), **body}).is_success
+    parts = engines(own)
+    monkeypatch.setattr(device, "release_memory", lambda: None)
+    gc.disable()
+    try:
+        assert clear(own).is_success
+        until_gone(parts)
+    finally:
+        gc.enable()
 
 
 class TestRequestsThatHaveBegun:

@@ -48,6 +48,7 @@ def test_a_browser_draws_what_it_is_told(server: Running, tmp_path: Path) -> Non
     problems: list[str] = []
     with shown(tmp_path) as origin, chromium() as browser:
         page = browser.new_page()
+        page.set_default_timeout(120_000)
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.goto(origin)
         page.wait_for_function("() => document.getElementById('found').textContent")

@@ -118,7 +118,7 @@ def test_without_a_key_no_more_than_the_beginning_is_read(running: Keyed) -> Non
     """The answer comes although the client has sent a fraction of what it said it would."""
     host, port = running.server.url.removeprefix("http://").split(":")
     before = running.server.state.uploads.nbytes
-    with socket.create_connection((host, int(port)), timeout=30) as connection:
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
         head = (
             f"POST {AUTOMATIC} HTTP/1.1\r\nhost: x\r\ncontent-length: 90000000\r\n"
             f"content-type: multipart/form-data; boundary={BOUNDARY}\r\n\r\n"

@@ -337,7 +337,7 @@ class TestLimits:
     def test_a_body_of_unknown_length_is_cut_off(self, small: Running) -> None:
         """Sent in chunks, the body is refused as soon as it is over the limit."""
         host, port = small.url.removeprefix("http://").split(":")
-        with socket.create_connection((host, int(port)), timeout=30) as connection:
+        with socket.create_connection((host, int(port)), timeout=60) as connection:
             head = f"POST {VISUAL} HTTP/1.1\r\nhost: x\r\nx-api-key: {ALICE}"
             connection.sendall(f"{head}\r\ntransfer-encoding: chunked\r\n\r\n".encode())
             chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
@@ -348,7 +348,7 @@ class TestLimits:
 
     def test_an_announced_length_is_refused_at_once(self, small: Running) -> None:
         host, port = small.url.removeprefix("http://").split(":")
-        with socket.create_connection((host, int(port)), timeout=30) as connection:
+        with socket.create_connection((host, int(port)), timeout=60) as connection:
             head = f"POST {VISUAL} HTTP/1.1\r\nhost: x\r\nx-api-key: {ALICE}"
             connection.sendall(f"{head}\r\ncontent-length: 99999999\r\n\r\n".encode())
             assert connection.recv(1000).startswith(b"HTTP/1.1 413")

@@ -102,7 +102,7 @@ def test_no_key_no_answer_about_the_request(server: Running) -> None:
 
 def test_a_wrong_key_is_told_before_the_body_is_read(server: Running) -> None:
     host, port = server.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=30) as connection:
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
         head = f"POST {VISUAL} HTTP/1.1\r\nhost: x\r\nx-api-key: wrong\r\ncontent-length: 900000"
         connection.sendall(f"{head}\r\n\r\n".encode())
         assert connection.recv(1000).startswith(b"HTTP/1.1 401")

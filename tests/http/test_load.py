@@ -182,8 +182,8 @@ class TestQueue:
             host, port = server.url.removeprefix("http://").split(":")
             head = f"POST {VISUAL} HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n{{"
             with (
-                socket.create_connection((host, int(port)), timeout=30) as first,
-                socket.create_connection((host, int(port)), timeout=30) as second,
+                socket.create_connection((host, int(port)), timeout=60) as first,
+                socket.create_connection((host, int(port)), timeout=60) as second,
             ):
                 for connection in (first, second):
                     connection.sendall(head.encode())
@@ -269,7 +269,7 @@ class TestGone:
     def test_a_client_that_never_sends_its_whole_body(self, server: Running) -> None:
         gone = server.metric("inference_failures_total", reason="gone")
         host, port = server.url.removeprefix("http://").split(":")
-        with socket.create_connection((host, int(port)), timeout=30) as connection:
+        with socket.create_connection((host, int(port)), timeout=60) as connection:
             head = f"POST {VISUAL} HTTP/1.1\r\nhost: x\r\nx-api-key: {ALICE}"
             connection.sendall(f"{head}\r\ncontent-length: 1000\r\n\r\n{{".encode())
         until(lambda: server.metric("inference_failures_total", reason="gone") == gone + 1)

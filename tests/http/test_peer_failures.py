@@ -311,7 +311,7 @@ class TestLargeBodies:
     @pytest.mark.parametrize("path", [*PATHS, "/v1/sam3-image", "/v2/sam3-image", "/api/predict"])
     def test_it_is_refused_by_its_head(self, small: Running, path: str) -> None:
         host, port = small.url.removeprefix("http://").split(":")
-        with socket.create_connection((host, int(port)), timeout=30) as connection:
+        with socket.create_connection((host, int(port)), timeout=60) as connection:
             head = f"POST {path} HTTP/1.1\r\nhost: x\r\nx-api-key: {ALICE}"
             connection.sendall(f"{head}\r\ncontent-length: {60 << 20}\r\n\r\n".encode())
             status = connection.recv(1000).split(b" ")[1]

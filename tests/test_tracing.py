@@ -115,6 +115,7 @@ def traced() -> Iterator[tuple[RunningHere, Collector]]:
     with pytest.MonkeyPatch.context() as patch, collecting() as collector:
         patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
         patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
+        patch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "60")  # what is sent twice is there twice
         patch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment=test")
         with serving() as server:
             yield server, collector

@@ -1,4 +1,4 @@
-"""Replicas come with the load, and go with it."""
+"""Replicas come with the load, and go with it; that takes a minute or two."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.cluster.test_faults import Load
 from tests.http.pictures import Picture
 from tests.http.serving import until
 
-pytestmark = pytest.mark.cluster
+pytestmark = pytest.mark.slow
 
 QUICK = {"upscale_delay_s": 1, "downscale_delay_s": 2, "look_back_period_s": 2}
 """Where Ray would wait half a minute before there are more, and ten before there are fewer."""

@@ -241,8 +241,8 @@ def test_the_example_of_the_page_is_as_its_formulas_say() -> None:
     page = (DOCS / "scaling.md").read_text("utf-8")
     assert f"*E* = {1e3 * GPU.encode:g} ms and *D* = {1e3 * GPU.decode:g} ms" in page
     one = UTILISATION / (GPU.encode / CLICKS + GPU.decode)
-    ingress = (17.25 + (CLICKS - 1) * 9.5) / CLICKS / 1e3 / 0.6
-    proxy = 6.1 / 1e3 / 0.6
+    ingress = (18.75 + (CLICKS - 1) * 11) / CLICKS / 1e3 / 0.6
+    proxy = 6.6 / 1e3 / 0.6
     table = page.partition("## From one GPU to a thousand")[2].partition("\n## ")[0]
     rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| ")]
     counts = [[float(cell.replace(",", "")) for cell in row[:6]] for row in rows[1:]]

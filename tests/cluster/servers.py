@@ -29,7 +29,7 @@ from ray.serve.schema import ServeDeploySchema
 from inference_server.auth.keys import KeyRing
 from inference_server.cluster.deployments import NAME
 from inference_server.cluster.segmenter import session_of
-from tests.http.serving import ALICE, BOB, Running, until
+from tests.http.serving import ALICE, BOB, KEPT, Running, until
 
 NO_AFFINITY = {
     "request_router_class": "ray.serve._private.request_router:PowerOfTwoChoicesRequestRouter"
@@ -205,9 +205,7 @@ def cluster_server(**settings: Any) -> Iterator[ClusterServer]:
             "cluster_visual_replicas": "2",
             **settings,
         }
-        # Serve's proxy closes connections that are idle for longer.
-        limits = httpx.Limits(keepalive_expiry=1)
-        with httpx.Client(base_url=url, timeout=_SECONDS, limits=limits) as http:
+        with httpx.Client(base_url=url, timeout=_SECONDS, limits=KEPT) as http:
             server = ClusterServer(url, http, cluster, used)
             for _ in range(2):
                 server.add_node()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import random
-import socket
 from collections.abc import Sequence
 
 import pytest
@@ -12,7 +10,7 @@ import pytest
 from inference_server.images.store import StoredImage
 from tests.cluster.servers import ClusterServer
 from tests.http.pictures import Picture, click, iou, noise, plane
-from tests.http.serving import ALICE, TIMEOUT, VISUAL, until
+from tests.http.serving import ALICE, TIMEOUT, VISUAL, sending, until
 
 pytestmark = pytest.mark.cluster
 
@@ -96,11 +94,8 @@ def test_a_hot_image_spills_to_the_next_replica_and_no_farther(
     assert [asked() for _ in range(3)] == ["miss", "hit", "hit"]
     # All objects of the image, by so many clicks that all else is done before; nobody waits for
     # them in the end.
-    body = json.dumps({"image": picture.sent["value"], "points_per_side": 128}).encode()
-    head = f"POST /v1/sam3-image HTTP/1.1\r\nhost: x\r\nx-api-key: {ALICE}\r\n"
-    host, port = two.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), TIMEOUT) as long:
-        long.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+    body = {"image": picture.sent["value"], "points_per_side": 128}
+    with sending(two, "/v1/sam3-image", body):
         until(lambda: owner.ongoing() == 1, TIMEOUT)
         spilled = [asked() for _ in range(3)]
         assert owner.ongoing() == 1, "the image's own replica was to be busy all the while"

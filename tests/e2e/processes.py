@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 
 from tests.environment import clean_environment
-from tests.http.serving import ALICE, TIMEOUT, Running, until
+from tests.http.serving import ALICE, KEPT, TIMEOUT, Running, until
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,9 +55,7 @@ class Process(Running):
         until(address, TIMEOUT, 0.05)
         found = address()
         assert found
-        # The server closes connections that are idle for longer.
-        limits = httpx.Limits(keepalive_expiry=1)
-        super().__init__(found[1], httpx.Client(base_url=found[1], timeout=TIMEOUT, limits=limits))
+        super().__init__(found[1], httpx.Client(base_url=found[1], timeout=TIMEOUT, limits=KEPT))
 
     def until_listening(self) -> None:
         """Waits until requests are answered."""

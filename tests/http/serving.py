@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 import tempfile
@@ -27,6 +28,10 @@ ALICE, BOB = "inf_alice-s3cret", "inf_bob-s3cret"
 """The keys that every server of the tests knows."""
 
 TIMEOUT = 120.0
+
+KEPT = httpx.Limits(keepalive_expiry=1)
+"""Connections end here before a server ends them, idle: at the same moment a request is lost."""
+
 CONCEPT, VISUAL = "/sam3/concept_segment", "/sam3/visual_segment"
 SAM3_EMBED, SAM2_EMBED = "/sam3/embed_image", "/sam2/embed_image"
 
@@ -137,6 +142,17 @@ def _headers(key: str | None, headers: Mapping[str, str]) -> dict[str, str]:
     return named if key is None else {"x-api-key": key, **named}
 
 
+@contextmanager
+def sending(server: Running, path: str, body: Mapping[str, Any]) -> Iterator[None]:
+    """Sends a request, and hangs up without its answer when the block ends."""
+    host, port = server.url.removeprefix("http://").split(":")
+    data = json.dumps(body).encode()
+    head = f"POST {path} HTTP/1.1\r\nhost: x\r\nx-api-key: {ALICE}"
+    with socket.create_connection((host, int(port)), timeout=TIMEOUT) as connection:
+        connection.sendall(f"{head}\r\ncontent-length: {len(data)}\r\n\r\n".encode() + data)
+        yield
+
+
 def until(done: Callable[[], object], seconds: float = 60.0, pause: float = 0.02) -> None:
     """Waits for something that must come true."""
     end = time.monotonic() + seconds
@@ -191,9 +207,7 @@ def _serving(*, ready: bool, **changes: Any) -> Iterator[RunningHere]:
     try:
         until(lambda: server.started or not thread.is_alive())
         assert server.started, "the server did not start: see its log"
-        # The server closes what was idle for 5 seconds, and so would httpx: at the same moment.
-        limits = httpx.Limits(keepalive_expiry=2.0)
-        with httpx.Client(base_url=url, timeout=TIMEOUT, limits=limits) as client:
+        with httpx.Client(base_url=url, timeout=TIMEOUT, limits=KEPT) as client:
             running = RunningHere(url, client, app)
             if ready:
                 running.until_ready()

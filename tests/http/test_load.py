@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import httpx
@@ -24,6 +23,7 @@ from tests.http.serving import (
     VISUAL,
     Running,
     RunningHere,
+    sending,
     serving,
     until,
 )
@@ -86,15 +86,9 @@ def ask(server: Running, pool: ThreadPoolExecutor, seed: int, **how: Any) -> Fut
     return pool.submit(httpx.post, server.url + VISUAL, **arguments)
 
 
-@contextmanager
-def asking(server: Running, seed: int) -> Iterator[None]:
+def asking(server: Running, seed: int) -> AbstractContextManager[None]:
     """Asks about a picture of its own, and hangs up without the answer when the block ends."""
-    host, port = server.url.removeprefix("http://").split(":")
-    body = json.dumps({"image": noise(seed, (16, 16))}).encode()
-    head = f"POST {VISUAL} HTTP/1.1\r\nhost: x\r\nx-api-key: {ALICE}"
-    with socket.create_connection((host, int(port)), timeout=TIMEOUT) as connection:
-        connection.sendall(f"{head}\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body)
-        yield
+    return sending(server, VISUAL, {"image": noise(seed, (16, 16))})
 
 
 class TestOneFlight:

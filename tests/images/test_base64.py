@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from inference_server.errors import ImageError, ImageTooLargeError
 from inference_server.images import base64 as base64_module
 from inference_server.images import decode_base64
-from tests.fuzz import fuzzed
 
 DATA = bytes(range(256)) + b"?>"
 PLAIN = base64.b64encode(DATA).decode()
@@ -100,7 +99,6 @@ def test_the_size_is_judged_before_decoding(monkeypatch: pytest.MonkeyPatch) -> 
         decode_base64("A" * 2_000_000, max_bytes=2**20)
 
 
-@fuzzed(100)
 @given(st.binary(min_size=1, max_size=100), st.sampled_from([4, 8, 64]))
 def test_pieces_make_the_whole(data: bytes, piece: int) -> None:
     with pytest.MonkeyPatch.context() as patch:

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inference_server.images.addresses import _SPECIAL_IPV4, AddressPolicy
-from tests.fuzz import fuzzed
 from tests.images.conftest import Resolver, answering, fetcher, ok, redirect, refused, serve
 from tests.images.test_addresses import DENIED, PERMITTED
 
@@ -46,7 +45,6 @@ addresses = st.one_of(
 )
 
 
-@fuzzed(100)
 @given(addresses)
 def test_an_ipv4_address_within_an_ipv6_one_is_judged_as_itself(address: IPv4Address) -> None:
     for name, embedded in embeddings(address).items():
@@ -64,7 +62,6 @@ def test_special_networks_from_end_to_end(network: IPv4Network) -> None:
         assert not any(map(permits, embeddings(address).values()))
 
 
-@fuzzed(100)
 @given(st.text(max_size=40))
 def test_any_text_is_judged(text: str) -> None:
     permits(text)

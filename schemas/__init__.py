@@ -1,5 +1,5 @@
-"""The wire types: what clients send and what they are answered, one module a contract.
+"""Pydantic models of all requests and responses, one module per API.
 
-Pydantic only: nothing here imports the server, so that the same types serve the routes, the OpenAPI
-document and the tests.
+Nothing here imports the server, so the routes, the OpenAPI document and the tests share one
+definition.
 """

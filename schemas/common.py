@@ -1,6 +1,6 @@
-"""What every contract shares: the base models, the bounds, the numbers, and how errors are worded.
+"""Shared by all APIs: base models, limits, number types and error formatting.
 
-Bounds such as "at most 16 prompts" are settings of a server, not of the contract. They come in as
+Limits such as "at most 16 prompts" are server settings, not part of an API. They are passed as
 pydantic's validation context:
 
     Sam3SegmentationRequest.model_validate(body, context=Limits(max_prompts=4))
@@ -27,21 +27,21 @@ from pydantic_core import CoreSchema, PydanticCustomError
 from typing_extensions import TypeAliasType
 
 MAX_COORDINATE = 1e9
-"""No image is a billion pixels wide; beyond that, arithmetic in 32-bit floats overflows."""
+"""Largest accepted coordinate, in pixels; beyond it, 32-bit float arithmetic could overflow."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much one request may ask for; the defaults are those of the server's settings.
+    """Upper limits of one request; the defaults equal those of the server's settings.
 
     Attributes:
-        max_prompts: most prompts in a concept request.
-        max_visual_prompts: most prompts in a visual request.
-        max_points: most points in one prompt.
-        max_boxes: most exemplar boxes in one prompt.
-        max_shapes: most points and boxes of all prompts of a request together.
-        max_text_length: longest text of a prompt, in characters.
-        max_id_length: longest `image_id` or `model_id`, in characters.
+        max_prompts: Maximum number of prompts in a concept request.
+        max_visual_prompts: Maximum number of prompts in a visual request.
+        max_points: Maximum number of points in one prompt.
+        max_boxes: Maximum number of exemplar boxes in one prompt.
+        max_shapes: Maximum number of points and boxes in all prompts of a request together.
+        max_text_length: Maximum length of a text prompt, in characters.
+        max_id_length: Maximum length of an `image_id` or `model_id`, in characters.
     """
 
     max_prompts: int = 16
@@ -54,18 +54,18 @@ class Limits:
 
     @classmethod
     def of(cls, info: ValidationInfo) -> Limits:
-        """The limits that a validation runs under: its context, or else the defaults."""
+        """Return the limits in a validation's context, or the defaults without one."""
         return info.context if isinstance(info.context, cls) else cls()
 
 
 def at_most(limit: str, noun: str) -> BeforeValidator:
-    """A validator that refuses a list or a text longer than one of `Limits`.
+    """Create a validator that rejects a list or string longer than a limit.
 
-    It runs before the items are looked at: a million prompts are refused by counting them.
+    It runs before the items are validated, so a list of a million prompts is rejected cheaply.
 
     Args:
-        limit: name of the field of `Limits`.
-        noun: what is counted, in the plural, for the message.
+        limit: Name of a field of `Limits`.
+        noun: What is counted, in the plural, for the error message.
     """
 
     def check(value: Any, info: ValidationInfo) -> Any:
@@ -73,8 +73,8 @@ def at_most(limit: str, noun: str) -> BeforeValidator:
         if isinstance(value, str | list) and len(value) > most:
             raise PydanticCustomError(
                 "string_too_long" if isinstance(value, str) else "too_long",
-                "At most {most} {noun} are accepted, not {count}: send fewer, or raise "
-                "{setting} on the server",
+                "At most {most} {noun} are accepted, got {count}; send fewer, or raise {setting} "
+                "on the server",
                 {
                     "most": most,
                     "noun": noun,
@@ -88,24 +88,24 @@ def at_most(limit: str, noun: str) -> BeforeValidator:
 
 
 def check_shapes(count: int, info: ValidationInfo) -> None:
-    """Refuses more points and boxes than the prompts of a request may have together.
+    """Raise if a request has more points and boxes than `Limits.max_shapes`.
 
     Args:
-        count: of all of them.
-        info: of the validation, whose `Limits` hold.
+        count: Number of points and boxes in all prompts.
+        info: Validation info; its context may hold `Limits`.
     """
     most = Limits.of(info).max_shapes
     if count > most:
         raise PydanticCustomError(
             "too_long",
-            "At most {most} points and boxes are accepted in all prompts together, not {count}: "
-            "send fewer at a time, or raise INFERENCE_MAX_SHAPES on the server",
+            "At most {most} points and boxes are accepted in all prompts together, got {count}; "
+            "split the request, or raise INFERENCE_MAX_SHAPES on the server",
             {"most": most, "count": count},
         )
 
 
-def few_shapes(prompts: Any, info: ValidationInfo) -> Any:
-    """A validator of a list of prompts, which counts before points and boxes are looked at."""
+def check_prompt_shapes(prompts: Any, info: ValidationInfo) -> Any:
+    """Validate the number of shapes in a list of raw prompts, before the shapes are validated."""
     count = 0
     for prompt in prompts if isinstance(prompts, list) else ():
         if isinstance(prompt, dict):
@@ -117,35 +117,36 @@ def few_shapes(prompts: Any, info: ValidationInfo) -> Any:
 
 
 def _not_boolean(value: Any) -> Any:
-    # Pydantic reads `true` as 1.0, which hides a client's mistake in an order of arguments.
+    # Pydantic converts `true` to 1.0, which would hide swapped arguments in a client.
     if isinstance(value, bool):
         raise PydanticCustomError("float_type", "Input should be a valid number, not a boolean")
     return value
 
 
-# The bounds stand before the check: only there does pydantic write them into the JSON schema.
+# `Field` comes first in the aliases below: otherwise pydantic omits the bounds from the JSON
+# schema.
 _number = BeforeValidator(_not_boolean)
 
 Coordinate = Annotated[float, Field(ge=-MAX_COORDINATE, le=MAX_COORDINATE), _number]
-"""A place in pixels; it may lie outside of the image."""
+"""A coordinate in pixels; it may lie outside the image."""
 
 Length = Annotated[float, Field(gt=0, le=MAX_COORDINATE), _number]
-"""A width or a height in pixels."""
+"""A width or height in pixels, greater than 0."""
 
 Fraction = Annotated[float, Field(ge=0, le=1), _number]
-"""A threshold or a score."""
+"""A threshold or score from 0 to 1."""
 
 Identifier = Annotated[str, Field(min_length=1), at_most("max_id_length", "characters of an id")]
-"""A name that a client chose."""
+"""An id of an image or a model: a short, non-empty string."""
 
 
 def examples(*values: dict[str, Any]) -> ConfigDict:
-    """The part of a model's configuration that gives examples in the OpenAPI document."""
+    """Return a model configuration that adds examples to the OpenAPI document."""
     return ConfigDict(json_schema_extra={"examples": list(values)})
 
 
 class WireModel(BaseModel):
-    """Base of everything on the wire: unknown fields are ignored, numbers are finite."""
+    """Base of all requests and responses: ignores unknown fields, rejects NaN and infinity."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
 
@@ -153,10 +154,10 @@ class WireModel(BaseModel):
     def __get_pydantic_json_schema__(
         cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        """Writes optional fields as optional, not as nullable, and leaves out the noise.
+        """Describe optional fields as optional instead of nullable, and drop field titles.
 
-        `T | None = None` would become an inline `anyOf` with `null`, out of which code generators
-        make odd names and types. A field's title only repeats its name.
+        By default `T | None = None` becomes an inline `anyOf` with `null`, for which client
+        generators produce odd names and types. A field's title only repeats its name.
         """
         reference = handler(core_schema)
         schema = handler.resolve_ref_schema(reference)
@@ -172,12 +173,12 @@ def _without_null(field: JsonSchemaValue) -> JsonSchemaValue:
     kinds = [kind for kind in field.get("anyOf", ()) if kind != {"type": "null"}]
     if len(kinds) != 1:
         return field
-    # The field's own words come last: they say more than those of the type it refers to.
+    # The field's description overrides that of its type, because it is more specific.
     return {**kinds[0], **{key: value for key, value in field.items() if key != "anyOf"}}
 
 
 class InputModel(WireModel):
-    """Base of what clients send: an explicit null means the same as leaving the field out."""
+    """Base of all requests: an explicit null is the same as an absent field."""
 
     @model_validator(mode="before")
     @classmethod
@@ -188,31 +189,33 @@ class InputModel(WireModel):
 
 
 LocationName = TypeAliasType(
-    "LocationName", Annotated[str, Field(description="The part of the request, or a field of it.")]
+    "LocationName", Annotated[str, Field(description="`body`, `query` or the name of a field.")]
 )
 LocationIndex = TypeAliasType(
-    "LocationIndex", Annotated[int, Field(description="A position in a list, counted from 0.")]
+    "LocationIndex", Annotated[int, Field(description="Zero-based position in a list.")]
 )
 
 
 LocationPart = TypeAliasType(
     "LocationPart",
-    Annotated[LocationName | LocationIndex, Field(description="One step towards a mistake.")],
+    Annotated[
+        LocationName | LocationIndex, Field(description="One step of the path to an invalid value.")
+    ],
 )
 
 
 class ValidationErrorItem(WireModel):
-    """One thing that is wrong with a request."""
+    """One validation error."""
 
     loc: list[LocationPart] = Field(
-        description="Where: `body`, then field names and positions in lists."
+        description="Path to the invalid value: `body`, then field names and list positions."
     )
-    msg: str = Field(description="What is wrong, for people.")
-    type: str = Field(description="What is wrong, for programs.")
+    msg: str = Field(description="Human-readable error message.")
+    type: str = Field(description="Machine-readable error type.")
 
 
 class ValidationErrorResponse(WireModel):
-    """Everything that is wrong with a request. It never repeats the image or the key."""
+    """All validation errors of a request. They never contain the image or the API key."""
 
     model_config = examples(
         {
@@ -226,35 +229,35 @@ class ValidationErrorResponse(WireModel):
         }
     )
 
-    detail: list[ValidationErrorItem] = Field(description="One entry for each mistake.")
+    detail: list[ValidationErrorItem] = Field(description="One entry per error.")
 
 
 class ErrorMessage(WireModel):
-    """What went wrong, and what to do about it."""
+    """What went wrong, and how to fix it."""
 
     model_config = examples({"message": "Could not load input image. Cause: it is not an image"})
 
-    message: str = Field(description="What went wrong, for people.")
+    message: str = Field(description="Human-readable error message.")
 
 
 def validation_detail(
     error: ValidationError, prefix: Sequence[str | int] = ("body",)
 ) -> list[dict[str, Any]]:
-    """The `detail` of a `ValidationErrorResponse`, ready for JSON.
+    """Convert a pydantic error to the `detail` of a `ValidationErrorResponse`, ready for JSON.
 
-    The offending input is left out: it may be the image or the key.
+    The invalid input is omitted: it may be the image or the API key.
 
     Args:
-        error: what pydantic found.
-        prefix: what `loc` starts with.
+        error: The error raised by pydantic.
+        prefix: First items of each `loc`.
 
     Returns:
-        One `{loc, msg, type}` for each mistake.
+        One `{loc, msg, type}` per error.
     """
     return [
         {
-            # Pydantic adds the branch of a union that it tried. Field names are identifiers;
-            # the tags of our unions are not, so that they can be told apart here.
+            # Pydantic adds the tag of the union member that it tried. Field names are identifiers
+            # and our tags are not ("corner box"), so the tags can be dropped here.
             "loc": [*prefix, *(p for p in item["loc"] if isinstance(p, int) or p.isidentifier())],
             "msg": _WORDING.get(item["type"], item["msg"]),
             "type": item["type"],
@@ -264,29 +267,29 @@ def validation_detail(
 
 
 def validation_message(detail: Sequence[Mapping[str, Any]], most: int = 5) -> str:
-    """The mistakes of a request in one text, for contracts that word them so.
+    """Join validation errors into one message, for APIs whose errors are a single string.
 
     Args:
-        detail: as `validation_detail` gives it.
-        most: mistakes that are told; of others only the number is.
+        detail: Errors in the form of `validation_detail`.
+        most: Maximum number of errors to list; only the number of further ones is given.
 
     Returns:
-        Such as `inputs.boxes[0]: Field required; inputs.points: …`.
+        A message such as `inputs.boxes[0]: Field required; inputs.points: …`.
     """
-    told = [_where(item["loc"]) + item["msg"] for item in detail[:most]]
+    parts = [_field_path(item["loc"]) + item["msg"] for item in detail[:most]]
     if len(detail) > most:
-        told.append(f"and {len(detail) - most} more")
-    return "; ".join(told)
+        parts.append(f"and {len(detail) - most} more")
+    return "; ".join(parts)
 
 
-def _where(location: Sequence[str | int]) -> str:
-    """`prompts[0].boxes: ` for `("body", "prompts", 0, "boxes")`; nothing for the body itself."""
+def _field_path(location: Sequence[str | int]) -> str:
+    """Format `("body", "prompts", 0, "boxes")` as `prompts[0].boxes: `; the body itself as ``."""
     parts = location[1:] if location[:1] == ["body"] else location
     name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
     return f"{name.removeprefix('.')}: " if name else ""
 
 
-# Pydantic's own words here speak of Python.
+# Pydantic's own messages for these types mention Python classes.
 _WORDING = {
     "model_type": "Input should be an object",
     "model_attributes_type": "Input should be an object",

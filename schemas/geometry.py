@@ -1,8 +1,8 @@
-"""Shapes on an image: the boxes and clicks that clients send, the masks they are answered.
+"""Boxes, points and masks of the Roboflow API.
 
-Two boxes look the same on the wire and mean different things: `{x, y, width, height}` is anchored
-at its top-left corner in a concept prompt, and at its centre in a visual one. They are separate
-types, and `corners` reads all of them in one way.
+`{x, y, width, height}` has two meanings: in a concept prompt `x, y` is the top-left corner, in a
+visual prompt the centre. `TopLeftBox` and `CenterBox` keep them apart, and `corners` gives the same
+form for every box.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from typing_extensions import TypeAliasType
 from schemas.common import Coordinate, InputModel, Length, WireModel, examples
 
 Corners = tuple[float, float, float, float]
-"""A box as `(x0, y0, x1, y1)` in pixels, whatever way it was written in."""
+"""A box as `(x0, y0, x1, y1)` in pixels."""
 
 
 class TopLeftBox(InputModel):
-    """A box by its **top-left corner** and its size, in pixels. Concept prompts use it."""
+    """A box given by its **top-left corner** and size, in pixels. Used by concept prompts."""
 
     model_config = examples({"x": 68, "y": 247, "width": 555, "height": 678})
 
-    x: Coordinate = Field(description="The left edge.")
-    y: Coordinate = Field(description="The top edge.")
-    width: Length = Field(description="The width, rightwards.")
-    height: Length = Field(description="The height, downwards.")
+    x: Coordinate = Field(description="Left edge, in pixels.")
+    y: Coordinate = Field(description="Top edge, in pixels.")
+    width: Length = Field(description="Width, in pixels.")
+    height: Length = Field(description="Height, in pixels.")
 
     @property
     def corners(self) -> Corners:
@@ -42,20 +42,20 @@ class TopLeftBox(InputModel):
 
 
 class CornerBox(InputModel):
-    """A box by two corners, in pixels: top-left and bottom-right. Concept prompts use it."""
+    """A box given by its top-left and bottom-right corners, in pixels. Used by concept prompts."""
 
     model_config = examples({"x0": 68, "y0": 247, "x1": 623, "y1": 925})
 
-    x0: Coordinate = Field(description="The left edge.")
-    y0: Coordinate = Field(description="The top edge.")
-    x1: Coordinate = Field(description="The right edge, greater than `x0`.")
-    y1: Coordinate = Field(description="The bottom edge, greater than `y0`.")
+    x0: Coordinate = Field(description="Left edge, in pixels.")
+    y0: Coordinate = Field(description="Top edge, in pixels.")
+    x1: Coordinate = Field(description="Right edge, in pixels; greater than `x0`.")
+    y1: Coordinate = Field(description="Bottom edge, in pixels; greater than `y0`.")
 
     @model_validator(mode="after")
     def _has_size(self) -> CornerBox:
         if self.x1 <= self.x0 or self.y1 <= self.y0:
             raise PydanticCustomError(
-                "box_size", "A box needs a size: x1 greater than x0, and y1 greater than y0"
+                "box_size", "The box is empty; send x1 greater than x0, and y1 greater than y0"
             )
         return self
 
@@ -66,14 +66,16 @@ class CornerBox(InputModel):
 
 
 class CenterBox(InputModel):
-    """A box by its **centre** and its size, in pixels. Visual prompts use it."""
+    """A box given by its **centre** and size, in pixels. Used by visual prompts."""
 
     model_config = examples({"x": 345.5, "y": 586, "width": 555, "height": 678})
 
-    x: Coordinate = Field(description="The centre, from the left.")
-    y: Coordinate = Field(description="The centre, from the top.")
-    width: Length = Field(description="The whole width.")
-    height: Length = Field(description="The whole height.")
+    x: Coordinate = Field(
+        description="Horizontal centre, in pixels from the left edge of the image."
+    )
+    y: Coordinate = Field(description="Vertical centre, in pixels from the top edge of the image.")
+    width: Length = Field(description="Full width, in pixels.")
+    height: Length = Field(description="Full height, in pixels.")
 
     @property
     def corners(self) -> Corners:
@@ -83,17 +85,17 @@ class CenterBox(InputModel):
 
 
 class Point(InputModel):
-    """A click on the image."""
+    """A point (click) on the image."""
 
     model_config = examples({"x": 320, "y": 540, "positive": True})
 
-    x: Coordinate = Field(description="From the left, in pixels.")
-    y: Coordinate = Field(description="From the top, in pixels.")
-    positive: bool = Field(description="True on the object, false on what does not belong to it.")
+    x: Coordinate = Field(description="Pixels from the left edge.")
+    y: Coordinate = Field(description="Pixels from the top edge.")
+    positive: bool = Field(description="True for a point on the object, false for one outside it.")
 
 
 def _box_form(value: Any) -> str | None:
-    """Which of the two boxes a concept prompt means, as the tag of the union below."""
+    """Return the tag of `ConceptBox` that fits a raw box, or None if neither does."""
     if isinstance(value, TopLeftBox):
         return "top-left box"
     if isinstance(value, CornerBox):
@@ -101,7 +103,7 @@ def _box_form(value: Any) -> str | None:
     if not isinstance(value, dict):
         return None
     given = {key for key in value if value[key] is not None}
-    # A box that spells out both is read as XYWH, as the vendor reads it.
+    # A box with the fields of both forms is read as XYWH, as in Roboflow's implementation.
     forms = {"top-left box": {"x", "y", "width", "height"}, "corner box": {"x0", "y0", "x1", "y1"}}
     best = max(forms, key=lambda form: len(forms[form] & given))
     return best if forms[best] & given else None
@@ -114,28 +116,30 @@ ConceptBox = TypeAliasType(
         Discriminator(
             _box_form,
             custom_error_type="box_form",
-            custom_error_message="A box is an object with x, y, width and height, anchored at its "
-            "top-left corner, or one with x0, y0, x1 and y1",
+            custom_error_message="Input should be a box: an object with x, y, width and height "
+            "(x, y is the top-left corner), or with x0, y0, x1 and y1",
         ),
-        Field(description="A box around an exemplar, in one of two forms."),
+        Field(description="A box around an exemplar, given by corner and size or by two corners."),
     ],
 )
 
 BoxLabelNumber = TypeAliasType(
     "BoxLabelNumber",
-    Annotated[Literal[0, 1], Field(description="1 is a positive exemplar, 0 a negative one.")],
+    Annotated[Literal[0, 1], Field(description="1 for a positive exemplar, 0 for a negative one.")],
 )
 BoxLabelFlag = TypeAliasType(
     "BoxLabelFlag",
-    Annotated[bool, Field(description="True is a positive exemplar, false a negative one.")],
+    Annotated[bool, Field(description="True for a positive exemplar, false for a negative one.")],
 )
 
 
 def _read_label(value: Any) -> Any:
-    # An explicit list: pydantic's own reading of a boolean knows "yes", "off" and the like.
+    # Stricter than pydantic, which also accepts "yes", "off" and similar strings.
     if isinstance(value, int | float) and value in (0, 1):
         return bool(value)
-    raise PydanticCustomError("box_label", "A box label is 1 or true, or else 0 or false")
+    raise PydanticCustomError(
+        "box_label", "Input should be 1 or true (positive), or 0 or false (negative)"
+    )
 
 
 BoxLabel = TypeAliasType(
@@ -143,7 +147,10 @@ BoxLabel = TypeAliasType(
     Annotated[
         bool,
         BeforeValidator(_read_label, json_schema_input_type=BoxLabelNumber | BoxLabelFlag),
-        Field(description="Whether a box shows the concept."),
+        Field(
+            description="Whether the box is a positive exemplar (1, true) or a negative one (0, "
+            "false)."
+        ),
     ],
 )
 
@@ -151,30 +158,32 @@ Polygon = TypeAliasType(
     "Polygon",
     Annotated[
         list[Annotated[list[float], Field(min_length=2, max_length=2)]],
-        Field(description="The outline of one connected part, as `[x, y]` pixels."),
+        Field(description="Outline of one connected part, as `[x, y]` in pixels."),
     ],
 )
 Polygons = TypeAliasType(
     "Polygons",
     Annotated[
         list[Polygon],
-        Field(description="A mask as the outer contours of its connected parts."),
+        Field(
+            description="A mask as the outer contours of its connected parts; holes are not kept."
+        ),
     ],
 )
 
 
 class CocoRle(WireModel):
-    """A mask in COCO's compressed run-length encoding, as `pycocotools` reads it."""
+    """A mask in COCO's compressed run-length encoding (RLE), as `pycocotools` reads it."""
 
     model_config = examples({"size": [4, 4], "counts": "52203"})
 
     size: Annotated[list[int], Field(min_length=2, max_length=2)] = Field(
-        description="`[height, width]` of the image."
+        description="`[height, width]` of the image, in pixels."
     )
-    counts: str = Field(description="The runs, compressed.")
+    counts: str = Field(description="Compressed run lengths, in column-major order.")
 
 
 Masks = TypeAliasType(
     "Masks",
-    Annotated[Polygons | CocoRle, Field(description="A mask: polygons, or run lengths.")],
+    Annotated[Polygons | CocoRle, Field(description="A mask, as polygons or RLE.")],
 )

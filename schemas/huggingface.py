@@ -1,4 +1,4 @@
-"""The API of the Hugging Face Space: words, points and boxes in; masks as PNGs out."""
+"""The API of the SAM 3 Hugging Face Space: text, points and boxes in, masks as PNGs out."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _has_size(box: list[float]) -> list[float]:
     x1, y1, x2, y2 = box
     if x2 <= x1 or y2 <= y1:
         raise PydanticCustomError(
-            "box_size", "A box is [x1, y1, x2, y2] with x2 greater than x1, and y2 than y1"
+            "box_size", "The box is empty; send [x1, y1, x2, y2] with x2 > x1 and y2 > y1"
         )
     return box
 
@@ -48,8 +48,8 @@ SpaceImage = TypeAliasType(
         str,
         Field(
             min_length=1,
-            description="The image's file in base64, with or without a `data:image/…;base64,` "
-            "prefix; or its address, which begins with `http://` or `https://`.",
+            description="The base64-encoded image file, with or without a `data:image/…;base64,` "
+            "prefix, or an `http://` or `https://` URL.",
         ),
     ],
 )
@@ -58,7 +58,7 @@ SpaceText = TypeAliasType(
     "SpaceText",
     Annotated[
         str,
-        Field(min_length=1, description="A concept in a few words, such as `kitten`."),
+        Field(min_length=1, description="A concept as a short noun phrase, such as `kitten`."),
         at_most("max_text_length", "characters of text"),
     ],
 )
@@ -80,58 +80,59 @@ SpacePoint = TypeAliasType(
 )
 
 SpaceLabel = TypeAliasType(
-    "SpaceLabel", Annotated[Literal[0, 1], Field(description="1 is positive, 0 negative.")]
+    "SpaceLabel", Annotated[Literal[0, 1], Field(description="1 for positive, 0 for negative.")]
 )
 
 
 class SpaceInputs(InputModel):
-    """An image and prompts; at least one of `text_prompts`, `boxes` and `points` is needed."""
+    """An image and prompts. At least one of `text_prompts`, `boxes` and `points` is required."""
 
     image: SpaceImage = Field(repr=False, description="The image.")
     text_prompts: Annotated[list[SpaceText], at_most("max_prompts", "text prompts")] = Field(
         default_factory=list,
-        description="Concepts, each looked for by itself: every instance of it is found.",
+        description="Concepts. All instances of each one are found.",
     )
     points: Annotated[list[SpacePoint], FailFast(), at_most("max_points", "points")] = Field(
         default_factory=list,
-        description="Clicks. Those in a positive box are clicks on its object, and all others "
-        "are on one object more. Negative ones alone show no object.",
+        description="Points. Those inside a positive box refine the object in that box; all others "
+        "together select one more object. Negative points alone select nothing.",
     )
     point_labels: Annotated[list[SpaceLabel], FailFast(), at_most("max_points", "point labels")] = (
         Field(
             default_factory=list,
-            description="One for each point: 1 on the object, 0 beside it.",
+            description="One label per point: 1 on the object, 0 outside it.",
         )
     )
     boxes: Annotated[list[SpaceBox], FailFast(), at_most("max_visual_prompts", "boxes")] = Field(
         default_factory=list,
-        description="A positive box is around one object; what is in a negative one is taken out "
-        "of every mask, also of those found by words.",
+        description="A positive box selects one object. The area of a negative box is removed from "
+        "all masks, including those of text prompts.",
     )
     box_labels: Annotated[
         list[SpaceLabel], FailFast(), at_most("max_visual_prompts", "box labels")
     ] = Field(
         default_factory=list,
-        description="One for each box: 1 is positive, 0 negative.",
+        description="One label per box: 1 for positive, 0 for negative.",
     )
     multimask_output: bool = Field(
         default=False,
-        description="Three masks, of different extent, for each object by boxes or points.",
+        description="Return three masks of different extent per object selected by boxes or "
+        "points.",
     )
-    confidence_threshold: Fraction = Field(default=0.5, description="Least score of a mask.")
-    vectorize: bool = Field(default=False, description="Polygons beside the masks.")
+    confidence_threshold: Fraction = Field(default=0.5, description="Minimum score of a mask.")
+    vectorize: bool = Field(default=False, description="Return polygons in addition to the masks.")
     simplify_epsilon: Annotated[float, Field(ge=0, le=MAX_EPSILON)] = Field(
-        default=2.0, description="How far a polygon may be from the outline, in pixels."
+        default=2.0, description="Maximum deviation of a polygon from the outline, in pixels."
     )
 
     @model_validator(mode="after")
-    def _few_shapes(self, info: ValidationInfo) -> SpaceInputs:
+    def _limit_shapes(self, info: ValidationInfo) -> SpaceInputs:
         check_shapes(len(self.points) + len(self.boxes), info)
         return self
 
 
 class SpaceRequest(InputModel):
-    """A request of the Space's SAM 2 compatible API."""
+    """A request to the Space's SAM 2 compatible API."""
 
     model_config = examples(
         {
@@ -157,17 +158,16 @@ class SpaceRequest(InputModel):
     api_key: str | None = Field(
         default=None,
         repr=False,
-        description="The API key, for clients that send it here; a header or the query does "
-        "as well.",
+        description="API key. It can also be sent in a header or the query string.",
     )
-    inputs: SpaceInputs = Field(description="The image and the prompts.")
+    inputs: SpaceInputs = Field(description="Image and prompts.")
 
 
 SpaceArgumentText = TypeAliasType(
-    "SpaceArgumentText", Annotated[str, Field(description="The image, or else the concept.")]
+    "SpaceArgumentText", Annotated[str, Field(description="The image or the concept.")]
 )
 SpaceArgumentNumber = TypeAliasType(
-    "SpaceArgumentNumber", Annotated[float, Field(description="The least score of a mask.")]
+    "SpaceArgumentNumber", Annotated[float, Field(description="Minimum score of a mask.")]
 )
 SpaceArgument = TypeAliasType(
     "SpaceArgument",
@@ -183,45 +183,47 @@ _Arguments = Annotated[
 
 
 def _complete(value: Any) -> Any:
-    """Fills in the threshold."""
+    """Append the default threshold if it is absent or null."""
     if not isinstance(value, list) or not 2 <= len(value) <= 3:
         raise PydanticCustomError(
             "predict_data",
-            "Input should be a list of the image, the text and, if need be, the threshold",
+            "Input should be a list: the image, the text and optionally the threshold",
         )
     threshold = value[2] if len(value) == 3 else None
     return [*value[:2], 0.5 if threshold is None else threshold]
 
 
 class SpacePredictRequest(InputModel):
-    """Words alone, in the envelope of Gradio."""
+    """A text prompt in Gradio's request format."""
 
     model_config = examples({"data": ["iVBORw0KGgo=", "kitten", 0.5]})
 
     api_key: str | None = Field(
         default=None,
         repr=False,
-        description="The API key, for clients that send it here; a header or the query does "
-        "as well.",
+        description="API key. It can also be sent in a header or the query string.",
     )
     data: Annotated[
         tuple[SpaceImage, SpaceText, Fraction],
         BeforeValidator(_complete, json_schema_input_type=_Arguments),
     ] = Field(
         repr=False,
-        description="The image, the concept, and the least score of a mask, in this order; the "
-        "last is 0.5 by default.",
+        description="Image, concept and minimum score of a mask (optional, default 0.5), in this "
+        "order.",
     )
 
 
 PromptType = TypeAliasType(
     "PromptType",
-    Annotated[Literal["text", "visual"], Field(description="Words, or else points and boxes.")],
+    Annotated[
+        Literal["text", "visual"],
+        Field(description="`text` for text prompts, `visual` for points and boxes."),
+    ],
 )
 
 
 class SpaceResponse(WireModel):
-    """The objects that were found; empty lists when there is none."""
+    """The segmented objects; the lists are empty if none was found."""
 
     model_config = examples(
         {
@@ -238,31 +240,31 @@ class SpaceResponse(WireModel):
     )
 
     masks: list[str] = Field(
-        description="One for each object: a PNG in base64, of one channel and the image's size, "
-        "255 on the object and 0 elsewhere. Those of words come first, in the order of the "
-        "prompts; then those of boxes and of points."
+        description="One base64-encoded PNG per mask: single channel, image size, 255 on the "
+        "object and 0 elsewhere. Masks of text prompts come first, in request order, then masks of "
+        "boxes, then masks of points."
     )
     scores: list[float] = Field(
-        description="One for each mask: confidence, or the predicted IoU with points and boxes."
+        description="One score per mask: confidence for text, predicted IoU for points and boxes."
     )
-    num_objects: int = Field(description="How many masks there are.")
+    num_objects: int = Field(description="Number of masks.")
     sam_version: str = Field(description="Always `3.0`.")
-    prompt_types: list[PromptType] = Field(description="Which prompts the request had.")
-    success: bool = Field(description="True.")
+    prompt_types: list[PromptType] = Field(description="Types of the prompts in the request.")
+    success: bool = Field(description="Always true.")
     polygons: list[Polygon] | None = Field(
         default=None,
-        description="With `vectorize`, one for each mask: the outline of its largest part.",
+        description="With `vectorize`, one polygon per mask: the outline of its largest part.",
     )
     polygon_format: Literal["pixel_coordinates"] | None = Field(
-        default=None, description="With `vectorize`: what `polygons` are in."
+        default=None, description="With `vectorize`: unit of `polygons`."
     )
     original_image_size: Annotated[list[int], Field(min_length=2, max_length=2)] | None = Field(
-        default=None, description="With `vectorize`: `[width, height]` of the image."
+        default=None, description="With `vectorize`: `[width, height]` of the image, in pixels."
     )
 
 
 class SpaceError(WireModel):
-    """What went wrong, and what to do about it."""
+    """What went wrong, and how to fix it."""
 
     model_config = examples(
         {
@@ -274,19 +276,21 @@ class SpaceError(WireModel):
         }
     )
 
-    success: bool = Field(description="False.")
-    error: str = Field(description="What went wrong, for people.")
-    masks: list[str] = Field(description="Empty.")
-    scores: list[float] = Field(description="Empty.")
-    num_objects: int = Field(description="0.")
+    success: bool = Field(description="Always false.")
+    error: str = Field(description="Human-readable error message.")
+    masks: list[str] = Field(description="Always empty.")
+    scores: list[float] = Field(description="Always empty.")
+    num_objects: int = Field(description="Always 0.")
 
 
 class SpacePredictResponse(WireModel):
-    """The objects that were found, in the envelope of Gradio."""
+    """The segmented objects in Gradio's response format."""
 
     data: Annotated[list[SpaceResponse], Field(min_length=1, max_length=1)] = Field(
-        description="One entry: the objects."
+        description="A list with one entry: the segmented objects."
     )
-    is_generating: bool = Field(description="False: this is all.")
-    duration: float = Field(description="Seconds that it took.")
-    average_duration: float = Field(description="Seconds that such a request takes on average.")
+    is_generating: bool = Field(description="Always false: the response is complete.")
+    duration: float = Field(description="Processing time in seconds.")
+    average_duration: float = Field(
+        description="Average processing time of such requests, in seconds."
+    )

@@ -1,4 +1,4 @@
-"""Jobs: requests that are accepted now and answered later."""
+"""Jobs: asynchronous requests, whose result is fetched later."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ JobState = Literal["QUEUED", "PROCESSING", "COMPLETED"]
 
 
 class JobSubmitted(WireModel):
-    """A job was accepted. It is done even if the server is restarted meanwhile."""
+    """The job was queued. It survives a restart of the server."""
 
     model_config = examples(
         {
@@ -28,48 +28,48 @@ class JobSubmitted(WireModel):
         }
     )
 
-    request_id: str = Field(description="The job's id.")
+    request_id: str = Field(description="Id of the job.")
     status: Literal["QUEUED"] = Field(description="Always `QUEUED`.")
-    status_url: str = Field(description="Where to ask how it stands with the job.")
-    response_url: str = Field(description="Where the result will be.")
-    poll_url: str = Field(description="The same as `status_url`.")
+    status_url: str = Field(description="URL of the job's status.")
+    response_url: str = Field(description="URL of the job's result.")
+    poll_url: str = Field(description="Same as `status_url`.")
 
 
 class JobMetrics(WireModel):
-    """What a job took."""
+    """Metrics of a job."""
 
     inference_time: float | None = Field(
-        default=None, description="Seconds that the server worked on it; absent until it is done."
+        default=None, description="Processing time in seconds; absent until the job is done."
     )
 
 
 class JobStatus(WireModel):
-    """How it stands with a job."""
+    """The status of a job."""
 
     model_config = examples(
         {"request_id": _ID, "status": "PROCESSING", "metrics": {}},
         {"request_id": _ID, "status": "COMPLETED", "metrics": {"inference_time": 0.42}},
     )
 
-    request_id: str = Field(description="The job's id.")
+    request_id: str = Field(description="Id of the job.")
     status: JobState = Field(
-        description="`QUEUED` until a worker takes it, `PROCESSING` until it ends, `COMPLETED` "
-        "when the result is there. A job that `FAILED` is answered with 422."
+        description="`QUEUED` until a worker claims the job, `PROCESSING` while it runs, "
+        "`COMPLETED` when the result is available. A `FAILED` job is reported with status code 422."
     )
-    metrics: JobMetrics = Field(description="What it took.")
+    metrics: JobMetrics = Field(description="Metrics of the job.")
 
 
 class JobImage(WireModel):
-    """A file of a result."""
+    """A file of a job's result."""
 
-    url: str = Field(description="Its address, good without a key until the result expires.")
-    content_type: str = Field(description="Its media type.")
-    file_name: str = Field(description="Its name.")
-    file_size: int = Field(ge=0, description="Its bytes.")
+    url: str = Field(description="Signed URL; valid without an API key until the result expires.")
+    content_type: str = Field(description="Media type.")
+    file_name: str = Field(description="File name.")
+    file_size: int = Field(ge=0, description="Size in bytes.")
 
 
 class JobResult(WireModel):
-    """A job and its result, which is kept for an hour."""
+    """A job with its result. Results expire after one hour."""
 
     model_config = examples(
         {
@@ -97,25 +97,24 @@ class JobResult(WireModel):
         },
     )
 
-    request_id: str = Field(description="The job's id.")
-    status: JobState = Field(description="As in the job's status.")
-    error: None = Field(description="Always null; a job that failed is answered with 422.")
+    request_id: str = Field(description="Id of the job.")
+    status: JobState = Field(description="Status of the job; see `JobStatus`.")
+    error: None = Field(description="Always null; a failed job is reported with status code 422.")
     output: Any = Field(
-        description="The address of the file, or a list of addresses where the request asks for "
-        "several files. For requests that are answered with JSON: that answer. Null until the "
-        "job is done."
+        description="URL of the result file, or a list of URLs if the request asks for several "
+        "files. For requests with a JSON response: that response. Null until the job is done."
     )
-    metrics: JobMetrics = Field(description="What it took.")
-    images: list[JobImage] = Field(description="The files of the result.")
+    metrics: JobMetrics = Field(description="Metrics of the job.")
+    images: list[JobImage] = Field(description="Files of the result.")
 
 
 class JobFailed(WireModel):
-    """A job that ended without a result."""
+    """A job that failed."""
 
     model_config = examples(
         {"request_id": _ID, "status": "FAILED", "error": "Could not load input image."}
     )
 
-    request_id: str = Field(description="The job's id.")
+    request_id: str = Field(description="Id of the job.")
     status: Literal["FAILED"] = Field(description="Always `FAILED`.")
-    error: str = Field(description="What went wrong, and what to do about it.")
+    error: str = Field(description="What went wrong, and how to fix it.")

@@ -1,7 +1,7 @@
-"""samgeo's REST API: multipart forms in; GeoJSON, lists of boxes, or rasters out.
+"""samgeo's REST API: multipart forms in; GeoJSON, boxes or rasters out.
 
-A form's fields are texts: numbers and switches are read from them, and an empty text counts as
-absent, as browsers send it for a field that nobody filled in.
+Form fields are strings, from which numbers and booleans are parsed. An empty string counts as
+absent, because that is what browsers send for a field that was not filled in.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 from schemas.common import Coordinate, Fraction, InputModel, WireModel, at_most, examples
 
 OUTPUT_FORMATS = ("detections", "geojson", "geotiff", "json", "png")
-"""In the order in which the vendor's error lists them."""
+"""In the order of samgeo's error message."""
 
 MODEL_VERSIONS = ("sam", "sam2", "sam3")
 BACKENDS = ("meta", "transformers")
@@ -23,7 +23,7 @@ BACKENDS = ("meta", "transformers")
 def _is_file(value: Any) -> Any:
     if isinstance(value, str):
         raise PydanticCustomError(
-            "file", "Send the image as a file: a part with a filename in multipart/form-data"
+            "file", "Input should be a file; send a multipart/form-data part with a filename"
         )
     return value
 
@@ -35,30 +35,31 @@ File = Annotated[
 
 
 def _one_of(*names: str) -> WithJsonSchema:
-    """For a text whose values are checked by the route, in the contract's order and words."""
+    """Document the values of a string that the route validates, with samgeo's error messages."""
     return WithJsonSchema({"type": "string", "enum": list(names)})
 
 
 class UploadRequest(InputModel):
-    """What every request has: an image, and the form of the answer."""
+    """Fields of all requests: the image, the output format and the filters."""
 
-    file: File = Field(description="The image: GeoTIFF, TIFF, PNG, JPEG, WebP, BMP, GIF or AVIF.")
+    file: File = Field(description="Image file: GeoTIFF, TIFF, PNG, JPEG, WebP, BMP, GIF or AVIF.")
     output_format: Annotated[str, _one_of(*OUTPUT_FORMATS)] = Field(
         default="geojson",
-        description="`geojson`: polygons; `detections`: boxes as GeoJSON; both in the image's CRS, "
-        "or in pixels without one. `json`: boxes in pixels. `geotiff`, `png`: a raster of ids.",
+        description="`geojson`: polygons; `detections`: boxes as GeoJSON; both in the CRS of the "
+        "image, or in pixels if it has none. `json`: boxes in pixels. `geotiff`, `png`: a raster "
+        "of object ids.",
     )
     model_id: str | None = Field(
         default=None,
-        description="One of the ids that `GET /models` lists; the largest model by default.",
+        description="Model id from `GET /models`; the largest model by default.",
     )
-    min_size: int = Field(default=0, description="Least pixels of an object.")
+    min_size: int = Field(default=0, description="Minimum area of an object, in pixels.")
     max_size: int | None = Field(
-        default=None, description="Most pixels of an object; 0 or less is no limit."
+        default=None, description="Maximum area of an object, in pixels; 0 or less for no limit."
     )
     api_key: str | None = Field(
         default=None,
-        description="The key, if it is sent nowhere else. It has to come before the file.",
+        description="API key, if not sent in a header or the query. This part must precede the file.",
     )
 
     @model_validator(mode="before")
@@ -72,73 +73,76 @@ class UploadRequest(InputModel):
 
 
 class VersionedRequest(UploadRequest):
-    """A request that chooses among the models."""
+    """A request that selects a model family."""
 
     model_version: Annotated[str, _one_of(*MODEL_VERSIONS)] = Field(
-        default="sam2", description="The family of the model. This server has `sam2` and `sam3`."
+        default="sam2", description="Model family. This server supports `sam2` and `sam3`."
     )
 
 
 class AutomaticRequest(VersionedRequest):
-    """Segment everything: SAM 2 by a grid of points, SAM 3 by the word `everything`."""
+    """Segment everything: SAM 2 with a grid of points, SAM 3 with the prompt `everything`."""
 
     foreground: bool = Field(
         default=True,
-        description="With `unique=false`: start from an empty raster; false starts from a full "
-        "one, in which the objects' outlines are 0.",
+        description="Only with `unique=false`: true draws filled objects (255 on 0); "
+        "false draws their outlines (0 on 255).",
     )
     unique: bool = Field(
-        default=True, description="An id for each object; false makes one raster of 0 and 255."
+        default=True,
+        description="Give each object its own id; false returns a raster of 0 and 255.",
     )
     points_per_side: int = Field(
-        default=32, ge=1, le=128, description="The grid has as many points squared. SAM 2 only."
+        default=32, ge=1, le=128, description="Grid points per side of the image. SAM 2 only."
     )
     pred_iou_thresh: Fraction = Field(
-        default=0.8, description="Least predicted IoU of a mask. SAM 2 only."
+        default=0.8, description="Minimum predicted IoU of a mask. SAM 2 only."
     )
     stability_score_thresh: Fraction = Field(
         default=0.95,
-        description="Least stability of a mask against a change of its threshold. SAM 2 only.",
+        description="Minimum stability score of a mask: the IoU of the masks at a higher and a "
+        "lower threshold. SAM 2 only.",
     )
 
 
 class PredictRequest(VersionedRequest):
-    """Points or boxes. At least one of `point_coords` and `boxes` is needed."""
+    """Segment by points or boxes. At least one of `point_coords` and `boxes` is required."""
 
     model_version: Annotated[str, _one_of(*MODEL_VERSIONS)] = Field(
         default="sam3",
-        description="`sam3`: boxes find all objects that are like what they hold, points one "
-        "object. `sam2`: each box, and all points together, find one object each; points beside "
-        "a single box refine it.",
+        description="`sam3`: boxes are exemplars that find all similar objects, points select one "
+        "object. `sam2`: each box selects one object, and all points together select one; with a "
+        "single box, the points refine its object.",
     )
     point_coords: str | None = Field(
-        default=None, description="JSON: `[[x, y], …]`, points on one object."
+        default=None, description="JSON `[[x, y], …]`: points of one object."
     )
     point_labels: str | None = Field(
         default=None,
-        description="JSON: `[1, 0, …]`, 1 on the object, 0 beside it; all 1 by default.",
+        description="JSON `[1, 0, …]`: one label per point, 1 on the object, 0 outside it; all 1 "
+        "by default.",
     )
     boxes: str | None = Field(
-        default=None, description="JSON: `[[xmin, ymin, xmax, ymax], …]`, or one flat box."
+        default=None, description="JSON `[[xmin, ymin, xmax, ymax], …]`, or a single flat box."
     )
     point_crs: str | None = Field(
         default=None,
-        description="CRS of points and boxes, such as `EPSG:4326`, in the order x, y "
-        "(longitude, latitude). Without it they are pixels.",
+        description="CRS of points and boxes, such as `EPSG:4326`; coordinates are in x, y order "
+        "(longitude, latitude). Without it, coordinates are pixels.",
     )
-    multimask_output: bool = Field(default=False, description="Three masks for each prompt.")
+    multimask_output: bool = Field(default=False, description="Return three masks per prompt.")
 
 
 class TextRequest(UploadRequest):
-    """A concept in words. SAM 3."""
+    """Segment by a text prompt (SAM 3)."""
 
     prompt: Annotated[str, at_most("max_text_length", "characters of text")] = Field(
-        description="What to look for, in a few words: `building`, `tree`."
+        description="What to find: a short noun phrase, such as `building` or `tree`."
     )
     backend: Annotated[str, _one_of(*BACKENDS)] = Field(
-        default="meta", description="Accepted, and without effect: this server has one engine."
+        default="meta", description="Accepted for compatibility; has no effect."
     )
-    confidence_threshold: Fraction = Field(default=0.5, description="Least score of an object.")
+    confidence_threshold: Fraction = Field(default=0.5, description="Minimum score of an object.")
 
 
 Points = TypeAdapter(list[tuple[Coordinate, Coordinate]])
@@ -154,92 +158,99 @@ Boxes = TypeAdapter(list[tuple[Coordinate, Coordinate, Coordinate, Coordinate]])
 class CrsName(WireModel):
     """The name of a coordinate reference system."""
 
-    name: str = Field(description="`urn:ogc:def:crs:EPSG::N`, for 4326 that of CRS84.")
+    name: str = Field(description="`urn:ogc:def:crs:EPSG::N`; for EPSG:4326 the URN of CRS84.")
 
 
 class NamedCrs(WireModel):
-    """A coordinate reference system, as the first edition of GeoJSON wrote it."""
+    """A coordinate reference system (CRS), in the form of GeoJSON 2008."""
 
-    type: Literal["name"] = Field(description="How it is told.")
-    properties: CrsName = Field(description="Its name.")
+    type: Literal["name"] = Field(description="Always `name`.")
+    properties: CrsName = Field(description="Name of the CRS.")
 
 
 class PolygonGeometry(WireModel):
-    """A polygon: its outline, then its holes."""
+    """A polygon: its outline, followed by its holes."""
 
-    type: Literal["Polygon"] = Field(description="What it is.")
+    type: Literal["Polygon"] = Field(description="GeoJSON type.")
     coordinates: list[list[list[float]]] = Field(
-        description="Closed rings of `[x, y]` in the collection's CRS, or in pixels without one."
+        description="Closed rings of `[x, y]`, in the CRS of the collection or, without one, in "
+        "pixels."
     )
 
 
 class MaskProperties(WireModel):
-    """Which object a polygon belongs to."""
+    """The object that a polygon belongs to."""
 
-    value: float = Field(description="The object's id, or 255 with `unique=false`.")
-    score: float | None = Field(default=None, description="Confidence, or predicted IoU.")
+    value: float = Field(description="Object id; 255 with `unique=false`.")
+    score: float | None = Field(
+        default=None, description="Confidence or predicted IoU, from 0 to 1."
+    )
 
 
 class MaskFeature(WireModel):
     """One connected part of an object."""
 
-    type: Literal["Feature"] = Field(description="What it is.")
-    properties: MaskProperties = Field(description="Which object it is a part of.")
-    geometry: PolygonGeometry = Field(description="Where it is.")
+    type: Literal["Feature"] = Field(description="GeoJSON type.")
+    properties: MaskProperties = Field(description="The object that the part belongs to.")
+    geometry: PolygonGeometry = Field(description="Outline and holes.")
 
 
 class MaskCollection(WireModel):
     """Objects as polygons: `output_format=geojson`."""
 
-    type: Literal["FeatureCollection"] = Field(description="What it is.")
-    name: str = Field(description="`output`.")
+    type: Literal["FeatureCollection"] = Field(description="GeoJSON type.")
+    name: str = Field(description="Always `output`.")
     crs: NamedCrs | None = Field(
-        default=None, description="The image's CRS; absent where it has none."
+        default=None, description="CRS of the image; absent if it has none."
     )
-    features: list[MaskFeature] = Field(description="Parts, from the top of the image down.")
+    features: list[MaskFeature] = Field(
+        description="Connected parts of objects, from top to bottom of the image."
+    )
 
 
 class BoxProperties(WireModel):
-    """One object in numbers."""
+    """Id, score and box of an object."""
 
-    id: int = Field(description="From 1.")
-    value: float | None = Field(default=None, description="The object's id in rasters.")
-    score: float | None = Field(default=None, description="Confidence.")
+    id: int = Field(description="Number of the object, starting at 1.")
+    value: float | None = Field(default=None, description="Object id in rasters.")
+    score: float | None = Field(default=None, description="Confidence from 0 to 1.")
     bbox_pixel: Annotated[list[float], Field(min_length=4, max_length=4)] = Field(
         description="`[x1, y1, x2, y2]` in pixels."
     )
 
 
 class BoxFeature(WireModel):
-    """The box of an object."""
+    """The bounding box of an object, as GeoJSON."""
 
-    type: Literal["Feature"] = Field(description="What it is.")
+    type: Literal["Feature"] = Field(description="GeoJSON type.")
     geometry: PolygonGeometry = Field(
-        description="Top left, top right, bottom right, bottom left, top left."
+        description="Corners: top left, top right, bottom right, bottom left, top left."
     )
-    properties: BoxProperties = Field(description="The object.")
+    properties: BoxProperties = Field(description="Id, score and box of the object.")
 
 
 class BoxCollection(WireModel):
-    """Objects as boxes on the map: `output_format=detections`."""
+    """Objects as georeferenced boxes: `output_format=detections`."""
 
-    type: Literal["FeatureCollection"] = Field(description="What it is.")
-    crs: str | None = Field(default=None, description="`EPSG:N`; absent where there is none.")
-    num_detections: int = Field(description="How many objects there are.")
-    features: list[BoxFeature] = Field(description="The objects.")
+    type: Literal["FeatureCollection"] = Field(description="GeoJSON type.")
+    crs: str | None = Field(
+        default=None, description="CRS as `EPSG:N`; absent if the image has none."
+    )
+    num_detections: int = Field(description="Number of objects.")
+    features: list[BoxFeature] = Field(description="One entry per object.")
 
 
 class Detection(WireModel):
-    """The box of an object in pixels."""
+    """The bounding box of an object, in pixels."""
 
-    id: int = Field(description="From 1.")
-    value: float | None = Field(default=None, description="The object's id in rasters.")
-    score: float | None = Field(default=None, description="Confidence.")
+    id: int = Field(description="Number of the object, starting at 1.")
+    value: float | None = Field(default=None, description="Object id in rasters.")
+    score: float | None = Field(default=None, description="Confidence from 0 to 1.")
     bbox: Annotated[list[int], Field(min_length=4, max_length=4)] = Field(
-        description="`[x1, y1, x2, y2]`."
+        description="`[x1, y1, x2, y2]` in pixels."
     )
-    width: int = Field(description="x2 - x1.")
-    height: int = Field(description="y2 - y1.")
+    width: int = Field(description="Width of the box (x2 - x1), in pixels.")
+    height: int = Field(description="Height of the box (y2 - y1), in pixels.")
 
 
 class DetectionList(WireModel):
@@ -256,19 +267,19 @@ class DetectionList(WireModel):
         }
     )
 
-    image_width: int = Field(description="In pixels.")
-    image_height: int = Field(description="In pixels.")
-    num_detections: int = Field(description="How many objects there are.")
-    detections: list[Detection] = Field(description="The objects.")
+    image_width: int = Field(description="Width of the image, in pixels.")
+    image_height: int = Field(description="Height of the image, in pixels.")
+    num_detections: int = Field(description="Number of objects.")
+    detections: list[Detection] = Field(description="One entry per object.")
 
 
 class SegmentationResult(RootModel[DetectionList | BoxCollection | MaskCollection]):
-    """The JSON answers, by `output_format`: `json`, `detections`, `geojson`."""
+    """The JSON response for `output_format` `json`, `detections` or `geojson`."""
 
 
 class ErrorDetail(WireModel):
-    """What went wrong, and what to do about it."""
+    """What went wrong, and how to fix it."""
 
     model_config = examples({"detail": "No objects found for the given prompts."})
 
-    detail: str = Field(description="What went wrong, for people.")
+    detail: str = Field(description="Human-readable error message.")

@@ -1,7 +1,7 @@
-"""Segmind's sam3-image and sam-v2-image: JSON in; one image, or several in JSON, out.
+"""Segmind's sam3-image and sam-v2-image: JSON in; one image, or JSON with several images, out.
 
-Points, boxes and labels are texts that hold JSON, as the vendor writes them, or the lists
-themselves. A text that is blank, or holds `null`, is the same as none.
+Points, boxes and labels are strings that contain JSON, as in Segmind's documentation, or plain
+lists. A blank string or `null` counts as absent.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ EXAMPLE_IMAGE = "https://segmind-sd-models.s3.amazonaws.com/display_images/sam-v
 
 
 def _read(value: Any, form: str) -> list[Any]:
-    """The list in a text, or the list itself."""
+    """Return a list as is, or parse it from a JSON string."""
     if isinstance(value, str):
         try:
             value = from_json(value, allow_inf_nan=False) if value.strip() else []
         except ValueError as error:
             raise PydanticCustomError(
                 "json_list",
-                "Input should be JSON such as {form}, and is no JSON: {cause}",
+                "Input should be JSON such as {form}, but is not valid JSON: {cause}",
                 {"form": form, "cause": str(error)},
             ) from None
     if value is None:
@@ -41,14 +41,14 @@ def _read(value: Any, form: str) -> list[Any]:
     if not isinstance(value, list):
         raise PydanticCustomError(
             "json_list",
-            "Input should be a list such as {form}, or a text that holds it as JSON",
+            "Input should be a list such as {form}, or a string with the list as JSON",
             {"form": form},
         )
     return value
 
 
 def _rows(form: str) -> BeforeValidator:
-    """Reads a list of rows; of one row alone the outer brackets may be missing."""
+    """Create a validator that reads a list of rows, or a single row without the outer brackets."""
 
     def read(value: Any) -> list[Any]:
         rows = _read(value, form)
@@ -58,7 +58,7 @@ def _rows(form: str) -> BeforeValidator:
 
 
 def _row(*names: str) -> BeforeValidator:
-    """Refuses what is no list of as many numbers as there are names."""
+    """Create a validator that rejects anything but a list with one item per name."""
 
     def check(value: Any) -> Any:
         if not isinstance(value, list) or len(value) != len(names):
@@ -76,19 +76,20 @@ def _read_labels(value: Any) -> list[Any]:
 
 
 JsonText = TypeAliasType(
-    "JsonText", Annotated[str, Field(description="A text that holds JSON, such as `[[300, 400]]`.")]
+    "JsonText",
+    Annotated[str, Field(description="A string that contains JSON, such as `[[300, 400]]`.")],
 )
 NumberRow = TypeAliasType(
-    "NumberRow", Annotated[list[float], Field(description="One point, or one box.")]
+    "NumberRow", Annotated[list[float], Field(description="One point or box.")]
 )
 NumberRows = TypeAliasType(
-    "NumberRows", Annotated[list[NumberRow], Field(description="Points, or boxes.")]
+    "NumberRows", Annotated[list[NumberRow], Field(description="Points or boxes.")]
 )
 LabelRow = TypeAliasType(
-    "LabelRow", Annotated[list[PointLabel], Field(description="Labels of points.")]
+    "LabelRow", Annotated[list[PointLabel], Field(description="Point labels.")]
 )
 LabelRows = TypeAliasType(
-    "LabelRows", Annotated[list[LabelRow], Field(description="Labels of points, in groups.")]
+    "LabelRows", Annotated[list[LabelRow], Field(description="Point labels, in groups.")]
 )
 
 PointList = TypeAliasType(
@@ -97,7 +98,7 @@ PointList = TypeAliasType(
         list[Annotated[list[Coordinate], _row("x", "y")]],
         at_most("max_points", "points"),
         _rows("[[300, 400]]"),
-        Field(description="Points in pixels: `[[x, y], …]`, or one flat `[x, y]`."),
+        Field(description="Points in pixels: `[[x, y], …]`, or a single `[x, y]`."),
     ],
 )
 BoxList = TypeAliasType(
@@ -106,7 +107,9 @@ BoxList = TypeAliasType(
         list[Annotated[list[Coordinate], _row("x0", "y0", "x1", "y1")]],
         at_most("max_boxes", "boxes"),
         _rows("[[100, 150, 200, 250]]"),
-        Field(description="Boxes in pixels: `[[x0, y0, x1, y1], …]`, or one of them flat."),
+        Field(
+            description="Boxes in pixels: `[[x0, y0, x1, y1], …]`, or a single `[x0, y0, x1, y1]`."
+        ),
     ],
 )
 PointLabelList = TypeAliasType(
@@ -115,32 +118,31 @@ PointLabelList = TypeAliasType(
         list[PointLabel],
         at_most("max_points", "point labels"),
         BeforeValidator(_read_labels, json_schema_input_type=JsonText | LabelRow | LabelRows),
-        Field(description="Labels: `[[1, 0]]`, `[[1], [0]]` or `[1, 0]`."),
+        Field(description="Point labels: `[[1, 0]]`, `[[1], [0]]` or `[1, 0]`."),
     ],
 )
 
-Words = Annotated[str, at_most("max_text_length", "characters of text")]
+PromptText = Annotated[str, at_most("max_text_length", "characters of text")]
 
 
 class SegmindRequest(InputModel):
-    """What every request says about its image and its sender."""
+    """Fields of all requests: the image and the API key."""
 
     api_key: str | None = Field(
         default=None,
         repr=False,
-        description="The API key, for clients that send it here; the header x-api-key does as "
-        "well.",
+        description="API key. It can also be sent in the header `x-api-key`.",
     )
     image: str = Field(
         min_length=1,
         repr=False,
-        description="The image: its http or https address, or its file in base64, with or without "
+        description="The image: an http or https URL, or the base64-encoded file, with or without "
         "a `data:image/…;base64,` prefix.",
     )
 
     @property
     def image_is_url(self) -> bool:
-        """The image is given by its address; base64 has no colon but in its prefix."""
+        """Whether the image is a URL; in base64, `://` cannot occur."""
         return "://" in self.image[:16]
 
 
@@ -148,15 +150,15 @@ def _not_blank(text: str | None) -> str | None:
     return text if text and text.strip() else None
 
 
-def _on_the_object() -> list[PointLabel]:
+def _positive_label() -> list[PointLabel]:
     return [1]
 
 
 class Sam3ImageRequest(SegmindRequest):
-    """Segment by words, exemplar boxes or points; without any of them, everything.
+    """Segment by text, exemplar boxes or points; without a prompt, segment everything.
 
-    Words and boxes find every object of a concept; points select one object. With both, the answer
-    has the masks of both, and an object that both find is there once.
+    Text and boxes find all instances of a concept; points select one object. With both, the
+    response contains the masks of both, without duplicates.
     """
 
     model_config = examples(
@@ -171,55 +173,57 @@ class Sam3ImageRequest(SegmindRequest):
         {"image": EXAMPLE_IMAGE, "boxes_input": [[100, 150, 200, 250]], "max_masks": 5},
     )
 
-    text_prompt: Words | None = Field(
-        default=None, description="What to look for, in a few words: `animal`, `plant`."
+    text_prompt: PromptText | None = Field(
+        default=None, description="What to find: a short noun phrase, such as `animal` or `plant`."
     )
     boxes_input: BoxList = Field(
         default_factory=list,
-        description="Boxes around examples of what to look for, `[[x0, y0, x1, y1], …]` in pixels, "
-        "as a list or as a text that holds it as JSON.",
+        description="Boxes around exemplars: `[[x0, y0, x1, y1], …]` in pixels, as a list or a "
+        "JSON string.",
     )
     points_input: PointList = Field(
         default_factory=list,
-        description="Points on one object, and beside it where their label is 0: `[[x, y], …]` in "
-        "pixels, as a list or as a text that holds it as JSON.",
+        description="Points of one object: `[[x, y], …]` in pixels, as a list or a JSON string.",
     )
     point_labels_input: PointLabelList = Field(
-        default_factory=_on_the_object,
-        description="For each point 1 (on the object) or 0 (beside it); one label alone counts for "
-        "all points. `[[1]]` by default.",
+        default_factory=_positive_label,
+        description="One label per point: 1 (on the object) or 0 (outside it). A single label "
+        "applies to all points. `[[1]]` by default.",
     )
     return_preview: bool = Field(
-        default=True, description="Have all masks as one image, white on black."
+        default=True, description="Return all masks in one image, white on black."
     )
     return_overlay: bool = Field(
-        default=False, description="Have the input image with the masks in colours over it."
+        default=False, description="Return the input image with the masks drawn over it."
     )
     return_masks: bool = Field(
-        default=False, description="Have each mask as an image of its own, the best first."
+        default=False, description="Return each mask as a separate image, highest score first."
     )
     threshold: float = Field(
         default=0.5,
         ge=0.1,
         le=1,
-        description="Least score of a mask: confidence, or for points and without a prompt "
-        "predicted IoU.",
+        description="Minimum score of a mask: confidence for text and boxes, predicted IoU for "
+        "points and without a prompt.",
     )
     points_per_side: int = Field(
         default=32,
         ge=0,
         le=128,
-        description="Without a prompt the image is searched by a grid of as many points squared, "
-        "which needs 1 at least.",
+        description="Without a prompt: points per side of the grid that covers the image; at least "
+        "1.",
     )
     pred_iou_thresh: float = Field(
         default=0.88,
         ge=0.5,
         le=1,
-        description="Least predicted IoU of a mask that is found without a prompt.",
+        description="Without a prompt: minimum predicted IoU of a mask.",
     )
     max_masks: int = Field(
-        default=0, ge=0, le=100, description="Only as many masks, the best ones; 0 is no limit."
+        default=0,
+        ge=0,
+        le=100,
+        description="Maximum number of masks, highest scores first; 0 for no limit.",
     )
 
     _blank_is_absent = field_validator("text_prompt")(_not_blank)
@@ -231,62 +235,59 @@ class Sam3ImageRequest(SegmindRequest):
             if x1 <= x0 or y1 <= y0:
                 raise PydanticCustomError(
                     "box_size",
-                    "A box needs a size: send [x0, y0, x1, y1] with x1 greater than x0, and y1 "
-                    "greater than y0",
+                    "A box is empty; send [x0, y0, x1, y1] with x1 > x0 and y1 > y0",
                 )
         return boxes
 
     @model_validator(mode="after")
-    def _can_be_meant(self, info: ValidationInfo) -> Sam3ImageRequest:
+    def _is_consistent(self, info: ValidationInfo) -> Sam3ImageRequest:
         check_shapes(len(self.points_input) + len(self.boxes_input), info)
         if not (self.return_preview or self.return_overlay or self.return_masks):
             raise PydanticCustomError(
                 "no_output",
-                "Nothing would be answered: set one of return_preview, return_overlay and "
-                "return_masks to true",
+                "No output requested; set return_preview, return_overlay or return_masks to true",
             )
         labels, points = len(self.point_labels_input), len(self.points_input)
         if not points and self.point_labels_input not in ([], [1]):
             raise PydanticCustomError(
                 "point_labels",
-                "point_labels_input labels the points of points_input, and there are none: send "
-                "points_input, or leave point_labels_input out",
+                "point_labels_input requires points; send points_input, or omit point_labels_input",
             )
         if labels not in (0, 1, points) and points:
             raise PydanticCustomError(
                 "point_labels",
-                "point_labels_input has {labels} labels for the {points} points of points_input: "
-                "send one for each, or one for all",
+                "point_labels_input has {labels} labels for {points} points; send one label per "
+                "point, or a single label for all",
                 {"labels": labels, "points": points},
             )
         if points and not any(self.labels):
             raise PydanticCustomError(
                 "point_labels",
-                "points_input needs a point on the object: give it the label 1 in "
+                "All points are negative; send at least one point on the object, with label 1 in "
                 "point_labels_input",
             )
         if self.is_automatic and not self.points_per_side:
             raise PydanticCustomError(
                 "no_prompt",
-                "points_per_side=0 finds nothing: send text_prompt, boxes_input or points_input, "
-                "or points_per_side of at least 1",
+                "points_per_side is 0, and there is no prompt; send text_prompt, boxes_input, "
+                "points_input, or points_per_side of at least 1",
             )
         return self
 
     @property
     def labels(self) -> list[int]:
-        """For each point whether it is on the object."""
+        """One label per point: 1 on the object, 0 outside it."""
         given: list[int] = list(self.point_labels_input or [1])
         return given * len(self.points_input) if len(given) == 1 else given
 
     @property
     def is_automatic(self) -> bool:
-        """There is no prompt."""
+        """Whether the request has no prompt."""
         return self.text_prompt is None and not self.boxes_input and not self.points_input
 
 
 class SamV2ImageRequest(SegmindRequest):
-    """Segment by words, or one object by points on it."""
+    """Segment by text, or segment one object by points."""
 
     model_config = examples(
         {"image": EXAMPLE_IMAGE, "prompt": "boy", "overlay_mask": True, "base64": False},
@@ -297,61 +298,63 @@ class SamV2ImageRequest(SegmindRequest):
         },
     )
 
-    prompt: Words | None = Field(
+    prompt: PromptText | None = Field(
         default=None,
-        description="What to look for, in a few words. It may be left out where there are "
-        "coordinates.",
+        description="What to find: a short noun phrase. Optional if `coordinates` are sent.",
     )
     coordinates: PointList = Field(
         default_factory=list,
-        description="Points on one object: `[x, y]` or `[[x, y], …]` in pixels, as a list or as a "
-        "text that holds it as JSON. Ignored if there is a prompt.",
+        description="Points on one object: `[x, y]` or `[[x, y], …]` in pixels, as a list or a "
+        "JSON string. Ignored if `prompt` is sent.",
     )
     remove_coordinates: PointList = Field(
         default_factory=list,
-        description="Points beside the object, in the same form. With a prompt, objects on which "
-        "one of them lies are left out.",
+        description="Points outside the object, in the same form. With `prompt`, objects that "
+        "contain one of them are removed.",
     )
     overlay_mask: bool = Field(
         default=True,
-        description="Have the input image with the mask over it; otherwise the mask, white on "
-        "black.",
+        description="Return the input image with the mask drawn over it; otherwise the mask, white "
+        "on black.",
     )
     base64: bool = Field(
-        default=False, description="Have the image as a JSON text in base64, not as a file."
+        default=False, description="Return the image as a base64 JSON string instead of a file."
     )
 
     _blank_is_absent = field_validator("prompt")(_not_blank)
 
     @model_validator(mode="after")
-    def _asks_for_something(self, info: ValidationInfo) -> SamV2ImageRequest:
+    def _has_prompt(self, info: ValidationInfo) -> SamV2ImageRequest:
         check_shapes(len(self.coordinates) + len(self.remove_coordinates), info)
         if self.prompt is None and not self.coordinates:
             raise PydanticCustomError(
-                "no_prompt", "Send prompt, or coordinates such as [834, 74] of points on the object"
+                "no_prompt",
+                "No prompt; send prompt, or coordinates of points on the object, such as [834, 74]",
             )
         return self
 
 
 class SegmindImages(WireModel):
-    """Several images, each a PNG in base64. What was not asked for is absent."""
+    """Several images, each a base64-encoded PNG. Images that were not requested are absent."""
 
     model_config = examples({"preview": "iVBORw0KGgo=", "masks": ["iVBORw0KGgo="]})
 
     preview: str | None = Field(default=None, description="All masks, white on black.")
-    overlay: str | None = Field(default=None, description="The input image with the masks over it.")
+    overlay: str | None = Field(
+        default=None, description="The input image with the masks drawn over it."
+    )
     masks: list[str] | None = Field(
-        default=None, description="Each mask, the best first; empty where nothing was found."
+        default=None, description="Each mask, highest score first; empty if none was found."
     )
 
 
 class Base64Image(RootModel[str]):
-    """A PNG in base64."""
+    """A base64-encoded PNG."""
 
 
 class SegmindFailure(WireModel):
-    """What went wrong, and what to do about it."""
+    """What went wrong, and how to fix it."""
 
     model_config = examples({"error": "threshold: Input should be less than or equal to 1"})
 
-    error: str = Field(description="What went wrong, for people.")
+    error: str = Field(description="Human-readable error message.")

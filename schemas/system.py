@@ -1,4 +1,4 @@
-"""The wire types of the endpoints about the server itself."""
+"""Responses of the endpoints about the server itself."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from schemas.common import WireModel, examples
 
 
 class ServerInfo(WireModel):
-    """What this server is, and where to go next."""
+    """Name, version and entry points of this server."""
 
     model_config = examples(
         {
@@ -20,13 +20,13 @@ class ServerInfo(WireModel):
         }
     )
 
-    name: str = Field(description="The name of the product.")
-    version: str = Field(description="Its version.")
-    links: dict[str, str] = Field(description="Paths on this server, by what they are.")
+    name: str = Field(description="Name of the product.")
+    version: str = Field(description="Version of the server.")
+    links: dict[str, str] = Field(description="Paths on this server, by name.")
 
 
 class Health(WireModel):
-    """Whether the server runs, or may be sent work."""
+    """Whether the server is alive, or ready for requests."""
 
     model_config = examples(
         {"status": "ok"},
@@ -34,15 +34,15 @@ class Health(WireModel):
     )
 
     status: Literal["ok", "loading", "failed", "stopping"] = Field(
-        description="`ok`, or why the server cannot be sent work: its models are being `loading`, "
-        "they `failed` to load, or it is `stopping`."
+        description="`ok`, or why the server is not ready: models are `loading` or `failed` to "
+        "load, or the server is `stopping`."
     )
-    message: str | None = Field(default=None, description="More about it, for people.")
-    version: str | None = Field(default=None, description="The version of the server.")
+    message: str | None = Field(default=None, description="Human-readable details.")
+    version: str | None = Field(default=None, description="Version of the server.")
 
 
 class ModelsCleared(WireModel):
-    """The models were unloaded and the caches emptied."""
+    """The models were unloaded and the caches cleared."""
 
     model_config = examples({"status": "cleared"})
 
@@ -50,7 +50,7 @@ class ModelsCleared(WireModel):
 
 
 class Checkpoint(WireModel):
-    """Weights that this server answers with."""
+    """Weights that this server uses."""
 
     model_config = examples(
         {
@@ -67,24 +67,28 @@ class Checkpoint(WireModel):
         }
     )
 
-    family: Literal["sam2", "sam3"] = Field(description="The architecture.")
-    name: str = Field(description="The name that requests use.")
-    source: str = Field(description="Where the weights come from: `demo`, a path, or an id.")
-    device: str = Field(description="Where they compute.")
-    dtype: str = Field(description="The arithmetic they compute in.")
-    loaded: bool = Field(description="Whether they are in memory now.")
-    cache_dtype: str | None = Field(default=None, description="What image embeddings are kept in.")
-    threads: int | None = Field(default=None, description="CPU threads that they may use.")
+    family: Literal["sam2", "sam3"] = Field(description="Model family.")
+    name: str = Field(description="Name of the checkpoint in requests.")
+    source: str = Field(description="Source of the weights: `demo`, a path, or a Hugging Face id.")
+    device: str = Field(description="Device of the model, such as `cpu` or `cuda:0`.")
+    dtype: str = Field(description="Data type of the computation.")
+    loaded: bool = Field(description="Whether the model is in memory.")
+    cache_dtype: str | None = Field(
+        default=None, description="Data type of cached image embeddings."
+    )
+    threads: int | None = Field(
+        default=None, description="Number of CPU threads the model may use."
+    )
     encode_batch: int | None = Field(
-        default=None, description="Most images that are encoded in one forward."
+        default=None, description="Maximum number of images per encoder batch."
     )
     decode_batch: int | None = Field(
-        default=None, description="Most prompts that are decoded in one forward."
+        default=None, description="Maximum number of prompts per decoder batch."
     )
 
 
 class ModelsResponse(WireModel):
-    """The models that this server knows."""
+    """The models that this server offers."""
 
     model_config = examples(
         {
@@ -103,8 +107,8 @@ class ModelsResponse(WireModel):
         }
     )
 
-    models: dict[str, list[str]] = Field(description="The ids of the models, by version.")
+    models: dict[str, list[str]] = Field(description="Model ids, by version.")
     loaded: list[Annotated[list[str], Field(min_length=2, max_length=2)]] = Field(
         description="`[version, id]` of each model in memory."
     )
-    checkpoints: list[Checkpoint] = Field(description="What the models are made of.")
+    checkpoints: list[Checkpoint] = Field(description="Weights of the models.")

@@ -1,8 +1,8 @@
-"""The wire types of Roboflow's SAM 3 and SAM 2 endpoints.
+"""Requests and responses of Roboflow's SAM 3 and SAM 2 endpoints.
 
-The names are those of the vendor's own OpenAPI documents. What a client may write in several ways
-is read in one way: a field keeps what was sent, and the properties beside it (`mask_format`,
-`corners`, `labels`, `kind`, `thresholds`) give what was meant.
+The names are those of Roboflow's OpenAPI documents. Fields keep the value that was sent; where
+several forms mean the same, a property (`mask_format`, `corners`, `labels`, `kind`, `thresholds`)
+gives the normalised value.
 """
 
 from schemas.roboflow.concept import (

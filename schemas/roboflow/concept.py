@@ -1,4 +1,4 @@
-"""Concept segmentation: find every instance of what a text or exemplar boxes describe."""
+"""Concept segmentation (SAM 3): find every instance of a concept, given by text or exemplars."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from schemas.common import (
     InputModel,
     WireModel,
     at_most,
+    check_prompt_shapes,
     examples,
-    few_shapes,
 )
 from schemas.geometry import BoxLabel, ConceptBox
 from schemas.roboflow.image import EXAMPLE_IMAGE, ImageRequest
@@ -30,7 +30,7 @@ from schemas.roboflow.prediction import EXAMPLE_PREDICTION, SegmentationPredicti
 
 
 class Sam3Prompt(InputModel):
-    """A concept: a text, exemplar boxes, or both."""
+    """A concept, given by text, exemplar boxes, or both."""
 
     model_config = examples(
         {"type": "text", "text": "dog"},
@@ -43,24 +43,25 @@ class Sam3Prompt(InputModel):
 
     type: Literal["text", "visual"] | None = Field(
         default=None,
-        description="A hint of what the prompt is about. A `visual` prompt needs at least one box.",
+        description="Type of the prompt; inferred if absent. A `visual` prompt needs at least one "
+        "box.",
     )
     text: Annotated[str, at_most("max_text_length", "characters of text")] | None = Field(
-        default=None, description="What to look for, in a few words."
+        default=None, description="What to find: a short noun phrase, such as `red car`."
     )
     boxes: Annotated[list[ConceptBox], FailFast(), at_most("max_boxes", "boxes in a prompt")] = (
-        Field(default_factory=list, description="Boxes around exemplars, in pixels.")
+        Field(default_factory=list, description="Boxes around exemplars of the concept.")
     )
     box_labels: Annotated[
         list[BoxLabel], FailFast(), at_most("max_boxes", "box labels in a prompt")
     ] = Field(
         default_factory=list,
-        description="For each box whether it shows the concept (1, true) or something to leave "
-        "out (0, false). Without it, all boxes show the concept.",
+        description="One label per box: positive exemplar (1, true) or negative exemplar "
+        "(0, false). Without it, all boxes are positive.",
     )
     output_prob_thresh: Fraction | None = Field(
         default=None,
-        description="Least score of this prompt's predictions, in place of the request's.",
+        description="Minimum score of this prompt's predictions; overrides the request's.",
     )
 
     @field_validator("text")
@@ -70,34 +71,38 @@ class Sam3Prompt(InputModel):
 
     @field_validator("box_labels")
     @classmethod
-    def _one_label_a_box(cls, labels: list[bool], info: ValidationInfo) -> list[bool]:
+    def _one_label_per_box(cls, labels: list[bool], info: ValidationInfo) -> list[bool]:
         if "boxes" not in info.data:
             return labels
         boxes = len(info.data["boxes"])
         if len(labels) != boxes:
             raise PydanticCustomError(
                 "box_labels",
-                "box_labels needs one entry a box: there are {labels} for {boxes}",
+                "box_labels has {labels} entries for {boxes} boxes; send one label per box",
                 {"labels": len(labels), "boxes": boxes},
             )
         return labels
 
     @model_validator(mode="after")
-    def _asks_for_something(self) -> Sam3Prompt:
+    def _is_not_empty(self) -> Sam3Prompt:
         if self.type == "visual" and not self.boxes:
-            raise PydanticCustomError("prompt_boxes", "A visual prompt needs at least one box")
+            raise PydanticCustomError(
+                "prompt_boxes", "A visual prompt needs boxes; send at least one"
+            )
         if self.text is None and not self.boxes:
-            raise PydanticCustomError("prompt_empty", "A prompt needs a text, or at least one box")
+            raise PydanticCustomError(
+                "prompt_empty", "The prompt is empty; send text or at least one box"
+            )
         return self
 
     @property
     def kind(self) -> Literal["text", "visual"]:
-        """The hint, or without one what the prompt holds: a text counts before boxes."""
+        """The given type; without one, `text` if the prompt has text, else `visual`."""
         return self.type or ("text" if self.text is not None else "visual")
 
     @property
     def labels(self) -> list[bool]:
-        """Whether each box is a positive exemplar."""
+        """One flag per box: True for a positive exemplar."""
         return self.box_labels or [True] * len(self.boxes)
 
 
@@ -105,13 +110,13 @@ ConceptFormat = TypeAliasType(
     "ConceptFormat",
     Annotated[
         Literal["polygon", "json", "rle"],
-        Field(description="`polygon` (`json` means the same) or `rle`."),
+        Field(description="`polygon` (alias: `json`) or `rle`."),
     ],
 )
 
 
 class Sam3SegmentationRequest(ImageRequest):
-    """Find every instance of each concept."""
+    """Find all instances of each concept."""
 
     model_config = examples(
         {
@@ -143,32 +148,32 @@ class Sam3SegmentationRequest(ImageRequest):
     prompts: Annotated[
         list[Sam3Prompt],
         Field(min_length=1),
-        BeforeValidator(few_shapes),
+        BeforeValidator(check_prompt_shapes),
         at_most("max_prompts", "prompts in a concept request"),
-    ] = Field(description="The concepts to look for; 16 at most, unless the server says otherwise.")
+    ] = Field(description="Concepts to find; at most 16 by default (`INFERENCE_MAX_PROMPTS`).")
     format: ConceptFormat = Field(
-        default="polygon", description="The form of the masks in the answer."
+        default="polygon", description="Format of the masks in the response."
     )
     output_prob_thresh: Fraction = Field(
-        default=0.5, description="Least score of a prediction; 0 keeps all of them."
+        default=0.5, description="Minimum score of a prediction; 0 keeps all."
     )
     model_id: Identifier = Field(
-        default="sam3/sam3_final", description="The SAM 3 model; the default is the generic one."
+        default="sam3/sam3_final", description="SAM 3 model to use; the default is the base model."
     )
     nms_iou_threshold: Fraction | None = Field(
         default=None,
-        description="Of two masks, of any prompts, that overlap more than this (intersection over "
-        "union), only the one with the higher score is kept. Without it all are kept.",
+        description="Non-maximum suppression across all prompts: of two masks with an IoU above "
+        "this value, only the one with the higher score is kept. Without it, all masks are kept.",
     )
 
     @property
     def mask_format(self) -> Literal["polygon", "rle"]:
-        """`format` without its alias."""
+        """`format` with the alias `json` resolved."""
         return "rle" if self.format == "rle" else "polygon"
 
     @property
     def thresholds(self) -> list[float]:
-        """The least score for each prompt: its own, or else the request's."""
+        """One minimum score per prompt: its own, or the request's."""
         return [
             self.output_prob_thresh if p.output_prob_thresh is None else p.output_prob_thresh
             for p in self.prompts
@@ -176,26 +181,26 @@ class Sam3SegmentationRequest(ImageRequest):
 
 
 class Sam3PromptEcho(WireModel):
-    """The prompt that a result answers."""
+    """Summary of the prompt that a result belongs to."""
 
-    prompt_index: int = Field(description="The position of the prompt in the request, from 0.")
-    type: Literal["text", "visual"] = Field(description="What the prompt was about.")
-    text: str | None = Field(default=None, description="The prompt's text, if it had one.")
-    num_boxes: int = Field(description="How many boxes the prompt had.")
+    prompt_index: int = Field(description="Zero-based position of the prompt in the request.")
+    type: Literal["text", "visual"] = Field(description="Type of the prompt, given or inferred.")
+    text: str | None = Field(default=None, description="Text of the prompt; absent without text.")
+    num_boxes: int = Field(description="Number of boxes in the prompt.")
 
 
 class Sam3PromptResult(WireModel):
-    """What was found for one concept."""
+    """Instances found for one concept."""
 
-    prompt_index: int = Field(description="The position of the prompt in the request, from 0.")
-    echo: Sam3PromptEcho = Field(description="The prompt.")
+    prompt_index: int = Field(description="Zero-based position of the prompt in the request.")
+    echo: Sam3PromptEcho = Field(description="Summary of the prompt.")
     predictions: list[SegmentationPrediction] = Field(
-        description="One entry for each instance, the best first; empty when there is none."
+        description="One entry per instance, highest score first; empty if none was found."
     )
 
 
 class Sam3SegmentationResponse(WireModel):
-    """What was found, one result for each prompt."""
+    """Instances of each concept, one result per prompt."""
 
     model_config = examples(
         {
@@ -216,6 +221,6 @@ class Sam3SegmentationResponse(WireModel):
     )
 
     prompt_results: list[Sam3PromptResult] = Field(
-        description="One result for each prompt, in their order."
+        description="One result per prompt, in request order."
     )
-    time: float = Field(description="Seconds that it took.")
+    time: float = Field(description="Processing time in seconds.")

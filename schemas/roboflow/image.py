@@ -1,4 +1,4 @@
-"""What every Roboflow request says about its image, and encoding an image ahead of requests."""
+"""The image part of all Roboflow requests, and the request that encodes an image in advance."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ EXAMPLE_IMAGE = {"type": "url", "value": "https://media.roboflow.com/notebooks/e
 
 
 class InferenceRequestImage(InputModel):
-    """An image, by its address or in the request itself."""
+    """An image, given by URL or as base64."""
 
     model_config = examples(EXAMPLE_IMAGE, {"type": "base64", "value": "iVBORw0KGgo="})
 
-    type: Literal["url", "base64"] = Field(description="How the image is given.")
+    type: Literal["url", "base64"] = Field(
+        description="How the image is sent: by URL or as base64."
+    )
     value: str = Field(
         min_length=1,
         repr=False,
-        description="The address of the image, or its file in base64, with or without a "
+        description="URL of the image, or the base64-encoded file, with or without a "
         "`data:image/…;base64,` prefix.",
     )
 
@@ -32,35 +34,33 @@ class InferenceRequestImage(InputModel):
         if isinstance(data, list):
             raise PydanticCustomError(
                 "one_image",
-                "One image a request: send an object with type and value, not a list "
-                "(inference-sdk: leave max_batch_size at 1)",
+                "One image per request is accepted, got a list; send an object with type and "
+                "value (inference-sdk: leave max_batch_size at 1)",
             )
         if isinstance(data, dict) and data.get("type") in ("numpy", "numpy_object"):
             raise PydanticCustomError(
-                "image_type", "NumPy images are not accepted: send type 'url' or 'base64'"
+                "image_type", "NumPy images are not accepted; send type 'url' or 'base64'"
             )
         return data
 
 
 class ImageRequest(InputModel):
-    """What every request says about its image and its sender."""
+    """Fields of all requests: the image and the API key."""
 
     api_key: str | None = Field(
         default=None,
         repr=False,
-        description="The API key, for clients that send it here; a header or the query does "
-        "as well.",
+        description="API key. It can also be sent in a header or the query string.",
     )
     image_id: Identifier | None = Field(
         default=None,
-        description="A name for the image. Its embedding is kept under this name, and a later "
-        "request with the same name need not send the image again.",
+        description="Client-chosen id under which the server caches the image. Later requests with "
+        "the same id can omit `image`.",
     )
     image: InferenceRequestImage | None = Field(
         default=None,
         validate_default=True,
-        description="The image. It may be left out when `image_id` names one that the server "
-        "still has.",
+        description="The image. Optional if `image_id` refers to an image that is still cached.",
     )
 
     @field_validator("image")
@@ -68,10 +68,10 @@ class ImageRequest(InputModel):
     def _image_or_id(
         cls, image: InferenceRequestImage | None, info: ValidationInfo
     ) -> InferenceRequestImage | None:
-        # An `image_id` that failed its own validation is not in `info.data`: one error is enough.
+        # An invalid `image_id` is absent from `info.data` and has its own error already.
         if image is None and info.data.get("image_id", "") is None:
             raise PydanticCustomError(
-                "missing", "An image is required, or the image_id of one sent before"
+                "missing", "The request has no image; send image, or the image_id of a cached one"
             )
         return image
 
@@ -80,27 +80,27 @@ Sam2Version = TypeAliasType(
     "Sam2Version",
     Annotated[
         Literal["hiera_tiny", "hiera_small", "hiera_b_plus", "hiera_large"],
-        Field(description="A size of SAM 2."),
+        Field(description="Size of the SAM 2 model."),
     ],
 )
 
 
 class EmbeddingRequest(ImageRequest):
-    """Encode an image ahead of the requests about it."""
+    """Encode an image in advance, so that later requests with its `image_id` are fast."""
 
     model_config = examples({"image": EXAMPLE_IMAGE, "image_id": "dog-1"})
 
     sam2_version_id: Sam2Version = Field(
-        default="hiera_large", description="The size of SAM 2 to encode the image for."
+        default="hiera_large", description="Size of the SAM 2 model that encodes the image."
     )
 
 
 class EmbeddingResponse(WireModel):
-    """The image is encoded."""
+    """The image was encoded."""
 
     model_config = examples({"image_id": "dog-1", "time": 0.214})
 
     image_id: str = Field(
-        description="The name to use in later requests: the one that was sent, or else a digest."
+        description="Id to send in later requests: the one sent, or a digest of the image."
     )
-    time: float = Field(description="Seconds that it took.")
+    time: float = Field(description="Processing time in seconds.")

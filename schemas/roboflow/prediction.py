@@ -1,4 +1,4 @@
-"""The mask that both kinds of segmentation answer with."""
+"""The prediction of concept and visual segmentation: a mask with its score."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EXAMPLE_PREDICTION = {
 
 
 class SegmentationPrediction(WireModel):
-    """One mask and its score."""
+    """One mask with its score."""
 
     model_config = examples(
         EXAMPLE_PREDICTION,
@@ -28,6 +28,6 @@ class SegmentationPrediction(WireModel):
         },
     )
 
-    format: Literal["polygon", "rle"] = Field(description="The form of `masks`.")
-    confidence: float = Field(description="The score, from 0 to 1.")
-    masks: Masks = Field(description="The mask, in the form that `format` says.")
+    format: Literal["polygon", "rle"] = Field(description="Format of `masks`.")
+    confidence: float = Field(description="Score from 0 to 1.")
+    masks: Masks = Field(description="The mask, in the format given by `format`.")

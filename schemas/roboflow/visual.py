@@ -1,4 +1,4 @@
-"""Visual segmentation: select one object by a box, by clicks, or by both."""
+"""Visual segmentation (SAM 2): segment one object per prompt, given by a box, points, or both."""
 
 from __future__ import annotations
 
@@ -8,48 +8,47 @@ from pydantic import BeforeValidator, FailFast, Field, RootModel
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType
 
-from schemas.common import InputModel, WireModel, at_most, examples, few_shapes
+from schemas.common import InputModel, WireModel, at_most, check_prompt_shapes, examples
 from schemas.geometry import CenterBox, Point
 from schemas.roboflow.image import EXAMPLE_IMAGE, ImageRequest, Sam2Version
 from schemas.roboflow.prediction import EXAMPLE_PREDICTION, SegmentationPrediction
 
 
 class Sam2Prompt(InputModel):
-    """One object: a box around it, clicks on it, or both."""
+    """One object, given by a box, points, or both."""
 
     model_config = examples(
         {"points": [{"x": 320, "y": 540, "positive": True}]},
         {"box": {"x": 345.5, "y": 586, "width": 555, "height": 678}},
     )
 
-    box: CenterBox | None = Field(default=None, description="A box around the object.")
+    box: CenterBox | None = Field(default=None, description="Box around the object.")
     points: Annotated[list[Point], FailFast(), at_most("max_points", "points in a prompt")] = Field(
-        default_factory=list, description="Clicks on the object, and beside it."
+        default_factory=list,
+        description="Positive points on the object and negative points outside it.",
     )
 
 
 class Sam2PromptSet(InputModel):
-    """Prompts, wrapped in an object."""
+    """A list of prompts, wrapped in an object."""
 
     model_config = examples({"prompts": [{"points": [{"x": 320, "y": 540, "positive": True}]}]})
 
-    prompts: list[Sam2Prompt] = Field(
-        default_factory=list, description="One prompt for each object."
-    )
+    prompts: list[Sam2Prompt] = Field(default_factory=list, description="One prompt per object.")
 
 
 class Sam2PromptList(RootModel[list[Sam2Prompt]]):
-    """Prompts, one for each object."""
+    """A list of prompts, one per object."""
 
 
 def _prompt_list(value: Any) -> Any:
-    """Folds the forms that visual prompts come in into a list of at least one prompt."""
+    """Convert all accepted forms of visual prompts to a list of at least one prompt."""
     if isinstance(value, dict):
         value = [value] if value.get("prompts") is None else value["prompts"]
     if not isinstance(value, list):
         raise PydanticCustomError(
             "prompts_form",
-            "prompts is a list of prompts, one prompt, or an object with such a list as prompts",
+            "Input should be a list of prompts, one prompt, or an object with the list in prompts",
         )
     return value or [{}]
 
@@ -58,12 +57,14 @@ Sam2Prompts = TypeAliasType(
     "Sam2Prompts",
     Annotated[
         list[Sam2Prompt],
-        BeforeValidator(few_shapes),
+        BeforeValidator(check_prompt_shapes),
         at_most("max_visual_prompts", "prompts in a visual request"),
         BeforeValidator(
             _prompt_list, json_schema_input_type=Sam2PromptSet | Sam2PromptList | Sam2Prompt | None
         ),
-        Field(description="Prompts: wrapped in an object, as a list, a single one, or none."),
+        Field(
+            description="Prompts: a list, a list wrapped in an object, a single prompt, or none."
+        ),
     ],
 )
 
@@ -72,15 +73,15 @@ VisualFormat = TypeAliasType(
     Annotated[
         Literal["json", "polygon", "rle", "binary"],
         Field(
-            description="`json` (`polygon` means the same), `rle`, or `binary`: a compressed "
-            "`.npz` file with the arrays `masks` and `low_res_masks`."
+            description="`json` (alias: `polygon`), `rle`, or `binary`: a compressed `.npz` file "
+            "with the arrays `masks` and `low_res_masks`."
         ),
     ],
 )
 
 
 class Sam2SegmentationRequest(ImageRequest):
-    """Segment one object for each prompt."""
+    """Segment one object per prompt."""
 
     model_config = examples(
         {
@@ -102,44 +103,44 @@ class Sam2SegmentationRequest(ImageRequest):
 
     prompts: Sam2Prompts = Field(
         default_factory=lambda: [Sam2Prompt()],
-        description="One prompt for each object: wrapped in an object, as a list, or a single one. "
-        "Without prompts the answer is what the model finds most likely by itself.",
+        description="One prompt per object, as a list, a list wrapped in an object, or a single "
+        "prompt. Without prompts, the model segments the object it considers most likely.",
     )
-    format: VisualFormat = Field(default="json", description="The form of the masks in the answer.")
+    format: VisualFormat = Field(default="json", description="Format of the masks in the response.")
     sam2_version_id: Sam2Version = Field(
-        default="hiera_large", description="The size of SAM 2 to use."
+        default="hiera_large", description="Size of the SAM 2 model."
     )
     multimask_output: bool = Field(
         default=True,
-        description="Whether the model considers three masks for each prompt, which helps where "
-        "a prompt is ambiguous. The answer holds the best one either way.",
+        description="Whether the model predicts three candidate masks per prompt, which helps with "
+        "ambiguous prompts. The response contains the best one either way.",
     )
     save_logits_to_cache: bool = Field(
-        default=False, description="Whether to keep the low-resolution logits for later clicks."
+        default=False, description="Whether to cache the low-resolution logits for later requests."
     )
     load_logits_from_cache: bool = Field(
         default=False,
-        description="Whether to start from the logits kept for an earlier prompt on the same "
-        "image: one with the same box whose points are among these.",
+        description="Whether to refine the cached logits of an earlier prompt on the same image: "
+        "one with the same box and a subset of these points.",
     )
 
     @property
     def mask_format(self) -> Literal["polygon", "rle", "binary"]:
-        """`format` without its alias."""
+        """`format` with the alias `json` resolved."""
         return "polygon" if self.format == "json" else self.format
 
 
 class Sam2PromptResult(WireModel):
     """The object that one prompt selects."""
 
-    prompt_index: int = Field(description="The position of the prompt in the request, from 0.")
+    prompt_index: int = Field(description="Zero-based position of the prompt in the request.")
     predictions: list[SegmentationPrediction] = Field(
-        description="The mask; empty when the prompt selects nothing."
+        description="The mask; empty if the prompt selects nothing."
     )
 
 
 class Sam2SegmentationResponse(WireModel):
-    """The selected objects: by prompt, and all in one list."""
+    """The selected objects, grouped by prompt and as one list."""
 
     model_config = examples(
         {
@@ -150,9 +151,9 @@ class Sam2SegmentationResponse(WireModel):
     )
 
     prompt_results: list[Sam2PromptResult] = Field(
-        description="One result for each prompt, in their order."
+        description="One result per prompt, in request order."
     )
     predictions: list[SegmentationPrediction] = Field(
-        description="The same predictions in one list."
+        description="The predictions of all prompts in one list."
     )
-    time: float = Field(description="Seconds that it took.")
+    time: float = Field(description="Processing time in seconds.")

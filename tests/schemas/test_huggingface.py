@@ -73,7 +73,7 @@ def test_examples_are_valid(model: type[BaseModel]) -> None:
         ),
         (
             {"boxes": [[1, 2, 1, 4]]},
-            "inputs.boxes[0]: A box is [x1, y1, x2, y2] with x2 greater than x1, and y2 than y1",
+            "inputs.boxes[0]: The box is empty; send [x1, y1, x2, y2] with x2 > x1 and y2 > y1",
         ),
         (
             {"boxes": [[1, 2, True, 4]]},
@@ -143,12 +143,12 @@ def test_data_of_gradio(data: list[Any], read: tuple[Any, ...]) -> None:
     ("data", "told"),
     [
         (None, "data: Field required"),
-        ({}, "data: Input should be a list of the image, the text"),
-        (["aGk="], "data: Input should be a list of the image, the text"),
-        (["aGk=", "cat", 0.5, 1], "data: Input should be a list of the image, the text"),
+        ({}, "data: Input should be a list: the image, the text"),
+        (["aGk="], "data: Input should be a list: the image, the text"),
+        (["aGk=", "cat", 0.5, 1], "data: Input should be a list: the image, the text"),
         (["aGk=", 0.5], "data[1]: Input should be a valid string"),
         (["aGk=", ""], "data[1]: String should have at least 1 character"),
-        (["aGk=", "a" * 257], "data[1]: At most 256 characters of text are accepted, not 257"),
+        (["aGk=", "a" * 257], "data[1]: At most 256 characters of text are accepted, got 257"),
         (["aGk=", "cat", "?"], "data[2]: Input should be a valid number"),
         (
             [None, "cat", 2],

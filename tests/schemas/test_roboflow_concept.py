@@ -195,7 +195,7 @@ class TestConceptPrompt:
     def test_one_label_a_box(self, labels: list[int]) -> None:
         prompt = {"boxes": [XYWH, XYXY], "box_labels": labels}
         assert mistakes(Sam3Prompt, prompt) == [("box_labels", "box_labels")]
-        with pytest.raises(ValidationError, match=f"there are {len(labels)} for 2"):
+        with pytest.raises(ValidationError, match=f"{len(labels)} entries for 2"):
             Sam3Prompt.model_validate(prompt)
 
     def test_labels_need_boxes(self) -> None:

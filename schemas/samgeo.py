@@ -59,7 +59,8 @@ class UploadRequest(InputModel):
     )
     api_key: str | None = Field(
         default=None,
-        description="API key, if not sent in a header or the query. This part must precede the file.",
+        description="API key, if not sent in a header or the query. This part must precede the "
+        "file.",
     )
 
     @model_validator(mode="before")

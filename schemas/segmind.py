@@ -235,7 +235,8 @@ class Sam3ImageRequest(SegmindRequest):
             if x1 <= x0 or y1 <= y0:
                 raise PydanticCustomError(
                     "box_size",
-                    "A box is empty; send [x0, y0, x1, y1] with x1 > x0 and y1 > y0",
+                    "A box is empty; send [x0, y0, x1, y1] with x1 greater than x0, and y1 greater "
+                    "than y0",
                 )
         return boxes
 

@@ -80,7 +80,7 @@ Sam2Version = TypeAliasType(
     "Sam2Version",
     Annotated[
         Literal["hiera_tiny", "hiera_small", "hiera_b_plus", "hiera_large"],
-        Field(description="Size of the SAM 2 model."),
+        Field(description="Size of a SAM 2 model."),
     ],
 )
 

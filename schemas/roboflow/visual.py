@@ -108,7 +108,7 @@ class Sam2SegmentationRequest(ImageRequest):
     )
     format: VisualFormat = Field(default="json", description="Format of the masks in the response.")
     sam2_version_id: Sam2Version = Field(
-        default="hiera_large", description="Size of the SAM 2 model."
+        default="hiera_large", description="Size of the SAM 2 model to use."
     )
     multimask_output: bool = Field(
         default=True,

@@ -1,6 +1,6 @@
-"""The page at `/` and the API reference at `/docs`: plain HTML, CSS and JavaScript, no build step.
+"""The playground at `/` and the API reference at `/docs`: HTML, CSS and JavaScript, no build step.
 
-`assets.py` reads and compresses the files; `static/` holds them, one noun a module.
+`assets.py` reads and compresses the files in `static/`.
 """
 
 from inference_server.playground.assets import NAMES, SCENES, Asset, load

@@ -1,4 +1,4 @@
-"""The files of the pages, ready to be sent: read, compressed and named once."""
+"""The files of the pages: read, compressed and tagged once per process."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ SCENES: Mapping[str, Callable[[], Scene]] = MappingProxyType(
         for seed, size in ((35, _WIDE), (17, _WIDE), (8, _WIDE), (13, _UPRIGHT))
     }
 )
-"""The samples that are generated, by the name of their file. So few that each is made once.
+"""Generators of the sample images, by file name.
 
-The demo weights are right about these; how often they are elsewhere, the README says.
+The demo weights segment these scenes correctly; the README gives their accuracy in general.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """A file as it is sent.
+    """A file, ready to be sent.
 
     Attributes:
-        content: the file.
-        zipped: the same by gzip; None where that gains nothing.
-        media_type: of the content, with its charset.
-        etag: of the content, weak: it is the same for both forms.
+        content: The bytes of the file.
+        zipped: The same bytes compressed with gzip; None for types that do not compress.
+        media_type: Media type, with charset for text.
+        etag: Weak ETag, shared by both encodings.
     """
 
     content: bytes
@@ -58,20 +58,20 @@ class Asset:
 
 
 def _swagger(name: str) -> bytes:
-    """A file of Swagger UI, of the package that brings it."""
-    # The package's code is for other frameworks' servers: it is found, and not imported.
+    """Read a file of Swagger UI from the package `swagger-ui-py`."""
+    # Located without importing it: only its static files are needed.
     spec = importlib.util.find_spec("swagger_ui")
     if spec is None or spec.origin is None:
-        raise FileNotFoundError("swagger-ui-py is not installed")
+        raise FileNotFoundError("swagger-ui-py is not installed; install the server's requirements")
     return (Path(spec.origin).parent / "static" / name).read_bytes()
 
 
 def _jpeg(scene: Callable[[], Scene]) -> bytes:
-    """A scene as a file."""
+    """Encode a generated scene as JPEG."""
     pixels = cv2.cvtColor(scene().image, cv2.COLOR_RGB2BGR)
     done, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
     if not done:
-        raise RuntimeError("OpenCV cannot write JPEG")
+        raise RuntimeError("OpenCV failed to encode a JPEG")
     return data.tobytes()
 
 
@@ -88,18 +88,18 @@ def _sources() -> dict[str, Callable[[], bytes]]:
 _SOURCES = _sources()
 
 NAMES = frozenset(_SOURCES)
-"""What there is. A name out of a request is looked up here, and never becomes a path."""
+"""Names of all files. A name from a request is looked up here and never used as a path."""
 
 
 @cache
 def load(name: str) -> Asset:
-    """Read or make a file; for worker threads.
+    """Return a file; call it in a worker thread, because the first call reads or generates it.
 
     Args:
-        name: one of `NAMES`.
+        name: One of `NAMES`.
 
     Raises:
-        KeyError: there is no such file.
+        KeyError: If the name is unknown.
     """
     content = _SOURCES[name]()
     suffix = Path(name).suffix

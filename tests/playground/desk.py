@@ -1,4 +1,4 @@
-"""The playground as its user sees it: a page in a real browser, and what is drawn on it."""
+"""Drives the playground in a real browser and reads what it draws."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,22 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request, expect
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Locator,
+    Page,
+    Request,
+    expect,
+)
 
-from inference_server.demo.scenes import SceneObject
-from tests.http.pictures import Plane
-from tests.http.serving import ALICE, until
+from tests.api.pictures import Plane
+from tests.api.serving import ALICE, until
 
 TIMEOUT = 60_000.0
 _FILL = range(90, 236)
-"""Alpha of a mask, and of two on top of each other; its outline has more."""
+"""Alpha of one mask and of two overlapping masks; outlines are more opaque."""
 _WATCH = """
 addEventListener("securitypolicyviolation", (event) => {
   console.error(`policy: ${event.violatedDirective} ${event.blockedURI}`);
@@ -33,7 +41,7 @@ addEventListener("securitypolicyviolation", (event) => {
 
 
 def union(masks: Sequence[Plane]) -> Plane:
-    """What any of the masks has."""
+    """Union of masks."""
     return np.asarray(np.logical_or.reduce(masks), bool)
 
 
@@ -42,47 +50,47 @@ _LANGUAGES: dict[str, tuple[list[str], Callable[[str], Any]]] = {
     "Python": ([sys.executable, "-c"], ast.literal_eval),
     "JavaScript": (["node", "--input-type=module", "-e"], json.loads),
 }
-"""What runs code, and what reads what it prints."""
+"""Per language: command that runs the code, parser of its output."""
 
 
 class Desk:
-    """A page, and all that it says and asks.
+    """A page with its requests and errors.
 
     Attributes:
-        page: the page.
-        url: of the server.
-        asked: every request that the page has made.
-        complaints: what the console says of errors and of the content security policy.
+        page: The page.
+        url: Base URL of the server.
+        requests: All requests of the page.
+        errors: JavaScript errors, console errors and violations of the Content-Security-Policy.
     """
 
     def __init__(self, page: Page, url: str) -> None:
         self.page = page
         self.url = url
-        self.asked: list[Request] = []
-        self.complaints: list[str] = []
+        self.requests: list[Request] = []
+        self.errors: list[str] = []
         page.set_default_timeout(TIMEOUT)
         page.add_init_script(_WATCH)
-        page.on("request", lambda request: self.asked.append(request))
-        page.on("console", self._heard)
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("request", lambda request: self.requests.append(request))
+        page.on("console", self._on_console)
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
 
-    def _heard(self, message: ConsoleMessage) -> None:
-        # The browser itself says of every refused request that it was refused.
+    def _on_console(self, message: ConsoleMessage) -> None:
+        # Chromium itself logs every response with an error status.
         if message.type == "error" and "Failed to load resource" not in message.text:
-            self.complaints.append(message.text)
+            self.errors.append(message.text)
 
     @property
     def calls(self) -> list[str]:
-        """Paths of the API that the page has posted to."""
-        return [r.url.removeprefix(self.url) for r in self.asked if r.method == "POST"]
+        """Paths of all POST requests."""
+        return [r.url.removeprefix(self.url) for r in self.requests if r.method == "POST"]
 
     def sent(self, path: str) -> list[Any]:
-        """Bodies of the requests to a path."""
-        posted = [r for r in self.asked if r.method == "POST" and r.url == self.url + path]
+        """Bodies of the POST requests to a path."""
+        posted = [r for r in self.requests if r.method == "POST" and r.url == self.url + path]
         return [json.loads(r.post_data or "null") for r in posted]
 
     def settle(self) -> None:
-        """Waits until everything that was asked is answered and drawn."""
+        """Wait until all requests are answered and rendered."""
         frames = "() => new Promise((done) => requestAnimationFrame(() => setTimeout(done)))"
         self.page.evaluate(frames)
         expect(self.page.locator("#progress")).to_be_hidden(timeout=TIMEOUT)
@@ -107,9 +115,9 @@ class Desk:
         self._opened("scene")
 
     def _opened(self, name: str) -> None:
-        # In this order: a picture before this one may have the same name.
+        # Settle first: the previous image may have the same name.
         self.settle()
-        label = re.compile(f"^Picture {re.escape(name)}")
+        label = re.compile(f"^Image {re.escape(name)}")
         expect(self.page.get_by_role("application", name=label)).to_be_visible()
 
     def ask(self, *concepts: str) -> None:
@@ -122,7 +130,7 @@ class Desk:
         return self.page.get_by_role("button", name=f"Show {concept},")
 
     def place(self, x: float, y: float) -> tuple[float, float]:
-        """Where a pixel of the picture is on the screen."""
+        """Screen coordinates of an image pixel."""
         self.stage.scroll_into_view_if_needed()
         box = self.stage.bounding_box()
         assert box is not None
@@ -158,7 +166,7 @@ class Desk:
         return read_image(base64.b64decode(url.partition(",")[2]))
 
     def drawn(self, size: tuple[int, int]) -> Plane:
-        """The masks on the screen, at the picture's (height, width), without their outlines."""
+        """The drawn masks without outlines, resized to the image's (height, width)."""
         alpha = self.overlay()[..., 3]
         filled = np.isin(alpha, np.array(_FILL)).astype(np.uint8)
         return cv2.resize(filled, size[::-1], interpolation=cv2.INTER_NEAREST).astype(bool)
@@ -168,74 +176,91 @@ class Desk:
             self.page.get_by_role("button", name=name, exact=True).click()
         return Path(download.value.path()).read_bytes()
 
-    def code(self, language: str, directory: Path) -> Any:
-        """What the copied code prints, run by its language beside the picture's file."""
+    def code(self, *languages: str, directory: Path) -> list[Any]:
+        """Copy the request as code and run it.
+
+        Args:
+            languages: Names of the tabs.
+            directory: Working directory with the image file.
+
+        Returns:
+            The parsed output, per language.
+        """
+        texts = [self._copy(language) for language in languages]
+        with ThreadPoolExecutor(len(languages)) as pool:
+            return list(pool.map(_run, languages, texts, [directory] * len(languages)))
+
+    def _copy(self, language: str) -> str:
         self.page.get_by_role("tab", name=language).click()
-        # What was copied before says nothing of this time.
+        # Clear the result of the previous copy.
         self.page.evaluate("() => navigator.clipboard.writeText('')")
         self.page.get_by_role("button", name="Copy").click()
         until(lambda: self.page.evaluate("() => navigator.clipboard.readText()"))
         expect(self.status).to_have_text("Copied.")
-        text = self.page.evaluate("() => navigator.clipboard.readText()")
+        text = str(self.page.evaluate("() => navigator.clipboard.readText()"))
         assert text == self.page.locator("#code").text_content()
-        command, read = _LANGUAGES[language]
-        done = subprocess.run(
-            [*command, text],
-            cwd=directory,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        return read(done.stdout)
+        return text
 
     def check(self) -> None:
-        """The page complains of nothing, and has asked nobody but its server."""
-        assert self.complaints == []
-        strangers = [
-            r.url for r in self.asked if not r.url.startswith((self.url, "blob:", "data:"))
-        ]
-        assert strangers == []
+        """Assert that the page had no errors and sent requests to its own server only."""
+        assert self.errors == []
+        own = (self.url, "blob:", "data:")
+        assert [r.url for r in self.requests if not r.url.startswith(own)] == []
+
+
+def _run(language: str, code: str, directory: Path) -> Any:
+    """Run code and parse its output."""
+    command, parse = _LANGUAGES[language]
+    done = subprocess.run(
+        [*command, code], cwd=directory, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return parse(done.stdout)
 
 
 def read_image(data: bytes) -> NDArray[np.uint8]:
-    """A PNG as BGR or BGRA."""
+    """Decode a PNG as BGR or BGRA."""
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     assert image is not None
     return np.asarray(image, np.uint8)
 
 
-@contextmanager
-def at_desk(
-    browser: Browser, url: str, key: str | None = ALICE, path: str = "/", **options: Any
-) -> Iterator[Desk]:
-    """Opens the page in a browser that knows nothing yet.
+def new_context(browser: Browser, **options: Any) -> BrowserContext:
+    """Create a browser context.
 
     Args:
-        browser: the browser.
-        url: of the server.
-        key: to come along in the address.
-        path: of the page.
-        options: of the browser's context.
+        browser: The browser.
+        options: Options of the context that differ from those of a desktop.
     """
-    viewport = {"width": 1280, "height": 900}
-    options = {"viewport": viewport, "reduced_motion": "reduce", **options}
-    with browser.new_context(
-        permissions=["clipboard-read", "clipboard-write"], **options
-    ) as context:
-        desk = Desk(context.new_page(), url)
+    options = {
+        "viewport": {"width": 1280, "height": 900},
+        "reduced_motion": "reduce",
+        "permissions": ["clipboard-read", "clipboard-write"],
+        **options,
+    }
+    return browser.new_context(**options)
+
+
+@contextmanager
+def at_desk(
+    context: BrowserContext, url: str, key: str | None = ALICE, path: str = "/"
+) -> Iterator[Desk]:
+    """Open a page of the server in a new tab.
+
+    Args:
+        context: The browser context.
+        url: Base URL of the server.
+        key: API key in the URL's fragment; None for no key.
+        path: Path of the page.
+    """
+    with context.new_page() as page:
+        desk = Desk(page, url)
         address = url + path + (f"#key={key}" if key else "")
         if path == "/":
-            # What the page learns of the server moves what is below: nobody clicks before that.
-            with desk.page.expect_response(f"{url}/models"):
-                desk.page.goto(address)
+            # The response moves parts of the page, so that earlier clicks could miss.
+            with page.expect_response(f"{url}/models"):
+                page.goto(address)
             desk.settle()
         else:
-            desk.page.goto(address)
+            page.goto(address)
         yield desk
-
-
-def box_around(item: SceneObject, margin: float = 3) -> tuple[float, float, float, float]:
-    x0, y0, x1, y1 = item.box
-    return x0 - margin, y0 - margin, x1 + margin, y1 + margin

@@ -1,39 +1,36 @@
-"""For everybody: the keyboard alone, names and roles, a phone, dark and light."""
+"""Accessibility: keyboard, names and roles, small touch screens, contrast in both themes."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.http.pictures import Picture
-from tests.http.serving import RunningHere
-from tests.playground.desk import Desk, at_desk
+from tests.api.pictures import Picture
+from tests.api.serving import RunningHere
+from tests.playground.desk import Desk, at_desk, new_context
 
 
 def focus_by_tab(desk: Desk, selector: str) -> None:
-    """Presses Tab until an element has the focus."""
+    """Press Tab until an element has the focus."""
     for _ in range(60):
         desk.page.keyboard.press("Tab")
         if desk.page.evaluate("(s) => document.activeElement.matches(s)", selector):
             return
-    raise AssertionError(f"no Tab leads to {selector}")
+    raise AssertionError(f"{selector} is not reachable with Tab")
 
 
-def test_the_keyboard_alone(desk: Desk, picture: Picture) -> None:
-    """From the sample to a concept, a click and a box, without a pointer."""
+def test_keyboard_only(desk: Desk, picture: Picture) -> None:
+    """Open a sample, add a concept, a click and a box without a pointer."""
     page, press = desk.page, desk.page.keyboard.press
     focus_by_tab(desk, ".sample")
     press("Enter")
-    expect(page.get_by_role("application", name="Picture scene.jpg")).to_be_visible()
+    expect(page.get_by_role("application", name="Image scene.jpg")).to_be_visible()
     desk.settle()
     focus_by_tab(desk, "#concept")
     page.keyboard.type("red circle")
     press("Enter")
     desk.settle()
     expect(desk.status).to_have_text("red circle: 2 masks.")
-    # The field keeps the focus, and Backspace in it takes the last concept back.
+    # The field keeps the focus; Backspace in the empty field removes the last concept.
     expect(page.locator("#concept")).to_be_focused()
     press("Backspace")
     desk.settle()
@@ -42,12 +39,12 @@ def test_the_keyboard_alone(desk: Desk, picture: Picture) -> None:
     desk.stage.focus()
     outline = desk.stage.evaluate("(stage) => getComputedStyle(stage).outlineStyle")
     assert outline != "none"
-    # From the middle of the picture, 16 pixels a key, onto the green cross.
+    # From the centre of the image to the green cross, 16 pixels per key press.
     for key, times in (("ArrowRight", 14), ("ArrowDown", 1)):
         for _ in range(times):
             press(key)
     press("Shift+ArrowRight")
-    expect(desk.status).to_have_text("Cross at 545, 256.")
+    expect(desk.status).to_have_text("Crosshair at 545, 256.")
     press("Enter")
     desk.settle()
     assert desk.drawn((480, 640))[256, 545]
@@ -74,30 +71,30 @@ def test_the_keyboard_alone(desk: Desk, picture: Picture) -> None:
     assert not desk.drawn((480, 640)).any()
 
 
-def test_everything_that_can_be_used_has_a_name(desk: Desk) -> None:
+def test_controls_have_names_and_roles(desk: Desk) -> None:
     desk.sample("circles, crosses")
     desk.ask("red circle")
     desk.click(320, 280)
-    nameless = desk.page.evaluate(
+    unnamed = desk.page.evaluate(
         """() => [...document.querySelectorAll("button, input, select, a, canvas[tabindex]")]
             .filter((each) => each.checkVisibility() && !each.computedName?.length)
             .filter((each) => !(each.ariaLabel || each.textContent.trim() || each.labels?.length
                 || each.title || each.querySelector("img[alt]:not([alt=''])")))
             .map((each) => each.outerHTML)"""
     )
-    assert nameless == []
+    assert unnamed == []
     page = desk.page
     for role, name in (
         ("heading", "inference-server"),
         ("main", None),
         ("navigation", "Server"),
-        ("toolbar", "Picture tools"),
-        ("radiogroup", "What a click or drag does"),
+        ("toolbar", "Image tools"),
+        ("radiogroup", "Prompt type"),
         ("radio", "Exclude"),
         ("textbox", "Add a concept"),
-        ("slider", "Least confidence"),
-        ("slider", "Most overlap (NMS)"),
-        ("application", "Picture scene.jpg"),
+        ("slider", "Minimum confidence"),
+        ("slider", "Maximum overlap (NMS)"),
+        ("application", "Image scene.jpg"),
         ("complementary", "Prompts and masks"),
         ("tablist", "Language"),
         ("list", "Concepts"),
@@ -107,22 +104,24 @@ def test_everything_that_can_be_used_has_a_name(desk: Desk) -> None:
     ):
         expect(page.get_by_role(role, name=name).first).to_be_attached()  # type: ignore[arg-type]
     expect(page.get_by_role("application")).to_have_accessible_description(
-        "Arrow keys move the cross; with Shift one pixel at a time. Enter clicks, Shift and Enter, "
-        "or minus, excludes. B sets the first corner of a box, Enter the second. N begins another "
-        "object. Escape lets go."
+        "The arrow keys move the crosshair; with Shift, by one pixel. Enter clicks; Shift+Enter or "
+        "minus excludes. B sets the first corner of a box, Enter the second. N starts a new "
+        "object. Escape cancels."
     )
     identities = page.evaluate("() => [...document.querySelectorAll('[id]')].map((e) => e.id)")
     assert len(identities) == len(set(identities))
 
 
 def test_a_phone(browser: Browser, server: RunningHere, picture: Picture) -> None:
-    """360 pixels wide and touched: nothing scrolls sideways, and fingers can do everything."""
-    phone: dict[str, Any] = {
-        "viewport": {"width": 360, "height": 740},
-        "has_touch": True,
-        "is_mobile": True,
-    }
-    with at_desk(browser, server.url, **phone, device_scale_factor=2) as desk:
+    """At a width of 360 pixels with touch: no horizontal scrolling, and all prompts work."""
+    phone = new_context(
+        browser,
+        viewport={"width": 360, "height": 740},
+        device_scale_factor=2,
+        has_touch=True,
+        is_mobile=True,
+    )
+    with phone, at_desk(phone, server.url) as desk:
         desk.upload(picture.data)
         desk.ask("red circle", "a concept with a rather long name that goes on and on and on")
         item, other = picture.one("red square"), picture.one("blue square")
@@ -139,7 +138,7 @@ def test_a_phone(browser: Browser, server: RunningHere, picture: Picture) -> Non
             element.evaluate("(each) => { each.open = true; }")
         widths = desk.page.evaluate("() => [document.documentElement.scrollWidth, innerWidth]")
         assert widths == [360, 360]
-        # In these modes a finger draws; in the others it scrolls the page.
+        # Dragging draws in box mode and scrolls the page in the other modes.
         desk.page.get_by_role("radio", name="Box").check(force=True)
         style = "(stage) => getComputedStyle(stage).touchAction"
         assert desk.stage.evaluate(style) == "none"
@@ -179,23 +178,31 @@ _CONTRAST = """() => {
 }"""
 
 
-@pytest.mark.parametrize("system", ["light", "dark"])
-def test_dark_and_light(browser: Browser, server: RunningHere, system: str) -> None:
-    """The system's choice, then the button's; text can be read in both."""
-    with at_desk(browser, server.url, color_scheme=system) as desk:
+def test_dark_and_light(browser: Browser, server: RunningHere) -> None:
+    """The theme follows the system until the button is used; text has enough contrast in both."""
+    colours = {"light": "rgb(244, 245, 248)", "dark": "rgb(14, 16, 20)"}
+    context = new_context(browser, color_scheme="dark")
+    with context, at_desk(context, server.url) as desk:
+        page = desk.page
+        button = page.get_by_role("button", name="Dark theme")
+
+        def check(theme: str) -> None:
+            expect(button).to_have_attribute("aria-pressed", str(theme == "dark").lower())
+            ground = page.evaluate("() => getComputedStyle(document.body).backgroundColor")
+            assert ground == colours[theme]
+            assert page.evaluate(_CONTRAST) == []
+
         desk.sample("circles, crosses")
         desk.ask("red circle")
         desk.click(320, 280)
-        button = desk.page.get_by_role("button", name="Dark theme")
-        expect(button).to_have_attribute("aria-pressed", str(system == "dark").lower())
-        ground = "() => getComputedStyle(document.body).backgroundColor"
-        first = desk.page.evaluate(ground)
-        assert desk.page.evaluate(_CONTRAST) == []
+        check("dark")
+        page.emulate_media(color_scheme="light")
+        check("light")
         button.click()
-        other = desk.page.evaluate(ground)
-        assert {first, other} == {"rgb(244, 245, 248)", "rgb(14, 16, 20)"}
-        assert (first == "rgb(14, 16, 20)") == (system == "dark")
-        assert desk.page.evaluate(_CONTRAST) == []
-        desk.page.reload()
-        assert desk.page.evaluate(ground) == other
+        check("dark")
+        page.reload()
+        check("dark")
+        button.click()
+        page.emulate_media(color_scheme="dark")
+        check("light")
         desk.check()

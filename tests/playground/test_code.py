@@ -1,4 +1,4 @@
-"""The request as code: what is copied runs, and finds what the page shows."""
+"""The request as code: the copied snippets run and return what the page shows."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from tests.http.pictures import Picture
-from tests.http.serving import ALICE, RunningHere
+from tests.api.pictures import Picture
+from tests.api.serving import ALICE, RunningHere
 from tests.playground.desk import Desk
 
 LANGUAGES = ("curl", "Python", "JavaScript")
 NAME = "it's $HOME.png"
-"""Of a file, so that shells have something to misread."""
+"""A file name that needs quoting in shells."""
 
 
 @pytest.fixture(autouse=True)
@@ -23,15 +23,15 @@ def _node() -> None:
 
 
 def test_concepts_from_a_file(desk: Desk, picture: Picture, tmp_path: Path) -> None:
-    """As the sliders stand, in all three languages, with a concept that needs quoting."""
+    """With the values of the sliders, in all languages, and with a concept that needs quoting."""
     (tmp_path / NAME).write_bytes(picture.data)
     desk.upload(picture.data, NAME)
     desk.ask("red circle", "shape")
     desk.page.get_by_role("textbox", name="Add a concept").fill('a "$(id)" \\ `id` – ✓')
     desk.page.keyboard.press("Enter")
     desk.settle()
-    desk.slide("Least confidence", 0.3)
-    desk.slide("Most overlap (NMS)", 0.4)
+    desk.slide("Minimum confidence", 0.3)
+    desk.slide("Maximum overlap (NMS)", 0.4)
     shown = {
         concept: int(desk.chip(concept).locator(".number").text_content() or "")
         for concept in ("red circle", "shape")
@@ -39,9 +39,8 @@ def test_concepts_from_a_file(desk: Desk, picture: Picture, tmp_path: Path) -> N
     assert shown["red circle"] + shown["shape"] >= 6
     expect(desk.page.locator("#code")).to_contain_text("YOUR_API_KEY")
     expect(desk.page.locator("#code")).not_to_contain_text(ALICE)
-    desk.page.get_by_label("Show the key").check()
-    answers = [desk.code(language, tmp_path) for language in LANGUAGES]
-    for answer in answers:
+    desk.page.get_by_label("Show API key").check()
+    for answer in (answers := desk.code(*LANGUAGES, directory=tmp_path)):
         results = answer["prompt_results"]
         assert [result["echo"]["text"] for result in results[:2]] == list(shown)
         assert results[2]["echo"]["text"] == 'a "$(id)" \\ `id` – ✓'
@@ -49,28 +48,28 @@ def test_concepts_from_a_file(desk: Desk, picture: Picture, tmp_path: Path) -> N
         assert results == answers[0]["prompt_results"]
 
 
-def test_an_object_by_its_id(
+def test_an_object_by_image_id(
     desk: Desk, picture: Picture, server: RunningHere, tmp_path: Path
 ) -> None:
     desk.upload(picture.data)
     desk.click(*picture.one("red square").click())
     desk.click(*picture.one("red square").click())
-    desk.page.get_by_role("combobox", name="Picture").select_option("by its id")
-    desk.page.get_by_label("Show the key").check()
+    desk.page.get_by_role("combobox", name="Image").select_option("By id")
+    desk.page.get_by_label("Show API key").check()
     (last,) = desk.sent("/sam2/segment_image")[-1:]
     shown = server.answer("/sam2/segment_image", **last)["predictions"]
-    for language in LANGUAGES:
-        assert desk.code(language, tmp_path)["predictions"] == shown
+    for answer in desk.code(*LANGUAGES, directory=tmp_path):
+        assert answer["predictions"] == shown
 
 
 def test_which_request_is_shown(desk: Desk, picture: Picture) -> None:
-    """The one of what has changed last, unless another is chosen."""
+    """The request of the latest prompt, unless another one is chosen."""
     code = desk.page.locator("#code")
     choice = desk.page.get_by_role("combobox", name="Request")
     expect(desk.page.get_by_role("button", name="Copy")).to_be_disabled()
     desk.sample("circles, crosses")
-    # A sample is no file of the user's.
-    expect(desk.page.get_by_role("combobox", name="Picture")).to_have_value("id")
+    # A sample is not a local file.
+    expect(desk.page.get_by_role("combobox", name="Image")).to_have_value("id")
     desk.click(320, 280)
     expect(code).to_contain_text("/sam2/segment_image")
     desk.ask("red circle")
@@ -79,13 +78,9 @@ def test_which_request_is_shown(desk: Desk, picture: Picture) -> None:
     choice.select_option("Object 1")
     expect(code).to_contain_text('{"points": [{"x": 320, "y": 280, "positive": true}]}')
     desk.upload(picture.data)
-    expect(desk.page.get_by_role("combobox", name="Picture")).to_have_value("file")
+    expect(desk.page.get_by_role("combobox", name="Image")).to_have_value("file")
     expect(code).to_contain_text("base64 < 'scene.png'")
-
-
-def test_languages_are_tabs_of_the_keyboard(desk: Desk) -> None:
-    desk.sample("circles, crosses")
-    desk.ask("red circle")
+    # The arrow keys switch between the languages.
     desk.page.get_by_role("tab", name="curl").focus()
     for key, name, text in (
         ("ArrowRight", "Python", "import requests"),

@@ -1,4 +1,4 @@
-"""What is shown, as files that other programs read."""
+"""Downloads of the visible masks, read by other programs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from playwright.sync_api import expect
 from pycocotools.coco import COCO
 
-from tests.http.pictures import Picture, iou
+from tests.api.pictures import Picture, iou
 from tests.playground.desk import Desk, read_image, union
 
 
@@ -42,10 +42,10 @@ def test_coco_json_and_pngs(desk: Desk, picture: Picture, tmp_path: Path) -> Non
         assert annotation["area"] == mask.sum()
         assert 0.5 <= annotation["score"] <= 1
 
-    told = json.loads(desk.download("JSON"))
-    assert told["image"] == {"name": "scene.png", "width": 640, "height": 480}
-    assert [prompt["name"] for prompt in told["prompts"]] == ["red circle", "Object 1"]
-    masks = [each["masks"] for prompt in told["prompts"] for each in prompt["predictions"]]
+    document = json.loads(desk.download("JSON"))
+    assert document["image"] == {"name": "scene.png", "width": 640, "height": 480}
+    assert [prompt["name"] for prompt in document["prompts"]] == ["red circle", "Object 1"]
+    masks = [each["masks"] for prompt in document["prompts"] for each in prompt["predictions"]]
     assert masks == [annotation["segmentation"] for annotation in annotations]
 
     mask = read_image(desk.download("Mask PNG"))
@@ -55,6 +55,6 @@ def test_coco_json_and_pngs(desk: Desk, picture: Picture, tmp_path: Path) -> Non
     overlay = read_image(desk.download("Overlay PNG"))[..., :3].astype(int)
     changed = np.abs(overlay - picture.scene.image[..., ::-1]).max(axis=-1) > 8
     assert changed.shape == (480, 640)
-    # All of the masks, and their outlines and scores around them.
+    # Masks, outlines and scores change pixels; the hidden prompt does not.
     assert changed[union(planes)].mean() > 0.97
     assert changed[union(picture.matching("blue circle"))].mean() < 0.05

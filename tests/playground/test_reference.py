@@ -1,18 +1,18 @@
-"""The API reference: Swagger UI, from this server alone, that asks this server."""
+"""The API reference: Swagger UI, served by this server, sends requests to this server."""
 
 from __future__ import annotations
 
 import json
 
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import BrowserContext, expect
 
-from tests.http.pictures import Picture
-from tests.http.serving import ALICE, RunningHere
+from tests.api.pictures import Picture
+from tests.api.serving import ALICE, RunningHere
 from tests.playground.desk import at_desk
 
 
-def test_try_it_out(browser: Browser, server: RunningHere, picture: Picture) -> None:
-    with at_desk(browser, server.url, path="/docs") as desk:
+def test_try_it_out(context: BrowserContext, server: RunningHere, picture: Picture) -> None:
+    with at_desk(context, server.url, path="/docs") as desk:
         page = desk.page
         assert ALICE not in page.url
         expect(page.get_by_role("heading", name="inference-server")).to_be_visible()
@@ -33,8 +33,8 @@ def test_try_it_out(browser: Browser, server: RunningHere, picture: Picture) -> 
         desk.check()
 
 
-def test_without_a_key_it_says_so(browser: Browser, server: RunningHere) -> None:
-    with at_desk(browser, server.url, None, path="/docs") as desk:
+def test_without_a_key(context: BrowserContext, server: RunningHere) -> None:
+    with at_desk(context, server.url, None, path="/docs") as desk:
         operation = desk.page.locator("#operations-System-listModels")
         operation.locator(".opblock-summary-control").click()
         operation.get_by_role("button", name="Execute").click()
@@ -42,5 +42,5 @@ def test_without_a_key_it_says_so(browser: Browser, server: RunningHere) -> None
         expect(table).to_contain_text("401")
         expect(table).to_contain_text("The API key is missing")
         desk.page.get_by_role("link", name="Playground").click()
-        expect(desk.page.get_by_role("main")).to_contain_text("Drop a picture here")
+        expect(desk.page.get_by_role("main")).to_contain_text("Drop an image here")
         desk.check()

@@ -1,4 +1,4 @@
-/** The panel with the request as code. */
+/** The panel that shows the request as code. */
 
 import { byId, fill, make } from "./dom.js";
 import { key } from "./key.js";
@@ -6,22 +6,22 @@ import { conceptRequest, objectRequest } from "./prompts.js";
 import { BASE } from "./server.js";
 import { LANGUAGES } from "./snippets.js";
 
-const HINT = "Open a picture and add a concept, a click or a box: the request appears here.";
+const HINT = "Open an image and add a concept, click or box to see the request.";
 
 export class Code {
   #language = "curl";
   #text = "";
-  /** Prompts of the last rendering: the request of what changed is shown. */
-  #before = [];
+  /** Prompts at the last render, to detect new ones and show their request. */
+  #lastPrompts = [];
 
   /**
    * @param {import("./session.js").Session} session
-   * @param {{needsKey: boolean}} about the server.
-   * @param {(text: string) => void} say
+   * @param {{needsKey: boolean}} server state of the server, kept up to date by its owner.
+   * @param {(text: string) => void} say shows a status message.
    */
-  constructor(session, about, say) {
+  constructor(session, server, say) {
     this.session = session;
-    this.about = about;
+    this.server = server;
     this.say = say;
     this.tabs = [...document.querySelectorAll("[role=tab]")];
     for (const tab of this.tabs) {
@@ -34,7 +34,7 @@ export class Code {
     byId("copy").addEventListener("click", () => this.#copy());
   }
 
-  /** A file that the user has is named by its name; others only by what the server keeps. */
+  /** Refer to a local file by name, and to a pasted or sample image by its id. */
   open(picture) {
     byId("code-image").value = picture.isLocal ? "file" : "id";
   }
@@ -52,7 +52,7 @@ export class Code {
         body: body.body,
         file: byId("code-image").value === "file" ? session.picture.name : null,
         id: session.picture.id,
-        key: this.about.needsKey ? (byId("reveal").checked ? key() : "") : null,
+        key: this.server.needsKey ? (byId("reveal").checked ? key() : "") : null,
       });
       byId("code").textContent = this.#text;
     }
@@ -60,17 +60,17 @@ export class Code {
     byId("reveal").disabled = !key();
   }
 
-  /** One request for all concepts that are shown, one for each object. */
+  /** List the requests: one for all visible concepts, one per object. */
   #renderRequests() {
     const { session } = this;
     const select = byId("code-request");
     const hasConcepts = session.concepts.some((each) => !session.isHidden(each));
     const options = session.objects.map((each) => [String(each.id), each.name]);
     if (hasConcepts) options.unshift(["concepts", "Concepts"]);
-    const latest = session.prompts.find((each) => !this.#before.includes(each));
-    this.#before = session.prompts;
+    const added = session.prompts.find((each) => !this.#lastPrompts.includes(each));
+    this.#lastPrompts = session.prompts;
     let chosen = select.value;
-    if (latest) chosen = latest.kind === "object" ? String(latest.id) : "concepts";
+    if (added) chosen = added.kind === "object" ? String(added.id) : "concepts";
     if (!options.some(([value]) => value === chosen)) chosen = options.at(-1)?.[0] ?? "";
     fill(select, options.map(([value, name]) => make("option", { value }, name)));
     select.value = chosen;
@@ -114,10 +114,10 @@ export class Code {
     try {
       await navigator.clipboard.writeText(this.#text);
     } catch {
-      // Browsers give the clipboard to https and localhost alone: this way is for the rest.
+      // The clipboard API requires https or localhost; this fallback works elsewhere.
       getSelection().selectAllChildren(byId("code"));
       if (!document.execCommand("copy")) {
-        this.say("The browser does not let the page copy: the code is selected, copy it yourself.");
+        this.say("The browser blocked copying. The code is selected; press Ctrl+C.");
         return;
       }
     }

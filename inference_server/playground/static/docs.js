@@ -1,4 +1,4 @@
-/** The API reference: Swagger UI over this server's OpenAPI document, with the key of the tab. */
+/** The API reference: Swagger UI for this server's OpenAPI document, with the key of this tab. */
 
 import { key, takeKeyFromAddress } from "./key.js";
 import { followTheme } from "./theme.js";
@@ -6,9 +6,9 @@ import { followTheme } from "./theme.js";
 takeKeyFromAddress();
 followTheme();
 
-const answer = await fetch("openapi.json", { credentials: "omit" });
-const spec = await answer.json();
-// Also where a proxy serves this server under a path.
+const response = await fetch("openapi.json", { credentials: "omit" });
+const spec = await response.json();
+// The page's own path, so that it works behind a proxy with a path prefix.
 spec.servers = [{ url: new URL(".", location.origin + location.pathname).href.replace(/\/$/, "") }];
 
 const ui = globalThis.SwaggerUIBundle({
@@ -20,7 +20,7 @@ const ui = globalThis.SwaggerUIBundle({
   displayRequestDuration: true,
   filter: true,
   tryItOutEnabled: true,
-  // It would send the document to a service on the internet.
+  // The default validator would send the document to an external service.
   validatorUrl: null,
   onComplete: () => {
     if (key()) ui.preauthorizeApiKey("ApiKeyHeader", key());

@@ -1,14 +1,14 @@
-/** The document: finding, making and replacing its elements. */
+/** DOM helpers: find, create and replace elements. */
 
 /** @param {string} id */
 export const byId = (id) => document.getElementById(id);
 
 /**
- * Make an element.
+ * Create an element.
  *
  * @param {string} tag
- * @param {Object<string, unknown>} attributes `on…` are listeners, `class` the class; true is an
- *   attribute without a value, and null, undefined and false leave it out.
+ * @param {Object<string, unknown>} attributes `on…` adds a listener; true sets an attribute without
+ *   a value; null, undefined and false omit it.
  * @param {...(Node | string | null)} children
  */
 export function make(tag, attributes = {}, ...children) {
@@ -25,10 +25,10 @@ export function make(tag, attributes = {}, ...children) {
 }
 
 /**
- * Replace what is in an element, unless it is the same already, and keep the keyboard where it was:
- * a button that is being pressed must not be swapped for its twin.
+ * Replace the children of an element, unless they are equal, and keep the keyboard focus. Replacing
+ * a button while it is pressed would lose the click.
  *
- * Who had the focus is found again by `data-focus`; if it has gone, the fallback gets the focus.
+ * The focused element is identified by `data-focus`; if it is gone, the fallback is focused.
  *
  * @param {HTMLElement} parent
  * @param {(Node | string)[]} children
@@ -45,7 +45,7 @@ export function fill(parent, children, fallback = null) {
   (again || fallback)?.focus();
 }
 
-/** A number in the words of a count: `1 mask`, `2 masks`. */
+/** Format a count: `1 mask`, `2 masks`. */
 export function count(number, noun) {
   return `${number} ${noun}${number === 1 ? "" : "s"}`;
 }

@@ -1,11 +1,11 @@
-/** What is shown, as files: JSON, COCO, PNG. */
+/** Download the visible masks as JSON, COCO or PNG. */
 
 import { isConcept, sentPrompt } from "./prompts.js";
 import { paintMasks, paintScores } from "./paint.js";
 
-const stem = (name) => name.replace(/\.[^.]*$/, "") || "picture";
+const stem = (name) => name.replace(/\.[^.]*$/, "") || "image";
 
-/** Prompts with their masks. */
+/** The prompts with their predictions. */
 function json({ picture, found, session }) {
   const prompts = [...new Set(found.map((each) => each.prompt))];
   return {
@@ -23,7 +23,7 @@ function json({ picture, found, session }) {
   };
 }
 
-/** A COCO data set of one image, with a category for each prompt. */
+/** A COCO data set of one image, with one category per prompt. */
 function coco({ picture, found }) {
   const names = [...new Set(found.map((each) => each.prompt.name))];
   return {
@@ -48,7 +48,7 @@ function canvasOf(picture) {
   return canvas;
 }
 
-/** The picture with its masks, at its own size. */
+/** The image with its masks drawn over it, at full size. */
 function overlay({ picture, found }) {
   const canvas = canvasOf(picture);
   const context = canvas.getContext("2d");
@@ -59,14 +59,14 @@ function overlay({ picture, found }) {
   return canvas;
 }
 
-/** White where any mask is, black elsewhere. */
+/** The union of all masks, white on black. */
 function mask({ picture, found }) {
   const canvas = canvasOf(picture);
   const context = canvas.getContext("2d");
   context.fillRect(0, 0, canvas.width, canvas.height);
   context.imageSmoothingEnabled = false;
   for (const each of found) {
-    context.drawImage(each.mask.picture([255, 255, 255]), ...each.mask.box);
+    context.drawImage(each.mask.raster([255, 255, 255]), ...each.mask.box);
   }
   return canvas;
 }
@@ -79,11 +79,11 @@ const FORMS = {
 };
 
 /**
- * Give what is shown to the user as a file.
+ * Download the visible masks as a file.
  *
  * @param {import("./session.js").Session} session
  * @param {keyof typeof FORMS} form
- * @returns {Promise<string>} the file's name.
+ * @returns {Promise<string>} name of the file.
  */
 export async function download(session, form) {
   const { picture } = session;

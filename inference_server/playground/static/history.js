@@ -1,6 +1,6 @@
-/** Undo and redo over states that never change. */
+/** Undo and redo over immutable states. */
 
-const MOST = 200;
+const MAX_STATES = 200;
 
 export class History {
   #past = [];
@@ -19,9 +19,9 @@ export class History {
     return this.#future.length > 0;
   }
 
-  /** @param {any} next the state from now on. */
+  /** @param {any} next the new present state. */
   push(next) {
-    this.#past = [...this.#past, this.present].slice(-MOST);
+    this.#past = [...this.#past, this.present].slice(-MAX_STATES);
     this.#future = [];
     this.present = next;
   }

@@ -1,11 +1,11 @@
-/** The API key: it comes in the address's fragment or from its dialog, and stays in this tab. */
+/** The API key: read from the URL fragment or the dialog, kept in this tab's session storage. */
 
 const NAME = "inference-server-key";
 
-/** Where the key is kept if the browser keeps nothing for this page. */
+/** Fallback for browsers that block session storage. */
 let memory = "";
 
-/** The key, or an empty string. */
+/** @returns {string} the key, or an empty string. */
 export function key() {
   try {
     return sessionStorage.getItem(NAME) ?? "";
@@ -14,24 +14,24 @@ export function key() {
   }
 }
 
-/** Whether a text may be a key: a header carries no other characters. */
+/** Whether a text can be a key, that is, can be sent in an HTTP header. */
 export const isKey = (text) => /^[\x21-\x7e]+$/.test(text);
 
-/** @param {string} value an empty string forgets the key. */
+/** @param {string} value the key; an empty string removes it. */
 export function setKey(value) {
   memory = value;
   try {
     if (value) sessionStorage.setItem(NAME, value);
     else sessionStorage.removeItem(NAME);
   } catch {
-    // Then it lives as long as the page.
+    // `memory` keeps the key until the page is closed.
   }
 }
 
 /**
- * Take the key out of `#key=…`, and the fragment out of the address and the history.
+ * Read the key from `#key=…`, then remove the fragment from the URL and the history.
  *
- * @returns {boolean} whether there was one.
+ * @returns {boolean} whether the URL had a key.
  */
 export function takeKeyFromAddress() {
   const value = new URLSearchParams(location.hash.slice(1)).get("key");

@@ -1,4 +1,4 @@
-/** The dialog in which a key is entered, and the button that opens it. */
+/** The API key dialog and the button that opens it. */
 
 import { byId } from "./dom.js";
 import { isKey, key, setKey } from "./key.js";
@@ -7,9 +7,9 @@ export class KeyDialog {
   #dialog = byId("key-dialog");
   #field = byId("key");
 
-  /** @param {() => void} whenChanged */
-  constructor(whenChanged) {
-    this.whenChanged = whenChanged;
+  /** @param {() => void} onChange called when the key has changed. */
+  constructor(onChange) {
+    this.onChange = onChange;
     byId("key-button").addEventListener("click", () => this.open());
     byId("key-cancel").addEventListener("click", () => this.#dialog.close());
     byId("key-forget").addEventListener("click", () => this.#use(""));
@@ -17,7 +17,7 @@ export class KeyDialog {
       event.preventDefault();
       const value = this.#field.value.trim();
       if (!isKey(value)) {
-        byId("key-problem").textContent = "A key has only letters, digits and signs, and no spaces.";
+        byId("key-problem").textContent = "Invalid key: use ASCII letters, digits and punctuation, without spaces.";
         return;
       }
       this.#use(value);
@@ -36,14 +36,14 @@ export class KeyDialog {
     this.#field.focus();
   }
 
-  /** Another key is there. */
+  /** The stored key has changed. */
   changed() {
     this.render();
-    this.whenChanged();
+    this.onChange();
   }
 
   render() {
-    byId("key-button").textContent = key() ? "Key is set" : "Enter key";
+    byId("key-button").textContent = key() ? "API key set" : "Enter API key";
   }
 
   #use(value) {

@@ -1,6 +1,5 @@
-/** The page: puts its parts together. */
+/** Entry point: connects the parts of the page. */
 
-import { renderAnswer } from "./answer.js";
 import { Code } from "./code.js";
 import { byId, count, fill, make } from "./dom.js";
 import { download } from "./files.js";
@@ -9,48 +8,49 @@ import { takeKeyFromAddress } from "./key.js";
 import { Picture } from "./picture.js";
 import { Problem } from "./problem.js";
 import { renderPrompts } from "./promptlist.js";
+import { renderResponse } from "./response.js";
 import { renderSamples, suggestions } from "./samples.js";
-import { ask } from "./server.js";
+import { request } from "./server.js";
 import { Session } from "./session.js";
 import { Stage } from "./stage.js";
 import { followTheme } from "./theme.js";
 
 const session = new Session();
-/** What is known of the server. */
-const about = { needsKey: true, isDemo: false };
+/** State of the server. */
+const server = { needsKey: true, isDemo: false };
 
-/** Say something in words, until something else happens. */
+/** Show a status message until the next change. */
 function say(text) {
   byId("status").textContent = text;
 }
 
 const stage = new Stage(session, say);
-const code = new Code(session, about, say);
+const code = new Code(session, server, say);
 const keyDialog = new KeyDialog(() => {
-  learn();
+  loadModels();
   session.retry();
 });
 
-/** Learn which models there are; whether a key is wanted shows by the way. */
-async function learn() {
+/** Fetch the list of models; the response also tells whether a key is needed. */
+async function loadModels() {
   try {
-    const { body } = await ask("models");
+    const { body } = await request("models");
     const { checkpoints } = body;
-    about.isDemo = checkpoints.some((each) => each.source === "demo");
+    server.isDemo = checkpoints.some((each) => each.source === "demo");
     const versions = checkpoints.filter((each) => each.family === "sam2").map((each) => each.name);
     const chosen = session.version;
     const names = ["", ...versions];
-    const option = (name) => make("option", { value: name }, name || "the server's choice");
+    const option = (name) => make("option", { value: name }, name || "Default");
     fill(byId("version"), names.map(option));
     byId("version").value = chosen;
     byId("version-field").hidden = versions.length < 2;
-    byId("demo").hidden = !about.isDemo;
-    byId("suggestions").hidden = !about.isDemo;
-    about.needsKey = Boolean(keyDialog.key);
+    byId("demo").hidden = !server.isDemo;
+    byId("suggestions").hidden = !server.isDemo;
+    server.needsKey = Boolean(keyDialog.key);
     if (session.problem?.status === 401) session.retry();
   } catch (problem) {
-    // A key for segmentation alone may not be told about models, and is good all the same.
-    if (problem instanceof Problem && problem.status !== 403) session.tell(problem);
+    // 403: the key may segment but not list models, so it is valid.
+    if (problem instanceof Problem && problem.status !== 403) session.setProblem(problem);
   }
   code.render();
 }
@@ -65,24 +65,24 @@ async function open(opening) {
 
 const openFile = (file, isLocal) => open(Picture.open(file, { name: file.name, isLocal }));
 
-/** What the status says by itself. */
+/** The default status message. */
 function summary(shown) {
   const { picture } = session;
-  if (!picture) return "No picture yet.";
+  if (!picture) return "No image.";
   const size = `${picture.name}, ${picture.width} × ${picture.height}`;
   if (!session.prompts.length) {
     return `${size}. Add a concept, click on an object, or drag a box.`;
   }
-  const answered = (prompt) => session.isAnswered(prompt);
-  const parts = session.concepts.filter(answered).map((prompt) => {
+  const hasResults = (prompt) => session.hasResults(prompt);
+  const parts = session.concepts.filter(hasResults).map((prompt) => {
     const masks = shown.filter((each) => each.prompt.id === prompt.id).length;
     return `${prompt.name}: ${session.isHidden(prompt) ? "hidden" : count(masks, "mask")}`;
   });
-  for (const prompt of session.objects.filter(answered)) {
+  for (const prompt of session.objects.filter(hasResults)) {
     const [found] = session.found(prompt);
     if (found) parts.push(`${prompt.name}: score ${found.score.toFixed(2)}`);
   }
-  return parts.length ? `${parts.join("; ")}.` : `${size}. Nothing is answered yet.`;
+  return parts.length ? `${parts.join("; ")}.` : `${size}. No results yet.`;
 }
 
 function renderProblem() {
@@ -96,16 +96,19 @@ function renderProblem() {
     box.replaceChildren();
     return;
   }
-  const enter = make("button", { type: "button", onclick: () => keyDialog.open() }, "Enter key");
-  const again = make("button", { type: "button", onclick: () => session.retry() }, "Try again");
-  const words = problem instanceof Problem ? problem : new Problem("The page failed", String(problem), "Reload it.");
+  const enter = make("button", { type: "button", onclick: () => keyDialog.open() }, "Enter API key");
+  const retry = make("button", { type: "button", onclick: () => session.retry() }, "Retry");
+  const shown =
+    problem instanceof Problem
+      ? problem
+      : new Problem("Page error", String(problem), "Reload the page.");
   fill(box, [
     make(
       "div",
       { class: "problem" },
-      make("strong", {}, words.title),
-      make("p", {}, [words.text, words.remedy].filter(Boolean).join(" ")),
-      make("div", { class: "buttons" }, words.wantsKey ? enter : null, again),
+      make("strong", {}, shown.title),
+      make("p", {}, [shown.text, shown.remedy].filter(Boolean).join(" ")),
+      make("div", { class: "buttons" }, shown.wantsKey ? enter : null, retry),
     ),
   ]);
 }
@@ -120,39 +123,39 @@ function renderSuggestions() {
   ]);
 }
 
-let summarised = "";
+let lastStatus = "";
 function render() {
   const shown = session.shown();
   stage.draw();
   renderPrompts(session, shown);
   renderSuggestions();
   renderProblem();
-  renderAnswer(session.exchange);
+  renderResponse(session.exchange);
   code.render();
   byId("undo").disabled = !session.canUndo;
   byId("redo").disabled = !session.canRedo;
   byId("clear").disabled = !session.prompts.length;
   byId("new-object").disabled = !session.selected;
-  byId("progress").hidden = !session.work;
+  byId("progress").hidden = !session.activity;
   byId("threshold-value").textContent = session.threshold.toFixed(2);
   const overlap = session.overlap < 1 ? session.overlap.toFixed(2) : "off";
   byId("nms-value").textContent = overlap;
   byId("nms").setAttribute("aria-valuetext", overlap);
   const all = session.concepts.reduce((sum, each) => sum + session.found(each).length, 0);
-  const left = shown.filter((each) => each.prompt.kind !== "object").length;
-  byId("counts").textContent = all ? `${left} of ${count(all, "mask")} shown.` : "No masks yet.";
+  const visible = shown.filter((each) => each.prompt.kind !== "object").length;
+  byId("counts").textContent = all ? `${visible} of ${count(all, "mask")} shown.` : "No masks.";
   for (const button of byId("downloads").children) button.disabled = !shown.length;
-  const status = session.work || summary(shown);
-  if (status !== summarised) say(status);
-  summarised = status;
+  const status = session.activity || summary(shown);
+  if (status !== lastStatus) say(status);
+  lastStatus = status;
 }
 
-let isDue = false;
+let isRenderQueued = false;
 session.addEventListener("change", () => {
-  if (isDue) return;
-  isDue = true;
+  if (isRenderQueued) return;
+  isRenderQueued = true;
   requestAnimationFrame(() => {
-    isDue = false;
+    isRenderQueued = false;
     render();
   });
 });
@@ -201,7 +204,7 @@ addEventListener("paste", (event) => {
   const file = [...event.clipboardData.files].find((each) => each.type.startsWith("image/"));
   if (!file) return;
   event.preventDefault();
-  // What the clipboard calls it is no file that the user could name.
+  // A clipboard image has no file on disk, so its name is not used.
   open(Picture.open(file));
 });
 addEventListener("dragover", (event) => {
@@ -237,4 +240,4 @@ followTheme();
 keyDialog.render();
 renderSamples(open);
 render();
-learn();
+loadModels();

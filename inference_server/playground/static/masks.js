@@ -1,19 +1,19 @@
 /**
- * Masks as COCO's run lengths: reading, comparing, and making pixels of them.
+ * Masks in COCO's compressed RLE: parse, compare and rasterise.
  *
- * Runs go down the columns, and begin with one of zeros. A mask is read once; its overlap with
- * others is counted on the runs, so that only masks that are shown become pixels.
+ * Runs are column-major and start with zeros. IoU is computed on the runs, so only visible masks are
+ * rasterised.
  */
 
-/** Pixels of a mask's own picture; larger ones are drawn from every second, third … pixel. */
-const MOST_PIXELS = 4_000_000;
+/** Maximum pixels of a rasterised mask; larger masks are subsampled. */
+const MAX_PIXELS = 4_000_000;
 
 export class Mask {
-  /** @param {{size: [number, number], counts: string}} rle as the server writes it. */
+  /** @param {{size: [number, number], counts: string}} rle COCO RLE; `size` is [height, width]. */
   constructor(rle) {
     this.rle = rle;
     [this.height, this.width] = rle.size;
-    /** Pairs of first and last + 1 in column-major order. */
+    /** Flat list of [start, stop) pairs of column-major pixel indices. */
     this.spans = spansOf(rle.counts);
     this.area = 0;
     let [x0, y0, x1, y1] = [this.width, this.height, 0, 0];
@@ -30,11 +30,11 @@ export class Mask {
         [y0, y1] = [0, this.height];
       }
     }
-    /** x, y, width and height of its box; all 0 if it is empty. */
+    /** Bounding box [x, y, width, height]; zeros for an empty mask. */
     this.box = this.area ? [x0, y0, x1 - x0, y1 - y0] : [0, 0, 0, 0];
   }
 
-  /** Shared pixels over the pixels of both together. */
+  /** Intersection over union with another mask. */
   iou(other) {
     const [ax, ay, aw, ah] = this.box;
     const [bx, by, bw, bh] = other.box;
@@ -50,13 +50,14 @@ export class Mask {
   }
 
   /**
-   * Its box as a picture of one colour, clear where the mask is not.
+   * Rasterise the bounding box: the colour on the mask, transparent elsewhere.
    *
-   * @param {[number, number, number]} colour red, green, blue.
+   * @param {[number, number, number]} colour red, green and blue, 0 to 255.
+   * @returns {HTMLCanvasElement}
    */
-  picture([red, green, blue]) {
+  raster([red, green, blue]) {
     const [x0, y0, width, height] = this.box;
-    const step = Math.max(1, Math.ceil(Math.sqrt((width * height) / MOST_PIXELS)));
+    const step = Math.max(1, Math.ceil(Math.sqrt((width * height) / MAX_PIXELS)));
     const canvas = document.createElement("canvas");
     canvas.width = Math.max(1, Math.ceil(width / step));
     canvas.height = Math.max(1, Math.ceil(height / step));
@@ -84,7 +85,7 @@ export class Mask {
   }
 }
 
-/** The ones of a COCO string: six bits a character, five of them the number's, least first. */
+/** Parse COCO counts: six bits per character, five of them data, least significant group first. */
 function spansOf(counts) {
   const runs = [];
   const spans = [];
@@ -100,7 +101,7 @@ function spansOf(counts) {
       shift += 5;
     } while (bits & 32);
     if (bits & 16 && shift < 32) value |= -1 << shift;
-    // From the fourth on, a run is told as its difference from the last but one.
+    // From the fourth run on, COCO stores the difference to the run two before.
     if (runs.length > 2) value += runs[runs.length - 2];
     if (runs.length % 2 && value) spans.push(at, at + value);
     runs.push(value);
@@ -110,20 +111,18 @@ function spansOf(counts) {
 }
 
 /**
- * Non-maximum suppression as the server does it: from the best on, a mask stays unless it overlaps
- * one that stays by more than this.
+ * Greedy non-maximum suppression, the same as on the server.
  *
  * @template {{score: number, mask: Mask}} T
  * @param {T[]} found
- * @param {number} overlap most IoU; from 1 on all stay.
- * @returns {T[]} those that stay, in their order.
+ * @param {number} overlap maximum IoU of two masks; 1 keeps all.
+ * @returns {T[]} the masks that are kept, in input order.
  */
-export function suppressed(found, overlap) {
+export function nonMaxSuppression(found, overlap) {
   if (overlap >= 1) return found;
   const kept = [];
   for (const each of found.toSorted((a, b) => b.score - a.score)) {
     if (kept.every((better) => better.mask.iou(each.mask) <= overlap)) kept.push(each);
   }
-  const stays = new Set(kept);
-  return found.filter((each) => stays.has(each));
+  return found.filter((each) => kept.includes(each));
 }

@@ -1,52 +1,52 @@
-/** Painting: masks, their scores, clicks and boxes, at any scale. */
+/** Draw masks, scores, points and boxes at any scale. */
 
 const FILL = 0.5;
 const FAINT = 0.15;
 const OUTLINE = 2;
 const FONT = '600 12px system-ui, sans-serif';
 
-/** Pictures of masks by mask and colour: making them costs more than painting them. */
-const pictures = new WeakMap();
+/** Cache of rasterised masks; rasterising costs more than drawing. */
+const rasters = new WeakMap();
 const scratch = document.createElement("canvas");
 
-/** `#rrggbb` as numbers. */
+/** Convert `#rrggbb` to [red, green, blue]. */
 export function channels(colour) {
   return [1, 3, 5].map((at) => Number.parseInt(colour.slice(at, at + 2), 16));
 }
 
-/** Whether dark text is easier to read on a colour. */
+/** Whether dark text has the better contrast on a colour. */
 const isLight = (colour) => {
   const [red, green, blue] = channels(colour);
   return 0.299 * red + 0.587 * green + 0.114 * blue > 140;
 };
 
-function pictureOf(mask, colour) {
-  let known = pictures.get(mask);
-  if (known?.colour !== colour) {
-    known = { colour, canvas: mask.picture(channels(colour)) };
-    pictures.set(mask, known);
+function rasterOf(mask, colour) {
+  let cached = rasters.get(mask);
+  if (cached?.colour !== colour) {
+    cached = { colour, canvas: mask.raster(channels(colour)) };
+    rasters.set(mask, cached);
   }
-  return known.canvas;
+  return cached.canvas;
 }
 
 /**
- * Paint masks, each filled and with an outline around it.
+ * Draw masks, each filled and outlined.
  *
  * @param {CanvasRenderingContext2D} context
  * @param {import("./session.js").Found[]} found
- * @param {number} scale canvas pixels a pixel of the picture.
- * @param {{unit?: number, highlighted?: object | null}} options `unit` is the canvas pixels of one
- *   on the screen; with a prompt highlighted, the others are faint.
+ * @param {number} scale canvas pixels per image pixel.
+ * @param {{unit?: number, highlighted?: object | null}} options `unit` is canvas pixels per
+ *   CSS pixel; masks of all prompts but the highlighted one are drawn faintly.
  */
 export function paintMasks(context, found, scale, { unit = 1, highlighted = null } = {}) {
   const width = Math.max(1, OUTLINE * unit);
   for (const { prompt, mask } of found) {
     const [x, y, w, h] = mask.box.map((value) => value * scale);
-    const picture = pictureOf(mask, prompt.colour);
+    const raster = rasterOf(mask, prompt.colour);
     const isFaint = highlighted !== null && highlighted.id !== prompt.id;
     context.globalAlpha = isFaint ? FAINT : FILL;
-    context.drawImage(picture, x, y, w, h);
-    // The mask moved around, less itself, is a line around it.
+    context.drawImage(raster, x, y, w, h);
+    // Outline: draw the mask shifted in 16 directions, then cut out the mask itself.
     const pad = Math.ceil(width) + 1;
     const [left, top] = [Math.floor(x) - pad, Math.floor(y) - pad];
     scratch.width = Math.ceil(w) + 2 * pad + 1;
@@ -55,17 +55,17 @@ export function paintMasks(context, found, scale, { unit = 1, highlighted = null
     for (let step = 0; step < 16; step += 1) {
       const angle = (step * Math.PI) / 8;
       const [dx, dy] = [Math.cos(angle) * width, Math.sin(angle) * width];
-      line.drawImage(picture, x - left + dx, y - top + dy, w, h);
+      line.drawImage(raster, x - left + dx, y - top + dy, w, h);
     }
     line.globalCompositeOperation = "destination-out";
-    line.drawImage(picture, x - left, y - top, w, h);
+    line.drawImage(raster, x - left, y - top, w, h);
     context.globalAlpha = isFaint ? FAINT * 2 : 1;
     context.drawImage(scratch, left, top);
   }
   context.globalAlpha = 1;
 }
 
-/** Write each mask's score beside it. */
+/** Draw the score next to each mask. */
 export function paintScores(context, found, scale, { unit = 1 } = {}) {
   context.save();
   context.font = FONT.replace("12px", `${12 * unit}px`);
@@ -74,9 +74,9 @@ export function paintScores(context, found, scale, { unit = 1 } = {}) {
     const text = score.toFixed(2);
     const width = context.measureText(text).width + 10 * unit;
     const height = 18 * unit;
-    const most = [context.canvas.width - width - unit, context.canvas.height - height - unit];
-    const x = Math.max(unit, Math.min(mask.box[0] * scale, most[0]));
-    const y = Math.max(unit, Math.min(mask.box[1] * scale - height - 3 * unit, most[1]));
+    const limit = [context.canvas.width - width - unit, context.canvas.height - height - unit];
+    const x = Math.max(unit, Math.min(mask.box[0] * scale, limit[0]));
+    const y = Math.max(unit, Math.min(mask.box[1] * scale - height - 3 * unit, limit[1]));
     context.fillStyle = prompt.colour;
     context.beginPath();
     context.roundRect(x, y, width, height, 5 * unit);
@@ -87,7 +87,7 @@ export function paintScores(context, found, scale, { unit = 1 } = {}) {
   context.restore();
 }
 
-/** Draw a prompt's clicks and boxes. */
+/** Draw the points and boxes of a prompt. */
 export function paintPrompt(context, prompt, scale, { unit = 1, isSelected = false } = {}) {
   context.save();
   context.globalAlpha = isSelected ? 1 : 0.6;
@@ -99,7 +99,7 @@ export function paintPrompt(context, prompt, scale, { unit = 1, isSelected = fal
   context.restore();
 }
 
-/** A box, with a darker line under it so that it is seen on any picture. */
+/** Draw a dashed box over a darker line, which keeps it visible on any image. */
 export function paintBox(context, box, colour, scale, unit) {
   const sides = [box.x0, box.y0, box.x1 - box.x0, box.y1 - box.y0].map((side) => side * scale);
   context.setLineDash([]);
@@ -133,8 +133,8 @@ function paintPoint(context, { x, y, positive }, colour, scale, unit) {
   context.stroke();
 }
 
-/** The cross that arrow keys move. */
-export function paintCross(context, { x, y }, scale, unit) {
+/** Draw the crosshair of the keyboard. */
+export function paintCrosshair(context, { x, y }, scale, unit) {
   const [cx, cy] = [x * scale, y * scale];
   for (const [width, colour] of [[4, "rgb(0 0 0 / 60%)"], [1.5, "#ffffff"]]) {
     context.lineWidth = width * unit;

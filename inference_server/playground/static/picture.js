@@ -1,4 +1,4 @@
-/** A picture: from a file, the clipboard or the server's samples, to an image with a name. */
+/** The image that the user works on: from a file, the clipboard or the samples. */
 
 import { Problem } from "./problem.js";
 
@@ -7,10 +7,10 @@ const EXTENSIONS = { "image/jpeg": "jpg", "image/png": "png", "image/webp": "web
 export class Picture {
   /**
    * @param {Blob} file
-   * @param {string} name of the file.
-   * @param {string} id that the server knows it by.
-   * @param {HTMLImageElement} image decoded, turned as its EXIF data say.
-   * @param {boolean} isLocal whether the user has the file.
+   * @param {string} name file name.
+   * @param {string} id `image_id` in requests.
+   * @param {HTMLImageElement} image decoded, with EXIF orientation applied.
+   * @param {boolean} isLocal whether it is a file on the user's disk.
    */
   constructor(file, name, id, image, isLocal) {
     this.file = file;
@@ -25,7 +25,7 @@ export class Picture {
   /**
    * @param {Blob} file
    * @param {{name?: string, isLocal?: boolean}} about
-   * @throws {Problem} the browser cannot show it.
+   * @throws {Problem} if the browser cannot decode it.
    */
   static async open(file, { name = "", isLocal = false } = {}) {
     const image = new Image();
@@ -35,16 +35,16 @@ export class Picture {
     } catch {
       URL.revokeObjectURL(image.src);
       throw new Problem(
-        "This browser cannot show the file",
+        "The browser cannot decode the file",
         name || file.type,
-        "Open a JPEG, PNG or WebP. The API itself reads TIFF, BMP, GIF and AVIF too.",
+        "Open a JPEG, PNG or WebP file. The API also accepts TIFF, BMP, GIF and AVIF.",
       );
     }
-    const usual = `picture.${EXTENSIONS[file.type] ?? "png"}`;
-    return new Picture(file, name || usual, await idOf(file), image, isLocal);
+    const fallback = `image.${EXTENSIONS[file.type] ?? "png"}`;
+    return new Picture(file, name || fallback, await idOf(file), image, isLocal);
   }
 
-  /** The image of a request: the file in base64. */
+  /** The `image` field of a request: the base64-encoded file. */
   async sent() {
     const url = await new Promise((resolve, reject) => {
       const reader = new FileReader();
@@ -60,13 +60,13 @@ export class Picture {
   }
 }
 
-/** A name by the content, so that the server finds the same picture again after a reload. */
+/** An id derived from the content, so that the server's cache is hit again after a reload. */
 async function idOf(file) {
   let bytes;
   if (crypto.subtle) {
     bytes = await crypto.subtle.digest("SHA-256", await file.arrayBuffer());
   } else {
-    // Browsers digest only on https and localhost.
+    // `crypto.subtle` requires https or localhost.
     bytes = crypto.getRandomValues(new Uint8Array(16)).buffer;
   }
   const hex = Array.from(new Uint8Array(bytes), (byte) => byte.toString(16).padStart(2, "0"));

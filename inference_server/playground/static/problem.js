@@ -1,28 +1,28 @@
-/** Problems in words: what happened, what the server says, and what to do. */
+/** Errors as the page shows them: what happened, the server's message, what to do. */
 
-/** What happened and what helps, by status; the server's own message stands between. */
+/** Title and remedy by status code; the server's message is shown between them. */
 const WORDS = {
-  400: ["The picture cannot be used", "Open another one, as JPEG, PNG or WebP."],
-  401: ["The server wants an API key", "Enter a key that this server knows."],
-  402: ["The key has no credits left", "Ask the server's owner for more, or enter another key."],
-  403: ["The key may not do this", "Enter a key that has the scope “segment”."],
-  404: ["The server does not know this", "Open the picture again."],
-  406: ["The key has no credits left", "Ask the server's owner for more, or enter another key."],
-  413: ["The picture is too large", "Use a smaller one, or raise the limit that is named."],
-  422: ["The request is not valid", "Change the prompt that is named."],
-  429: ["The server is busy", "Wait a moment and try again."],
-  500: ["Something failed in the server", "Try again; the server's log tells more."],
-  503: ["The model cannot be used now", "Wait until it is loaded, or do what the message says."],
-  504: ["The server took too long", "Try again when it is less busy."],
+  400: ["Invalid image", "Open another JPEG, PNG or WebP file."],
+  401: ["API key required", "Enter a valid API key for this server."],
+  402: ["Insufficient credits", "Ask the operator of the server for more credits, or enter another key."],
+  403: ["Access denied", "Enter an API key with the scope “segment”."],
+  404: ["Not found", "Open the image again."],
+  406: ["Insufficient credits", "Ask the operator of the server for more credits, or enter another key."],
+  413: ["Image too large", "Use a smaller image, or raise the limit on the server."],
+  422: ["Invalid request", "Change the prompt."],
+  429: ["Server busy", "Wait a moment and retry."],
+  500: ["Internal server error", "Retry; see the server log for details."],
+  503: ["Model unavailable", "Wait until the model is loaded, or follow the message."],
+  504: ["Timeout", "Retry when the server is less busy."],
 };
 
-/** An error as the page shows it. */
+/** An error with a title, details and a remedy. */
 export class Problem extends Error {
   /**
    * @param {string} title what happened.
-   * @param {string} text what exactly.
+   * @param {string} text details.
    * @param {string} remedy what to do.
-   * @param {number} status of the answer; 0 if there was none.
+   * @param {number} status HTTP status code; 0 without a response.
    */
   constructor(title, text, remedy, status = 0) {
     super(title);
@@ -32,44 +32,44 @@ export class Problem extends Error {
     this.status = status;
   }
 
-  /** Whether another key would help. */
+  /** Whether another API key may help. */
   get wantsKey() {
     return [401, 402, 403, 406].includes(this.status);
   }
 
-  /** @param {string} origin where the server was. */
+  /** @param {string} origin origin of the server. */
   static unreachable(origin) {
     return new Problem(
-      "The server does not answer",
-      `There is no connection to ${origin}.`,
-      "See whether it still runs, and try again.",
+      "Server unreachable",
+      `Cannot connect to ${origin}.`,
+      "Check that the server is running, then retry.",
     );
   }
 
   /**
-   * @param {Response} response an error.
-   * @param {string} body its text.
+   * @param {Response} response an error response.
+   * @param {string} body text of the response.
    */
   static of(response, body) {
     const { status } = response;
-    const [title, remedy] = WORDS[status] ?? ["The server refused", "Try something else."];
+    const [title, remedy] = WORDS[status] ?? [`Error ${status}`, "Change the request and retry."];
     const seconds = Number(response.headers.get("retry-after"));
-    const wait = status === 429 && seconds > 0 ? `Try again in ${seconds} s.` : remedy;
+    const wait = status === 429 && seconds > 0 ? `Retry in ${seconds} s.` : remedy;
     return new Problem(title, messageOf(body), wait, status);
   }
 }
 
-/** The server's message, in any of the forms in which it words errors. */
+/** Extract the message from any of the server's error formats. */
 function messageOf(body) {
-  let answer;
+  let content;
   try {
-    answer = JSON.parse(body);
+    content = JSON.parse(body);
   } catch {
     return "";
   }
-  const told = answer.message ?? answer.detail ?? answer.error ?? "";
-  if (!Array.isArray(told)) return String(told);
-  return told
+  const message = content.message ?? content.detail ?? content.error ?? "";
+  if (!Array.isArray(message)) return String(message);
+  return message
     .slice(0, 3)
     .map(({ loc = [], msg }) => `${loc.slice(1).join(".")}: ${msg}`)
     .join("; ");

@@ -1,4 +1,4 @@
-/** The lists of prompts: a chip for each concept, a row for each object. */
+/** The prompt lists: one chip per concept, one row per object. */
 
 import { byId, count, fill, make } from "./dom.js";
 
@@ -12,8 +12,8 @@ export function renderPrompts(session, shown) {
   fill(byId("objects"), session.objects.map((prompt) => row(session, prompt)), byId("stage"));
 }
 
-/** What moves the pointer or the focus to a prompt shows its masks before the others. */
-function pointed(session, prompt) {
+/** Listeners that highlight the masks of a prompt under the pointer. */
+function hover(session, prompt) {
   return {
     onpointerenter: () => session.highlight(prompt),
     onpointerleave: () => session.highlight(null),
@@ -28,7 +28,7 @@ function toggle(session, prompt, label, ...children) {
       class: "toggle",
       "aria-pressed": String(!session.isHidden(prompt)),
       "aria-label": label,
-      title: session.isHidden(prompt) ? "Show its masks" : "Hide its masks",
+      title: session.isHidden(prompt) ? "Show masks" : "Hide masks",
       "data-focus": `toggle-${prompt.id}`,
       onclick: () => session.toggle(prompt),
     },
@@ -61,15 +61,15 @@ function removal(session, prompt) {
 function chip(session, prompt, shown) {
   const isWaiting = session.isWaiting(prompt);
   const masks = shown.filter((each) => each.prompt.id === prompt.id).length;
-  const told = session.isHidden(prompt) ? "hidden" : count(masks, "mask");
-  const number = session.isAnswered(prompt) ? String(masks) : "–";
+  const visible = session.isHidden(prompt) ? "hidden" : count(masks, "mask");
+  const number = session.hasResults(prompt) ? String(masks) : "–";
   return make(
     "li",
-    { class: isWaiting ? "chip waiting" : "chip", ...pointed(session, prompt) },
+    { class: isWaiting ? "chip waiting" : "chip", ...hover(session, prompt) },
     toggle(
       session,
       prompt,
-      `Show ${prompt.name}, ${session.isAnswered(prompt) ? told : "not answered yet"}`,
+      `Show ${prompt.name}, ${session.hasResults(prompt) ? visible : "no results yet"}`,
       make("span", { class: "chip-name" }, prompt.name),
       make("span", { class: "number" }, isWaiting ? "…" : number),
     ),
@@ -81,14 +81,14 @@ function row(session, prompt) {
   const isSelected = session.selected?.id === prompt.id;
   const isWaiting = session.isWaiting(prompt);
   const [found] = session.found(prompt);
-  const score = session.isAnswered(prompt) && found ? found.score.toFixed(2) : "–";
+  const score = session.hasResults(prompt) && found ? found.score.toFixed(2) : "–";
   const parts = [
     prompt.box ? "box" : null,
     prompt.points.length ? count(prompt.points.length, "click") : null,
   ];
   return make(
     "li",
-    { class: `row${isSelected ? " selected" : ""}`, ...pointed(session, prompt) },
+    { class: `row${isSelected ? " selected" : ""}`, ...hover(session, prompt) },
     toggle(session, prompt, `Show ${prompt.name}`),
     make(
       "button",
@@ -96,7 +96,7 @@ function row(session, prompt) {
         type: "button",
         class: "row-name",
         "aria-pressed": String(isSelected),
-        title: "More clicks refine this object",
+        title: "Select to refine with further clicks",
         "data-focus": `select-${prompt.id}`,
         onclick: () => session.select(isSelected ? null : prompt),
       },

@@ -1,18 +1,18 @@
 /**
- * Prompts: what they are, what they are called, and how a request says them. They never change;
- * an edit makes another one with the same `id`.
+ * Prompts and their form in requests. Prompts are immutable; an edit creates a new prompt with the
+ * same `id`.
  *
- * @typedef {{x: number, y: number, positive: boolean}} Point in pixels of the picture.
- * @typedef {{x0: number, y0: number, x1: number, y1: number, positive: boolean}} Box likewise.
+ * @typedef {{x: number, y: number, positive: boolean}} Point in image pixels.
+ * @typedef {{x0: number, y0: number, x1: number, y1: number, positive: boolean}} Box in image pixels.
  * @typedef {object} Prompt
  * @property {number} id
  * @property {"concept" | "example" | "object"} kind
  * @property {string} name
  * @property {string} colour
- * @property {string} [text] of a concept.
- * @property {Box[]} [boxes] of an example.
- * @property {Point[]} [points] of an object.
- * @property {Box | null} [box] of an object.
+ * @property {string} [text] for concepts.
+ * @property {Box[]} [boxes] for examples.
+ * @property {Point[]} [points] for objects.
+ * @property {Box | null} [box] for objects.
  */
 
 const COLOURS = [
@@ -20,21 +20,21 @@ const COLOURS = [
   ...["#f4485e", "#f2cf1d", "#5aa2ff", "#d37bff", "#4ade80", "#ff8a7a"],
 ];
 
-let made = 0;
+let lastId = 0;
 
 /** @returns {Prompt} */
 function prompt(kind, name, colour, rest) {
-  made += 1;
-  return Object.freeze({ id: made, kind, name, colour, ...rest });
+  lastId += 1;
+  return Object.freeze({ id: lastId, kind, name, colour, ...rest });
 }
 
-/** The first colour that no prompt has. */
+/** The first colour that no prompt uses. */
 function free(prompts) {
   const taken = new Set(prompts.map((each) => each.colour));
   return COLOURS.find((colour) => !taken.has(colour)) ?? COLOURS[prompts.length % COLOURS.length];
 }
 
-/** The next name of a kind: `Object 2`. */
+/** The next default name, such as `Object 2`. */
 function numbered(prompts, word) {
   const numbers = prompts.map((each) => Number(each.name.match(`^${word} (\\d+)$`)?.[1] ?? 0));
   return `${word} ${Math.max(0, ...numbers) + 1}`;
@@ -48,13 +48,13 @@ export const exampleOf = (box, prompts) =>
 export const objectOf = (points, box, prompts) =>
   prompt("object", numbered(prompts, "Object"), free(prompts), { points, box });
 
-/** Whether SAM 3 answers a prompt, and not SAM 2. */
+/** Whether a prompt is for SAM 3 (otherwise SAM 2). */
 export const isConcept = (each) => each.kind !== "object";
 
-/** Whether the best of SAM 2's three candidates is to be chosen: one click may mean many things. */
+/** Whether to use SAM 2's multimask output: a single click or box is ambiguous. */
 const isAmbiguous = (each) => each.points.length + (each.box ? 1 : 0) < 2;
 
-/** A prompt as a request says it. */
+/** The prompt in the form of a request. */
 export function sentPrompt(each) {
   if (each.kind === "concept") return { type: "text", text: each.text };
   if (each.kind === "example") {
@@ -67,7 +67,7 @@ export function sentPrompt(each) {
   const sent = {};
   if (each.box) {
     const { x0, y0, x1, y1 } = each.box;
-    // SAM 2's boxes are told by their centre.
+    // In requests to SAM 2, `x, y` is the centre of the box.
     sent.box = { x: (x0 + x1) / 2, y: (y0 + y1) / 2, width: x1 - x0, height: y1 - y0 };
   }
   if (each.points.length) sent.points = each.points.map(({ x, y, positive }) => ({ x, y, positive }));
@@ -75,11 +75,11 @@ export function sentPrompt(each) {
 }
 
 /**
- * The body of a request for concepts and examples, without the picture.
+ * The body of a request for concepts and examples, without the image.
  *
  * @param {Prompt[]} prompts
- * @param {number} threshold least confidence.
- * @param {number} overlap most IoU of two masks; from 1 on all are kept.
+ * @param {number} threshold minimum confidence.
+ * @param {number} overlap maximum IoU of two masks; 1 keeps all.
  */
 export function conceptRequest(prompts, threshold, overlap = 1) {
   const body = { prompts: prompts.map(sentPrompt), format: "rle", output_prob_thresh: threshold };
@@ -87,11 +87,11 @@ export function conceptRequest(prompts, threshold, overlap = 1) {
 }
 
 /**
- * The body of a request for an object, without the picture. A further click starts from the answer
- * to the earlier ones, which the server keeps.
+ * The body of a request for an object, without the image. The server refines the cached logits of
+ * the earlier clicks.
  *
  * @param {Prompt} each
- * @param {string} version size of SAM 2; empty is the server's own choice.
+ * @param {string} version SAM 2 model size; empty for the default.
  */
 export function objectRequest(each, version) {
   return {
@@ -104,5 +104,5 @@ export function objectRequest(each, version) {
   };
 }
 
-/** What the answer to a prompt depends on. */
+/** Cache key: prompts with the same key have the same result. */
 export const identity = (each) => JSON.stringify(sentPrompt(each));

@@ -1,10 +1,10 @@
-/** The samples: generated scenes that the demo weights know. */
+/** The samples: generated scenes that the demo models recognise. */
 
 import { byId, fill, make } from "./dom.js";
 import { Picture } from "./picture.js";
 import { Problem } from "./problem.js";
 
-/** Name, what is on it, what to look for. */
+/** File name, description, suggested concepts. */
 const SAMPLES = [
   ["scene.jpg", "circles, crosses and a ring", ["red circle", "cross", "shape"]],
   ["scene-35.jpg", "stars, squares and triangles", ["purple star", "square", "white shape"]],
@@ -13,10 +13,10 @@ const SAMPLES = [
   ["scene-13.jpg", "upright, with stars", ["star", "orange triangle", "cross"]],
 ];
 
-/** What to look for in a picture, where the demo weights answer. */
+/** Suggested concepts for an image, for servers with demo weights. */
 export function suggestions(picture) {
-  const known = SAMPLES.find(([name]) => name === picture?.name);
-  return known?.[2] ?? ["red circle", "yellow ring", "shape"];
+  const sample = SAMPLES.find(([name]) => name === picture?.name);
+  return sample?.[2] ?? ["red circle", "yellow ring", "shape"];
 }
 
 /** @param {(opening: Promise<Picture>) => void} open */

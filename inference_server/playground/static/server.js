@@ -1,22 +1,22 @@
-/** The server: how it is asked, and what comes with its answers. */
+/** HTTP client of the server. */
 
 import { key } from "./key.js";
 import { Problem } from "./problem.js";
 
-/** Where the API is: beside this page, without what else may be in the address. */
+/** Base URL of the API: that of this page, without file name, query and fragment. */
 export const BASE = location.origin + location.pathname.replace(/[^/]*$/, "");
 
 /**
- * @typedef {object} Exchange what the page tells about a request.
+ * @typedef {object} Exchange facts about a request and its response.
  * @property {string} path
  * @property {number} status
  * @property {string} model
- * @property {string} cache `hit`, `miss` or empty.
- * @property {{name: string, milliseconds: number}[]} timings of the server.
- * @property {number} milliseconds until the answer was here.
+ * @property {string} cache embedding cache: `hit`, `miss` or empty.
+ * @property {{name: string, milliseconds: number}[]} timings steps on the server.
+ * @property {number} milliseconds round-trip time.
  */
 
-/** @param {string} header the value of `server-timing`. */
+/** @param {string} header value of the `server-timing` header. */
 export function timingsOf(header) {
   return (header ?? "")
     .split(",")
@@ -26,15 +26,15 @@ export function timingsOf(header) {
 }
 
 /**
- * Ask the server.
+ * Send a request.
  *
  * @param {string} path without the leading slash.
- * @param {object} [body] is sent as JSON by POST; without it, GET.
+ * @param {object} [body] JSON body of a POST request; without it, the request is a GET.
  * @returns {Promise<{body: any, exchange: Exchange}>}
- * @throws {Problem} the answer is an error, or there is none.
+ * @throws {Problem} on an error response, or without a response.
  */
-export async function ask(path, body) {
-  const begin = performance.now();
+export async function request(path, body) {
+  const start = performance.now();
   const headers = key() ? { "x-api-key": key() } : {};
   /** @type {RequestInit} */
   const options = { headers, credentials: "omit", cache: "no-store" };
@@ -59,7 +59,7 @@ export async function ask(path, body) {
       model: decodeURIComponent(response.headers.get("x-model") ?? ""),
       cache: response.headers.get("x-embedding-cache") ?? "",
       timings: timingsOf(response.headers.get("server-timing")),
-      milliseconds: performance.now() - begin,
+      milliseconds: performance.now() - start,
     },
   };
 }

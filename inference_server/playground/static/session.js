@@ -1,22 +1,21 @@
 /**
- * What the page is about: a picture, prompts, and the server's answers to them.
+ * The state of the page: the image, the prompts and their results.
  *
- * Everything that is shown follows from here. Answers are kept by what was asked, so that undo,
- * the sliders and a concept that is typed again ask nothing.
+ * Results are cached by prompt, so undo, redo, the sliders and a repeated concept need no request.
  */
 
 import { History } from "./history.js";
-import { Mask, suppressed } from "./masks.js";
+import { Mask, nonMaxSuppression } from "./masks.js";
 import * as prompts from "./prompts.js";
-import { ask } from "./server.js";
+import { request } from "./server.js";
 
-/** The server is asked for everything from here on, and the slider chooses. */
-export const LEAST = 0.05;
+/** Minimum score in requests; the slider filters the results. */
+const MIN_SCORE = 0.05;
 
-/** Concepts that one request takes, unless the server is set to fewer. */
-const MOST_CONCEPTS = 16;
+/** Maximum concepts per request: the server's default of `INFERENCE_MAX_PROMPTS`. */
+const MAX_CONCEPTS = 16;
 
-const NOTHING = Object.freeze({ prompts: Object.freeze([]), selected: null });
+const EMPTY = Object.freeze({ prompts: Object.freeze([]), selected: null });
 
 /** @typedef {import("./prompts.js").Prompt} Prompt */
 /** @typedef {{prompt: Prompt, score: number, mask: Mask}} Found */
@@ -26,33 +25,33 @@ export class Session extends EventTarget {
   picture = null;
   threshold = 0.5;
   overlap = 1;
-  /** Size of SAM 2; empty is the server's choice. */
+  /** SAM 2 model size; empty for the default. */
   version = "";
-  /** What to tell of the last request. @type {import("./server.js").Exchange | null} */
+  /** The last request. @type {import("./server.js").Exchange | null} */
   exchange = null;
-  /** What went wrong. @type {import("./problem.js").Problem | null} */
+  /** The current error. @type {import("./problem.js").Problem | null} */
   problem = null;
-  /** The prompt that the pointer is on in a list. */
+  /** The prompt under the pointer in a list. */
   highlighted = null;
 
-  #history = new History(NOTHING);
+  #history = new History(EMPTY);
   #hidden = new Set();
-  /** Answers by what was asked. @type {Map<string, {score: number, mask: Mask}[]>} */
-  #answers = new Map();
-  /** The last answer to each prompt, until there is one to its new form. */
-  #earlier = new Map();
+  /** Results by cache key. @type {Map<string, {score: number, mask: Mask}[]>} */
+  #results = new Map();
+  /** Last results by prompt id, shown until those of the edited prompt arrive. */
+  #previousResults = new Map();
   #uploaded = null;
   #running = new Set();
-  /** What the requests under way are about, in words. */
-  #asking = "";
-  /** The picture that is on its way. @type {Promise<import("./picture.js").Picture> | null} */
+  /** Status message of the running requests. */
+  #activity = "";
+  /** The image that is being opened. @type {Promise<import("./picture.js").Picture> | null} */
   #opening = null;
-  /** Answers of an earlier picture count no more. */
-  #turn = 0;
+  /** Incremented per image; responses for an earlier image are dropped. */
+  #generation = 0;
 
-  /** What goes on, in words; empty if nothing does. */
-  get work() {
-    return this.#opening ? "Opening the picture…" : this.#asking;
+  /** Status message of the current activity; empty when idle. */
+  get activity() {
+    return this.#opening ? "Opening image…" : this.#activity;
   }
 
   get prompts() {
@@ -67,7 +66,7 @@ export class Session extends EventTarget {
     return this.prompts.filter((each) => !prompts.isConcept(each));
   }
 
-  /** The prompt that further clicks or examples refine. @returns {Prompt | undefined} */
+  /** The prompt that the next click or example refines. @returns {Prompt | undefined} */
   get selected() {
     return this.prompts.find((each) => each.id === this.#history.present.selected);
   }
@@ -84,22 +83,23 @@ export class Session extends EventTarget {
     return this.#hidden.has(prompt.id);
   }
 
-  isAnswered(prompt) {
-    return this.#answers.has(this.#name(prompt));
+  hasResults(prompt) {
+    return this.#results.has(this.#key(prompt));
   }
 
-  /** Whether an answer to a prompt is under way. */
+  /** Whether the results of a prompt are pending. */
   isWaiting(prompt) {
-    return this.picture !== null && this.problem === null && !this.isAnswered(prompt);
+    return this.picture !== null && this.problem === null && !this.hasResults(prompt);
   }
 
-  /** All that was found for a prompt, from `LEAST` on. @returns {Found[]} */
+  /** All results of a prompt with at least `MIN_SCORE`. @returns {Found[]} */
   found(prompt) {
-    const found = this.#answers.get(this.#name(prompt)) ?? this.#earlier.get(prompt.id) ?? [];
+    const current = this.#results.get(this.#key(prompt));
+    const found = current ?? this.#previousResults.get(prompt.id) ?? [];
     return found.map((each) => ({ prompt, ...each }));
   }
 
-  /** The masks that the toggles and the sliders leave. @returns {Found[]} */
+  /** The masks that pass the visibility toggles and the sliders. @returns {Found[]} */
   shown() {
     const visible = (each) => !this.isHidden(each);
     const concepts = this.concepts
@@ -107,16 +107,17 @@ export class Session extends EventTarget {
       .flatMap((each) => this.found(each))
       .filter((each) => each.score >= this.threshold);
     const objects = this.objects.filter(visible).flatMap((each) => this.found(each));
-    return [...suppressed(concepts, this.overlap), ...objects].filter((each) => each.mask.area > 0);
+    const kept = nonMaxSuppression(concepts, this.overlap);
+    return [...kept, ...objects].filter((each) => each.mask.area > 0);
   }
 
   /**
-   * Look at another picture when it is there, of several at the one that was chosen last.
+   * Switch to another image once it is loaded. If several are loading, the last one chosen wins.
    *
-   * Words stay, clicks and boxes belong to the old picture.
+   * Concepts are kept; clicks and boxes are removed.
    *
    * @param {Promise<import("./picture.js").Picture>} opening
-   * @returns the picture, or null if there is a reason to stay with the old one.
+   * @returns the image, or null if it failed to load or another one was chosen.
    */
   async open(opening) {
     this.#opening = opening;
@@ -133,28 +134,28 @@ export class Session extends EventTarget {
       return null;
     }
     this.#opening = null;
-    if (picture) this.#lookAt(picture);
-    else this.tell(problem);
+    if (picture) this.#show(picture);
+    else this.setProblem(problem);
     return picture;
   }
 
-  #lookAt(picture) {
+  #show(picture) {
     this.picture?.close();
     this.picture = picture;
-    this.#turn += 1;
+    this.#generation += 1;
     this.#uploaded = null;
-    this.#answers.clear();
-    this.#earlier.clear();
+    this.#results.clear();
+    this.#previousResults.clear();
     this.#running.clear();
     this.exchange = null;
     this.problem = null;
-    this.#asking = "";
+    this.#activity = "";
     const kept = this.prompts.filter((each) => each.kind === "concept");
     this.#history = new History({ prompts: kept, selected: null });
     this.#changed();
-    // The picture is encoded while its user still thinks about what to click on.
-    this.#run("upload", () => this.#upload(this.#turn));
-    this.#answerAll();
+    // Encode the image before the first prompt, to hide the latency of the encoder.
+    this.#run("upload", () => this.#upload(this.#generation));
+    this.#requestPending();
   }
 
   addConcepts(texts) {
@@ -167,7 +168,7 @@ export class Session extends EventTarget {
     if (list !== this.prompts) this.#edit({ prompts: list, selected: null });
   }
 
-  /** A box around an example: of the selected example prompt, or of a new one. */
+  /** Add an exemplar box to the selected example prompt, or to a new one. */
   addExample(box) {
     const { selected } = this;
     if (selected?.kind === "example") {
@@ -177,7 +178,7 @@ export class Session extends EventTarget {
     }
   }
 
-  /** A click: on the selected object, or on a new one. */
+  /** Add a point to the selected object, or to a new one. */
   addPoint(point) {
     const { selected } = this;
     if (selected?.kind === "object") {
@@ -187,7 +188,7 @@ export class Session extends EventTarget {
     }
   }
 
-  /** A box is always about a new object. */
+  /** Add a new object with a box. */
   addBox(box) {
     this.#add(prompts.objectOf([], box, this.prompts));
   }
@@ -205,19 +206,19 @@ export class Session extends EventTarget {
   }
 
   clear() {
-    if (this.prompts.length) this.#edit(NOTHING);
+    if (this.prompts.length) this.#edit(EMPTY);
   }
 
   undo() {
     this.#history.undo();
     this.#changed();
-    this.#answerAll();
+    this.#requestPending();
   }
 
   redo() {
     this.#history.redo();
     this.#changed();
-    this.#answerAll();
+    this.#requestPending();
   }
 
   toggle(prompt) {
@@ -225,34 +226,34 @@ export class Session extends EventTarget {
     this.#changed();
   }
 
-  /** Show a prompt's masks before the others; `highlight` tells of it, and not `change`. */
+  /** Highlight the masks of a prompt. Dispatches `highlight` instead of `change`. */
   highlight(prompt) {
     this.highlighted = prompt;
     this.dispatchEvent(new Event("highlight"));
   }
 
-  /** Change `threshold`, `overlap` or `version`. */
+  /** Set `threshold`, `overlap` or `version`. */
   set(values) {
     Object.assign(this, values);
     this.#changed();
-    this.#answerAll();
+    this.#requestPending();
   }
 
-  /** Tell a problem, or that there is none. */
-  tell(problem) {
+  /** Set or clear the current error. */
+  setProblem(problem) {
     this.problem = problem;
     this.#changed();
   }
 
-  /** Try again what has failed. */
+  /** Clear the error and repeat the failed requests. */
   retry() {
     this.problem = null;
     this.#changed();
-    if (this.picture && !this.#uploaded) this.#run("upload", () => this.#upload(this.#turn));
-    this.#answerAll();
+    if (this.picture && !this.#uploaded) this.#run("upload", () => this.#upload(this.#generation));
+    this.#requestPending();
   }
 
-  #name(prompt) {
+  #key(prompt) {
     return (prompts.isConcept(prompt) ? "" : this.version) + prompts.identity(prompt);
   }
 
@@ -261,7 +262,7 @@ export class Session extends EventTarget {
   }
 
   #replace(prompt) {
-    this.#earlier.set(prompt.id, this.#answers.get(this.#name(this.selected)) ?? []);
+    this.#previousResults.set(prompt.id, this.#results.get(this.#key(this.selected)) ?? []);
     const list = this.prompts.map((each) => (each.id === prompt.id ? Object.freeze(prompt) : each));
     this.#edit({ prompts: list, selected: prompt.id });
   }
@@ -270,77 +271,77 @@ export class Session extends EventTarget {
     this.#history.push(state);
     this.problem = null;
     this.#changed();
-    this.#answerAll();
+    this.#requestPending();
   }
 
   #changed() {
     this.dispatchEvent(new Event("change"));
   }
 
-  /** Ask for what is not answered yet; clicks do not wait for concepts. */
-  #answerAll() {
+  /** Request all pending results; objects and concepts run in parallel. */
+  #requestPending() {
     if (!this.picture || this.problem) return;
-    this.#run("objects", () => this.#answerObjects(this.#turn));
-    this.#run("concepts", () => this.#answerConcepts(this.#turn));
+    this.#run("objects", () => this.#requestObjects(this.#generation));
+    this.#run("concepts", () => this.#requestConcepts(this.#generation));
   }
 
-  /** Do one thing of a kind at a time; what comes meanwhile is seen by its loop. */
+  /** Run at most one loop of a kind; a running loop picks up new prompts itself. */
   async #run(kind, work) {
     if (this.#running.has(kind)) return;
-    const turn = this.#turn;
+    const generation = this.#generation;
     this.#running.add(kind);
     try {
       await work();
     } catch (problem) {
-      if (turn === this.#turn) this.problem = problem;
+      if (generation === this.#generation) this.problem = problem;
     } finally {
-      if (turn === this.#turn) {
+      if (generation === this.#generation) {
         this.#running.delete(kind);
-        if (!this.#running.size) this.#asking = "";
+        if (!this.#running.size) this.#activity = "";
         this.#changed();
       }
     }
   }
 
-  async #answerConcepts(turn) {
+  async #requestConcepts(generation) {
     for (;;) {
-      const asked = this.concepts.filter((each) => this.isWaiting(each)).slice(0, MOST_CONCEPTS);
-      if (!asked.length || turn !== this.#turn) return;
-      this.#says(`Looking for ${asked.map((each) => each.name).join(", ")}…`);
-      const body = prompts.conceptRequest(asked, LEAST);
-      const names = asked.map((each) => this.#name(each));
-      const answer = await this.#ask(turn, "sam3/concept_segment", body);
-      if (!answer) return;
-      answer.prompt_results.forEach(({ prompt_index: index, predictions }) => {
-        this.#answers.set(names[index], predictions.map(read));
+      const pending = this.concepts.filter((each) => this.isWaiting(each)).slice(0, MAX_CONCEPTS);
+      if (!pending.length || generation !== this.#generation) return;
+      this.#report(`Finding ${pending.map((each) => each.name).join(", ")}…`);
+      const body = prompts.conceptRequest(pending, MIN_SCORE);
+      const keys = pending.map((each) => this.#key(each));
+      const response = await this.#send(generation, "sam3/concept_segment", body);
+      if (!response) return;
+      response.prompt_results.forEach(({ prompt_index: index, predictions }) => {
+        this.#results.set(keys[index], predictions.map(toResult));
       });
       this.#changed();
     }
   }
 
-  async #answerObjects(turn) {
+  async #requestObjects(generation) {
     for (;;) {
-      const asked = this.objects.find((each) => this.isWaiting(each));
-      if (!asked || turn !== this.#turn) return;
-      this.#says(`Segmenting ${asked.name}…`);
-      const name = this.#name(asked);
-      const body = prompts.objectRequest(asked, this.version);
-      const answer = await this.#ask(turn, "sam2/segment_image", body);
-      if (!answer) return;
-      this.#answers.set(name, answer.predictions.map(read));
+      const pending = this.objects.find((each) => this.isWaiting(each));
+      if (!pending || generation !== this.#generation) return;
+      this.#report(`Segmenting ${pending.name}…`);
+      const key = this.#key(pending);
+      const body = prompts.objectRequest(pending, this.version);
+      const response = await this.#send(generation, "sam2/segment_image", body);
+      if (!response) return;
+      this.#results.set(key, response.predictions.map(toResult));
       this.#changed();
     }
   }
 
-  /** Send the picture, once, and have it encoded for clicks. */
-  #upload(turn) {
+  /** Upload the image once and let the server encode it for SAM 2. */
+  #upload(generation) {
     this.#uploaded ??= (async () => {
       const { picture } = this;
-      this.#says("Encoding the picture…");
+      this.#report("Encoding image…");
       const body = { image: await picture.sent(), image_id: picture.id };
       if (this.version) body.sam2_version_id = this.version;
-      const { exchange } = await ask("sam2/embed_image", body);
-      if (turn === this.#turn) this.exchange = exchange;
+      const { exchange } = await request("sam2/embed_image", body);
+      if (generation === this.#generation) this.exchange = exchange;
     })();
     const uploaded = this.#uploaded;
     uploaded.catch(() => {
@@ -349,29 +350,30 @@ export class Session extends EventTarget {
     return uploaded;
   }
 
-  /** Ask about the picture by its id. @returns its body, or null if the picture has changed. */
-  async #ask(turn, path, body) {
+  /** Send a request by image id. @returns the response body, or null if the image has changed. */
+  async #send(generation, path, body) {
     const { picture } = this;
-    await this.#upload(turn);
-    if (turn !== this.#turn) return null;
-    let answer;
+    await this.#upload(generation);
+    if (generation !== this.#generation) return null;
+    let response;
     try {
-      answer = await ask(path, { image_id: picture.id, ...body });
+      response = await request(path, { image_id: picture.id, ...body });
     } catch (problem) {
-      // The server was restarted, or has thrown the picture out.
+      // The image is no longer cached: it was evicted, or the server was restarted.
       if (problem.status !== 404) throw problem;
-      answer = await ask(path, { image: await picture.sent(), image_id: picture.id, ...body });
+      const image = await picture.sent();
+      response = await request(path, { image, image_id: picture.id, ...body });
     }
-    if (turn !== this.#turn) return null;
-    this.exchange = answer.exchange;
-    return answer.body;
+    if (generation !== this.#generation) return null;
+    this.exchange = response.exchange;
+    return response.body;
   }
 
-  #says(work) {
-    this.#asking = work;
+  #report(activity) {
+    this.#activity = activity;
     this.#changed();
   }
 }
 
-/** A prediction as the session keeps it. */
-const read = ({ confidence, masks }) => ({ score: confidence, mask: new Mask(masks) });
+/** Convert a prediction of a response. */
+const toResult = ({ confidence, masks }) => ({ score: confidence, mask: new Mask(masks) });

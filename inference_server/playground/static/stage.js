@@ -1,14 +1,14 @@
-/** The stage: the picture with its masks, and what pointers and keys do on it. */
+/** The stage: the image with its masks; handles pointer and keyboard input. */
 
 import { byId } from "./dom.js";
-import { paintBox, paintCross, paintMasks, paintPrompt, paintScores } from "./paint.js";
+import { paintBox, paintCrosshair, paintMasks, paintPrompt, paintScores } from "./paint.js";
 
-/** Screen pixels from which on a press and release is a drag. */
+/** Minimum pointer movement of a drag, in CSS pixels. */
 const DRAG = 6;
-/** Of the picture's longer side, what an arrow key moves. */
+/** Step of the arrow keys, as a fraction of the image's longer side. */
 const STEP = 1 / 40;
-/** Pixels of the picture that a box must have on each side. */
-const LEAST_SIDE = 3;
+/** Minimum side of a box, in image pixels. */
+const MIN_SIDE = 3;
 
 const rounded = (value) => Math.round(value * 10) / 10;
 
@@ -23,7 +23,7 @@ export class Stage {
 
   /**
    * @param {import("./session.js").Session} session
-   * @param {(text: string) => void} say tells the user something in words.
+   * @param {(text: string) => void} say shows a status message.
    */
   constructor(session, say) {
     this.session = session;
@@ -37,9 +37,9 @@ export class Stage {
     on("pointerdown", (event) => this.#down(event));
     on("pointermove", (event) => this.#move(event));
     on("pointerup", (event) => this.#up(event));
-    on("pointercancel", () => this.#let());
+    on("pointercancel", () => this.#reset());
     on("keydown", (event) => this.#key(event));
-    on("blur", () => this.#let());
+    on("blur", () => this.#reset());
   }
 
   /** @returns {"include" | "exclude" | "box" | "example"} */
@@ -47,20 +47,20 @@ export class Stage {
     return document.querySelector("input[name=mode]:checked").value;
   }
 
-  /** Show another picture. */
+  /** Show another image. */
   open(picture) {
     byId("empty").hidden = true;
     this.#frame.hidden = false;
     this.#frame.style.setProperty("--ratio", String(picture.width / picture.height));
     this.#base.src = picture.image.src;
     this.#base.alt = picture.name;
-    this.#canvas.setAttribute("aria-label", `Picture ${picture.name}`);
-    this.#let();
+    this.#canvas.setAttribute("aria-label", `Image ${picture.name}`);
+    this.#reset();
     this.#cross = null;
     this.draw();
   }
 
-  /** Canvas pixels a pixel of the picture. */
+  /** Canvas pixels per image pixel. */
   get #scale() {
     return this.#overlay.width / this.session.picture.width;
   }
@@ -80,13 +80,13 @@ export class Stage {
     masks.clearRect(0, 0, width, height);
     const found = session.shown();
     const pointed = session.highlighted;
-    // What has nothing to show dims nothing.
+    // A prompt without visible masks does not dim the others.
     const highlighted = found.some((each) => each.prompt.id === pointed?.id) ? pointed : null;
     paintMasks(masks, found, this.#scale, { unit, highlighted });
     this.#drawMarks(found, unit);
   }
 
-  /** What is drawn often: it leaves the masks alone. */
+  /** Redraw prompts and scores only, which is fast enough for pointer moves. */
   #drawMarks(found, unit) {
     const { session } = this;
     const scale = this.#scale;
@@ -100,7 +100,7 @@ export class Stage {
     const box = this.#pressedBox() ?? this.#keyedBox();
     if (box) paintBox(marks, box, "#ffffff", scale, unit);
     if (this.#cross && document.activeElement === this.#canvas) {
-      paintCross(marks, this.#cross, scale, unit);
+      paintCrosshair(marks, this.#cross, scale, unit);
     }
   }
 
@@ -112,7 +112,7 @@ export class Stage {
     this.#canvas.dataset.mode = this.mode;
   }
 
-  /** Where an event is, in pixels of the picture. */
+  /** Position of an event in image pixels. */
   #at(event) {
     const { left, top, width, height } = this.#canvas.getBoundingClientRect();
     const { picture } = this.session;
@@ -125,7 +125,7 @@ export class Stage {
 
   #down(event) {
     if (event.button !== 0 || !event.isPrimary || !this.session.picture) return;
-    // A finger that moves scrolls the page, unless it is to draw a box.
+    // On touch screens, dragging scrolls the page unless the mode draws boxes.
     const draws = event.pointerType !== "touch" || ["box", "example"].includes(this.mode);
     this.#press = { from: event, at: this.#at(event), to: null, draws };
     this.#cross = null;
@@ -146,12 +146,12 @@ export class Stage {
     const press = this.#press;
     if (!press || !event.isPrimary) return;
     const box = this.#pressedBox();
-    this.#let();
+    this.#reset();
     if (box) this.#box(box, event.shiftKey);
     else this.#click(press.at, event.shiftKey);
   }
 
-  #let() {
+  #reset() {
     this.#press = null;
     this.#corner = null;
     this.#redraw();
@@ -168,24 +168,24 @@ export class Stage {
   #click(point, negated) {
     const { session, mode } = this;
     if (mode === "example") {
-      this.say("Drag a box around an example, and everything like it is found.");
+      this.say("Drag a box around an example to find similar objects.");
       return;
     }
     const positive = (mode === "exclude") === negated;
     if (!positive && session.selected?.kind !== "object") {
-      this.say("There is nothing to exclude from yet: click on an object first.");
+      this.say("Nothing to exclude from; click on an object first.");
       return;
     }
     session.addPoint({ ...point, positive });
   }
 
   #box(box, negated) {
-    if (box.x1 - box.x0 < LEAST_SIDE || box.y1 - box.y0 < LEAST_SIDE) {
-      this.say("The box is too small.");
+    if (box.x1 - box.x0 < MIN_SIDE || box.y1 - box.y0 < MIN_SIDE) {
+      this.say("The box is too small; drag a larger one.");
     } else if (this.mode !== "example") {
       this.session.addBox(box);
     } else if (negated && this.session.selected?.kind !== "example") {
-      this.say("There is no example yet: drag a box around one first.");
+      this.say("No example yet; drag a box around one first.");
     } else {
       this.session.addExample({ ...box, positive: !negated });
     }
@@ -202,7 +202,7 @@ export class Stage {
       const step = event.shiftKey ? 1 : Math.max(picture.width, picture.height) * STEP;
       cross.x = rounded(Math.min(Math.max(cross.x + move[0] * step, 0), picture.width));
       cross.y = rounded(Math.min(Math.max(cross.y + move[1] * step, 0), picture.height));
-      this.say(`Cross at ${Math.round(cross.x)}, ${Math.round(cross.y)}.`);
+      this.say(`Crosshair at ${Math.round(cross.x)}, ${Math.round(cross.y)}.`);
     } else if (event.key === "Enter" || event.key === " ") {
       const box = this.#keyedBox();
       this.#corner = null;
@@ -212,11 +212,11 @@ export class Stage {
       this.#click({ ...cross }, this.mode !== "exclude");
     } else if (event.key === "b" || event.key === "B") {
       this.#corner = { ...cross };
-      this.say("First corner set: move the cross to the other one, then Enter.");
+      this.say("First corner set. Move the crosshair to the opposite corner and press Enter.");
     } else if (event.key === "n" || event.key === "N" || event.key === "Escape") {
       this.#corner = null;
       this.session.select(null);
-      this.say("The next click begins another object.");
+      this.say("The next click starts a new object.");
     } else {
       return;
     }
@@ -225,7 +225,7 @@ export class Stage {
   }
 }
 
-/** The box of two corners. */
+/** The box between two corners. */
 function between(a, b) {
   return {
     x0: Math.min(a.x, b.x),

@@ -1,4 +1,4 @@
-/** Dark and light: the system's choice, until the button is used. */
+/** Dark and light theme: follows the system until the button is used. */
 
 import { byId } from "./dom.js";
 
@@ -19,7 +19,7 @@ function apply() {
   byId("theme-button")?.setAttribute("aria-pressed", String(theme === "dark"));
 }
 
-/** Take the theme, and listen to its button. */
+/** Apply the theme and handle its button. */
 export function followTheme() {
   apply();
   system.addEventListener("change", apply);

@@ -1,4 +1,4 @@
-/** What the last answer said besides: model, cache, timings. */
+/** The panel with model, cache status and timings of the last response. */
 
 import { byId, fill, make } from "./dom.js";
 
@@ -6,7 +6,7 @@ const STEPS = {
   upload: "upload",
   fetch: "fetch",
   decode: "decode image",
-  queue: "wait",
+  queue: "queue",
   encode: "encode image",
   "decode-prompts": "decode prompts",
   masks: "masks",
@@ -16,22 +16,22 @@ const STEPS = {
 const milliseconds = (value) => `${value < 10 ? value.toFixed(1) : Math.round(value)} ms`;
 
 /** @param {import("./server.js").Exchange | null} exchange */
-export function renderAnswer(exchange) {
+export function renderResponse(exchange) {
   if (!exchange) return;
   const isHit = exchange.cache === "hit";
   const inServer = exchange.timings.reduce((sum, each) => sum + each.milliseconds, 0);
-  const most = Math.max(1, ...exchange.timings.map((each) => each.milliseconds));
+  const longest = Math.max(1, ...exchange.timings.map((each) => each.milliseconds));
   const facts = [
     ["Request", `POST ${exchange.path}`],
     ["Model", exchange.model || "–"],
-    ["In the server", milliseconds(inServer)],
-    ["Until it was here", milliseconds(exchange.milliseconds)],
+    ["Server time", milliseconds(inServer)],
+    ["Round trip", milliseconds(exchange.milliseconds)],
   ];
-  fill(byId("answer"), [
+  fill(byId("response"), [
     make(
       "p",
       { class: isHit ? "badge good" : "badge" },
-      isHit ? "Cache hit: the picture was encoded already" : "Cache miss: the picture was encoded now",
+      isHit ? "Cache hit: reused the image embedding" : "Cache miss: encoded the image",
     ),
     make(
       "dl",
@@ -40,10 +40,10 @@ export function renderAnswer(exchange) {
     ),
     make(
       "ul",
-      { class: "timings", "aria-label": "Timings of the server" },
+      { class: "timings", "aria-label": "Server timings" },
       ...exchange.timings.map(({ name, milliseconds: value }) => {
         const bar = make("span", { class: "timing-bar", "aria-hidden": "true" });
-        bar.style.setProperty("--share", String(value / most));
+        bar.style.setProperty("--share", String(value / longest));
         return make(
           "li",
           {},

@@ -44,7 +44,7 @@ docs: $(VENV)/.dev ## Build the pages of docs/ as a site, build/site/index.html
 
 fuzz: $(VENV)/.dev ## Try twenty times as many made-up requests and files as the tests do
 	@FUZZ_TIMES=$${FUZZ_TIMES:-20} $(BIN)/python -m pytest --timeout 7200 $(ARGS) \
-		tests/http/test_schemathesis.py tests/http/test_fuzz.py tests/http/test_corpus.py \
+		tests/api/test_schemathesis.py tests/api/test_fuzz.py tests/api/test_corpus.py \
 		tests/images/test_hostile.py tests/images/test_parsers.py tests/schemas/test_properties.py
 
 bench: $(VENV)/.dev ## Measure speed and memory side by side (ARGS="click --small" for some of it)

@@ -17,8 +17,8 @@ from benchmarks.timing import compare
 from inference_server.batch.plan import Request, planned
 from inference_server.batch.search import Search
 from inference_server.demo.scenes import make_scene
-from inference_server.local import local_segmenter
-from inference_server.segmenter import Segmenter
+from inference_server.segmentation.command import local_segmenter
+from inference_server.segmentation.local import LocalSegmentationService
 from inference_server.settings import Settings
 
 _NUMBERS = itertools.count()
@@ -98,7 +98,11 @@ def _write_photos(folder: Path, size: tuple[int, int], images: int) -> None:
 
 
 def _segment(
-    loop: asyncio.Runner, segmenter: Segmenter, search: Search, folder: Path, workers: int
+    loop: asyncio.Runner,
+    segmenter: LocalSegmentationService,
+    search: Search,
+    folder: Path,
+    workers: int,
 ) -> None:
     """A whole run, to an output of its own."""
     request = Request(

@@ -26,7 +26,7 @@ from benchmarks.serving import (
     picture,
 )
 from benchmarks.timing import exponent, timed
-from inference_server.measure.timing import Timing
+from inference_server.bench.timing import Timing
 
 Boxes = NDArray[np.float32]
 

@@ -16,11 +16,11 @@ from transformers.models.sam3.modeling_sam3 import Sam3VisionEncoderOutput
 from benchmarks.report import Cell, Goal, Report, Table
 from benchmarks.sam3_models import Sam3, Words, demo, published
 from benchmarks.timing import compare, exponent
+from inference_server.bench.timing import Timing
 from inference_server.demo.scenes import make_scene
 from inference_server.engines.base import Candidates, ConceptPrompt, Embedding, queries
-from inference_server.engines.concept import ConceptEngine
 from inference_server.engines.device import use_threads
-from inference_server.measure.timing import Timing
+from inference_server.engines.sam3.engine import ConceptEngine
 
 CORES = os.cpu_count() or 1
 WORKERS = min(2, CORES)

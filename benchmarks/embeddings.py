@@ -21,10 +21,10 @@ from inference_server.engines.base import (
     queries,
 )
 from inference_server.engines.checkpoints import load_sam2, load_sam3
-from inference_server.engines.concept import ConceptEngine
 from inference_server.engines.device import Compute, choose_compute
-from inference_server.engines.sources import find_sam2, sam3_source
-from inference_server.engines.visual import VisualEngine
+from inference_server.engines.sam2.engine import VisualEngine
+from inference_server.engines.sam3.engine import ConceptEngine
+from inference_server.engines.weights import find_sam2, sam3_source
 from inference_server.masks import Mask, iou, upsample_masks
 
 DTYPES = ("float32", "bfloat16", "float16")

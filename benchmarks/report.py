@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import orjson
 
-from inference_server.measure.machine import machine
+from inference_server.bench.machine import machine
 
 Cell = str | int | float
 

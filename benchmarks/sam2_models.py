@@ -29,7 +29,7 @@ from torch import Tensor
 from inference_server.demo import WEIGHTS
 from inference_server.engines.checkpoints import load_sam2
 from inference_server.engines.device import Compute, choose_compute
-from inference_server.engines.sources import find_sam2
+from inference_server.engines.weights import find_sam2
 
 RECIPE = 1
 """Of the softening; another number makes new files."""

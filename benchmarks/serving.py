@@ -28,8 +28,8 @@ import cv2
 import orjson
 from prometheus_client.parser import text_string_to_metric_families
 
+from inference_server.bench.timing import Timing
 from inference_server.demo.scenes import make_scene
-from inference_server.measure.timing import Timing
 
 SEGMENT = "/sam2/segment_image"
 EMBED = "/sam2/embed_image"

@@ -32,7 +32,7 @@ from inference_server.engines.base import (
     VisualPrompt,
 )
 from inference_server.engines.registry import ModelRegistry
-from inference_server.engines.sources import Sam2Checkpoint
+from inference_server.engines.weights import Sam2Checkpoint
 from inference_server.settings import MiB, Settings
 
 NAME = "simulated"
@@ -163,7 +163,7 @@ class SimulatedModels(ModelRegistry):
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class BatchResult:
     """What the engines of a cluster have done.
 
     Attributes:
@@ -174,9 +174,9 @@ class Done:
     encodes: Mapping[str, int]
     decodes: Mapping[str, int]
 
-    def __sub__(self, before: Done) -> Done:
+    def __sub__(self, before: BatchResult) -> BatchResult:
         """What was done since then."""
-        return Done(
+        return BatchResult(
             {name: count - before.encodes.get(name, 0) for name, count in self.encodes.items()},
             {name: count - before.decodes.get(name, 0) for name, count in self.decodes.items()},
         )
@@ -195,10 +195,10 @@ class Simulated:
     directory: Path
 
     @property
-    def done(self) -> Done:
+    def done(self) -> BatchResult:
         """What was done so far."""
         texts = {file.name: file.read_bytes() for file in self.directory.glob(_DONE)}
-        return Done(
+        return BatchResult(
             {name: text.count(b"e") for name, text in texts.items()},
             {name: text.count(b"d") for name, text in texts.items()},
         )
@@ -241,7 +241,7 @@ def simulated_cluster(replicas: int, costs: Costs, router: Router = "ring") -> I
 def main(directory: Path, router: Router) -> None:
     """Serve, with settings from the environment."""
     from inference_server.cli.cluster import serve_on_cluster
-    from inference_server.cluster import running
+    from inference_server.cluster import launcher as running
     from inference_server.cluster.deployments import ROUTER, build
 
     registry = partial(SimulatedModels, directory=directory)

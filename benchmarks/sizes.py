@@ -11,8 +11,8 @@ from benchmarks.report import Cell, Report, Table
 from benchmarks.sam2_models import VERSIONS, compute, demo_config, packaged_config, random_model
 from benchmarks.sam3_models import Sam3, demo, published
 from inference_server.engines.base import Embedding, Engine, PromptT
-from inference_server.engines.concept import ConceptEngine
-from inference_server.engines.visual import VisualEngine
+from inference_server.engines.sam2.engine import VisualEngine
+from inference_server.engines.sam3.engine import ConceptEngine
 from inference_server.settings import MiB
 
 DTYPES = ("float32", "bfloat16", "float16")

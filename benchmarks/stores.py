@@ -20,13 +20,13 @@ from redis import Redis
 from sqlalchemy import insert
 
 from benchmarks.report import Cell, Report, Table
-from inference_server.auth import Charge, KeyStore, day_of, parse_rate
-from inference_server.auth.rates import Rates
+from inference_server.auth import Charge, KeyRepository, day_of, parse_rate
+from inference_server.auth.rate_limit import Rates
 from inference_server.database import Database
 from inference_server.jobs import JSON_OUTPUT, Output, Store
-from inference_server.jobs.tables import JOBS
+from inference_server.jobs.models import JOBS
+from inference_server.jobs.task import ResultFile
 from inference_server.settings import Settings
-from inference_server.tasks import ResultFile
 
 _KIND, _ANSWER = "visual", b"x" * 1220
 """An answer as long as that of a click (`overhead`)."""
@@ -134,7 +134,7 @@ def _jobs(url: str, process: psutil.Process, count: int, kept: Sequence[int]) ->
     """Jobs and credits; then jobs beside more and more results that are kept."""
     database = Database(Path(), url)
     settings = Settings(job_queue_size=10**6, job_queue_per_key=10**6, job_storage_mb=10**6)
-    store, keys = Store(database, settings), KeyStore(database)
+    store, keys = Store(database, settings), KeyRepository(database)
     charge = Charge(keys.create("bench", credits=10**9)[1].id, 1, day_of())
     output = Output((ResultFile(JSON_OUTPUT, "application/json", _ANSWER),), 0.1)
 

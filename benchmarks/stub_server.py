@@ -27,8 +27,8 @@ SEED = 3
 
 def stub_app() -> Starlette:
     """The application with its settings from the environment, and canned logits for SAM 2."""
-    from inference_server.app import create_app
-    from inference_server.engines import visual
+    from inference_server.api.app import create_app
+    from inference_server.engines.sam2 import engine as visual
 
     canned = mask_logits(1, seed=SEED)
     base: Any = visual.VisualEngine

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from inference_server.measure.timing import Timing
+from inference_server.bench.timing import Timing
 
 Work = Callable[[], object]
 

@@ -12,8 +12,8 @@ from hypothesis import settings
 from tests.fuzz import fuzzed
 
 if TYPE_CHECKING:
-    from tests.http.pictures import Gallery, Picture
-    from tests.http.serving import RunningHere
+    from tests.api.pictures import Gallery, Picture
+    from tests.api.serving import RunningHere
 
 # What is set for the developer's own server is none of the tests' business.
 for _name in [name for name in os.environ if name.startswith("INFERENCE_")]:
@@ -28,7 +28,7 @@ settings.load_profile("tests")
 def server() -> Iterator[RunningHere]:
     """A server with two keys that may fetch pictures from this machine."""
     # Imported here: most tests need neither torch nor a server.
-    from tests.http.serving import serving
+    from tests.api.serving import serving
 
     with serving(fetch_networks="127.0.0.0/8") as running:
         yield running
@@ -37,7 +37,7 @@ def server() -> Iterator[RunningHere]:
 @pytest.fixture(scope="session")
 def gallery() -> Iterator[Gallery]:
     """A web server with pictures."""
-    from tests.http.pictures import gallery
+    from tests.api.pictures import gallery
 
     with gallery() as shown:
         yield shown
@@ -47,7 +47,7 @@ def gallery() -> Iterator[Gallery]:
 def picture() -> Picture:
     """640 x 480 with two red circles, two blue circles, a red square and a blue one."""
     from inference_server.demo.scenes import make_scene
-    from tests.http.pictures import Picture
+    from tests.api.pictures import Picture
 
     picture = Picture(
         make_scene(

@@ -1,22 +1,27 @@
-"""The README's and the documentation's code: finding it, running it, writing its output anew.
+"""Find, run and update the examples in README.md and docs/.
 
-Every block of `bash`, `python` or `javascript` in README.md and docs/ is an example: it is run, the
-examples of a page in their order and in a directory of their own in which the repository lies. A
-block of `json` or `text` that comes next is its output. In an output `…` stands for more of the
-same, or for what differs every time, and long numbers are rounded.
+Every block of `bash`, `python` or `javascript` is an example. The examples of a page run in order,
+in one temporary directory that contains the repository. A block of `json` or `text` that follows an
+example is its expected output. In an output, `…` stands for more of the same or for text that
+differs between runs; long numbers are rounded.
 
-A block whose title is a file's name is such a file, for the examples after it. A block of code is
-left out by its title alone, which readers see:
+A block whose title is a file name is written to that file before the examples run; it is not run
+itself. Any other title is for readers only. A comment on the line before a block excludes the block
+from the tests. Readers do not see it:
 
     ```python title="my_server.py"
-    ```bash title="Not run by the tests: it needs Docker"
-    ```python title="Run by tests/e2e/test_clients.py"
 
-Tables of settings and of requests' fields are those of the code.
+    <!-- not tested: it needs Docker -->
+    ```bash title="Build the image"
 
-    python -m tests.readme                 run all, and mend the outputs and the tables
-    python -m tests.readme docs/keys.md    the same for some pages
-    python -m tests.readme --settings      only the tables
+    <!-- tested by: tests/e2e/test_clients.py -->
+    ```python
+
+The tables of settings and of request fields are generated from the code.
+
+    python -m tests.readme                 run all pages; update the outputs and the tables
+    python -m tests.readme docs/keys.md    the same for the given pages
+    python -m tests.readme --settings      update the tables only
 """
 
 from __future__ import annotations
@@ -43,7 +48,6 @@ import pytest
 from pycocotools import mask as coco
 from pydantic import BaseModel
 
-from inference_server.cluster_settings import ClusterSettings
 from inference_server.settings import Settings, variable_of
 from tests.environment import clean_environment
 
@@ -71,14 +75,20 @@ GROUPS = {
 }
 """The first setting of each group, in their order, and the group's title."""
 
-NAMES = sorted(Settings.model_fields, key=lambda name: name in ClusterSettings.model_fields)
+NAMES = list(Settings.model_fields)
 """All settings: those of every server, and then those of a cluster."""
 
 _LANGUAGES = ("bash", "python", "javascript")
-_FENCE = re.compile(r'^```(\w+)(?: title="([^"\n]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
-_OTHER_FENCE = re.compile(r"^ *```.+$", re.MULTILINE)
+_FENCE = re.compile(
+    r"^(?:<!-- (?P<mark>(?:not tested|tested by)[^\n]*) -->\n)?"
+    r'(?P<opening>```(?P<language>\w+)(?: title="(?P<title>[^"\n]+)")?)\n'
+    r"(?P<content>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
+_ANY_FENCE = re.compile(r"^ *```.+$", re.MULTILINE)
+_ANY_MARK = re.compile(r"<!--\s*(?:not (?:tested|run)|(?:tested|run) by)", re.IGNORECASE)
 _FILE = re.compile(r"\w[\w-]*\.\w+")
-_ELSEWHERE = re.compile(r"Not run by the tests: \w.{8,}|Run by (tests/\S+\.py)")
+_MARK = re.compile(r"not tested: \w.{8,}|tested by: (?P<test>tests/\S+\.py)")
 _SETTINGS = re.compile(r"(?<=<!-- settings -->\n).*?(?=<!-- /settings -->)", re.DOTALL)
 _FIELDS = re.compile(
     r"(?P<begin><!-- fields (?P<module>[\w.]+):(?P<model>\w+) -->\n).*?(?=<!-- /fields -->)",
@@ -131,36 +141,44 @@ def examples(text: str) -> list[Example]:
     blocks = list(_FENCE.finditer(text))
     found = []
     for code, output in pairwise([*blocks, None]):
-        if code is None or code[1] not in _LANGUAGES or code[2]:
+        if code is None or code["language"] not in _LANGUAGES or code["mark"] or _is_file(code):
             continue
-        if output is not None and output[1] in ("json", "text") and not output[2]:
-            found.append(Example(code[1], code[3], output[3], output[1], output.span(3)))
+        language, source = code["language"], code["content"]
+        if output is not None and output["language"] in ("json", "text") and not _is_file(output):
+            span = output.span("content")
+            found.append(Example(language, source, output["content"], output["language"], span))
         else:
-            found.append(Example(code[1], code[3]))
+            found.append(Example(language, source))
     return found
 
 
 def files(text: str) -> dict[str, str]:
     """The files of a page, by name."""
-    blocks = _FENCE.finditer(text)
-    return {block[2]: block[3] for block in blocks if _FILE.fullmatch(block[2] or "")}
+    return {block["title"]: block["content"] for block in _FENCE.finditer(text) if _is_file(block)}
+
+
+def _is_file(block: re.Match[str]) -> bool:
+    """Whether a block's title is a file name."""
+    return _FILE.fullmatch(block["title"] or "") is not None
 
 
 def check_marks(text: str) -> None:
-    """Every block of code is an example, or says why it is none.
+    """Check the fences of a page, and the comments that exclude blocks from the tests.
 
     Raises:
-        AssertionError: a block is neither.
+        AssertionError: A fence has an unknown form, a comment is not directly before a block of
+            code, or it names neither a reason nor an existing test.
     """
-    fences = _OTHER_FENCE.findall(text)
     blocks = list(_FENCE.finditer(text))
-    known = [block.group().splitlines()[0] for block in blocks]
-    assert fences == known, "a fence is ``` with a language and, if need be, a title"
-    for block in blocks:
-        if block[1] in _LANGUAGES and block[2] and not _FILE.fullmatch(block[2]):
-            mark = _ELSEWHERE.fullmatch(block[2])
-            assert mark, f"{block[2]!r} does not say why the block is not run"
-            assert mark[1] is None or (ROOT / mark[1]).exists(), mark[1]
+    known = [block["opening"] for block in blocks]
+    assert _ANY_FENCE.findall(text) == known, "a fence is ``` with a language, optionally a title"
+    marked = [block for block in blocks if block["mark"]]
+    assert len(_ANY_MARK.findall(text)) == len(marked), "a mark is on the line before a fence"
+    for block in marked:
+        found = _MARK.fullmatch(block["mark"])
+        assert found, f"{block['mark']!r} names neither a reason nor a test"
+        assert block["language"] in _LANGUAGES, f"{block['language']} is never run"
+        assert found["test"] is None or (ROOT / found["test"]).exists(), found["test"]
 
 
 @contextmanager

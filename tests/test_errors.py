@@ -7,6 +7,8 @@ import re
 import pytest
 
 from inference_server import errors
+from inference_server.api.endpoint import message_wording
+from inference_server.api.openapi import COMMON_ERRORS
 from inference_server.errors import (
     AuthError,
     CapacityError,
@@ -14,8 +16,6 @@ from inference_server.errors import (
     InvalidRequestError,
     PromptError,
 )
-from inference_server.openapi import COMMON_ERRORS
-from inference_server.routes.http import message_wording
 
 
 def tree(root: type[InferenceServerError]) -> list[type[InferenceServerError]]:

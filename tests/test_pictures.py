@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.http.serving import ALICE, TIMEOUT, RunningHere
+from tests.api.serving import ALICE, TIMEOUT, RunningHere
 from tests.pictures import MOST_BYTES, PICTURES, make
 from tests.readme import pages
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco
 
-from inference_server.app import OPERATIONS
+from inference_server.api.app import OPERATIONS
 from inference_server.demo import SAMPLE
 from tests.readme import DOCS, README, ROOT, examples, pages, parsed
 

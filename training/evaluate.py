@@ -18,10 +18,10 @@ from inference_server.demo.scenes import IMAGE_SIZES, Scene, SceneObject, make_s
 from inference_server.demo.shapes import COLORS, SHAPES
 from inference_server.engines.base import ConceptPrompt, Embedding, VisualPrompt, queries
 from inference_server.engines.checkpoints import load_sam2, load_sam3
-from inference_server.engines.concept import ConceptEngine
 from inference_server.engines.device import choose_compute
-from inference_server.engines.sources import find_sam2, sam3_source
-from inference_server.engines.visual import VisualEngine
+from inference_server.engines.sam2.engine import VisualEngine
+from inference_server.engines.sam3.engine import ConceptEngine
+from inference_server.engines.weights import find_sam2, sam3_source
 from inference_server.masks import Mask, upsample_masks
 
 FIRST_SEED = 1_000_000

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Callable
 from typing import TypeVar
 
-from inference_server.automatic import AutomaticMasks, AutomaticOptions
 from inference_server.demo.scenes import Scene
 from inference_server.engines.registry import ModelRegistry
-from inference_server.instances import Instance
+from inference_server.segmentation.automatic import AutomaticMasks
+from inference_server.segmentation.types import AutomaticOptions, Instance
 from inference_server.settings import Settings
 from training.evaluate import ConceptScore
 

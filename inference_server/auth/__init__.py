@@ -1,28 +1,28 @@
-"""Who may call the server, how often, and for how many credits.
+"""API keys: authentication, scopes, rate limits, credits and usage.
 
-`Gate` answers that in a running server; `KeyStore` is where keys are made, changed and counted.
+`AuthService` checks requests in a running server; `KeyRepository` stores keys and their usage.
 """
 
-from inference_server.auth.gate import Gate, Work
+from inference_server.auth.billing import Receipt
 from inference_server.auth.keys import Key, KeyRing, Tenant, generate_key, key_from_request
-from inference_server.auth.ledger import Receipt
-from inference_server.auth.rates import parse_rate
-from inference_server.auth.store import (
+from inference_server.auth.rate_limit import parse_rate
+from inference_server.auth.repository import (
     Charge,
-    KeyStore,
+    KeyRepository,
     StoredKey,
     Usage,
     day_of,
     give_back,
     take,
 )
+from inference_server.auth.service import AuthService, Work
 
 __all__ = [
+    "AuthService",
     "Charge",
-    "Gate",
     "Key",
+    "KeyRepository",
     "KeyRing",
-    "KeyStore",
     "Receipt",
     "StoredKey",
     "Tenant",

@@ -16,13 +16,13 @@ from inference_server import __version__, geo
 from inference_server.batch.search import Asked, Found
 from inference_server.errors import RequestError
 from inference_server.images.raster import valid_pixels
-from inference_server.instances import Instance
 from inference_server.masks import Mask, clip, encode_pixels, encode_rle, label_plane, polygons
 from inference_server.masks.render import overlay
+from inference_server.segmentation.types import Instance
 
 if TYPE_CHECKING:
     from inference_server.batch.inputs import Source
-    from inference_server.images.store import StoredImage
+    from inference_server.segmentation.types import StoredImage
 
 _MOST_LABELS = 65_535
 _JPEG_QUALITY = 90

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
-from inference_server.images.store import StoredImage
+from inference_server.segmentation.types import StoredImage
 from inference_server.settings import MiB
 
 SUFFIXES = frozenset(

@@ -23,11 +23,11 @@ from inference_server.batch.journal import Journal, JournalError
 from inference_server.batch.outputs import OVERLAY, Output, OutputError
 from inference_server.batch.search import Search
 from inference_server.errors import InferenceServerError, ModelUnavailableError
-from inference_server.metrics import Timings
+from inference_server.observability.metrics import Timings
 
 if TYPE_CHECKING:
-    from inference_server.images.store import StoredImage
-    from inference_server.segmenter import Segmenter
+    from inference_server.segmentation.local import LocalSegmentationService
+    from inference_server.segmentation.types import StoredImage
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ class Batch:
 
     async def run(
         self,
-        segmenter: Segmenter,
+        segmenter: LocalSegmentationService,
         sources: Sequence[Source],
         summary: Summary,
         *,
@@ -158,7 +158,7 @@ class Batch:
             order = {str(source.path): number for number, source in enumerate(sources)}
             summary.failures.sort(key=lambda failure: order.get(failure.what, -1))
 
-    async def _one(self, segmenter: Segmenter, source: Source) -> int:
+    async def _one(self, segmenter: LocalSegmentationService, source: Source) -> int:
         """Search one image, and write its files; returns how many objects it has."""
         timings = Timings()
 

@@ -9,18 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from inference_server.automatic import AutomaticOptions
 from inference_server.engines.base import ConceptPrompt, VisualPrompt
-from inference_server.instances import Instance, suppressed
-from inference_server.metrics import Timings
-from inference_server.places import objects_at
-from inference_server.reader import ImageRef
+from inference_server.observability.metrics import Timings
+from inference_server.segmentation.postprocess import suppressed
+from inference_server.segmentation.prompts import objects_at
+from inference_server.segmentation.types import (
+    AutomaticOptions,
+    ConceptOptions,
+    ImageRef,
+    Instance,
+    VisualOptions,
+)
 
 if TYPE_CHECKING:
     from inference_server.engines.registry import ModelRegistry
-    from inference_server.images.store import StoredImage
-    from inference_server.segmentation import Segmentation
-    from inference_server.segmenter import Segmenter
+    from inference_server.segmentation.local import LocalSegmentationService
+    from inference_server.segmentation.types import SegmentationResult, StoredImage
 
 _NOBODY = ""
 """Owner of images where there are no keys."""
@@ -162,7 +166,9 @@ class Search:
         if self.visual:
             await registry.visual(self.version or registry.default_version)
 
-    async def run(self, segmenter: Segmenter, image: StoredImage, timings: Timings) -> Found:
+    async def run(
+        self, segmenter: LocalSegmentationService, image: StoredImage, timings: Timings
+    ) -> Found:
         """Look for it in one image.
 
         Args:
@@ -177,13 +183,13 @@ class Search:
             InferenceServerError: the image cannot be read, or a prompt lies outside of it.
         """
         reference = ImageRef(file=image)
-        results: list[tuple[int, Segmentation]] = []  # with the number of the first prompt
+        results: list[tuple[int, SegmentationResult]] = []  # with the number of the first prompt
         if self.concepts:
             nothing = np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
             least = _CONCEPT_SCORE if self.threshold is None else self.threshold
             concepts = [ConceptPrompt(text, *nothing, least) for text in self.texts]
             found = await segmenter.concept(
-                _NOBODY, reference, concepts, nms_iou_threshold=None, timings=timings
+                _NOBODY, reference, concepts, ConceptOptions(), timings=timings
             )
             results.append((0, found))
         if self._objects:
@@ -192,8 +198,7 @@ class Search:
                 self._version(segmenter),
                 reference,
                 self._objects,
-                multimask=True,
-                within=True,
+                VisualOptions(multimask=True, within=True),
                 timings=timings,
             )
             results.append((len(self.texts), found))
@@ -219,5 +224,5 @@ class Search:
             instances = await segmenter.in_thread(partial(suppressed, instances, self.nms))
         return Found(results[0][1].image.embedding.size, instances)
 
-    def _version(self, segmenter: Segmenter) -> str:
+    def _version(self, segmenter: LocalSegmentationService) -> str:
         return self.version or segmenter.models.default_version

@@ -18,7 +18,7 @@ from inference_server.cli.options import model_options, settings_of, size_option
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from inference_server.measure.figures import Bench, Figure
+    from inference_server.bench.figures import Bench, Figure
 
 _BAR = 14
 
@@ -87,10 +87,10 @@ def bench(
     there are when several people click. HTTP and JSON are left out.
     """
     settings = settings_of(**options)
+    from inference_server.bench.figures import Bench
+    from inference_server.bench.machine import machine
     from inference_server.errors import ModelUnavailableError
-    from inference_server.local import local_segmenter
-    from inference_server.measure.figures import Bench
-    from inference_server.measure.machine import machine
+    from inference_server.segmentation.command import local_segmenter
 
     try:
         with closing(local_segmenter(settings)) as segmenter:
@@ -122,7 +122,7 @@ def bench(
 
         Console().print(_table(figures, title))
     if plot is not None:
-        from inference_server.measure.plot import plot as draw
+        from inference_server.bench.plot import plot as draw
 
         try:
             draw(figures, title, plot)

@@ -12,7 +12,7 @@ from types import FrameType
 import click
 
 from inference_server.cli.serve import STOPPING, cannot_listen, check_models, url_of
-from inference_server.logs import configure_logging, in_text
+from inference_server.observability.logging import configure_logging, in_text
 from inference_server.settings import Settings
 
 
@@ -27,7 +27,7 @@ def serve_on_cluster(
         announce: tells the address, once there is somebody at it.
     """
     try:
-        from inference_server.cluster.running import ClusterError, on_cluster
+        from inference_server.cluster.launcher import ClusterError, on_cluster
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != "ray":
             raise

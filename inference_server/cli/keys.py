@@ -22,7 +22,7 @@ from inference_server.cli.options import settings_of
 from inference_server.settings import SCOPES, Scope, Settings
 
 if TYPE_CHECKING:
-    from inference_server.auth import KeyStore, StoredKey
+    from inference_server.auth import KeyRepository, StoredKey
 
 _NONE = "none"
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800, "y": 31536000}
@@ -253,13 +253,13 @@ def usage(key_id: str | None, days: int, as_json: bool) -> None:
 
 
 @contextmanager
-def _store(settings: Settings | None = None) -> Iterator[KeyStore]:
+def _store(settings: Settings | None = None) -> Iterator[KeyRepository]:
     """The keys; a database that fails is told in its own words, without what was sent to it."""
     from pathlib import Path
 
     from sqlalchemy.exc import SQLAlchemyError
 
-    from inference_server.auth import KeyStore
+    from inference_server.auth import KeyRepository
     from inference_server.database import Database, in_short
 
     settings = settings or settings_of()
@@ -267,7 +267,7 @@ def _store(settings: Settings | None = None) -> Iterator[KeyStore]:
     try:
         database = Database(Path(settings.data_dir), settings.database_url)
         try:
-            yield KeyStore(database)
+            yield KeyRepository(database)
         finally:
             database.close()
     except SQLAlchemyError as error:

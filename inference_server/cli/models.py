@@ -11,7 +11,7 @@ from inference_server.cli.options import settings_of
 def models() -> None:
     """List the models that the settings name."""
     from inference_server.engines.registry import ModelRegistry
-    from inference_server.engines.sources import SAM3_NAME
+    from inference_server.engines.weights import SAM3_NAME
     from inference_server.errors import ModelUnavailableError
 
     try:

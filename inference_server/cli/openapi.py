@@ -15,8 +15,8 @@ from inference_server import __version__
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path))
 def openapi(output: Path | None) -> None:
     """Write the OpenAPI document."""
-    from inference_server.app import OPERATIONS
-    from inference_server.openapi import build_document
+    from inference_server.api.app import OPERATIONS
+    from inference_server.api.openapi import build_document
 
     options = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
     document = orjson.dumps(build_document(OPERATIONS, __version__), option=options)

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from inference_server.engines.sources import SAM2_VERSIONS
+from inference_server.engines.weights import SAM2_VERSIONS
 from inference_server.settings import Settings, SettingsError, misspelled
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from inference_server.batch.plan import Plan, Request
-    from inference_server.segmenter import Segmenter
+    from inference_server.segmentation.local import LocalSegmentationService
     from inference_server.settings import Settings
 
 # NumPy, OpenCV and PyTorch take seconds to import: only a run does that, and no --help.
@@ -210,7 +210,7 @@ def segment(
     from inference_server.batch.plan import NothingToDoError, Request, planned
     from inference_server.batch.search import Search
     from inference_server.errors import ModelUnavailableError
-    from inference_server.local import local_segmenter
+    from inference_server.segmentation.command import local_segmenter
 
     search = Search(
         texts, boxes, points, automatic, threshold, nms, size, points_per_side, category
@@ -272,7 +272,9 @@ def _check_bounds(
         raise click.UsageError("A --text is empty.")
 
 
-def _run(plan: Plan, request: Request, segmenter: Segmenter, workers: int, quiet: bool) -> int:
+def _run(
+    plan: Plan, request: Request, segmenter: LocalSegmentationService, workers: int, quiet: bool
+) -> int:
     """Do what is left to do, and tell how it went; returns the exit status."""
     from inference_server.batch.runner import ABORTS, reason_of
 
@@ -316,7 +318,7 @@ def _run(plan: Plan, request: Request, segmenter: Segmenter, workers: int, quiet
     return _SOME_FAILED
 
 
-async def _work(plan: Plan, segmenter: Segmenter, workers: int, quiet: bool) -> None:
+async def _work(plan: Plan, segmenter: LocalSegmentationService, workers: int, quiet: bool) -> None:
     from inference_server.cli.progress import Bar
 
     if not plan.left:

@@ -14,7 +14,7 @@ from inference_server import __version__
 from inference_server.cli.keys import has_stored_keys
 from inference_server.cli.options import model_options, settings_of
 from inference_server.demo import SAMPLE
-from inference_server.logs import configure_logging, in_text
+from inference_server.observability.logging import configure_logging, in_text
 from inference_server.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -93,10 +93,10 @@ def _serve_here(
     settings: Settings, say: Callable[[str], None], announce: Callable[[str], None]
 ) -> None:
     """Serve with the engines in this process."""
-    from inference_server.app import create_app
-    from inference_server.connections import server_config
-    from inference_server.engines.pool import end_all
-    from inference_server.server import Server
+    from inference_server.api.app import create_app
+    from inference_server.api.protocol import server_config
+    from inference_server.api.server import Server
+    from inference_server.executor import end_all
 
     check_models(settings)
     app = create_app(settings)

@@ -1,15 +1,16 @@
-"""The server on a Ray cluster: engines as Serve deployments, each image where its embedding is.
+"""The server on a Ray cluster: engines as Serve deployments, requests routed to cached embeddings.
 
-    client ── Serve's proxy ── ingress ──┬── concept: SAM 3, one replica a GPU or a part of one
-                               (HTTP,    └── visual: SAM 2
-                                keys,        each with a `Segmenter` of its own:
-                                jobs)        files, embeddings, lanes, masks
+    client -- Serve's proxy -- ingress --+-- concept: SAM 3, one replica per GPU or GPU share
+                               (HTTP,    +-- visual: SAM 2
+                                keys,        each with its own `LocalSegmentationService`:
+                                jobs)        files, embeddings, queues, masks
 
-The ingress is the same application as everywhere, with a `ClusterSegmenter` in it. All requests of
-a tenant about an image go to one replica of each engine, the same while it lives. What crosses the
-wire is small: a file once, then its digest; prompts; run lengths of masks. An embedding stays.
+The ingress runs the same application as a single process, with a `ClusterSegmentationService`. All
+requests of a tenant about one image go to the same replica of each engine while that replica lives.
+Messages are small: an image file once, then its digest; prompts; run-length masks. Embeddings stay
+in their replica.
 
-Ray is imported where it is needed, and is there with the extra `cluster`.
+Ray is imported lazily; the extra `cluster` installs it.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def application(args: dict[str, Any] | None = None) -> Application:
     import ray
 
     from inference_server.cluster.deployments import build
-    from inference_server.cluster.running import check
+    from inference_server.cluster.launcher import check
     from inference_server.settings import Settings
 
     settings = Settings(**(args or {}))

@@ -13,13 +13,12 @@ from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from inference_server.app import Registry, create_app
-from inference_server.cluster.engine import EngineReplica
-from inference_server.cluster.segmenter import ClusterSegmenter
-from inference_server.cluster.wire import Family
-from inference_server.cluster_settings import bounds_of
+from inference_server.api.app import Registry, create_app
+from inference_server.cluster.messages import Family
+from inference_server.cluster.replica import EngineReplica
+from inference_server.cluster.service import ClusterSegmentationService
 from inference_server.engines.registry import ModelRegistry
-from inference_server.settings import Settings
+from inference_server.settings import Settings, bounds_of
 
 NAME = "inference-server"
 """Of the application."""
@@ -55,7 +54,9 @@ class Ingress:
 
     def __serve_build_asgi_app__(self) -> Starlette:
         """The application, made where it runs: it has sockets and threads, and is not sent."""
-        app = create_app(self._settings, segmenter=partial(ClusterSegmenter, handles=self._handles))
+        app = create_app(
+            self._settings, segmenter=partial(ClusterSegmentationService, handles=self._handles)
+        )
         app.add_middleware(_WithoutIdentity)
         return app
 

@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 from sam2.modeling.sam2_base import SAM2Base
 
 from inference_server.engines.device import Compute
-from inference_server.engines.sources import Sam2Checkpoint
+from inference_server.engines.weights import Sam2Checkpoint
 from inference_server.errors import ModelUnavailableError
 
 if TYPE_CHECKING:

@@ -21,7 +21,8 @@ from inference_server.engines.base import (
     Query,
     VisualPrompt,
 )
-from inference_server.engines.sources import (
+from inference_server.engines.batch_queue import BatchQueue, BatchResult
+from inference_server.engines.weights import (
     SAM3_NAME,
     Sam2Checkpoint,
     find_sam2,
@@ -29,8 +30,8 @@ from inference_server.engines.sources import (
     preloaded,
     sam3_source,
 )
-from inference_server.engines.worker import BACKGROUND, Done, Lane
 from inference_server.errors import MemoryShortageError, ModelUnavailableError
+from inference_server.executor import BACKGROUND
 from inference_server.settings import Settings
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ logger = logging.getLogger(__name__)
 PromptT = TypeVar("PromptT")
 T = TypeVar("T")
 
-Relieve = Callable[[], Awaitable[None]]
+EvictHalf = Callable[[], Awaitable[None]]
 """Makes room in memory."""
 
 
@@ -94,7 +95,7 @@ class Model(Generic[PromptT]):
         compute: see below.
         settings: of the server.
         workers: most threads that decode on a CPU.
-        relieve: makes room where memory runs out.
+        evict_half: makes room where memory runs out.
 
     Attributes:
         family: `sam2` or `sam3`.
@@ -112,10 +113,10 @@ class Model(Generic[PromptT]):
         settings: Settings,
         *,
         workers: int = 1,
-        relieve: Relieve | None = None,
+        evict_half: EvictHalf | None = None,
     ) -> None:
         from inference_server.engines.device import use_threads
-        from inference_server.engines.memory import sparing
+        from inference_server.engines.oom import split_batch_on_oom
 
         self.family = family
         self.name = engine.checkpoint
@@ -125,18 +126,18 @@ class Model(Generic[PromptT]):
         on_cpu = compute.device.type == "cpu"
         self.side = engine.side
         self.prepare = engine.prepare
-        self._relieve = relieve
-        self._encode: Lane[Prepared, Embedding] = Lane(
+        self._evict_half = evict_half
+        self._encode: BatchQueue[Prepared, Embedding] = BatchQueue(
             f"{family} encode",
-            sparing(f"{family} encode", engine.encode),
+            split_batch_on_oom(f"{family} encode", engine.encode),
             max_batch=effort.encode_batch,
             capacity=settings.queue_size,
             niceness=BACKGROUND,
             enter=lambda busy: use_threads(cores),
         )
-        self._decode: Lane[Query[PromptT], Candidates] = Lane(
+        self._decode: BatchQueue[Query[PromptT], Candidates] = BatchQueue(
             f"{family} decode",
-            sparing(f"{family} decode", engine.decode),
+            split_batch_on_oom(f"{family} decode", engine.decode),
             max_batch=effort.decode_batch,
             capacity=settings.queue_size,
             workers=min(workers, cores) if on_cpu else 1,
@@ -149,15 +150,17 @@ class Model(Generic[PromptT]):
         return f"{self.family}/{self.name}"
 
     @property
-    def lanes(self) -> tuple[Lane[Prepared, Embedding], Lane[Query[PromptT], Candidates]]:
+    def lanes(
+        self,
+    ) -> tuple[BatchQueue[Prepared, Embedding], BatchQueue[Query[PromptT], Candidates]]:
         """The encode lane and the decode lane."""
         return self._encode, self._decode
 
-    async def encode(self, image: Prepared) -> Done[Embedding]:
+    async def encode(self, image: Prepared) -> BatchResult[Embedding]:
         """Encode a prepared image in the encode lane."""
         return await self._patiently(lambda: self._encode.submit(image))
 
-    async def decode(self, queries: Sequence[Query[PromptT]]) -> Done[list[Candidates]]:
+    async def decode(self, queries: Sequence[Query[PromptT]]) -> BatchResult[list[Candidates]]:
         """Answer prompts in the decode lane, as one request."""
         return await self._patiently(lambda: self._decode.submit_all(queries))
 
@@ -166,9 +169,9 @@ class Model(Generic[PromptT]):
         try:
             return await submit()
         except MemoryShortageError:
-            if self._relieve is None:
+            if self._evict_half is None:
                 raise
-        await self._relieve()
+        await self._evict_half()
         return await submit()
 
     def close(self) -> None:
@@ -198,7 +201,7 @@ class ModelRegistry:
         compute: device and dtypes.
         effort: threads and batches.
         wanted: the models that the server loads before it is ready.
-        relieve: makes room where memory runs out; set by who holds the caches.
+        evict_half: makes room where memory runs out; set by who holds the caches.
 
     Raises:
         ModelUnavailableError: a setting names a model, weights or a device that do not exist.
@@ -214,7 +217,7 @@ class ModelRegistry:
         self._sam2: dict[str, Sam2Checkpoint] = find_sam2(settings.sam2_weights)
         self._sam3, self._sam3_name = sam3_source(settings.sam3_weights)
         self.wanted = preloaded(settings.preload, settings.sam2_weights, self._sam2)
-        self.relieve: Relieve | None = None
+        self.evict_half: EvictHalf | None = None
         self._concept: dict[str, asyncio.Task[ConceptModel]] = {}
         self._visual: dict[str, asyncio.Task[VisualModel]] = {}
 
@@ -305,7 +308,7 @@ class ModelRegistry:
             ModelUnavailableError: its weights cannot be loaded.
         """
         from inference_server.engines.checkpoints import load_sam3
-        from inference_server.engines.concept import ConceptEngine
+        from inference_server.engines.sam3.engine import ConceptEngine
 
         model, processor = load_sam3(self._sam3, self._sam3_name, self.compute)
         return ConceptEngine(
@@ -326,7 +329,7 @@ class ModelRegistry:
             ModelUnavailableError: they cannot be loaded.
         """
         from inference_server.engines.checkpoints import load_sam2
-        from inference_server.engines.visual import VisualEngine
+        from inference_server.engines.sam2.engine import VisualEngine
 
         model = load_sam2(checkpoint, self.compute)
         return VisualEngine(model, checkpoint.name, self.compute)
@@ -334,11 +337,15 @@ class ModelRegistry:
     async def _load_concept(self) -> ConceptModel:
         engine = await self._timed("sam3", self.concept_engine)
         # Its operations are large enough to share all cores, and so is the memory they take.
-        return Model("sam3", engine, self.compute, self._settings, workers=2, relieve=self.relieve)
+        return Model(
+            "sam3", engine, self.compute, self._settings, workers=2, evict_half=self.evict_half
+        )
 
     async def _load_visual(self, checkpoint: Sam2Checkpoint) -> VisualModel:
         engine = await self._timed("sam2", partial(self.visual_engine, checkpoint))
-        return Model("sam2", engine, self.compute, self._settings, workers=16, relieve=self.relieve)
+        return Model(
+            "sam2", engine, self.compute, self._settings, workers=16, evict_half=self.evict_half
+        )
 
     async def _timed(self, family: str, load: Callable[[], Engine[PromptT]]) -> Engine[PromptT]:
         begin = time.perf_counter()
@@ -363,9 +370,9 @@ class ModelRegistry:
     @staticmethod
     def _fitted(family: str, load: Callable[[], T]) -> T:
         """Load, and tell it where there is no memory for that."""
-        from inference_server.engines.memory import sparingly
+        from inference_server.engines.oom import raise_on_oom
 
-        return sparingly(f"weights of {family}", load)
+        return raise_on_oom(f"weights of {family}", load)
 
     def close(self) -> None:
         """Stop every model, for the end of the server."""

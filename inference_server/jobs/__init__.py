@@ -3,9 +3,7 @@
 `Store` keeps them, `Jobs` runs them. Any task can be a job, and no task knows that it is one.
 """
 
-from inference_server.jobs.links import Links
-from inference_server.jobs.queue import Jobs
-from inference_server.jobs.records import (
+from inference_server.jobs.models import (
     JSON_OUTPUT,
     Backlog,
     Claim,
@@ -14,14 +12,16 @@ from inference_server.jobs.records import (
     StoredFile,
     Ticket,
 )
-from inference_server.jobs.store import Store
+from inference_server.jobs.queue import Jobs
+from inference_server.jobs.repository import Store
+from inference_server.jobs.signing import LinkSigner
 
 __all__ = [
     "JSON_OUTPUT",
     "Backlog",
     "Claim",
     "Jobs",
-    "Links",
+    "LinkSigner",
     "Output",
     "Status",
     "Store",

@@ -16,17 +16,17 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from inference_server.database import Database, in_short
 from inference_server.errors import StorageError
-from inference_server.jobs.links import Links
-from inference_server.jobs.owners import Owners
-from inference_server.jobs.records import Backlog, Status, StoredFile
-from inference_server.jobs.store import Store
+from inference_server.jobs.models import Backlog, Status, StoredFile
+from inference_server.jobs.repository import Store
+from inference_server.jobs.signing import LinkSigner
+from inference_server.jobs.task import ResultFile, Task
 from inference_server.jobs.worker import Worker
+from inference_server.jobs.worker_locks import WorkerLocks
 from inference_server.settings import Settings
-from inference_server.tasks import ResultFile, Task
 
 if TYPE_CHECKING:
+    from inference_server.api.lifecycle import ServerContext
     from inference_server.auth import Charge, Tenant
-    from inference_server.state import ServerState
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class Jobs:
         self._settings = settings
         self._tasks = tasks
         self._store: Store | None = None
-        self._links: Links | None = None
+        self._links: LinkSigner | None = None
         self._failure = "The jobs' database is being opened: try again."
         self._running: list[asyncio.Task[None]] = []
         self._workers: list[asyncio.Task[None]] = []
@@ -79,7 +79,7 @@ class Jobs:
         return self._store
 
     @property
-    def links(self) -> Links:
+    def links(self) -> LinkSigner:
         """What signs links to results.
 
         Raises:
@@ -89,7 +89,7 @@ class Jobs:
             raise StorageError(self._failure)
         return self._links
 
-    async def start(self, state: ServerState) -> None:
+    async def start(self, state: ServerContext) -> None:
         """Open the database, and begin to work on what is in it.
 
         A database that cannot be opened now is tried again later.
@@ -174,7 +174,7 @@ class Jobs:
         """See `Store.file`."""
         return await self.call(self.store.file, job_id, name)
 
-    async def _run(self, state: ServerState) -> None:
+    async def _run(self, state: ServerContext) -> None:
         owners = await self._open()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._watch(owners))
@@ -182,7 +182,7 @@ class Jobs:
                 worker = Worker(self, owners.name, self._tasks, state)
                 self._workers.append(group.create_task(worker.run()))
 
-    async def _open(self) -> Owners:
+    async def _open(self) -> WorkerLocks:
         """Open the database, however often that takes."""
         settings = self._settings
         directory = Path(settings.data_dir)
@@ -190,7 +190,7 @@ class Jobs:
             try:
                 database = await self.call(lambda: Database(directory, settings.database_url))
                 self._close.append(database.close)
-                owners = Owners(directory / "workers" if database.is_sqlite else None)
+                owners = WorkerLocks(directory / "workers" if database.is_sqlite else None)
             except (StorageError, OSError, RuntimeError) as error:
                 where = "INFERENCE_DATABASE_URL" if settings.database_url else str(directory)
                 self._failure = f"The jobs' database cannot be used: see the log about {where}."
@@ -201,7 +201,7 @@ class Jobs:
             self._store = Store(database, settings)
             free = functools.partial(_free, self._store, owners.name)
             self._close += [owners.close, free]
-            self._links = Links(database.secret)
+            self._links = LinkSigner(database.secret)
             self._tried.set()
             where = "PostgreSQL" if settings.database_url else str(directory.absolute())
             logger.info("Jobs are kept in %s; %d workers", where, settings.job_workers)
@@ -212,7 +212,7 @@ class Jobs:
                 )
             return owners
 
-    async def _watch(self, owners: Owners) -> None:
+    async def _watch(self, owners: WorkerLocks) -> None:
         """Free what the dead hold, and forget what has expired."""
         turns = 0
         while True:

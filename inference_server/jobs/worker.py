@@ -22,16 +22,16 @@ from inference_server.errors import (
     StorageError,
     TransientError,
 )
-from inference_server.jobs.records import JSON_OUTPUT, Claim, Output
-from inference_server.logs import about
-from inference_server.metrics import Timings
+from inference_server.jobs.models import JSON_OUTPUT, Claim, Output
+from inference_server.jobs.task import ResultFile, Task, TaskResult
+from inference_server.observability.logging import about
+from inference_server.observability.metrics import Timings
 from inference_server.settings import MiB
-from inference_server.tasks import ResultFile, Task, TaskResult
 from schemas.common import validation_detail, validation_message
 
 if TYPE_CHECKING:
+    from inference_server.api.lifecycle import ServerContext
     from inference_server.jobs.queue import Jobs
-    from inference_server.state import ServerState
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class Worker:
     """
 
     def __init__(
-        self, jobs: Jobs, owner: str, tasks: Mapping[str, Task], state: ServerState
+        self, jobs: Jobs, owner: str, tasks: Mapping[str, Task], state: ServerContext
     ) -> None:
         self._jobs = jobs
         self._owner = owner
@@ -171,7 +171,7 @@ class Worker:
         except InferenceServerError as error:
             return _Failure(error.message)
         except MemoryError:
-            await self._state.segmenter.relieve()
+            await self._state.segmenter.evict_half()
             return _Failure("There is no memory left for this request.", True)
         except Exception:
             logger.exception("Job %s failed", claim.ticket.job_id)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.http.serving import until
+from tests.api.serving import until
 
 
 class Redis:

@@ -22,11 +22,10 @@ from inference_server.batch.formats import (
 from inference_server.batch.inputs import Source
 from inference_server.batch.search import Asked, Found
 from inference_server.errors import RequestError
-from inference_server.images.store import StoredImage
-from inference_server.instances import Instance
 from inference_server.masks import Mask
-from tests.http.pictures import encoded, iou
-from tests.http.rasters import PLACES, geotiff, masks_of_geojson
+from inference_server.segmentation.types import Instance, StoredImage
+from tests.api.pictures import encoded, iou
+from tests.api.rasters import PLACES, geotiff, masks_of_geojson
 
 SIZE = (30, 40)
 

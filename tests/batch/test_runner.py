@@ -15,14 +15,14 @@ from inference_server.batch.inputs import Failure
 from inference_server.batch.plan import Request, planned
 from inference_server.batch.search import Search
 from inference_server.engines.base import Embedding, Prepared
+from inference_server.engines.batch_queue import BatchResult
 from inference_server.engines.registry import Model
-from inference_server.engines.visual import VisualEngine
-from inference_server.engines.worker import Done
-from inference_server.local import local_segmenter
-from inference_server.metrics import Metrics
+from inference_server.engines.sam2.engine import VisualEngine
+from inference_server.observability.metrics import Metrics
+from inference_server.segmentation.command import local_segmenter
 from inference_server.settings import Settings
-from tests.http.pictures import noise
-from tests.http.serving import until
+from tests.api.pictures import noise
+from tests.api.serving import until
 
 WORKERS = 6
 IMAGES = 18
@@ -52,7 +52,7 @@ def test_images_are_encoded_together_and_few_are_in_memory(
 ) -> None:
     batches: list[int] = []
 
-    def count(self: Metrics, lane: str, done: Done[Any]) -> None:
+    def count(self: Metrics, lane: str, done: BatchResult[Any]) -> None:
         if lane == "sam2 encode":
             batches.extend(done.led)
 
@@ -60,7 +60,7 @@ def test_images_are_encoded_together_and_few_are_in_memory(
     submitted: list[Prepared] = []
     submit, forward = Model.encode, VisualEngine.encode
 
-    async def noting(self: Model[Any], image: Prepared) -> Done[Embedding]:
+    async def noting(self: Model[Any], image: Prepared) -> BatchResult[Embedding]:
         submitted.append(image)
         return await submit(self, image)
 

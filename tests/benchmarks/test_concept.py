@@ -6,7 +6,7 @@ from benchmarks.concept import LEAST_IOU, MASKS, SMALL, TEXTS, _prompt, run
 from benchmarks.sam3_models import demo
 from inference_server.demo.scenes import make_scene
 from inference_server.engines.base import queries
-from inference_server.engines.concept import ConceptEngine
+from inference_server.engines.sam3.engine import ConceptEngine
 
 
 def test_texts_differ() -> None:

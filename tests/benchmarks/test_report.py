@@ -13,7 +13,7 @@ from benchmarks import timing
 from benchmarks.report import Goal, Report, Table
 from benchmarks.summary import summary
 from benchmarks.timing import compare, exponent, peak_memory
-from tests.http.serving import until
+from tests.api.serving import until
 
 
 def report(name: str = "click", value: float = 2.5) -> Report:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from benchmarks.sizes import DTYPES, ROOMS_MB, run
-from inference_server.encoder import _DEFAULT_CACHE_MB
+from inference_server.segmentation.encoder import _DEFAULT_CACHE_MB
 from inference_server.settings import MiB
-from tests.http.pictures import Picture
-from tests.http.serving import RunningHere
+from tests.api.pictures import Picture
+from tests.api.serving import RunningHere
 from tests.readme import DOCS, ROOT
 
 

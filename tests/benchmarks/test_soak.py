@@ -10,7 +10,7 @@ import pytest
 from benchmarks import soak
 from benchmarks.soak import Tally
 from benchmarks.traffic import KINDS, HungUp, Kind, samples
-from tests.http.serving import ALICE, Running
+from tests.api.serving import ALICE, Running
 
 
 def test_every_answer_is_right_and_every_status_promised() -> None:

@@ -13,10 +13,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.api.pictures import Picture, click, iou, plane
+from tests.api.serving import ALICE, VISUAL, until
 from tests.e2e.processes import process
 from tests.environment import clean_environment
-from tests.http.pictures import Picture, click, iou, plane
-from tests.http.serving import ALICE, VISUAL, until
 
 
 def run(*lines: str) -> subprocess.CompletedProcess[str]:

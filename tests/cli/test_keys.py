@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from inference_server.auth import KeyStore, Usage, day_of
+from inference_server.auth import KeyRepository, Usage, day_of
 from inference_server.cli import main
 from inference_server.cli.keys import has_stored_keys
 from inference_server.database import Database
@@ -180,10 +180,10 @@ def test_usage_is_listed_by_key_and_day(keys: Keys, tmp_path: Path) -> None:
     key = made(keys, "--name", "busy")
     today, before = day_of(), day_of(datetime.now(UTC) - timedelta(days=5))
     database = Database(tmp_path / "data")
-    KeyStore(database).add(
+    KeyRepository(database).add(
         [Usage(key["id"], today, 3, 1, 4), Usage(key["id"], before, 9), Usage("static", today, 1)]
     )
-    KeyStore(database).add([Usage(key["id"], today, 2, 0, 2)])
+    KeyRepository(database).add([Usage(key["id"], today, 2, 0, 2)])
     database.close()
     used = json.loads(keys("usage", "--json").stdout)
     assert [each["day"] for each in used] == [today, today, before]

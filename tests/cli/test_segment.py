@@ -22,9 +22,9 @@ from pycocotools.coco import COCO
 from inference_server.batch.journal import Journal
 from inference_server.cli import main
 from inference_server.demo.scenes import Scene, make_scene
-from tests.http.pictures import Picture, center_box, click, encoded, iou, plane
-from tests.http.rasters import PREDICT, answer, geotiff, masks_of_geojson
-from tests.http.serving import RunningHere
+from tests.api.pictures import Picture, center_box, click, encoded, iou, plane
+from tests.api.rasters import PREDICT, answer, geotiff, masks_of_geojson
+from tests.api.serving import RunningHere
 from tests.readme import ROOT
 
 Plane = np.ndarray[Any, np.dtype[np.bool_]]
@@ -187,7 +187,7 @@ def test_geojson_is_that_of_samgeo(server: RunningHere, picture: Picture, tmp_pa
     assert ours["crs"] == told["crs"]
     assert "32633" in ours["crs"]["properties"]["name"]
     assert {each["properties"]["category"] for each in ours["features"]} == {"roof"}
-    from tests.http.rasters import PLACES
+    from tests.api.rasters import PLACES
 
     transform = PLACES["EPSG:32633"]
     drawn = masks_of_geojson(ours, picture.size, transform)

@@ -170,7 +170,7 @@ def test_serve_makes_no_key_where_there_is_a_stored_one(tmp_path: Path) -> None:
 
 
 def test_uvicorn_finds_the_application() -> None:
-    assert isinstance(import_from_string("inference_server.app:app"), Starlette)
+    assert isinstance(import_from_string("inference_server.api.app:app"), Starlette)
 
 
 def test_options_are_settings() -> None:

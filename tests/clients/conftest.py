@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from openapi import clients
-from tests.http.serving import ALICE, Running
+from tests.api.serving import ALICE, Running
 from tests.readme import DOCS, KEY, LISTENS, ROOT
 
 PROGRAMS = Path(__file__).parent / "typescript"

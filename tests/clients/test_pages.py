@@ -1,4 +1,4 @@
-"""What docs/clients.md shows beside the blocks that `tests/test_pages.py` runs."""
+"""What docs/clients.md shows beside the blocks that `tests/api/test_playground.py` runs."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ import numpy as np
 from PIL import Image
 
 from inference_server.demo import SAMPLE
+from tests.api.pictures import iou
+from tests.api.serving import Running
 from tests.chromium import chromium
 from tests.clients.conftest import PAGE, blocks, told
-from tests.http.pictures import iou
-from tests.http.serving import Running
 from tests.readme import Example, check_text, examples, run
 
 PICTURE = PAGE.parent / "pictures" / "supervision.jpg"

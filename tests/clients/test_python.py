@@ -32,10 +32,10 @@ from inference_server_client.api.space import space_predict, space_segment
 from inference_server_client.api.system import list_models, livez, metrics, readyz, server_info
 from inference_server_client.types import File
 
-from tests.http.pictures import Picture, assert_finds, center_box, iou, noise, plane
-from tests.http.rasters import geotiff, ids
-from tests.http.serving import ALICE, Running, until
-from tests.http.test_segmind import mask_of, pixels
+from tests.api.pictures import Picture, assert_finds, center_box, iou, noise, plane
+from tests.api.rasters import geotiff, ids
+from tests.api.segmind.test_routes import mask_of, pixels
+from tests.api.serving import ALICE, Running, until
 
 T = TypeVar("T")
 

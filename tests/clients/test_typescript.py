@@ -12,11 +12,11 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.api.pictures import Picture, assert_finds, center_box, iou, plane
+from tests.api.rasters import geotiff
+from tests.api.segmind.test_routes import mask_of, pixels
+from tests.api.serving import ALICE, Running
 from tests.clients.conftest import PAGE, PROGRAMS, Project, blocks, told
-from tests.http.pictures import Picture, assert_finds, center_box, iou, plane
-from tests.http.rasters import geotiff
-from tests.http.serving import ALICE, Running
-from tests.http.test_segmind import mask_of, pixels
 from tests.readme import check_text
 
 
@@ -138,6 +138,6 @@ def test_a_program_of_the_page_prints_what_is_printed(
 
 def test_the_page_tells_how_to_install() -> None:
     """What the fixtures of these tests do: install, build, and install the outcome."""
-    title = "Run by tests/clients/test_typescript.py"
+    mark = "<!-- tested by: tests/clients/test_typescript.py -->"
     commands = "npm ci --prefix clients/typescript\nnpm install ./clients/typescript\n"
-    assert f'```bash title="{title}"\n{commands}```' in PAGE.read_text()
+    assert f"{mark}\n```bash\n{commands}```" in PAGE.read_text()

@@ -28,8 +28,8 @@ from ray.serve.schema import ServeDeploySchema
 
 from inference_server.auth.keys import KeyRing
 from inference_server.cluster.deployments import NAME
-from inference_server.cluster.segmenter import session_of
-from tests.http.serving import ALICE, BOB, KEPT, Running, until
+from inference_server.cluster.service import session_of
+from tests.api.serving import ALICE, BOB, KEPT, Running, until
 
 NO_AFFINITY = {
     "request_router_class": "ray.serve._private.request_router:PowerOfTwoChoicesRequestRouter"

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from inference_server.images.store import StoredImage
+from inference_server.segmentation.types import StoredImage
+from tests.api.pictures import Picture, click, iou, noise, plane
+from tests.api.serving import ALICE, TIMEOUT, VISUAL, sending, until
 from tests.cluster.servers import ClusterServer
-from tests.http.pictures import Picture, click, iou, noise, plane
-from tests.http.serving import ALICE, TIMEOUT, VISUAL, sending, until
 
 pytestmark = pytest.mark.cluster
 

@@ -11,10 +11,10 @@ import pytest
 from click.testing import CliRunner
 
 from inference_server.cli import main
+from tests.api.pictures import Gallery, Picture, click, in_base64, iou, noise, plane
+from tests.api.serving import ALICE, BOB, CONCEPT, VISUAL, RunningHere, until
+from tests.api.test_jobs import ended, submitted
 from tests.cluster.servers import ClusterServer
-from tests.http.pictures import Gallery, Picture, click, in_base64, iou, noise, plane
-from tests.http.serving import ALICE, BOB, CONCEPT, VISUAL, RunningHere, until
-from tests.http.test_jobs import ended, submitted
 
 pytestmark = pytest.mark.cluster
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from tests.api.pictures import Picture
+from tests.api.serving import until
 from tests.cluster.servers import ClusterServer
 from tests.cluster.test_deployments import deployments
 from tests.cluster.test_faults import Load
-from tests.http.pictures import Picture
-from tests.http.serving import until
 
 pytestmark = pytest.mark.slow
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from inference_server.cluster import application, running
+from inference_server.cluster import application
+from inference_server.cluster import launcher as running
 from inference_server.cluster.deployments import build, resources_of
-from inference_server.cluster.running import ClusterError, check
+from inference_server.cluster.launcher import ClusterError, check
 from inference_server.settings import Settings, SettingsError
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import httpx
 import pytest
 
-from inference_server.images.store import StoredImage
+from inference_server.segmentation.types import StoredImage
+from tests.api.pictures import Picture, click, iou, noise, plane
+from tests.api.serving import ALICE, VISUAL, until
 from tests.cluster.servers import ClusterServer
-from tests.http.pictures import Picture, click, iou, noise, plane
-from tests.http.serving import ALICE, VISUAL, until
 
 pytestmark = pytest.mark.cluster
 

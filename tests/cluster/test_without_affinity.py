@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from tests.api.serving import ALICE
 from tests.cluster.servers import NO_AFFINITY, ClusterServer
 from tests.cluster.test_affinity import IMAGES, missed, shuffled
-from tests.http.serving import ALICE
 
 pytestmark = pytest.mark.cluster
 

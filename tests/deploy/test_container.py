@@ -21,9 +21,9 @@ import yaml
 from pydantic_settings import BaseSettings
 
 from inference_server.cli import main
+from inference_server.observability.tracing import ENDPOINTS
 from inference_server.settings import PREFIX, Settings
-from inference_server.tracing import ENDPOINTS
-from tests.http.serving import Running, until
+from tests.api.serving import Running, until
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"

@@ -12,8 +12,8 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.http.pictures import Picture, click, noise
-from tests.http.serving import TIMEOUT, VISUAL, Running, until
+from tests.api.pictures import Picture, click, noise
+from tests.api.serving import TIMEOUT, VISUAL, Running, until
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 DASHBOARD: dict[str, Any] = json.loads((DEPLOY / "grafana/inference-server.json").read_bytes())

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.http.serving import ALICE, Running, serving
+from tests.api.serving import ALICE, Running, serving
 
 
 @pytest.fixture(scope="module")

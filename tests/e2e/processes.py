@@ -15,8 +15,8 @@ from typing import Any
 
 import httpx
 
+from tests.api.serving import ALICE, KEPT, TIMEOUT, Running, until
 from tests.environment import clean_environment
-from tests.http.serving import ALICE, KEPT, TIMEOUT, Running, until
 
 ROOT = Path(__file__).parents[2]
 

@@ -14,8 +14,8 @@ from inference_sdk.http.entities import InferenceConfiguration
 from inference_sdk.http.errors import HTTPCallErrorError
 from PIL import Image
 
-from tests.http.pictures import Gallery, Picture, assert_finds, center_box, click, iou, plane
-from tests.http.serving import ALICE, Running
+from tests.api.pictures import Gallery, Picture, assert_finds, center_box, click, iou, plane
+from tests.api.serving import ALICE, Running
 
 Inputs = Callable[[str], Any]
 

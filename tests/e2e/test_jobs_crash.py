@@ -17,9 +17,9 @@ import pytest
 from PIL import Image
 
 from inference_server.demo.scenes import make_scene
+from tests.api.pictures import Picture, click, iou, plane
+from tests.api.serving import TIMEOUT, until
 from tests.e2e.processes import Process, process
-from tests.http.pictures import Picture, click, iou, plane
-from tests.http.serving import TIMEOUT, until
 from tests.jobs.postgres import fresh_database
 
 COUNT = 12

@@ -1,4 +1,4 @@
-"""`uvicorn inference_server.app:app` as a process of its own."""
+"""`uvicorn inference_server.api.app:app` as a process of its own."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ import httpx
 import numpy as np
 import pytest
 
-from inference_server.auth import KeyStore
+from inference_server.auth import KeyRepository
 from inference_server.database import Database
+from tests.api.pictures import Picture, click, encoded, in_base64, iou, noise, plane
+from tests.api.serving import ALICE, BOB, CONCEPT, TIMEOUT, VISUAL, Running, until
 from tests.e2e.processes import Held
 from tests.environment import clean_environment
-from tests.http.pictures import Picture, click, encoded, in_base64, iou, noise, plane
-from tests.http.serving import ALICE, BOB, CONCEPT, TIMEOUT, VISUAL, Running, until
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {
@@ -53,7 +53,7 @@ def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     """Uvicorn with its own log in full."""
     log = tmp_path_factory.mktemp("process") / "log"
     command = [
-        *(sys.executable, "-m", "uvicorn", "inference_server.app:app"),
+        *(sys.executable, "-m", "uvicorn", "inference_server.api.app:app"),
         *("--port", "0", "--log-level", "debug"),
     ]
     environment = {**ENVIRONMENT, "INFERENCE_DATA_DIR": str(log.parent / "data")}
@@ -174,7 +174,7 @@ def test_stored_keys_never_reach_the_log_nor_metrics(process: Process) -> None:
     """Not when they are new, wrong, poor, slow, revoked, nor when their database fails."""
     directory = process.log.parent / "data"
     database = Database(directory)
-    store = KeyStore(database)
+    store = KeyRepository(database)
     good, poor = store.create("good", scopes=("segment", "admin"))[0], store.create("x", credits=0)
     slow, gone = store.create("slow", rate="1/h"), store.create("gone")
     keys = [good, poor[0], slow[0], gone[0]]

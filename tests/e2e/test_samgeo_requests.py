@@ -12,9 +12,9 @@ import rasterio
 import requests
 from rasterio.io import MemoryFile
 
-from tests.http.pictures import Picture, iou
-from tests.http.rasters import PLACES, assert_same_objects, geotiff, masks_of, masks_of_geojson
-from tests.http.serving import Running
+from tests.api.pictures import Picture, iou
+from tests.api.rasters import PLACES, assert_same_objects, geotiff, masks_of, masks_of_geojson
+from tests.api.serving import Running
 
 CRS = "EPSG:3857"
 

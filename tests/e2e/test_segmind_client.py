@@ -11,9 +11,9 @@ import segmind
 from PIL import Image
 from segmind import SegmindClient, SegmindError
 
-from tests.http.pictures import Gallery, Picture, Plane, iou
-from tests.http.rasters import assert_same_objects
-from tests.http.serving import ALICE, TIMEOUT, Running
+from tests.api.pictures import Gallery, Picture, Plane, iou
+from tests.api.rasters import assert_same_objects
+from tests.api.serving import ALICE, TIMEOUT, Running
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ from PIL import Image
 from segmind import InferenceFailed, InferenceTimeout, SegmindClient, SegmindError
 from segmind.v2 import AsyncJob
 
-from tests.http.pictures import Picture, iou
-from tests.http.serving import ALICE, BOB, TIMEOUT, Running, serving, until
+from tests.api.pictures import Picture, iou
+from tests.api.serving import ALICE, BOB, TIMEOUT, Running, serving, until
 
 KEY = {"x-api-key": ALICE}
 

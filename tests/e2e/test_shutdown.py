@@ -20,9 +20,9 @@ import pytest
 from PIL import Image
 
 from inference_server.demo.scenes import make_scene
+from tests.api.pictures import Picture, click, iou, plane
+from tests.api.serving import ALICE, TIMEOUT, VISUAL, until
 from tests.e2e.processes import Held, Pictures, Process, process, show
-from tests.http.pictures import Picture, click, iou, plane
-from tests.http.serving import ALICE, TIMEOUT, VISUAL, until
 
 CLIENTS = 12
 

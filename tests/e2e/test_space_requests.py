@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import requests
 
-from tests.http.pictures import Picture, Plane, iou
-from tests.http.rasters import assert_same_objects
+from tests.api.pictures import Picture, Plane, iou
+from tests.api.rasters import assert_same_objects
 
 
 @pytest.fixture(scope="module")

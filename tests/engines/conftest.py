@@ -22,10 +22,10 @@ from transformers import Sam3Config, Sam3Model, Sam3Processor
 from inference_server.demo import WEIGHTS
 from inference_server.demo.scenes import make_scene
 from inference_server.engines.checkpoints import load_sam2
-from inference_server.engines.concept import ConceptEngine
 from inference_server.engines.device import Compute
-from inference_server.engines.sources import find_sam2
-from inference_server.engines.visual import VisualEngine
+from inference_server.engines.sam2.engine import VisualEngine
+from inference_server.engines.sam3.engine import ConceptEngine
+from inference_server.engines.weights import find_sam2
 
 CPU = Compute(torch.device("cpu"), torch.float32, torch.float32)
 CPU_BFLOAT16 = Compute(torch.device("cpu"), torch.bfloat16, torch.bfloat16)

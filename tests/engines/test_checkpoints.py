@@ -26,12 +26,12 @@ from inference_server.demo import WEIGHTS
 from inference_server.engines import checkpoints
 from inference_server.engines.base import VisualPrompt, queries
 from inference_server.engines.checkpoints import load_sam2, load_sam3
-from inference_server.engines.concept import ConceptEngine
-from inference_server.engines.sources import SAM2_VERSIONS, Sam2Checkpoint, find_sam2, sam3_source
-from inference_server.engines.visual import VisualEngine
+from inference_server.engines.sam2.engine import VisualEngine
+from inference_server.engines.sam3.engine import ConceptEngine
+from inference_server.engines.weights import SAM2_VERSIONS, Sam2Checkpoint, find_sam2, sam3_source
 from inference_server.errors import ModelUnavailableError
 from tests.engines.conftest import CPU, random_sam2, random_sam3, sam2_config
-from tests.engines.test_concept import PROMPTS, ask
+from tests.engines.sam3.test_engine import PROMPTS, ask
 
 FILES = {
     "hiera_tiny": "sam2.1_hiera_tiny.pt",

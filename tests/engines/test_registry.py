@@ -17,7 +17,7 @@ from inference_server.engines import checkpoints
 from inference_server.engines.base import ConceptPrompt, VisualPrompt, queries
 from inference_server.engines.device import Compute, choose_compute
 from inference_server.engines.registry import Effort, ModelRegistry
-from inference_server.engines.sources import SAM2_VERSIONS, Sam2Checkpoint
+from inference_server.engines.weights import SAM2_VERSIONS, Sam2Checkpoint
 from inference_server.errors import ModelUnavailableError
 from inference_server.settings import Settings
 from tests.engines.conftest import Concept

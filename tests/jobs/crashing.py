@@ -20,9 +20,9 @@ from pydantic import BaseModel
 
 from inference_server.auth import Tenant
 from inference_server.jobs import Jobs
-from inference_server.metrics import Metrics
+from inference_server.jobs.task import ResultFile, Task, TaskResult
+from inference_server.observability.metrics import Metrics
 from inference_server.settings import Settings
-from inference_server.tasks import ResultFile, Task, TaskResult
 from schemas.common import Limits
 
 KIND = "double"

@@ -25,11 +25,11 @@ from inference_server.errors import (
     StorageError,
 )
 from inference_server.jobs import Jobs, Status, Ticket, worker
-from inference_server.jobs.owners import Owners
-from inference_server.jobs.tables import JOBS
-from inference_server.metrics import Metrics
+from inference_server.jobs.models import JOBS
+from inference_server.jobs.task import ResultFile, Task, TaskResult
+from inference_server.jobs.worker_locks import WorkerLocks
+from inference_server.observability.metrics import Metrics
 from inference_server.settings import Settings
-from inference_server.tasks import ResultFile, Task, TaskResult
 from schemas.common import Limits
 
 pytestmark = pytest.mark.anyio
@@ -243,7 +243,7 @@ async def test_a_job_that_was_taken_over_is_dropped(
         raise AssertionError
 
     # Of a process that lives: what the dead hold is freed.
-    other = Owners(tmp_path / "workers")
+    other = WorkerLocks(tmp_path / "workers")
     monkeypatch.setattr(worker, "_RENEWALS", 6000)  # ten a second
     async with working(tmp_path, run, job_workers=1) as jobs:
         job_id = await jobs.submit(ALICE, "task", b"{}")

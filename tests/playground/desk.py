@@ -194,7 +194,8 @@ class Desk:
         self.page.get_by_role("tab", name=language).click()
         # Clear the result of the previous copy.
         self.page.evaluate("() => navigator.clipboard.writeText('')")
-        self.page.get_by_role("button", name="Copy").click()
+        # By id: for a moment after a copy, the label is "Copied".
+        self.page.locator("#copy").click()
         until(lambda: self.page.evaluate("() => navigator.clipboard.readText()"))
         expect(self.status).to_have_text("Copied.")
         text = str(self.page.evaluate("() => navigator.clipboard.readText()"))

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from inference_server.api.samgeo.prompts import Prompts
 from inference_server.errors import RequestError
-from inference_server.routes.samgeo_prompts import Prompts
 from schemas.common import Limits, validation_detail, validation_message
 from schemas.samgeo import PredictRequest
 from schemas.segmind import Sam3ImageRequest, SamV2ImageRequest

@@ -8,9 +8,9 @@ part.
 import numpy as np
 import pytest
 
-from inference_server.automatic import AutomaticOptions
 from inference_server.demo.scenes import SceneObject, make_scene
 from inference_server.masks import Mask
+from inference_server.segmentation.types import AutomaticOptions
 from training.evaluate import (
     ConceptEvaluation,
     ConceptReport,

@@ -1,0 +1,1 @@
+"""The SAM3 Space's API."""

@@ -1,0 +1,279 @@
+"""Submit and poll: any request as a job, in the form of Segmind's queue."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from inference_server.api.dependencies import authenticate, read_with, state_of
+from inference_server.api.openapi import COMMON_ERRORS, Answer, Operation
+from inference_server.api.public_url import public_url
+from inference_server.api.responses import answer
+from inference_server.api.roboflow import routes as roboflow
+from inference_server.api.segmind import routes as segmind
+from inference_server.auth import Work
+from inference_server.errors import UnknownJobError
+from inference_server.jobs import JSON_OUTPUT, Status
+from inference_server.jobs.task import Task
+from schemas.jobs import JobFailed, JobResult, JobStatus, JobSubmitted
+from schemas.segmind import SegmindFailure
+
+TASKS: Mapping[str, Task] = MappingProxyType({**segmind.TASKS, **roboflow.TASKS})
+"""What can be a job, by the path below `/v2/`."""
+
+_PRIVATE = {"cache-control": "no-store"}
+_REQUESTS = "/v2/requests"
+
+
+async def submit(slug: str, request: Request) -> Response:
+    """Check a request as its own endpoint does, and keep it."""
+    state, task = state_of(request), TASKS[slug]
+
+    def check(data: dict[str, Any]) -> tuple[bytes, Iterable[Work]]:
+        body = task.request.model_validate(data, context=state.limits)
+        # Keys are not written down.
+        kept = {name: value for name, value in data.items() if name != "api_key"}
+        return orjson.dumps(kept), task.work(body)
+
+    key, (payload, work) = await read_with(request, check)
+    bill = state.gate.bill(key, work)
+    job_id = await state.jobs.submit(key.tenant, slug, payload, bill)
+    url = f"{public_url(request, state.settings)}{_REQUESTS}/{job_id}"
+    return JSONResponse(
+        {
+            "request_id": job_id,
+            "status": "QUEUED",
+            "status_url": f"{url}/status",
+            "response_url": url,
+            "poll_url": f"{url}/status",
+        },
+        headers=_PRIVATE,
+    )
+
+
+async def _job(request: Request) -> Status:
+    tenant = authenticate(request).tenant
+    job_id = request.path_params["request_id"]
+    status = await state_of(request).jobs.status(job_id, tenant)
+    if status is None:
+        raise UnknownJobError(f"Request {job_id[:64]} not found: it is unknown or has expired.")
+    return status
+
+
+def _failed(status: Status) -> Response:
+    body = {"request_id": status.job_id, "status": "FAILED", "error": status.error}
+    return JSONResponse(body, 422, _PRIVATE)
+
+
+def _metrics(status: Status) -> dict[str, float]:
+    return {} if status.seconds is None else {"inference_time": status.seconds}
+
+
+async def job_status(request: Request) -> Response:
+    """How it stands with a job."""
+    status = await _job(request)
+    if status.state == "FAILED":
+        return _failed(status)
+    body = {"request_id": status.job_id, "status": status.state, "metrics": _metrics(status)}
+    return JSONResponse(body, headers=_PRIVATE)
+
+
+async def job_result(request: Request) -> Response:
+    """A job with its result, as far as it has one."""
+    status = await _job(request)
+    if status.state == "FAILED":
+        return _failed(status)
+    state = state_of(request)
+    output: Any = None
+    images: list[dict[str, Any]] = []
+    if status.state == "COMPLETED":
+        assert status.expires is not None  # noqa: S101 - what has ended expires
+        files = await state.jobs.files(status.job_id)
+        if [file.name for file in files] == [JSON_OUTPUT]:
+            stored = await state.jobs.file(status.job_id, JSON_OUTPUT)
+            output = orjson.Fragment(stored[0].content) if stored else None
+        else:
+            base = public_url(request, state.settings)
+            links = state.jobs.links
+            images = [
+                {
+                    "url": base + links.path(status.job_id, file.name, status.expires),
+                    "content_type": file.media_type,
+                    "file_name": file.name,
+                    "file_size": file.nbytes,
+                }
+                for file in files
+            ]
+            urls = [image["url"] for image in images]
+            output = urls[0] if len(urls) == 1 else urls
+    body = {
+        "request_id": status.job_id,
+        "status": status.state,
+        "error": None,
+        "output": output,
+        "metrics": _metrics(status),
+        "images": images,
+    }
+    model = {} if status.model is None else {"x-model": quote(status.model, safe="/, ")}
+    return await answer(request, None, lambda: body, extra={**_PRIVATE, **model})
+
+
+async def job_file(request: Request) -> Response:
+    """A file of a result, for whoever has the link."""
+    job_id, name = request.path_params["request_id"], request.path_params["name"]
+    expires = request.query_params.get("expires", "")
+    signature = request.query_params.get("signature", "")
+    jobs = state_of(request).jobs
+    found = None
+    if jobs.links.is_signed(job_id, name, expires, signature):
+        found = await jobs.file(job_id, name)
+    if found is None:
+        raise UnknownJobError("File not found: the link is not complete, or it has expired.")
+    file, left = found
+    return Response(
+        file.content,
+        media_type=file.media_type,
+        headers={
+            "cache-control": f"private, max-age={max(0, int(left))}, immutable",
+            "content-disposition": f'inline; filename="{file.name}"',
+            "content-security-policy": "default-src 'none'; sandbox",
+            "x-content-type-options": "nosniff",
+        },
+    )
+
+
+_ID: Mapping[str, Any] = MappingProxyType(
+    {
+        "name": "request_id",
+        "in": "path",
+        "required": True,
+        "description": "The `request_id` of the answer to the submit.",
+        "schema": {"type": "string"},
+    }
+)
+
+
+def _text(name: str, where: str, description: str) -> Mapping[str, Any]:
+    return MappingProxyType(
+        {
+            "name": name,
+            "in": where,
+            "required": True,
+            "description": description,
+            "schema": {"type": "string"},
+        }
+    )
+
+
+_ACCEPTED = Answer("The job was accepted.", JobSubmitted, headers=("x-request-id",))
+_FAILED = Answer("The job failed.", JobFailed, headers=("x-request-id",), component="JobFailed")
+_UNKNOWN = Answer(
+    "The job is unknown, has expired, or is another key's.",
+    SegmindFailure,
+    headers=("x-request-id",),
+    component="UnknownJob",
+)
+_ERRORS = {status: segmind.ERRORS[status] for status in (401, 403, 500, 502)}
+
+
+def _submit(slug: str, operation_id: str, errors: Mapping[int, Answer], instead: str) -> Operation:
+    return Operation(
+        "post",
+        f"/v2/{slug}",
+        operation_id,
+        f"Submit a job: {slug}",
+        f"Takes what `{instead}` takes, and answers at once; the result is fetched later. An "
+        "accepted job survives a restart of the server.",
+        ("Jobs",),
+        partial(submit, slug),
+        {200: _ACCEPTED, **errors},
+        request=TASKS[slug].request,
+    )
+
+
+_SEGMIND_ERRORS = {status: segmind.ERRORS[status] for status in (400, 401, 403, 406, 429, 500, 502)}
+_ROBOFLOW_ERRORS = {s: COMMON_ERRORS[s] for s in (401, 402, 403, 408, 413, 422, 429, 500, 503)}
+
+OPERATIONS: tuple[Operation, ...] = (
+    _submit("sam3-image", "submitSam3Image", _SEGMIND_ERRORS, "/v1/sam3-image"),
+    _submit("sam-v2-image", "submitSamV2Image", _SEGMIND_ERRORS, "/v1/sam-v2-image"),
+    Operation(
+        "get",
+        f"{_REQUESTS}/{{request_id}}/status",
+        "jobStatus",
+        "How it stands with a job",
+        "Ask about once a second until it is `COMPLETED` or `FAILED`.",
+        ("Jobs",),
+        job_status,
+        {
+            200: Answer("How it stands.", JobStatus, headers=("x-request-id",)),
+            404: _UNKNOWN,
+            422: _FAILED,
+            **_ERRORS,
+        },
+        parameters=(_ID,),
+    ),
+    Operation(
+        "get",
+        f"{_REQUESTS}/{{request_id}}",
+        "jobResult",
+        "The result of a job",
+        "Before the job is done it has no `output`. Results are kept for an hour.",
+        ("Jobs",),
+        job_result,
+        {
+            200: Answer("The job.", JobResult, headers=("x-request-id",)),
+            404: _UNKNOWN,
+            422: _FAILED,
+            **_ERRORS,
+        },
+        parameters=(_ID,),
+    ),
+    Operation(
+        "get",
+        f"{_REQUESTS}/{{request_id}}/files/{{name}}",
+        "jobFile",
+        "A file of a result",
+        "Its address, with the signature, is in the result; it needs no key.",
+        ("Jobs",),
+        job_file,
+        {
+            200: Answer(
+                "The file.",
+                raw={"image/png": "binary", "application/octet-stream": "binary"},
+                headers=("x-request-id",),
+            ),
+            404: Answer(
+                "The link is not complete, or it has expired.",
+                SegmindFailure,
+                headers=("x-request-id",),
+                component="UnknownFile",
+            ),
+            500: segmind.ERRORS[500],
+            502: segmind.ERRORS[502],
+        },
+        parameters=(
+            _ID,
+            _text("name", "path", "The file's name."),
+            _text("expires", "query", "When the link ends, in seconds since 1970."),
+            _text("signature", "query", "Shows that this server made the link."),
+        ),
+        secured=False,
+    ),
+)
+"""Segmind's queue, and what it says about jobs of all kinds."""
+
+ROBOFLOW_OPERATIONS: tuple[Operation, ...] = (
+    _submit(
+        "sam3/concept_segment", "submitConceptSegment", _ROBOFLOW_ERRORS, "/sam3/concept_segment"
+    ),
+    _submit("sam3/visual_segment", "submitVisualSegment", _ROBOFLOW_ERRORS, "/sam3/visual_segment"),
+)
+"""Roboflow's requests as jobs: what is wrong with them is told as their own endpoints tell it."""

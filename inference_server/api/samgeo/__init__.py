@@ -1,0 +1,1 @@
+"""samgeo's API."""

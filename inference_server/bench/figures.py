@@ -1,0 +1,204 @@
+"""Figures: how long encoding, a click, boxes and a concept take, and how many clicks a second.
+
+Everything goes the way of a request to the server: file to pixels, to embedding, prompts to masks
+of the image's size, in the server's lanes and threads. HTTP and JSON are left out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from itertools import count
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from inference_server.bench.timing import Timing
+from inference_server.demo.scenes import make_scene
+from inference_server.engines.base import ConceptPrompt, VisualPrompt
+from inference_server.engines.registry import ConceptModel, VisualModel
+from inference_server.observability.metrics import Timings
+from inference_server.segmentation.local import LocalSegmentationService
+from inference_server.segmentation.types import (
+    ConceptOptions,
+    EncodedImage,
+    ImageRef,
+    StoredImage,
+    VisualOptions,
+)
+
+CLIENTS = 16
+"""That click at the same time."""
+
+BOXES = 16
+
+_LEAST_ROUNDS, _MOST_ROUNDS = 3, 200
+_TENANT = ""
+_CONCEPTS = ("red circle", "star", "blue shape", "green cross")
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """What was measured of one kind of work.
+
+    Attributes:
+        name: of the work.
+        model: label of the weights.
+        timing: of each time.
+        rate: times a second, in all.
+    """
+
+    name: str
+    model: str
+    timing: Timing
+    rate: float
+
+    def values(self) -> dict[str, str | float | int]:
+        """In plain values: times in ms."""
+        return {
+            "name": self.name,
+            "model": self.model,
+            "median_ms": round(self.timing.median * 1e3, 3),
+            "p90_ms": round(self.timing.percentile(0.9) * 1e3, 3),
+            "best_ms": round(self.timing.best * 1e3, 3),
+            "per_second": round(self.rate, 3),
+            "rounds": len(self.timing.seconds),
+        }
+
+
+class Bench:
+    """Measures a segmenter.
+
+    Args:
+        segmenter: with its weights; they are loaded where they are not.
+        version: SAM 2 size; None is the largest.
+        size: (width, height) of the generated image, in pixels.
+        seconds: that each kind of work is done for, though at least three times.
+    """
+
+    def __init__(
+        self,
+        segmenter: LocalSegmentationService,
+        version: str | None,
+        size: tuple[int, int],
+        seconds: float,
+    ) -> None:
+        self._segmenter = segmenter
+        self._version = version or segmenter.models.default_version
+        self._seconds = seconds
+        scene = make_scene(7, size, count=(6, 6))
+        self._size = size
+        self._clicks = [item.click() for item in scene.objects]
+        self._file = _jpeg(scene.image)
+        self._numbers = count()
+
+    async def run(self, *, sam2: bool = True, sam3: bool = True) -> AsyncIterator[Figure]:
+        """Measure one kind of work after the other.
+
+        Args:
+            sam2: measure SAM 2: encoding, clicks, boxes.
+            sam3: measure SAM 3: encoding, concepts.
+
+        Yields:
+            The figures as they are known.
+
+        Raises:
+            ModelUnavailableError: weights cannot be loaded.
+        """
+        if sam2:
+            visual = await self._segmenter.models.visual(self._version)
+            yield await self._measured("encode", visual, self._encode_with(visual))
+            image = self._image()
+            yield await self._measured("click", visual, lambda i: self._click(image, i))
+            boxes = [self._box(i) for i in range(BOXES)]
+            yield await self._measured(f"{BOXES} boxes", visual, lambda i: self._ask(image, boxes))
+            yield await self._throughput(visual, image)
+        if sam3:
+            concept = await self._segmenter.models.concept()
+            yield await self._measured("encode", concept, self._encode_with(concept))
+            image = self._image()
+            yield await self._measured("concept", concept, lambda i: self._concept(image, i))
+
+    async def _measured(
+        self,
+        name: str,
+        model: ConceptModel | VisualModel,
+        work: Callable[[int], Awaitable[object]],
+    ) -> Figure:
+        """Do it for as long as it should take; the first time, which warms up, does not count."""
+        await work(0)
+        taken: list[float] = []
+        begin = time.perf_counter()
+        while len(taken) < _LEAST_ROUNDS or (
+            time.perf_counter() - begin < self._seconds and len(taken) < _MOST_ROUNDS
+        ):
+            start = time.perf_counter()
+            await work(len(taken) + 1)
+            taken.append(time.perf_counter() - start)
+        return Figure(name, model.label, Timing.of(taken), len(taken) / sum(taken))
+
+    async def _throughput(self, model: VisualModel, image: ImageRef) -> Figure:
+        """Clicks of several clients, each of whom clicks again as soon as it has its mask."""
+        taken: list[float] = []
+        begin = time.perf_counter()
+
+        async def click_on(client: int) -> None:
+            rounds = 0
+            while rounds < _LEAST_ROUNDS or time.perf_counter() - begin < self._seconds:
+                start = time.perf_counter()
+                await self._click(image, client + rounds)
+                taken.append(time.perf_counter() - start)
+                rounds += 1
+
+        await asyncio.gather(*map(click_on, range(CLIENTS)))
+        seconds = time.perf_counter() - begin
+        return Figure(
+            f"clicks, {CLIENTS} at once", model.label, Timing.of(taken), len(taken) / seconds
+        )
+
+    def _image(self) -> ImageRef:
+        """The image, under a name that nobody has encoded."""
+        return ImageRef(file=StoredImage(self._file, f"bench {next(self._numbers)}"))
+
+    def _encode_with(
+        self, model: ConceptModel | VisualModel
+    ) -> Callable[[int], Awaitable[EncodedImage]]:
+        encode = self._segmenter.encoder.encode
+        return lambda _: encode(_TENANT, model, self._image(), Timings())
+
+    def _box(self, index: int) -> VisualPrompt:
+        """One of the boxes of a grid of four by four."""
+        width, height = self._size
+        x, y = index % 4 * width / 4, index // 4 * height / 4
+        box = np.array([x, y, x + width / 4, y + height / 4], np.float32)
+        return VisualPrompt(np.zeros((0, 2), np.float32), np.zeros(0, np.int64), box=box)
+
+    async def _click(self, image: ImageRef, index: int) -> object:
+        point = np.array([self._clicks[index % len(self._clicks)]], np.float32)
+        return await self._ask(image, [VisualPrompt(point, np.ones(1, np.int64))])
+
+    async def _ask(self, image: ImageRef, prompts: list[VisualPrompt]) -> object:
+        return await self._segmenter.visual(
+            _TENANT, self._version, image, prompts, VisualOptions(multimask=True), timings=Timings()
+        )
+
+    async def _concept(self, image: ImageRef, index: int) -> object:
+        words = _CONCEPTS[index % len(_CONCEPTS)]
+        nothing = np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
+        return await self._segmenter.concept(
+            _TENANT,
+            image,
+            [ConceptPrompt(words, *nothing)],
+            ConceptOptions(),
+            timings=Timings(),
+        )
+
+
+def _jpeg(image: NDArray[np.uint8]) -> bytes:
+    done, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    if not done:
+        raise ValueError(f"{image.shape} is no JPEG")
+    return data.tobytes()

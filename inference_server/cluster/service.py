@@ -1,0 +1,334 @@
+"""The segmenter of an ingress: it asks the replica that has, or will have, an image's embedding."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import ray
+from cachetools import LRUCache
+from prometheus_client import Metric
+from ray.exceptions import ObjectStoreFullError, OutOfDiskError
+from ray.serve.handle import DeploymentHandle
+
+from inference_server.cluster.client import ask, ask_all
+from inference_server.cluster.messages import Family, Method, Reply, SentImage
+from inference_server.errors import (
+    CapacityError,
+    ImageError,
+    ImageTooLargeError,
+    InferenceServerError,
+    ModelUnavailableError,
+    TransientError,
+    UnknownImageError,
+)
+from inference_server.executor import Threads
+from inference_server.observability.metrics import Metrics, Timings
+from inference_server.segmentation.image_loader import ImageLoader, fetcher_of
+from inference_server.segmentation.metrics import cache_counts
+from inference_server.segmentation.service import SegmentationService
+from inference_server.segmentation.types import (
+    AutomaticOptions,
+    Checkpoint,
+    ConceptOptions,
+    ConceptPrompt,
+    EncodedImage,
+    ImageRef,
+    SegmentationResult,
+    StoredImage,
+    VisualOptions,
+    VisualPrompt,
+)
+from inference_server.settings import MiB, Settings
+
+logger = logging.getLogger(__name__)
+
+_INLINE_BYTES = 100_000
+"""Larger files go through Ray's object store: once, for both engines and for a second attempt."""
+
+_STORE_BYTES = 64 * MiB
+"""Of files that an ingress keeps there for that."""
+
+_REMEMBERED = 100_000
+"""Images of which an ingress remembers that it has sent them to an engine."""
+
+_DESCRIBE_SECONDS = 5.0
+"""That an engine may take to tell what it has, before what it told last is believed."""
+
+_CLEAR_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """An image, as far as an ingress knows it.
+
+    Attributes:
+        sent: its name, without the file.
+        session: by which its replica is found.
+        file: what was sent by the client, if anything.
+        broken: what was sent cannot be read; it matters only to a replica that needs it.
+    """
+
+    sent: SentImage
+    session: str
+    file: StoredImage | None = None
+    broken: ImageError | ImageTooLargeError | None = None
+
+
+class ClusterSegmentationService(SegmentationService):
+    """Asks engines elsewhere.
+
+    Args:
+        settings: of the server.
+        metrics: where durations go.
+        handles: of the engines' deployments.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        handles: Mapping[Family, DeploymentHandle[Any]],
+    ) -> None:
+        threads = Threads(settings.cpu_workers)
+        super().__init__(threads, ImageLoader(settings, fetcher_of(settings), metrics, threads))
+        self._handles = handles
+        self._patience = settings.cluster_patience
+        self._known: dict[Family, list[Checkpoint]] = {}
+        self._loaded = False
+        self._hits = self._misses = 0
+        self._sent: LRUCache[tuple[Family, str], bool] = LRUCache(_REMEMBERED)
+        self._stored: LRUCache[str, tuple[Any, int]] = LRUCache(
+            _STORE_BYTES, getsizeof=lambda kept: kept[1]
+        )
+
+    async def concept(
+        self,
+        tenant: str,
+        image: ImageRef,
+        prompts: Sequence[ConceptPrompt],
+        options: ConceptOptions,
+        *,
+        timings: Timings,
+    ) -> SegmentationResult:
+        """See `SegmentationService`."""
+        arguments = {"prompts": prompts, "options": options}
+        return await self._segment("sam3", "concept", tenant, image, arguments, timings)
+
+    async def visual(
+        self,
+        tenant: str,
+        version: str | None,
+        image: ImageRef,
+        prompts: Sequence[VisualPrompt],
+        options: VisualOptions,
+        *,
+        timings: Timings,
+    ) -> SegmentationResult:
+        """See `SegmentationService`."""
+        arguments = {"version": version, "prompts": prompts, "options": options}
+        return await self._segment("sam2", "visual", tenant, image, arguments, timings)
+
+    async def automatic(
+        self,
+        tenant: str,
+        version: str | None,
+        image: ImageRef,
+        options: AutomaticOptions,
+        *,
+        timings: Timings,
+    ) -> SegmentationResult:
+        """See `SegmentationService`."""
+        arguments = {"version": version, "options": options}
+        return await self._segment("sam2", "automatic", tenant, image, arguments, timings)
+
+    async def embed(
+        self, tenant: str, image: ImageRef, models: Sequence[tuple[str, str]], timings: Timings
+    ) -> EncodedImage:
+        """See `SegmentationService`."""
+        done = []
+        for family, version in models:
+            engine: Family = "sam3" if family == "sam3" else "sam2"
+            options = {"models": [(family, version)]}
+            found = await self._segment(engine, "embed", tenant, image, options, timings)
+            done.append(found.image)
+        return EncodedImage.joined(done)
+
+    async def read(self, tenant: str, image: ImageRef, timings: Timings) -> StoredImage:
+        """See `SegmentationService`."""
+        try:
+            stored, _ = await self.reader.load(tenant, image, timings)
+        except UnknownImageError:
+            found = await self._file(tenant, image.image_id, tuple(self._handles))
+            if found is None:
+                raise
+            return found
+        return stored
+
+    async def start(self) -> None:
+        """Nothing is here; each replica logs what it computes on."""
+
+    async def load(self) -> None:
+        """Wait until each engine has a replica; they load the models."""
+        failures = []
+        for family in self._handles:
+            # While a cluster starts, that it has no replica yet is no failure.
+            known, failure = await self._describe(family, patience=None)
+            self._known[family] = known
+            failures += [failure] if failure else []
+        if failures:
+            raise ModelUnavailableError(" ".join(failures))
+        self._loaded = True
+
+    def has_loaded(self) -> bool:
+        """Whether each engine has said so once."""
+        return self._loaded
+
+    async def checkpoints(self) -> list[Checkpoint]:
+        """What one replica of each engine tells; what it told last if none does in time."""
+        for family in self._handles:
+            try:
+                async with asyncio.timeout(_DESCRIBE_SECONDS):
+                    self._known[family], _ = await self._describe(family, self._patience)
+            except (TimeoutError, TransientError, ModelUnavailableError):
+                known = self._known.get(family, [])
+                self._known[family] = [replace(each, loaded=False) for each in known]
+        return [each for known in self._known.values() for each in known]
+
+    async def clear(self) -> None:
+        """See `SegmentationService`."""
+        self.reader.images.clear()
+        self._sent.clear()
+        self._stored.clear()
+        for handle in self._handles.values():
+            await ask_all(handle, "clear", _CLEAR_SECONDS)
+
+    async def evict_half(self) -> None:
+        """Drop the files that are kept here; embeddings are elsewhere."""
+        self.reader.images.clear()
+        self._stored.clear()
+
+    def readings(self) -> Iterable[Metric]:
+        """What this ingress was answered from; `cluster.exported` tells what replicas keep."""
+        return cache_counts(self._hits, self._misses)
+
+    async def _segment(
+        self,
+        family: Family,
+        method: Method,
+        tenant: str,
+        image: ImageRef,
+        options: dict[str, Any],
+        timings: Timings,
+    ) -> SegmentationResult:
+        """Ask an engine; send it the file where it has not been sent it, or has dropped it."""
+        named = await self._name(tenant, image, timings)
+        known = (family, named.session)
+
+        async def answer(file: StoredImage | None) -> Reply:
+            sent = named.sent if file is None else await self._with_file(named.sent, file)
+            reply: Reply | InferenceServerError = await self._call(
+                family, "ask", named.session, method, tenant, sent, options
+            )
+            if isinstance(reply, InferenceServerError):
+                raise reply
+            return reply
+
+        # Encoding ahead of time keeps the file as well, whatever is known of the embedding.
+        file = named.file if method == "embed" or known not in self._sent else None
+        try:
+            reply = await answer(file)
+        except UnknownImageError:
+            if named.broken is not None:
+                raise named.broken from None
+            others: tuple[Family, ...] = tuple(each for each in self._handles if each != family)
+            again = named.file or await self._file(tenant, image.image_id, others)
+            if file is not None or again is None:
+                raise
+            reply = await answer(again)
+        self._sent[known] = True
+        if named.file is not None and image.image_id is not None and not reply.image.mismatch:
+            self.reader.images.put(tenant, image.image_id, named.file)
+        self._count(reply, timings)
+        return SegmentationResult(reply.image, reply.instances)
+
+    async def _name(self, tenant: str, image: ImageRef, timings: Timings) -> _Named:
+        """What to call an image; one without an id is read, for its digest."""
+        file, broken = image.file, None
+        if image.image_id is None or image.base64 is not None:
+            try:
+                file, _ = await self.reader.load(tenant, replace(image, image_id=None), timings)
+            except (ImageError, ImageTooLargeError) as error:
+                if image.image_id is None:
+                    raise
+                broken = error
+        digest = "" if broken else image.digest if file is None else file.digest
+        url = image.url if file is None else None
+        sent = SentImage(image.image_id, url, digest)
+        return _Named(sent, session_of(tenant, image.image_id or digest), file, broken)
+
+    async def _with_file(self, sent: SentImage, file: StoredImage) -> SentImage:
+        """With the file itself, or where it is in Ray's object store."""
+        data: Any = file.data
+        if len(file.data) > _INLINE_BYTES:
+            kept = self._stored.get(file.digest)
+            if kept is None:
+                try:
+                    reference = await self.in_thread(partial(ray.put, file.data))
+                except (ObjectStoreFullError, OutOfDiskError):
+                    raise CapacityError(
+                        "There is no room left to pass images on. Try again shortly.", full="store"
+                    ) from None
+                kept = (reference, len(file.data))
+                if kept[1] <= self._stored.maxsize:
+                    self._stored[file.digest] = kept
+            data = kept[0]
+        return replace(sent, data=data, digest=file.digest)
+
+    async def _file(
+        self, tenant: str, image_id: str | None, families: Sequence[Family]
+    ) -> StoredImage | None:
+        """The file of a named image: kept here, or by an engine that was asked about it."""
+        if image_id is None:
+            return None
+        kept = self.reader.images.get(tenant, image_id)
+        for family in families:
+            if kept is None:
+                session = session_of(tenant, image_id)
+                kept = await self._call(family, "file", session, tenant, image_id)
+        return kept
+
+    async def _describe(
+        self, family: Family, patience: float | None
+    ) -> tuple[list[Checkpoint], str]:
+        described: tuple[list[Checkpoint], str] = await ask(
+            self._handles[family], "checkpoints", "checkpoints", patience=patience
+        )
+        return described
+
+    async def _call(self, family: Family, method: str, session: str, *arguments: Any) -> Any:
+        handle = self._handles[family]
+        return await ask(handle, method, session, *arguments, patience=self._patience)
+
+    def _count(self, reply: Reply, timings: Timings) -> None:
+        for stage, seconds in reply.seconds.items():
+            timings.add(stage, seconds)
+        if reply.image.hit:
+            self._hits += 1
+        else:
+            self._misses += 1
+
+
+def session_of(tenant: str, name: str | None) -> str:
+    """What a router hashes: the same for all that is asked about a tenant's image.
+
+    Args:
+        tenant: owner of the image.
+        name: its id, or the digest of one without.
+    """
+    return hashlib.sha256(f"{tenant}\0{name}".encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""SAM 2: prompts by points and boxes."""

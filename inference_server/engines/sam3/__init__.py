@@ -1,0 +1,1 @@
+"""SAM 3: prompts by text and exemplar boxes."""

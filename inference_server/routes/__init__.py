@@ -1,1 +1,0 @@
-"""HTTP lives here and nowhere else: one thin module a contract."""

@@ -1,0 +1,1 @@
+"""Images and prompts become masks; knows no HTTP and no vendor."""

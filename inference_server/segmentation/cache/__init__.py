@@ -1,0 +1,1 @@
+"""Caches of embeddings, mask inputs and image files."""

@@ -1,0 +1,184 @@
+"""Images become embeddings, each only where it is not known yet."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from functools import partial
+from typing import TYPE_CHECKING
+
+from inference_server.engines.base import Embedding, Prepared
+from inference_server.engines.registry import ConceptModel, VisualModel
+from inference_server.errors import MemoryShortageError
+from inference_server.executor import Threads
+from inference_server.images import decode_picture
+from inference_server.observability.metrics import Metrics, Timings
+from inference_server.segmentation.cache.embeddings import EmbeddingCache
+from inference_server.segmentation.cache.host_tier import HostTier
+from inference_server.segmentation.image_loader import ImageLoader
+from inference_server.segmentation.types import (
+    CachedEmbedding,
+    EncodedImage,
+    ImageKey,
+    ImageRef,
+    StoredImage,
+)
+from inference_server.settings import MiB, Settings
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger(__name__)
+
+_DEFAULT_CACHE_MB = {"cpu": 2048, "mps": 2048, "cuda": 8192}
+
+
+class Encoder:
+    """Makes images ready for prompts, behind the cache of embeddings.
+
+    Args:
+        settings: bounds and sizes.
+        device: that the models compute on.
+        reader: has the files of images.
+        metrics: where batches are counted.
+        threads: for work on images.
+
+    Attributes:
+        embeddings: of images.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        device: torch.device,
+        reader: ImageLoader,
+        metrics: Metrics,
+        threads: Threads,
+    ) -> None:
+        self._settings = settings
+        self._reader = reader
+        self._metrics = metrics
+        self._threads = threads
+        room = settings.embedding_cache_mb or _DEFAULT_CACHE_MB.get(device.type, 2048)
+        self.embeddings = EmbeddingCache(room * MiB, self._host_tier(device))
+        self._relief: asyncio.Future[None] | None = None
+
+    def _host_tier(self, device: torch.device) -> HostTier | None:
+        """The cache's second tier, where the first one is not in host memory itself."""
+        if device.type == "cpu":
+            return None
+        room = self._settings.host_cache_mb * MiB or _quarter_of_memory()
+
+        async def to_host(embedding: Embedding) -> Embedding:
+            return await self._threads.run_in_background(lambda: embedding.to("cpu"))
+
+        async def to_device(embedding: Embedding) -> Embedding:
+            try:
+                return await self._threads.run(lambda: _moved(embedding, device))
+            except MemoryShortageError:
+                await self.evict_half()
+            return await self._threads.run(lambda: _moved(embedding, device))
+
+        return HostTier(room, to_host=to_host, to_device=to_device)
+
+    async def encode(
+        self,
+        tenant: str,
+        model: ConceptModel | VisualModel,
+        image: ImageRef,
+        timings: Timings,
+        *,
+        keep: bool = False,
+    ) -> EncodedImage:
+        """Make an image ready for prompts, from the cache where possible.
+
+        With a cached `image_id`, an image that is sent along is neither fetched nor decoded.
+
+        Args:
+            tenant: owner of the image.
+            model: that will answer.
+            image: the image.
+            timings: of the request.
+            keep: let the digest of an image without an id be its id in later requests.
+
+        Returns:
+            The encoded image.
+
+        Raises:
+            ImageError: it cannot be fetched or decoded.
+            UnknownImageError: there is only an id, or a digest, and it is not cached.
+        """
+        if image.image_id is not None or image.digest is not None:
+            by_name = f"sha256:{image.digest}" if image.image_id is None else f"id:{image.image_id}"
+            key = ImageKey(tenant, model.label, by_name)
+            known = await self.embeddings.find(key)
+            if known is not None:
+                sent = await self._reader.sent_digest(image)
+                mismatch = sent not in (None, known.digest)
+                return EncodedImage(key, known.embedding, model.label, True, known.digest, mismatch)
+        stored, mismatch = await self._reader.load(tenant, image, timings)
+        by_digest = image.image_id in (None, stored.digest)
+        name = f"sha256:{stored.digest}" if by_digest else f"id:{image.image_id}"
+        key = ImageKey(tenant, model.label, name)
+        entry, hit = await self.embeddings.get_or_create(
+            key, partial(self._encode_bytes, model, stored, timings)
+        )
+        if entry.digest != stored.digest:  # another image came first under this id
+            mismatch = True
+        elif keep or image.image_id is not None:
+            # Not before: an image that cannot be decoded must not hold on to the id.
+            self._reader.images.put(tenant, image.image_id or stored.digest, stored)
+        return EncodedImage(key, entry.embedding, model.label, hit, entry.digest, mismatch)
+
+    async def evict_half(self) -> None:
+        """Make room where memory ran out: half of the embeddings go.
+
+        Those who ask meanwhile wait for the same, so that many failures at once cost one half.
+        """
+        if self._relief is None or self._relief.done():
+            self._relief = asyncio.ensure_future(self._make_room())
+        await asyncio.shield(self._relief)
+
+    async def _make_room(self) -> None:
+        from inference_server.engines.device import release_memory
+
+        before = self.embeddings.nbytes
+        await self.embeddings.shrink()
+        await asyncio.to_thread(release_memory)
+        logger.warning(
+            "Memory ran out: of %d MiB of embeddings %d MiB are kept, and no more than %d MiB "
+            "until DELETE /models",
+            before // MiB,
+            self.embeddings.nbytes // MiB,
+            self.embeddings.max_bytes // MiB,
+        )
+
+    async def _encode_bytes(
+        self, model: ConceptModel | VisualModel, image: StoredImage, timings: Timings
+    ) -> CachedEmbedding:
+        limit = self._settings.max_image_pixels
+
+        def prepare() -> Prepared:
+            picture = decode_picture(image.data, max_pixels=limit, side=model.side)
+            return model.prepare(picture.pixels, picture.size, picture.extent)
+
+        with timings.measure("decode"):
+            prepared = await self._threads.run_in_background(prepare)
+        done = await model.encode(prepared)
+        timings.add("queue", done.queued, before=done.worked)
+        timings.add("encode", done.worked)
+        self._metrics.count_batches(f"{model.family} encode", done)
+        return CachedEmbedding(done.value, image.digest)
+
+
+def _moved(embedding: Embedding, device: torch.device) -> Embedding:
+    """The embedding on another device, or `MemoryShortageError`."""
+    from inference_server.engines.oom import raise_on_oom
+
+    return raise_on_oom("embedding", lambda: embedding.to(device))
+
+
+def _quarter_of_memory() -> int:
+    """Bytes."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4

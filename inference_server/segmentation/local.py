@@ -1,0 +1,262 @@
+"""The heart: an image and prompts become masks.
+
+The only place where the caches, the engines and the masks meet. It knows nothing of HTTP or of any
+contract; every contract's routes call the same methods.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+
+from prometheus_client import Metric
+
+from inference_server.engines.base import Candidates, queries
+from inference_server.engines.batch_queue import BatchResult
+from inference_server.engines.registry import ModelRegistry
+from inference_server.engines.weights import SAM2_VERSIONS, SAM3_NAME
+from inference_server.executor import Threads
+from inference_server.images import ImageFetcher
+from inference_server.observability.metrics import Metrics, Timings
+from inference_server.segmentation.automatic import AutomaticMasks
+from inference_server.segmentation.cache.mask_inputs import MaskInputCache
+from inference_server.segmentation.encoder import Encoder
+from inference_server.segmentation.image_loader import ImageLoader
+from inference_server.segmentation.metrics import readings_of
+from inference_server.segmentation.postprocess import instances_of, suppressed
+from inference_server.segmentation.prompts import refuse_outside
+from inference_server.segmentation.service import SegmentationService
+from inference_server.segmentation.types import (
+    AutomaticOptions,
+    Checkpoint,
+    ConceptOptions,
+    ConceptPrompt,
+    EncodedImage,
+    ImageRef,
+    Instance,
+    SegmentationResult,
+    StoredImage,
+    VisualOptions,
+    VisualPrompt,
+)
+from inference_server.settings import MiB, Settings
+
+logger = logging.getLogger(__name__)
+
+_LEAST_PART = 8
+"""Prompts whose masks are not worth a second thread."""
+
+
+class LocalSegmentationService(SegmentationService):
+    """Images and prompts to masks, in this process: over one set of models and caches.
+
+    Args:
+        settings: bounds and sizes.
+        models: the models.
+        fetcher: fetches images by URL.
+        metrics: where durations go.
+    """
+
+    def __init__(
+        self, settings: Settings, models: ModelRegistry, fetcher: ImageFetcher, metrics: Metrics
+    ) -> None:
+        threads = Threads(settings.cpu_workers)
+        super().__init__(threads, ImageLoader(settings, fetcher, metrics, threads))
+        self._settings = settings
+        self._metrics = metrics
+        self.models = models
+        self.encoder = Encoder(settings, models.compute.device, self.reader, metrics, threads)
+        self.logits = MaskInputCache(settings.logits_cache_mb * MiB)
+        models.evict_half = self.encoder.evict_half
+
+    async def _masks(self, size: tuple[int, int], answers: Sequence[Candidates]) -> list[Instance]:
+        """Make the masks of answers; of many, in several threads at a time."""
+        numbered = list(enumerate(answers))
+        step = max(_LEAST_PART, -(-len(numbered) // self._threads.count))
+        parts = [numbered[start : start + step] for start in range(0, len(numbered), step)]
+        done = await asyncio.gather(
+            *(self.in_thread(partial(instances_of, size, part)) for part in parts)
+        )
+        return [instance for part in done for instance in part]
+
+    async def concept(
+        self,
+        tenant: str,
+        image: ImageRef,
+        prompts: Sequence[ConceptPrompt],
+        options: ConceptOptions,
+        *,
+        timings: Timings,
+    ) -> SegmentationResult:
+        """See `SegmentationService`."""
+        model = await self.models.concept()
+        encoded = await self.encoder.encode(tenant, model, image, timings)
+        if options.within:
+            refuse_outside(encoded.embedding.size, prompts)
+        done = await model.decode(queries(encoded.embedding, prompts))
+        self._decoded(model.family, done, timings)
+        with timings.measure("masks"):
+            instances = await self._masks(encoded.embedding.size, done.value)
+            if options.nms_iou_threshold is not None:
+                suppress = partial(suppressed, instances, options.nms_iou_threshold)
+                instances = await self.in_thread(suppress)
+        return SegmentationResult(encoded, instances)
+
+    async def visual(
+        self,
+        tenant: str,
+        version: str | None,
+        image: ImageRef,
+        prompts: Sequence[VisualPrompt],
+        options: VisualOptions,
+        *,
+        timings: Timings,
+    ) -> SegmentationResult:
+        """See `SegmentationService`."""
+        model = await self.models.visual(version or self.models.default_version)
+        encoded = await self.encoder.encode(tenant, model, image, timings)
+        if options.within:
+            refuse_outside(encoded.embedding.size, prompts)
+        # Keyed by the image's bytes: an id that was evicted may be given to another image.
+        key = replace(encoded.key, image=f"sha256:{encoded.digest}")
+        asked = list(prompts)
+        if options.load_logits:
+            asked = [replace(prompt, mask_input=self.logits.find(key, prompt)) for prompt in asked]
+        done = await model.decode(
+            queries(
+                encoded.embedding,
+                asked,
+                multimask=options.multimask,
+                best=options.best,
+                logits=options.save_logits or options.logits,
+            )
+        )
+        self._decoded(model.family, done, timings)
+        with timings.measure("masks"):
+            instances = await self._masks(encoded.embedding.size, done.value)
+        if options.save_logits:
+            for instance in instances:
+                if instance.logits is not None:
+                    self.logits.save(key, prompts[instance.prompt], instance.logits)
+        return SegmentationResult(encoded, instances)
+
+    async def automatic(
+        self,
+        tenant: str,
+        version: str | None,
+        image: ImageRef,
+        options: AutomaticOptions,
+        *,
+        timings: Timings,
+    ) -> SegmentationResult:
+        """See `SegmentationService`."""
+        model = await self.models.visual(version or self.models.default_version)
+        encoded = await self.encoder.encode(tenant, model, image, timings)
+        masks = AutomaticMasks(model, encoded.embedding, options, self.in_thread)
+        with timings.measure("decode-prompts"):
+            await masks.search(partial(self._metrics.count_batches, f"{model.family} decode"))
+        with timings.measure("masks"):
+            instances = await masks.finish()
+        return SegmentationResult(encoded, instances)
+
+    def _decoded(self, family: str, done: BatchResult[list[Candidates]], timings: Timings) -> None:
+        timings.add("queue", done.queued, before=done.worked)
+        timings.add("decode-prompts", done.worked)
+        self._metrics.count_batches(f"{family} decode", done)
+
+    async def embed(
+        self, tenant: str, image: ImageRef, models: Sequence[tuple[str, str]], timings: Timings
+    ) -> EncodedImage:
+        """See `SegmentationService`."""
+        loaded = [
+            await (self.models.concept() if family == "sam3" else self.models.visual(version))
+            for family, version in models
+        ]
+        name, done = image.image_id, []
+        for model in loaded:
+            done.append(await self.encoder.encode(tenant, model, image, timings, keep=True))
+            # Under a name the next engine finds the bytes: a URL is fetched once.
+            image = replace(image, image_id=name or done[-1].digest)
+        return EncodedImage.joined(done)
+
+    async def read(self, tenant: str, image: ImageRef, timings: Timings) -> StoredImage:
+        """See `SegmentationService`."""
+        stored, _ = await self.reader.load(tenant, image, timings)
+        return stored
+
+    async def start(self) -> None:
+        """Log what the settings have become on this machine."""
+        compute, effort, cache = self.models.compute, self.models.effort, self.encoder.embeddings
+        logger.info(
+            "Computing on %s in %s; %d CPU threads; encode batch %d, decode batch %d; embeddings "
+            "in %s, room for %d MiB%s",
+            compute.device,
+            compute.dtype_name,
+            effort.threads,
+            effort.encode_batch,
+            effort.decode_batch,
+            compute.cache_dtype_name,
+            cache.max_bytes // MiB,
+            f" and {cache.host_max_bytes // MiB} MiB on the host" if cache.host_max_bytes else "",
+        )
+
+    async def load(self) -> None:
+        """See `SegmentationService`."""
+        await self.models.load_configured()
+
+    def has_loaded(self) -> bool:
+        """See `SegmentationService`."""
+        return self.models.has_configured()
+
+    async def checkpoints(self) -> list[Checkpoint]:
+        """See `SegmentationService`."""
+        models, compute = self.models, self.models.compute
+        loaded = {model.label for model in models.loaded()}
+        known = [("sam2", version) for version in SAM2_VERSIONS if version in models.versions]
+        sources = {**models.versions, SAM3_NAME: models.concept_name}
+        return [
+            Checkpoint(
+                family,
+                name,
+                sources[name],
+                str(compute.device),
+                compute.dtype_name,
+                f"{family}/{sources[name]}" in loaded,
+                compute.cache_dtype_name,
+                **asdict(models.effort),
+            )
+            for family, name in (*known, ("sam3", SAM3_NAME))
+        ]
+
+    async def clear(self) -> None:
+        """See `SegmentationService`."""
+        from inference_server.engines.device import release_memory
+
+        def gone() -> None:
+            asyncio.get_running_loop().run_in_executor(None, release_memory)
+
+        self.models.unload(gone)
+        self.forget()
+        await asyncio.to_thread(release_memory)
+
+    def forget(self) -> None:
+        """Forget every image and every answer."""
+        self.encoder.embeddings.clear()
+        self.reader.images.clear()
+        self.logits.clear()
+
+    async def evict_half(self) -> None:
+        """Make room where memory ran out: half of the embeddings go."""
+        await self.encoder.evict_half()
+
+    def readings(self) -> Iterable[Metric]:
+        """See `SegmentationService`."""
+        return readings_of(self, self._settings)
+
+    def close(self) -> None:
+        """Stop the worker threads and unload the models."""
+        self.models.close()
+        super().close()

@@ -1,0 +1,104 @@
+"""Readings of a segmenter: its lanes, its caches, and the memory of its GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from prometheus_client import Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+from inference_server.engines.registry import ModelRegistry
+from inference_server.settings import MiB, Settings
+
+if TYPE_CHECKING:
+    from inference_server.segmentation.local import LocalSegmentationService
+
+
+def readings_of(segmenter: LocalSegmentationService, settings: Settings) -> Iterator[Metric]:
+    """Metrics that are not counted as things happen.
+
+    Args:
+        segmenter: to read.
+        settings: that it was made with.
+    """
+    yield from _memory(segmenter.models)
+    yield from _lanes(segmenter.models)
+    yield from _caches(segmenter, settings)
+
+
+def cache_counts(hits: int, misses: int) -> Iterator[Metric]:
+    """How often an embedding was there, and was not, wherever the cache is."""
+    counted = (
+        ("hits", "Images whose embedding was there, or was being made.", hits),
+        ("misses", "Images whose embedding was made.", misses),
+    )
+    for name, what, value in counted:
+        yield CounterMetricFamily(f"inference_embedding_cache_{name}", what, value)
+
+
+def _memory(models: ModelRegistry) -> Iterator[Metric]:
+    from inference_server.engines.device import memory_in_use
+
+    used = memory_in_use(models.compute.device)
+    if used:
+        memory = GaugeMetricFamily(
+            "inference_device_memory_bytes",
+            "Memory of the GPU: in use by tensors, or reserved for them by this process.",
+            labels=["kind"],
+        )
+        for kind, nbytes in used.items():
+            memory.add_metric([kind], nbytes)
+        yield memory
+
+
+def _lanes(models: ModelRegistry) -> Iterator[Metric]:
+    depth, busy, room = (
+        GaugeMetricFamily(f"inference_queue_{name}", what, labels=["lane"])
+        for name, what in (
+            ("depth", "Requests that wait in a lane."),
+            ("busy", "Batches that a lane works on."),
+            ("capacity", "Most requests that may wait in a lane."),
+        )
+    )
+    sums: dict[str, tuple[int, int, int]] = {}
+    # Several sizes of SAM 2 have lanes of the same name.
+    for model in models.loaded():
+        for lane in model.lanes:
+            waiting, working, most = sums.get(lane.name, (0, 0, 0))
+            sums[lane.name] = (
+                waiting + lane.depth,
+                working + lane.busy,
+                most + lane.capacity,
+            )
+    for name, values in sums.items():
+        for family, value in zip((depth, busy, room), values, strict=True):
+            family.add_metric([name], value)
+    yield from (depth, busy, room)
+
+
+def _caches(segmenter: LocalSegmentationService, settings: Settings) -> Iterator[Metric]:
+    cache = segmenter.encoder.embeddings
+    yield from cache_counts(cache.hits, cache.misses)
+    yield CounterMetricFamily(
+        "inference_embedding_cache_evictions",
+        "Embeddings that were dropped for room.",
+        cache.evictions,
+    )
+    measured = (
+        ("embedding_cache_entries", "Embeddings that are kept.", len(cache)),
+        ("embedding_cache_bytes", "Bytes of embeddings that are kept.", cache.nbytes),
+        ("embedding_cache_max_bytes", "Room for embeddings.", cache.max_bytes),
+        (
+            "embedding_cache_host_bytes",
+            "Bytes of embeddings that are kept in host memory after they left a GPU.",
+            cache.host_nbytes,
+        ),
+        ("embedding_cache_host_max_bytes", "Room for those.", cache.host_max_bytes),
+        ("image_cache_bytes", "Bytes of files of named images.", segmenter.reader.images.nbytes),
+        ("image_cache_max_bytes", "Room for those.", settings.image_cache_mb * MiB),
+        ("logits_cache_bytes", "Bytes of kept logits.", segmenter.logits.nbytes),
+        ("logits_cache_max_bytes", "Room for those.", settings.logits_cache_mb * MiB),
+    )
+    for name, what, value in measured:
+        yield GaugeMetricFamily(f"inference_{name}", what, value)

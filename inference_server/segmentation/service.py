@@ -1,0 +1,206 @@
+"""The interface that every API calls: images and prompts in, masks out.
+
+`local.LocalSegmentationService` runs the models in this process,
+`cluster.service.ClusterSegmentationService` in the replicas of a cluster.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client import Metric
+
+from inference_server.executor import Threads
+from inference_server.observability.metrics import Timings
+from inference_server.segmentation.image_loader import ImageLoader
+from inference_server.segmentation.types import (
+    AutomaticOptions,
+    Checkpoint,
+    ConceptOptions,
+    ConceptPrompt,
+    EncodedImage,
+    ImageRef,
+    SegmentationResult,
+    StoredImage,
+    VisualOptions,
+    VisualPrompt,
+)
+
+T = TypeVar("T")
+
+
+class SegmentationService(ABC):
+    """Segments images, each for the tenant that owns it.
+
+    Args:
+        threads: worker threads for masks, images and responses.
+        reader: loads image files.
+    """
+
+    def __init__(self, threads: Threads, reader: ImageLoader) -> None:
+        self._threads = threads
+        self.reader = reader
+
+    @abstractmethod
+    async def concept(
+        self,
+        tenant: str,
+        image: ImageRef,
+        prompts: Sequence[ConceptPrompt],
+        options: ConceptOptions,
+        *,
+        timings: Timings,
+    ) -> SegmentationResult:
+        """Find every instance of each concept (PCS).
+
+        Args:
+            tenant: owner of the image.
+            image: image to segment.
+            prompts: concepts to find; boxes in pixels of the image.
+            options: NMS and validation, see `ConceptOptions`.
+            timings: receives the duration of each step.
+
+        Returns:
+            The instances in prompt order, best first within a prompt.
+
+        Raises:
+            RequestError: a prompt lies outside the image and `options.within` is set.
+            InferenceServerError: the image cannot be loaded, or the model cannot be used now.
+        """
+
+    @abstractmethod
+    async def visual(
+        self,
+        tenant: str,
+        version: str | None,
+        image: ImageRef,
+        prompts: Sequence[VisualPrompt],
+        options: VisualOptions,
+        *,
+        timings: Timings,
+    ) -> SegmentationResult:
+        """Segment one object per prompt (PVS).
+
+        Args:
+            tenant: owner of the image.
+            version: SAM 2 size such as `hiera_large`; None selects the largest available.
+            image: image to segment.
+            prompts: objects to segment; points and boxes in pixels of the image.
+            options: candidates, logits and validation, see `VisualOptions`.
+            timings: receives the duration of each step.
+
+        Returns:
+            One instance per prompt in their order; three per prompt with `multimask` and without
+            `best`.
+
+        Raises:
+            RequestError: a prompt lies outside the image and `options.within` is set.
+            InferenceServerError: the image cannot be loaded, or the model cannot be used now.
+        """
+
+    @abstractmethod
+    async def automatic(
+        self,
+        tenant: str,
+        version: str | None,
+        image: ImageRef,
+        options: AutomaticOptions,
+        *,
+        timings: Timings,
+    ) -> SegmentationResult:
+        """Segment every object of an image.
+
+        Args:
+            tenant: owner of the image.
+            version: SAM 2 size; None selects the largest available.
+            image: image to segment.
+            options: prompt grid and filters.
+            timings: receives the duration of each step. Most masks are made while later prompts
+                are decoded, and count as decoding.
+
+        Returns:
+            The instances by descending predicted IoU; `prompt` is the index of a grid point.
+        """
+
+    @abstractmethod
+    async def embed(
+        self, tenant: str, image: ImageRef, models: Sequence[tuple[str, str]], timings: Timings
+    ) -> EncodedImage:
+        """Encode an image ahead of time; an image without an id is named by its digest.
+
+        Args:
+            tenant: owner of the image.
+            image: image to encode.
+            models: (family, version) of each model to encode it for.
+            timings: receives the duration of each step.
+
+        Returns:
+            What all models made of it, with the embedding of the last one.
+        """
+
+    @abstractmethod
+    async def read(self, tenant: str, image: ImageRef, timings: Timings) -> StoredImage:
+        """Load an image's file, for callers that need more of it than its embedding.
+
+        Passed on as `ImageRef(file=...)` it is not fetched again.
+
+        Args:
+            tenant: owner of the image.
+            image: image to load.
+            timings: receives the duration of each step.
+
+        Raises:
+            ImageError: the image cannot be fetched.
+            ImageTooLargeError: the image exceeds a limit.
+            UnknownImageError: only an id was given, and it is not cached.
+        """
+
+    async def on_pixels(
+        self, image: StoredImage, work: Callable[[NDArray[np.uint8]], T], timings: Timings
+    ) -> T:
+        """Decode an image at full size and process its pixels: `ImageLoader.on_pixels`."""
+        return await self.reader.on_pixels(image, work, timings)
+
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        """Run CPU work in a worker thread, so that the event loop stays responsive."""
+        return await self._threads.run(work)
+
+    @abstractmethod
+    async def start(self) -> None:
+        """Initialise without loading models."""
+
+    @abstractmethod
+    async def load(self) -> None:
+        """Load the configured models, so that the first requests do not wait for them.
+
+        Raises:
+            ModelUnavailableError: some cannot be loaded; the others are loaded.
+        """
+
+    @abstractmethod
+    def has_loaded(self) -> bool:
+        """Whether all configured models are in memory."""
+
+    @abstractmethod
+    async def checkpoints(self) -> list[Checkpoint]:
+        """List the checkpoints that requests can use."""
+
+    @abstractmethod
+    async def clear(self) -> None:
+        """Unload all models and empty all caches; requests in flight are still answered."""
+
+    @abstractmethod
+    async def evict_half(self) -> None:
+        """Evict half of the cached embeddings, after memory ran out."""
+
+    @abstractmethod
+    def readings(self) -> Iterable[Metric]:
+        """Collect the metrics whose values are read at scrape time."""
+
+    def close(self) -> None:
+        """Stop the worker threads."""
+        self._threads.close()

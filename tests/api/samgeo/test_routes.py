@@ -1,0 +1,379 @@
+"""samgeo's endpoints: what they find, in every form, on rasters of every kind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from numpy.typing import NDArray
+from rasterio.io import MemoryFile
+from rasterio.warp import transform as transform_points
+
+from tests.api.pictures import Picture, iou, plane
+from tests.api.rasters import (
+    AUTOMATIC,
+    PLACES,
+    PREDICT,
+    TEXT,
+    answer,
+    assert_same_objects,
+    geotiff,
+    ids,
+    masks_of,
+    masks_of_geojson,
+    post,
+)
+from tests.api.serving import RunningHere
+
+WEB, GEOGRAPHIC, UTM = PLACES
+
+
+@pytest.fixture(scope="module")
+def raster(picture: Picture) -> bytes:
+    """The picture as a GeoTIFF."""
+    return geotiff(picture.scene.image)
+
+
+def reaches(mask: NDArray[np.bool_]) -> list[int]:
+    """First and last column and row, as [x1, y1, x2, y2], all inclusive."""
+    y, x = np.nonzero(mask)
+    return [int(x.min()), int(y.min()), int(x.max()), int(y.max())]
+
+
+@pytest.mark.parametrize(
+    ("crs", "urn"),
+    [
+        (WEB, "urn:ogc:def:crs:EPSG::3857"),
+        (GEOGRAPHIC, "urn:ogc:def:crs:OGC:1.3:CRS84"),
+        (UTM, "urn:ogc:def:crs:EPSG::32633"),
+    ],
+)
+def test_georeference_is_kept(server: RunningHere, picture: Picture, crs: str, urn: str) -> None:
+    data = geotiff(picture.scene.image, crs)
+    truth = picture.matching("red circle")
+
+    found = answer(server, TEXT, data, prompt="red circle")
+    assert found["name"] == "output"
+    assert found["crs"] == {"type": "name", "properties": {"name": urn}}
+    assert_same_objects(masks_of_geojson(found, picture.size, PLACES[crs]), truth)
+    assert all(0.5 <= feature["properties"]["score"] <= 1 for feature in found["features"])
+
+    response = post(server, TEXT, data, prompt="red circle", output_format="geotiff")
+    assert response.headers["content-type"] == "image/tiff"
+    assert response.headers["content-disposition"] == 'attachment; filename="mask.tif"'
+    with MemoryFile(response.content) as file, file.open() as written:
+        assert written.crs == rasterio.crs.CRS.from_string(crs)
+        assert written.transform == PLACES[crs]
+        assert written.dtypes == ("uint8",)
+        assert written.compression == rasterio.enums.Compression.deflate
+    plane = ids(response)
+    assert set(np.unique(plane)) == {0, 1, 2}
+    assert_same_objects(masks_of(plane), truth)
+
+    boxes = answer(server, TEXT, data, prompt="red circle", output_format="detections")
+    assert boxes["crs"] == crs
+    assert boxes["num_detections"] == len(boxes["features"]) == 2
+    for feature in boxes["features"]:
+        assert set(feature["properties"]) == {"id", "score", "bbox_pixel"}
+        x1, y1, x2, y2 = feature["properties"]["bbox_pixel"]
+        corners = [(x1, y1), (x2, y1), (x2, y2), (x1, y2), (x1, y1)]
+        expected = [PLACES[crs] @ corner for corner in corners]
+        np.testing.assert_allclose(feature["geometry"]["coordinates"][0], expected, rtol=1e-12)
+
+
+def test_without_a_georeference(server: RunningHere, picture: Picture) -> None:
+    truth = picture.matching("blue square")
+    for name, data in (("image.png", picture.data), ("a.tif", geotiff(picture.scene.image, None))):
+        found = answer(server, TEXT, data, name=name, prompt="blue square")
+        assert "crs" not in found
+        assert_same_objects(masks_of_geojson(found, picture.size), truth)
+        boxes = answer(
+            server, TEXT, data, name=name, prompt="blue square", output_format="detections"
+        )
+        assert "crs" not in boxes
+        response = post(server, TEXT, data, prompt="blue square", output_format="png")
+        assert response.headers["content-type"] == "image/png"
+        assert response.headers["content-disposition"] == 'attachment; filename="mask.png"'
+        assert_same_objects(masks_of(ids(response)), truth)
+
+
+def test_json_of_text(server: RunningHere, picture: Picture) -> None:
+    found = answer(server, TEXT, picture.data, prompt="circle", output_format="json")
+    height, width = picture.size
+    assert (found["image_width"], found["image_height"]) == (width, height)
+    assert found["num_detections"] == len(found["detections"]) == 4
+    assert [item["id"] for item in found["detections"]] == [1, 2, 3, 4]
+    scores = [item["score"] for item in found["detections"]]
+    assert scores == sorted(scores, reverse=True)
+    truth = [reaches(mask) for mask in picture.matching("circle")]
+    for item in found["detections"]:
+        assert set(item) == {"id", "bbox", "width", "height", "score"}
+        x1, y1, x2, y2 = item["bbox"]
+        assert (item["width"], item["height"]) == (x2 - x1, y2 - y1)
+        assert min(np.abs(np.subtract(item["bbox"], box)).max() for box in truth) < 12
+
+
+def test_confidence_and_sizes(server: RunningHere, picture: Picture) -> None:
+    def found(**more: Any) -> list[dict[str, Any]]:
+        fields: dict[str, Any] = {"prompt": "circle", "output_format": "json", **more}
+        response = post(server, TEXT, picture.data, **fields)
+        if response.status_code == 404:
+            return []
+        return list(response.json()["detections"])
+
+    everything = found()
+    middle = sorted(item["score"] for item in everything)[2]
+    assert [item["score"] for item in found(confidence_threshold=middle - 1e-6)] == [
+        item["score"] for item in everything if item["score"] >= middle - 1e-6
+    ]
+    (circles,) = server.concept(picture.sent, "circle")
+    areas = sorted(int(plane(circle, picture.size).sum()) for circle in circles)
+    assert len(found(min_size=areas[1])) == 3  # both bounds are inclusive
+    assert len(found(min_size=areas[1] + 1)) == 2
+    assert len(found(max_size=areas[1])) == 2
+    assert len(found(min_size=areas[1], max_size=areas[2])) == 2
+    assert len(found(max_size=0)) == len(found(max_size=-1)) == 4  # no limit
+    assert found(min_size=areas[-1] + 1) == []
+
+
+@pytest.mark.parametrize("model_version", ["sam2", "sam3"])
+def test_points_select_one_object(
+    server: RunningHere, picture: Picture, raster: bytes, model_version: str
+) -> None:
+    item = picture.one("blue square")
+    fields: dict[str, Any] = {
+        "model_version": model_version,
+        "point_coords": [item.click()],
+        "point_labels": [1],
+        "output_format": "geotiff",
+    }
+    (mask,) = masks_of(ids(post(server, PREDICT, raster, **fields)))
+    assert iou(mask, item.mask) > 0.8
+    del fields["point_labels"]  # on the object, unless it is said otherwise
+    (same,) = masks_of(ids(post(server, PREDICT, raster, **fields)))
+    assert (mask == same).all()
+
+
+def test_points_beside_the_object(server: RunningHere, picture: Picture) -> None:
+    on, beside = picture.one("red square").click(), picture.one("blue circle").click()
+    (mask,) = masks_of(
+        ids(
+            post(
+                server,
+                PREDICT,
+                picture.data,
+                point_coords=[on, beside],
+                point_labels=[1, 0],
+                output_format="png",
+            )
+        )
+    )
+    assert iou(mask, picture.one("red square").mask) > 0.8
+
+
+def test_boxes_of_sam2_select_objects(server: RunningHere, picture: Picture) -> None:
+    items = [picture.one("red square"), picture.one("blue circle"), picture.one("blue square")]
+    boxes = [list(map(float, item.box)) for item in items]
+    fields: dict[str, Any] = {"model_version": "sam2", "output_format": "png"}
+    plane = ids(post(server, PREDICT, picture.data, boxes=boxes, **fields))
+    for index, item in enumerate(items, 1):
+        assert iou(plane == index, item.mask) > 0.8
+    (mask,) = masks_of(ids(post(server, PREDICT, picture.data, boxes=boxes[0], **fields)))
+    assert iou(mask, items[0].mask) > 0.8
+    # Points are one more object beside several boxes, and refine a single one.
+    click = [items[2].click()]
+    plane = ids(post(server, PREDICT, picture.data, boxes=boxes[:2], point_coords=click, **fields))
+    for index, item in enumerate(items, 1):
+        assert iou(plane == index, item.mask) > 0.8
+    plane = ids(post(server, PREDICT, picture.data, boxes=boxes[2], point_coords=click, **fields))
+    assert plane.max() == 1
+    assert iou(plane == 1, items[2].mask) > 0.8
+
+
+def test_boxes_of_sam3_find_all_that_is_alike(server: RunningHere, picture: Picture) -> None:
+    item = picture.one("red circle")
+    box = [list(map(float, item.box))]
+    found = answer(server, PREDICT, picture.data, boxes=box)  # sam3 is the default
+    assert_same_objects(masks_of_geojson(found, picture.size), picture.matching("red circle"))
+    with_click = ids(
+        post(
+            server,
+            PREDICT,
+            picture.data,
+            boxes=box,
+            point_coords=[picture.one("blue square").click()],
+            output_format="png",
+        )
+    )
+    assert with_click.max() == 3  # nothing that was sent is dropped
+    assert iou(with_click == 3, picture.one("blue square").mask) > 0.8
+
+
+def test_json_and_detections_of_predict(server: RunningHere, picture: Picture) -> None:
+    items = [picture.one("red square"), picture.one("blue circle")]
+    boxes = [list(map(float, item.box)) for item in items]
+    fields: dict[str, Any] = {"model_version": "sam2", "boxes": boxes}
+    plane = ids(post(server, PREDICT, picture.data, output_format="png", **fields))
+    plain = answer(server, PREDICT, picture.data, output_format="json", **fields)
+    assert plain["num_detections"] == 2
+    mapped = answer(server, PREDICT, picture.data, output_format="detections", **fields)
+    for index, (item, feature) in enumerate(
+        zip(plain["detections"], mapped["features"], strict=True), 1
+    ):
+        assert set(item) == {"id", "value", "bbox", "width", "height"}
+        assert item["id"] == item["value"] == index
+        assert item["bbox"] == reaches(plane == index)  # inclusive
+        assert item["width"] == item["bbox"][2] - item["bbox"][0]
+        assert feature["properties"] == {
+            "id": index,
+            "value": index,
+            "bbox_pixel": list(map(float, item["bbox"])),
+        }
+
+
+def test_three_masks_a_prompt(server: RunningHere, picture: Picture) -> None:
+    item = picture.one("blue square")
+    plane = ids(
+        post(
+            server,
+            PREDICT,
+            picture.data,
+            model_version="sam2",
+            point_coords=[item.click()],
+            multimask_output="true",
+            output_format="png",
+        )
+    )
+    assert plane.max() == 3  # later ones lie on top, so others may hide
+
+
+@pytest.mark.parametrize("image_crs", [WEB, UTM, GEOGRAPHIC])
+def test_prompts_in_degrees(server: RunningHere, picture: Picture, image_crs: str) -> None:
+    data = geotiff(picture.scene.image, image_crs)
+    item, place = picture.one("blue square"), PLACES[image_crs]
+
+    def degrees(*points: tuple[float, float]) -> list[tuple[float, float]]:
+        x, y = zip(*(place @ point for point in points), strict=True)
+        return list(zip(*transform_points(image_crs, GEOGRAPHIC, x, y), strict=True))
+
+    fields: dict[str, Any] = {
+        "model_version": "sam2",
+        "point_crs": GEOGRAPHIC,
+        "output_format": "geotiff",
+    }
+    (mask,) = masks_of(
+        ids(post(server, PREDICT, data, point_coords=degrees(item.click()), **fields))
+    )
+    assert iou(mask, item.mask) > 0.8
+    x0, y0, x1, y1 = map(float, item.box)
+    (west, north), (east, south) = degrees((x0, y0), (x1, y1))
+    box = [[west, south, east, north]]
+    (mask,) = masks_of(ids(post(server, PREDICT, data, boxes=box, **fields)))
+    assert iou(mask, item.mask) > 0.8
+
+
+def deep(image: NDArray[np.uint8]) -> NDArray[np.uint16]:
+    return image.astype(np.uint16) * 11 + 300
+
+
+@pytest.mark.parametrize(
+    "bands",
+    [
+        pytest.param(deep, id="16 bits"),
+        pytest.param(lambda image: image.astype(np.float32) / 255, id="fractions"),
+        pytest.param(lambda image: np.dstack([image, 255 - image, image[..., :1]]), id="7 bands"),
+        pytest.param(lambda image: np.dstack([deep(image), deep(255 - image)]), id="6 deep bands"),
+    ],
+)
+def test_rasters_of_every_kind(server: RunningHere, picture: Picture, bands: Any) -> None:
+    data = geotiff(np.ascontiguousarray(bands(picture.scene.image)))
+    response = post(server, TEXT, data, prompt="red circle", output_format="geotiff")
+    assert_same_objects(masks_of(ids(response)), picture.matching("red circle"))
+
+
+def test_nothing_is_found_where_there_is_no_data(server: RunningHere, picture: Picture) -> None:
+    image = deep(picture.scene.image)
+    item = picture.one("blue square")
+    _, y0, _, y1 = item.box
+    middle = (y0 + y1) // 2
+    image[:middle] = 0
+    data = geotiff(image, nodata=0)
+    fields: dict[str, Any] = {"boxes": list(map(float, item.box)), "model_version": "sam2"}
+    plane = ids(post(server, PREDICT, data, output_format="geotiff", **fields))
+    assert not plane[:middle].any()
+    assert iou(plane > 0, item.mask & (np.arange(len(plane)) >= middle)[:, None]) > 0.7
+    response = post(server, PREDICT, geotiff(np.zeros_like(image), nodata=0), **fields)
+    assert response.status_code == 404, response.text
+
+
+class TestAutomatic:
+    def test_finds_the_objects(self, server: RunningHere, picture: Picture, raster: bytes) -> None:
+        response = post(server, AUTOMATIC, raster, output_format="geotiff")
+        found = masks_of(ids(response))
+        truth = [item.mask for item in picture.scene.objects]
+        matched = sum(max(iou(mask, other) for other in found) > 0.5 for mask in truth)
+        assert 2 * matched / (len(found) + len(truth)) >= 0.85
+        areas = [int(mask.sum()) for mask in found]
+        assert areas == sorted(areas)  # the largest has the highest id
+
+    def test_every_form_tells_the_same(
+        self, server: RunningHere, picture: Picture, raster: bytes
+    ) -> None:
+        fields: dict[str, Any] = {"points_per_side": 12}
+        found = masks_of(ids(post(server, AUTOMATIC, raster, output_format="geotiff", **fields)))
+        polygons = answer(server, AUTOMATIC, raster, **fields)
+        drawn = masks_of_geojson(polygons, picture.size, PLACES[WEB])
+        assert all((one == other).all() for one, other in zip(drawn, found, strict=True))
+        boxes = answer(server, AUTOMATIC, raster, output_format="json", **fields)
+        assert [item["value"] for item in boxes["detections"]] == list(range(1, len(found) + 1))
+        assert [item["bbox"] for item in boxes["detections"]] == list(map(reaches, found))
+
+    def test_one_raster_for_all(self, server: RunningHere, picture: Picture) -> None:
+        fields: dict[str, Any] = {"points_per_side": 12, "output_format": "png"}
+        numbered = ids(post(server, AUTOMATIC, picture.data, **fields))
+        union = ids(post(server, AUTOMATIC, picture.data, unique="false", **fields))
+        assert set(np.unique(union)) == {0, 255}
+        assert ((union > 0) == (numbered > 0)).all()
+        full = ids(
+            post(server, AUTOMATIC, picture.data, unique="false", foreground="false", **fields)
+        )
+        outlines = full == 0
+        assert outlines.any()
+        assert not (outlines & (numbered == 0)).any()
+        assert outlines.sum() < 0.5 * (numbered > 0).sum()
+        same = ids(post(server, AUTOMATIC, picture.data, foreground="false", **fields))
+        assert (same == numbered).all()  # it matters with unique=false alone
+
+    def test_sizes_and_thresholds(self, server: RunningHere, picture: Picture) -> None:
+        fields: dict[str, Any] = {"points_per_side": 12, "output_format": "json"}
+
+        def count(**more: Any) -> int:
+            found = answer(server, AUTOMATIC, picture.data, **{**fields, **more})
+            return int(found["num_detections"])
+
+        everything = count()
+        plane = ids(post(server, AUTOMATIC, picture.data, **{**fields, "output_format": "png"}))
+        areas = sorted(int(mask.sum()) for mask in masks_of(plane))
+        assert everything == len(areas) >= 6
+        assert 0 < count(max_size=areas[-1] - 1) < everything
+        assert count(min_size=480 * 640) == 0  # which is no error here
+        assert count(pred_iou_thresh=1, stability_score_thresh=1) == 0
+        assert count(points_per_side=1) <= 3
+
+    def test_by_sam3(self, server: RunningHere, picture: Picture) -> None:
+        response = post(server, AUTOMATIC, picture.data, model_version="sam3", output_format="png")
+        assert_same_objects(masks_of(ids(response)), [item.mask for item in picture.scene.objects])
+
+
+def test_the_same_file_is_encoded_once(server: RunningHere, picture: Picture) -> None:
+    image = picture.scene.image.copy()
+    image[0, 0] = (1, 2, 3)  # nobody has sent this one
+    data = geotiff(image)
+    before = server.metric("inference_batch_size_sum", lane="sam3 encode")
+    first = post(server, TEXT, data, prompt="red circle")
+    again = post(server, TEXT, data, prompt="blue circle")
+    assert [each.headers["x-embedding-cache"] for each in (first, again)] == ["miss", "hit"]
+    assert first.headers["x-model"] == "sam3/demo"
+    assert server.metric("inference_batch_size_sum", lane="sam3 encode") == before + 1

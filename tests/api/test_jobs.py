@@ -1,0 +1,370 @@
+"""Submit and poll: any request as a job."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.api.pictures import Picture, assert_finds, click, iou, noise, plane
+from tests.api.serving import ALICE, BOB, CONCEPT, VISUAL, Running, RunningHere, serving, until
+from tests.api.test_openapi_document import FILE, assert_fits
+
+KINDS = ("/v2/sam3-image", "/v2/sam-v2-image", f"/v2{CONCEPT}", f"/v2{VISUAL}")
+
+
+def submitted(server: Running, path: str, /, key: str = ALICE, **body: Any) -> dict[str, Any]:
+    response = server.post(path, body, key=key)
+    assert response.status_code == 200, response.text
+    assert response.headers["cache-control"] == "no-store"
+    answer: dict[str, Any] = response.json()
+    where = f"{server.url}/v2/requests/{answer['request_id']}"
+    assert answer == {
+        "request_id": answer["request_id"],
+        "status": "QUEUED",
+        "status_url": f"{where}/status",
+        "response_url": where,
+        "poll_url": f"{where}/status",
+    }
+    return answer
+
+
+def ended(server: Running, job: dict[str, Any]) -> httpx.Response:
+    """The result, once there is one."""
+    seen = []
+
+    def done() -> bool:
+        answer = server.get(job["status_url"])
+        body = answer.json()
+        assert body["request_id"] == job["request_id"]
+        seen.append(body["status"])
+        assert answer.status_code == (422 if seen[-1] == "FAILED" else 200)
+        assert ("inference_time" in body.get("metrics", {})) == (seen[-1] == "COMPLETED")
+        return seen[-1] in ("COMPLETED", "FAILED")
+
+    until(done, 60)
+    order = ["QUEUED", "PROCESSING", "COMPLETED", "FAILED"]
+    assert seen == sorted(seen, key=order.index)
+    return server.get(job["response_url"])
+
+
+def completed(server: Running, path: str, /, **body: Any) -> dict[str, Any]:
+    response = ended(server, submitted(server, path, **body))
+    assert response.status_code == 200, response.text
+    answer: dict[str, Any] = response.json()
+    assert answer["status"] == "COMPLETED"
+    assert answer["error"] is None
+    assert answer["metrics"]["inference_time"] > 0
+    return answer
+
+
+def image_of(data: bytes) -> Any:
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(image)
+
+
+def without_time(answer: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in answer.items() if name != "time"}
+
+
+def test_json_is_that_of_the_synchronous_endpoint(server: Running, picture: Picture) -> None:
+    body = {"image": picture.sent, "prompts": [{"text": "red circle"}], "format": "rle"}
+    job = completed(server, f"/v2{CONCEPT}", **body)
+    assert job["images"] == []
+    found = job["output"]["prompt_results"][0]["predictions"]
+    assert_finds(found, picture.matching("red circle"), picture.size)
+    assert without_time(job["output"]) == without_time(server.answer(CONCEPT, **body))
+
+    item = picture.one("blue square")
+    body = {"image": picture.sent, "prompts": [click(item)], "format": "rle"}
+    job = completed(server, f"/v2{VISUAL}", **body)
+    assert iou(plane(job["output"]["predictions"][0], picture.size), item.mask) > 0.8
+    assert without_time(job["output"]) == without_time(server.answer(VISUAL, **body))
+
+
+def test_one_file(server: Running, picture: Picture) -> None:
+    sent = picture.sent["value"]
+    job = completed(server, "/v2/sam3-image", image=sent, text_prompt="red circle")
+    (image,) = job["images"]
+    assert job["output"] == image["url"]
+    assert image["url"].startswith(f"{server.url}/v2/requests/{job['request_id']}/files/preview")
+    assert (image["file_name"], image["content_type"]) == ("preview.png", "image/png")
+    answer = httpx.get(image["url"])
+    assert answer.status_code == 200
+    assert len(answer.content) == image["file_size"]
+    truth = np.any(picture.matching("red circle"), axis=0)
+    assert iou(image_of(answer.content) > 127, truth) > 0.8
+    same = server.post("/v1/sam3-image", {"image": sent, "text_prompt": "red circle"})
+    assert answer.content == same.content
+
+
+def test_several_files(server: Running, picture: Picture) -> None:
+    job = completed(
+        server,
+        "/v2/sam3-image",
+        image=picture.sent["value"],
+        text_prompt="red circle",
+        return_overlay=True,
+        return_masks=True,
+    )
+    names = [image["file_name"] for image in job["images"]]
+    assert names == ["preview.png", "overlay.png", "mask_1.png", "mask_2.png"]
+    assert job["output"] == [image["url"] for image in job["images"]]
+    preview, overlay, *masks = (image_of(httpx.get(url).content) for url in job["output"])
+    assert overlay.shape == (*picture.size, 3)
+    assert np.array_equal(masks[0] | masks[1], preview)
+
+
+def test_base64_is_in_the_output(server: Running, picture: Picture) -> None:
+    item = picture.one("red circle")
+    points = str([list(item.click())])
+    body = {"image": picture.sent["value"], "coordinates": points, "overlay_mask": False}
+    job = completed(server, "/v2/sam-v2-image", **body, base64=True)
+    assert job["images"] == []
+    assert iou(image_of(base64.b64decode(job["output"])) > 127, item.mask) > 0.8
+    job = completed(server, "/v2/sam-v2-image", **body)
+    assert iou(image_of(httpx.get(job["output"]).content) > 127, item.mask) > 0.8
+
+
+def test_binary_masks(server: Running, picture: Picture) -> None:
+    item = picture.one("red circle")
+    job = completed(
+        server, f"/v2{VISUAL}", image=picture.sent, prompts=[click(item)], format="binary"
+    )
+    answer = httpx.get(job["output"])
+    assert answer.headers["content-type"] == "application/octet-stream"
+    with np.load(io.BytesIO(answer.content)) as arrays:
+        assert iou(arrays["masks"][0], item.mask) > 0.8
+
+
+def test_the_result_says_which_weights_answered(server: Running) -> None:
+    response = ended(server, submitted(server, f"/v2{VISUAL}", image=noise(801)))
+    assert response.headers["x-model"] == "sam2/demo"
+
+
+def test_a_file_comes_safely(server: Running, picture: Picture) -> None:
+    job = completed(server, "/v2/sam3-image", image=picture.sent["value"], text_prompt="circle")
+    headers = httpx.get(job["output"]).headers
+    assert headers["content-type"] == "image/png"
+    assert headers["content-disposition"] == 'inline; filename="preview.png"'
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["cache-control"].startswith("private, max-age=35")
+    assert "sandbox" in headers["content-security-policy"]
+
+
+def test_a_link_cannot_be_changed(server: Running, picture: Picture) -> None:
+    job = completed(server, "/v2/sam3-image", image=picture.sent["value"], text_prompt="circle")
+    good = job["output"]
+    bad = [
+        good[:-1],
+        good.replace("preview", "overlay"),
+        good.replace("expires=1", "expires=2"),
+        good.split("?")[0],
+        good.replace("/files/preview.png", "/files/output.json"),
+        good.replace("/files/", "/files/..%2f"),
+        good.replace(job["request_id"], "0" * 32),
+    ]
+    for url in bad:
+        for headers in ({}, {"x-api-key": ALICE}):
+            answer = httpx.get(url, headers=headers)
+            assert answer.status_code == 404, url
+            assert "status" not in answer.json()
+    assert httpx.get(good).status_code == 200
+
+
+class TestFailures:
+    def test_of_the_request_are_told_by_the_job(self, server: Running) -> None:
+        job = submitted(server, "/v2/sam3-image", image="AAAA", text_prompt="circle")
+        response = ended(server, job)
+        assert response.status_code == 422
+        body = response.json()
+        assert body == {
+            "request_id": job["request_id"],
+            "status": "FAILED",
+            "error": body["error"],
+        }
+        assert body["error"].startswith("Could not load input image")
+
+    def test_unknown_ids(self, server: Running) -> None:
+        for name in ("0" * 32, "x", "%00", "..%2f..", "é", "' or 1=1"):
+            for path in (f"/v2/requests/{name}", f"/v2/requests/{name}/status"):
+                answer = server.get(path)
+                assert answer.status_code == 404, path
+                assert list(answer.json()) in (["error"], ["message"])
+
+    def test_words_of_404(self, server: Running) -> None:
+        answer = server.get(f"/v2/requests/{'0' * 32}")
+        told = f"Request {'0' * 32} not found: it is unknown or has expired."
+        assert answer.json() == {"error": told}
+
+    def test_jobs_of_another_key(self, server: Running) -> None:
+        job = submitted(server, f"/v2{VISUAL}", image=noise(802))
+        for url in (job["status_url"], job["response_url"]):
+            assert server.get(url, key=BOB).status_code == 404
+            assert server.get(url, key=None).status_code == 401
+            assert "error" in server.get(url, key="wrong").json()
+        assert ended(server, job).status_code == 200
+        assert server.get(job["response_url"], key=BOB).status_code == 404
+
+    @pytest.mark.parametrize("path", KINDS)
+    def test_invalid_bodies_are_refused_as_their_contract_does(
+        self, server: Running, path: str
+    ) -> None:
+        is_segmind = "image" in path
+        for body in ({"image": 7}, b"{", b"[]"):
+            answer = server.post(path, body)
+            assert answer.status_code == (400 if is_segmind else 422)
+            assert list(answer.json()) == (["error"] if is_segmind else ["detail"])
+        assert server.post(path, {}, key=None).status_code == 401
+        answer = server.post(path, {}, key="wrong")
+        assert list(answer.json()) == (["error"] if is_segmind else ["message"])
+
+    def test_there_are_no_other_slugs(self, server: Running) -> None:
+        assert server.post("/v2/sdxl", {}).status_code == 404
+        assert server.post("/v2/requests", {}).status_code == 404
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningHere, Path]]:
+    """A server that accepts jobs and does none."""
+    directory = tmp_path_factory.mktemp("data")
+    values: dict[str, Any] = {"job_queue_size": 3, "job_queue_per_key": 2, "max_body_mb": 1}
+    with serving(ready=False, data_dir=str(directory), job_workers=0, **values) as running:
+        yield running, directory
+
+
+class TestBounds:
+    def test_a_full_queue(self, full: tuple[RunningHere, Path]) -> None:
+        server, directory = full
+        body: dict[str, Any] = {"image": noise(803), "api_key": ALICE}
+        jobs = [submitted(server, f"/v2{VISUAL}", **body) for _ in range(2)]
+        answer = server.post(f"/v2{VISUAL}", body)
+        assert answer.status_code == 429
+        assert "INFERENCE_JOB_QUEUE_PER_KEY" in answer.json()["message"]
+        assert int(answer.headers["retry-after"]) >= 1
+        submitted(server, "/v2/sam3-image", key=BOB, image="AAAA")
+        answer = server.post("/v2/sam3-image", {"image": "AAAA"}, key=BOB)
+        assert answer.status_code == 429
+        assert "INFERENCE_JOB_QUEUE_SIZE" in answer.json()["error"]
+        waiting = server.get(jobs[0]["response_url"])
+        assert waiting.json() == {
+            "request_id": jobs[0]["request_id"],
+            "status": "QUEUED",
+            "error": None,
+            "output": None,
+            "metrics": {},
+            "images": [],
+        }
+        assert server.get(jobs[0]["status_url"]).json()["status"] == "QUEUED"
+        with closing(sqlite3.connect(directory / "jobs.sqlite", timeout=60)) as database:
+            payloads = database.execute("select content from inference_job_payloads").fetchall()
+        assert len(payloads) == 3
+        assert not any(ALICE.encode() in content for (content,) in payloads)
+
+    def test_a_large_body(self, full: tuple[RunningHere, Path]) -> None:
+        server, _ = full
+        assert server.post("/v2/sam3-image", {"image": "A" * 1_100_000}).status_code == 400
+        assert server.post(f"/v2{VISUAL}", {"image": "A" * 1_100_000}).status_code == 413
+
+    def test_results_expire_with_their_files(self, tmp_path: Path, picture: Picture) -> None:
+        with serving(data_dir=str(tmp_path)) as server:
+            job = completed(
+                server, "/v2/sam3-image", image=picture.sent["value"], text_prompt="circle"
+            )
+            where = f"/v2/requests/{job['request_id']}"
+            assert httpx.get(job["output"]).status_code == 200
+            with closing(sqlite3.connect(tmp_path / "jobs.sqlite", timeout=60)) as database:
+                sooner = "update inference_jobs set expires = expires - 3600 where id = ?"
+                database.execute(sooner, [job["request_id"]])
+                database.commit()
+            for path in (where, f"{where}/status", job["output"]):
+                assert server.get(path).status_code == 404
+
+
+class TestAddresses:
+    def submit(self, server: Running, **headers: str) -> str:
+        answer = server.post(f"/v2{VISUAL}", {"image": noise(804)}, **headers)
+        url = urlsplit(answer.json()["response_url"])
+        return f"{url.scheme}://{url.netloc}"
+
+    def test_a_host_header_is_not_believed(self, server: Running) -> None:
+        assert self.submit(server, host="evil.example") == server.url
+        assert self.submit(server, host="localhost:8080") == "http://localhost:8080"
+        assert self.submit(server, x_forwarded_host="evil.example") == server.url
+
+    def test_settings_are(self) -> None:
+        with serving(ready=False, job_workers=0, public_url="https://masks.example") as server:
+            assert self.submit(server) == "https://masks.example"
+        with serving(ready=False, job_workers=0, trusted_proxies="127.0.0.0/8") as server:
+            forwarded = {"x_forwarded_host": "masks.example", "x_forwarded_proto": "https"}
+            assert self.submit(server, **forwarded) == "https://masks.example"
+
+
+def test_every_answer_fits_the_document(
+    server: Running, full: tuple[RunningHere, Path], picture: Picture
+) -> None:
+    document = json.loads(FILE.read_bytes())
+    where, name = "/v2/requests/{request_id}", "/v2/requests/{request_id}/files/{name}"
+    seen = set()
+
+    def fits(method: str, path: str, answer: httpx.Response) -> httpx.Response:
+        assert_fits(document, method, path, answer)
+        seen.add((path.removeprefix("/v2/"), answer.status_code))
+        return answer
+
+    good = {"image": picture.sent["value"], "text_prompt": "circle"}
+    for sent in (good, {**good, "image": "AAAA"}):
+        job = fits("post", "/v2/sam3-image", server.post("/v2/sam3-image", sent)).json()
+        fits("get", where, ended(server, job))
+        fits("get", f"{where}/status", server.get(job["status_url"]))
+    job = fits("post", f"/v2{VISUAL}", server.post(f"/v2{VISUAL}", {"image": noise(807)})).json()
+    fits("get", where, ended(server, job))
+    done = completed(server, "/v2/sam3-image", **good)
+    fits("get", name, httpx.get(done["output"]))
+    fits("get", name, httpx.get(done["output"] + "x"))
+    for key in (None, BOB):
+        fits("get", where, server.get(job["response_url"], key=key))
+        fits("get", f"{where}/status", server.get(job["status_url"], key=key))
+    waiting, _ = full
+    answers = [waiting.post("/v2/sam3-image", {"image": "AAAA"}) for _ in range(4)]
+    assert fits("post", "/v2/sam3-image", answers[-1]).status_code == 429
+    for path in KINDS:
+        fits("post", path, server.post(path, {}))
+        fits("post", path, server.post(path, {}, key=None))
+        fits("post", path, waiting.post(path, {"image": "A" * 1_100_000}))
+    assert {
+        *(("requests/{request_id}", status) for status in (200, 401, 404, 422)),
+        *(("requests/{request_id}/status", status) for status in (200, 401, 404, 422)),
+        *(("requests/{request_id}/files/{name}", status) for status in (200, 404)),
+        *(("sam3-image", status) for status in (200, 400, 401, 429)),
+        *(("sam3/concept_segment", status) for status in (401, 413, 422)),
+    } <= seen
+
+
+def test_outcomes_are_counted() -> None:
+    counted = {"kind": "sam3/visual_segment", "outcome": "completed"}
+    with serving() as server:
+        assert server.metric("inference_jobs_total", **counted) == 0
+        completed(server, f"/v2{VISUAL}", image=noise(805))
+        until(lambda: server.metric("inference_jobs_total", **counted) == 1)
+
+
+def test_without_a_database_the_rest_is_served(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with serving(data_dir=str(tmp_path / "file")) as server:
+        answer = server.post("/v2/sam3-image", {"image": "AAAA"})
+        assert answer.status_code == 502
+        assert "database" in answer.json()["error"]
+        assert server.post(f"/v2{VISUAL}", {"image": noise(806)}).status_code == 503
+        assert server.post(VISUAL, {"image": noise(806)}).status_code == 200

@@ -1,0 +1,106 @@
+"""What is read when somebody asks for the metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from prometheus_client import Metric
+
+from inference_server.api import metrics as readings
+from inference_server.api.metrics import backlog_of
+from inference_server.engines.batch_queue import BatchQueue
+from inference_server.errors import CapacityError, StorageError
+from inference_server.jobs import Backlog
+from inference_server.segmentation.metrics import _lanes
+from tests.api.serving import Running, RunningHere
+
+
+def samples(families: Any) -> dict[tuple[str, ...], float]:
+    """Values by name and labels."""
+    found: dict[tuple[str, ...], float] = {}
+    for family in families:
+        assert isinstance(family, Metric)
+        for sample in family.samples:
+            found[sample.name, *sample.labels.values()] = sample.value
+    return found
+
+
+@pytest.mark.anyio
+async def test_lanes_tell_what_waits_and_what_is_at_work() -> None:
+    gate = threading.Event()
+
+    def work(items: Sequence[int]) -> Sequence[int]:
+        gate.wait(60)
+        return items
+
+    # Two sizes of SAM 2 have lanes of one name.
+    lanes = [BatchQueue("sam2 decode", work, max_batch=1, capacity=2) for _ in range(2)]
+    models = [SimpleNamespace(lanes=(lane,)) for lane in lanes]
+    registry: Any = SimpleNamespace(loaded=lambda: models)
+    tasks = [asyncio.create_task(lane.submit(0)) for lane in lanes]
+    try:
+        for _ in range(5):  # these two begin before others come
+            await asyncio.sleep(0)
+        tasks += [asyncio.create_task(lanes[0].submit(number)) for number in (1, 2)]
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert samples(_lanes(registry)) == {
+            ("inference_queue_depth", "sam2 decode"): 2,
+            ("inference_queue_busy", "sam2 decode"): 2,
+            ("inference_queue_capacity", "sam2 decode"): 4,
+        }
+        with pytest.raises(CapacityError) as refused:
+            await lanes[0].submit(4)
+        assert refused.value.full == "queue"
+    finally:
+        gate.set()
+        await asyncio.gather(*tasks)
+        for lane in lanes:
+            lane.close()
+    assert samples(_lanes(registry))["inference_queue_depth", "sam2 decode"] == 0
+
+
+def test_the_jobs_of_a_database_that_is_gone_are_not_told(
+    server: RunningHere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readings, "_BACKLOG_SECONDS", 60)
+    assert server.metric("inference_jobs_database_up") == 1
+
+    async def gone() -> Backlog:
+        raise StorageError("gone")
+
+    monkeypatch.setattr(server.state.jobs, "backlog", gone)
+    text = server.get("/metrics").text
+    assert "inference_jobs_database_up 0.0" in text
+    assert "inference_jobs_queued" not in text
+    assert "inference_ready 1.0" in text
+
+
+@pytest.mark.anyio
+async def test_a_database_that_hangs_does_not_hold_a_scrape_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def hang() -> Backlog:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    monkeypatch.setattr(readings, "_BACKLOG_SECONDS", 0.01)
+    state: Any = SimpleNamespace(jobs=SimpleNamespace(backlog=hang))
+    assert await backlog_of(state) is None
+
+
+def test_refusals_are_counted_by_what_was_full_and_who_asked(server: Running) -> None:
+    before = server.metric("inference_rejections_total", reason="auth")
+    server.post("/sam3/visual_segment", {}, key="wrong")
+    server.post("/sam3/visual_segment", {}, key=None)
+    assert server.metric("inference_rejections_total", reason="auth") == before + 2
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"

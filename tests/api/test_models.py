@@ -1,0 +1,266 @@
+"""`DELETE /models`: everything goes, nobody notices."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import weakref
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+
+from inference_server.engines import checkpoints, device
+from schemas.system import ModelsCleared
+from tests.api.pictures import Picture, click, iou, noise, plane
+from tests.api.serving import (
+    ALICE,
+    CONCEPT,
+    SAM2_EMBED,
+    TIMEOUT,
+    VISUAL,
+    Running,
+    RunningHere,
+    serving,
+    until,
+)
+from tests.api.test_load import ask, gated
+
+
+def clear(server: Running, key: str | None = ALICE) -> httpx.Response:
+    headers = {} if key is None else {"x-api-key": key}
+    return server.http.request("DELETE", "/models", headers=headers)
+
+
+def lanes() -> set[threading.Thread]:
+    """The threads in which models work."""
+    return {t for t in threading.enumerate() if t.name.startswith(("sam2 ", "sam3 "))}
+
+
+def engines(server: RunningHere) -> list[weakref.ref[Any]]:
+    """What is in memory: the engines, and the networks in them."""
+    found = [model.prepare.__self__ for model in server.segmenter.models.loaded()]  # type: ignore[attr-defined]
+    return [weakref.ref(part) for engine in found for part in (engine, engine._model)]
+
+
+def until_gone(parts: list[weakref.ref[Any]]) -> None:
+    """A thread that has just ended its work may hold an engine a moment longer."""
+    until(lambda: all(part() is None for part in parts))
+
+
+@pytest.fixture(scope="module")
+def own() -> Iterator[RunningHere]:
+    """A server that no other module's tests have filled."""
+    with serving() as server:
+        yield server
+
+
+def test_needs_a_key(own: RunningHere) -> None:
+    for key in (None, "wrong"):
+        assert clear(own, key).status_code == 401
+    assert own.get("/models").json()["loaded"]
+
+
+def test_everything_goes_and_comes_again(own: RunningHere, picture: Picture) -> None:
+    item = picture.one("red square")
+    body: dict[str, Any] = {"image": picture.sent, "image_id": "a", "format": "rle"}
+    body |= {"prompts": {"prompts": [click(item)]}, "save_logits_to_cache": True}
+    for _ in range(2):
+        segmenter = own.segmenter
+        before = own.post(VISUAL, body)
+        assert own.post(CONCEPT, {**body, "prompts": [{"text": "circle"}]}).is_success
+        assert own.metric("inference_embedding_cache_bytes") > 0
+        assert segmenter.reader.images.nbytes > 0
+        assert segmenter.logits.nbytes > 0
+        parts = engines(own)
+
+        response = clear(own)
+        assert response.status_code == 200
+        assert response.json() == {"status": "cleared"}
+        ModelsCleared.model_validate(response.json())
+        listed = own.get("/models").json()
+        assert listed["loaded"] == []
+        assert len(listed["models"]["sam2"]) == 4
+        assert own.metric("inference_embedding_cache_bytes") == 0
+        assert (segmenter.reader.images.nbytes, segmenter.logits.nbytes) == (0, 0)
+        assert own.get("/readyz", key=None).status_code == 200
+        assert len(parts) == 4
+        until_gone(parts)
+        # The image went with the rest, and its id is free.
+        assert own.post(VISUAL, {"image_id": "a"}).status_code == 404
+
+        after = own.post(VISUAL, body)
+        assert after.status_code == 200
+        assert after.headers["x-embedding-cache"] == "miss"
+        (prediction,) = after.json()["predictions"]
+        assert iou(plane(prediction, picture.size), item.mask) > 0.8
+        assert prediction == before.json()["predictions"][0]
+
+
+def test_with_nothing_loaded_it_is_fine_too(own: RunningHere) -> None:
+    for _ in range(3):
+        assert clear(own).json() == {"status": "cleared"}
+
+
+def test_memory_does_not_grow(own: RunningHere) -> None:
+    assert clear(own).is_success
+    until(lambda: not own.segmenter.models.loaded())
+    others = lanes()  # of servers of other modules
+    parts, threads = [], set()
+    for seed in range(5):
+        for path, body in ((VISUAL, {}), (CONCEPT, {"prompts": [{"text": "circle"}]})):
+            assert own.post(path, {"image": noise(760 + seed), **body}).is_success
+        parts += engines(own)
+        threads |= lanes() - others
+        assert clear(own).is_success
+    assert len(parts) == 20
+    until_gone(parts)
+    assert threads
+    # Their threads have gone as well.
+    until(lambda: not lanes() & threads)
+
+
+def test_weights_go_without_garbage_collection(
+    own: RunningHere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread may let go of them when `DELETE /models` has collected, and nobody does so again."""
+    for path, body in ((VISUAL, {}), (CONCEPT, {"prompts": [{"text": "circle"}]})):
+        assert own.post(path, {"image": noise(766), **body}).is_success
+    parts = engines(own)
+    monkeypatch.setattr(device, "release_memory", lambda: None)
+    gc.disable()
+    try:
+        assert clear(own).is_success
+        until_gone(parts)
+    finally:
+        gc.enable()
+
+
+class TestRequestsThatHaveBegun:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def pool(cls) -> Iterator[ThreadPoolExecutor]:
+        with ThreadPoolExecutor(32) as threads:
+            yield threads
+
+    def test_are_answered(self, pool: ThreadPoolExecutor, picture: Picture) -> None:
+        """At every stage: being encoded, waiting for the lane, waiting to share an encoding."""
+        item = picture.one("red square")
+        body = {"image": picture.sent, "prompts": {"prompts": [click(item)]}, "format": "rle"}
+        with gated() as (server, gate):
+            parts = engines(server)
+            asked = [pool.submit(server.post, VISUAL, body)]
+            until(lambda: gate.arrived == 1)
+            asked.append(pool.submit(server.post, VISUAL, body))
+            until(lambda: server.sharing() == 2)
+            asked += [ask(server, pool, seed) for seed in range(770, 774)]
+            until(lambda: server.waiting() == 4)
+
+            for _ in range(2):
+                assert clear(server).status_code == 200
+            assert server.get("/models").json()["loaded"] == []
+            assert server.get("/readyz", key=None).status_code == 200
+            # Who comes now does not wait for those: another model is loaded, and both work.
+            later = pool.submit(server.post, VISUAL, body)
+            until(lambda: gate.arrived == 2)
+            assert server.get("/models").json()["loaded"]
+            assert not any(future.done() for future in (*asked, later))
+
+            gate.open()
+            answers = [future.result() for future in (*asked, later)]
+            assert [answer.status_code for answer in answers] == [200] * 7
+            told = [answer.headers["x-embedding-cache"] for answer in answers]
+            assert told == ["miss", "hit", *["miss"] * 5]
+            for answer in (*answers[:2], answers[-1]):
+                (prediction,) = answer.json()["predictions"]
+                assert iou(plane(prediction, picture.size), item.mask) > 0.8
+            # The old one goes when the last of its requests has gone.
+            until_gone(parts)
+
+            assert clear(server).status_code == 200
+            assert server.get("/models").json()["loaded"] == []
+            assert server.metric("inference_embedding_cache_bytes") == 0
+
+    def test_leave_nothing_behind(self, pool: ThreadPoolExecutor) -> None:
+        """What was being encoded is not kept: it was asked for before the clearing."""
+        with gated() as (server, gate):
+            asked = [ask(server, pool, seed) for seed in range(780, 784)]
+            # Three may wait before the first of four has come to the gate.
+            until(lambda: gate.arrived == 1 and server.waiting() == 3)
+            assert clear(server).status_code == 200
+            gate.open()
+            assert [future.result().status_code for future in asked] == [200] * 4
+            assert server.metric("inference_embedding_cache_bytes") == 0
+            assert server.get("/models").json()["loaded"] == []
+            again = ask(server, pool, 780).result()
+            assert (again.status_code, again.headers["x-embedding-cache"]) == (200, "miss")
+
+    def test_memory_is_given_back_when_the_last_has_gone(
+        self, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        released = []
+        release = device.release_memory
+
+        def noted() -> None:
+            release()
+            released.append(threading.current_thread())
+
+        monkeypatch.setattr(device, "release_memory", noted)
+        with gated() as (server, gate):
+            asked = ask(server, pool, 790)
+            until(lambda: gate.arrived == 1)
+            assert clear(server).status_code == 200
+            assert len(released) == 1
+            gate.open()
+            assert asked.result().status_code == 200
+            until(lambda: len(released) == 2)
+
+    def test_a_load_in_progress_goes_on(
+        self, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        begun, go_on, loads = threading.Event(), threading.Event(), []
+        load = checkpoints.load_sam2
+
+        def slowly(*arguments: Any) -> Any:
+            loads.append(arguments)
+            begun.set()
+            assert go_on.wait(TIMEOUT)
+            return load(*arguments)
+
+        monkeypatch.setattr(checkpoints, "load_sam2", slowly)
+        with serving(ready=False) as server:
+            try:
+                until(begun.is_set)
+                asked = [ask(server, pool, seed) for seed in (795, 796)]
+                assert clear(server).status_code == 200
+                assert server.get("/readyz", key=None).json()["status"] == "loading"
+            finally:
+                go_on.set()
+            assert [future.result().status_code for future in asked] == [200, 200]
+            server.until_ready()
+            assert len(loads) == 1
+            loaded = server.get("/models").json()["loaded"]
+            assert {family for family, _ in loaded} == {"sam2"}
+
+
+def test_while_many_ask_and_clear(own: RunningHere, picture: Picture) -> None:
+    """A storm of both: no request fails, whatever it meets."""
+    item = picture.one("red square")
+    clicks = {"image": picture.sent, "prompts": {"prompts": [click(item)]}, "format": "rle"}
+    words = {"image": picture.sent, "prompts": [{"text": "red square"}], "format": "rle"}
+    with ThreadPoolExecutor(8) as pool:
+        futures = []
+        for turn in range(8):
+            futures += [
+                pool.submit(own.post, VISUAL, clicks),
+                pool.submit(own.post, CONCEPT, words),
+            ]
+            futures += [pool.submit(own.post, SAM2_EMBED, {"image": noise(800 + turn)})]
+            futures += [pool.submit(clear, own)]
+        answers = [future.result() for future in futures]
+    assert {answer.status_code for answer in answers} == {200}
+    for answer in answers[::4]:
+        (prediction,) = answer.json()["predictions"]
+        assert iou(plane(prediction, picture.size), item.mask) > 0.8

@@ -1,0 +1,193 @@
+"""`openapi/openapi.json`, which clients are generated from: true to the running server."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from openapi_schema_validator import OAS31Validator
+from openapi_spec_validator import validate
+
+from inference_server import __version__
+from inference_server.api.app import OPERATIONS
+from inference_server.api.openapi import build_document
+from tests.api.pictures import Picture, click
+from tests.api.rasters import AUTOMATIC, PREDICT, TEXT, geotiff, post
+from tests.api.serving import ALICE, BOB, Running
+
+SOMETIMES = {"x-image-mismatch", "x-credits-remaining"}
+ON_503 = {"retry-after"}  # of what passes; weights that are missing do not come by waiting
+
+FILE = Path(__file__).parents[2] / "openapi" / "openapi.json"
+
+
+def validator(document: dict[str, Any], component: str) -> OAS31Validator:
+    return OAS31Validator({**document, "$ref": f"#/components/schemas/{component}"})
+
+
+@pytest.fixture(scope="module")
+def committed() -> dict[str, Any]:
+    read: dict[str, Any] = json.loads(FILE.read_bytes())
+    return read
+
+
+def test_is_what_this_server_says(committed: dict[str, Any]) -> None:
+    assert committed == build_document(OPERATIONS, __version__), (
+        "openapi/openapi.json is out of date: run `make openapi`, which is "
+        "`inference-server openapi -o openapi/openapi.json`"
+    )
+
+
+def test_is_written_as_the_command_writes_it(committed: dict[str, Any]) -> None:
+    text = FILE.read_text()
+    assert text == json.dumps(committed, indent=2, ensure_ascii=False) + "\n"
+
+
+def test_is_what_a_running_server_says(committed: dict[str, Any], server: Running) -> None:
+    response = server.get("/openapi.json", key=None)
+    assert response.headers["content-type"] == "application/json"
+    assert response.json() == committed
+
+
+def test_is_valid(committed: dict[str, Any]) -> None:
+    validate(committed)
+
+
+def test_examples_fit_their_schemas(committed: dict[str, Any]) -> None:
+    names = [
+        (name, example)
+        for name, component in committed["components"]["schemas"].items()
+        for example in component.get("examples", [])
+    ]
+    assert len(names) >= 20
+    for name, example in names:
+        validator(committed, name).validate(example)
+
+
+def test_has_every_operation(committed: dict[str, Any]) -> None:
+    written = {
+        (method, path, operation["operationId"])
+        for path, methods in committed["paths"].items()
+        for method, operation in methods.items()
+    }
+    assert written == {(op.method, op.path, op.operation_id) for op in OPERATIONS}
+
+
+def test_every_answer_of_the_server_fits(
+    committed: dict[str, Any], server: Running, picture: Picture
+) -> None:
+    clicks = [click(item) for item in picture.scene.objects]
+    concepts = [{"text": "circle"}, {"text": "green star"}]
+    image = {"image": picture.sent}
+    requests: list[tuple[str, str, dict[str, Any] | None, str | None]] = [
+        ("post", "/sam3/concept_segment", {**image, "prompts": concepts}, ALICE),
+        ("post", "/sam3/concept_segment", {**image, "prompts": concepts, "format": "rle"}, BOB),
+        ("post", "/sam3/visual_segment", {**image, "prompts": clicks}, ALICE),
+        ("post", "/sam2/segment_image", {**image, "prompts": clicks, "format": "rle"}, ALICE),
+        ("post", "/sam3/embed_image", image, ALICE),
+        ("post", "/sam2/embed_image", {**image, "image_id": "fits"}, ALICE),
+        ("post", "/sam2/embed_image", {"image_id": "unknown"}, ALICE),
+        ("post", "/sam3/concept_segment", {"prompts": 7}, ALICE),
+        ("post", "/sam3/visual_segment", {"image": {**picture.sent, "value": "?"}}, ALICE),
+        ("post", "/sam3/visual_segment", {}, None),
+        *(("get", op.path, None, ALICE) for op in OPERATIONS if op.method == "get"),
+    ]
+    seen = set()
+    for method, path, body, key in requests:
+        answer = server.post(path, body, key=key) if body is not None else server.get(path)
+        assert_fits(committed, method, path, answer)
+        seen.add(answer.status_code)
+    assert seen == {200, 400, 401, 404, 422}
+
+
+def test_every_answer_of_the_space_fits(
+    committed: dict[str, Any], server: Running, picture: Picture
+) -> None:
+    sent = {"image": picture.sent["value"], "text_prompts": ["circle"]}
+    requests: list[tuple[int, str, dict[str, Any]]] = [
+        (200, "/api/sam2_compatible", {"inputs": sent}),
+        (200, "/api/sam2_compatible", {"inputs": {**sent, "vectorize": True}}),
+        (200, "/api/predict", {"data": [sent["image"], "circle", 0.5]}),
+        (400, "/api/sam2_compatible", {"inputs": {**sent, "text_prompts": []}}),
+        (400, "/api/predict", {"data": []}),
+        (401, "/api/predict", {"api_key": "wrong"}),
+    ]
+    for status, path, body in requests:
+        answer = server.post(path, body, key=None if status == 401 else ALICE)
+        assert answer.status_code == status
+        assert_fits(committed, "post", path, answer)
+
+
+def assert_fits(committed: dict[str, Any], method: str, path: str, answer: httpx.Response) -> None:
+    """The answer is one that the document describes."""
+    described = committed["paths"][path][method]["responses"][str(answer.status_code)]
+    while "$ref" in described:
+        kind, name = described["$ref"].split("/")[-2:]
+        described = committed["components"][kind][name]
+    media_type = answer.headers["content-type"].split(";")[0]
+    schema = described["content"][media_type]["schema"]
+    if media_type == "application/json":
+        validator(committed, schema["$ref"].split("/")[-1]).validate(answer.json())
+    sometimes = SOMETIMES | (ON_503 if answer.status_code == 503 else set())
+    for name in described.get("headers", {}):
+        assert name in answer.headers or name in sometimes, (path, name)
+
+
+def test_every_answer_with_pictures_fits(
+    committed: dict[str, Any], server: Running, picture: Picture
+) -> None:
+    sam3, sam_v2 = "/v1/sam3-image", "/v1/sam-v2-image"
+    image = {"image": picture.sent["value"], "text_prompt": "circle", "prompt": "circle"}
+    requests: list[tuple[str, dict[str, Any], str | None]] = [
+        (sam3, image, ALICE),
+        (sam3, {**image, "return_overlay": True, "return_masks": True}, ALICE),
+        (sam3, {**image, "text_prompt": "green star", "return_masks": True}, ALICE),
+        (sam3, {**image, "max_masks": "?"}, ALICE),
+        (sam3, image, None),
+        (sam_v2, image, ALICE),
+        (sam_v2, {**image, "base64": True}, ALICE),
+        (sam_v2, {**image, "image": "?"}, ALICE),
+    ]
+    seen = set()
+    for path, body, key in requests:
+        answer = server.post(path, body, key=key)
+        assert_fits(committed, "post", path, answer)
+        seen.add((answer.status_code, answer.headers["content-type"]))
+    assert seen == {
+        *((200, "image/png"), (200, "application/json")),
+        *((400, "application/json"), (401, "application/json")),
+    }
+
+
+def test_every_answer_to_a_form_fits(
+    committed: dict[str, Any], server: Running, picture: Picture
+) -> None:
+    data = geotiff(picture.scene.image)
+    click = {"point_coords": [picture.one("red circle").click()]}
+    seen = set()
+    for form in ("geojson", "json", "detections", "geotiff", "png"):
+        for path, fields in (
+            (TEXT, {"prompt": "circle"}),
+            (PREDICT, click),
+            (AUTOMATIC, {"points_per_side": 4}),
+        ):
+            for image in (data, picture.data):
+                answer = post(server, path, image, output_format=form, **fields)
+                assert answer.status_code == 200
+                assert_fits(committed, "post", path, answer)
+                seen.add(answer.headers["content-type"])
+    assert seen == {"application/json", "image/tiff", "image/png"}
+    errors: list[tuple[int, dict[str, Any]]] = [
+        (400, {"data": b"?"}),
+        (401, {"key": "wrong"}),
+        (404, {"max_size": 1}),
+        (422, {"min_size": "?"}),
+        (503, {"model_version": "sam"}),
+    ]
+    for status, changes in errors:
+        answer = post(server, PREDICT, changes.pop("data", data), **{**click, **changes})
+        assert answer.status_code == status
+        assert_fits(committed, "post", PREDICT, answer)

@@ -1,0 +1,254 @@
+"""Tenants: whatever somebody tries, the images, clicks, jobs and results of others are not theirs.
+
+The two keys of one tenant share all that; everybody else learns nothing, not even from headers.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import itertools
+from typing import Any
+from urllib.parse import parse_qs, urlsplit, urlunsplit
+
+import httpx
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tests.api.pictures import Picture, click, noise
+from tests.api.serving import ALICE, CONCEPT, SAM2_EMBED, SAM3_EMBED, VISUAL, steps, until
+from tests.api.stored_keys import Keyed
+
+SEGMIND = "/v2/sam3-image"
+
+UNSEEN = itertools.count(20_000)
+"""Seeds of pictures that no other test has sent."""
+
+
+@pytest.fixture(scope="module")
+def victim(running: Keyed) -> str:
+    """A key of the tenant `acme`."""
+    return running.create("victim", tenant="acme")[0]
+
+
+@pytest.fixture(scope="module")
+def colleague(running: Keyed) -> str:
+    """Another key of the tenant `acme`."""
+    return running.create("colleague", tenant="acme")[0]
+
+
+@pytest.fixture(
+    params=["own tenant", "other tenant", "named as the key", "of the settings", "admin"]
+)
+def thief(request: pytest.FixtureRequest, running: Keyed, victim: str) -> str:
+    """A key of somebody else, by whatever means its tenant looks like the victim's."""
+    key_id = victim.split("_")[1]
+    if request.param == "of the settings":
+        return ALICE
+    options: dict[str, dict[str, Any]] = {
+        "own tenant": {},
+        "other tenant": {"tenant": "Acme"},
+        "named as the key": {"tenant": key_id},
+        "admin": {"tenant": "acme.", "scopes": ("segment", "admin")},
+    }
+    return running.create("acme", **options[request.param])[0]
+
+
+def test_guessed_image_ids(running: Keyed, victim: str, colleague: str, thief: str) -> None:
+    server, image = running.server, noise(20)
+    for path in (SAM3_EMBED, VISUAL):
+        body = {"image": image, "image_id": "secret-plan"}
+        assert server.post(path, body, key=victim).status_code == 200
+    asks: list[tuple[str, dict[str, Any]]] = [
+        (VISUAL, {}),
+        (CONCEPT, {"prompts": [{"text": "x"}]}),
+        (SAM3_EMBED, {}),
+        (SAM2_EMBED, {}),
+        ("/sam2/segment_image", {}),
+        (VISUAL, {"load_logits_from_cache": True}),
+    ]
+    for path, fields in asks:
+        asked = {"image_id": "secret-plan", **fields}
+        refused = server.post(path, asked, key=thief)
+        unknown = server.post(path, {**asked, "image_id": "there-is-none"}, key=thief)
+        assert refused.status_code == unknown.status_code == 404
+        # Neither is told apart from an image that nobody has.
+        assert refused.text.replace("secret-plan", "") == unknown.text.replace("there-is-none", "")
+        assert server.post(path, asked, key=colleague).status_code == 200
+
+
+def test_an_image_cannot_be_put_under_anothers_name(
+    running: Keyed, victim: str, colleague: str, thief: str, picture: Picture
+) -> None:
+    """Neither does the thief's image answer the victim, nor the victim's the thief."""
+    server, item = running.server, picture.scene.objects[0]
+    asked = {"prompts": [click(item)], "format": "rle"}
+    name = {"image_id": "poisoned"}
+    mine = server.answer(VISUAL, victim, image=picture.sent, **name, **asked)["predictions"]
+    stolen = server.post(VISUAL, {"image": noise(21), **name, **asked}, key=thief)
+    assert stolen.status_code == 200
+    assert "x-image-mismatch" not in stolen.headers
+    for key in (victim, colleague):
+        assert server.answer(VISUAL, key, **name, **asked)["predictions"] == mine
+    colleagues = server.post(VISUAL, {"image": noise(21), **name, **asked}, key=colleague)
+    assert colleagues.headers["x-image-mismatch"] == "true"
+
+
+def test_headers_do_not_tell_what_others_have_sent(
+    running: Keyed, victim: str, colleague: str, thief: str
+) -> None:
+    """The same bytes are encoded anew for another tenant, and so take as long as unknown ones."""
+    server = running.server
+    asks: list[tuple[str, dict[str, Any]]] = [
+        (VISUAL, {}),
+        (CONCEPT, {"prompts": [{"text": "circle"}]}),
+        (SAM2_EMBED, {}),
+    ]
+    for path, body in asks:
+        image = {"image": noise(next(UNSEEN))}
+        assert server.post(path, {**image, **body}, key=victim).status_code == 200
+        shared = server.post(path, {**image, **body}, key=colleague)
+        assert shared.headers["x-embedding-cache"] == "hit"
+        assert "encode" not in steps(shared)
+        probe = server.post(path, {**image, **body}, key=thief)
+        assert probe.headers["x-embedding-cache"] == "miss"
+        assert "encode" in steps(probe)
+
+
+def test_uploads_are_the_tenants_too(
+    running: Keyed, victim: str, colleague: str, thief: str
+) -> None:
+    server = running.server
+    data = base64.b64decode(noise(next(UNSEEN))["value"].split(",")[-1])
+
+    def cache(key: str) -> str:
+        answer = server.http.post(
+            "/segment/automatic",
+            files={"file": ("a.png", data)},
+            data={"points_per_side": "2"},
+            headers={"x-api-key": key},
+        )
+        assert answer.status_code == 200
+        return str(answer.headers["x-embedding-cache"])
+
+    assert [cache(key) for key in (victim, colleague, thief)] == ["miss", "hit", "miss"]
+
+
+def test_the_clicks_of_others_do_not_help(
+    running: Keyed, victim: str, colleague: str, thief: str, picture: Picture
+) -> None:
+    """What a second click makes of a first one's logits is another mask than it makes alone."""
+    server, (one, other) = running.server, picture.scene.objects[:2]
+    first, second = click(one), click(other)
+    both = {"points": first["points"] + second["points"]}
+    base = {"image": picture.sent, "format": "binary", "multimask_output": False}
+
+    def low_res(key: str, prompt: Any, **fields: Any) -> NDArray[np.float32]:
+        answer = server.post(VISUAL, {**base, "prompts": [prompt], **fields}, key=key)
+        assert answer.status_code == 200, answer.text
+        with np.load(io.BytesIO(answer.content)) as arrays:
+            logits: NDArray[np.float32] = arrays["low_res_masks"]
+            return logits
+
+    def differ(one: NDArray[np.float32], other: NDArray[np.float32]) -> bool:
+        """By more than what the number of threads makes of the same sum."""
+        return float(np.abs(one - other).max()) > 0.01
+
+    alone = low_res(victim, both)
+    low_res(victim, first, save_logits_to_cache=True)
+    refined = low_res(victim, both, load_logits_from_cache=True)
+    assert differ(refined, alone)
+    assert not differ(low_res(colleague, both, load_logits_from_cache=True), refined)
+    assert not differ(low_res(thief, both, load_logits_from_cache=True), alone)
+
+
+def submitted(running: Keyed, key: str, seed: int) -> dict[str, str]:
+    """A job of a key that has ended."""
+    body = {"image": noise(seed)["value"], "coordinates": "[9, 9]"}
+    response = running.server.post("/v2/sam-v2-image", body, key=key)
+    assert response.status_code == 200, response.text
+    job: dict[str, str] = response.json()
+
+    def done() -> bool:
+        return bool(running.server.get(job["status_url"], key=key).json()["status"] == "COMPLETED")
+
+    until(done, 60)
+    return job
+
+
+def test_guessed_job_ids(running: Keyed, victim: str, colleague: str, thief: str) -> None:
+    server, job = running.server, submitted(running, victim, 26)
+    for url in (job["status_url"], job["response_url"]):
+        unknown_url = url.replace(job["request_id"], "0" * 32)
+        refused, unknown = server.get(url, key=thief), server.get(unknown_url, key=thief)
+        assert refused.status_code == unknown.status_code == 404
+        ids = (job["request_id"], "0" * 32)
+        assert refused.text.replace(ids[0], "") == unknown.text.replace(ids[1], "")
+        assert server.get(url, key=colleague).status_code == 200
+        assert server.get(url, key=None).status_code == 401
+
+
+def test_links_to_results_cannot_be_made_of_others(running: Keyed, victim: str, thief: str) -> None:
+    """A link is signed for one file of one job until one time, and no key makes up for that."""
+    server = running.server
+    theirs, mine = submitted(running, victim, 27), submitted(running, thief, 28)
+    link = server.get(theirs["response_url"], key=victim).json()["output"]
+    own = server.get(mine["response_url"], key=thief).json()["output"]
+    assert server.get(link, key=None).status_code == 200
+    signature = parse_qs(urlsplit(own).query)["signature"][0]
+    bare = urlunsplit(urlsplit(link)._replace(query=""))
+    expires = parse_qs(urlsplit(link).query)["expires"][0]
+    guesses = [
+        own.replace(mine["request_id"], theirs["request_id"]),
+        f"{bare}?expires={expires}&signature={signature}",
+        f"{bare}?expires={int(expires) + 60}&{urlsplit(link).query.split('&')[1]}",
+        f"{bare}?expires={expires}",
+        f"{bare}?expires={expires}&signature=",
+        bare,
+        link.replace("overlay.png", "mask.png"),
+        link.replace("overlay.png", "output.json"),
+        link.replace("overlay.png", "..%2Foverlay.png"),
+    ]
+    for guess in guesses:
+        assert guess != link
+        for key in (thief, None):
+            response = server.get(guess, key=key)
+            assert response.status_code == 404, guess
+            assert response.headers["content-type"] == "application/json"
+
+
+def test_models_tell_nothing_of_images(running: Keyed, victim: str, thief: str) -> None:
+    server = running.server
+    before = server.get("/models", key=thief).json()
+    body = {"image": noise(29), "image_id": "listed-nowhere"}
+    assert server.post(VISUAL, body, key=victim).status_code == 200
+    after = server.get("/models", key=thief)
+    assert after.json() == before
+    assert "listed-nowhere" not in after.text
+
+
+def test_metrics_and_errors_name_no_tenants_images(running: Keyed, victim: str) -> None:
+    server = running.server
+    body = {"image": noise(30), "image_id": "in-no-metric"}
+    assert server.post(VISUAL, body, key=victim).status_code == 200
+    metrics = server.get("/metrics").text
+    for secret in ("in-no-metric", victim, victim.split("_", 2)[2], "acme"):
+        assert secret not in metrics
+
+
+def test_a_job_is_done_for_the_tenant_who_asked(
+    running: Keyed, victim: str, colleague: str, thief: str
+) -> None:
+    """Its image is cached for them alone, under the name that they gave it."""
+    server, name = running.server, f"by-a-job-{next(UNSEEN)}"
+    body = {"image": noise(31), "image_id": name, "prompts": [{"text": "x"}]}
+    job = server.post(f"/v2{CONCEPT}", body, key=victim).json()
+    until(lambda: server.get(job["status_url"], key=victim).json()["status"] == "COMPLETED", 60)
+    assert server.post(VISUAL, {"image_id": name}, key=thief).status_code == 404
+    assert server.post(VISUAL, {"image_id": name}, key=colleague).status_code == 200
+    stolen = server.post(f"/v2{CONCEPT}", {**body, "image": None}, key=thief)
+    job = stolen.json()
+    until(lambda: server.get(job["status_url"], key=thief).status_code == 422, 60)
+    failed: httpx.Response = server.get(job["status_url"], key=thief)
+    assert failed.json()["status"] == "FAILED"

@@ -1,0 +1,143 @@
+"""Uploads: streamed to bounded storage, and gone afterwards, whatever happened."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+import threading
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.api.pictures import Picture
+from tests.api.rasters import TEXT, geotiff, post
+from tests.api.serving import ALICE, RunningHere, serving, until
+
+MiB = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def small() -> Iterator[RunningHere]:
+    """A server that takes 2 MiB at a time, and 3 in all."""
+    with serving(max_upload_mb=2, upload_storage_mb=3) as server:
+        yield server
+
+
+def files_in_use() -> list[str]:
+    """Temporary files that this process, and so the server in it, has open.
+
+    Without those of databases: servers open one more whenever two threads want one at a time.
+    """
+    found = []
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            target = os.readlink(f"/proc/self/fd/{number}")
+        except FileNotFoundError:
+            continue
+        if ".sqlite" in target:
+            continue
+        if target.startswith(tempfile.gettempdir()) or "(deleted)" in target:
+            found.append(target)
+    return sorted(found)
+
+
+def head(server: RunningHere, length: int | None = None) -> bytes:
+    """The beginning of a request whose form goes on for ever."""
+    size = "transfer-encoding: chunked" if length is None else f"content-length: {length}"
+    return (
+        f"POST {TEXT}?api_key={ALICE} HTTP/1.1\r\nhost: x\r\n{size}\r\n"
+        "content-type: multipart/form-data; boundary=x\r\n\r\n"
+    ).encode()
+
+
+PART = b'--x\r\ncontent-disposition: form-data; name="file"; filename="a.tif"\r\n\r\n'
+
+
+def connect(server: RunningHere) -> socket.socket:
+    address = urlsplit(server.url)
+    assert address.hostname is not None
+    assert address.port is not None
+    return socket.create_connection((address.hostname, address.port), timeout=60)
+
+
+def test_an_upload_of_several_megabytes(small: RunningHere, picture: Picture) -> None:
+    before = files_in_use()
+    data = geotiff(picture.scene.image)
+    data += bytes(2 * MiB - 20_000 - len(data))
+    response = post(small, TEXT, data, prompt="red circle")
+    assert response.status_code == 200, response.text
+    assert len(response.json()["features"]) == 2
+    assert small.state.uploads.nbytes == 0
+    assert files_in_use() == before
+
+
+def test_too_large(small: RunningHere) -> None:
+    response = post(small, TEXT, bytes(2 * MiB), prompt="circle")
+    assert response.status_code == 413
+    assert "INFERENCE_MAX_UPLOAD_MB" in response.json()["detail"]
+    assert small.state.uploads.nbytes == 0
+
+
+def test_too_large_without_saying_so(small: RunningHere) -> None:
+    before = files_in_use()
+    with connect(small) as connection:
+        connection.sendall(head(small) + f"{len(PART):x}\r\n".encode() + PART + b"\r\n")
+        chunk = b"10000\r\n" + bytes(0x10000) + b"\r\n"
+        answered = threading.Event()
+
+        def send() -> None:
+            while not answered.is_set():
+                try:
+                    connection.sendall(chunk)
+                except OSError:
+                    return
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        answer = connection.recv(100)
+        answered.set()
+        sender.join(60)
+    assert answer.startswith(b"HTTP/1.1 413")
+    until(lambda: small.state.uploads.nbytes == 0)
+    until(lambda: files_in_use() == before)
+
+
+def test_storage_that_is_full(small: RunningHere, picture: Picture) -> None:
+    """What arrives counts, for as long as it is here, and not what was announced."""
+    before = files_in_use()
+    with connect(small) as slow:
+        slow.sendall(head(small, 2 * MiB) + PART + bytes(1_900_000))
+        until(lambda: small.state.uploads.nbytes > 1_900_000)
+        assert len(files_in_use()) == len(before) + 1
+        data = geotiff(picture.scene.image)
+        padded = data + bytes(1_500_000 - len(data))
+        refused = post(small, TEXT, padded, prompt="circle")
+        assert refused.status_code == 429
+        assert "INFERENCE_UPLOAD_STORAGE_MB" in refused.json()["detail"]
+        assert int(refused.headers["retry-after"]) >= 1
+        assert post(small, TEXT, picture.data, prompt="circle").status_code == 200
+    # The client is gone in the middle of its upload.
+    until(lambda: small.state.uploads.nbytes == 0)
+    until(lambda: files_in_use() == before)
+    assert post(small, TEXT, padded, prompt="circle").status_code == 200
+
+
+def test_the_key_is_judged_first(small: RunningHere) -> None:
+    with connect(small) as connection:
+        request = head(small, 2 * MiB).replace(ALICE.encode(), b"wrong")
+        connection.sendall(request)
+        assert connection.recv(100).startswith(b"HTTP/1.1 401")
+    assert small.state.uploads.nbytes == 0
+
+
+def test_fields_are_bounded(small: RunningHere, picture: Picture) -> None:
+    response = post(small, TEXT, picture.data, prompt="x" * (MiB + 1))
+    assert response.status_code == 400
+    assert "maximum size" in response.json()["detail"]
+    many = {f"field{index}": "x" for index in range(65)}
+    response = post(small, TEXT, picture.data, prompt="circle", **many)
+    assert response.status_code == 400
+    assert "Too many fields" in response.json()["detail"]
+    assert small.state.uploads.nbytes == 0

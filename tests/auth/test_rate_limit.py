@@ -1,0 +1,150 @@
+"""Rates: how they are written, and how they are counted in memory and in a real Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from inference_server.auth import parse_rate
+from inference_server.auth.rate_limit import Rates
+from inference_server.errors import RateError
+from tests.auth.redis_server import Redis
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def redis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Redis]:
+    # A busy machine is no Redis that does not answer.
+    monkeypatch.setattr("inference_server.auth.rate_limit._REDIS_SECONDS", 60.0)
+    running = Redis(tmp_path)
+    try:
+        running.start()
+        yield running
+    finally:
+        running.stop()
+
+
+@pytest.mark.parametrize(
+    ("text", "windows"),
+    [
+        ("10/s", [(10, 1)]),
+        ("10/S", [(10, 1)]),
+        ("10 per second", [(10, 1)]),
+        ("5/2m", [(5, 120)]),
+        ("100/min; 5000/d", [(100, 60), (5000, 86400)]),
+        ("7/hour", [(7, 3600)]),
+        ("7/3h,9/days", [(7, 10800), (9, 86400)]),
+    ],
+)
+def test_a_rate(text: str, windows: list[tuple[int, int]]) -> None:
+    assert [(rate.amount, rate.get_expiry()) for rate in parse_rate(text)] == windows
+
+
+@pytest.mark.parametrize(
+    "text", ["", "10", "/s", "ten/s", "10/fortnight", "0/s", "-1/s", "1/99y", "100001/d", "1.5/s"]
+)
+def test_no_rate(text: str) -> None:
+    with pytest.raises(ValueError):
+        parse_rate(text)
+
+
+async def refused(rates: Rates, key: str, rate: str) -> RateError:
+    with pytest.raises(RateError) as caught:
+        await rates.count(key, parse_rate(rate))
+    return caught.value
+
+
+async def check(rates: Rates) -> None:
+    """Counts three a minute, each key for itself; what is refused is not counted."""
+    for _ in range(3):
+        await rates.count("one", parse_rate("3/m"))
+    error = await refused(rates, "one", "3/m")
+    assert error.status == 429
+    assert error.reason == "rate"
+    assert "3 per 1 minute" in error.message
+    assert 1 <= int(error.headers["retry-after"]) <= 60
+    await rates.count("two", parse_rate("3/m"))
+    # One of two that hold refuses: the other has not counted it.
+    both = "1/m; 2/h"
+    await rates.count("three", parse_rate(both))
+    for _ in range(5):
+        assert "1 per 1 minute" in (await refused(rates, "three", both)).message
+    await rates.count("three", parse_rate("2/h"))
+    assert "2 per 1 hour" in (await refused(rates, "three", "2/h")).message
+
+
+async def test_in_memory() -> None:
+    await check(Rates())
+
+
+async def test_no_rate_refuses_nothing() -> None:
+    rates = Rates()
+    for _ in range(1000):
+        await rates.count("free", ())
+
+
+async def test_a_window_moves_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    passed = 0.0
+    clock = SimpleNamespace(time=lambda: time.time() + passed)
+    monkeypatch.setattr("limits.storage.memory.time", clock)
+    rates = Rates()
+    for _ in range(2):
+        await rates.count("key", parse_rate("2/h"))
+    error = await refused(rates, "key", "2/h")
+    passed = error.retry_after - 600
+    await refused(rates, "key", "2/h")
+    passed = error.retry_after + 1
+    await rates.count("key", parse_rate("2/h"))
+
+
+async def test_in_redis_for_all_servers_together(redis: Redis) -> None:
+    first, second = Rates(redis.url), Rates(redis.url)
+    await check(first)
+    await refused(second, "one", "3/m")
+    # Of requests at a time through two servers, just as many get in as may.
+    outcomes = await asyncio.gather(
+        *(rates.count("many", parse_rate("5/h")) for rates in (first, second) for _ in range(10)),
+        return_exceptions=True,
+    )
+    assert sum(outcome is None for outcome in outcomes) == 5
+    assert all(isinstance(o, RateError) for o in outcomes if o is not None)
+    await first.close()
+    await second.close()
+
+
+async def test_without_its_redis_a_server_counts_for_itself(
+    redis: Redis, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("inference_server.auth.rate_limit._REDIS_PAUSE", 0.2)
+    rates = Rates(redis.url)
+    await rates.count("before", parse_rate("1/h"))
+    redis.stop()
+    await check(rates)
+    assert "Redis does not answer" in caplog.text
+    redis.start()
+    await asyncio.sleep(0.3)
+    await rates.count("again", parse_rate("1/h"))
+    await refused(Rates(redis.url), "again", "1/h")
+    await rates.close()
+
+
+async def test_the_password_of_redis_is_not_told(
+    redis: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A Redis that does not let the server in is as good as none."""
+    rates = Rates(redis.url.replace("redis://", "redis://nobody:s3cret@"))
+    await check(rates)
+    await rates.close()
+    assert "Redis does not answer" in caplog.text
+    assert "s3cret" not in caplog.text

@@ -1,0 +1,224 @@
+"""The keys in SQLite and in PostgreSQL: credits are exact, and usage adds up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from sqlalchemy import func, select
+
+from inference_server.auth import Charge, KeyRepository, Tenant, Usage, day_of
+from inference_server.auth.models import USAGE
+from inference_server.database import Database
+from inference_server.errors import CreditsError
+from inference_server.jobs import Output, Store
+from inference_server.jobs.models import CHARGES
+from inference_server.settings import Settings
+from tests.jobs.postgres import fresh_database
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    if request.param == "sqlite":
+        opened = Database(tmp_path / "data")
+        yield opened
+        opened.close()
+        return
+    server = request.getfixturevalue("postgres_url")
+    with fresh_database(server, f"keys{time.monotonic_ns()}") as url:
+        opened = Database(tmp_path / "data", url)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def store(database: Database) -> KeyRepository:
+    return KeyRepository(database)
+
+
+def used(database: Database) -> int:
+    """All credits that were used."""
+    with database.reading() as connection:
+        return int(connection.scalar(select(func.coalesce(func.sum(USAGE.c.credits), 0))) or 0)
+
+
+def left(store: KeyRepository, key_id: str) -> int | None:
+    (found,) = (key for key in store.all() if key.id == key_id)
+    return found.credits
+
+
+def test_a_key_is_recognised_by_its_digest(store: KeyRepository) -> None:
+    key, made = store.create("one", scopes=("admin",), rate="3/m", credits=7, expires=9.5)
+    _, found = store.secrets(None)
+    assert found is not None
+    secret = found[made.id]
+    assert secret.is_of(key)
+    assert not secret.is_of(key[:-1] + ("A" if key[-1] != "A" else "B"))
+    assert secret.stored == made
+    assert secret.key.scopes == {"admin"}
+    assert secret.key.has_credits
+    assert [rate.amount for rate in secret.key.rates] == [3]
+    assert key.split("_", 2)[2] not in repr(secret)
+
+
+def test_tenants_are_those_of_the_key_or_named(store: KeyRepository) -> None:
+    own, other = store.create("a")[1], store.create("b")[1]
+    named, same = store.create("c", tenant="acme")[1], store.create("d", tenant="acme")[1]
+    assert len({own.key.tenant, other.key.tenant, named.key.tenant}) == 3
+    assert named.key.tenant == same.key.tenant == Tenant("tenant/acme")
+    # No name that can be given to a tenant makes it that of a key, or of a key of the settings.
+    assert store.create("e", tenant=own.id)[1].key.tenant != own.key.tenant
+    assert "/" in own.key.tenant.name
+
+
+def test_a_change_is_noticed_once(store: KeyRepository) -> None:
+    change, found = store.secrets(None)
+    assert found == {}
+    assert store.secrets(change) == (change, None)
+    made = store.create("one", credits=1)[1]
+    for action in (
+        lambda: store.create("two"),
+        lambda: store.change(made.id, {"name": "new"}),
+        lambda: store.revoke(made.id),
+    ):
+        before = store.secrets(change)[0]
+        action()
+        change, found = store.secrets(before)
+        assert found is not None
+        assert change != before
+        assert store.secrets(change) == (change, None)
+
+
+def test_paying_is_no_change_of_the_keys(store: KeyRepository) -> None:
+    made = store.create("one", credits=5)[1]
+    change, _ = store.secrets(None)
+    store.take(Charge(made.id, 2, day_of()))
+    assert store.secrets(change)[1] is None
+    assert left(store, made.id) == 3
+
+
+def test_parallel_requests_cannot_overspend(store: KeyRepository, database: Database) -> None:
+    made = store.create("few", credits=20)[1]
+
+    def take(_: int) -> int | str | None:
+        try:
+            return store.take(Charge(made.id, 3, day_of()))
+        except CreditsError as error:
+            return error.message
+
+    with ThreadPoolExecutor(8) as threads:
+        outcomes = list(threads.map(take, range(24)))
+    refusal = "Not enough credits: this request costs 3, and the API key has 2 left."
+    assert outcomes.count(refusal) == 18
+    assert {17, 14, 11, 8, 5, 2} == {*outcomes} - {refusal}
+    assert left(store, made.id) == 2
+    assert used(database) == 18
+
+
+def test_what_is_given_back_can_be_spent_again(store: KeyRepository, database: Database) -> None:
+    made = store.create("one", credits=1)[1]
+    charge = Charge(made.id, 1, day_of())
+    assert store.take(charge) == 0
+    with pytest.raises(CreditsError):
+        store.take(charge)
+    store.give_back(charge)
+    assert used(database) == 0
+    assert store.take(charge) == 0
+
+
+def test_a_key_without_credits_only_uses(store: KeyRepository, database: Database) -> None:
+    made = store.create("free")[1]
+    for key_id in (made.id, "of-the-settings"):
+        assert store.take(Charge(key_id, 4, day_of())) is None
+        store.give_back(Charge(key_id, 1, day_of()))
+    assert left(store, made.id) is None
+    assert used(database) == 6
+
+
+def test_usage_adds_up_from_many_servers(store: KeyRepository) -> None:
+    days = ["2026-01-01", "2026-01-02"]
+    counts = [Usage(key, day, 1, 1, 2) for key in ("b", "a", "c") for day in reversed(days)]
+
+    def add(_: int) -> None:
+        store.add(counts)
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(add, range(24)))
+    assert store.usage("2026-01-01") == [
+        Usage(key, day, 24, 24, 48) for day in reversed(days) for key in ("a", "b", "c")
+    ]
+    assert store.usage("2026-01-02", "b") == [Usage("b", "2026-01-02", 24, 24, 48)]
+    store.forget_usage("2026-01-02")
+    assert {each.day for each in store.usage("2000-01-01")} == {"2026-01-02"}
+
+
+@pytest.fixture
+def jobs(database: Database) -> Store:
+    return Store(database, Settings(job_lease=1.0, job_attempts=1, job_queue_per_key=3))
+
+
+def test_a_job_is_paid_for_when_it_is_submitted(
+    store: KeyRepository, jobs: Store, database: Database
+) -> None:
+    made = store.create("one", credits=5)[1]
+    bill = Charge(made.id, 3, day_of())
+    jobs.submit("tenant", "kind", b"{}", bill)
+    assert left(store, made.id) == 2
+    with pytest.raises(CreditsError):
+        jobs.submit("tenant", "kind", b"{}", bill)
+    # What is not paid for is not kept.
+    assert jobs.claim("me", ["kind"]) is not None
+    assert jobs.claim("me", ["kind"]) is None
+    assert used(database) == 3
+
+
+def test_a_job_that_fails_gives_its_credits_back_once(
+    store: KeyRepository, jobs: Store, database: Database
+) -> None:
+    made = store.create("one", credits=3)[1]
+    jobs.submit("tenant", "kind", b"{}", Charge(made.id, 3, "2026-01-01"))
+    claim = jobs.claim("me", ["kind"])
+    assert claim is not None
+    assert jobs.fail(claim.ticket, "It failed.")
+    assert not jobs.fail(claim.ticket, "It failed again.")
+    assert left(store, made.id) == 3
+    assert used(database) == 0
+    assert store.usage("2026-01-01") == [Usage(made.id, "2026-01-01")]
+
+
+def test_a_job_that_kills_its_servers_gives_its_credits_back(
+    store: KeyRepository, jobs: Store
+) -> None:
+    made = store.create("one", credits=3)[1]
+    jobs.submit("tenant", "kind", b"{}", Charge(made.id, 3, day_of()))
+    assert jobs.claim("dead", ["kind"]) is not None
+    assert left(store, made.id) == 0
+    assert jobs.free("dead", counts=True) == 1
+    assert jobs.claim("me", ["kind"]) is None
+    assert left(store, made.id) == 3
+
+
+def test_a_job_that_is_done_keeps_them(
+    store: KeyRepository, jobs: Store, database: Database
+) -> None:
+    made = store.create("one", credits=3)[1]
+    jobs.submit("tenant", "kind", b"{}", Charge(made.id, 3, day_of()))
+    claim = jobs.claim("me", ["kind"])
+    assert claim is not None
+    assert jobs.finish(claim.ticket, Output((), 0.1))
+    assert left(store, made.id) == 0
+    assert used(database) == 3
+    with database.reading() as connection:
+        assert connection.scalar(select(func.count()).select_from(CHARGES)) == 0
+
+
+def test_a_job_for_which_there_is_no_room_costs_nothing(store: KeyRepository, jobs: Store) -> None:
+    made = store.create("one", credits=9)[1]
+    for _ in range(3):
+        jobs.submit("tenant", "kind", b"{}", Charge(made.id, 1, day_of()))
+    with pytest.raises(Exception, match="wait already"):
+        jobs.submit("tenant", "kind", b"{}", Charge(made.id, 1, day_of()))
+    assert left(store, made.id) == 6

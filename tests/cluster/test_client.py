@@ -1,0 +1,178 @@
+"""Asking a replica: what is lost is asked once more, and what goes wrong is told."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+from collections.abc import Generator, Iterator
+from typing import Any
+
+import pytest
+from ray.exceptions import ActorDiedError, ActorUnavailableError
+from ray.serve._private.common import DeploymentID
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+
+from inference_server import errors
+from inference_server.cluster import client as asking
+from inference_server.cluster.client import ask
+from inference_server.errors import (
+    CapacityError,
+    InferenceServerError,
+    InvalidRequestError,
+    ModelUnavailableError,
+    PromptError,
+    TransientError,
+)
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking, "_PAUSE", 0.0)
+
+
+class Response:
+    """What a handle gives: to be awaited, or cancelled."""
+
+    def __init__(self, outcome: Any, *, assigned: bool = True) -> None:
+        self.outcome = outcome
+        self.cancelled = False
+        self._replica_result = object() if assigned else None
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        if isinstance(self.outcome, asyncio.Event):
+            yield from self.outcome.wait().__await__()
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return self.outcome
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+class Handle:
+    """Ray's handle of a deployment, with answers that were prepared."""
+
+    deployment_name = "visual"
+
+    def __init__(self, *responses: Response) -> None:
+        self.asked: list[tuple[Any, ...]] = []
+        self._responses: Iterator[Response] = iter(responses)
+        self._options: dict[str, Any] = {}
+
+    def options(self, **options: Any) -> Handle:
+        self._options = options
+        return self
+
+    def remote(self, *arguments: Any) -> Response:
+        self.asked.append((self._options["method_name"], self._options["session_id"], *arguments))
+        return next(self._responses)
+
+
+async def asked(handle: Any, patience: float | None = 60.0) -> Any:
+    return await ask(handle, "ask", "session", 1, 2, patience=patience)
+
+
+async def test_an_answer_comes_from_the_replica_of_the_session() -> None:
+    handle = Handle(Response("answer"))
+    assert await asked(handle) == "answer"
+    assert handle.asked == [("ask", "session", 1, 2)]
+
+
+@pytest.mark.parametrize("lost", [ActorDiedError(), ActorUnavailableError("gone", None)])
+async def test_what_is_lost_is_asked_once_more(lost: Exception) -> None:
+    handle = Handle(Response(lost), Response("answer"))
+    assert await asked(handle) == "answer"
+    assert len(handle.asked) == 2
+    with pytest.raises(TransientError, match="Two replicas of visual were lost") as told:
+        await asked(Handle(Response(lost), Response(lost)))
+    assert told.value.status == 503
+    assert int(told.value.headers["retry-after"]) > 0
+
+
+async def test_a_full_queue_is_told_as_one() -> None:
+    handle = Handle(Response(BackPressureError(3, 3)))
+    with pytest.raises(CapacityError) as told:
+        await asked(handle)
+    assert (told.value.status, told.value.full) == (429, "queue")
+    assert len(handle.asked) == 1, "the queue is not made longer"
+
+
+async def test_an_engine_that_cannot_start_is_told() -> None:
+    failed = DeploymentUnavailableError(DeploymentID("visual", "inference-server"))
+    with pytest.raises(ModelUnavailableError, match="serve status"):
+        await asked(Handle(Response(failed)))
+
+
+async def test_nobody_waits_for_ever_for_a_free_replica() -> None:
+    waiting = Response(asyncio.Event(), assigned=False)
+    with pytest.raises(TransientError, match="No replica of the visual engines was free"):
+        await asked(Handle(waiting), patience=0.01)
+    assert waiting.cancelled
+
+
+async def test_who_has_time_waits_until_there_is_one() -> None:
+    event = asyncio.Event()
+    waiting = Response(event, assigned=False)
+    task = asyncio.create_task(asked(Handle(waiting), patience=None))
+    await asyncio.sleep(0.05)
+    event.set()
+    assert await task is event
+    assert not waiting.cancelled
+
+
+async def test_work_that_has_begun_is_waited_for() -> None:
+    event = asyncio.Event()
+    task = asyncio.create_task(asked(Handle(Response(event)), patience=0.01))
+    await asyncio.sleep(0.1)
+    assert not task.done()
+    event.set()
+    assert await task is event
+
+
+async def test_who_goes_away_takes_the_work_along() -> None:
+    waiting = Response(asyncio.Event())
+    handle = Handle(waiting)
+    task = asyncio.create_task(asked(handle))
+    await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert waiting.cancelled
+    assert len(handle.asked) == 1
+
+
+async def test_a_failure_of_the_code_is_not_hidden() -> None:
+    with pytest.raises(ZeroDivisionError):
+        await asked(Handle(Response(ZeroDivisionError())))
+
+
+def _all(kind: type[InferenceServerError]) -> Iterator[type[InferenceServerError]]:
+    yield kind
+    for below in kind.__subclasses__():
+        if below.__module__ == errors.__name__:
+            yield from _all(below)
+
+
+@pytest.mark.parametrize("kind", list(_all(InferenceServerError)))
+def test_every_error_survives_the_wire(kind: type[InferenceServerError]) -> None:
+    error = kind("what happened, and what to do")
+    copy = pickle.loads(pickle.dumps(error))
+    assert (type(copy), copy.message, copy.status) == (kind, error.message, error.status)
+    assert (copy.headers, vars(copy)) == (error.headers, vars(error))
+
+
+def test_what_an_error_carries_survives_too() -> None:
+    detail = [{"loc": ["body", "x"], "msg": "no", "type": "y"}]
+    for error in (
+        CapacityError("full", 7.0, full="queue"),
+        PromptError("outside", ("body", "prompts", 3)),
+        InvalidRequestError("wrong", detail),
+    ):
+        assert vars(pickle.loads(pickle.dumps(error))) == vars(error)

@@ -1,0 +1,195 @@
+"""What an ingress sends: a file once, then its name, and the file again where it was forgotten."""
+
+from __future__ import annotations
+
+import base64
+import pickle
+from collections.abc import AsyncIterator, Generator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+
+from inference_server.cluster import service as module
+from inference_server.cluster.messages import SentImage
+from inference_server.cluster.replica import EngineReplica
+from inference_server.cluster.service import ClusterSegmentationService, session_of
+from inference_server.engines.base import VisualPrompt
+from inference_server.errors import ImageError, UnknownImageError
+from inference_server.observability.metrics import Metrics, Timings
+from inference_server.segmentation.types import ImageRef, SegmentationResult, VisualOptions
+from inference_server.settings import Settings
+from tests.api.pictures import Picture, iou
+
+pytestmark = pytest.mark.anyio
+
+SETTINGS = Settings(device="cpu", dtype="float32", preload="sam2:sam2-hiera-large")
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+class Pickled:
+    """The answer of a replica in this process, which crosses a wire nevertheless."""
+
+    def __init__(self, replica: EngineReplica, method: str, arguments: Any) -> None:
+        self._call = getattr(replica, method)
+        self._arguments = arguments
+        self._replica_result = object()
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        answer = yield from self._call(*pickle.loads(pickle.dumps(self._arguments))).__await__()
+        return pickle.loads(pickle.dumps(answer))
+
+
+@dataclass
+class Wire:
+    """Stands for Ray's handle, and notes what is sent."""
+
+    replica: EngineReplica
+    deployment_name: str = "visual"
+    sent: list[SentImage] = field(default_factory=list)
+    sessions: list[str] = field(default_factory=list)
+    method: str = ""
+
+    def options(self, method_name: str, session_id: str) -> Wire:
+        self.method = method_name
+        self.sessions.append(session_id)
+        return self
+
+    def remote(self, *arguments: Any) -> Pickled:
+        self.sent += [a for a in arguments if isinstance(a, SentImage)]
+        return Pickled(self.replica, self.method, arguments)
+
+
+@pytest.fixture(scope="module")
+async def replica() -> AsyncIterator[EngineReplica]:
+    made = EngineReplica.__new__(EngineReplica)
+    await made.__init__(SETTINGS, "sam2", 1.0)  # type: ignore[misc]  # as Serve does
+    yield made
+    made._segmenter.close()
+
+
+@dataclass
+class Ingress:
+    """An ingress of one replica.
+
+    Attributes:
+        wire: to the replica.
+        segmenter: of the ingress.
+        picture: that is asked about.
+    """
+
+    wire: Wire
+    segmenter: ClusterSegmentationService
+    picture: Picture
+
+    async def click(self, *, image: str | None = None, tenant: str = "a", **named: Any) -> Any:
+        """Clicks on the red square, whose mask must be right; the image is sent unless told."""
+        item = self.picture.one("red square")
+        prompt = VisualPrompt(np.array([item.click()], np.float32), np.ones(1, np.int64))
+        sent = base64.b64encode(self.picture.data).decode() if image is None else image
+        found: SegmentationResult = await self.segmenter.visual(
+            tenant,
+            None,
+            ImageRef(base64=sent or None, **named),
+            [prompt],
+            VisualOptions(multimask=True),
+            timings=Timings(),
+        )
+        (instance,) = found.instances
+        assert iou(instance.mask.to_plane(), item.mask) > 0.8
+        assert found.image.embedding.features is None, "embeddings stay where they are"
+        assert instance.logits is None
+        return found.image
+
+
+@pytest.fixture
+async def ingress(
+    replica: EngineReplica, picture: Picture, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Ingress]:
+    # There is no Ray here whose object store could take the file.
+    monkeypatch.setattr(module, "_INLINE_BYTES", len(picture.data))
+    replica._segmenter.forget()
+    wire = Wire(replica)
+    handles: Any = {"sam2": wire}
+    segmenter = ClusterSegmentationService(SETTINGS, Metrics(), handles)
+    yield Ingress(wire, segmenter, picture)
+    segmenter.close()
+
+
+async def test_a_file_is_sent_once(ingress: Ingress) -> None:
+    first, second = await ingress.click(), await ingress.click()
+    assert (first.hit, second.hit) == (False, True)
+    assert [each.data is not None for each in ingress.wire.sent] == [True, False]
+    assert {each.digest for each in ingress.wire.sent} == {first.digest}
+    assert set(ingress.wire.sessions) == {session_of("a", first.digest)}
+
+
+async def test_a_file_that_was_forgotten_is_sent_again(ingress: Ingress) -> None:
+    await ingress.click(image_id="mine")
+    ingress.wire.replica._segmenter.forget()
+    assert not (await ingress.click(image_id="mine")).hit
+    assert [each.data is not None for each in ingress.wire.sent] == [True, False, True]
+    # Also to who sends no file any more: the ingress keeps those of named images.
+    ingress.wire.replica._segmenter.forget()
+    assert not (await ingress.click(image="", image_id="mine")).hit
+    assert set(ingress.wire.sessions) == {session_of("a", "mine")}
+
+
+async def test_a_named_image_needs_no_file(ingress: Ingress) -> None:
+    await ingress.click(image_id="mine")
+    assert (await ingress.click(image="", image_id="mine")).hit
+    assert ingress.wire.sent[1] == SentImage("mine")
+    with pytest.raises(UnknownImageError):
+        await ingress.click(image="", image_id="nobody's")
+    with pytest.raises(UnknownImageError):
+        await ingress.click(image="", image_id="mine", tenant="b")
+
+
+async def test_other_bytes_under_a_known_name_are_told(ingress: Ingress) -> None:
+    await ingress.click(image_id="mine")
+    for other in (base64.b64encode(b"other").decode(), "no base64 at all"):
+        assert (await ingress.click(image=other, image_id="mine")).mismatch
+    with pytest.raises(ImageError):
+        await ingress.click(image="no base64 at all", image_id="another")
+    assert (await ingress.click(image="", image_id="mine")).hit, "the first one is kept"
+
+
+async def test_an_image_that_is_none_is_kept_nowhere(ingress: Ingress) -> None:
+    nothing = base64.b64encode(b"no image").decode()
+    for _ in range(2):
+        with pytest.raises(ImageError):
+            await ingress.click(image=nothing, image_id="mine")
+    assert not (await ingress.click(image_id="mine")).mismatch
+
+
+async def test_an_image_encoded_ahead_of_time_is_named_by_its_digest(ingress: Ingress) -> None:
+    await ingress.click()
+    sent = base64.b64encode(ingress.picture.data).decode()
+    models = [("sam2", "hiera_large")]
+    done = await ingress.segmenter.embed("a", ImageRef(base64=sent), models, Timings())
+    assert (await ingress.click(image="", image_id=done.digest)).hit
+    file = await ingress.segmenter.read("a", ImageRef(image_id=done.digest), Timings())
+    assert file.data == ingress.picture.data
+    with pytest.raises(UnknownImageError):
+        await ingress.segmenter.read("b", ImageRef(image_id=done.digest), Timings())
+
+
+async def test_hits_are_counted(ingress: Ingress) -> None:
+    for _ in range(3):
+        await ingress.click()
+    samples = {s.name: s.value for m in ingress.segmenter.readings() for s in m.samples}
+    assert samples == {
+        "inference_embedding_cache_hits_total": 2,
+        "inference_embedding_cache_misses_total": 1,
+    }
+
+
+def test_sessions_are_tenants_and_images() -> None:
+    assert session_of("a", "b") == session_of("a", "b")
+    names = [("a", "b"), ("b", "a"), ("c", "b"), ("ab", ""), ("", "ab")]
+    assert len({session_of(*each) for each in names}) == len(names)

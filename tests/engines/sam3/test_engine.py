@@ -1,0 +1,506 @@
+"""PCS: the same answers as `Sam3Processor` and `Sam3Model`, whatever is asked beside them."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from inference_server.demo import WEIGHTS
+from inference_server.demo.scenes import make_scene
+from inference_server.engines.base import Candidates, ConceptPrompt, Embedding, Query, queries
+from inference_server.engines.checkpoints import load_sam3
+from inference_server.engines.sam3.decoder import ConceptImage, Found
+from inference_server.engines.sam3.engine import ConceptEngine
+from inference_server.masks import Mask, iou, upsample_masks
+from tests.engines.conftest import CPU, CPU_BFLOAT16, Concept, Picture
+
+SCORE_TOLERANCE = 1e-5
+"""The same operations on the same numbers, but other batches may add in another order."""
+
+PLANE_TOLERANCE = 1e-4
+"""The same, for mask probabilities: a logit sums more products than a score."""
+
+QUERIES = 49
+
+
+def concept_prompt(
+    text: str | None, *boxes: tuple[float, float, float, float, int], threshold: float = 0.0
+) -> ConceptPrompt:
+    """A prompt in shares of the image's sides, each box with its label; see `placed`."""
+    return ConceptPrompt(
+        text,
+        np.array([box[:4] for box in boxes], np.float32).reshape(-1, 4),
+        np.array([box[4] for box in boxes], np.int64),
+        threshold,
+    )
+
+
+def placed(prompt: ConceptPrompt, size: tuple[int, int]) -> ConceptPrompt:
+    """The prompt in pixels of an image of (height, width)."""
+    scale = np.tile(np.array(size[::-1], np.float32), 2)
+    return ConceptPrompt(prompt.text, prompt.boxes * scale, prompt.labels, prompt.threshold)
+
+
+PROMPTS = {
+    "text": concept_prompt("red circle"),
+    "other text": concept_prompt("a blue star"),
+    "one word": concept_prompt("shape"),
+    "box": concept_prompt(None, (0.1, 0.2, 0.4, 0.5, 1)),
+    "negative box": concept_prompt(None, (0.1, 0.2, 0.4, 0.5, 0)),
+    "boxes": concept_prompt(
+        None, (0.1, 0.2, 0.4, 0.5, 1), (0.5, 0.5, 0.9, 0.8, 0), (0, 0.6, 0.3, 1, 1)
+    ),
+    "text and box": concept_prompt("circle", (0.1, 0.2, 0.4, 0.5, 1)),
+    "text and boxes": concept_prompt("circle", (0.1, 0.2, 0.4, 0.5, 1), (0.5, 0.5, 0.9, 0.8, 0)),
+}
+
+
+def embed(engine: ConceptEngine, image: Picture) -> Embedding:
+    (embedding,) = engine.encode([engine.prepare(image)])
+    return embedding
+
+
+def replies(
+    engine: ConceptEngine, embedding: Embedding, *prompts: ConceptPrompt
+) -> list[Candidates]:
+    return engine.decode(queries(embedding, prompts))
+
+
+def ask(engine: ConceptEngine, image: Picture, *prompts: ConceptPrompt) -> list[Candidates]:
+    embedding = embed(engine, image)
+    return replies(engine, embedding, *(placed(prompt, embedding.size) for prompt in prompts))
+
+
+class Reference:
+    """The answer to a prompt by nothing but `transformers`."""
+
+    @torch.inference_mode()
+    def __init__(self, concept: Concept, image: Picture, prompt: ConceptPrompt) -> None:
+        self._processor: Any = concept.processor
+        inputs = self._processor(
+            images=image,
+            text=prompt.text,
+            input_boxes=[prompt.boxes.tolist()] if len(prompt.boxes) else None,
+            input_boxes_labels=[prompt.labels.tolist()] if len(prompt.boxes) else None,
+            return_tensors="pt",
+        )
+        self._outputs = concept.model(**inputs)
+        self._sizes = inputs["original_sizes"].tolist()
+
+    def over(
+        self, threshold: float
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.float32]]:
+        """(scores, masks, boxes), best first."""
+        (found,) = self._processor.post_process_instance_segmentation(
+            self._outputs, threshold=threshold, mask_threshold=0.5, target_sizes=self._sizes
+        )
+        order = found["scores"].argsort(descending=True, stable=True)
+        scores, masks, boxes = (found[name][order] for name in ("scores", "masks", "boxes"))
+        return scores.numpy(), masks.bool().numpy(), boxes.numpy()
+
+
+def masks_of(answer: Candidates, image: Picture) -> list[Mask]:
+    return upsample_masks(answer.planes, (image.shape[0], image.shape[1]), answer.threshold)
+
+
+def assert_same(found: Candidates, expected: Candidates) -> None:
+    assert found.threshold == expected.threshold
+    assert found.scores.shape == expected.scores.shape
+    assert np.abs(found.scores - expected.scores).max(initial=0) < SCORE_TOLERANCE
+    for score, plane in zip(found.scores, found.planes, strict=True):
+        # Of near-equal scores either may come first.
+        near = expected.planes[np.abs(expected.scores - score) < SCORE_TOLERANCE]
+        assert np.abs(near - plane).max(axis=(1, 2)).min() < PLANE_TOLERANCE
+
+
+@pytest.mark.parametrize("name", list(PROMPTS))
+@pytest.mark.parametrize("picture", ["square", "wide", "tall"])
+def test_answers_are_those_of_transformers(
+    concept: Concept, pictures: dict[str, Picture], picture: str, name: str
+) -> None:
+    image = pictures[picture]
+    prompt = placed(PROMPTS[name], (image.shape[0], image.shape[1]))
+    reference = Reference(concept, image, prompt)
+    every, _, _ = reference.over(0.0)
+    # Between two scores, so that the last bit decides nothing.
+    middle = int((every[:-1] - every[1:])[5:25].argmax()) + 5
+    threshold = float(every[middle : middle + 2].mean())
+    prompt = replace(prompt, threshold=threshold)
+    (found,) = replies(concept.engine, embed(concept.engine, image), prompt)
+    scores, masks, boxes = reference.over(threshold)
+    assert len(scores) == middle + 1
+    assert found.scores.dtype == found.planes.dtype == np.float32
+    assert found.scores.shape == scores.shape
+    assert np.abs(found.scores - scores).max() < SCORE_TOLERANCE
+    assert found.boxes is not None
+    assert np.abs(found.boxes - boxes).max() < 1e-4 * max(image.shape)
+    for mask, expected in zip(masks_of(found, image), masks, strict=True):
+        # Random weights leave many pixels near a half, where the last bit decides the side: a few
+        # pixels of a mask may differ, which is why this is no equality.
+        assert iou(mask, Mask.from_plane(expected)) > 0.99 or expected.sum() < 100
+        assert np.count_nonzero(mask.to_plane() != expected) <= 0.001 * expected.size
+
+
+def test_every_part_of_a_prompt_counts(concept: Concept, pictures: dict[str, Picture]) -> None:
+    """Otherwise the comparisons above and below would prove little."""
+    answers = ask(concept.engine, pictures["wide"], *PROMPTS.values())
+    for i, one in enumerate(answers):
+        for other in answers[:i]:
+            assert np.abs(one.scores - other.scores).max() > 10 * SCORE_TOLERANCE
+    (elsewhere,) = ask(concept.engine, pictures["wide"][::-1].copy(), PROMPTS["text"])
+    assert np.abs(elsewhere.scores - answers[0].scores).max() > 100 * SCORE_TOLERANCE
+
+
+def test_prompts_of_any_kind_share_a_call_and_each_gets_the_answer_it_gets_alone(
+    concept: Concept, pictures: dict[str, Picture]
+) -> None:
+    engine = concept.engine
+    embeddings = [embed(engine, pictures[name]) for name in ("wide", "tall")]
+    kinds = [*PROMPTS.values(), *list(PROMPTS.values())[::-1]]
+    asked = [
+        Query(embedding, placed(kind, embedding.size))
+        for i, kind in enumerate(kinds)
+        for embedding in [embeddings[i % 3 == 0]]
+    ]
+    together = engine.decode(asked)
+    assert len(together) == len(asked)
+    for query, found in zip(asked, together, strict=True):
+        (alone,) = engine.decode([query])
+        assert len(alone.scores) == QUERIES
+        assert_same(found, alone)
+
+
+def test_several_threads_get_the_answers_of_one(
+    concept: Concept, pictures: dict[str, Picture]
+) -> None:
+    """Every thread its own prompts in its own order, on a machine that has nothing cached."""
+    engine = ConceptEngine(concept.model, concept.processor, "random", CPU)
+    embeddings = [embed(concept.engine, pictures[name]) for name in ("wide", "tall")]
+    asked = [
+        Query(embedding, placed(prompt, embedding.size))
+        for embedding in embeddings
+        for prompt in PROMPTS.values()
+    ]
+    expected = [concept.engine.decode([query])[0] for query in asked]
+
+    def work(thread: int) -> None:
+        for i in np.random.default_rng(thread).permutation(len(asked)):
+            (found,) = engine.decode([asked[i]])
+            assert_same(found, expected[i])
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(8)))
+
+
+def test_a_concept_that_is_not_there_costs_no_mask(
+    concept: Concept, pictures: dict[str, Picture], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+    decoder = concept.engine._decoder
+    real = decoder.masks
+
+    def masks(image: ConceptImage, found: Found, index: int, kept: Any, tokens: Any) -> Any:
+        made.append(len(kept))
+        return real(image, found, index, kept, tokens)
+
+    monkeypatch.setattr(decoder, "masks", masks)
+    image = pictures["wide"]
+    (every,) = ask(concept.engine, image, concept_prompt("circle"))
+    one = float(every.scores[:2].mean())
+    made.clear()
+    prompts = [concept_prompt("circle", threshold=level) for level in (1.0, one, 1.0)]
+    absent, found, _ = ask(concept.engine, image, *prompts)
+    assert made == [1]
+    assert found.planes.shape == every.planes[:1].shape
+    assert absent.planes.shape == (0, *every.planes.shape[1:])
+    assert absent.planes.dtype == absent.scores.dtype == np.float32
+
+
+def test_no_prompts_no_answers(concept: Concept, pictures: dict[str, Picture]) -> None:
+    assert ask(concept.engine, pictures["square"]) == []
+
+
+def test_images_encoded_together_answer_as_if_encoded_alone(
+    concept: Concept, pictures: dict[str, Picture]
+) -> None:
+    images = list(pictures.values())
+    together = concept.engine.encode([concept.engine.prepare(image) for image in images])
+    assert [embedding.size for embedding in together] == [image.shape[:2] for image in images]
+    for embedding, image in zip(together, images, strict=True):
+        prompts = [placed(PROMPTS[name], embedding.size) for name in ("text", "boxes")]
+        alone = replies(concept.engine, embed(concept.engine, image), *prompts)
+        answers = replies(concept.engine, embedding, *prompts)
+        for answer, expected in zip(answers, alone, strict=True):
+            assert_same(answer, expected)
+
+
+def test_thresholds_are_each_prompts_own_and_the_best_comes_first(
+    concept: Concept, pictures: dict[str, Picture]
+) -> None:
+    (every,) = ask(concept.engine, pictures["wide"], concept_prompt("circle"))
+    assert len(every.scores) == QUERIES
+    assert (np.diff(every.scores) <= 0).all()
+    levels = [float(every.scores[k]) for k in (0, 5, 20)]
+    prompts = [concept_prompt("circle", threshold=level) for level in [*levels, 1.0]]
+    answers = ask(concept.engine, pictures["wide"], *prompts)
+    for answer, level in zip(answers, [*levels, 1.0], strict=True):
+        expected = every.scores[every.scores > level]
+        # A score at the threshold itself may fall on either side by its last bit.
+        assert abs(len(answer.scores) - len(expected)) <= 1
+        assert np.allclose(answer.scores, every.scores[: len(answer.scores)], atol=1e-5)
+    assert answers[-1].planes.shape == (0, *every.planes.shape[1:])
+    assert masks_of(answers[-1], pictures["wide"]) == []
+
+
+def test_planes_are_probabilities(concept: Concept, pictures: dict[str, Picture]) -> None:
+    (answer,) = ask(concept.engine, pictures["wide"], concept_prompt("circle"))
+    assert answer.threshold == 0.5
+    assert answer.planes.min() >= 0
+    assert answer.planes.max() <= 1
+    assert answer.logits is None
+
+
+@pytest.fixture
+def embedded(concept: Concept, monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """The texts that went through the text encoder since the test began."""
+    texts: list[list[int]] = []
+    model: Any = concept.model
+    real = model.get_text_features
+
+    def get_text_features(input_ids: torch.Tensor, **inputs: Any) -> Any:
+        texts.extend(input_ids.tolist())
+        return real(input_ids=input_ids, **inputs)
+
+    monkeypatch.setattr(model, "get_text_features", get_text_features)
+    return texts
+
+
+def test_a_known_text_is_not_embedded_again(
+    concept: Concept, pictures: dict[str, Picture], embedded: list[list[int]]
+) -> None:
+    engine = ConceptEngine(concept.model, concept.processor, "random", CPU)
+    image = pictures["square"]
+    (first,) = ask(engine, image, PROMPTS["text"])
+    assert len(embedded) == 1
+    answers = ask(engine, image, PROMPTS["text"], PROMPTS["text"], PROMPTS["other text"])
+    assert len(embedded) == 2
+    assert_same(answers[0], first)
+    assert_same(answers[1], first)
+    # On another image too, and boxes alone have one text in common.
+    ask(engine, pictures["tall"], PROMPTS["text"], PROMPTS["box"], PROMPTS["boxes"])
+    assert len(embedded) == 3
+
+
+def test_a_text_that_several_threads_want_is_embedded_once(
+    concept: Concept, pictures: dict[str, Picture], embedded: list[list[int]]
+) -> None:
+    engine = ConceptEngine(concept.model, concept.processor, "random", CPU)
+    query = Query(embed(concept.engine, pictures["wide"]), PROMPTS["text"])
+    (expected,) = concept.engine.decode([query])
+    embedded.clear()
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: engine.decode([query]), range(8)))
+    assert len(embedded) == 1
+    for (found,) in answers:
+        assert_same(found, expected)
+
+
+def test_a_text_that_could_not_be_embedded_is_tried_again(
+    concept: Concept, pictures: dict[str, Picture], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = ConceptEngine(concept.model, concept.processor, "random", CPU)
+    query = Query(embed(concept.engine, pictures["wide"]), PROMPTS["text"])
+
+    def get_text_features(**inputs: Any) -> Any:
+        raise MemoryError("no memory for words")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(concept.model, "get_text_features", get_text_features)
+        with pytest.raises(MemoryError, match="words"):
+            engine.decode([query])
+    (found,) = engine.decode([query])
+    assert_same(found, concept.engine.decode([query])[0])
+
+
+@pytest.mark.parametrize("entries", [0, 1])
+def test_the_texts_kept_are_bounded(
+    concept: Concept, pictures: dict[str, Picture], embedded: list[list[int]], entries: int
+) -> None:
+    engine = ConceptEngine(concept.model, concept.processor, "random", CPU, text_cache=entries)
+    for text in ("circle", "star", "circle", "circle"):
+        ask(engine, pictures["square"], concept_prompt(text))
+    assert len(embedded) == 3
+    assert len(engine._texts) == 1
+
+
+def test_an_embedding_counts_what_it_alone_keeps(
+    concept: Concept, pictures: dict[str, Picture]
+) -> None:
+    """The coarsest level once as it is and once as the prompts begin, the finer ones once; nothing
+    that is the same for every image, and not the level that is never read."""
+    engine = ConceptEngine(concept.model, concept.processor, "random", CPU)
+    several = [engine.prepare(pictures[name]) for name in ("square", "wide", "tall")]
+    one, *others = engine.encode(several)
+    config: Any = concept.model.config.vision_config
+    sizes, channels = config.backbone_feature_sizes, config.fpn_hidden_size
+    expected = sum(4 * channels * height * width for height, width in [*sizes, sizes[-1]])
+    for embedding in (one, *others, *engine.encode([engine.prepare(pictures["large"])])):
+        assert embedding.nbytes == expected
+        storages = {
+            t.untyped_storage().data_ptr(): t.untyped_storage() for t in tensors_in(embedding)
+        }
+        assert sum(storage.nbytes() for storage in storages.values()) == expected
+
+
+def tensors_in(embedding: Embedding) -> list[torch.Tensor]:
+    """Every tensor that an embedding's features hold on to."""
+    found: list[torch.Tensor] = []
+
+    def walk(value: Any) -> None:
+        if isinstance(value, torch.Tensor):
+            found.append(value)
+        elif isinstance(value, list | tuple):
+            for item in value:
+                walk(item)
+        else:
+            for name in getattr(value, "__dataclass_fields__", ()):
+                walk(getattr(value, name))
+
+    walk(embedding.features)
+    return found
+
+
+def test_an_embedding_outlives_the_engine_that_made_it(
+    concept: Concept, pictures: dict[str, Picture]
+) -> None:
+    """The cache keeps embeddings while a model is unloaded and loaded again."""
+    embedding = embed(concept.engine, pictures["wide"])
+    reloaded = ConceptEngine(concept.model, concept.processor, "random", CPU)
+    prompts = [placed(prompt, embedding.size) for prompt in PROMPTS.values()]
+    for found, expected in zip(
+        replies(reloaded, embedding, *prompts),
+        replies(concept.engine, embedding, *prompts),
+        strict=True,
+    ):
+        assert_same(found, expected)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "zzyzx quux",
+        "красный круг 红色圆圈 🔴",
+        "red " * 500,
+        "x" * 5000,
+        " ",
+        "\n\t",
+        ".",
+        "\x00",
+        "a",
+        "<|endoftext|>",
+        "RED CIRCLE",
+    ],
+    ids=lambda text: repr(text[:12]),
+)
+def test_any_text_is_answered(concept: Concept, pictures: dict[str, Picture], text: str) -> None:
+    answers = ask(
+        concept.engine,
+        pictures["square"],
+        concept_prompt(text),
+        concept_prompt(text, (0.1, 0.1, 0.5, 0.5, 1)),
+        concept_prompt("circle"),
+    )
+    for answer in answers:
+        assert len(answer.scores) == QUERIES
+        assert np.isfinite(answer.scores).all()
+        assert np.isfinite(answer.planes).all()
+    # Whoever asks beside it does not notice.
+    (alone,) = ask(concept.engine, pictures["square"], concept_prompt("circle"))
+    assert_same(answers[2], alone)
+
+
+def test_a_long_text_is_cut_at_the_models_length(
+    concept: Concept, pictures: dict[str, Picture], embedded: list[list[int]]
+) -> None:
+    ask(concept.engine, pictures["square"], concept_prompt("circle star " * 100))
+    (tokens,) = embedded
+    assert len(tokens) == 32
+    config: Any = concept.model.config.text_config
+    assert tokens[-1] == config.eos_token_id
+
+
+@pytest.mark.parametrize(
+    "box",
+    [(0, 0, 1, 1), (0.5, 0.5, 0.5, 0.5), (0.999, 0.999, 1, 1), (0, 0.5, 1, 0.5)],
+    ids=["everything", "a point", "a corner", "a line"],
+)
+def test_boxes_of_any_size_are_answered(
+    concept: Concept, pictures: dict[str, Picture], box: tuple[float, float, float, float]
+) -> None:
+    prompt = concept_prompt(None, (*box, 1))
+    (answer,) = ask(concept.engine, pictures["wide"], prompt)
+    assert np.isfinite(answer.scores).all()
+    assert np.isfinite(answer.planes).all()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1), (3, 3), (3, 50), (3, 1), (1, 3)])
+def test_tiny_images_are_images(concept: Concept, size: tuple[int, int]) -> None:
+    """Three rows are no channels, which a processor that guesses the layout takes them for."""
+    image = np.random.default_rng(0).integers(0, 255, (*size, 3)).astype(np.uint8)
+    embedding = embed(concept.engine, image)
+    assert embedding.size == size
+    processor: Any = concept.processor
+    pixels = processor.image_processor(images=Image.fromarray(image), return_tensors="pt")
+    with torch.inference_mode():
+        expected = concept.model.get_vision_features(pixels["pixel_values"]).fpn_hidden_states
+    assert torch.allclose(embedding.features.coarse, expected[-2], atol=1e-5)
+    (found,) = replies(concept.engine, embedding, concept_prompt("circle"))
+    assert [mask.size for mask in masks_of(found, image)] == [size] * QUERIES
+
+
+def test_bfloat16_gives_nearly_the_same_masks(
+    concept: Concept, pictures: dict[str, Picture]
+) -> None:
+    """Its geometry encoder stays in float32, for `roi_align` has no bfloat16 on a CPU."""
+    image = pictures["wide"]
+    precise = ask(concept.engine, image, *PROMPTS.values())
+    fast = ConceptEngine(concept.model, concept.processor, "random", CPU_BFLOAT16)
+    assert embed(fast, image).nbytes == embed(concept.engine, image).nbytes / 2
+    found = ask(fast, image, *PROMPTS.values())
+    for one, expected in zip(found, precise, strict=True):
+        assert one.scores.dtype == one.planes.dtype == np.float32
+        assert len(one.scores) == len(expected.scores)
+        assert np.abs(np.sort(one.scores) - np.sort(expected.scores)).max() < 0.05
+        # The order may change among near-equal scores: each mask has its like.
+        likes = masks_of(expected, image)
+        best = [max(iou(mask, like) for like in likes) for mask in masks_of(one, image)]
+        assert np.mean(best) > 0.9
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_embeddings_kept_in_half_precision_find_the_same_objects(dtype: torch.dtype) -> None:
+    """On the shipped weights, whose masks have sharp edges as a trained model's have."""
+    model, processor = load_sam3(str(WEIGHTS / "sam3"), "demo", CPU)
+    engine = ConceptEngine(model, processor, "demo", CPU)
+    half = ConceptEngine(model, processor, "demo", replace(CPU, cache_dtype=dtype))
+    worst = 1.0
+    for seed in range(3):
+        scene = make_scene(seed, (256, 192))
+        full, halved = embed(engine, scene.image), embed(half, scene.image)
+        assert halved.nbytes == full.nbytes / 2
+        for text in ("circle", "shape", "red shape"):
+            prompt = concept_prompt(text, threshold=0.5)
+            (expected,) = replies(engine, full, prompt)
+            (found,) = replies(half, halved, prompt)
+            assert len(found.scores) == len(expected.scores)
+            masks = masks_of(found, scene.image)
+            for like in masks_of(expected, scene.image):
+                worst = min(worst, max(iou(mask, like) for mask in masks))
+    assert worst > 0.97

@@ -1,0 +1,434 @@
+"""The durable queue, on SQLite and on PostgreSQL."""
+
+from __future__ import annotations
+
+import sqlite3
+import stat
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import func, select, text, update
+
+from inference_server.database import FACTS, Database
+from inference_server.errors import CapacityError
+from inference_server.jobs import Backlog, Claim, Output, Store, Ticket
+from inference_server.jobs.models import FILES, JOBS, PAYLOADS
+from inference_server.jobs.task import ResultFile
+from inference_server.settings import Settings
+from tests.api.serving import until
+from tests.jobs.postgres import fresh_database
+
+KIND = "sam3-image"
+PNG = ResultFile("preview.png", "image/png", b"\x89PNG...")
+MASK = ResultFile("mask_1.png", "image/png", b"\x89PNG")
+OUTPUT = Output((PNG, MASK), 0.5, "sam3/demo")
+
+LEASE = 600.0
+"""Longer than a busy machine may take between any two lines: time passes by `pass_time` alone."""
+
+Opener = Callable[..., Store]
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest) -> Iterator[str]:
+    if request.param == "sqlite":
+        yield ""
+        return
+    server = request.getfixturevalue("postgres_url")
+    with fresh_database(server, f"store{time.monotonic_ns()}") as database:
+        yield database
+
+
+@pytest.fixture
+def opened(url: str, tmp_path: Path) -> Iterator[Opener]:
+    """Opens the database once more, as another process would."""
+    with ExitStack() as stack:
+
+        def open_(**changes: Any) -> Store:
+            database = Database(tmp_path / "data", url)
+            stack.callback(database.close)
+            return Store(database, Settings(**{"job_lease": LEASE, **changes}))
+
+        yield open_
+
+
+@pytest.fixture
+def store(opened: Opener) -> Store:
+    return opened()
+
+
+def claimed(store: Store, owner: str = "me") -> Claim:
+    claim = store.claim(owner, [KIND])
+    assert claim is not None
+    return claim
+
+
+def count(store: Store, table: Any) -> int:
+    with store._database.reading() as connection:
+        return connection.execute(select(func.count()).select_from(table)).scalar_one()
+
+
+def pass_time(store: Store, seconds: float) -> None:
+    """Let everything that the jobs wait for come so much sooner."""
+    with store._database.writing() as connection:
+        sooner = {name: JOBS.c[name] - seconds for name in ("created", "due", "expires")}
+        connection.execute(update(JOBS).values(**sooner))
+
+
+def state(store: Store, job_id: str, tenant: str = "alice") -> str | None:
+    status = store.status(job_id, tenant)
+    return None if status is None else status.state
+
+
+def test_a_job_from_submit_to_result(store: Store) -> None:
+    job_id = store.submit("alice", KIND, b'{"image": "..."}')
+    assert state(store, job_id) == "QUEUED"
+    claim = claimed(store)
+    assert claim == Claim(Ticket(job_id, 1), "alice", KIND, 1, b'{"image": "..."}')
+    assert state(store, job_id) == "PROCESSING"
+    assert store.claim("other", [KIND]) is None
+    begin = time.time()
+    assert store.finish(claim.ticket, OUTPUT)
+    status = store.status(job_id, "alice")
+    assert status is not None
+    assert (status.state, status.seconds, status.model) == ("COMPLETED", 0.5, "sam3/demo")
+    assert status.error is None
+    assert status.expires == pytest.approx(begin + 3600, abs=60)
+    assert [(f.name, f.nbytes) for f in store.files(job_id)] == [
+        ("preview.png", len(PNG.content)),
+        ("mask_1.png", len(MASK.content)),
+    ]
+    found = store.file(job_id, "mask_1.png")
+    assert found is not None
+    assert found[0] == MASK
+    assert found[1] == pytest.approx(3600, abs=60)
+    assert store.file(job_id, "other.png") is None
+
+
+def test_the_input_is_deleted_when_the_job_ends(store: Store) -> None:
+    ends: list[Callable[[Ticket], bool]] = [
+        lambda ticket: store.finish(ticket, OUTPUT),
+        lambda ticket: store.fail(ticket, "no"),
+    ]
+    for end in ends:
+        store.submit("alice", KIND, b"{}")
+        assert count(store, PAYLOADS) == 1
+        assert end(claimed(store).ticket)
+        assert count(store, PAYLOADS) == 0
+
+
+def test_a_failure_is_told(store: Store) -> None:
+    job_id = store.submit("alice", KIND, b"{}")
+    assert store.fail(claimed(store).ticket, "It is no image.")
+    status = store.status(job_id, "alice")
+    assert status is not None
+    assert (status.state, status.error) == ("FAILED", "It is no image.")
+    assert store.files(job_id) == []
+
+
+def test_others_do_not_see_it(store: Store) -> None:
+    job_id = store.submit("alice", KIND, b"{}")
+    assert state(store, job_id, "bob") is None
+    assert state(store, "0" * 32) is None
+    assert state(store, "'; drop table inference_jobs; --") is None
+
+
+def test_first_come_first_served(store: Store) -> None:
+    ids = [store.submit("alice", KIND, b"{}") for _ in range(5)]
+    assert [claimed(store).ticket.job_id for _ in ids] == ids
+
+
+def test_jobs_of_kinds_that_a_process_does_not_know_are_left_to_others(store: Store) -> None:
+    store.submit("alice", "newer", b"{}")
+    assert store.claim("me", [KIND]) is None
+    assert store.claim("me", [KIND, "newer"]) is not None
+
+
+def test_a_lease_that_ended_is_taken_over_and_the_stale_finish_refused(store: Store) -> None:
+    job_id = store.submit("alice", KIND, b"{}")
+    stale = claimed(store, "dead")
+    assert store.claim("other", [KIND]) is None
+    pass_time(store, 0.99 * LEASE - 60)
+    assert store.claim("other", [KIND]) is None
+    pass_time(store, 0.01 * LEASE + 60)
+    fresh = claimed(store, "other")
+    assert fresh.ticket == Ticket(job_id, 2)
+    assert fresh.attempt == 2
+    assert not store.finish(stale.ticket, OUTPUT)
+    assert not store.fail(stale.ticket, "no")
+    assert not store.renew(stale.ticket)
+    assert not store.retry(stale.ticket, 0)
+    assert state(store, job_id) == "PROCESSING"
+    assert count(store, FILES) == 0
+    assert store.finish(fresh.ticket, Output((MASK,), 0.1))
+    assert not store.finish(fresh.ticket, OUTPUT)
+    assert [file.name for file in store.files(job_id)] == ["mask_1.png"]
+
+
+def test_a_renewed_lease_holds(store: Store) -> None:
+    store.submit("alice", KIND, b"{}")
+    claim = claimed(store)
+    for _ in range(4):
+        pass_time(store, 0.4 * LEASE)
+        assert store.claim("other", [KIND]) is None
+        assert store.renew(claim.ticket)
+
+
+def test_a_job_that_kills_its_server_fails_in_the_end(opened: Opener) -> None:
+    store = opened(job_attempts=2)
+    job_id = store.submit("alice", KIND, b"{}")
+    for _ in range(2):
+        claimed(store, "dead")
+        assert store.free("dead", counts=True) == 1
+        assert state(store, job_id) == "QUEUED"
+    assert store.claim("me", [KIND]) is None
+    status = store.status(job_id, "alice")
+    assert status is not None
+    assert status.state == "FAILED"
+    assert status.error == "The server stopped 2 times while it worked on this request."
+    assert count(store, PAYLOADS) == 0
+
+
+def test_a_shutdown_is_no_attempt(opened: Opener) -> None:
+    store = opened(job_attempts=1)
+    store.submit("alice", KIND, b"{}")
+    for token in range(1, 5):
+        claim = claimed(store)
+        assert (claim.ticket.token, claim.attempt) == (token, 1)
+        assert store.free("me", counts=False) == 1
+        assert not store.finish(claim.ticket, OUTPUT)
+
+
+def test_a_retry_waits(store: Store) -> None:
+    store.submit("alice", KIND, b"{}")
+    assert store.retry(claimed(store).ticket, 500)
+    assert store.claim("me", [KIND]) is None
+    pass_time(store, 500)
+    assert claimed(store).attempt == 2
+
+
+def test_the_backlog_is_that_of_all(store: Store) -> None:
+    assert store.backlog() == Backlog(0, 0, 0.0, 0)
+    for tenant in ("alice", "bob", "bob"):
+        store.submit(tenant, KIND, b"{}")
+    claim = claimed(store)
+    backlog = store.backlog()
+    assert (backlog.queued, backlog.processing, backlog.nbytes) == (2, 1, 6)
+    time.sleep(0.05)
+    assert store.backlog().oldest >= backlog.oldest + 0.05
+    store.fail(claim.ticket, "no")
+    assert (store.backlog().queued, store.backlog().processing) == (2, 0)
+
+
+def test_owners(store: Store) -> None:
+    for _ in range(3):
+        store.submit("alice", KIND, b"{}")
+    claims = [claimed(store, owner) for owner in ("one", "two", "two")]
+    assert sorted(store.owners()) == ["one", "two"]
+    assert store.free("two", counts=True) == 2
+    assert store.finish(claims[0].ticket, OUTPUT)
+    assert store.owners() == []
+
+
+class TestBounds:
+    def test_of_a_key(self, opened: Opener) -> None:
+        store = opened(job_queue_per_key=2)
+        store.submit("alice", KIND, b"{}")
+        store.submit("alice", KIND, b"{}")
+        with pytest.raises(CapacityError, match="INFERENCE_JOB_QUEUE_PER_KEY") as caught:
+            store.submit("alice", KIND, b"{}")
+        assert int(caught.value.headers["retry-after"]) >= 1
+        store.submit("bob", KIND, b"{}")
+        # What is worked on counts, what is done does not.
+        claim = claimed(store)
+        with pytest.raises(CapacityError):
+            store.submit("alice", KIND, b"{}")
+        store.finish(claim.ticket, OUTPUT)
+        store.submit("alice", KIND, b"{}")
+
+    def test_of_all(self, opened: Opener) -> None:
+        store = opened(job_queue_size=2)
+        store.submit("alice", KIND, b"{}")
+        store.submit("bob", KIND, b"{}")
+        with pytest.raises(CapacityError, match="INFERENCE_JOB_QUEUE_SIZE"):
+            store.submit("carol", KIND, b"{}")
+
+    def test_hold_for_submits_at_the_same_time(self, opened: Opener) -> None:
+        stores = [opened(job_queue_size=10) for _ in range(3)]
+
+        def submit(index: int) -> bool:
+            try:
+                stores[index % 3].submit("alice", KIND, b"{}")
+            except CapacityError:
+                return False
+            return True
+
+        with ThreadPoolExecutor(6) as pool:
+            assert sum(pool.map(submit, range(30))) == 10
+
+    def test_of_storage(self, opened: Opener) -> None:
+        store = opened(job_storage_mb=1, job_retention=600)
+        store.submit("alice", KIND, bytes(600_000))
+        with pytest.raises(CapacityError, match="INFERENCE_JOB_STORAGE_MB"):
+            store.submit("alice", KIND, bytes(600_000))
+        big = ResultFile("preview.png", "image/png", bytes(900_000))
+        store.finish(claimed(store).ticket, Output((big,), 0.1))
+        with pytest.raises(CapacityError):
+            store.submit("alice", KIND, bytes(200_000))
+        pass_time(store, 600)
+        assert store.purge() == 1
+        store.submit("alice", KIND, bytes(600_000))
+
+
+def test_what_has_expired_is_gone_before_and_after_the_purge(opened: Opener) -> None:
+    store = opened(job_retention=600)
+    ids = [store.submit("alice", KIND, b"{}") for _ in range(3)]
+    store.finish(claimed(store).ticket, OUTPUT)
+    store.fail(claimed(store).ticket, "no")
+    assert store.purge() == 0
+    pass_time(store, 600)
+    assert [state(store, job_id) for job_id in ids] == [None, None, "QUEUED"]
+    assert store.file(ids[0], "preview.png") is None
+    assert store.purge() == 2
+    assert (count(store, JOBS), count(store, FILES), count(store, PAYLOADS)) == (1, 0, 1)
+
+
+def test_many_are_purged(opened: Opener) -> None:
+    store = opened(job_queue_per_key=300, job_queue_size=300)
+    for _ in range(120):
+        store.submit("alice", KIND, b"{}")
+    with store._database.writing() as connection:
+        connection.execute(update(JOBS).values(expires=1.0))
+    assert store.purge() == 120
+
+
+def test_each_job_is_claimed_once_by_many(opened: Opener) -> None:
+    stores = [opened() for _ in range(4)]
+    ids = [stores[0].submit("alice", KIND, b"{}") for _ in range(40)]
+    taken: Counter[str] = Counter()
+    shares: Counter[int] = Counter()
+    start = threading.Barrier(4)
+
+    def work(index: int) -> None:
+        start.wait()
+        while (claim := stores[index].claim(f"worker{index}", [KIND])) is not None:
+            taken[claim.ticket.job_id] += 1
+            shares[index] += 1
+            until(lambda: len(shares) > 1, 60)  # nobody takes all before another one has begun
+            time.sleep(0.01)
+            assert stores[index].finish(claim.ticket, OUTPUT)
+
+    with ThreadPoolExecutor(4) as pool:
+        for future in [pool.submit(work, index) for index in range(4)]:
+            future.result()
+    assert taken == Counter(ids)
+    assert sum(shares.values()) == len(ids)
+
+
+def test_processes_that_start_together_make_the_tables_once(url: str, tmp_path: Path) -> None:
+    start = threading.Barrier(8)
+
+    def open_(_: int) -> bytes:
+        start.wait()
+        database = Database(tmp_path / "data", url)
+        database.close()
+        return database.secret
+
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(open_, range(8)))) == 1
+
+
+def test_the_secret_and_the_jobs_survive(opened: Opener) -> None:
+    first = opened()
+    job_id = first.submit("alice", KIND, b"{}")
+    second = opened()
+    assert second._database.secret == first._database.secret
+    assert len(first._database.secret) == 32
+    assert claimed(second).ticket.job_id == job_id
+
+
+def test_tables_of_another_version_are_refused(opened: Opener) -> None:
+    store = opened()
+    with store._database.writing() as connection:
+        connection.execute(update(FACTS).where(FACTS.c.name == "version").values(value="99"))
+    with pytest.raises(RuntimeError, match="version 99"):
+        opened()
+
+
+class TestSqlite:
+    @pytest.fixture
+    def url(self) -> str:
+        return ""
+
+    def test_is_durable_and_private(self, store: Store, tmp_path: Path) -> None:
+        with store._database.writing() as connection:
+            assert connection.execute(text("pragma journal_mode")).scalar_one() == "wal"
+            assert connection.execute(text("pragma synchronous")).scalar_one() == 2
+        assert stat.S_IMODE((tmp_path / "data").stat().st_mode) == 0o700
+        for file in (tmp_path / "data").iterdir():
+            assert stat.S_IMODE(file.stat().st_mode) == 0o600, file
+
+    def test_waits_for_a_writer(self, store: Store, tmp_path: Path) -> None:
+        other = sqlite3.connect(tmp_path / "data" / "jobs.sqlite", isolation_level=None)
+        other.execute("begin immediate")
+        with ThreadPoolExecutor(1) as pool:
+            submitted = pool.submit(store.submit, "alice", KIND, b"{}")
+            time.sleep(0.3)
+            # Readers do not wait.
+            assert state(store, "0" * 32) is None
+            assert not submitted.done()
+            other.execute("rollback")
+            assert state(store, submitted.result(60)) == "QUEUED"
+        other.close()
+
+    def test_room_is_given_back(self, opened: Opener, tmp_path: Path) -> None:
+        store = opened(job_retention=600)
+        file = tmp_path / "data" / "jobs.sqlite"
+        marker = b"a picture of somebody" * 50_000
+        store.submit("alice", KIND, marker)
+        store.finish(claimed(store).ticket, OUTPUT)
+        pass_time(store, 600)
+        assert store.purge() == 1
+        with store._database.writing() as connection:
+            pages = connection.execute(text("pragma freelist_count")).scalar_one()
+        assert pages < 10
+        store._database.close()
+        assert file.stat().st_size < 200_000
+        assert b"picture of somebody" not in file.read_bytes()
+
+
+class TestPostgresql:
+    @pytest.fixture
+    def url(self, postgres_url: str) -> Iterator[str]:
+        with fresh_database(postgres_url, f"lost{time.monotonic_ns()}") as database:
+            yield database
+
+    def test_lost_connections_are_made_anew(self, store: Store, url: str) -> None:
+        job_id = store.submit("alice", KIND, b"{}")
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity "
+                "where datname = current_database() and pid <> pg_backend_pid()"
+            )
+        assert claimed(store).ticket.job_id == job_id
+
+    def test_a_connection_lost_in_the_middle_is_tried_again(self, store: Store) -> None:
+        ended: list[int] = []
+
+        def work() -> int:
+            with store._database.writing() as connection:
+                if not ended:
+                    ended.append(connection.execute(text("select pg_backend_pid()")).scalar_one())
+                    connection.execute(text(f"select pg_terminate_backend({ended[0]})"))
+                return int(connection.execute(text("select 7")).scalar_one())
+
+        assert store._database.retrying(work) == 7
+        assert len(ended) == 1

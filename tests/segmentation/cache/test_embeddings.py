@@ -1,0 +1,339 @@
+"""The embedding cache: exact bounds, one flight a key, nobody disturbed by somebody who leaves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+
+import pytest
+
+from inference_server.engines.base import Embedding
+from inference_server.segmentation.cache.embeddings import EmbeddingCache
+from inference_server.segmentation.types import CachedEmbedding, ImageKey
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+def key(name: str, tenant: str = "tenant", checkpoint: str = "sam2/demo") -> ImageKey:
+    return ImageKey(tenant, checkpoint, f"id:{name}")
+
+
+def entry(nbytes: int, digest: str = "digest") -> CachedEmbedding:
+    return CachedEmbedding(Embedding((1, 1), object(), nbytes), digest)
+
+
+class Maker:
+    """Makes embeddings when it is told to, and counts."""
+
+    def __init__(self, nbytes: int = 10) -> None:
+        self.nbytes = nbytes
+        self.calls = 0
+        self.cancelled = 0
+        self.gate = asyncio.Event()
+        self.failure: Exception | None = None
+
+    async def __call__(self) -> CachedEmbedding:
+        self.calls += 1
+        try:
+            await self.gate.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        if self.failure is not None:
+            raise self.failure
+        return entry(self.nbytes)
+
+
+def making(nbytes: int) -> Callable[[], Awaitable[CachedEmbedding]]:
+    maker = Maker(nbytes)
+    maker.gate.set()
+    return maker
+
+
+async def fill(cache: EmbeddingCache, **sizes: int) -> None:
+    for name, nbytes in sizes.items():
+        await cache.get_or_create(key(name), making(nbytes))
+
+
+def kept(cache: EmbeddingCache, names: Iterable[str]) -> str:
+    """Which of the names are kept, without counting as a use."""
+    return "".join(name for name in names if key(name) in cache._kept)
+
+
+async def turns(count: int = 5) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def test_what_was_made_is_found_again() -> None:
+    cache = EmbeddingCache(100)
+    maker = Maker()
+    maker.gate.set()
+    made, hit = await cache.get_or_create(key("a"), maker)
+    assert not hit
+    again, hit = await cache.get_or_create(key("a"), maker)
+    assert hit
+    assert again is made
+    assert cache.get(key("a")) is made
+    assert cache.get(key("b")) is None
+    assert maker.calls == 1
+    assert (len(cache), cache.nbytes, cache.max_bytes) == (1, 10, 100)
+
+
+async def test_the_bound_is_exact_to_the_byte() -> None:
+    cache = EmbeddingCache(100)
+    await fill(cache, a=60, b=40)
+    assert cache.nbytes == 100
+    assert kept(cache, "ab") == "ab"
+    assert cache.evictions == 0
+    await fill(cache, c=1)
+    assert kept(cache, "abc") == "bc"
+    assert cache.nbytes == 41
+    assert cache.evictions == 1
+    await fill(cache, d=100)
+    assert kept(cache, "abcd") == "d"
+    assert cache.nbytes == 100
+    assert cache.evictions == 3
+
+
+async def test_the_least_recently_used_goes_first() -> None:
+    cache = EmbeddingCache(30)
+    await fill(cache, a=10, b=10, c=10)
+    assert cache.get(key("a")) is not None
+    await fill(cache, b=10)  # by `get_or_create` is a use too
+    await fill(cache, d=10)
+    assert kept(cache, "abcd") == "abd"
+    await fill(cache, e=10)
+    assert kept(cache, "abcde") == "bde"
+
+
+@pytest.mark.parametrize(("room", "nbytes"), [(100, 101), (0, 1), (0, 10**12)])
+async def test_what_is_larger_than_the_cache_is_served_and_not_kept(room: int, nbytes: int) -> None:
+    cache = EmbeddingCache(room)
+    if room:
+        await fill(cache, small=room)
+    for _ in range(2):
+        made, hit = await cache.get_or_create(key("large"), making(nbytes))
+        assert made.embedding.nbytes == nbytes
+        assert not hit
+    assert cache.get(key("large")) is None
+    assert cache.nbytes == room
+    assert kept(cache, ["small"]) == ("small" if room else "")
+    assert cache.evictions == 0
+
+
+@pytest.mark.parametrize("nbytes", [10, 1000], ids=["kept", "too large to keep"])
+async def test_many_callers_share_one_flight(nbytes: int) -> None:
+    cache = EmbeddingCache(100)
+    maker = Maker(nbytes)
+    callers = [asyncio.create_task(cache.get_or_create(key("a"), maker)) for _ in range(20)]
+    await turns()
+    maker.gate.set()
+    results = await asyncio.gather(*callers)
+    assert maker.calls == 1
+    assert len({id(made) for made, _ in results}) == 1
+    assert sorted(hit for _, hit in results) == [False] + [True] * 19
+    assert (cache.misses, cache.hits) == (1, 19)
+
+
+async def test_different_keys_fly_apart() -> None:
+    cache = EmbeddingCache(100)
+    maker = Maker()
+    keys = [key("a"), key("b"), key("a", tenant="other"), key("a", checkpoint="sam3/demo")]
+    callers = [asyncio.create_task(cache.get_or_create(k, maker)) for k in keys]
+    await turns()
+    assert maker.calls == 4
+    maker.gate.set()
+    assert [hit for _, hit in await asyncio.gather(*callers)] == [False] * 4
+    assert len(cache) == 4
+
+
+async def test_a_failure_reaches_everybody_and_is_not_remembered() -> None:
+    cache = EmbeddingCache(100)
+    maker = Maker()
+    maker.failure = ValueError("no image")
+    callers = [asyncio.create_task(cache.get_or_create(key("a"), maker)) for _ in range(5)]
+    await turns()
+    maker.gate.set()
+    results = await asyncio.gather(*callers, return_exceptions=True)
+    assert results == [maker.failure] * 5
+    assert maker.calls == 1
+    assert len(cache) == 0
+    maker.failure = None
+    _, hit = await cache.get_or_create(key("a"), maker)
+    assert not hit
+    assert maker.calls == 2
+
+
+@pytest.mark.parametrize("leaving", [[0], [3], [0, 1, 2, 3]], ids=["the first", "one", "most"])
+async def test_callers_who_leave_disturb_nobody(leaving: list[int]) -> None:
+    cache = EmbeddingCache(100)
+    maker = Maker()
+    callers = [asyncio.create_task(cache.get_or_create(key("a"), maker)) for _ in range(5)]
+    await turns()
+    for index in leaving:
+        callers[index].cancel()
+    await turns()
+    maker.gate.set()
+    results = await asyncio.gather(*callers, return_exceptions=True)
+    for index, result in enumerate(results):
+        if index in leaving:
+            assert isinstance(result, asyncio.CancelledError)
+        else:
+            assert isinstance(result, tuple)
+            assert result[0].embedding.nbytes == 10
+    assert (maker.calls, maker.cancelled) == (1, 0)
+    assert len(cache) == 1
+
+
+async def test_the_work_stops_when_all_have_left_and_begins_anew_for_the_next() -> None:
+    cache = EmbeddingCache(100)
+    maker = Maker()
+    callers = [asyncio.create_task(cache.get_or_create(key("a"), maker)) for _ in range(3)]
+    await turns()
+    for caller in callers:
+        caller.cancel()
+    results = await asyncio.gather(*callers, return_exceptions=True)
+    assert all(isinstance(result, asyncio.CancelledError) for result in results)
+    await turns()
+    assert (maker.calls, maker.cancelled) == (1, 1)
+    assert len(cache) == 0
+    maker.gate.set()
+    _, hit = await cache.get_or_create(key("a"), maker)
+    assert not hit
+    assert maker.calls == 2
+    assert len(cache) == 1
+
+
+async def test_whoever_comes_as_the_last_one_leaves_gets_an_embedding_of_their_own() -> None:
+    cache = EmbeddingCache(100)
+    maker = Maker()
+    leaver = asyncio.create_task(cache.get_or_create(key("a"), maker))
+    await turns()
+    leaver.cancel()
+    comer = asyncio.create_task(cache.get_or_create(key("a"), maker))
+    await turns()
+    maker.gate.set()
+    made, _ = await asyncio.wait_for(comer, 60)
+    assert made.embedding.nbytes == 10
+    assert leaver.cancelled()
+    assert cache.get(key("a")) is made
+
+
+async def test_leaving_before_the_work_began_leaves_nothing_behind() -> None:
+    cache = EmbeddingCache(100)
+    maker = Maker()
+    caller = asyncio.create_task(cache.get_or_create(key("a"), maker))
+    await asyncio.sleep(0)  # it waits for a task that has not had its turn
+    caller.cancel()
+    await turns()
+    assert caller.cancelled()
+    assert cache._flights == {}
+    maker.gate.set()
+    await cache.get_or_create(key("a"), maker)
+    assert len(cache) == 1
+
+
+async def test_flights_are_forgotten_when_they_land() -> None:
+    cache = EmbeddingCache(100)
+    await fill(cache, a=10, b=1000)
+    with pytest.raises(ValueError, match="no"):
+        await cache.get_or_create(key("c"), failing)
+    assert cache._flights == {}
+
+
+async def failing() -> CachedEmbedding:
+    raise ValueError("no")
+
+
+async def test_tenants_and_checkpoints_are_apart() -> None:
+    cache = EmbeddingCache(100)
+    await fill(cache, a=10)
+    assert cache.get(key("a", tenant="other")) is None
+    assert cache.get(key("a", checkpoint="sam3/demo")) is None
+    assert cache.get(ImageKey("tenant", "sam2/demo", "sha256:a")) is None
+
+
+async def test_hits_and_misses_are_counted() -> None:
+    cache = EmbeddingCache(100)
+    await fill(cache, a=10)
+    await fill(cache, a=10)
+    cache.get(key("a"))
+    cache.get(key("b"))  # a question, not a need: whoever needs it goes on to make it
+    assert (cache.hits, cache.misses) == (2, 1)
+
+
+async def test_clearing_one_checkpoint_leaves_the_others() -> None:
+    cache = EmbeddingCache(100)
+    await fill(cache, a=10, b=10)
+    await cache.get_or_create(key("a", checkpoint="sam3/demo"), making(10))
+    cache.clear("sam2/demo")
+    assert len(cache) == 1
+    assert cache.nbytes == 10
+    assert cache.get(key("a", checkpoint="sam3/demo")) is not None
+    cache.clear()
+    assert (len(cache), cache.nbytes) == (0, 0)
+
+
+async def test_what_is_being_made_while_all_is_cleared_is_handed_out_and_not_kept() -> None:
+    cache = EmbeddingCache(100)
+    old, new = Maker(), Maker()
+    waiting = [asyncio.create_task(cache.get_or_create(key("a"), old)) for _ in range(2)]
+    await turns()
+    cache.clear("sam3/demo")  # of others
+    cache.clear("sam2/demo")
+    # Who asks now does not share what was begun before.
+    later = asyncio.create_task(cache.get_or_create(key("a"), new))
+    await turns()
+    assert (old.calls, new.calls) == (1, 1)
+    old.gate.set()
+    results = await asyncio.gather(*waiting)
+    assert [shared for _, shared in results] == [False, True]
+    assert len(cache) == 0
+    new.gate.set()
+    kept_one, shared = await later
+    assert not shared
+    assert cache.get(key("a")) is kept_one
+
+
+async def test_what_is_cleared_can_still_be_left() -> None:
+    cache = EmbeddingCache(100)
+    maker = Maker()
+    leaver = asyncio.create_task(cache.get_or_create(key("a"), maker))
+    await turns()
+    cache.clear()
+    leaver.cancel()
+    await turns()
+    assert maker.cancelled == 1
+
+
+# Memory that runs out.
+
+
+async def test_shrinking_drops_the_older_half_and_keeps_no_more_until_it_is_cleared() -> None:
+    cache = EmbeddingCache(100)
+    await fill(cache, a=20, b=20, c=20, d=20)
+    cache.get(key("a"))
+    await cache.shrink()
+    assert kept(cache, "abcd") == "ad", "the least recently used went"
+    assert (cache.nbytes, cache.max_bytes) == (40, 40)
+    await fill(cache, e=20)
+    assert kept(cache, "ade") == "ae", "the order of use outlived it"
+    cache.clear("sam2/demo")
+    assert cache.max_bytes == 40
+    cache.clear()
+    assert cache.max_bytes == 100
+
+
+async def test_shrinking_leaves_a_cache_that_is_one() -> None:
+    cache = EmbeddingCache(160)
+    for _ in range(9):
+        await cache.shrink()
+    assert cache.max_bytes == 10
+    await fill(cache, a=10)
+    assert kept(cache, "a") == "a"

@@ -1,0 +1,212 @@
+"""The second tier: what leaves the device is found again, within its room, and once at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+
+import pytest
+
+from inference_server.engines.base import Embedding
+from inference_server.segmentation.cache.embeddings import EmbeddingCache
+from inference_server.segmentation.cache.host_tier import HostTier
+from inference_server.segmentation.types import CachedEmbedding, ImageKey
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@dataclass(frozen=True)
+class Features:
+    """Tensors that know where they are."""
+
+    name: str
+    device: str = "gpu"
+
+    def to(self, device: str) -> Features:
+        return replace(self, device=device)
+
+
+class Bus:
+    """Copies to the host and back, and counts; may be held up, or broken."""
+
+    def __init__(self) -> None:
+        self.to_host = self.to_device = 0
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.broken = False
+
+    async def down(self, embedding: Embedding) -> Embedding:
+        self.to_host += 1
+        await self.gate.wait()
+        if self.broken:
+            raise RuntimeError("the bus is broken")
+        return embedding.to("host")
+
+    async def up(self, embedding: Embedding) -> Embedding:
+        self.to_device += 1
+        await self.gate.wait()
+        assert embedding.features.device == "host"
+        return embedding.to("gpu")
+
+
+def key(name: str, checkpoint: str = "sam2/demo") -> ImageKey:
+    return ImageKey("tenant", checkpoint, f"id:{name}")
+
+
+class Encoder:
+    """Counts what has to be encoded."""
+
+    def __init__(self) -> None:
+        self.encoded: list[str] = []
+
+    def of(self, name: str, nbytes: int = 10) -> Encoding:
+        return Encoding(self, name, nbytes)
+
+
+@dataclass
+class Encoding:
+    encoder: Encoder
+    name: str
+    nbytes: int
+
+    async def __call__(self) -> CachedEmbedding:
+        self.encoder.encoded.append(self.name)
+        return CachedEmbedding(Embedding((1, 1), Features(self.name), self.nbytes), self.name)
+
+
+def make(bus: Bus, room: int = 20, host_room: int = 40) -> EmbeddingCache:
+    return EmbeddingCache(room, HostTier(host_room, to_host=bus.down, to_device=bus.up))
+
+
+async def settle() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_what_was_dropped_for_room_comes_back_without_being_encoded() -> None:
+    bus, encoder = Bus(), Encoder()
+    cache = make(bus)
+    for name in "abc":
+        await cache.get_or_create(key(name), encoder.of(name))
+    await settle()
+    assert (cache.nbytes, cache.host_nbytes, cache.evictions) == (20, 10, 1)
+    assert cache.get(key("a")) is None, "it is not in the first tier"
+    found = await cache.find(key("a"))
+    assert found is not None
+    assert found.embedding.features == Features("a", "gpu")
+    assert found.digest == "a"
+    again, hit = await cache.get_or_create(key("b"), encoder.of("b"))
+    assert hit
+    assert again.embedding.features == Features("b", "gpu")
+    assert encoder.encoded == ["a", "b", "c"]
+    assert cache.misses == 3
+
+
+async def test_what_comes_back_is_not_copied_again_when_it_leaves_again() -> None:
+    bus, encoder = Bus(), Encoder()
+    cache = make(bus, room=10)
+    for name in "abab":
+        await cache.get_or_create(key(name), encoder.of(name))
+        await settle()
+    assert (bus.to_host, bus.to_device) == (2, 2)
+    assert encoder.encoded == ["a", "b"]
+
+
+async def test_the_second_tier_is_bounded_to_the_byte() -> None:
+    bus, encoder = Bus(), Encoder()
+    cache = make(bus, room=10, host_room=25)
+    for name in "abcd":
+        await cache.get_or_create(key(name), encoder.of(name))
+        await settle()
+    assert cache.host_nbytes == 20
+    assert await cache.find(key("a")) is None
+    assert await cache.find(key("b")) is not None
+    await cache.get_or_create(key("large"), encoder.of("large", 26))
+    assert await cache.find(key("large")) is None
+
+
+async def test_many_who_ask_bring_it_back_once() -> None:
+    bus, encoder = Bus(), Encoder()
+    cache = make(bus, room=10)
+    for name in "ab":
+        await cache.get_or_create(key(name), encoder.of(name))
+    await settle()
+    bus.gate.clear()
+    asking = [asyncio.ensure_future(cache.find(key("a"))) for _ in range(5)]
+    await settle()
+    bus.gate.set()
+    found = await asyncio.gather(*asking)
+    assert all(entry is found[0] and entry is not None for entry in found)
+    assert bus.to_device == 1
+
+
+async def test_who_asks_while_it_is_on_its_way_out_waits_for_it() -> None:
+    bus, encoder = Bus(), Encoder()
+    cache = make(bus, room=10)
+    await cache.get_or_create(key("a"), encoder.of("a"))
+    bus.gate.clear()
+    await cache.get_or_create(key("b"), encoder.of("b"))
+    asking = asyncio.ensure_future(cache.find(key("a")))
+    await settle()
+    assert not asking.done()
+    bus.gate.set()
+    assert await asking is not None
+    assert encoder.encoded == ["a", "b"]
+
+
+async def test_a_copy_that_fails_costs_an_encoding_and_nothing_else(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bus, encoder = Bus(), Encoder()
+    cache = make(bus, room=10)
+    bus.broken = True
+    for name in "ab":
+        await cache.get_or_create(key(name), encoder.of(name))
+    await settle()
+    assert "Could not copy" in caplog.text
+    assert await cache.find(key("a")) is None
+    bus.broken = False
+    await cache.get_or_create(key("a"), encoder.of("a"))
+    assert encoder.encoded == ["a", "b", "a"]
+
+
+async def test_what_is_cleared_is_in_neither_tier_nor_on_its_way() -> None:
+    bus, encoder = Bus(), Encoder()
+    cache = make(bus, room=10)
+    await cache.get_or_create(key("a"), encoder.of("a"))
+    await cache.get_or_create(key("b", "sam3/demo"), encoder.of("b"))
+    await settle()
+    bus.gate.clear()
+    await cache.get_or_create(key("c"), encoder.of("c"))  # b is on its way
+    await settle()
+    cache.clear("sam3/demo")
+    bus.gate.set()
+    await settle()
+    assert await cache.find(key("b", "sam3/demo")) is None
+    assert await cache.find(key("a")) is not None
+    cache.clear()
+    assert await cache.find(key("a")) is None
+    assert (cache.nbytes, cache.host_nbytes) == (0, 0)
+
+
+async def test_shrinking_waits_until_the_dropped_have_left_the_device() -> None:
+    bus, encoder = Bus(), Encoder()
+    cache = EmbeddingCache(40, HostTier(100, to_host=bus.down, to_device=bus.up))
+    for name in "abcd":
+        await cache.get_or_create(key(name), encoder.of(name))
+    bus.gate.clear()
+    shrinking = asyncio.create_task(cache.shrink())
+    await settle()
+    assert not shrinking.done()
+    bus.gate.set()
+    await asyncio.wait_for(shrinking, 60)
+    assert cache.nbytes == 20
+    entry, hit = await cache.get_or_create(key("a"), encoder.of("a"))
+    assert hit
+    assert entry.embedding.features.device == "gpu"
+    assert encoder.encoded == list("abcd"), "nothing is encoded anew"

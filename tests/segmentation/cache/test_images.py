@@ -1,0 +1,73 @@
+"""The bytes of images that have an id."""
+
+from __future__ import annotations
+
+import pytest
+
+from inference_server.segmentation.cache.images import ImageStore
+from inference_server.segmentation.types import StoredImage
+
+
+def image(size: int, digest: str = "d") -> StoredImage:
+    return StoredImage(b"x" * size, digest)
+
+
+def test_an_image_is_found_under_its_tenant_and_name() -> None:
+    store = ImageStore(100)
+    store.put("ann", "cat", image(10, "ann's"))
+    store.put("bob", "cat", image(20, "bob's"))
+    assert store.get("ann", "cat") == image(10, "ann's")
+    assert store.get("bob", "cat") == image(20, "bob's")
+    assert store.get("ann", "dog") is None
+    assert store.get("eve", "cat") is None
+    assert store.nbytes == 30
+
+
+def test_the_image_used_longest_ago_goes_first_and_the_bound_is_exact() -> None:
+    store = ImageStore(30)
+    for name in ("a", "b", "c"):
+        store.put("t", name, image(10))
+    assert store.nbytes == 30
+    assert store.get("t", "a") is not None
+    store.put("t", "d", image(10))
+    assert store.get("t", "b") is None
+    assert [name for name in "acd" if store.get("t", name)] == ["a", "c", "d"]
+    store.put("t", "e", image(11))
+    assert store.nbytes == 21
+    assert [name for name in "acde" if store.get("t", name)] == ["d", "e"]
+
+
+def test_a_name_is_bound_anew() -> None:
+    store = ImageStore(30)
+    store.put("t", "a", image(10, "old"))
+    store.put("t", "a", image(15, "new"))
+    assert store.get("t", "a") == image(15, "new")
+    assert store.nbytes == 15
+
+
+def test_an_image_larger_than_the_store_is_not_kept_and_pushes_nothing_out() -> None:
+    store = ImageStore(30)
+    store.put("t", "a", image(30))
+    store.put("t", "b", image(31))
+    assert store.get("t", "b") is None
+    assert store.get("t", "a") is not None
+
+
+@pytest.mark.parametrize("size", [1, 100])
+def test_without_room_nothing_is_kept(size: int) -> None:
+    store = ImageStore(0)
+    store.put("t", "a", image(size))
+    assert store.get("t", "a") is None
+    assert store.nbytes == 0
+
+
+def test_clearing_forgets_everything() -> None:
+    store = ImageStore(30)
+    store.put("t", "a", image(10))
+    store.clear()
+    assert store.get("t", "a") is None
+    assert store.nbytes == 0
+
+
+def test_the_bytes_are_not_printed() -> None:
+    assert "xxx" not in repr(image(10))

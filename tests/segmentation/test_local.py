@@ -1,0 +1,680 @@
+"""The heart: which work a request causes, and which it is spared."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from inference_server.demo.scenes import make_scene
+from inference_server.engines.base import (
+    Candidates,
+    ConceptPrompt,
+    Embedding,
+    Prepared,
+    Query,
+    RGBImage,
+    VisualPrompt,
+    queries,
+)
+from inference_server.engines.device import Compute
+from inference_server.engines.registry import ConceptModel, Model, ModelRegistry, VisualModel
+from inference_server.engines.sam2.engine import VisualEngine
+from inference_server.errors import ImageError, ImageTooLargeError, UnknownImageError
+from inference_server.images import ImageFetcher, Picture, decode_picture
+from inference_server.masks import upsample_masks
+from inference_server.observability.metrics import Metrics, Timings
+from inference_server.segmentation import encoder as encoder_module
+from inference_server.segmentation.local import LocalSegmentationService
+from inference_server.segmentation.types import (
+    AutomaticOptions,
+    ConceptOptions,
+    ImageRef,
+    SegmentationResult,
+    VisualOptions,
+)
+from inference_server.settings import Settings
+from tests.engines.conftest import CPU, random_sam2
+
+pytestmark = pytest.mark.anyio
+
+SIZE = (40, 60)
+"""(height, width) of the pictures."""
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+def png(shade: int = 0) -> bytes:
+    """An image of `SIZE`, of one shade."""
+    return cv2.imencode(".png", np.full((*SIZE, 3), shade, np.uint8))[1].tobytes()
+
+
+def text_of(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def sent(data: bytes, image_id: str | None = None) -> ImageRef:
+    return ImageRef(base64=text_of(data), image_id=image_id)
+
+
+def named(image_id: str) -> ImageRef:
+    return ImageRef(image_id=image_id)
+
+
+def block(x0: int, y0: int, x1: int, y1: int) -> NDArray[np.float32]:
+    """A plane as fine as the picture, so that the mask is the block itself."""
+    plane = np.full(SIZE, -1, np.float32)
+    plane[y0:y1, x0:x1] = 1
+    return plane
+
+
+@dataclass
+class Script:
+    """An engine that answers from a table, and notes what it is asked.
+
+    `planes` and `scores` are by text or by number of points.
+    """
+
+    checkpoint: str = "scripted"
+    planes: dict[object, list[NDArray[np.float32]]] = field(default_factory=dict)
+    scores: dict[object, list[float]] = field(default_factory=dict)
+    encoded: list[int] = field(default_factory=list)
+    asked: list[Any] = field(default_factory=list)
+    multimask: list[bool] = field(default_factory=list)
+
+    side: int = 8
+
+    def prepare(
+        self,
+        pixels: RGBImage,
+        size: tuple[int, int] | None = None,
+        extent: tuple[float, float] | None = None,
+    ) -> Prepared:
+        return Prepared(int(pixels[0, 0, 0]), size or (pixels.shape[0], pixels.shape[1]))
+
+    def encode(self, images: Sequence[Prepared]) -> list[Embedding]:
+        self.encoded.extend(image.pixels for image in images)
+        return [Embedding(image.size, image.pixels, 1000) for image in images]
+
+    def decode(self, queries: Sequence[Query[Any]]) -> list[Candidates]:
+        answers = []
+        for query in queries:
+            prompt = query.prompt
+            self.asked.append(prompt)
+            self.multimask.append(query.multimask)
+            key = prompt.text if isinstance(prompt, ConceptPrompt) else len(prompt.points)
+            planes = np.stack(self.planes.get(key, [block(5, 5, 15, 15)]))
+            scores = np.array(self.scores.get(key, [0.9] * len(planes)), np.float32)
+            if query.best and query.multimask:
+                best = int(scores.argmax())
+                planes, scores = planes[best : best + 1], scores[best : best + 1]
+            answers.append(Candidates(planes, 0.0, scores, planes * 7))
+        return answers
+
+
+class Models(ModelRegistry):
+    """Two engines that are already loaded."""
+
+    def __init__(self, settings: Settings, sam3: Any, sam2: Any, device: str) -> None:
+        self.compute = Compute(torch.device(device), torch.float32, torch.float32)
+        self._pcs: ConceptModel = Model("sam3", sam3, self.compute, settings)
+        self._pvs: VisualModel = Model("sam2", sam2, self.compute, settings)
+
+    async def concept(self) -> ConceptModel:
+        return self._pcs
+
+    async def visual(self, version: str) -> VisualModel:
+        return self._pvs
+
+    def close(self) -> None:
+        self._pcs.close()
+        self._pvs.close()
+
+
+class Web(ImageFetcher):
+    """What can be fetched, and how often it was."""
+
+    def __init__(self) -> None:
+        super().__init__(max_bytes=1, timeout=1)
+        self.pages: dict[str, bytes] = {}
+        self.fetched: list[str] = []
+
+    async def fetch(self, url: str) -> bytes:
+        self.fetched.append(url)
+        if url not in self.pages:
+            raise ImageError("Could not load the image: no such page.")
+        return self.pages[url]
+
+
+@dataclass
+class Bench:
+    """A segmenter, and everything around it."""
+
+    segmenter: LocalSegmentationService
+    sam3: Script
+    sam2: Script
+    web: Web
+    metrics: Metrics
+    decoded: list[bytes]
+
+    async def click(
+        self,
+        image: ImageRef,
+        *points: tuple[float, float],
+        tenant: str = "ann",
+        timings: Timings | None = None,
+        **options: Any,
+    ) -> SegmentationResult:
+        return await self.segmenter.visual(
+            tenant,
+            "hiera_tiny",
+            image,
+            [visual_prompt(*points)],
+            VisualOptions(**{"multimask": True, **options}),
+            timings=timings or Timings(),
+        )
+
+    async def find(
+        self, image: ImageRef, *texts: str, tenant: str = "ann", **options: Any
+    ) -> SegmentationResult:
+        return await self.segmenter.concept(
+            tenant,
+            image,
+            [concept_prompt(text) for text in texts or ("thing",)],
+            ConceptOptions(**options),
+            timings=Timings(),
+        )
+
+
+def visual_prompt(*points: tuple[float, float]) -> VisualPrompt:
+    return VisualPrompt(np.array(points, np.float32).reshape(-1, 2), np.ones(len(points), np.int64))
+
+
+def concept_prompt(text: str) -> ConceptPrompt:
+    return ConceptPrompt(text, np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
+
+
+Make = Callable[..., Bench]
+
+
+@pytest.fixture
+async def make(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Make]:
+    """Makes benches, with settings."""
+    decoded: list[bytes] = []
+
+    def noting(data: bytes, *, max_pixels: int, side: int) -> Picture:
+        decoded.append(data)
+        return decode_picture(data, max_pixels=max_pixels, side=side)
+
+    monkeypatch.setattr(encoder_module, "decode_picture", noting)
+    made: list[Bench] = []
+
+    def bench(sam2: Any = None, device: str = "cpu", **options: Any) -> Bench:
+        settings = Settings(**options)
+        sam3, web, metrics = Script(), Web(), Metrics()
+        sam2 = sam2 or Script()
+        segmenter = LocalSegmentationService(
+            settings, Models(settings, sam3, sam2, device), web, metrics
+        )
+        made.append(Bench(segmenter, sam3, sam2, web, metrics, decoded))
+        return made[-1]
+
+    yield bench
+    for one in made:
+        one.segmenter.close()
+
+
+# Which images are encoded, and which are not even looked at.
+
+
+async def test_a_cached_id_needs_no_image(make: Make) -> None:
+    bench = make()
+    first = await bench.click(sent(png(1), "x"), (1, 1))
+    again = await bench.click(named("x"), (1, 1))
+    assert [first.image.hit, again.image.hit] == [False, True]
+    assert not again.image.mismatch
+    assert bench.sam2.encoded == [1]
+    assert len(bench.decoded) == 1
+    assert again.image.key.image == "id:x"
+    assert again.image.model == "sam2/scripted"
+    assert again.image.embedding.size == SIZE
+
+
+async def test_with_a_cached_id_nothing_is_fetched_or_decoded(make: Make) -> None:
+    bench = make()
+    bench.web.pages["http://a/1"] = png(1)
+    url = ImageRef(url="http://a/1", image_id="x")
+    await bench.click(url, (1, 1))
+    bench.web.pages.clear()
+    again = await bench.click(url, (1, 1))
+    same = await bench.click(sent(png(1), "x"), (1, 1))
+    assert again.image.hit
+    assert same.image.hit
+    assert bench.web.fetched == ["http://a/1"]
+    assert bench.decoded == [png(1)]
+    # An image that was fetched is not compared, and so not called another.
+    assert not again.image.mismatch
+    assert not same.image.mismatch
+
+
+async def test_other_bytes_under_a_cached_id_are_told_and_not_used(make: Make) -> None:
+    bench = make(max_image_mb=1)
+    await bench.click(sent(png(1), "x"), (1, 1))
+    too_large = ImageRef(base64="A" * (2 << 20), image_id="x")
+    no_base64 = ImageRef(base64="%%%", image_id="x")
+    for image in (sent(png(2), "x"), sent(b"no image", "x"), no_base64, too_large):
+        found = await bench.click(image, (1, 1))
+        assert found.image.hit
+        assert found.image.mismatch
+    assert bench.sam2.encoded == [1]
+    # The other engine goes by the first image too.
+    found_too = await bench.find(sent(png(2), "x"))
+    assert found_too.image.mismatch
+    assert bench.sam3.encoded == [1]
+
+
+async def test_an_unknown_id_without_an_image_is_refused(make: Make) -> None:
+    bench = make()
+    for ask in (bench.click, bench.find):
+        with pytest.raises(UnknownImageError, match="image_id") as caught:
+            await ask(named("x"))
+        assert caught.value.status == 404
+    assert bench.decoded == []
+
+
+async def test_without_an_id_the_images_digest_is_the_key(make: Make) -> None:
+    bench = make()
+    first = await bench.click(sent(png(1)), (1, 1))
+    again = await bench.click(sent(png(1)), (1, 1))
+    other = await bench.click(sent(png(2)), (1, 1))
+    digest = hashlib.sha256(png(1)).hexdigest()
+    assert first.image.key.image == again.image.key.image == f"sha256:{digest}"
+    assert first.image.digest == digest
+    assert [first.image.hit, again.image.hit, other.image.hit] == [False, True, False]
+    assert bench.sam2.encoded == [1, 2]
+    assert len(bench.decoded) == 2
+    # By URL, the bytes have to come before they can be known.
+    bench.web.pages["http://a/1"] = png(1)
+    fetched = await bench.click(ImageRef(url="http://a/1"), (1, 1))
+    assert fetched.image.hit
+    assert bench.web.fetched == ["http://a/1"]
+
+
+async def test_the_other_engine_encodes_on_demand_from_the_bytes_kept(make: Make) -> None:
+    bench = make()
+    bench.web.pages["http://a/1"] = png(1)
+    await bench.click(ImageRef(url="http://a/1", image_id="x"), (1, 1))
+    found = await bench.find(named("x"))
+    assert not found.image.hit
+    assert found.image.model == "sam3/scripted"
+    assert bench.sam3.encoded == [1]
+    assert bench.web.fetched == ["http://a/1"]
+    assert (await bench.find(named("x"))).image.hit
+
+
+async def test_an_embedding_that_was_dropped_is_made_again_from_the_bytes_kept(
+    make: Make,
+) -> None:
+    bench = make()
+    await bench.click(sent(png(1), "x"), (1, 1))
+    bench.segmenter.encoder.embeddings.clear()
+    found = await bench.click(named("x"), (1, 1))
+    assert not found.image.hit
+    assert bench.sam2.encoded == [1, 1]
+
+
+async def test_without_room_for_bytes_the_image_must_be_sent_to_each_engine(make: Make) -> None:
+    bench = make(image_cache_mb=0)
+    await bench.click(sent(png(1), "x"), (1, 1))
+    assert (await bench.click(named("x"), (1, 1))).image.hit
+    with pytest.raises(UnknownImageError):
+        await bench.find(named("x"))
+
+
+async def test_an_image_that_cannot_be_decoded_does_not_hold_on_to_its_id(make: Make) -> None:
+    bench = make()
+    for _ in range(2):
+        with pytest.raises(ImageError):
+            await bench.click(sent(b"no image at all", "x"))
+    with pytest.raises(UnknownImageError):
+        await bench.click(named("x"))
+    bench.web.pages["http://a/broken"] = png(1)[:60]
+    with pytest.raises(ImageError):
+        await bench.click(ImageRef(url="http://a/broken", image_id="x"))
+    found = await bench.click(sent(png(1), "x"), (1, 1))
+    assert not found.image.mismatch
+    assert bench.sam2.encoded == [1]
+    assert (await bench.find(named("x"))).image.embedding.size == SIZE
+
+
+async def test_the_first_of_two_images_under_one_id_is_the_one_for_both_engines(
+    make: Make,
+) -> None:
+    bench = make()
+    results = await asyncio.gather(
+        *(bench.click(sent(png(shade), "x"), (1, 1)) for shade in (1, 2, 1, 2))
+    )
+    (shade,) = bench.sam2.encoded
+    assert [found.image.mismatch for found in results] == [shade != s for s in (1, 2, 1, 2)]
+    await bench.find(named("x"))
+    assert bench.sam3.encoded == [shade]
+
+
+async def test_many_requests_for_one_image_encode_it_once(make: Make) -> None:
+    bench = make()
+    results = await asyncio.gather(*(bench.click(sent(png(1)), (i, i)) for i in range(12)))
+    assert bench.sam2.encoded == [1]
+    assert sorted(found.image.hit for found in results) == [False] + [True] * 11
+    assert len(bench.sam2.asked) == 12
+
+
+async def test_limits_are_kept(make: Make) -> None:
+    bench = make(max_image_mb=1, max_image_pixels=SIZE[0] * SIZE[1] - 1)
+    with pytest.raises(ImageTooLargeError):
+        await bench.click(sent(png(1)))
+    with pytest.raises(ImageTooLargeError):
+        await bench.click(ImageRef(base64="A" * (2 << 20)))
+    assert bench.sam2.encoded == []
+
+
+async def test_a_failed_fetch_is_the_requests_failure(make: Make) -> None:
+    bench = make()
+    url = ImageRef(url="http://a/none", image_id="x")
+    for _ in range(2):
+        with pytest.raises(ImageError, match="no such page"):
+            await bench.click(url)
+    assert len(bench.web.fetched) == 2
+    bench.web.pages["http://a/none"] = png(1)
+    assert not (await bench.click(url, (1, 1))).image.hit
+
+
+# Tenants.
+
+
+async def test_tenants_cannot_name_each_others_images(make: Make) -> None:
+    bench = make()
+    await bench.click(sent(png(1), "x"), (1, 1), tenant="ann")
+    await bench.find(sent(png(1), "x"), tenant="ann")
+    for ask in (bench.click, bench.find):
+        with pytest.raises(UnknownImageError):
+            await ask(named("x"), tenant="bob")
+    theirs = await bench.click(sent(png(2), "x"), (1, 1), tenant="bob")
+    assert not theirs.image.hit
+    assert not theirs.image.mismatch  # which would tell that there is another
+    assert bench.sam2.encoded == [1, 2]
+    assert (await bench.click(named("x"), (1, 1), tenant="ann")).image.embedding.features == 1
+    assert (await bench.click(named("x"), (1, 1), tenant="bob")).image.embedding.features == 2
+
+
+async def test_tenants_cannot_probe_for_each_others_images_by_their_content(make: Make) -> None:
+    bench = make()
+    await bench.click(sent(png(1)), (1, 1), tenant="ann")
+    assert not (await bench.click(sent(png(1)), (1, 1), tenant="bob")).image.hit
+
+
+async def test_tenants_do_not_share_logits(make: Make) -> None:
+    bench = make()
+    await bench.click(sent(png(1)), (1, 1), tenant="ann", save_logits=True)
+    await bench.click(sent(png(1)), (1, 1), (2, 2), tenant="bob", load_logits=True)
+    assert bench.sam2.asked[-1].mask_input is None
+
+
+# Answers.
+
+
+async def test_every_instance_of_every_concept_comes_in_the_prompts_order(make: Make) -> None:
+    bench = make()
+    bench.sam3.planes = {
+        "cat": [block(0, 0, 10, 10), block(20, 0, 30, 10)],
+        "dog": [block(0, 20, 10, 30)],
+    }
+    bench.sam3.scores = {"cat": [0.6, 0.5], "dog": [0.9]}
+    found = await bench.find(sent(png()), "cat", "dog", "cat")
+    assert [(i.prompt, round(i.score, 3)) for i in found.instances] == [
+        (0, 0.6),
+        (0, 0.5),
+        (1, 0.9),
+        (2, 0.6),
+        (2, 0.5),
+    ]
+    assert [i.mask.box for i in found.instances][:3] == [
+        (0, 0, 10, 10),
+        (20, 0, 30, 10),
+        (0, 20, 10, 30),
+    ]
+    assert all(instance.mask.size == SIZE for instance in found.instances)
+
+
+async def test_of_overlapping_masks_the_most_confident_stays_across_prompts(make: Make) -> None:
+    bench = make()
+    bench.sam3.planes = {
+        "cat": [block(0, 0, 10, 10), block(30, 0, 40, 10)],
+        "pet": [block(0, 0, 10, 9), block(50, 0, 60, 10)],
+        "leg": [block(0, 0, 5, 10)],
+    }
+    bench.sam3.scores = {"cat": [0.7, 0.6], "pet": [0.8, 0.4], "leg": [0.75]}
+    prompts = ("cat", "pet", "leg")
+
+    async def kept(threshold: float | None) -> list[tuple[int, float]]:
+        found = await bench.find(sent(png()), *prompts, nms_iou_threshold=threshold)
+        return [(i.prompt, round(i.score, 3)) for i in found.instances]
+
+    everything = [(0, 0.7), (0, 0.6), (1, 0.8), (1, 0.4), (2, 0.75)]
+    assert await kept(None) == everything
+    assert await kept(1.0) == everything
+    # The cat is nine tenths the pet; its leg is half the cat and 45 of 95 the pet.
+    assert await kept(0.85) == [(0, 0.6), (1, 0.8), (1, 0.4), (2, 0.75)]
+    assert await kept(0.4) == [(0, 0.6), (1, 0.8), (1, 0.4)]
+    assert await kept(0.0) == [(0, 0.6), (1, 0.8), (1, 0.4)]
+
+
+async def test_nothing_found_is_an_answer(make: Make) -> None:
+    bench = make()
+    bench.sam3.planes = {"none": [block(0, 0, 0, 0)]}
+    found = await bench.find(sent(png()), "none", nms_iou_threshold=0.5)
+    assert [instance.mask.is_empty for instance in found.instances] == [True]
+
+
+async def test_the_best_candidate_of_each_prompt_is_the_answer(make: Make) -> None:
+    bench = make()
+    bench.sam2.planes = {
+        1: [block(0, 0, 5, 5), block(0, 0, 9, 9), block(0, 0, 7, 7)],
+        2: [block(30, 0, 35, 5), block(30, 0, 39, 9), block(30, 0, 37, 7)],
+    }
+    bench.sam2.scores = {1: [0.2, 0.8, 0.5], 2: [0.9, 0.8, 0.5]}
+    found = await bench.segmenter.visual(
+        "ann",
+        "hiera_tiny",
+        sent(png()),
+        [visual_prompt((1, 1), (2, 2)), visual_prompt((1, 1))],
+        VisualOptions(multimask=True),
+        timings=Timings(),
+    )
+    assert [(i.prompt, round(i.score, 3), i.mask.box) for i in found.instances] == [
+        (0, 0.9, (30, 0, 35, 5)),
+        (1, 0.8, (0, 0, 9, 9)),
+    ]
+    assert bench.sam2.multimask == [True, True]
+    logits = found.instances[1].logits
+    assert logits is not None
+    assert np.array_equal(logits, block(0, 0, 9, 9) * 7)
+
+
+async def test_everything_is_found_from_a_grid_of_clicks_on_a_cached_image(make: Make) -> None:
+    bench = make()
+    bench.sam2.planes = {1: [block(5, 5, 15, 15) * 9, block(20, 5, 40, 30) * 9]}
+    bench.sam2.scores = {1: [0.9, 0.95]}
+    for cached in (False, True):
+        timings = Timings()
+        found = await bench.segmenter.automatic(
+            "ann", "hiera_tiny", sent(png()), AutomaticOptions(points_per_side=7), timings=timings
+        )
+        assert found.image.hit == cached
+        assert [(i.prompt, round(i.score, 3), i.mask.box) for i in found.instances] == [
+            (0, 0.95, (20, 5, 40, 30)),
+            (0, 0.9, (5, 5, 15, 15)),
+        ]
+        assert {"decode-prompts", "masks"} <= set(timings.seconds)
+    assert bench.sam2.encoded == [0]
+    assert len(bench.sam2.asked) == 2 * 49
+    assert {prompt.threshold for prompt in bench.sam2.asked} == {0.8}
+    points = np.concatenate([prompt.points for prompt in bench.sam2.asked[:49]])
+    assert points.min(0) == pytest.approx([60 / 14, 40 / 14])
+    assert points.max(0) == pytest.approx([60 - 60 / 14, 40 - 40 / 14])
+
+
+async def test_logits_are_kept_and_used_only_where_asked(make: Make) -> None:
+    bench = make()
+    image = sent(png(1), "x")
+    await bench.click(image, (1, 1))
+    await bench.click(image, (1, 1), (2, 2), load_logits=True)
+    assert bench.sam2.asked[-1].mask_input is None
+    await bench.click(image, (1, 1), save_logits=True)
+    await bench.click(image, (1, 1), (2, 2))
+    assert bench.sam2.asked[-1].mask_input is None
+    for image_again in (image, named("x"), sent(png(1))):
+        await bench.click(image_again, (1, 1), (2, 2), load_logits=True)
+        mask_input: Any = bench.sam2.asked[-1].mask_input
+        assert np.array_equal(mask_input, block(5, 5, 15, 15) * 7)
+    await bench.click(image, (1, 1), load_logits=True)
+    assert bench.sam2.asked[-1].mask_input is None
+    await bench.click(sent(png(2)), (1, 1), (2, 2), load_logits=True)
+    assert bench.sam2.asked[-1].mask_input is None
+
+
+async def test_a_refined_answer_is_kept_under_its_points(make: Make) -> None:
+    bench = make()
+    bench.sam2.planes = {1: [block(0, 0, 5, 5)], 2: [block(0, 0, 9, 9)]}
+    image = sent(png(1))
+    for points in ([(1, 1)], [(1, 1), (2, 2)], [(1, 1), (2, 2), (3, 3)]):
+        await bench.click(image, *points, save_logits=True, load_logits=True)
+    first, second, third = (prompt.mask_input for prompt in bench.sam2.asked)
+    assert first is None
+    assert np.array_equal(second, block(0, 0, 5, 5) * 7)
+    assert np.array_equal(third, block(0, 0, 9, 9) * 7)
+
+
+async def test_an_id_given_to_another_image_takes_no_logits_along(make: Make) -> None:
+    bench = make()
+    await bench.click(sent(png(1), "x"), (1, 1), save_logits=True)
+    bench.segmenter.encoder.embeddings.clear()
+    bench.segmenter.reader.images.clear()
+    found = await bench.click(sent(png(2), "x"), (1, 1), (2, 2), load_logits=True)
+    assert not found.image.mismatch
+    assert bench.sam2.asked[-1].mask_input is None
+
+
+async def test_saved_logits_change_the_answer_of_a_real_model(make: Make) -> None:
+    engine = VisualEngine(random_sam2(), "random", CPU)
+    bench = make(sam2=engine)
+    scene = make_scene(3, (80, 64)).image
+    image = sent(cv2.imencode(".png", scene[..., ::-1])[1].tobytes())
+    one, two = [(20.0, 20.0)], [(20.0, 20.0), (60.0, 40.0)]
+    (plain,) = (await bench.click(image, *two)).instances
+    (first,) = (await bench.click(image, *one, save_logits=True)).instances
+    (refined,) = (await bench.click(image, *two, load_logits=True)).instances
+    assert refined.score != plain.score
+
+    (embedding,) = engine.encode([engine.prepare(scene)])
+    prompt = visual_prompt(*two)
+    (answer,) = engine.decode(
+        queries(embedding, [VisualPrompt(prompt.points, prompt.labels, None, first.logits)])
+    )
+    best = int(answer.scores.argmax())
+    assert refined.score == pytest.approx(float(answer.scores[best]), abs=1e-5)
+    (mask,) = upsample_masks(answer.planes[best : best + 1], embedding.size)
+    assert np.count_nonzero(refined.mask.to_plane() != mask.to_plane()) <= 2
+
+
+# What is measured.
+
+
+async def test_a_requests_steps_are_timed(make: Make) -> None:
+    bench = make()
+    bench.web.pages["http://a/1"] = png(1)
+    timings = Timings()
+    await bench.click(ImageRef(url="http://a/1", image_id="x"), (1, 1), timings=timings)
+    stages = {"fetch", "decode", "queue", "encode", "decode-prompts", "masks"}
+    assert set(timings.seconds) == stages
+    timings = Timings()
+    await bench.click(named("x"), (1, 1), timings=timings)
+    assert set(timings.seconds) == {"queue", "decode-prompts", "masks"}
+
+
+async def test_batches_and_cache_are_counted(make: Make) -> None:
+    bench = make()
+    await bench.click(sent(png(1)), (1, 1))
+    await bench.find(sent(png(1)), "a", "b", "c")
+    await bench.find(sent(png(1)))
+
+    def value(name: str, lane: str) -> float | None:
+        return bench.metrics.registry.get_sample_value(name, {"lane": lane})
+
+    assert value("inference_batch_size_count", "sam2 encode") == 1
+    assert value("inference_batch_size_count", "sam3 encode") == 1
+    assert value("inference_batch_size_sum", "sam3 decode") == 4
+    cache = bench.segmenter.encoder.embeddings
+    assert (cache.misses, cache.hits, cache.nbytes) == (2, 1, 2000)
+
+
+async def test_many_prompts_keep_their_order_whoever_makes_their_masks(make: Make) -> None:
+    bench = make(cpu_workers=3)
+    bench.sam2.planes = {n: [block(n, 0, n + 1, 2)] for n in range(1, 38)}
+    prompts = [visual_prompt(*[(1, 1)] * n) for n in range(1, 38)]
+    found = await bench.segmenter.visual(
+        "ann", "hiera_tiny", sent(png()), prompts, VisualOptions(), timings=Timings()
+    )
+    assert [(i.prompt, i.mask.box[0]) for i in found.instances] == [
+        (n - 1, n) for n in range(1, 38)
+    ]
+
+
+@dataclass(frozen=True)
+class Where:
+    """Features that know the device they are on."""
+
+    device: str
+
+    def to(self, device: object) -> Where:
+        return Where(str(device))
+
+
+class OnDevice(Script):
+    """An engine with embeddings too large for two of them to stay on its device."""
+
+    def encode(self, images: Sequence[Prepared]) -> list[Embedding]:
+        self.encoded.extend(image.pixels for image in images)
+        return [Embedding(image.size, Where("meta"), 600_000) for image in images]
+
+
+async def test_beside_a_device_there_is_a_tier_in_host_memory(make: Make) -> None:
+    assert make().segmenter.encoder.embeddings.host_max_bytes == 0
+    bench = make(sam2=OnDevice(), embedding_cache_mb=1, device="meta")
+    for name in ("one", "two"):
+        await bench.click(ImageRef(base64=sent(png(1)).base64, image_id=name), (1, 1))
+    cache = bench.segmenter.encoder.embeddings
+    async with asyncio.timeout(60):
+        while not cache.host_nbytes:
+            await asyncio.sleep(0.01)
+    assert (cache.nbytes, cache.host_nbytes) == (600_000, 600_000)
+    found = await bench.click(named("one"), (1, 1))
+    assert found.image.hit
+    assert found.image.embedding.features == Where("meta")
+    assert len(bench.sam2.encoded) == 2
+
+
+async def test_the_cache_has_the_room_that_is_set(make: Make) -> None:
+    assert make().segmenter.encoder.embeddings.max_bytes == 2048 << 20
+    assert make(embedding_cache_mb=3).segmenter.encoder.embeddings.max_bytes == 3 << 20

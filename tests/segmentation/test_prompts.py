@@ -1,0 +1,66 @@
+"""Prompts on the image and beside it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from inference_server.engines.base import ConceptPrompt, VisualPrompt
+from inference_server.errors import RequestError
+from inference_server.segmentation.prompts import objects_at, refuse_outside
+
+SIZE = (480, 640)
+
+
+def clicks(*points: tuple[float, float]) -> VisualPrompt:
+    return VisualPrompt(np.array(points, np.float32).reshape(-1, 2), np.ones(len(points), np.int64))
+
+
+def drawn(*box: float) -> VisualPrompt:
+    return VisualPrompt(*(clicks().points, clicks().labels), box=np.array(box, np.float32))
+
+
+def alike(*boxes: tuple[float, float, float, float]) -> ConceptPrompt:
+    corners = np.array(boxes, np.float32).reshape(-1, 4)
+    return ConceptPrompt("cat", corners, np.ones(len(boxes), np.int64))
+
+
+def test_what_is_on_the_image_or_its_border() -> None:
+    refuse_outside(SIZE, [clicks((0, 0), (640, 480)), clicks(), drawn(-50, 470, 3, 900)])
+    refuse_outside(SIZE, [alike(), alike((600, 400, 700, 500), (-9, -9, 0, 0))])
+
+
+@pytest.mark.parametrize("point", [(640.5, 1), (1, 481), (-0.5, 1), (1, -1)])
+def test_points_outside(point: tuple[float, float]) -> None:
+    with pytest.raises(RequestError, match=r"The point \(.*640 pixels wide and 480 high"):
+        refuse_outside(SIZE, [clicks((1, 1), point)])
+
+
+@pytest.mark.parametrize("box", [(641, 1, 700, 9), (1, 481, 9, 600), (-9, 1, -1, 9)])
+def test_boxes_outside(box: tuple[float, float, float, float]) -> None:
+    with pytest.raises(RequestError, match=r"The box \("):
+        refuse_outside(SIZE, [drawn(*box)])
+    with pytest.raises(RequestError, match=r"The box \("):
+        refuse_outside(SIZE, [alike((1, 1, 9, 9), box)])
+
+
+def test_points_go_with_the_box_that_they_lie_in() -> None:
+    points = np.array([(5, 5), (15, 15), (50, 50), (60, 60)], np.float32)
+    labels = np.array([1, 0, 1, 0])
+    boxes = np.array([(0, 0, 10, 10), (10, 10, 20, 20)], np.float32)
+    first, second, alone = objects_at(points, labels, boxes, 0.3)
+    assert first.box is not None
+    assert second.box is not None
+    assert (first.box.tolist(), first.points.tolist(), first.labels.tolist()) == (
+        [0, 0, 10, 10],
+        [[5, 5]],
+        [1],
+    )
+    assert (second.box[0], second.points.tolist(), second.labels.tolist()) == (10, [[15, 15]], [0])
+    assert (alone.box, alone.points.tolist(), alone.labels.tolist()) == (
+        None,
+        [[50, 50], [60, 60]],
+        [1, 0],
+    )
+    assert {each.threshold for each in (first, second, alone)} == {0.3}
+    assert len(objects_at(points[3:], labels[3:], boxes, 0)) == 2  # beside what?

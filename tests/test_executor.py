@@ -1,0 +1,230 @@
+"""Threads that die: others take their place, and nobody who waits is left without an answer."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import gc
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError
+
+import pytest
+
+from inference_server import executor as module
+from inference_server.engines.batch_queue import BatchQueue, BatchResult
+from inference_server.executor import WorkerDiedError, WorkerPool
+from tests.api.serving import until
+
+
+def living(name: str) -> list[threading.Thread]:
+    return [t for t in threading.enumerate() if t.name.startswith(f"{name}_")]
+
+
+def kill(thread: threading.Thread) -> None:
+    """As from outside: the thread notices when it next does anything."""
+    assert thread.ident is not None
+    ending = ctypes.py_object(SystemExit)
+    count = ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ending)
+    assert count == 1
+
+
+class Fatal:
+    """Ends the thread that it runs in, the first few times."""
+
+    def __init__(self, times: int, how: BaseException) -> None:
+        self.left = times
+        self.how = how
+
+    def __call__(self) -> str:
+        if self.left:
+            self.left -= 1
+            raise self.how
+        return "done"
+
+
+# What a library may end a thread with; pytest would tell of all but the first.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("how", [SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError()])
+def test_work_that_ends_its_thread_is_tried_once_more(how: BaseException) -> None:
+    pool = WorkerPool(1, "fatal")
+    first = pool.submit(threading.get_ident).result(60)
+    assert pool.submit(Fatal(1, how)).result(60) == "done"
+    assert pool.submit(threading.get_ident).result(60) != first
+    pool.shutdown()
+
+
+def test_work_that_ends_every_thread_is_told_so_and_the_others_are_done() -> None:
+    pool = WorkerPool(1, "poison")
+    fatal = pool.submit(Fatal(99, SystemExit()))
+    others = [pool.submit(int, number) for number in range(5)]
+    with pytest.raises(WorkerDiedError):
+        fatal.result(60)
+    assert [other.result(60) for other in others] == list(range(5))
+    until(lambda: len(living("poison")) == 1)
+    pool.shutdown()
+
+
+def is_idle(thread: threading.Thread) -> bool:
+    """It waits for work: it has begun to live, and is not yet about to die."""
+    if thread.ident is None:  # it is just being started
+        return False
+    frame = sys._current_frames().get(thread.ident)
+    return frame is not None and frame.f_code is module._WorkerThreads._next.__code__
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_idle_thread_that_is_killed_is_replaced_and_loses_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    pool = WorkerPool(2, "idle")
+    for _ in range(20):
+        pool.submit(int).result(60)
+        # None that is killed twice, or while it is being started: no thread survives that whole.
+        until(lambda: all(is_idle(thread) for thread in living("idle")))
+        killed = living("idle")
+        for thread in killed:
+            kill(thread)
+        results = [pool.submit(int, number) for number in range(4)]
+        assert [result.result(60) for result in results] == list(range(4))
+
+        def have_noticed(killed: Sequence[threading.Thread] = killed) -> bool:
+            """One that was not needed is given something to do: it dies when it wakes for that."""
+            assert pool.submit(int).result(60) == 0
+            return not any(thread.is_alive() for thread in killed)
+
+        until(have_noticed, 60)
+        until(lambda: len(living("idle")) <= 2)
+    assert "A thread of idle died" in caplog.text
+    pool.shutdown()
+
+
+def test_failures_end_no_thread() -> None:
+    pool = WorkerPool(1, "failing")
+    thread = pool.submit(threading.get_ident).result(60)
+    with pytest.raises(ZeroDivisionError):
+        pool.submit(lambda: 1 / 0).result(60)
+    assert pool.submit(threading.get_ident).result(60) == thread
+    pool.shutdown()
+
+
+def test_threads_are_started_as_they_are_needed_and_no_more() -> None:
+    pool = WorkerPool(3, "needed")
+    for _ in range(5):
+        pool.submit(int).result(60)
+        until(lambda: len(pool._crew.idle) == 1)
+    assert len(living("needed")) == 1
+    gate = threading.Event()
+    held = [pool.submit(gate.wait, 60) for _ in range(7)]
+    assert len(living("needed")) == 3
+    gate.set()
+    assert all(each.result(60) for each in held)
+    pool.shutdown()
+    assert not living("needed")
+
+
+def test_a_thread_that_may_not_be_nice_works_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(niceness: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(module, "be_nice", forbidden)
+    pool = WorkerPool(1, "rude", 5)
+    assert pool.submit(int).result(60) == 0
+    pool.shutdown()
+
+
+def test_shutting_down_drops_what_waits() -> None:
+    pool = WorkerPool(1, "closing")
+    begun, gate = threading.Event(), threading.Event()
+
+    def work() -> bool:
+        begun.set()
+        return gate.wait(60)
+
+    first, second = pool.submit(work), pool.submit(int)
+    assert begun.wait(60)
+    pool.shutdown(wait=False, cancel_futures=True)
+    gate.set()
+    assert first.result(60)
+    with pytest.raises(CancelledError):
+        second.result(60)
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        pool.submit(int)
+    until(lambda: not living("closing"))
+
+
+def test_what_is_cancelled_in_the_queue_is_not_done() -> None:
+    pool = WorkerPool(1, "cancelled")
+    gate = threading.Event()
+    done: list[int] = []
+    first = pool.submit(gate.wait, 60)
+    second = pool.submit(done.append, 2)
+    third = pool.submit(done.append, 3)
+    assert second.cancel()
+    gate.set()
+    first.result(60)
+    third.result(60)
+    assert done == [3]
+    pool.shutdown()
+
+
+def test_threads_end_with_their_pool() -> None:
+    pool = WorkerPool(2, "gone")
+    pool.submit(int).result(60)
+    assert living("gone")
+    reference = weakref.ref(pool)
+    del pool
+    gc.collect()
+    assert reference() is None
+    until(lambda: not living("gone"))
+
+
+@pytest.mark.parametrize(("seconds", "work", "ended"), [(0.2, 600, "False"), (60, 1, "True")])
+def test_the_end_of_the_process_waits_for_so_long(seconds: float, work: int, ended: str) -> None:
+    code = (
+        "import os, threading, time; from inference_server.executor import WorkerPool, end_all;"
+        "begun = threading.Event();"
+        "pool = WorkerPool(1, 'x');"
+        f"pool.submit(lambda: (begun.set(), time.sleep({work}))); begun.wait();"
+        f"print(end_all({seconds}), flush=True); os._exit(0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert done.stdout.strip() == ended
+
+
+def test_a_process_ends_although_nobody_closed_its_pools() -> None:
+    code = (
+        "from inference_server.executor import WorkerPool; pool = WorkerPool(2, 'x');"
+        "print(pool.submit(int).result())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], timeout=120, check=True)
+    assert done.returncode == 0
+
+
+def _ends_its_thread_at(fatal: int) -> Callable[[Sequence[int]], Sequence[int]]:
+    def work(items: Sequence[int]) -> Sequence[int]:
+        time.sleep(0.01)
+        if fatal in items:
+            raise SystemExit
+        return items
+
+    return work
+
+
+@pytest.mark.anyio
+async def test_a_lane_and_its_event_loop_outlive_work_that_ends_threads() -> None:
+    lane: BatchQueue[int, int] = BatchQueue(
+        "mortal", _ends_its_thread_at(3), max_batch=1, capacity=20, workers=2
+    )
+    results = await asyncio.wait_for(
+        asyncio.gather(*(lane.submit(number) for number in range(8)), return_exceptions=True), 60
+    )
+    assert isinstance(results.pop(3), WorkerDiedError)
+    assert [r.value for r in results if isinstance(r, BatchResult)] == [0, 1, 2, 4, 5, 6, 7]
+    lane.close()

@@ -1,4 +1,4 @@
-"""How the tests of the wire types look at mistakes."""
+"""Helpers for tests of validation errors."""
 
 from __future__ import annotations
 
@@ -13,10 +13,15 @@ from schemas.common import Limits, validation_detail
 def mistakes(
     model: type[BaseModel], data: Any, limits: Limits | None = None
 ) -> list[tuple[str, str]]:
-    """Validates what must be refused.
+    """Validate data that must be rejected.
+
+    Args:
+        model: The model.
+        data: The invalid data.
+        limits: Limits; the defaults if None.
 
     Returns:
-        The place (dotted, without `body`) and type of each mistake.
+        Location (dotted, without `body`) and type of each error.
     """
     with pytest.raises(ValidationError) as caught:
         model.model_validate(data, context=limits)

@@ -1,4 +1,4 @@
-"""The Space's requests: what is read, and what is refused, in which words."""
+"""The SAM3 Space API: defaults, accepted forms and error messages."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from schemas.huggingface import (
 
 
 def message(model: type[BaseModel], body: dict[str, Any], limits: Limits | None = None) -> str:
-    """What a body is refused with."""
+    """The error message for an invalid body."""
     with pytest.raises(ValidationError) as caught:
         model.model_validate(body, context=limits or Limits())
     return validation_message(validation_detail(caught.value))
 
 
-def test_defaults_of_the_seed() -> None:
+def test_defaults() -> None:
     inputs = SpaceRequest.model_validate({"inputs": {"image": "aGk="}}).inputs
     assert inputs.model_dump() == {
         "image": "aGk=",
@@ -57,7 +57,7 @@ def test_examples_are_valid(model: type[BaseModel]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "expected"),
     [
         ({"image": None}, "inputs.image: Field required"),
         ({"image": ""}, "inputs.image: String should have at least 1 character"),
@@ -100,8 +100,8 @@ def test_examples_are_valid(model: type[BaseModel]) -> None:
         ),
     ],
 )
-def test_what_is_refused(fields: dict[str, Any], told: str) -> None:
-    assert message(SpaceRequest, {"inputs": {"image": "aGk=", **fields}}).startswith(told)
+def test_invalid_inputs(fields: dict[str, Any], expected: str) -> None:
+    assert message(SpaceRequest, {"inputs": {"image": "aGk=", **fields}}).startswith(expected)
 
 
 @pytest.mark.parametrize(
@@ -115,13 +115,13 @@ def test_what_is_refused(fields: dict[str, Any], told: str) -> None:
         ({"point_labels": [1] * 3}, "MAX_POINTS"),
     ],
 )
-def test_numbers_are_bounded(fields: dict[str, Any], setting: str) -> None:
+def test_limits(fields: dict[str, Any], setting: str) -> None:
     limits = Limits(max_prompts=2, max_visual_prompts=2, max_points=2, max_text_length=2)
-    told = message(SpaceRequest, {"inputs": {"image": "aGk=", **fields}}, limits)
-    assert f"raise INFERENCE_{setting} on the server" in told
+    expected = message(SpaceRequest, {"inputs": {"image": "aGk=", **fields}}, limits)
+    assert f"raise INFERENCE_{setting} on the server" in expected
 
 
-def test_an_image_is_not_shown() -> None:
+def test_the_image_is_not_in_the_repr() -> None:
     assert "aGk=" not in repr(SpaceRequest.model_validate({"inputs": {"image": "aGk="}}))
     assert "aGk=" not in repr(SpacePredictRequest.model_validate({"data": ["aGk=", "cat"]}))
 
@@ -135,12 +135,12 @@ def test_an_image_is_not_shown() -> None:
         (["aGk=", "cat", None], ("aGk=", "cat", 0.5)),
     ],
 )
-def test_data_of_gradio(data: list[Any], read: tuple[Any, ...]) -> None:
+def test_gradio_data(data: list[Any], read: tuple[Any, ...]) -> None:
     assert SpacePredictRequest.model_validate({"data": data}).data == read
 
 
 @pytest.mark.parametrize(
-    ("data", "told"),
+    ("data", "expected"),
     [
         (None, "data: Field required"),
         ({}, "data: Input should be a list: the image, the text"),
@@ -156,5 +156,5 @@ def test_data_of_gradio(data: list[Any], read: tuple[Any, ...]) -> None:
         ),
     ],
 )
-def test_other_data_is_refused(data: Any, told: str) -> None:
-    assert message(SpacePredictRequest, {"data": data}).startswith(told)
+def test_invalid_gradio_data(data: Any, expected: str) -> None:
+    assert message(SpacePredictRequest, {"data": data}).startswith(expected)

@@ -1,6 +1,6 @@
-"""What the vendor's own client sends is read, and means what its user meant.
+"""Requests of `inference-sdk`, Roboflow's client, are parsed as intended.
 
-The requests are taken from the client just before they would leave; the end-to-end tests send them.
+The requests are intercepted before they are sent; the end-to-end tests send them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PROMPT = {
 
 
 class Sent:
-    """The client, and the bodies of the requests that it would have sent."""
+    """A client with the bodies of its intercepted requests."""
 
     def __init__(self, api_key: str | None = "s3cret") -> None:
         self.client: Any = InferenceHTTPClient("http://127.0.0.1:9001", api_key)
@@ -94,7 +94,7 @@ def test_a_client_without_a_key_sends_null(monkeypatch: pytest.MonkeyPatch) -> N
     assert EmbeddingRequest.model_validate(sent.bodies[0]).api_key is None
 
 
-def test_a_batch_of_images_is_refused_with_the_remedy(sent: Sent) -> None:
+def test_a_batch_of_images_is_rejected(sent: Sent) -> None:
     sent.client.configure(
         InferenceConfiguration(api_key_transport="legacy", max_batch_size=2)
     ).sam3_embed_image([IMAGE, IMAGE])

@@ -1,4 +1,4 @@
-"""Properties of texts that hold JSON: whatever is in them, it is read or refused in words."""
+"""Property tests of fields with JSON strings: any input is parsed or rejected with a message."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ trees = st.recursive(
     max_leaves=10,
 )
 rows = st.lists(st.lists(numbers, min_size=1, max_size=5), max_size=5)
-# What is JSON, what is nearly JSON (`json` writes NaN), and what is anything.
+# Valid JSON, almost valid JSON (`json` writes NaN), and arbitrary text.
 texts = (rows | trees).map(json.dumps) | st.text(max_size=30) | st.just("[" * 5000)
 
 
@@ -37,7 +37,7 @@ def check(points: list[list[float]]) -> None:
 
 @fuzzed(150)
 @given(texts | trees, texts | trees, texts)
-def test_segmind_reads_points_or_says_what_is_wrong(points: Any, labels: Any, boxes: Any) -> None:
+def test_segmind_prompts(points: Any, labels: Any, boxes: Any) -> None:
     fields = {"image": "x", "text_prompt": "x", "boxes_input": boxes}
     try:
         read = Sam3ImageRequest.model_validate(
@@ -55,7 +55,7 @@ def test_segmind_reads_points_or_says_what_is_wrong(points: Any, labels: Any, bo
 
 
 @given(texts | trees, texts | trees)
-def test_segmind_reads_coordinates(one: Any, other: Any) -> None:
+def test_segmind_coordinates(one: Any, other: Any) -> None:
     try:
         read = SamV2ImageRequest.model_validate(
             {"image": "x", "prompt": "x", "coordinates": one, "remove_coordinates": other}
@@ -73,7 +73,7 @@ def test_segmind_reads_coordinates(one: Any, other: Any) -> None:
     st.none() | texts,
     st.sampled_from(["sam2", "sam3"]),
 )
-def test_samgeo_reads_prompts_or_says_what_is_wrong(
+def test_samgeo_prompts(
     points: str | None, labels: str | None, boxes: str | None, version: str
 ) -> None:
     form = PredictRequest(
@@ -90,7 +90,7 @@ def test_samgeo_reads_prompts_or_says_what_is_wrong(
 
 
 @pytest.mark.parametrize("digits", [400, 5000, 1_000_000])
-def test_a_number_of_countless_digits(digits: int) -> None:
+def test_huge_numbers(digits: int) -> None:
     text = f"[[{'9' * digits}, 1]]"
     with pytest.raises(ValidationError):
         Sam3ImageRequest.model_validate({"image": "x", "points_input": text})

@@ -1,4 +1,4 @@
-"""What all Roboflow requests share, their bounds, and their answers."""
+"""Roboflow API: images, limits and responses; arbitrary JSON."""
 
 from __future__ import annotations
 
@@ -45,12 +45,14 @@ class TestImage:
             {"type": "base64", "value": "data:image/png;base64,aGVsbG8="},
         ],
     )
-    def test_url_and_base64_are_kept_as_sent(self, model: type[Any], image: dict[str, str]) -> None:
+    def test_url_and_base64_are_kept_unchanged(
+        self, model: type[Any], image: dict[str, str]
+    ) -> None:
         request = model.model_validate({"image": image, "prompts": [DOG]})
         assert (request.image.type, request.image.value) == (image["type"], image["value"])
 
     @pytest.mark.parametrize("model", REQUESTS)
-    def test_image_may_be_absent_with_an_id(self, model: type[Any]) -> None:
+    def test_image_is_optional_with_an_id(self, model: type[Any]) -> None:
         request = model.model_validate({"image": None, "image_id": "dog-1", "prompts": [DOG]})
         assert (request.image, request.image_id) == (None, "dog-1")
 
@@ -59,13 +61,13 @@ class TestImage:
     def test_image_or_id_is_required(self, model: type[Any], absent: dict[str, None]) -> None:
         assert mistakes(model, {"prompts": [DOG], **absent}) == [("image", "missing")]
 
-    def test_numpy_is_refused_by_name(self) -> None:
+    def test_numpy_is_rejected(self) -> None:
         for kind in ("numpy", "numpy_object"):
             image = {"type": kind, "value": "aGVsbG8="}
             with pytest.raises(ValidationError, match="NumPy images are not accepted"):
                 EmbeddingRequest.model_validate({"image": image})
 
-    def test_unknown_type_names_the_known_ones(self) -> None:
+    def test_unknown_type_lists_the_known_ones(self) -> None:
         with pytest.raises(ValidationError, match="Input should be 'url' or 'base64'"):
             EmbeddingRequest.model_validate({"image": {"type": "file", "value": "a"}})
 
@@ -81,25 +83,25 @@ class TestImage:
             ([IMAGE, IMAGE], ("image", "one_image")),
         ],
     )
-    def test_wrong_shape(self, image: Any, mistake: tuple[str, str]) -> None:
+    def test_invalid_image(self, image: Any, mistake: tuple[str, str]) -> None:
         assert mistakes(EmbeddingRequest, {"image": image}) == [mistake]
 
     @pytest.mark.parametrize(
         ("image_id", "kind"),
         [("", "string_too_short"), (7, "string_type"), ("x" * 257, "string_too_long")],
     )
-    def test_id_is_a_short_text(self, image_id: Any, kind: str) -> None:
-        # Not also "an image is required": one mistake is one error.
+    def test_invalid_id(self, image_id: Any, kind: str) -> None:
+        # Only one error: not also "the request has no image".
         assert mistakes(EmbeddingRequest, {"image_id": image_id}) == [("image_id", kind)]
 
-    def test_key_and_image_stay_out_of_the_repr(self) -> None:
+    def test_key_and_image_are_not_in_the_repr(self) -> None:
         request = EmbeddingRequest.model_validate({"image": IMAGE, "api_key": "s3cret"})
         assert "aGVsbG8=" not in repr(request)
         assert "s3cret" not in repr(request)
 
 
 class TestLimits:
-    """Each bound at its edge: the last size that passes, the first that does not."""
+    """Each limit: the largest accepted and the smallest rejected size."""
 
     @pytest.mark.parametrize(
         ("model", "limit", "fields", "where"),
@@ -150,7 +152,7 @@ class TestLimits:
             ):
                 model.model_validate(data, context=limits)
 
-    def test_many_bad_items_are_one_error(self) -> None:
+    def test_many_invalid_items_are_one_error(self) -> None:
         assert len(mistakes(Sam2Prompt, {"points": [0] * 1024})) == 1
         assert len(mistakes(Sam3Prompt, {"boxes": [0] * 64, "box_labels": [7] * 64})) == 2
 
@@ -159,7 +161,7 @@ PREDICTION: Any = {"format": "polygon", "confidence": 0.9, "masks": [[[1, 2], [3
 RLE: Any = {"format": "rle", "confidence": 0.9, "masks": {"size": [4, 6], "counts": "52203"}}
 
 
-class TestAnswers:
+class TestResponses:
     def test_masks_are_polygons_or_rle(self) -> None:
         polygon = SegmentationPrediction.model_validate(PREDICTION)
         assert polygon.masks == [[[1, 2], [3, 4], [5, 6]]]
@@ -167,7 +169,7 @@ class TestAnswers:
         assert rle.masks == CocoRle(size=[4, 6], counts="52203")
 
     @pytest.mark.parametrize("masks", [[[[1, 2, 3]]], [[1, 2]], {"counts": "5"}, "5", None])
-    def test_other_masks_are_refused(self, masks: Any) -> None:
+    def test_invalid_masks(self, masks: Any) -> None:
         with pytest.raises(ValidationError):
             SegmentationPrediction.model_validate({**PREDICTION, "masks": masks})
 
@@ -218,7 +220,7 @@ ANYTHING = st.recursive(
 
 @pytest.mark.parametrize("model", REQUESTS)
 @given(data=ANYTHING | st.dictionaries(NAMES, ANYTHING))
-def test_arbitrary_json_is_read_or_refused(model: type[BaseModel], data: Any) -> None:
+def test_arbitrary_json_is_accepted_or_rejected(model: type[BaseModel], data: Any) -> None:
     try:
         model.model_validate(data)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""Concept requests and prompts: each rule of the contract, one test."""
+"""Roboflow API: concept requests and prompts."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class TestConceptRequest:
         assert concept(format=sent).mask_format == meant
 
     @pytest.mark.parametrize("sent", ["binary", "png", "", 1, [], {}])
-    def test_unknown_format_names_the_known_ones(self, sent: Any) -> None:
+    def test_unknown_format_lists_the_known_ones(self, sent: Any) -> None:
         with pytest.raises(ValidationError, match="'polygon', 'json' or 'rle'"):
             concept(format=sent)
 
@@ -60,11 +60,11 @@ class TestConceptRequest:
     @pytest.mark.parametrize(
         "value", [-0.01, 1.01, math.nan, math.inf, -math.inf, "nan", 1e999, True, False, "a", [0]]
     )
-    def test_other_thresholds_are_refused(self, name: str, value: Any) -> None:
+    def test_invalid_thresholds(self, name: str, value: Any) -> None:
         data = {"image": IMAGE, "prompts": [DOG], name: value}
         assert [where for where, _ in mistakes(Sam3SegmentationRequest, data)] == [name]
 
-    def test_threshold_of_0_means_0(self) -> None:
+    def test_threshold_0_is_not_the_default(self) -> None:
         assert concept(output_prob_thresh=0).thresholds == [0.0]
 
     def test_a_prompt_overrides_the_threshold(self) -> None:
@@ -82,7 +82,7 @@ class TestConceptRequest:
             ([None], ("prompts.0", "model_type")),
         ],
     )
-    def test_prompts_is_a_list_of_one_or_more(self, prompts: Any, mistake: tuple[str, str]) -> None:
+    def test_prompts_is_a_non_empty_list(self, prompts: Any, mistake: tuple[str, str]) -> None:
         data = {"image": IMAGE, "prompts": prompts}
         assert mistakes(Sam3SegmentationRequest, data) == [mistake]
 
@@ -118,29 +118,29 @@ class TestConceptPrompt:
             ({"text": "dog", "output_prob_thresh": 2}, ("output_prob_thresh", "less_than_equal")),
         ],
     )
-    def test_refused(self, prompt: dict[str, Any], mistake: tuple[str, str]) -> None:
+    def test_invalid_prompts(self, prompt: dict[str, Any], mistake: tuple[str, str]) -> None:
         assert mistakes(Sam3Prompt, prompt) == [mistake]
 
-    def test_text_is_kept_as_sent(self) -> None:
+    def test_text_is_kept_unchanged(self) -> None:
         assert Sam3Prompt.model_validate({"text": " Two Words "}).text == " Two Words "
         assert Sam3Prompt.model_validate({"text": "", "boxes": [XYWH]}).text is None
 
-    def test_both_kinds_of_boxes_mean_the_same_corners(self) -> None:
+    def test_both_box_forms_have_corners(self) -> None:
         boxes = Sam3Prompt.model_validate({"boxes": [XYWH, XYXY]}).boxes
         assert isinstance(boxes[0], TopLeftBox)
         assert isinstance(boxes[1], CornerBox)
         assert [box.corners for box in boxes] == [(10, 20, 40, 60)] * 2
 
-    def test_a_box_that_says_both_is_read_as_xywh(self) -> None:
+    def test_a_box_with_both_forms_is_xywh(self) -> None:
         (box,) = Sam3Prompt.model_validate({"boxes": [XYWH | XYXY]}).boxes
         assert isinstance(box, TopLeftBox)
 
-    def test_nulls_do_not_decide_what_a_box_is(self) -> None:
+    def test_nulls_do_not_select_the_box_form(self) -> None:
         (box,) = Sam3Prompt.model_validate({"boxes": [dict.fromkeys(XYWH) | XYXY]}).boxes
         assert isinstance(box, CornerBox)
 
     @pytest.mark.parametrize("size", [0, -1, -0.5])
-    def test_a_box_needs_a_size(self, size: float) -> None:
+    def test_empty_boxes(self, size: float) -> None:
         for name in ("width", "height"):
             assert mistakes(Sam3Prompt, {"boxes": [XYWH | {name: size}]}) == [
                 (f"boxes.0.{name}", "greater_than")
@@ -149,13 +149,13 @@ class TestConceptPrompt:
             assert mistakes(Sam3Prompt, {"boxes": [box]}) == [("boxes.0", "box_size")]
 
     @pytest.mark.parametrize("box", [None, 5, "box", [], {}, [10, 20, 30, 40], {"left": 1}])
-    def test_what_is_no_box_gets_one_message_that_says_the_forms(self, box: Any) -> None:
+    def test_other_boxes_get_one_message_with_the_forms(self, box: Any) -> None:
         assert mistakes(Sam3Prompt, {"boxes": [box]}) == [("boxes.0", "box_form")]
         with pytest.raises(ValidationError, match=r"x, y, width and height.*x0, y0, x1 and y1"):
             Sam3Prompt.model_validate({"boxes": [box]})
 
     @pytest.mark.parametrize("box", [XYWH, XYXY])
-    def test_a_missing_part_is_named(self, box: dict[str, int]) -> None:
+    def test_missing_box_fields(self, box: dict[str, int]) -> None:
         for name in box:
             partial = {key: value for key, value in box.items() if key != name}
             assert mistakes(Sam3Prompt, {"boxes": [partial]}) == [(f"boxes.0.{name}", "missing")]
@@ -167,7 +167,7 @@ class TestConceptPrompt:
             where = [where for where, _ in mistakes(Sam3Prompt, {"boxes": [{**box, name: value}]})]
             assert where == [f"boxes.0.{name}"]
 
-    def test_boxes_may_lie_outside_and_between_pixels(self) -> None:
+    def test_boxes_may_be_outside_and_fractional(self) -> None:
         box = {"x": -5.5, "y": "1.5", "width": 1e6, "height": 0.25}
         (read,) = Sam3Prompt.model_validate({"boxes": [box]}).boxes
         assert read.corners == (-5.5, 1.5, 1e6 - 5.5, 1.75)
@@ -186,13 +186,13 @@ class TestConceptPrompt:
         assert prompt.labels == read
 
     @pytest.mark.parametrize("label", [2, -1, 0.5, math.nan, "1", "yes", None, []])
-    def test_other_labels_are_refused(self, label: Any) -> None:
+    def test_invalid_labels(self, label: Any) -> None:
         assert mistakes(Sam3Prompt, {"boxes": [XYWH], "box_labels": [label]}) == [
             ("box_labels.0", "box_label")
         ]
 
     @pytest.mark.parametrize("labels", [[], [1], [1, 1, 1]])
-    def test_one_label_a_box(self, labels: list[int]) -> None:
+    def test_one_label_per_box(self, labels: list[int]) -> None:
         prompt = {"boxes": [XYWH, XYXY], "box_labels": labels}
         assert mistakes(Sam3Prompt, prompt) == [("box_labels", "box_labels")]
         with pytest.raises(ValidationError, match=f"{len(labels)} entries for 2"):

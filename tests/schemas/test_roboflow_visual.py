@@ -1,4 +1,4 @@
-"""Visual requests and prompts: each rule of the contract, one test."""
+"""Roboflow API: visual requests and prompts."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class TestVisualRequest:
     def test_format_and_its_alias(self, sent: str, meant: str) -> None:
         assert visual(format=sent).mask_format == meant
 
-    def test_unknown_format_names_the_known_ones(self) -> None:
+    def test_unknown_format_lists_the_known_ones(self) -> None:
         with pytest.raises(ValidationError, match="'json', 'polygon', 'rle' or 'binary'"):
             visual(format="png")
 
@@ -72,14 +72,14 @@ class TestVisualRequest:
     @pytest.mark.parametrize(
         "prompt", [{"box": XYWH}, {"points": [CLICK]}, {"box": XYWH, "points": [CLICK]}]
     )
-    def test_the_forms_of_prompts_mean_the_same(self, prompt: dict[str, Any]) -> None:
+    def test_all_forms_of_prompts_are_equivalent(self, prompt: dict[str, Any]) -> None:
         read = [Sam2Prompt.model_validate(prompt)]
         assert read != [Sam2Prompt()]
         for form in ({"prompts": [prompt]}, [prompt], prompt, {**prompt, "prompts": None}):
             assert visual(prompts=form).prompts == read
 
     @pytest.mark.parametrize("form", [5, "dog", True, {"prompts": 5}, {"prompts": {"box": XYWH}}])
-    def test_other_forms_are_refused_with_one_message(self, form: Any) -> None:
+    def test_other_forms_get_one_message(self, form: Any) -> None:
         data = {"image": IMAGE, "prompts": form}
         assert mistakes(Sam2SegmentationRequest, data) == [("prompts", "prompts_form")]
 
@@ -95,7 +95,7 @@ class TestVisualRequest:
 
 
 class TestVisualPrompt:
-    def test_box_is_anchored_at_its_centre(self) -> None:
+    def test_box_is_given_by_its_centre(self) -> None:
         box = Sam2Prompt.model_validate({"box": XYWH}).box
         assert isinstance(box, CenterBox)
         assert box.corners == (-5, 0, 25, 40)
@@ -127,5 +127,5 @@ class TestVisualPrompt:
             ({"points": [{**CLICK, "positive": "often"}]}, ("points.0.positive", "bool_parsing")),
         ],
     )
-    def test_refused(self, prompt: dict[str, Any], mistake: tuple[str, str]) -> None:
+    def test_invalid_prompts(self, prompt: dict[str, Any], mistake: tuple[str, str]) -> None:
         assert mistakes(Sam2Prompt, prompt) == [mistake]

@@ -1,4 +1,4 @@
-"""samgeo's forms: what is read from texts, and what is refused."""
+"""samgeo API: parsing and validation of form fields, response models."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from schemas.samgeo import (
 FILE = object()
 
 
-def test_defaults_of_the_seed() -> None:
-    beyond = {"api_key"}
-    assert AutomaticRequest(file=FILE).model_dump(exclude=beyond) == {
+def test_defaults() -> None:
+    own = {"api_key"}
+    assert AutomaticRequest(file=FILE).model_dump(exclude=own) == {
         "file": FILE,
         "model_version": "sam2",
         "model_id": None,
@@ -36,7 +36,7 @@ def test_defaults_of_the_seed() -> None:
         "pred_iou_thresh": 0.8,
         "stability_score_thresh": 0.95,
     }
-    assert PredictRequest(file=FILE).model_dump(exclude=beyond) == {
+    assert PredictRequest(file=FILE).model_dump(exclude=own) == {
         "file": FILE,
         "model_version": "sam3",
         "model_id": None,
@@ -49,7 +49,7 @@ def test_defaults_of_the_seed() -> None:
         "min_size": 0,
         "max_size": None,
     }
-    assert TextRequest(file=FILE, prompt="tree").model_dump(exclude=beyond) == {
+    assert TextRequest(file=FILE, prompt="tree").model_dump(exclude=own) == {
         "file": FILE,
         "prompt": "tree",
         "model_id": None,
@@ -61,7 +61,7 @@ def test_defaults_of_the_seed() -> None:
     }
 
 
-def test_texts_of_a_form_are_read() -> None:
+def test_form_fields_are_parsed() -> None:
     form = {
         "file": FILE,
         "unique": "False",
@@ -78,7 +78,7 @@ def test_texts_of_a_form_are_read() -> None:
     assert read.pred_iou_thresh == 0.25
 
 
-def test_empty_texts_are_absent() -> None:
+def test_empty_fields_are_absent() -> None:
     form = {"file": FILE, "prompt": "tree", "model_id": "", "min_size": " ", "max_size": ""}
     assert TextRequest.model_validate(form) == TextRequest(file=FILE, prompt="tree")
 
@@ -100,16 +100,16 @@ def test_empty_texts_are_absent() -> None:
         (PredictRequest, {"file": FILE, "multimask_output": "both"}, "multimask_output"),
     ],
 )
-def test_what_is_refused(model: Any, form: dict[str, Any], location: str | None) -> None:
+def test_invalid_fields(model: Any, form: dict[str, Any], location: str | None) -> None:
     with pytest.raises(ValidationError) as caught:
         model.model_validate(form, context=Limits(max_text_length=10))
     (mistake,) = validation_detail(caught.value)
     assert mistake["loc"] == ["body", location or list(form)[-1]]
 
 
-def test_answers_are_told_apart() -> None:
-    """Each fits one of the three only, however a generated client tries them."""
-    answers: list[tuple[dict[str, Any], Any]] = [
+def test_each_response_fits_one_model() -> None:
+    """Generated clients may try the models in any order."""
+    responses: list[tuple[dict[str, Any], Any]] = [
         ({"type": "FeatureCollection", "name": "output", "features": []}, MaskCollection),
         ({"type": "FeatureCollection", "num_detections": 0, "features": []}, BoxCollection),
         (
@@ -117,9 +117,9 @@ def test_answers_are_told_apart() -> None:
             DetectionList,
         ),
     ]
-    for answer, model in answers:
-        assert type(SegmentationResult.model_validate(answer).root) is model
-        for _, other in answers:
+    for response, model in responses:
+        assert type(SegmentationResult.model_validate(response).root) is model
+        for _, other in responses:
             if other is not model:
                 with pytest.raises(ValidationError):
-                    other.model_validate(answer)
+                    other.model_validate(response)

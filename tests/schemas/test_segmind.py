@@ -1,4 +1,4 @@
-"""Segmind's requests: their defaults, every form of points and boxes, and what is refused."""
+"""Segmind API: defaults, forms of points and boxes, validation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def sam3(**fields: Any) -> Sam3ImageRequest:
     return Sam3ImageRequest.model_validate({**IMAGE, **fields})
 
 
-def test_defaults_of_the_seed() -> None:
+def test_defaults() -> None:
     assert sam3().model_dump(exclude={"image", "api_key"}) == {
         "text_prompt": None,
         "boxes_input": [],
@@ -42,7 +42,7 @@ def test_defaults_of_the_seed() -> None:
     }
 
 
-def test_the_call_of_the_seed() -> None:
+def test_the_documented_call() -> None:
     request = sam3(
         text_prompt="plants",
         point_labels_input="[[1]]",
@@ -72,7 +72,7 @@ def test_the_call_of_the_seed() -> None:
         ("[]", []),
     ],
 )
-def test_points_in_all_their_forms(sent: Any, points: list[list[float]]) -> None:
+def test_forms_of_points(sent: Any, points: list[list[float]]) -> None:
     assert sam3(points_input=sent).points_input == points
     request = SamV2ImageRequest.model_validate({**IMAGE, "prompt": "boy", "coordinates": sent})
     assert request.coordinates == points
@@ -93,17 +93,17 @@ def test_points_in_all_their_forms(sent: Any, points: list[list[float]]) -> None
         (None, [1, 1]),
     ],
 )
-def test_labels_in_all_their_forms(sent: Any, labels: list[int]) -> None:
+def test_forms_of_labels(sent: Any, labels: list[int]) -> None:
     request = sam3(points_input="[[1, 2], [3, 4]]", point_labels_input=sent)
     assert request.labels == labels
 
 
-def test_boxes_in_all_their_forms() -> None:
+def test_forms_of_boxes() -> None:
     for sent in ("[[100, 150, 200, 250]]", "[100, 150, 200, 250]", [[100, 150, 200, 250]]):
         assert sam3(boxes_input=sent).boxes_input == [[100, 150, 200, 250]]
 
 
-def test_blank_words_are_none() -> None:
+def test_blank_text_is_absent() -> None:
     assert sam3(text_prompt=" ").is_automatic
     assert not sam3(text_prompt=" ", points_input=[1, 2]).is_automatic
 
@@ -119,7 +119,7 @@ def test_blank_words_are_none() -> None:
         ("////", False),
     ],
 )
-def test_addresses_and_base64_are_told_apart(image: str, is_url: bool) -> None:
+def test_urls_and_base64(image: str, is_url: bool) -> None:
     assert Sam3ImageRequest(image=image).image_is_url == is_url
 
 
@@ -152,12 +152,12 @@ def test_addresses_and_base64_are_told_apart(image: str, is_url: bool) -> None:
         ({"boxes_input": "[[3, 2, 1, 4]]"}, ("boxes_input", "box_size")),
     ],
 )
-def test_refused(fields: dict[str, Any], found: tuple[str, str]) -> None:
+def test_invalid_requests(fields: dict[str, Any], found: tuple[str, str]) -> None:
     assert mistakes(Sam3ImageRequest, {**IMAGE, **fields}) == [found]
 
 
 @pytest.mark.parametrize("fields", [{}, {"prompt": " "}, {"remove_coordinates": [1, 2]}])
-def test_words_or_coordinates_are_needed(fields: dict[str, Any]) -> None:
+def test_text_or_coordinates_are_required(fields: dict[str, Any]) -> None:
     assert mistakes(SamV2ImageRequest, {**IMAGE, **fields}) == [("", "no_prompt")]
 
 

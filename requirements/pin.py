@@ -1,7 +1,8 @@
-"""Write the pins: `make pins`, in an environment that works.
+"""Write the pins: run `make pins` in a working environment.
 
-The versions are those of the environment that runs this, narrowed to what the dependencies in
-`pyproject.toml` reach. To raise one, install it there, run the tests, and run this.
+The versions are those installed in the running environment, limited to what the dependencies in
+`pyproject.toml` require, directly or not. To upgrade a package, install it, run the tests, then run
+this.
 """
 
 from __future__ import annotations
@@ -17,27 +18,27 @@ from packaging.utils import canonicalize_name
 HERE = Path(__file__).parent
 
 BUILD = ("setuptools", "wheel")
-"""What building the source distributions among the dependencies takes."""
+"""Build requirements of the source distributions among the dependencies."""
 
 INSTEAD = {"opencv-python": "opencv-python-headless"}
-"""The same module, without the display libraries that a server does not have."""
+"""Replacements: the same module without display libraries, which servers lack."""
 
 RESOLVED_BY_TORCH = ("nvidia-", "cuda-", "triton")
-"""Torch names the versions of these itself, and only on the platforms that have them."""
+"""Torch pins these itself, on the platforms that have them."""
 
 UNUSED = ("py-spy",)
-"""Ray lists it for its dashboard, which attaches it to processes: a server has no need of it."""
+"""Ray lists it for its dashboard, which a server does not need."""
 
 HEADERS = {
-    "serve": "# What serving takes. Written by `make pins`; see requirements/pin.py.\n",
-    "tracing": "# What traces take besides; see serve.txt and docs/operations.md.\n-r serve.txt\n",
-    "cluster": "# What a cluster takes besides; see serve.txt and docs/cluster.md.\n-r serve.txt\n",
-    "dev": "# What tests, checks and training take besides; see serve.txt.\n-r serve.txt\n",
+    "serve": "# Runtime dependencies. Written by `make pins`; see requirements/pin.py.\n",
+    "tracing": "# Additional dependencies of tracing; see serve.txt and docs/operations.md.\n-r serve.txt\n",
+    "cluster": "# Additional dependencies of a cluster; see serve.txt and docs/cluster.md.\n-r serve.txt\n",
+    "dev": "# Additional dependencies of tests, checks and training; see serve.txt.\n-r serve.txt\n",
 }
 
 
 def _edges(requirement: Requirement) -> Iterator[Requirement]:
-    """What a requirement requires here, with the extras that it asks for."""
+    """Yield the requirements of an installed package, including those of the requested extras."""
     for line in distribution(requirement.name).requires or ():
         needed = Requirement(line)
         extras = ("", *requirement.extras)
@@ -47,13 +48,13 @@ def _edges(requirement: Requirement) -> Iterator[Requirement]:
 
 
 def closure(requirements: Iterable[str]) -> dict[str, str]:
-    """Everything that requirements reach in this environment.
+    """Collect all packages that requirements need, directly or not.
 
     Args:
-        requirements: as in `pyproject.toml`.
+        requirements: requirement lines as in `pyproject.toml`.
 
     Returns:
-        Versions by canonical name.
+        Installed versions by canonical name.
     """
     found: dict[str, str] = {}
     seen: set[str] = set()

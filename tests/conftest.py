@@ -1,4 +1,4 @@
-"""One running server for all tests that talk HTTP, and the pictures that they send it."""
+"""Test tiers, and the fixtures that tests of several packages share."""
 
 from __future__ import annotations
 
@@ -15,19 +15,48 @@ if TYPE_CHECKING:
     from tests.api.pictures import Gallery, Picture
     from tests.api.serving import RunningHere
 
-# What is set for the developer's own server is none of the tests' business.
+# The developer's own server settings must not influence the tests.
 for _name in [name for name in os.environ if name.startswith("INFERENCE_")]:
     del os.environ[_name]
 
-# Where nothing else is said: no example can be late on a busy machine, and all runs try the same.
+# The default: no deadlines, because machines can be busy, and the same examples in every run.
 settings.register_profile("tests", fuzzed(100))
 settings.load_profile("tests")
+
+SYSTEM = (
+    "tests/benchmarks/",
+    "tests/cli/test_bench.py",
+    "tests/cli/test_cluster.py",
+    "tests/cli/test_segment.py",
+    "tests/cli/test_serve.py",
+    "tests/clients/",
+    "tests/deploy/",
+    "tests/e2e/",
+    "tests/jobs/test_crash.py",
+    "tests/playground/",
+    "tests/test_docs.py",
+    "tests/test_site.py",
+    "tests/training/",
+    "tests/api/test_faults.py",
+    "tests/api/test_load.py",
+    "tests/api/test_models.py",
+    "tests/api/test_schemathesis.py",
+)
+"""Tests of the tier `system`: they start processes, browsers, databases or vendors' clients, or take
+minutes. Other tests join the tier with `@pytest.mark.system`."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of the directories and files in `SYSTEM`."""
+    for item in items:
+        if item.nodeid.startswith(SYSTEM):
+            item.add_marker(pytest.mark.system)
 
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[RunningHere]:
-    """A server with two keys that may fetch pictures from this machine."""
-    # Imported here: most tests need neither torch nor a server.
+    """A running server with two keys that may fetch images from this machine."""
+    # Imported late: most tests need neither torch nor a server.
     from tests.api.serving import serving
 
     with serving(fetch_networks="127.0.0.0/8") as running:
@@ -36,7 +65,7 @@ def server() -> Iterator[RunningHere]:
 
 @pytest.fixture(scope="session")
 def gallery() -> Iterator[Gallery]:
-    """A web server with pictures."""
+    """A web server that serves test images."""
     from tests.api.pictures import gallery
 
     with gallery() as shown:
@@ -61,7 +90,7 @@ def picture() -> Picture:
 
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
-    """A PostgreSQL server of the tests' own."""
+    """URL of a PostgreSQL server started for the tests."""
     from tests.jobs.postgres import postgres
 
     with postgres() as url:

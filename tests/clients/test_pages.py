@@ -1,4 +1,4 @@
-"""What docs/clients.md shows beside the blocks that `tests/api/test_playground.py` runs."""
+"""What docs/clients.md shows beside the blocks that `tests/test_docs.py` runs."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ def test_an_example_is_code_with_its_output() -> None:
         '```bash title="Ask"\ncurl x\n```\nprints\n```json title="Response"\n{}\n```\n'
         '<!-- not tested: it needs Docker -->\n```bash title="Build"\ndocker\n```\n'
         "```text\nno\n```\n"
-        "<!-- tested by: tests/api/test_playground.py -->\n```bash\nelsewhere\n```\n"
+        "<!-- tested by: tests/test_docs.py -->\n```bash\nelsewhere\n```\n"
         '```python\n1\n```\n```json title="a.json"\n{}\n```\n'
     )
     check_marks(text)

@@ -68,7 +68,7 @@ const openFile = (file, isLocal) => open(Picture.open(file, { name: file.name, i
 /** The default status message. */
 function summary(shown) {
   const { picture } = session;
-  if (!picture) return "No image.";
+  if (!picture) return "No image loaded.";
   const size = `${picture.name}, ${picture.width} × ${picture.height}`;
   if (!session.prompts.length) {
     return `${size}. Add a concept, click on an object, or drag a box.`;

@@ -31,9 +31,9 @@ UNUSED = ("py-spy",)
 
 HEADERS = {
     "serve": "# Runtime dependencies. Written by `make pins`; see requirements/pin.py.\n",
-    "tracing": "# Additional dependencies of tracing; see serve.txt and docs/operations.md.\n-r serve.txt\n",
-    "cluster": "# Additional dependencies of a cluster; see serve.txt and docs/cluster.md.\n-r serve.txt\n",
-    "dev": "# Additional dependencies of tests, checks and training; see serve.txt.\n-r serve.txt\n",
+    "tracing": "# Added by tracing; see serve.txt and docs/operations.md.\n-r serve.txt\n",
+    "cluster": "# Added by a cluster; see serve.txt and docs/cluster.md.\n-r serve.txt\n",
+    "dev": "# Added by tests, checks and training; see serve.txt.\n-r serve.txt\n",
 }
 
 

@@ -42,8 +42,8 @@ SYSTEM = (
     "tests/api/test_models.py",
     "tests/api/test_schemathesis.py",
 )
-"""Tests of the tier `system`: they start processes, browsers, databases or vendors' clients, or take
-minutes. Other tests join the tier with `@pytest.mark.system`."""
+"""Files and directories of the tier `system`: their tests start processes, browsers, databases or
+vendors' clients, or take minutes. Single tests join it with `@pytest.mark.system`."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

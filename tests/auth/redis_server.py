@@ -24,15 +24,34 @@ class Redis:
                 pytest.fail(why)
             pytest.skip(why)
         self._command = [program, "--save", "", "--appendonly", "no", "--dir", str(directory)]
+        self._process: subprocess.Popen[bytes] | None = None
+        self._announced = False
+        self._choose_port()
+
+    def _choose_port(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self._port = probe.getsockname()[1]
         self.url = f"redis://127.0.0.1:{self._port}/0"
-        self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
+        """Start it and wait until it listens.
+
+        Another process may have taken the port since it was chosen. Before a test has been given
+        the URL, another port is chosen then.
+        """
+        for _ in range(20):
+            if self._started():
+                self._announced = True
+                return
+            if not self._announced:
+                self._choose_port()
+        raise AssertionError("Redis does not start")
+
+    def _started(self) -> bool:
         command = [*self._command, "--port", str(self._port), "--bind", "127.0.0.1"]
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        until(self._listens)
+        process = self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        until(lambda: process.poll() is not None or self._listens())
+        return process.poll() is None
 
     def _listens(self) -> bool:
         try:

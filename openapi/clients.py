@@ -1,9 +1,9 @@
-"""Writes what is generated in `clients/` anew, from the OpenAPI document beside this file.
+"""Generate the clients in `clients/` from the OpenAPI document next to this file.
 
-The same document and the same versions of the generators (`requirements/dev.txt` and
-`clients/typescript/package-lock.json`) give the same bytes.
+The output is reproducible: the versions of the generators are pinned in `requirements/dev.txt` and
+`clients/typescript/package-lock.json`.
 
-    python openapi/clients.py    takes Node and npm; `make clients` runs it
+    python openapi/clients.py    requires Node and npm; `make clients` runs it
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ PYTHON = Path("clients/python")
 TYPESCRIPT = Path("clients/typescript")
 PACKAGE = "inference_server_client"
 
-_FORMS = (  # of pyproject.toml, package.json and package-lock.json; the lock has it twice
+# File, pattern before the version, number of occurrences.
+_VERSIONS = (
     (PYTHON / "pyproject.toml", r'^(version = ")[^"]*', 1),
     (TYPESCRIPT / "package.json", r'^(  "version": ")[^"]*', 1),
     (TYPESCRIPT / "package-lock.json", r'^((?:  |      )"version": ")[^"]*', 2),
@@ -31,20 +32,23 @@ _FORMS = (  # of pyproject.toml, package.json and package-lock.json; the lock ha
 
 
 def python_files(document: Path = DOCUMENT) -> dict[Path, bytes]:
-    """The Python package.
+    """Generate the Python package.
+
+    Args:
+        document: Path of the OpenAPI document.
 
     Returns:
-        The bytes of each file, by its path in the repository.
+        Content of each file, by path in the repository.
 
     Raises:
-        subprocess.CalledProcessError: when the generator would leave something out.
+        subprocess.CalledProcessError: If the generator fails or warns.
     """
     with tempfile.TemporaryDirectory() as directory:
-        made = Path(directory) / PACKAGE
-        # Without `--fail-on-warning` an endpoint that cannot be read is left out silently.
+        package = Path(directory) / PACKAGE
+        # Without `--fail-on-warning`, the generator silently skips endpoints it cannot handle.
         _run(
             *(sys.executable, "-m", "openapi_python_client", "generate", "--fail-on-warning"),
-            *("--path", str(document), "--meta", "none", "--output-path", str(made)),
+            *("--path", str(document), "--meta", "none", "--output-path", str(package)),
             *("--config", str(ROOT / "openapi" / "python-client.yaml")),
         )
         ruff = (sys.executable, "-m", "ruff")
@@ -57,7 +61,7 @@ def python_files(document: Path = DOCUMENT) -> dict[Path, bytes]:
             "--quiet",
             "--select",
             "F401,I",
-            str(made),
+            str(package),
         )
         _run(
             *ruff,
@@ -67,34 +71,49 @@ def python_files(document: Path = DOCUMENT) -> dict[Path, bytes]:
             "--quiet",
             "--line-length",
             "100",
-            str(made),
+            str(package),
         )
-        (made / "py.typed").touch()  # the generator writes it with a pyproject.toml of its own only
-        return _contents(made, PYTHON / PACKAGE)
+        # The generator only writes it together with its own pyproject.toml.
+        (package / "py.typed").touch()
+        return _contents(package, PYTHON / PACKAGE)
 
 
 def typescript_files(document: Path = DOCUMENT) -> dict[Path, bytes]:
-    """What is generated of the TypeScript package, as `python_files` gives its own."""
+    """Generate the sources of the TypeScript package.
+
+    Args:
+        document: Path of the OpenAPI document.
+
+    Returns:
+        Content of each file, by path in the repository.
+    """
     install_typescript()
     with tempfile.TemporaryDirectory() as directory:
-        made = Path(directory) / "generated"
-        _run("node", "generate.mjs", str(document.resolve()), str(made), cwd=ROOT / TYPESCRIPT)
-        return _contents(made, TYPESCRIPT / "src" / "generated")
+        generated = Path(directory) / "generated"
+        _run("node", "generate.mjs", str(document.resolve()), str(generated), cwd=ROOT / TYPESCRIPT)
+        return _contents(generated, TYPESCRIPT / "src" / "generated")
 
 
 def metadata_files(document: Path = DOCUMENT) -> dict[Path, bytes]:
-    """The files that say what the packages are, with the version of the server."""
+    """Set the version of the server in the metadata of both packages.
+
+    Args:
+        document: Path of the OpenAPI document.
+
+    Returns:
+        Content of each file, by path in the repository.
+    """
     version = json.loads(document.read_bytes())["info"]["version"]
     files = {}
-    for path, form, count in _FORMS:
+    for path, pattern, count in _VERSIONS:
         text = (ROOT / path).read_text()
-        text = re.sub(form, rf"\g<1>{version}", text, count=count, flags=re.MULTILINE)
+        text = re.sub(pattern, rf"\g<1>{version}", text, count=count, flags=re.MULTILINE)
         files[path] = text.encode()
     return files
 
 
 def install_typescript() -> None:
-    """Installs what generating and compiling TypeScript takes, unless it is there."""
+    """Install the npm packages for generating and compiling, unless they are up to date."""
     package = ROOT / TYPESCRIPT
     lock, stamp = package / "package-lock.json", package / "node_modules" / ".package-lock.json"
     if stamp.exists() and stamp.stat().st_mtime >= lock.stat().st_mtime:
@@ -102,22 +121,30 @@ def install_typescript() -> None:
     _run("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent", cwd=package)
 
 
-def strangers(files: Iterable[Path]) -> set[Path]:
-    """What lies where these files lie, in the generated directories, without being one of them."""
+def stale_files(files: Iterable[Path]) -> set[Path]:
+    """Find files in the generated directories that are no longer generated.
+
+    Args:
+        files: Paths of the generated files; only their directories are searched.
+    """
     generated = (PYTHON / PACKAGE, TYPESCRIPT / "src" / "generated")
-    known = set(files)
+    current = set(files)
     return {
         path
-        for place in generated
-        if any(file.is_relative_to(place) for file in known)
-        for path in _contents(ROOT / place, place)
-        if path not in known and "__pycache__" not in path.parts
+        for directory in generated
+        if any(file.is_relative_to(directory) for file in current)
+        for path in _contents(ROOT / directory, directory)
+        if path not in current and "__pycache__" not in path.parts
     }
 
 
 def write(files: Mapping[Path, bytes]) -> None:
-    """Writes the files that differ, and removes generated ones that are no more."""
-    for path in strangers(files):
+    """Write changed files and remove stale ones.
+
+    Args:
+        files: Content of each file, by path in the repository.
+    """
+    for path in stale_files(files):
         (ROOT / path).unlink()
     for path, data in files.items():
         file = ROOT / path
@@ -126,14 +153,19 @@ def write(files: Mapping[Path, bytes]) -> None:
             file.write_bytes(data)
 
 
-def _contents(directory: Path, place: Path) -> dict[Path, bytes]:
-    """The files of a directory, as if it lay at this place."""
+def _contents(directory: Path, target: Path) -> dict[Path, bytes]:
+    """Read the files of a directory.
+
+    Args:
+        directory: The directory to read.
+        target: Path in the repository, by which the files are keyed.
+    """
     files = (path for path in sorted(directory.rglob("*")) if path.is_file())
-    return {place / path.relative_to(directory): path.read_bytes() for path in files}
+    return {target / path.relative_to(directory): path.read_bytes() for path in files}
 
 
 def _run(*command: str, cwd: Path = ROOT) -> bytes:
-    """What a command prints; what it says besides is shown when it fails."""
+    """Run a command and return its output; print the output if it fails."""
     done = subprocess.run(command, cwd=cwd, capture_output=True, check=False)  # noqa: S603
     if done.returncode:
         sys.stderr.buffer.write(done.stdout + done.stderr)
@@ -142,9 +174,9 @@ def _run(*command: str, cwd: Path = ROOT) -> bytes:
 
 
 def main() -> None:
-    """Writes all of it."""
+    """Generate and write all files."""
     if not (shutil.which("node") and shutil.which("npm")):
-        sys.exit("The TypeScript client is made with Node and npm: install both first.")
+        sys.exit("Generating the TypeScript client requires Node and npm; install both.")
     files = {**python_files(), **typescript_files(), **metadata_files()}
     write(files)
     print(f"{PYTHON}, {TYPESCRIPT}: {len(files)} files")

@@ -1,4 +1,4 @@
-// Writes src/generated: `node generate.mjs <OpenAPI document> <directory>`. `make clients` runs it.
+// Generate src/generated: `node generate.mjs <OpenAPI document> <directory>`. `make clients` runs it.
 
 import { readFile } from "node:fs/promises";
 import { createClient } from "@hey-api/openapi-ts";
@@ -6,15 +6,15 @@ import { createClient } from "@hey-api/openapi-ts";
 const [input, output] = process.argv.slice(2);
 const document = JSON.parse(await readFile(input, "utf8"));
 
-// The generator types one media type for each status. The client reads each as what it is, JSON as
-// JSON and the others as files: so the type of an answer is any of them.
+// The generator supports one media type per status code, but the client parses JSON as JSON and
+// everything else as a file. So declare a response as the union of all its media types.
 for (const operations of Object.values(document.paths)) {
   for (const operation of Object.values(operations)) {
-    for (const answer of Object.values(operation.responses)) {
-      const media = Object.values(answer.content ?? {});
+    for (const response of Object.values(operation.responses)) {
+      const media = Object.values(response.content ?? {});
       if (media.length > 1) {
         const schemas = new Map(media.map(({ schema }) => [JSON.stringify(schema), schema]));
-        answer.content = { "application/json": { schema: { anyOf: [...schemas.values()] } } };
+        response.content = { "application/json": { schema: { anyOf: [...schemas.values()] } } };
       }
     }
   }

@@ -41,7 +41,7 @@ def assert_committed(files: dict[Path, bytes]) -> None:
 def test_the_python_client_is_generated() -> None:
     files = clients.python_files()
     assert_committed(files)
-    assert not clients.strangers(files), REMEDY
+    assert not clients.stale_files(files), REMEDY
 
 
 def test_the_typescript_client_is_generated(npm: Path) -> None:

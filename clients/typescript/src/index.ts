@@ -4,14 +4,14 @@ export * from "./generated/index.js";
 export type { Client };
 
 /**
- * A client of one server, for the calls of this package: `conceptSegment({ client, body })`.
+ * Create a client of a server, to pass to the functions of this package:
+ * `conceptSegment({ client, body })`.
  *
- * Each call gives `{ data, error, response }`, with `data` or `error` of the call's own types. Where
- * no answer came, `error` is that of `fetch`, and there is no `response`. `throwOnError: true` throws
- * the error in place of giving it.
+ * Each function returns `{ data, error, response }`, with typed `data` or `error`. Without a response,
+ * `error` is the error of `fetch`. With `throwOnError: true`, errors are thrown instead.
  *
- * @param url Where the server is, such as `http://127.0.0.1:9001`.
- * @param key The API key. It is sent as a header, and in no other of the ways that there are.
+ * @param url URL of the server, such as `http://127.0.0.1:9001`.
+ * @param key API key, sent in the `x-api-key` header.
  */
 export function createClient(url: string, key?: string): Client {
   const auth = ({ name }: { name?: string }) => (name === "x-api-key" ? key : undefined);

@@ -114,7 +114,8 @@ class TestValidationDetail:
 
     def test_mentions_objects_not_python_types(self) -> None:
         expected = {"loc": ["body"], "msg": "Input should be an object", "type": "model_type"}
-        for body in (5, "text", [], None, True):
+        bodies: list[Any] = [5, "text", [], None, True]
+        for body in bodies:
             assert self.errors(body) == [expected]
 
 

@@ -12,6 +12,7 @@ from inference_server.api.middleware.body_budget import BodyBudget
 from inference_server.auth import AuthService
 from inference_server.errors import InferenceServerError
 from inference_server.jobs import Jobs
+from inference_server.jobs.task import TaskContext
 from inference_server.observability.metrics import Metrics
 from inference_server.observability.tracing import Traces
 from inference_server.segmentation.service import SegmentationService
@@ -76,6 +77,11 @@ class ServerContext:
             self._become_ready()
         return self._was_ready
 
+    @property
+    def task_context(self) -> TaskContext:
+        """What tasks need of this server, whether a route or a job runs them."""
+        return TaskContext(self.segmenter, self.limits, self.settings, self.metrics, self.traces)
+
     def _become_ready(self) -> None:
         self._was_ready = True
         logger.info("Ready")
@@ -84,7 +90,7 @@ class ServerContext:
         """Begin loading the configured models, look who may call, and begin to work on jobs."""
         await self.segmenter.start()
         self._loading = asyncio.create_task(self._load())
-        await asyncio.gather(self.gate.start(), self.jobs.start(self))
+        await asyncio.gather(self.gate.start(), self.jobs.start(self.task_context))
 
     async def _load(self) -> None:
         pause = _FIRST_PAUSE

@@ -19,13 +19,12 @@ from inference_server.errors import StorageError
 from inference_server.jobs.models import Backlog, Status, StoredFile
 from inference_server.jobs.repository import Store
 from inference_server.jobs.signing import LinkSigner
-from inference_server.jobs.task import ResultFile, Task
+from inference_server.jobs.task import ResultFile, Task, TaskContext
 from inference_server.jobs.worker import Worker
 from inference_server.jobs.worker_locks import WorkerLocks
 from inference_server.settings import Settings
 
 if TYPE_CHECKING:
-    from inference_server.api.lifecycle import ServerContext
     from inference_server.auth import Charge, Tenant
 
 logger = logging.getLogger(__name__)
@@ -89,15 +88,15 @@ class Jobs:
             raise StorageError(self._failure)
         return self._links
 
-    async def start(self, state: ServerContext) -> None:
+    async def start(self, context: TaskContext) -> None:
         """Open the database, and begin to work on what is in it.
 
         A database that cannot be opened now is tried again later.
 
         Args:
-            state: what tasks are done with.
+            context: what tasks need from this process.
         """
-        self._running.append(asyncio.create_task(self._run(state)))
+        self._running.append(asyncio.create_task(self._run(context)))
         await self.wait(self._tried, _OPEN_SECONDS)
 
     async def drain(self) -> None:
@@ -174,12 +173,12 @@ class Jobs:
         """See `Store.file`."""
         return await self.call(self.store.file, job_id, name)
 
-    async def _run(self, state: ServerContext) -> None:
+    async def _run(self, context: TaskContext) -> None:
         owners = await self._open()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._watch(owners))
             for _ in range(self._settings.job_workers):
-                worker = Worker(self, owners.name, self._tasks, state)
+                worker = Worker(self, owners.name, self._tasks, context)
                 self._workers.append(group.create_task(worker.run()))
 
     async def _open(self) -> WorkerLocks:

@@ -4,16 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import BaseModel
 
 from inference_server.auth import Tenant, Work
-from inference_server.observability.metrics import Timings
+from inference_server.observability.metrics import Metrics, Timings
+from inference_server.observability.tracing import Traces
+from inference_server.segmentation.service import SegmentationService
 from inference_server.segmentation.types import EncodedImage
+from inference_server.settings import Settings
+from schemas.common import Limits
 
-if TYPE_CHECKING:
-    from inference_server.api.lifecycle import ServerContext
+
+@dataclass(frozen=True, slots=True)
+class TaskContext:
+    """What a task needs from the process that runs it.
+
+    Attributes:
+        segmenter: turns images and prompts into masks.
+        limits: bounds that request bodies are validated against.
+        settings: the server's settings.
+        metrics: where job outcomes and timings are recorded.
+        traces: exporter of spans; None if tracing is off.
+    """
+
+    segmenter: SegmentationService
+    limits: Limits
+    settings: Settings
+    metrics: Metrics
+    traces: Traces | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,5 +79,5 @@ class Task:
     """
 
     request: type[BaseModel]
-    run: Callable[[ServerContext, Tenant, Any, Timings], Awaitable[TaskResult]]
+    run: Callable[[TaskContext, Tenant, Any, Timings], Awaitable[TaskResult]]
     work: Callable[[Any], Iterable[Work]]

@@ -23,14 +23,13 @@ from inference_server.errors import (
     TransientError,
 )
 from inference_server.jobs.models import JSON_OUTPUT, Claim, Output
-from inference_server.jobs.task import ResultFile, Task, TaskResult
+from inference_server.jobs.task import ResultFile, Task, TaskContext, TaskResult
 from inference_server.observability.logging import about
 from inference_server.observability.metrics import Timings
 from inference_server.settings import MiB
 from schemas.common import validation_detail, validation_message
 
 if TYPE_CHECKING:
-    from inference_server.api.lifecycle import ServerContext
     from inference_server.jobs.queue import Jobs
 
 logger = logging.getLogger(__name__)
@@ -65,17 +64,17 @@ class Worker:
         jobs: where they come from.
         owner: name of this process.
         tasks: what it can do.
-        state: what tasks are done with.
+        context: what tasks need from this process.
     """
 
     def __init__(
-        self, jobs: Jobs, owner: str, tasks: Mapping[str, Task], state: ServerContext
+        self, jobs: Jobs, owner: str, tasks: Mapping[str, Task], context: TaskContext
     ) -> None:
         self._jobs = jobs
         self._owner = owner
         self._tasks = tasks
-        self._state = state
-        self._settings = state.settings
+        self._context = context
+        self._settings = context.settings
 
     async def run(self) -> None:
         """Do jobs until no more are to be begun.
@@ -131,7 +130,7 @@ class Worker:
     async def _outcome(self, claim: Claim) -> Output | _Failure:
         """Do what was asked, under a span where there are traces."""
         timings = Timings()
-        traces = self._state.traces
+        traces = self._context.traces
         if traces is None:
             return await self._attempt(claim, timings)
         with traces.job(claim.kind, claim.ticket.job_id) as span:
@@ -155,10 +154,10 @@ class Worker:
                 task = self._tasks[claim.kind]
                 body = await asyncio.to_thread(
                     lambda: task.request.model_validate(
-                        orjson.loads(claim.payload), context=self._state.limits
+                        orjson.loads(claim.payload), context=self._context.limits
                     )
                 )
-                result = await task.run(self._state, Tenant(claim.tenant), body, timings)
+                result = await task.run(self._context, Tenant(claim.tenant), body, timings)
                 files = await asyncio.to_thread(_files, result)
         except TimeoutError:
             return _Failure(f"The request took longer than {limit:g} seconds.", True)
@@ -171,12 +170,12 @@ class Worker:
         except InferenceServerError as error:
             return _Failure(error.message)
         except MemoryError:
-            await self._state.segmenter.evict_half()
+            await self._context.segmenter.evict_half()
             return _Failure("There is no memory left for this request.", True)
         except Exception:
             logger.exception("Job %s failed", claim.ticket.job_id)
             return _Failure("Internal error; the server's log has it under this request_id.", True)
-        self._state.metrics.observe(timings)
+        self._context.metrics.observe(timings)
         model = None if result.image is None else result.image.model
         output = Output(files, time.perf_counter() - begin, model)
         most = self._settings.job_result_mb * MiB
@@ -221,7 +220,7 @@ class Worker:
         """Log and count how an attempt went."""
         done = isinstance(outcome, Output)
         word = "completed" if done else "retried" if again else "failed"
-        self._state.metrics.jobs.labels(claim.kind, word).inc()
+        self._context.metrics.jobs.labels(claim.kind, word).inc()
         logger.info(
             "Job %s (%s) %s at attempt %d%s",
             claim.ticket.job_id,

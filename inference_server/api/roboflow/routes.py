@@ -14,14 +14,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from inference_server.api.dependencies import read, state_of, timings_of
-from inference_server.api.lifecycle import ServerContext
 from inference_server.api.openapi import COMMON_ERRORS, RESULT_HEADERS, Answer, Operation
 from inference_server.api.responses import answer
 from inference_server.auth import Tenant
 from inference_server.engines.base import ConceptPrompt, VisualPrompt
 from inference_server.engines.weights import SAM3_NAME
 from inference_server.errors import ImageTooLargeError, PromptError
-from inference_server.jobs.task import ResultFile, Task, TaskResult
+from inference_server.jobs.task import ResultFile, Task, TaskContext, TaskResult
 from inference_server.masks import Mask, encode_rle, polygons
 from inference_server.observability.metrics import Timings
 from inference_server.segmentation.types import (
@@ -95,7 +94,7 @@ def _prediction(instance: Instance, mask_format: str) -> dict[str, Any]:
 
 
 async def run_concept_segment(
-    state: ServerContext, tenant: Tenant, body: Sam3SegmentationRequest, timings: Timings
+    context: TaskContext, tenant: Tenant, body: Sam3SegmentationRequest, timings: Timings
 ) -> TaskResult:
     """PCS."""
     begin = time.perf_counter()
@@ -103,7 +102,7 @@ async def run_concept_segment(
         raise PromptError(
             f"Unknown model_id. This server has {', '.join(_MODEL_IDS)}.", ("body", "model_id")
         )
-    result = await state.segmenter.concept(
+    result = await context.segmenter.concept(
         tenant.name,
         _image(body),
         [
@@ -132,15 +131,15 @@ async def run_concept_segment(
             results.append({"prompt_index": index, "echo": echo, "predictions": found})
         return {"prompt_results": results, "time": time.perf_counter() - begin}
 
-    return TaskResult(result.image, await _rendered(state, render, timings))
+    return TaskResult(result.image, await _rendered(context, render, timings))
 
 
 async def run_visual_segment(
-    state: ServerContext, tenant: Tenant, body: Sam2SegmentationRequest, timings: Timings
+    context: TaskContext, tenant: Tenant, body: Sam2SegmentationRequest, timings: Timings
 ) -> TaskResult:
     """PVS."""
     begin = time.perf_counter()
-    result = await state.segmenter.visual(
+    result = await context.segmenter.visual(
         tenant.name,
         body.sam2_version_id,
         _image(body),
@@ -154,8 +153,8 @@ async def run_visual_segment(
         timings=timings,
     )
     if body.mask_format == "binary":
-        limit = state.settings.max_binary_mb * MiB
-        content = await _rendered(state, lambda: _npz(result, limit), timings)
+        limit = context.settings.max_binary_mb * MiB
+        content = await _rendered(context, lambda: _npz(result, limit), timings)
         return TaskResult(result.image, files=(ResultFile("masks.npz", _OCTETS, content),))
 
     def render() -> dict[str, Any]:
@@ -169,17 +168,17 @@ async def run_visual_segment(
             "time": time.perf_counter() - begin,
         }
 
-    return TaskResult(result.image, await _rendered(state, render, timings))
+    return TaskResult(result.image, await _rendered(context, render, timings))
 
 
-async def _rendered(state: ServerContext, work: Callable[[], T], timings: Timings) -> T:
+async def _rendered(context: TaskContext, work: Callable[[], T], timings: Timings) -> T:
     """Make an answer of masks, in a worker thread."""
 
     def render() -> T:
         with timings.measure("serialise"):
             return work()
 
-    return await state.segmenter.in_thread(render)
+    return await context.segmenter.in_thread(render)
 
 
 TASKS: Mapping[str, Task] = MappingProxyType(
@@ -198,7 +197,7 @@ TASKS: Mapping[str, Task] = MappingProxyType(
 async def _answered(request: Request, task: Task) -> Response:
     """Do a task at once."""
     tenant, body = await read(request, task.request, task.work)
-    result = await task.run(state_of(request), tenant, body, timings_of(request))
+    result = await task.run(state_of(request).task_context, tenant, body, timings_of(request))
     if result.files:
         (file,) = result.files
         return await answer(request, result.image, lambda: file.content, file.media_type)

@@ -13,14 +13,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from inference_server.api.dependencies import read, state_of, timings_of
-from inference_server.api.lifecycle import ServerContext
 from inference_server.api.openapi import RESULT_HEADERS, Answer, Operation
 from inference_server.api.responses import answer
 from inference_server.api.segmind.results import Pictures
 from inference_server.auth import Tenant, Work
 from inference_server.engines.base import ConceptPrompt, VisualPrompt
 from inference_server.errors import InferenceServerError
-from inference_server.jobs.task import ResultFile, Task, TaskResult
+from inference_server.jobs.task import ResultFile, Task, TaskContext, TaskResult
 from inference_server.masks import Mask
 from inference_server.observability.metrics import Timings
 from inference_server.segmentation.postprocess import suppressed
@@ -61,9 +60,9 @@ class _Asked:
     """An image, and the ways to find something on it."""
 
     def __init__(
-        self, state: ServerContext, tenant: Tenant, image: StoredImage, timings: Timings
+        self, context: TaskContext, tenant: Tenant, image: StoredImage, timings: Timings
     ) -> None:
-        self._segmenter = state.segmenter
+        self._segmenter = context.segmenter
         self._tenant = tenant.name
         self._file = image
         self._image = ImageRef(file=image)
@@ -71,12 +70,12 @@ class _Asked:
 
     @classmethod
     async def of(
-        cls, state: ServerContext, tenant: Tenant, body: SegmindRequest, timings: Timings
+        cls, context: TaskContext, tenant: Tenant, body: SegmindRequest, timings: Timings
     ) -> _Asked:
         """With the image of a request, which is fetched once for engines and drawing."""
         named = ImageRef(url=body.image) if body.image_is_url else ImageRef(base64=body.image)
-        stored = await state.segmenter.read(tenant.name, named, timings)
-        return cls(state, tenant, stored, timings)
+        stored = await context.segmenter.read(tenant.name, named, timings)
+        return cls(context, tenant, stored, timings)
 
     async def concept(
         self, text: str | None, boxes: Sequence[Sequence[float]] = (), threshold: float = 0.5
@@ -125,14 +124,14 @@ class _Asked:
 
 
 async def run_sam3_image(
-    state: ServerContext, tenant: Tenant, body: Sam3ImageRequest, timings: Timings
+    context: TaskContext, tenant: Tenant, body: Sam3ImageRequest, timings: Timings
 ) -> TaskResult:
     """Segment by words, boxes and points, or everything.
 
     Returns:
         Of `preview.png`, `overlay.png` and `mask_1.png`, … those that are asked for.
     """
-    asked = await _Asked.of(state, tenant, body, timings)
+    asked = await _Asked.of(context, tenant, body, timings)
     results = []
     if body.text_prompt is not None or body.boxes_input:
         results.append(await asked.concept(body.text_prompt, body.boxes_input, body.threshold))
@@ -166,14 +165,14 @@ def _visible(instances: Sequence[Instance], threshold: float = 0.0) -> list[Inst
 
 
 async def run_sam_v2_image(
-    state: ServerContext, tenant: Tenant, body: SamV2ImageRequest, timings: Timings
+    context: TaskContext, tenant: Tenant, body: SamV2ImageRequest, timings: Timings
 ) -> TaskResult:
     """Segment by words, or one object by points.
 
     Returns:
         `overlay.png` or `mask.png`, whichever is asked for.
     """
-    asked = await _Asked.of(state, tenant, body, timings)
+    asked = await _Asked.of(context, tenant, body, timings)
     if body.prompt is not None:
         result = await asked.concept(body.prompt)
         found = [
@@ -234,7 +233,7 @@ def _text(data: bytes) -> str:
 async def sam3_image(request: Request) -> Response:
     """One image, or several in JSON: which of them is the request's choice, not the result's."""
     tenant, body = await read(request, Sam3ImageRequest, _work_of_sam3_image)
-    result = await run_sam3_image(state_of(request), tenant, body, timings_of(request))
+    result = await run_sam3_image(state_of(request).task_context, tenant, body, timings_of(request))
     if not body.return_masks and body.return_preview != body.return_overlay:
         return await answer(request, result.image, lambda: result.files[0].content, _PNG)
 
@@ -253,7 +252,9 @@ async def sam3_image(request: Request) -> Response:
 async def sam_v2_image(request: Request) -> Response:
     """One image."""
     tenant, body = await read(request, SamV2ImageRequest, _work_of_sam_v2_image)
-    result = await run_sam_v2_image(state_of(request), tenant, body, timings_of(request))
+    result = await run_sam_v2_image(
+        state_of(request).task_context, tenant, body, timings_of(request)
+    )
     (file,) = result.files
     if result.in_base64:
         return await answer(request, result.image, lambda: _text(file.content))

@@ -7,11 +7,14 @@ import re
 from functools import cache
 
 from inference_server.settings import PREFIX, Settings
+from tests.conftest import SYSTEM
 from tests.readme import ROOT
 
 TEXT = (ROOT / "SECURITY.md").read_text()
-TESTS = sorted(set(re.findall(r"`(tests/[\w/]+\.py)::([\w:]+)`", TEXT)))
+TEST = re.compile(r"`(tests/[\w/]+\.py)::([\w:]+)`")
+TESTS = sorted(set(TEST.findall(TEXT)))
 SETTINGS = sorted(set(re.findall(r"`INFERENCE_([A-Z0-9_]+)(?:=([^`]*))?`", TEXT)))
+MARK = re.compile(r"\bmark\.(?:system|cluster|slow)\b")
 ROWS = [line for line in TEXT.splitlines() if re.match(r"\| (?!promise)\S", line)]
 
 
@@ -49,14 +52,35 @@ def test_named_settings_exist_with_their_defaults() -> None:
             assert default == (f"{told:g}" if isinstance(told, float) else str(told)), name
 
 
-def test_every_promise_has_a_test_and_a_change_that_fails_it() -> None:
+@cache
+def beyond_make_test(file: str) -> set[str]:
+    """Names in a module whose tests `make test` leaves out; `` stands for all of them."""
+    found = set()
+    for node in ast.walk(ast.parse((ROOT / file).read_text())):
+        named = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+        if named and MARK.search(" ".join(map(ast.unparse, node.decorator_list))):
+            found.add(node.name)
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "pytestmark":
+            found |= {""} if MARK.search(ast.unparse(node.value)) else set()
+    return found
+
+
+def tier_of(file: str, name: str) -> str:
+    """The make target that runs a test: `test` or `test-all`."""
+    marked = beyond_make_test(file) & {"", *name.split("::")}
+    return "test-all" if marked or f"{file}::{name}".startswith(SYSTEM) else "test"
+
+
+def test_every_promise_has_a_test_and_its_tier_and_a_change_that_fails_it() -> None:
     assert len(ROWS) > 30
     for row in ROWS:
-        promise, _, tests, change = (cell.strip() for cell in row.strip()[1:-1].split("|"))
+        promise, _, tests, tier, change = (cell.strip() for cell in row.strip()[1:-1].split("|"))
         assert promise, row
         assert "`tests/" in tests, row
+        tiers = {tier_of(file, name) for file, name in TEST.findall(tests)}
+        assert tier == ", ".join(f"`{each}`" for each in sorted(tiers)), row
         assert change, row
 
 
 def test_nothing_is_named_that_these_tests_do_not_see() -> None:
-    assert TEXT.count("`tests/") == len(re.findall(r"`(tests/[\w/]+\.py)::([\w:]+)`", TEXT))
+    assert TEXT.count("`tests/") == len(TEST.findall(TEXT))

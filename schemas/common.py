@@ -249,7 +249,7 @@ def validation_detail(
 
     Args:
         error: The error raised by pydantic.
-        prefix: First items of each `loc`.
+        prefix: First items of each `loc`; `body` by default.
 
     Returns:
         One `{loc, msg, type}` per error.
@@ -271,7 +271,7 @@ def validation_message(detail: Sequence[Mapping[str, Any]], most: int = 5) -> st
 
     Args:
         detail: Errors in the form of `validation_detail`.
-        most: Maximum number of errors to list; only the number of further ones is given.
+        most: Maximum number of errors to list, 5 by default; further errors are only counted.
 
     Returns:
         A message such as `inputs.boxes[0]: Field required; inputs.points: …`.

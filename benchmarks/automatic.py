@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
 
+from benchmarks.overlap import decode_rle, iou
 from benchmarks.report import Cell, Goal, Report, Table
 from benchmarks.sam2_models import Sam2, compute, demo, predictor_of, softened
 from benchmarks.serving import CORES
@@ -21,7 +22,6 @@ from inference_server.demo.scenes import make_scene
 from inference_server.engines.base import VisualPrompt, queries
 from inference_server.engines.registry import Model
 from inference_server.engines.sam2.engine import VisualEngine
-from inference_server.masks import decode_rle, iou
 from inference_server.segmentation.automatic import AutomaticMasks, point_grid, stability
 from inference_server.segmentation.types import AutomaticOptions, Instance
 from inference_server.settings import Settings

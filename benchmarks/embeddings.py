@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from benchmarks.overlap import iou
 from benchmarks.report import Goal, Report, Table
 from benchmarks.timing import compare
 from inference_server.demo.scenes import Scene, make_scene
@@ -25,7 +26,7 @@ from inference_server.engines.device import Compute, choose_compute
 from inference_server.engines.sam2.engine import VisualEngine
 from inference_server.engines.sam3.engine import ConceptEngine
 from inference_server.engines.weights import find_sam2, sam3_source
-from inference_server.masks import Mask, iou, upsample_masks
+from inference_server.masks import Mask, upsample_masks
 
 DTYPES = ("float32", "bfloat16", "float16")
 

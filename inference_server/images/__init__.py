@@ -1,7 +1,7 @@
 """Images from clients: fetched under guard, decoded within bounds."""
 
 from inference_server.images.base64 import decode_base64
-from inference_server.images.decode import Picture, decode_image, decode_picture, image_size
+from inference_server.images.decode import Picture, decode_image, decode_picture
 from inference_server.images.fetch import ImageFetcher
 
 __all__ = [
@@ -10,5 +10,4 @@ __all__ = [
     "decode_base64",
     "decode_image",
     "decode_picture",
-    "image_size",
 ]

@@ -21,7 +21,7 @@ from inference_server.images.failures import (
 )
 from inference_server.images.headers import Header, open_with_pillow, read_header
 from inference_server.images.orientation import upright
-from inference_server.images.raster import decode_raster
+from inference_server.images.raster_file import decode_raster
 
 # A damaged image is the client's error and is answered as such: it is no line in the log.
 cv2.setLogLevel(0)
@@ -158,15 +158,6 @@ def _scale_for(header: Header, side: int | None) -> int:
         if scale == 1
         or (scale <= least and not (turned and (header.width % scale or header.height % scale)))
     )
-
-
-def image_size(data: bytes) -> tuple[int, int]:
-    """Reads the height and width that `decode_image` would return, from the header alone.
-
-    Raises:
-        ImageError: the data is no supported image, or its structure is damaged.
-    """
-    return read_header(data).upright_size
 
 
 def _decode_opencv(data: bytes, scale: int) -> _Pixels:

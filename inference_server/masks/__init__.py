@@ -10,11 +10,11 @@ sizes.
 """
 
 from inference_server.masks.labels import LabelPlane, extents, label_plane
-from inference_server.masks.mask import Mask, clip, intersection, iou, outside
+from inference_server.masks.mask import Mask, clip, intersection, outside
 from inference_server.masks.nms import box_nms, mask_nms
 from inference_server.masks.png import encode_pixels, encode_png
 from inference_server.masks.polygons import outline, polygons
-from inference_server.masks.rle import RLE, decode_rle, encode_rle
+from inference_server.masks.rle import RLE, encode_rle
 from inference_server.masks.upsample import upsample_mask, upsample_masks
 
 __all__ = [
@@ -23,13 +23,11 @@ __all__ = [
     "Mask",
     "box_nms",
     "clip",
-    "decode_rle",
     "encode_pixels",
     "encode_png",
     "encode_rle",
     "extents",
     "intersection",
-    "iou",
     "label_plane",
     "mask_nms",
     "outline",

@@ -106,16 +106,6 @@ class Mask:
         return int(x_first[0]), y0, int(x_last[-1]) + 1, y1
 
     @property
-    def x0(self) -> int:
-        """Column of the crop's first pixel in the image."""
-        return self.box[0]
-
-    @property
-    def y0(self) -> int:
-        """Row of the crop's first pixel in the image."""
-        return self.box[1]
-
-    @property
     def crop(self) -> NDArray[np.bool_]:
         """The pixels of the tight box, bool [h, w]; made anew each time, at the box's cost."""
         return self.pixels(self.box)
@@ -215,13 +205,3 @@ def outside(boxes: NDArray[np.float32], size: tuple[int, int]) -> Mask:
     gaps[1:, 0] = np.maximum.accumulate(inside[:, 1])
     gaps[:-1, 1] = inside[:, 0]
     return Mask(gaps[gaps[:, 0] < gaps[:, 1]], size)
-
-
-def iou(a: Mask, b: Mask) -> float:
-    """Intersection over union of the masks' pixels, in [0, 1]; 0 where both are empty.
-
-    Raises:
-        ValueError: if the masks are of images of different sizes.
-    """
-    shared = intersection(a, b)
-    return shared / (a.area + b.area - shared) if shared else 0.0

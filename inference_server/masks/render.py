@@ -135,21 +135,6 @@ def overlay(
     return drawn
 
 
-def cutout(image: RGB, mask: Mask) -> NDArray[np.uint8]:
-    """What a mask selects of an image, on a transparent ground.
-
-    Args:
-        image: `uint8[H, W, 3]`, RGB.
-        mask: of this image.
-
-    Returns:
-        `uint8[h, w, 4]`, RGBA: the mask's tight box; 0 x 0 of a mask without a pixel.
-    """
-    x0, y0, x1, y1 = mask.box
-    alpha = mask.crop.view(np.uint8) * np.uint8(255)
-    return np.dstack([image[y0:y1, x0:x1], alpha])
-
-
 def _tint(drawn: RGB, image: RGB, mask: Mask, color: NDArray[np.uint8], opacity: float) -> None:
     """Mix the image's own pixels with a colour, so that what is on top looks the same anywhere.
 

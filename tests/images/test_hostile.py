@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from inference_server.errors import ImageError, ImageTooLargeError, InferenceServerError
-from inference_server.images import decode_base64, decode_image, image_size
-from inference_server.images.raster import valid_pixels
+from inference_server.images import decode_base64, decode_image
+from inference_server.images.headers import read_header
+from inference_server.images.raster_file import RasterFile
 from tests.fuzz import fuzzed
 from tests.images import rasters
 
@@ -121,7 +122,7 @@ def _sized(name: str, write: Callable[[bytearray], None]) -> bytes:
 )
 def test_the_size_is_judged_before_any_pixel_is_decoded(data: bytes) -> None:
     assert "INFERENCE_MAX_IMAGE_PIXELS" in refused(data, ImageTooLargeError)
-    height, width = image_size(data)
+    height, width = read_header(data).upright_size
     assert height * width > MAX_PIXELS
 
 
@@ -191,7 +192,7 @@ def test_a_jpeg_with_much_between_its_segments() -> None:
     jpeg = save("JPEG")
     for junk in (b"A", b"\xff", b"\xff\0"):
         data = jpeg[:2] + segment(0xE0, b"") + junk * 4_000_000 + jpeg[2:]
-        assert image_size(data) == (12, 16)
+        assert read_header(data).upright_size == (12, 16)
     assert "segments" in refused(jpeg[:2] + b"\xff\x01" * 4_000_000 + jpeg[2:])
 
 
@@ -308,11 +309,11 @@ def test_damaged_files_raise_nothing_but_our_errors(data: bytes) -> None:
     valid = None
     try:
         pixels = decode_image(data, max_pixels=1_000_000)
-        valid = valid_pixels(data)
+        valid = RasterFile(data).valid
     except InferenceServerError as error:
         message = error.message
     if message is None:
-        assert pixels.shape[:2] == image_size(data)
+        assert pixels.shape[:2] == read_header(data).upright_size
         assert pixels.size <= 3_000_000
         assert valid is None or valid.shape == pixels.shape[:2]
     else:

@@ -13,7 +13,8 @@ from PIL import Image
 
 from inference_server.engines.resize import resize
 from inference_server.errors import ImageError, ImageTooLargeError
-from inference_server.images import Picture, decode_image, decode_picture, image_size
+from inference_server.images import Picture, decode_image, decode_picture
+from inference_server.images.headers import read_header
 
 SIDE = 24
 
@@ -39,7 +40,7 @@ def decode(data: bytes, side: int | None = SIDE) -> Picture:
     found = decode_picture(data, max_pixels=1_000_000, side=side)
     assert found.pixels.dtype == np.uint8
     assert found.pixels.flags.c_contiguous
-    assert found.size == image_size(data)
+    assert found.size == read_header(data).upright_size
     rows, columns = found.extent
     assert found.pixels.shape == (np.ceil(rows), np.ceil(columns), 3)
     return found

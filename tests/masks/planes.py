@@ -6,7 +6,15 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from inference_server.masks import Mask, intersection
+
 Plane = NDArray[np.bool_]
+
+
+def iou(a: Mask, b: Mask) -> float:
+    """Intersection over union of two masks' pixels, 0 to 1; 0 if both are empty."""
+    shared = intersection(a, b)
+    return shared / (a.area + b.area - shared) if shared else 0.0
 
 
 @st.composite

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from inference_server.demo.scenes import make_scene
 from inference_server.masks.mask import Mask
-from inference_server.masks.render import _PIXELS_A_LINE, colors, cutout, overlay
+from inference_server.masks.render import _PIXELS_A_LINE, colors, overlay
 
 GREY = np.full((80, 120, 3), 90, np.uint8)
 DARK = 20
@@ -304,17 +304,3 @@ class TestOverlay:
     def test_what_cannot_be_drawn(self, arguments: dict[str, object], told: str) -> None:
         with pytest.raises(ValueError, match=told):
             overlay(GREY, **arguments)  # type: ignore[arg-type]
-
-
-class TestCutout:
-    def test_is_the_mask_s_box_with_the_rest_transparent(self) -> None:
-        scene = make_scene(3, (320, 240), shapes=("ring",))
-        item = scene.objects[0]
-        x0, y0, x1, y1 = item.box
-        cut = cutout(scene.image, Mask.from_plane(item.mask))
-        assert cut.dtype == np.uint8
-        assert cut[..., :3].tolist() == scene.image[y0:y1, x0:x1].tolist()
-        assert cut[..., 3].tolist() == (item.mask[y0:y1, x0:x1] * 255).tolist()
-
-    def test_of_nothing_is_nothing(self) -> None:
-        assert cutout(GREY, Mask.empty((80, 120))).shape == (0, 0, 4)

@@ -22,7 +22,7 @@ from inference_server.engines.checkpoints import load_sam2
 from inference_server.engines.sam2.engine import VisualEngine
 from inference_server.engines.weights import find_sam2
 from inference_server.errors import CapacityError
-from inference_server.masks import Mask, iou
+from inference_server.masks import Mask
 from inference_server.segmentation import automatic as module
 from inference_server.segmentation.automatic import (
     CHUNK,
@@ -35,6 +35,7 @@ from inference_server.segmentation.automatic import (
 from inference_server.segmentation.types import AutomaticOptions, Instance
 from tests.engines.conftest import CPU, Picture
 from tests.engines.sam2.test_engine import SamePixels, embed
+from tests.masks.planes import iou
 
 pytestmark = pytest.mark.anyio
 

@@ -19,8 +19,9 @@ from inference_server.engines.base import Candidates, Embedding, VisualPrompt, q
 from inference_server.engines.resize import Normalizer, resize
 from inference_server.engines.sam2.engine import VisualEngine
 from inference_server.engines.sam2.mask_decoder import FastMaskDecoder
-from inference_server.masks import Mask, iou, upsample_masks
+from inference_server.masks import Mask, upsample_masks
 from tests.engines.conftest import CPU, CPU_BFLOAT16, Picture
+from tests.masks.planes import iou
 
 TOLERANCE = 1e-5
 """Most that a logit or a score may be off, relative to the largest logit: the same operations on

@@ -18,8 +18,9 @@ from inference_server.engines.base import Candidates, ConceptPrompt, Embedding, 
 from inference_server.engines.checkpoints import load_sam3
 from inference_server.engines.sam3.decoder import ConceptImage, Found
 from inference_server.engines.sam3.engine import ConceptEngine
-from inference_server.masks import Mask, iou, upsample_masks
+from inference_server.masks import Mask, upsample_masks
 from tests.engines.conftest import CPU, CPU_BFLOAT16, Concept, Picture
+from tests.masks.planes import iou
 
 SCORE_TOLERANCE = 1e-5
 """The same operations on the same numbers, but other batches may add in another order."""

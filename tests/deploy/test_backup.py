@@ -16,8 +16,9 @@ ROOT = Path(__file__).parents[2]
 
 def test_a_backup_has_the_jobs(tmp_path: Path) -> None:
     text = (ROOT / "docs/operations.md").read_text()
-    mark = re.escape(f'title="Run by {Path(__file__).relative_to(ROOT)}"')
-    block = re.search(rf"^```bash {mark}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    mark = f"<!-- tested by: {Path(__file__).relative_to(ROOT)} -->"
+    fence = rf'{mark}\n```bash(?: title="[^"\n]+")?\n(.*?)^```$'
+    block = re.search(fence, text, re.MULTILINE | re.DOTALL)
     assert block
     data, restored = tmp_path / "data", tmp_path / "restored"
     database = Database(data)

@@ -55,8 +55,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[RunningHere]:
-    """A running server with two keys that may fetch images from this machine."""
+    """The application in this process, without a socket, with two keys.
+
+    It may fetch images from this machine. Modules whose subject is the socket override this fixture
+    by `listening`.
+    """
     # Imported late: most tests need neither torch nor a server.
+    from tests.api.serving import in_process
+
+    with in_process(fetch_networks="127.0.0.0/8") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def listening() -> Iterator[RunningHere]:
+    """The same behind a socket: a server in a thread of this process."""
     from tests.api.serving import serving
 
     with serving(fetch_networks="127.0.0.0/8") as running:

@@ -37,3 +37,9 @@ def test_pictures_are_small_and_shown(made: dict[str, bytes]) -> None:
         assert file.stat().st_size <= MOST_BYTES or file.name not in made, file
         assert f"pictures/{file.name})" in text, file
     assert made.keys() <= {file.name for file in PICTURES.iterdir()}
+
+
+@pytest.fixture(scope="session")
+def server(listening: RunningHere) -> RunningHere:
+    """A server behind a socket."""
+    return listening

@@ -17,6 +17,7 @@ import httpx
 import uvicorn
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.applications import Starlette
+from starlette.testclient import TestClient
 
 from inference_server.api.app import create_app
 from inference_server.api.lifecycle import ServerContext
@@ -217,3 +218,18 @@ def _serving(*, ready: bool, **changes: Any) -> Iterator[RunningHere]:
         thread.join(120)
         listener.close()
     assert not thread.is_alive()
+
+
+@contextmanager
+def in_process(**changes: Any) -> Iterator[RunningHere]:
+    """Runs the application without a socket: requests reach it as ASGI calls.
+
+    Args:
+        changes: settings that differ from those of the tests' servers.
+    """
+    with tempfile.TemporaryDirectory() as directory:
+        app = create_app(settings(**{"data_dir": directory, **changes}))
+        with TestClient(app, raise_server_exceptions=False) as client:
+            running = RunningHere(str(client.base_url), client, app)
+            running.until_ready()
+            yield running

@@ -14,6 +14,12 @@ from tests.api.pictures import noise
 from tests.api.serving import ALICE, BOB, CONCEPT, TIMEOUT, VISUAL, RunningHere, until
 
 
+@pytest.fixture(scope="session")
+def server(listening: RunningHere) -> RunningHere:
+    """A server behind a socket."""
+    return listening
+
+
 class Log:
     """The access log's lines, as their fields."""
 

@@ -21,6 +21,13 @@ from tests.api.pictures import Picture, assert_finds, click, iou, noise, plane
 from tests.api.serving import ALICE, BOB, CONCEPT, VISUAL, Running, RunningHere, serving, until
 from tests.api.test_openapi_document import FILE, assert_fits
 
+
+@pytest.fixture(scope="session")
+def server(listening: RunningHere) -> RunningHere:
+    """A server behind a socket."""
+    return listening
+
+
 KINDS = ("/v2/sam3-image", "/v2/sam-v2-image", f"/v2{CONCEPT}", f"/v2{VISUAL}")
 
 

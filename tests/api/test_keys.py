@@ -10,7 +10,14 @@ import httpx
 import pytest
 
 from tests.api.pictures import noise
-from tests.api.serving import ALICE, BOB, CONCEPT, SAM3_EMBED, VISUAL, Running, serving
+from tests.api.serving import ALICE, BOB, CONCEPT, SAM3_EMBED, VISUAL, Running, RunningHere, serving
+
+
+@pytest.fixture(scope="session")
+def server(listening: RunningHere) -> RunningHere:
+    """A server behind a socket."""
+    return listening
+
 
 IMAGE = noise(200)
 OPEN = ("/", "/livez", "/readyz", "/openapi.json")

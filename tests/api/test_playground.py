@@ -14,6 +14,13 @@ import pytest
 from inference_server.playground import NAMES, SCENES
 from tests.api.serving import RunningHere
 
+
+@pytest.fixture(scope="session")
+def server(listening: RunningHere) -> RunningHere:
+    """A server behind a socket."""
+    return listening
+
+
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8"
 STATIC = files("inference_server.playground") / "static"
 

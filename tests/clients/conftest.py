@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from openapi import clients
-from tests.api.serving import ALICE, Running
+from tests.api.serving import ALICE, Running, RunningHere
 from tests.readme import DOCS, KEY, LISTENS, ROOT
 
 PROGRAMS = Path(__file__).parent / "typescript"
@@ -86,3 +86,9 @@ def project(npm: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
     found = re.findall(r"^(\S+)\((\d+),\d+\): error TS(\d+)", done.stdout, re.MULTILINE)
     assert found, done.stdout + done.stderr  # of the mistakes that are there to be found
     return Project(directory, {(file, int(line), int(code)) for file, line, code in found})
+
+
+@pytest.fixture(scope="session")
+def server(listening: RunningHere) -> RunningHere:
+    """A server behind a socket."""
+    return listening

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.api.serving import ALICE, Running, serving
+from tests.api.serving import ALICE, Running, RunningHere, serving
 
 
 @pytest.fixture(scope="module")
@@ -23,3 +23,9 @@ def url(request: pytest.FixtureRequest, server: Running) -> str:
         running: Running = request.getfixturevalue("open_server")
         return running.url
     return server.url.replace("http://", f"http://x:{ALICE}@")
+
+
+@pytest.fixture(scope="session")
+def server(listening: RunningHere) -> RunningHere:
+    """A server behind a socket."""
+    return listening

@@ -34,3 +34,9 @@ def desk(context: BrowserContext, server: RunningHere) -> Iterator[Desk]:
     with at_desk(context, server.url) as desk:
         yield desk
         desk.check()
+
+
+@pytest.fixture(scope="session")
+def server(listening: RunningHere) -> RunningHere:
+    """A server behind a socket."""
+    return listening

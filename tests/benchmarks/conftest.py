@@ -1,0 +1,13 @@
+"""Fixtures of the benchmarks' tests."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.api.serving import RunningHere
+
+
+@pytest.fixture(scope="session")
+def server(listening: RunningHere) -> RunningHere:
+    """A server behind a socket."""
+    return listening

@@ -7,8 +7,7 @@ import re
 import socket
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +23,7 @@ from inference_server.api.lifecycle import ServerContext
 from inference_server.api.protocol import server_config
 from inference_server.segmentation.local import LocalSegmentationService
 from inference_server.settings import Settings
+from tests.waiting import until as until
 
 ALICE, BOB = "inf_alice-s3cret", "inf_bob-s3cret"
 """The keys that every server of the tests knows."""
@@ -152,14 +152,6 @@ def sending(server: Running, path: str, body: Mapping[str, Any]) -> Iterator[Non
     with socket.create_connection((host, int(port)), timeout=TIMEOUT) as connection:
         connection.sendall(f"{head}\r\ncontent-length: {len(data)}\r\n\r\n".encode() + data)
         yield
-
-
-def until(done: Callable[[], object], seconds: float = 60.0, pause: float = 0.02) -> None:
-    """Waits for something that must come true."""
-    end = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < end, "it did not come true in time"
-        time.sleep(pause)
 
 
 def steps(response: httpx.Response) -> dict[str, float]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.api.serving import until
+from tests.waiting import until
 
 
 class Redis:

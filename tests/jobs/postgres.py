@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.api.serving import until
+from tests.waiting import until
 
 
 def binaries() -> Path | None:

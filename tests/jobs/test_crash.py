@@ -16,9 +16,9 @@ from sqlalchemy import func, select
 from inference_server.database import Database
 from inference_server.jobs import Store
 from inference_server.jobs.models import FILES, PAYLOADS
-from tests.api.serving import until
 from tests.jobs.crashing import KIND, doubled, settings
 from tests.jobs.postgres import fresh_database
+from tests.waiting import until
 
 ROUNDS = 5
 JOBS = 80

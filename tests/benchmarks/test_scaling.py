@@ -230,7 +230,7 @@ def test_the_page_has_the_kept_figures() -> None:
         for line in (results / f"{name}.md").read_text("utf-8").splitlines()
     }
     page = (DOCS / "scaling.md").read_text("utf-8")
-    told = page.partition("## What the simulation finds")[2].splitlines()
+    told = page.partition("## Simulation")[2].splitlines()
     rows = [line for line in told if line.startswith("|")]
     assert len(rows) > 60
     assert [row for row in rows if row not in kept] == []

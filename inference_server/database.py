@@ -1,6 +1,6 @@
-"""The database of jobs and keys: how SQLite and PostgreSQL are opened, and spoken to.
+"""The database of jobs and API keys: connections and transactions on SQLite and PostgreSQL.
 
-Each room has its own tables, registered in `METADATA`; they are made by whoever opens the database.
+Packages declare their tables in `METADATA`. Opening the database creates or upgrades them.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.sql.elements import ColumnElement
 
+from inference_server import migrations
 from inference_server.settings import MiB
 
 T = TypeVar("T")
@@ -46,9 +47,13 @@ FACTS = Table(
 )
 
 _VERSION = "1"
+"""The fact that servers of 0.1.0 expect, so that both versions can share a database."""
+
 _SCHEMA_LOCK, _SUBMIT_LOCK = 7_217_001, 7_217_002
+"""Keys of PostgreSQL's advisory locks."""
+
 _PAUSES = (0.02, 0.05, 0.1, 0.25, 0.5)
-"""Seconds before an operation is tried again."""
+"""Seconds to wait before each retry of a failed operation."""
 
 _BUSY_SECONDS = 10.0
 _READ = "inference_read"
@@ -59,13 +64,17 @@ class Database:
     """Connections to the database.
 
     Args:
-        directory: for the SQLite file; made for its owner alone.
-        url: of a PostgreSQL database, which is used instead.
+        directory: holds the SQLite file; created with access for its owner only.
+        url: PostgreSQL URL, such as `postgresql://user@host/name`; empty uses SQLite.
+
+    Attributes:
+        is_sqlite: whether this is SQLite and not PostgreSQL.
+        secret: 32 random bytes that are created with the database and never change.
 
     Raises:
         sqlalchemy.exc.SQLAlchemyError: the database cannot be opened.
-        OSError: the directory cannot be made.
-        RuntimeError: the tables are of another version of this server.
+        OSError: the directory cannot be created.
+        RuntimeError: the database was written by a newer version of this package.
     """
 
     def __init__(self, directory: Path, url: str = "") -> None:
@@ -83,30 +92,44 @@ class Database:
 
     @property
     def now(self) -> ColumnElement[float]:
-        """The time that all processes agree on, in seconds since 1970: the database's."""
+        """The current time in seconds since 1970, from the clock that all processes share.
+
+        That is the database server's for PostgreSQL, and this machine's for SQLite.
+        """
         if self.is_sqlite:
             return literal(time.time(), Double)
         return func.extract("epoch", func.clock_timestamp()).cast(Double)
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """A transaction that changes something."""
+        """Open a transaction that writes; it commits at the end, or rolls back on an exception."""
         with self._engine.begin() as connection:
             yield connection
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """A transaction that does not hold up others."""
+        """Open a read-only transaction, which does not block writers."""
         with self._engine.connect().execution_options(**{_READ: True}) as connection:
             yield connection
 
     def lock_submits(self, connection: Connection) -> None:
-        """Let one submit count and insert at a time; SQLite has one writer anyway."""
+        """Serialise submits until the end of the transaction, so that limits are exact.
+
+        Args:
+            connection: in a transaction that writes. SQLite allows only one of these anyway.
+        """
         if not self.is_sqlite:
             connection.execute(select(func.pg_advisory_xact_lock(_SUBMIT_LOCK)))
 
     def retrying(self, work: Callable[[], T]) -> T:
-        """Do something again that failed because of a lock or a lost connection."""
+        """Call a function, and retry it after a lock timeout or a lost connection.
+
+        Args:
+            work: the function. It opens its own transaction, so that each call starts afresh.
+
+        Returns:
+            The function's result.
+        """
         for pause in _PAUSES:
             try:
                 return work()
@@ -119,7 +142,7 @@ class Database:
         return work()
 
     def compact(self) -> None:
-        """Give room that deleted rows left back to the file system."""
+        """Return the space of deleted rows to the file system."""
         if self.is_sqlite:
             with self._engine.connect() as connection:
                 raw = connection.connection.dbapi_connection
@@ -132,27 +155,28 @@ class Database:
         self._engine.dispose()
 
     def _prepare(self) -> bytes:
-        """Make the tables, once for all processes that start together; returns the secret."""
+        """Create or upgrade the tables, and return the secret.
+
+        Processes that start together wait for each other: SQLite has one writer at a time,
+        PostgreSQL an advisory lock.
+        """
         with self.writing() as connection:
             if not self.is_sqlite:
                 connection.execute(select(func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
-            METADATA.create_all(connection)
-            rows = connection.execute(select(FACTS.c.name, FACTS.c.value)).all()
-            facts = {row.name: row.value for row in rows}
-            if not facts:
-                facts = {"version": _VERSION, "secret": secrets.token_hex(32)}
+            migrations.upgrade(connection)
+            query = select(FACTS.c.value).where(FACTS.c.name == "secret")
+            secret: str | None = connection.execute(query).scalar_one_or_none()
+            if secret is None:
+                secret = secrets.token_hex(32)
+                facts = {"version": _VERSION, "secret": secret}
                 new = [{"name": name, "value": value} for name, value in facts.items()]
                 connection.execute(insert(FACTS), new)
-        if facts["version"] != _VERSION:
-            raise RuntimeError(
-                f"The database's tables are of version {facts['version']}, and this server needs "
-                f"version {_VERSION}: use another INFERENCE_DATA_DIR or INFERENCE_DATABASE_URL."
-            )
-        return bytes.fromhex(facts["secret"])
+        return bytes.fromhex(secret)
 
 
 def _sqlite(file: Path) -> Engine:
-    # Not readable by others for a moment either, whatever the umask is.
+    """Make an engine for an SQLite file."""
+    # Created here because SQLite would create it with the permissions of the umask.
     os.close(os.open(file, os.O_CREAT | os.O_RDWR, 0o600))
     engine = create_engine(
         f"sqlite:///{file}", connect_args={"timeout": _BUSY_SECONDS}, pool_size=4, max_overflow=8
@@ -161,15 +185,15 @@ def _sqlite(file: Path) -> Engine:
     @event.listens_for(engine, "connect")
     def configure(connection: Any, record: object) -> None:
         del record
-        connection.isolation_level = None  # transactions begin below, not where sqlite3 thinks
+        connection.isolation_level = None  # sqlite3 would begin transactions too late
         cursor = connection.cursor()
         if cursor.execute("pragma auto_vacuum").fetchone() != (_INCREMENTAL,):
-            # Only of use before there is a table, and not possible while another writes.
+            # Has an effect before the first table exists, and fails while another process writes.
             cursor.execute("pragma auto_vacuum=incremental")
         for pragma in (
             "journal_mode=wal",
             "synchronous=full",
-            "secure_delete=on",  # images of clients do not linger in free pages
+            "secure_delete=on",  # clients' images do not linger in free pages
             f"journal_size_limit={64 * MiB}",
         ):
             cursor.execute(f"pragma {pragma}").fetchall()
@@ -177,7 +201,7 @@ def _sqlite(file: Path) -> Engine:
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        # A transaction that only later wants to write would fail where this one waits.
+        # A transaction that turns from reading to writing fails where this one waits.
         reads = connection.get_execution_options().get(_READ)
         connection.connection.cursor().execute("begin" if reads else "begin immediate")
 
@@ -185,13 +209,14 @@ def _sqlite(file: Path) -> Engine:
 
 
 def _postgresql(url: str) -> Engine:
+    """Make an engine for a PostgreSQL database."""
     return create_engine(
         make_url(url).set(drivername="postgresql+psycopg"),
         pool_pre_ping=True,
         pool_size=4,
         max_overflow=8,
         pool_timeout=_BUSY_SECONDS,
-        # A server that is gone without a goodbye is noticed within a lease, not within hours.
+        # An unreachable server is noticed within seconds; the system's default is hours.
         connect_args={
             "connect_timeout": 5,
             "keepalives_idle": 10,
@@ -203,5 +228,5 @@ def _postgresql(url: str) -> Engine:
 
 
 def in_short(error: SQLAlchemyError) -> str:
-    """The driver's own words, without the statement and its parameters, which may be an image."""
+    """The driver's message, without the statement and its parameters, which may be an image."""
     return str(getattr(error, "orig", None) or type(error).__name__).strip()

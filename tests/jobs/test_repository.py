@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import stat
 import threading
 import time
 from collections import Counter
@@ -17,14 +16,14 @@ import psycopg
 import pytest
 from sqlalchemy import func, select, text, update
 
-from inference_server.database import FACTS, Database
+from inference_server.database import Database
 from inference_server.errors import CapacityError
 from inference_server.jobs import Backlog, Claim, Output, Store, Ticket
 from inference_server.jobs.models import FILES, JOBS, PAYLOADS
 from inference_server.jobs.task import ResultFile
 from inference_server.settings import Settings
-from tests.api.serving import until
 from tests.jobs.postgres import fresh_database
+from tests.waiting import until
 
 KIND = "sam3-image"
 PNG = ResultFile("preview.png", "image/png", b"\x89PNG...")
@@ -333,19 +332,6 @@ def test_each_job_is_claimed_once_by_many(opened: Opener) -> None:
     assert sum(shares.values()) == len(ids)
 
 
-def test_processes_that_start_together_make_the_tables_once(url: str, tmp_path: Path) -> None:
-    start = threading.Barrier(8)
-
-    def open_(_: int) -> bytes:
-        start.wait()
-        database = Database(tmp_path / "data", url)
-        database.close()
-        return database.secret
-
-    with ThreadPoolExecutor(8) as pool:
-        assert len(set(pool.map(open_, range(8)))) == 1
-
-
 def test_the_secret_and_the_jobs_survive(opened: Opener) -> None:
     first = opened()
     job_id = first.submit("alice", KIND, b"{}")
@@ -355,26 +341,10 @@ def test_the_secret_and_the_jobs_survive(opened: Opener) -> None:
     assert claimed(second).ticket.job_id == job_id
 
 
-def test_tables_of_another_version_are_refused(opened: Opener) -> None:
-    store = opened()
-    with store._database.writing() as connection:
-        connection.execute(update(FACTS).where(FACTS.c.name == "version").values(value="99"))
-    with pytest.raises(RuntimeError, match="version 99"):
-        opened()
-
-
 class TestSqlite:
     @pytest.fixture
     def url(self) -> str:
         return ""
-
-    def test_is_durable_and_private(self, store: Store, tmp_path: Path) -> None:
-        with store._database.writing() as connection:
-            assert connection.execute(text("pragma journal_mode")).scalar_one() == "wal"
-            assert connection.execute(text("pragma synchronous")).scalar_one() == 2
-        assert stat.S_IMODE((tmp_path / "data").stat().st_mode) == 0o700
-        for file in (tmp_path / "data").iterdir():
-            assert stat.S_IMODE(file.stat().st_mode) == 0o600, file
 
     def test_waits_for_a_writer(self, store: Store, tmp_path: Path) -> None:
         other = sqlite3.connect(tmp_path / "data" / "jobs.sqlite", isolation_level=None)
@@ -419,16 +389,3 @@ class TestPostgresql:
                 "where datname = current_database() and pid <> pg_backend_pid()"
             )
         assert claimed(store).ticket.job_id == job_id
-
-    def test_a_connection_lost_in_the_middle_is_tried_again(self, store: Store) -> None:
-        ended: list[int] = []
-
-        def work() -> int:
-            with store._database.writing() as connection:
-                if not ended:
-                    ended.append(connection.execute(text("select pg_backend_pid()")).scalar_one())
-                    connection.execute(text(f"select pg_terminate_backend({ended[0]})"))
-                return int(connection.execute(text("select 7")).scalar_one())
-
-        assert store._database.retrying(work) == 7
-        assert len(ended) == 1

@@ -1,0 +1,388 @@
+"""Opening, creating and upgrading the database, on SQLite and on PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import orjson
+import psycopg
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from pydantic import BaseModel
+from sqlalchemy import create_engine, inspect, text
+
+from inference_server import migrations
+from inference_server.auth import AuthService, KeyRepository, Usage
+from inference_server.database import METADATA, Database
+from inference_server.jobs import Jobs
+from inference_server.jobs.task import Task, TaskResult
+from inference_server.observability.metrics import Metrics
+from inference_server.settings import Settings
+from schemas.common import Limits
+from tests.jobs.postgres import fresh_database
+
+PROCESSES = 3
+
+SCHEMA_0_1_0 = """
+create table inference_job_facts (
+    name varchar(32) not null, value varchar(255) not null, primary key (name)
+);
+create table inference_keys (
+    id varchar(12) not null, name varchar(64) not null, tenant varchar(48), salt {blob} not null,
+    digest {blob} not null, scopes varchar(64) not null, rate varchar(64), credits bigint,
+    created {double} not null, expires {double}, revoked {double}, primary key (id)
+);
+create table inference_key_usage (
+    key_id varchar(32) not null, day varchar(10) not null, requests bigint not null,
+    failures bigint not null, credits bigint not null, primary key (key_id, day)
+);
+create table inference_jobs (
+    id varchar(32) not null, tenant varchar(64) not null, kind varchar(64) not null,
+    status varchar(10) not null, token integer not null, attempts integer not null, due {double},
+    owner varchar(32), created {double} not null, expires {double}, seconds {double},
+    nbytes bigint not null, model text, error text, primary key (id)
+);
+create index inference_jobs_due on inference_jobs (due);
+create index inference_jobs_expires on inference_jobs (expires);
+create table inference_job_payloads (
+    job_id varchar(32) not null, content {blob} not null, primary key (job_id)
+);
+create table inference_job_charges (
+    job_id varchar(32) not null, key_id varchar(32) not null, credits bigint not null,
+    day varchar(10) not null, primary key (job_id)
+);
+create table inference_job_files (
+    job_id varchar(32) not null, position integer not null, name varchar(255) not null,
+    media_type varchar(255) not null, nbytes bigint not null, content {blob} not null,
+    primary key (job_id, position)
+);
+"""
+"""The statements with which version 0.1.0 creates its tables."""
+
+SECRET = "ab" * 32
+KEY = f"inf_0123456789ab_{'k' * 43}"
+TENANT = "key/0123456789ab"
+QUEUED, FINISHED = "e" * 32, "f" * 32
+EXPIRES = 4102444800.0
+LINK = f"/v2/requests/{FINISHED}/files/preview.png?expires=4102444800"
+SIGNATURE = "SCDyKgCgK5VB5RLHYOK6-6vQ94Qz4eiCnLwLWVjxhVY"
+"""Of the link, as 0.1.0 made it with the secret above."""
+
+ROWS_0_1_0 = f"""
+insert into inference_job_facts values ('version', '1'), ('secret', '{SECRET}'), ('keys', 'c0');
+insert into inference_keys values (
+    '0123456789ab', 'robot', null, {{salt}}, {{digest}}, 'segment,admin', null, 5, 1700000000,
+    null, null
+);
+insert into inference_key_usage values ('0123456789ab', '2026-01-31', 7, 2, 12);
+insert into inference_jobs values
+    ('{QUEUED}', '{TENANT}', 'double', 'QUEUED', 0, 0, 1700000001, null, 1700000001, null, null, 13,
+     null, null),
+    ('{FINISHED}', '{TENANT}', 'double', 'COMPLETED', 1, 1, null, null, 1700000000, {EXPIRES}, 0.5,
+     4, 'sam3/demo', null);
+insert into inference_job_payloads values ('{QUEUED}', {{payload}});
+insert into inference_job_charges values ('{QUEUED}', '0123456789ab', 2, '2026-01-31');
+insert into inference_job_files values
+    ('{FINISHED}', 0, 'preview.png', 'image/png', 4, {{png}});
+"""
+"""What 0.1.0 writes for a key that has paid for two jobs: one in the queue, and one finished."""
+
+CONTENTS = {
+    "salt": bytes(range(16)),
+    "digest": bytes.fromhex("6944d0432109d2e8731a0cfc015b7363ce97929ab13eb854fc801b00d3408c6b"),
+    "payload": b'{"number": 7}',
+    "png": b"\x89PNG",
+}
+
+
+class Number(BaseModel):
+    number: int
+
+
+async def double(context: Any, tenant: Any, body: Number, timings: Any) -> TaskResult:
+    return TaskResult(None, lambda: {"double": 2 * body.number})
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """URL of an empty PostgreSQL database; empty for SQLite."""
+    if request.param == "sqlite":
+        yield ""
+        return
+    server = request.getfixturevalue("postgres_url")
+    with fresh_database(server, f"database{time.monotonic_ns()}") as database:
+        yield database
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+def execute(directory: Path, url: str, statements: str) -> None:
+    """Execute statements without this package, as another version would."""
+    if url:
+        with psycopg.connect(url) as connection:
+            connection.execute(statements.encode())
+        return
+    directory.mkdir(exist_ok=True)
+    file = sqlite3.connect(directory / "jobs.sqlite")
+    file.executescript(f"pragma auto_vacuum=incremental; pragma journal_mode=wal; {statements}")
+    file.close()
+
+
+def create_0_1_0(directory: Path, url: str, *, tables: slice = slice(None)) -> None:
+    """Create a database of version 0.1.0; of only some tables, it holds no rows."""
+    blob, number = ("bytea", "double precision") if url else ("blob", "double")
+    schema = SCHEMA_0_1_0.format(blob=blob, double=number)
+    if tables != slice(None):
+        execute(directory, url, ";".join(schema.split(";")[tables]))
+        return
+    quote = "'\\x{}'::bytea" if url else "x'{}'"
+    values = {name: quote.format(content.hex()) for name, content in CONTENTS.items()}
+    execute(directory, url, schema + ROWS_0_1_0.format(**values))
+
+
+def assert_current(database: Database) -> None:
+    """The tables are those that the packages declare, at the latest revision."""
+    with database.writing() as connection:
+        options = {"version_table": migrations.VERSION_TABLE}
+        context = MigrationContext.configure(connection, opts=options)
+        assert context.get_current_revision() == migrations.LATEST
+        assert compare_metadata(context, METADATA) == []
+
+
+def test_the_latest_revision_is_the_one_head() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    assert ScriptDirectory.from_config(config).get_heads() == [migrations.LATEST]
+
+
+def test_an_empty_database_is_created(directory: Path, url: str) -> None:
+    database = Database(directory, url)
+    assert_current(database)
+    assert len(database.secret) == 32
+    database.close()
+    again = Database(directory, url)
+    assert again.secret == database.secret
+    assert_current(again)
+    again.close()
+
+
+def test_a_database_of_0_1_0_is_upgraded(directory: Path, url: str) -> None:
+    """Keys, usage, jobs, results and links are still there, and in use."""
+    create_0_1_0(directory, url)
+    database = Database(directory, url)
+    assert_current(database)
+    assert database.secret == bytes.fromhex(SECRET)
+    keys = KeyRepository(database)
+    (key,) = keys.all()
+    assert (key.name, key.scopes) == ("robot", ("segment", "admin"))
+    assert (key.credits, key.state) == (5, "active")
+    assert keys.usage("2026-01-01") == [Usage("0123456789ab", "2026-01-31", 7, 2, 12)]
+    database.close()
+
+    async def serve() -> None:
+        settings = Settings(data_dir=str(directory), database_url=url)
+        context: Any = SimpleNamespace(
+            settings=settings, limits=Limits(), metrics=Metrics(), traces=None
+        )
+        auth = AuthService(settings)
+        jobs = Jobs(settings, {"double": Task(Number, double, lambda body: [])})
+        await auth.start()
+        await jobs.start(context)
+        try:
+            tenant = auth.authenticate(KEY, "admin").tenant
+            assert tenant.name == TENANT
+            finished = await jobs.status(FINISHED, tenant)
+            assert finished is not None
+            assert (finished.state, finished.expires) == ("COMPLETED", EXPIRES)
+            assert (finished.seconds, finished.model) == (0.5, "sam3/demo")
+            found = await jobs.file(FINISHED, "preview.png")
+            assert found is not None
+            assert found[0].content == CONTENTS["png"]
+            assert jobs.links.path(FINISHED, "preview.png", EXPIRES) == (
+                f"{LINK}&signature={SIGNATURE}"
+            )
+            async with asyncio.timeout(60):
+                while (queued := await jobs.status(QUEUED, tenant)) is None or (
+                    queued.state in ("QUEUED", "PROCESSING")
+                ):
+                    await asyncio.sleep(0.02)
+            assert queued.state == "COMPLETED"
+            output = await jobs.file(QUEUED, "output.json")
+            assert output is not None
+            assert orjson.loads(output[0].content) == {"double": 14}
+        finally:
+            await jobs.stop()
+            await auth.stop()
+
+    asyncio.run(serve())
+
+
+def test_a_database_that_only_the_keys_command_of_0_1_0_opened_is_completed(
+    directory: Path, url: str
+) -> None:
+    """It holds facts, keys and usage, but no tables of jobs."""
+    create_0_1_0(directory, url, tables=slice(3))
+    database = Database(directory, url)
+    assert_current(database)
+    database.close()
+
+
+def test_0_1_0_can_use_the_database_of_this_version(directory: Path, url: str) -> None:
+    """It finds its tables, and the facts `version` and `secret` that it needs."""
+    database = Database(directory, url)
+    with database.reading() as connection:
+        facts = connection.execute(text("select name, value from inference_job_facts"))
+        assert {row.name: row.value for row in facts} == {
+            "version": "1",
+            "secret": database.secret.hex(),
+        }
+    database.close()
+
+
+@pytest.mark.parametrize(
+    ("statement", "revision"),
+    [
+        ("update inference_schema_version set version_num = '9999'", "9999"),
+        # What a version would do that had neither revisions nor the tables of today.
+        (
+            "drop table inference_schema_version;"
+            "update inference_job_facts set value = '99' where name = 'version'",
+            "99",
+        ),
+    ],
+)
+def test_a_newer_database_is_refused_and_left_as_it_is(
+    directory: Path, url: str, statement: str, revision: str
+) -> None:
+    Database(directory, url).close()
+    execute(directory, url, f"{statement}; drop table inference_job_files;")
+    with pytest.raises(RuntimeError) as caught:
+        Database(directory, url)
+    assert str(caught.value) == (
+        f"The database was written by a newer inference-server (revision {revision}, this version "
+        f"knows {migrations.LATEST}). Upgrade inference-server, or use another INFERENCE_DATA_DIR "
+        "or INFERENCE_DATABASE_URL."
+    )
+    if not url:
+        url = f"sqlite:///{directory / 'jobs.sqlite'}"
+    engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+    assert not inspect(engine).has_table("inference_job_files")
+    engine.dispose()
+
+
+def test_a_failed_upgrade_leaves_no_trace(
+    directory: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is one transaction: the next start begins where this one began."""
+    create_0_1_0(directory, url, tables=slice(3))
+
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError("interrupted")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("alembic.op.create_index", fail)
+        with pytest.raises(ValueError, match="interrupted"):
+            Database(directory, url)
+    Database(directory, url).close()
+
+
+@pytest.mark.system
+def test_processes_that_start_together_upgrade_once(directory: Path, url: str) -> None:
+    create_0_1_0(directory, url)
+    code = (
+        "import sys; from pathlib import Path; from inference_server.database import Database\n"
+        "print('ready', flush=True); sys.stdin.readline()\n"
+        "database = Database(Path(sys.argv[1]), sys.argv[2]); print(database.secret.hex())"
+    )
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(directory), url],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(PROCESSES)
+    ]
+    try:
+        for process in processes:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write("\n")
+            process.stdin.flush()
+        secrets = [process.communicate(timeout=60)[0].strip() for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    assert secrets == [SECRET] * PROCESSES
+    database = Database(directory, url)
+    assert_current(database)
+    database.close()
+
+
+def test_threads_that_open_it_together_create_it_once(directory: Path, url: str) -> None:
+    start = threading.Barrier(8)
+
+    def open_(_: int) -> bytes:
+        start.wait()
+        database = Database(directory, url)
+        database.close()
+        return database.secret
+
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(open_, range(8)))) == 1
+
+
+def test_alembic_is_imported_only_where_a_database_is_migrated() -> None:
+    code = (
+        "import sys, inference_server.cli, inference_server.jobs, inference_server.auth\n"
+        "assert 'alembic' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_sqlite_is_durable_and_private(directory: Path) -> None:
+    database = Database(directory)
+    with database.writing() as connection:
+        assert connection.execute(text("pragma journal_mode")).scalar_one() == "wal"
+        assert connection.execute(text("pragma synchronous")).scalar_one() == 2
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    for file in directory.iterdir():
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600, file
+    database.close()
+
+
+def test_a_connection_lost_in_the_middle_is_retried(directory: Path, postgres_url: str) -> None:
+    with fresh_database(postgres_url, f"lost{time.monotonic_ns()}") as url:
+        database = Database(directory, url)
+        ended: list[int] = []
+
+        def work() -> int:
+            with database.writing() as connection:
+                if not ended:
+                    ended.append(connection.execute(text("select pg_backend_pid()")).scalar_one())
+                    connection.execute(text(f"select pg_terminate_backend({ended[0]})"))
+                return int(connection.execute(text("select 7")).scalar_one())
+
+        assert database.retrying(work) == 7
+        assert len(ended) == 1
+        database.close()

@@ -20,7 +20,7 @@ from inference_server.masks import (
     Mask,
     encode_rle,
     mask_nms,
-    polygons,
+    mask_polygons,
     upsample_mask,
     upsample_masks,
 )
@@ -234,7 +234,7 @@ def differences(logits: Logits, size: Size) -> Differences:
             either = np.count_nonzero(plane | expected)
             found.worst_iou = min(found.worst_iou, 1 - differs.size / either)
             expected = plane
-        traced, actual = _contours(expected), polygons(mask)
+        traced, actual = _contours(expected), mask_polygons(mask)
         found.results += len(traced) != len(actual) or not all(map(np.array_equal, traced, actual))
         rles.append(_encoded(np.asfortranarray(expected)))
         found.results += encode_rle(mask)["counts"] != rles[-1]["counts"].decode()
@@ -249,7 +249,7 @@ def peak_megabytes(logits: Logits, size: Size) -> float:
     def work(logits: Logits) -> object:
         masks = upsample_masks(logits, size)
         kept = mask_nms(masks, _scores(len(masks)), IOU_THRESHOLD)
-        return masks, kept, [encode_rle(mask) for mask in masks], [polygons(m) for m in masks]
+        return masks, kept, [encode_rle(mask) for mask in masks], [mask_polygons(m) for m in masks]
 
     work(logits[:1])
     return peak_memory(partial(work, logits)) / 1e6
@@ -333,7 +333,7 @@ GOALS = ("polygons", "RLE", "NMS")
 
 SERVER: dict[str, Way] = {
     "masks": lambda logits, size: [upsample_mask(low, size) for low in logits],
-    "polygons": lambda logits, size: [polygons(upsample_mask(low, size)) for low in logits],
+    "polygons": lambda logits, size: [mask_polygons(upsample_mask(low, size)) for low in logits],
     "RLE": lambda logits, size: [encode_rle(upsample_mask(low, size)) for low in logits],
     "NMS": lambda logits, size: mask_nms(
         upsample_masks(logits, size), _scores(len(logits)), IOU_THRESHOLD

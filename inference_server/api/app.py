@@ -17,6 +17,7 @@ from inference_server import __version__
 from inference_server.api import jobs, playground, system
 from inference_server.api.dependencies import limits_of
 from inference_server.api.endpoint import Contract, endpoint, message_wording, unknown
+from inference_server.api.huggingface import errors as huggingface_errors
 from inference_server.api.huggingface import routes as huggingface
 from inference_server.api.lifecycle import ServerContext
 from inference_server.api.middleware.access_log import AccessLog
@@ -24,7 +25,9 @@ from inference_server.api.middleware.admission import Admission
 from inference_server.api.middleware.body_budget import BodyBudget
 from inference_server.api.openapi import HEADERS, build_document
 from inference_server.api.roboflow import routes as roboflow
+from inference_server.api.samgeo import errors as samgeo_errors
 from inference_server.api.samgeo import routes as samgeo
+from inference_server.api.segmind import errors as segmind_errors
 from inference_server.api.segmind import routes as segmind
 from inference_server.auth import AuthService
 from inference_server.engines.registry import ModelRegistry
@@ -39,10 +42,17 @@ from inference_server.settings import MiB, Settings
 
 CONTRACTS = (
     Contract(roboflow.OPERATIONS, message_wording),
-    Contract(samgeo.OPERATIONS, samgeo.wording),
-    Contract(segmind.OPERATIONS, segmind.wording, invalid=400, statuses=segmind.STATUSES),
-    Contract(huggingface.OPERATIONS, huggingface.wording, invalid=400),
-    Contract(jobs.OPERATIONS, segmind.wording, invalid=400, statuses=segmind.STATUSES),
+    Contract(samgeo.OPERATIONS, samgeo_errors.wording),
+    Contract(
+        segmind.OPERATIONS,
+        segmind_errors.wording,
+        invalid=400,
+        statuses=segmind_errors.STATUSES,
+    ),
+    Contract(huggingface.OPERATIONS, huggingface_errors.wording, invalid=400),
+    Contract(
+        jobs.OPERATIONS, segmind_errors.wording, invalid=400, statuses=segmind_errors.STATUSES
+    ),
     Contract(jobs.ROBOFLOW_OPERATIONS, message_wording),
     Contract(system.OPERATIONS, message_wording),
 )
@@ -140,7 +150,7 @@ def create_app(
     ]
     cors = Middleware(
         CORSMiddleware,
-        allow_origins=[origin.strip() for origin in settings.cors_origins.split(",")],
+        allow_origins=settings.cors_origins,
         allow_methods=["*"],
         allow_headers=["*"],
         expose_headers=list(HEADERS),

@@ -15,9 +15,10 @@ from starlette.responses import JSONResponse, Response
 from inference_server.api.dependencies import authenticate, read_with, state_of
 from inference_server.api.openapi import COMMON_ERRORS, Answer, Operation
 from inference_server.api.public_url import public_url
-from inference_server.api.responses import answer
+from inference_server.api.responses import respond
 from inference_server.api.roboflow import routes as roboflow
 from inference_server.api.segmind import routes as segmind
+from inference_server.api.segmind.errors import ERRORS as SEGMIND_ERRORS
 from inference_server.auth import Work
 from inference_server.errors import UnknownJobError
 from inference_server.jobs import JSON_OUTPUT, Status
@@ -122,7 +123,7 @@ async def job_result(request: Request) -> Response:
         "images": images,
     }
     model = {} if status.model is None else {"x-model": quote(status.model, safe="/, ")}
-    return await answer(request, None, lambda: body, extra={**_PRIVATE, **model})
+    return await respond(request, None, lambda: body, extra={**_PRIVATE, **model})
 
 
 async def job_file(request: Request) -> Response:
@@ -180,7 +181,7 @@ _UNKNOWN = Answer(
     headers=("x-request-id",),
     component="UnknownJob",
 )
-_ERRORS = {status: segmind.ERRORS[status] for status in (401, 403, 500, 502)}
+_ERRORS = {status: SEGMIND_ERRORS[status] for status in (401, 403, 500, 502)}
 
 
 def _submit(slug: str, operation_id: str, errors: Mapping[int, Answer], instead: str) -> Operation:
@@ -198,7 +199,7 @@ def _submit(slug: str, operation_id: str, errors: Mapping[int, Answer], instead:
     )
 
 
-_SEGMIND_ERRORS = {status: segmind.ERRORS[status] for status in (400, 401, 403, 406, 429, 500, 502)}
+_SEGMIND_ERRORS = {status: SEGMIND_ERRORS[status] for status in (400, 401, 403, 406, 429, 500, 502)}
 _ROBOFLOW_ERRORS = {s: COMMON_ERRORS[s] for s in (401, 402, 403, 408, 413, 422, 429, 500, 503)}
 
 OPERATIONS: tuple[Operation, ...] = (
@@ -256,8 +257,8 @@ OPERATIONS: tuple[Operation, ...] = (
                 headers=("x-request-id",),
                 component="UnknownFile",
             ),
-            500: segmind.ERRORS[500],
-            502: segmind.ERRORS[502],
+            500: SEGMIND_ERRORS[500],
+            502: SEGMIND_ERRORS[502],
         },
         parameters=(
             _ID,

@@ -1,9 +1,10 @@
-"""Answers: serialised and compressed in a worker thread, with headers that tell how they came."""
+"""Responses: rendered, serialised and compressed in one worker-thread call."""
 
 from __future__ import annotations
 
 import gzip
 import re
+import time
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from urllib.parse import quote
@@ -16,12 +17,12 @@ from inference_server.api.dependencies import state_of, timings_of
 from inference_server.segmentation.types import EncodedImage
 
 _JSON = "application/json"
-_GZIP_FROM = 1024
+_GZIP_MIN_BYTES = 1024
 _GZIP_LEVEL = 1
 
 
 def accepts_gzip(accepted: str) -> bool:
-    """Whether an `Accept-Encoding` allows gzip; a quality of 0 forbids it."""
+    """Tell whether an `Accept-Encoding` value allows gzip; a quality of 0 forbids it."""
     codings = {}
     for part in accepted.lower().replace(" ", "").split(","):
         name, _, quality = part.partition(";")
@@ -29,45 +30,51 @@ def accepts_gzip(accepted: str) -> bool:
     return codings.get("gzip", codings.get("*", False))
 
 
-async def answer(
+async def respond(
     request: Request,
-    encoded: EncodedImage | None,
-    body: Callable[[], object],
+    image: EncodedImage | None,
+    render: Callable[[], object],
     media_type: str = _JSON,
     extra: Mapping[str, str] = MappingProxyType({}),
 ) -> Response:
-    """Serialise and compress an answer in a worker thread.
+    """Render, serialise and compress a response body in one worker-thread call.
 
     Args:
-        request: that is answered.
-        encoded: the image, for the headers that tell about it.
-        body: makes what `orjson` can write, or bytes of another media type.
-        media_type: of the answer.
-        extra: more headers.
+        request: the request to answer.
+        image: image that was segmented, for the headers `x-model`, `x-embedding-cache` and
+            `x-image-mismatch`; None omits them.
+        render: returns a value that `orjson` serialises (numpy arrays included), or bytes of
+            `media_type`. It runs in the worker thread and may raise `InferenceServerError`. Its
+            time counts as `serialise`, except for steps that it measures itself.
+        media_type: media type of the body; only JSON is compressed. Default JSON.
+        extra: additional response headers; default none.
     """
     timings = timings_of(request)
     accepted = ",".join(request.headers.getlist("accept-encoding"))
-    # What is no JSON, such as `.npz`, is compressed already.
-    zipped = media_type == _JSON and accepts_gzip(accepted)
+    # Other media types, such as `.npz`, are compressed already.
+    compressible = media_type == _JSON and accepts_gzip(accepted)
 
-    def render() -> tuple[bytes, bool]:
-        with timings.measure("serialise"):
-            content = body()
-            if not isinstance(content, bytes):
-                content = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
-            if zipped and len(content) >= _GZIP_FROM:
-                return gzip.compress(content, _GZIP_LEVEL), True
-            return content, False
+    def work() -> tuple[bytes, bool]:
+        begin, measured = time.perf_counter(), sum(timings.seconds.values())
+        content = render()
+        if not isinstance(content, bytes):
+            content = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+        compressed = compressible and len(content) >= _GZIP_MIN_BYTES
+        if compressed:
+            content = gzip.compress(content, _GZIP_LEVEL)
+        measured = sum(timings.seconds.values()) - measured
+        timings.add("serialise", time.perf_counter() - begin - measured)
+        return content, compressed
 
-    content, compressed = await state_of(request).segmenter.in_thread(render)
+    content, compressed = await state_of(request).segmenter.in_thread(work)
     headers = {"vary": "accept-encoding", **extra}
     if compressed:
         headers["content-encoding"] = "gzip"
-    if encoded is not None:
-        # A directory may be called anything, and headers are ASCII.
-        headers["x-model"] = quote(encoded.model, safe="/, ")
-        headers["x-embedding-cache"] = "hit" if encoded.hit else "miss"
-        if encoded.mismatch:
+    if image is not None:
+        # The label may contain a directory's name in any script; header values are ASCII.
+        headers["x-model"] = quote(image.model, safe="/, ")
+        headers["x-embedding-cache"] = "hit" if image.hit else "miss"
+        if image.mismatch:
             headers["x-image-mismatch"] = "true"
     headers["server-timing"] = timings.header()
     return Response(content, media_type=media_type, headers=headers)

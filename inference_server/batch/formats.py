@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from inference_server import __version__, geo
 from inference_server.batch.search import Asked, Found
 from inference_server.errors import RequestError
-from inference_server.images.raster import valid_pixels
-from inference_server.masks import Mask, clip, encode_pixels, encode_rle, label_plane, polygons
+from inference_server.masks import Mask, clip, encode_pixels, encode_rle, label_plane, mask_polygons
 from inference_server.masks.render import overlay
 from inference_server.segmentation.types import Instance
 
@@ -79,7 +78,7 @@ def answer(picture: Picture, form: str) -> bytes:
             {
                 "format": form,
                 "confidence": each.score,
-                "masks": encode_rle(each.mask) if form == "rle" else polygons(each.mask),
+                "masks": encode_rle(each.mask) if form == "rle" else mask_polygons(each.mask),
             }
             for each in picture.found.instances
             if each.prompt == index
@@ -94,10 +93,10 @@ def feature_collection(picture: Picture) -> bytes:
     Where the file has none, coordinates are pixels. Pixels without data belong to no object.
     Objects keep their shapes where they overlap: each is traced on its own, in its box.
     """
-    reference = geo.GeoReference.read(picture.image.data)
-    valid = valid_pixels(picture.image.data)
-    inside = None if valid is None else Mask.from_plane(valid)
-    whole = geo.polygons(np.zeros((1, 1), np.uint8), reference)  # what says the CRS
+    file = geo.GeoRaster(picture.image.data)
+    reference = file.reference
+    inside = None if file.valid is None else Mask.from_plane(file.valid)
+    whole = geo.polygon_features(np.zeros((1, 1), np.uint8), reference)  # what says the CRS
     for number, each in enumerate(picture.found.instances, 1):
         mask = each.mask if inside is None else clip(each.mask, inside)
         if mask.is_empty:
@@ -110,7 +109,7 @@ def feature_collection(picture: Picture) -> bytes:
             (y1 - y0, x1 - x0),
         )
         properties = {"value": number, "score": each.score, "category": picture.category(each)}
-        for feature in geo.polygons(mask.crop.view(np.uint8), part)["features"]:
+        for feature in geo.polygon_features(mask.crop.view(np.uint8), part)["features"]:
             whole["features"].append({**feature, "properties": properties})
     return _json(whole)
 
@@ -203,7 +202,7 @@ def coco_part(picture: Picture, categories: Sequence[str], form: str) -> bytes:
 
 def _segmentation(mask: Mask, form: str) -> object:
     if form == "polygon":
-        parts = [part.reshape(-1) for part in polygons(mask) if len(part) >= 3]
+        parts = [part.reshape(-1) for part in mask_polygons(mask) if len(part) >= 3]
         if parts:
             return parts
     return encode_rle(mask)

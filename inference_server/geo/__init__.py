@@ -5,16 +5,17 @@ needed.
 """
 
 from inference_server.geo.detection import Detection, detection_list, plane_detections
-from inference_server.geo.geojson import detections, polygons
-from inference_server.geo.georeference import GeoReference
+from inference_server.geo.geojson import detection_features, polygon_features
+from inference_server.geo.georeference import GeoRaster, GeoReference
 from inference_server.geo.geotiff import write_labels
 
 __all__ = [
     "Detection",
+    "GeoRaster",
     "GeoReference",
+    "detection_features",
     "detection_list",
-    "detections",
     "plane_detections",
-    "polygons",
+    "polygon_features",
     "write_labels",
 ]

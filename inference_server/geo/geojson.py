@@ -18,7 +18,7 @@ from inference_server.images.gdal import gdal
 from inference_server.masks import LabelPlane
 
 
-def polygons(
+def polygon_features(
     plane: LabelPlane,
     reference: GeoReference | None = None,
     scores: Mapping[int, float] | None = None,
@@ -68,7 +68,9 @@ def polygons(
     return collection
 
 
-def detections(found: Sequence[Detection], reference: GeoReference | None = None) -> dict[str, Any]:
+def detection_features(
+    found: Sequence[Detection], reference: GeoReference | None = None
+) -> dict[str, Any]:
     """One box for each detection.
 
     Args:

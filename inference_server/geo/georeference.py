@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from inference_server.errors import RequestError
+from inference_server.errors import ImageError, RequestError
 from inference_server.geo.crs import harmless, parse_crs, transform_points
-from inference_server.images.gdal import gdal, opened_tiff
-from inference_server.images.tiff import SIGNATURES, survey_tiff
+from inference_server.images.gdal import gdal
+from inference_server.images.raster_file import RasterFile
 
 if TYPE_CHECKING:
     from affine import Affine
@@ -45,34 +45,33 @@ class GeoReference:
     size: tuple[int, int]
 
     @classmethod
-    def read(cls, data: bytes) -> GeoReference | None:
-        """Reads the georeference of a GeoTIFF, and none of its pixels.
+    def of(cls, file: RasterFile) -> GeoReference | None:
+        """Read the georeference of a file, without its pixels.
 
         Args:
-            data: a file, of any kind.
+            file: an image file of any format.
 
         Returns:
-            None for what is no TIFF, is damaged, is not stored upright, or has neither a CRS nor a
-            transform.
+            None if the file is not a TIFF, is damaged, is not stored upright, or has neither a CRS
+            nor a transform.
         """
-        if not data.startswith(SIGNATURES):
-            return None
         try:
-            if survey_tiff(data).orientation != 1:  # turned upright it lies elsewhere
+            if file.survey is None or file.survey.orientation != 1:  # rotation moves the pixels
                 return None
-            with opened_tiff(data) as image:
-                crs, transform, size = image.crs, image.transform, image.shape
-        except Exception:  # whoever reads the pixels tells what is wrong with the file
+            info = file.info
+        except ImageError:  # reported when the pixels are read
+            return None
+        if info is None:
             return None
         with gdal():
-            crs = harmless(crs)
-        a, b, c, d, e, f = transform[:6]
+            crs = harmless(info.crs)
+        a, b, c, d, e, f = info.transform[:6]
         determinant = a * e - b * d
         if not (all(map(math.isfinite, (a, b, c, d, e, f, determinant))) and determinant):
             return None
-        if crs is None and transform.is_identity:
+        if crs is None and info.transform.is_identity:
             return None
-        return cls(crs, transform, (int(size[0]), int(size[1])))
+        return cls(crs, info.transform, info.size)
 
     @cached_property
     def epsg(self) -> int | None:
@@ -216,3 +215,12 @@ class GeoReference:
 
 def _numbers(values: NDArray[np.float64]) -> str:
     return f"({', '.join(f'{value:.10g}' for value in values)})"
+
+
+class GeoRaster(RasterFile):
+    """A `RasterFile` that reads its georeference once."""
+
+    @cached_property
+    def reference(self) -> GeoReference | None:
+        """The georeference; None if the file has none."""
+        return GeoReference.of(self)

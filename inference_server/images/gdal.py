@@ -1,8 +1,8 @@
-"""GDAL, by rasterio: the one way in for files that come from strangers.
+"""GDAL, by rasterio: the only way to open untrusted files with it.
 
-It is given one driver, a file in memory, and options that forbid looking anywhere else; `tiff` has
-measured the file's structure before. rasterio takes 0.3 s to import, which only requests about
-rasters should wait for.
+GDAL gets one driver, a file in memory, and options that keep it from other files and the network.
+`RasterFile` surveys the file's structure first. rasterio is imported on first use: it takes 0.3 s,
+which only requests with rasters should wait for.
 """
 
 from __future__ import annotations
@@ -14,13 +14,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from inference_server.images.tiff import survey_pages, survey_tiff
-
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
-# An image without a place on Earth is nothing to be warned of. For the whole process: a filter for
-# one call (`catch_warnings`) must not be used in threads.
+# rasterio warns of images without a georeference. The filter is for the whole process, because
+# `catch_warnings` is not thread-safe.
 warnings.filterwarnings("ignore", module=r"rasterio($|\.)")
 
 _OPTIONS = {
@@ -32,14 +30,14 @@ _OPTIONS = {
     "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": ".none",
     "CPL_DEBUG": "OFF",
 }
-_CACHE_BYTES = 128 * 2**20  # of the process, for all files at once
+_CACHE_BYTES = 128 * 2**20  # shared by all files of the process
 
 
 @contextmanager
 def gdal() -> Iterator[None]:
-    """Where rasterio is to be called: without other files, without the network, without noise.
+    """Call rasterio inside this context: no other files, no network, no output to stderr.
 
-    Errors become exceptions; elsewhere GDAL writes to stderr.
+    GDAL's errors become exceptions.
     """
     _prepare()
     from rasterio import Env
@@ -50,17 +48,17 @@ def gdal() -> Iterator[None]:
 
 
 @contextmanager
-def opened_tiff(data: bytes) -> Iterator[DatasetReader]:
-    """Opens a TIFF file.
+def open_surveyed_tiff(data: bytes) -> Iterator[DatasetReader]:
+    """Open a TIFF file that `tiff.survey_tiff` and `tiff.survey_pages` accepted.
+
+    Only `RasterFile` calls this, because it surveys.
 
     Args:
         data: the file.
 
     Raises:
-        Exception: of any kind, for a damaged file; GDAL fed with garbage fails in many ways.
+        Exception: the file is damaged; GDAL fails in many ways.
     """
-    survey_tiff(data)
-    survey_pages(data)
     with gdal():
         from rasterio.io import MemoryFile
 
@@ -70,10 +68,10 @@ def opened_tiff(data: bytes) -> Iterator[DatasetReader]:
 
 @functools.cache
 def _prepare() -> None:
-    """Settings of the process, made before the first file is opened."""
+    """Configure the process, before the first file is opened."""
     from rasterio.env import set_gdal_config  # type: ignore[attr-defined]
 
-    # What GDAL says of damaged files is no line in the log: see `decode`.
+    # Damaged files are the client's error, which the response reports.
     logging.getLogger("rasterio").setLevel(logging.CRITICAL)
-    # Not among the options: when one thread's are taken back, others are still at work.
+    # Not an option of `gdal`, which would reset it while other threads are reading.
     set_gdal_config("GDAL_CACHEMAX", _CACHE_BYTES)

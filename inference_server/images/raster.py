@@ -1,41 +1,33 @@
-"""Rasters: TIFF files of numbers that are no plain colours, read by GDAL.
+"""Rasters: TIFF files of values that are not plain colours, read with GDAL.
 
-These are what satellites, aeroplanes and instruments deliver: more than eight bits or fractions,
-any number of bands, and pixels without data. Their colours are made so:
+Satellites, aircraft and instruments produce them: more than eight bits or floating point, any
+number of bands, pixels without data. They are converted to RGB as follows:
 
-* The first three bands are red, green and blue. Of one or two bands the first is shown as grey. A
-  band that the file calls alpha is no colour. A palette is looked up.
-* Values of eight bits or fewer, unsigned, are taken as they are: the largest is 255.
-* All others are scaled to 0 to 255 by one linear scale for all three bands, so that hues stay: from
-  the lowest of the bands' 0.1st percentiles to the highest of their 99.9th. Nobody says in the file
-  what is black and what is white, and sensors use a small part of their range. The percentiles are
-  wide, because small bright objects must not be lost, and yet a hot pixel must not darken all else.
-  They are taken over valid pixels, on at most a million of them, evenly strided. Where they
-  coincide, the extremes take their place; in an image of one value everything is black.
-* Pixels without data are black: all their colours have the file's nodata value, or are NaN or
-  infinite. Transparent ones have no part in the scale, and then show what lies below, as everywhere
-  in this package.
+* The first three bands are red, green and blue; of one or two bands, the first is shown as grey.
+  Alpha bands are skipped. A palette is applied.
+* Unsigned values of up to eight bits keep their values; the largest becomes 255.
+* All other values are scaled linearly to 0 to 255, with one scale for all three bands, which keeps
+  the hues: from the lowest of the bands' 0.1st percentiles to the highest of their 99.9th. The file
+  does not say which values are black and white, and sensors use a small part of their range. These
+  percentiles keep small bright objects and ignore hot pixels. They are taken over valid pixels, on
+  an evenly strided sample of about a million. If they are equal, the minimum and maximum replace
+  them; an image of one value is black.
+* Pixels without data are black: all their bands equal the file's nodata value, or are NaN or
+  infinite. Transparent pixels do not affect the scale, but keep their colours, as in every other
+  format of this package.
 
-Pixels are read in windows, see `gdal` for the rest of what protects from strangers' files.
+Pixels are read in windows. `gdal` describes the other protections against untrusted files.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-
-from inference_server.errors import ImageError
-from inference_server.images.failures import DamagedError, could_not_load, damaged
-from inference_server.images.gdal import opened_tiff
-from inference_server.images.headers import Header, read_header
-from inference_server.images.orientation import upright
-from inference_server.images.tiff import SIGNATURES, survey_tiff
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
@@ -49,12 +41,12 @@ _Mask = NDArray[np.bool_]
 
 
 class _Part(NamedTuple):
-    """A window's content.
+    """The content of a window.
 
     Attributes:
-        values: of the file's type [bands, h, w].
-        known: which of them are data, `bool[bands, h, w]`; None if all are.
-        shown: pixels that are not transparent, `bool[h, w]`; None if all are.
+        values: `[bands, h, w]` in the file's dtype.
+        known: which values are data, `bool[bands, h, w]`; None if all are.
+        shown: which pixels are not transparent, `bool[h, w]`; None if all are.
     """
 
     values: _Array
@@ -62,88 +54,8 @@ class _Part(NamedTuple):
     shown: _Mask | None
 
 
-def decode_raster(data: bytes, header: Header) -> NDArray[np.uint8]:
-    """Decodes a TIFF file with GDAL, its colours made as this module says.
-
-    Takes the memory of the result, of a few windows of two megapixels, and of one of the file's
-    tiles or strips where that is larger.
-
-    Args:
-        data: the file.
-        header: what `read_header` says of it, held against the limit on pixels.
-
-    Returns:
-        Pixels in RGB, as stored: uint8[H, W, 3].
-
-    Raises:
-        ImageError: the values are complex numbers, or the file is damaged.
-    """
-    with _opened(data, (header.height, header.width)) as raster:
-        colours = raster.colours()
-        pixels = np.zeros((header.height, header.width, 3), np.uint8)
-        for window in raster.windows():
-            part = raster.read(window)
-            place = pixels[window.toslices()]
-            for band, values in enumerate(part.values):
-                converted = colours(values)
-                if len(part.values) == 3:
-                    place[:, :, band] = converted
-                else:  # grey for all three, or what a palette has in three already
-                    place[:] = converted if converted.ndim == 3 else converted[:, :, None]
-            if part.known is not None:
-                place[~part.known.any(axis=0)] = 0
-        return pixels
-
-
-def valid_pixels(data: bytes) -> NDArray[np.bool_] | None:
-    """Tells where an image has data.
-
-    Made for an image that `decode_picture` has accepted: limits on its size are not checked again.
-
-    Args:
-        data: the encoded image, of any format.
-
-    Returns:
-        False where the raster says there is nothing: its nodata value, its mask, full transparency,
-        NaN or infinity. `bool[H, W]`, upright, as `decode_image` returns the pixels. None if all is
-        valid, or the data is not TIFF, or plain and of a kind that GDAL does not read. Where
-        nothing in the file can be invalid, no pixels are read.
-
-    Raises:
-        ImageError: the data is TIFF, and damaged.
-    """
-    if not data.startswith(SIGNATURES):
-        return None
-    header = read_header(data)
-    if header.decoder == "rasterio":
-        return _valid(data, (header.height, header.width), header.orientation)
-    found = survey_tiff(data)
-    try:
-        return _valid(data, (found.height, found.width), found.orientation)
-    except ImageError:  # GDAL is not what the image depends on
-        return None
-
-
-def _valid(data: bytes, shape: tuple[int, int], orientation: int) -> _Mask | None:
-    """As `valid_pixels`, of a file whose header names this height and width, as stored."""
-    with _opened(data, shape) as raster:
-        if not raster.may_be_invalid:
-            return None
-        valid = np.ones(shape, np.bool_)
-        for window in raster.windows():
-            part = raster.read(window, with_values=raster.fractions)
-            place = valid[window.toslices()]
-            if part.known is not None:
-                place &= part.known.any(axis=0)
-            if part.shown is not None:
-                place &= part.shown
-    if valid.all():
-        return None
-    return upright(valid.view(np.uint8), orientation).view(np.bool_)
-
-
-class _Raster:
-    """An open file, and how its colours are to be read."""
+class OpenRaster:
+    """An open file, and how to read its colours."""
 
     def __init__(self, dataset: DatasetReader) -> None:
         from rasterio.enums import ColorInterp, MaskFlags
@@ -156,17 +68,17 @@ class _Raster:
         self._blank = MaskFlags.nodata in flags
         self._covered = not self._blank and MaskFlags.all_valid not in flags
         self._type = np.dtype(dataset.dtypes[self._bands[0] - 1])
-        # A palette is a table, and not one of four billion entries.
+        # A palette becomes a table by value; with 32-bit values it would have four billion rows.
         small = self._type in (np.uint8, np.uint16)
         self._palette = small and kinds[self._bands[0] - 1] == ColorInterp.palette
         self.fractions = self._type.kind == "f"
         self.may_be_invalid = self._blank or self._covered or self.fractions
 
     def windows(self, step: int = 1) -> Iterator[Window]:
-        """Windows that cover the image, of whole tiles or strips, so that each is unpacked once.
+        """Yield windows that cover the image, of whole tiles or strips: each is unpacked once.
 
         Args:
-            step: only every `step`th row is needed, and strips between them are left out.
+            step: only every `step`th row is needed; strips between them are skipped. Default 1.
         """
         from rasterio.windows import Window
 
@@ -185,7 +97,13 @@ class _Raster:
                 yield Window(x, y, min(columns, width - x), min(rows, height - y))
 
     def read(self, window: Window, *, with_values: bool = True) -> _Part:
-        """Reads the colours' bands of a window; `with_values` may be spared for whole numbers."""
+        """Read the colour bands of a window.
+
+        Args:
+            window: the window.
+            with_values: whether to read the values; integer types do not need them for the masks.
+                Default True.
+        """
         values = (
             self._dataset.read(self._bands, window=window)
             if with_values
@@ -201,7 +119,10 @@ class _Raster:
         return _Part(values, known, shown)
 
     def colours(self) -> Callable[[_Array], NDArray[np.uint8]]:
-        """How a band's values [h, w] become colours: uint8[h, w], of a palette uint8[h, w, 3]."""
+        """Return the conversion of a band's values `[h, w]` to `uint8[h, w]`.
+
+        With a palette it returns `uint8[h, w, 3]`.
+        """
         size = 256**self._type.itemsize
         if self._palette:
             table = np.zeros((size, 3), np.uint8)
@@ -211,7 +132,10 @@ class _Raster:
         whole = self._type.kind in "iu" and self._type.itemsize <= 2
         if self._type == np.uint8:
             bits = int(self._dataset.tags(self._bands[0], ns="IMAGE_STRUCTURE").get("NBITS", 8))
-            low, high = 0.0, float(2 ** min(max(bits, 1), 8) - 1)  # whatever the metadata say
+            low, high = (
+                0.0,
+                float(2 ** min(max(bits, 1), 8) - 1),
+            )  # the metadata may hold any number
         else:
             low, high = self._range()
         negative = self._dataset.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES"
@@ -223,7 +147,7 @@ class _Raster:
         return lambda values: np.take(table, values.view(unsigned))
 
     def _range(self) -> tuple[float, float]:
-        """The values that become 0 and 255."""
+        """Return the values that become 0 and 255."""
         height, width = self._dataset.shape
         step = math.ceil(math.sqrt(height * width / _SAMPLE_PIXELS))
         samples: list[list[_Array]] = [[] for _ in self._bands]
@@ -247,10 +171,12 @@ class _Raster:
 
 
 def _spread(values: _Array) -> tuple[float, float]:
-    """The 0.1st and the 99.9th percentile, both values that occur: of 1000 or fewer the extremes.
+    """Return the 0.1st and 99.9th percentiles, as values that occur.
+
+    Of 1000 or fewer values these are the minimum and maximum.
 
     Args:
-        values: of any real type [n], n at least 1.
+        values: `[n]` of any real dtype, n at least 1.
     """
     beyond = (values.size - 1) // 1000
     ordered = np.partition(values, (beyond, values.size - 1 - beyond))
@@ -260,8 +186,15 @@ def _spread(values: _Array) -> tuple[float, float]:
 def _to_bytes(
     values: _Array, *, low: float, high: float, negative: bool = False
 ) -> NDArray[np.uint8]:
-    """Scales values of any real type and shape to 0 to 255; NaN becomes 0."""
-    with np.errstate(all="ignore"):  # values may be as large as their type allows
+    """Scale values to 0 to 255; NaN becomes 0.
+
+    Args:
+        values: any real dtype and shape.
+        low: value that becomes 0.
+        high: value that becomes 255; if not greater than `low`, values above it become 255.
+        negative: whether to invert the result; default False.
+    """
+    with np.errstate(all="ignore"):  # values may be as large as their dtype allows
         if low < high:
             scaled: NDArray[np.floating[Any]] = values.astype(
                 np.float32 if values.dtype == np.float32 else np.float64
@@ -274,27 +207,3 @@ def _to_bytes(
         np.rint(scaled.clip(0, 255, out=scaled), out=scaled)
         whole = scaled.astype(np.uint8)
     return np.subtract(255, whole) if negative else whole
-
-
-@contextmanager
-def _opened(data: bytes, shape: tuple[int, int]) -> Iterator[_Raster]:
-    """Opens a TIFF file with GDAL; whatever fails until it is closed is the file's damage.
-
-    Args:
-        data: the file.
-        shape: height and width that its header names.
-    """
-    try:
-        with opened_tiff(data) as dataset:
-            if dataset.shape != shape:
-                raise DamagedError("contradicts itself about its size")
-            if any(kind.startswith("complex") for kind in dataset.dtypes):
-                raise could_not_load(
-                    "The TIFF file has complex numbers, whose brightness is not defined.",
-                    "Send their magnitude, or another real quantity.",
-                )
-            yield _Raster(dataset)
-    except ImageError:
-        raise
-    except Exception as error:  # GDAL fed with garbage fails in many ways
-        raise damaged("TIFF", error) from error

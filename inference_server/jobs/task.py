@@ -1,4 +1,4 @@
-"""Tasks: what a request asks for, however it came: to be answered at once, or as a job."""
+"""Tasks: the work behind a request, run by an endpoint at once or by a job worker later."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ class TaskContext:
 
 @dataclass(frozen=True, slots=True)
 class ResultFile:
-    """A file that a task made.
+    """A file that a task produced.
 
     Attributes:
-        name: of the file, such as `preview.png`; made by the server, never by a client.
-        media_type: of the content.
-        content: the file.
+        name: file name such as `preview.png`; chosen by the server, never by a client.
+        media_type: media type of the content.
+        content: the file's bytes.
     """
 
     name: str
@@ -53,29 +53,30 @@ class ResultFile:
 
 @dataclass(frozen=True, slots=True)
 class TaskResult:
-    """What a task answers: JSON, or files.
+    """The result of a task, not rendered yet: exactly one of `body` and `files` is set.
+
+    Encoding masks takes CPU time. Both callables are therefore called once, in a worker thread,
+    by the code that serialises the result: the endpoint or the job worker.
 
     Attributes:
-        image: that was segmented, for the headers that tell about it.
-        body: what `orjson` can write, with numpy arrays; None where the answer is files.
-        files: the answer; empty where it is JSON.
-        in_base64: the files' contents are asked for in the answer itself, not their addresses.
+        image: the image that was segmented, for the response headers; None if there is none.
+        body: returns the JSON value, for `orjson` with numpy arrays.
+        files: returns the files.
     """
 
     image: EncodedImage | None
-    body: dict[str, Any] | None = None
-    files: tuple[ResultFile, ...] = ()
-    in_base64: bool = False
+    body: Callable[[], object] | None = None
+    files: Callable[[], tuple[ResultFile, ...]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One kind of request.
+    """A kind of request that an endpoint and a job worker can both run.
 
     Attributes:
-        request: type of the body, which a request is checked against before it is accepted.
-        run: does it. Raises `InferenceServerError` for what the client should know.
-        work: what a request asks for, which it is paid for by.
+        request: model that validates the request body.
+        run: runs the task; raises `InferenceServerError` with a message for the client.
+        work: returns the units of work of a request body, which determine its price in credits.
     """
 
     request: type[BaseModel]

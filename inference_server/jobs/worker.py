@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import functools
 import logging
 import time
@@ -158,7 +157,7 @@ class Worker:
                     )
                 )
                 result = await task.run(self._context, Tenant(claim.tenant), body, timings)
-                files = await asyncio.to_thread(_files, result)
+                files = await asyncio.to_thread(_files, result, timings)
         except TimeoutError:
             return _Failure(f"The request took longer than {limit:g} seconds.", True)
         except ValidationError as error:
@@ -231,13 +230,11 @@ class Worker:
         )
 
 
-def _files(result: TaskResult) -> tuple[ResultFile, ...]:
-    """What is kept of a result."""
-    body: object = result.body
-    if result.in_base64:
-        texts = [base64.b64encode(file.content).decode() for file in result.files]
-        body = texts[0] if len(texts) == 1 else texts
-    if body is None:
-        return result.files
-    content = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
-    return (ResultFile(JSON_OUTPUT, "application/json", content),)
+def _files(result: TaskResult, timings: Timings) -> tuple[ResultFile, ...]:
+    """Render a result as the files to store; call it in a worker thread."""
+    with timings.measure("serialise"):
+        if result.files is not None:
+            return result.files()
+        body = None if result.body is None else result.body()
+        content = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+        return (ResultFile(JSON_OUTPUT, "application/json", content),)

@@ -11,9 +11,9 @@ sizes.
 
 from inference_server.masks.labels import LabelPlane, extents, label_plane
 from inference_server.masks.mask import Mask, clip, intersection, outside
-from inference_server.masks.nms import box_nms, mask_nms
+from inference_server.masks.nms import mask_nms
 from inference_server.masks.png import encode_pixels, encode_png
-from inference_server.masks.polygons import outline, polygons
+from inference_server.masks.polygons import mask_polygons, outline
 from inference_server.masks.rle import RLE, encode_rle
 from inference_server.masks.upsample import upsample_mask, upsample_masks
 
@@ -21,7 +21,6 @@ __all__ = [
     "RLE",
     "LabelPlane",
     "Mask",
-    "box_nms",
     "clip",
     "encode_pixels",
     "encode_png",
@@ -30,9 +29,9 @@ __all__ = [
     "intersection",
     "label_plane",
     "mask_nms",
+    "mask_polygons",
     "outline",
     "outside",
-    "polygons",
     "upsample_mask",
     "upsample_masks",
 ]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from inference_server.masks.mask import Mask
 
 
-def polygons(mask: Mask) -> list[NDArray[np.int32]]:
+def mask_polygons(mask: Mask) -> list[NDArray[np.int32]]:
     """Outer contours of a mask; holes are not traced.
 
     They are what `cv2.findContours(plane, RETR_EXTERNAL, CHAIN_APPROX_SIMPLE)` finds on the whole
@@ -46,5 +46,5 @@ def outline(mask: Mask, epsilon: float) -> NDArray[np.int32]:
     Raises:
         ValueError: if the mask is empty.
     """
-    largest = max(polygons(mask), key=lambda part: (cv2.contourArea(part), len(part)))
+    largest = max(mask_polygons(mask), key=lambda part: (cv2.contourArea(part), len(part)))
     return np.asarray(cv2.approxPolyDP(largest, epsilon, True), np.int32).reshape(-1, 2)

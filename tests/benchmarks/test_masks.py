@@ -68,7 +68,7 @@ def test_differences_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.far > 0
     assert found.worst_iou < 1
     monkeypatch.setattr(masks, "upsample_mask", upsample_mask)
-    monkeypatch.setattr(masks, "polygons", lambda mask: [])
+    monkeypatch.setattr(masks, "mask_polygons", lambda mask: [])
     assert masks.differences(logits, (200, 300)).results == 3
     monkeypatch.setattr(masks, "mask_nms", lambda *_: [])
     assert masks.differences(logits, (200, 300)).results == 4

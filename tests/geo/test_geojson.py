@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.features import rasterize
 
-from inference_server.geo import Detection, GeoReference, detections, polygons
+from inference_server.geo import Detection, GeoReference, detection_features, polygon_features
 from inference_server.masks import LabelPlane
 from tests.geo.files import PLACES, on_map, reference
 
@@ -36,7 +36,7 @@ def painted(answer: dict[str, Any], shape: tuple[int, int], transform: Affine) -
 
 
 def test_parts_rings_and_order() -> None:
-    answer = polygons(PLANE, scores={2: 0.5})
+    answer = polygon_features(PLANE, scores={2: 0.5})
     assert list(answer) == ["type", "name", "features"]
     assert (answer["type"], answer["name"]) == ("FeatureCollection", "output")
     assert [f["properties"] for f in answer["features"]] == [
@@ -58,7 +58,7 @@ def test_parts_rings_and_order() -> None:
 @pytest.mark.parametrize("place", PLACES)
 def test_rings_on_the_map_paint_the_plane(place: str) -> None:
     image = reference(place, (4, 5))
-    answer = orjson.loads(orjson.dumps(polygons(PLANE, image)))
+    answer = orjson.loads(orjson.dumps(polygon_features(PLANE, image)))
     assert list(answer) == ["type", "name", "crs", "features"]
     assert answer["crs"] == {"type": "name", "properties": {"name": image.urn}}
     np.testing.assert_array_equal(painted(answer, (4, 5), image.transform), PLANE)
@@ -79,7 +79,7 @@ def test_rings_on_the_map_paint_the_plane(place: str) -> None:
 )
 def test_any_plane(size: tuple[int, int], ids: int, dtype: str, seed: int) -> None:
     plane = np.random.default_rng(seed).integers(0, ids, size, endpoint=True).astype(dtype)
-    answer = polygons(plane)
+    answer = polygon_features(plane)
     np.testing.assert_array_equal(painted(answer, size, Affine.identity()), plane)
 
     # Each 4-connected part once, by its first pixel.
@@ -98,29 +98,33 @@ def test_any_plane(size: tuple[int, int], ids: int, dtype: str, seed: int) -> No
 
 def test_ids_of_four_bytes() -> None:
     plane = np.array([[0, 70_000]], np.uint32)
-    assert [f["properties"]["value"] for f in polygons(plane)["features"]] == [70_000]
+    assert [f["properties"]["value"] for f in polygon_features(plane)["features"]] == [70_000]
 
 
 def test_no_object() -> None:
-    answer = polygons(np.zeros((3, 4), np.uint8), reference("utm", (3, 4)))
+    answer = polygon_features(np.zeros((3, 4), np.uint8), reference("utm", (3, 4)))
     assert answer["features"] == []
     assert answer["crs"]["properties"]["name"] == "urn:ogc:def:crs:EPSG::32633"
-    assert detections([]) == {"type": "FeatureCollection", "num_detections": 0, "features": []}
+    assert detection_features([]) == {
+        "type": "FeatureCollection",
+        "num_detections": 0,
+        "features": [],
+    }
 
 
 def test_a_crs_without_a_code_is_not_named_by_polygons() -> None:
     crs = CRS.from_proj4("+proj=aea +lat_1=11 +lat_2=52 +lon_0=3 +datum=WGS84 +units=m")
     image = GeoReference(crs, Affine(10, 0, 7, 0, -10, 9), (4, 5))
-    answer = polygons(PLANE, image)
+    answer = polygon_features(PLANE, image)
     assert "crs" not in answer
     np.testing.assert_array_equal(painted(answer, (4, 5), image.transform), PLANE)
-    assert detections([], image)["crs"] == image.label
+    assert detection_features([], image)["crs"] == image.label
 
 
 def test_boxes_on_the_map() -> None:
     image = reference("mercator", (1464, 2647))
     found = [Detection(1, (50.0, 80.0, 200.0, 250.0), 1), Detection(2, (0.0, 1.0, 2.0, 3.0), 4)]
-    answer = orjson.loads(orjson.dumps(detections(found, image)))
+    answer = orjson.loads(orjson.dumps(detection_features(found, image)))
     assert list(answer) == ["type", "crs", "num_detections", "features"]
     assert (answer["crs"], answer["num_detections"]) == ("EPSG:3857", 2)
     first, second = answer["features"]
@@ -135,7 +139,7 @@ def test_boxes_on_the_map() -> None:
 
 
 def test_boxes_without_a_place() -> None:
-    answer = detections([Detection(1, (2.5, 1.25, 7.0, 4.0), score=0.887)])
+    answer = detection_features([Detection(1, (2.5, 1.25, 7.0, 4.0), score=0.887)])
     assert list(answer) == ["type", "num_detections", "features"]
     [feature] = answer["features"]
     assert feature["geometry"]["coordinates"] == [

@@ -13,7 +13,7 @@ from rasterio.crs import CRS
 from rasterio.warp import transform
 
 from inference_server.errors import RequestError
-from inference_server.geo import GeoReference
+from inference_server.geo import GeoRaster, GeoReference
 from tests.geo.files import PLACES, SIZE, UTM, on_map, reference, tiff
 
 CODES = {
@@ -27,7 +27,7 @@ PIXELS = np.array([[0.0, 0.0], [10.0, 8.0], [0.5, 7.25], [9.999, 3.0]])
 @pytest.mark.parametrize("place", PLACES)
 def test_a_file_is_read(place: str) -> None:
     crs, transform = PLACES[place]
-    found = GeoReference.read(tiff(crs, transform))
+    found = GeoRaster(tiff(crs, transform)).reference
     assert found is not None
     assert found.crs == crs
     assert found.transform.almost_equals(transform, 1e-9)
@@ -39,7 +39,7 @@ def test_a_file_is_read(place: str) -> None:
 
 def test_a_crs_without_a_code_goes_by_its_wkt() -> None:
     crs = CRS.from_proj4("+proj=aea +lat_1=11 +lat_2=52 +lon_0=3 +datum=WGS84 +units=m")
-    found = GeoReference.read(tiff(crs, Affine(10, 0, 7, 0, -10, 9)))
+    found = GeoRaster(tiff(crs, Affine(10, 0, 7, 0, -10, 9))).reference
     assert found is not None
     assert (found.epsg, found.urn) == (None, None)
     assert found.label is not None
@@ -48,7 +48,7 @@ def test_a_crs_without_a_code_goes_by_its_wkt() -> None:
 
 
 def test_a_transform_alone_is_a_reference() -> None:
-    found = GeoReference.read(tiff(None, Affine(2, 0, 7, 0, -2, 9)))
+    found = GeoRaster(tiff(None, Affine(2, 0, 7, 0, -2, 9))).reference
     assert found is not None
     assert (found.crs, found.epsg, found.label, found.urn) == (None, None, None, None)
     np.testing.assert_array_equal(found.to_map(np.array([[3.0, 4.0]])), [[13, 1]])
@@ -57,7 +57,7 @@ def test_a_transform_alone_is_a_reference() -> None:
 
 
 def test_a_crs_alone_is_a_reference() -> None:
-    found = GeoReference.read(tiff(UTM, None))
+    found = GeoRaster(tiff(UTM, None)).reference
     assert found is not None
     assert (found.epsg, found.transform) == (32633, Affine.identity())
 
@@ -66,32 +66,32 @@ def test_a_crs_alone_is_a_reference() -> None:
 def test_an_ordinary_image_has_none(form: str) -> None:
     file = io.BytesIO()
     Image.new("RGB", (10, 8)).save(file, form)
-    assert GeoReference.read(file.getvalue()) is None
+    assert GeoRaster(file.getvalue()).reference is None
 
 
 def test_a_transform_that_cannot_be_turned_back_is_none() -> None:
     file = tiff(UTM, Affine(1, 0.5, 7, 0.25, -2, 9))
-    assert GeoReference.read(file) is not None
+    assert GeoRaster(file).reference is not None
     flat = file.replace(np.array([1, 0.5]).tobytes(), np.array([0, 0.5]).tobytes())
     flat = flat.replace(np.array([0.25, -2]).tobytes(), np.array([0, -2]).tobytes())
-    assert GeoReference.read(flat) is None
+    assert GeoRaster(flat).reference is None
     lost = file.replace(np.array([1, 0.5]).tobytes(), np.array([np.nan, 0.5]).tobytes())
     assert lost != file
-    assert GeoReference.read(lost) is None
+    assert GeoRaster(lost).reference is None
 
 
 def test_garbage_is_none_and_makes_no_noise(capfd: pytest.CaptureFixture[str]) -> None:
     file = tiff(*PLACES["utm"])
     generator = np.random.default_rng(5)
     for data in [b"", b"II*\0", b"MM\0*" + b"x" * 400, b"II+\0" + bytes(60), b"<VRTDataset/>"]:
-        assert GeoReference.read(data) is None
+        assert GeoRaster(data).reference is None
     for length in range(4, len(file), 7):
-        GeoReference.read(file[:length])
+        _ = GeoRaster(file[:length]).reference
     for _ in range(150):
         damaged = bytearray(file)
         for position in generator.integers(4, len(file), 4):
             damaged[position] = int(generator.integers(256))
-        GeoReference.read(bytes(damaged))
+        _ = GeoRaster(bytes(damaged)).reference
     assert capfd.readouterr() == ("", "")
 
 
@@ -99,13 +99,13 @@ def test_only_a_tiff_costs_the_import_of_rasterio() -> None:
     code = (
         "import io, sys, inference_server.geo as geo\n"
         "from PIL import Image\n"
-        "assert geo.GeoReference.read(b'\\x89PNG') is None\n"
+        "assert geo.GeoRaster(b'\\x89PNG').reference is None\n"
         "assert 'rasterio' not in sys.modules\n"
-        "assert geo.GeoReference.read(b'II*\\0' + bytes(99)) is None\n"
+        "assert geo.GeoRaster(b'II*\\0' + bytes(99)).reference is None\n"
         "assert 'rasterio' not in sys.modules\n"
         "file = io.BytesIO()\n"
         "Image.new('L', (2, 2)).save(file, 'TIFF')\n"
-        "assert geo.GeoReference.read(file.getvalue()) is None\n"
+        "assert geo.GeoRaster(file.getvalue()).reference is None\n"
         "assert 'rasterio' in sys.modules\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -125,9 +125,9 @@ def test_wkt_in_a_file_opens_no_other_file() -> None:
         b'UNIT["degree",0.017]],PROJECTION["Mercator_1SP"],UNIT["m",1],'
         b'EXTENSION["PROJ4","+proj=merc +nadgrids=/etc/passwd"]]'
     )
-    assert GeoReference.read(file) is not None
+    assert GeoRaster(file).reference is not None
     assert len(forged) <= len(match[1])
-    found = GeoReference.read(file.replace(match[1], forged.ljust(len(match[1]))))
+    found = GeoRaster(file.replace(match[1], forged.ljust(len(match[1])))).reference
     assert found is not None  # its transform is still of use
     assert found.crs is None
 

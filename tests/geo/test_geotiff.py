@@ -10,7 +10,7 @@ from PIL import Image
 from rasterio.enums import Compression
 from rasterio.io import MemoryFile
 
-from inference_server.geo import GeoReference, write_labels
+from inference_server.geo import GeoRaster, write_labels
 from inference_server.images.gdal import gdal
 from inference_server.masks import LabelPlane
 from tests.geo.files import PLACES, SIZE, reference
@@ -31,7 +31,7 @@ def test_read_back(place: str, dtype: str) -> None:
         assert image.crs == PLACES[place][0]
         assert image.transform.almost_equals(PLACES[place][1], 1e-9)
         np.testing.assert_array_equal(image.read(1), plane)
-    found = GeoReference.read(data)
+    found = GeoRaster(data).reference
     assert found is not None
     assert found.crs == PLACES[place][0]
     assert found.size == SIZE
@@ -40,7 +40,7 @@ def test_read_back(place: str, dtype: str) -> None:
 def test_without_a_reference_it_is_a_plain_tiff() -> None:
     plane: LabelPlane = np.arange(80, dtype=np.uint8).reshape(SIZE)
     data = write_labels(plane, None)
-    assert GeoReference.read(data) is None
+    assert GeoRaster(data).reference is None
     with Image.open(io.BytesIO(data)) as image:
         assert image.mode == "L"
         np.testing.assert_array_equal(np.asarray(image), plane)
@@ -50,7 +50,7 @@ def test_nothing_is_said_of_it() -> None:
     code = (
         "import numpy as np, inference_server.geo as geo\n"
         "data = geo.write_labels(np.zeros((2, 3), np.uint8), None)\n"
-        "assert geo.GeoReference.read(data) is None\n"
+        "assert geo.GeoRaster(data).reference is None\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from inference_server.errors import ImageError, ImageTooLargeError, InferenceServerError
-from inference_server.images import decode_image, raster
-from inference_server.images.raster import valid_pixels
+from inference_server.images import decode_image
+from inference_server.images.raster_file import RasterFile
 from tests.images import rasters
 from tests.images.test_hostile import MAX_PIXELS, _stay_within_bounds, directory, refused
 
@@ -70,7 +70,7 @@ def test_a_raster_of_countless_pages(kind: int, count: int) -> None:  # 9 s for 
     data = pages(kind, count)
     assert "directories" in refused(data)
     with pytest.raises(ImageError, match="directories"):
-        valid_pixels(data)
+        _ = RasterFile(data).valid
     assert decode_image(pages(kind, 60), max_pixels=64).shape == (8, 8, 3)
 
 
@@ -105,9 +105,9 @@ def test_a_raster_cannot_make_gdal_look_elsewhere() -> None:
         )
         assert lure.encode() in data
         assert decode_image(data, max_pixels=360_000).shape == (600, 600, 3)
-        assert valid_pixels(data) is None
+        assert RasterFile(data).valid is None
         # Not even if it were asked.
-        with raster._opened(data, (600, 600)) as opened:
+        with RasterFile(data).opened((600, 600)) as opened:
             assert opened._dataset.tags(ns="OVERVIEWS") == {"OVERVIEW_FILE": lure}
             assert opened._dataset.overviews(1) == []
         with pytest.raises(BlockingIOError):

@@ -18,9 +18,9 @@ from rasterio.io import MemoryFile
 
 from inference_server.demo.scenes import make_scene
 from inference_server.errors import ImageError, ImageTooLargeError
-from inference_server.images import decode_image, decode_picture, image_size
+from inference_server.images import decode_image, decode_picture
 from inference_server.images.headers import read_header
-from inference_server.images.raster import valid_pixels
+from inference_server.images.raster_file import RasterFile
 from tests.images.rasters import write
 
 SCENE = make_scene(3, (320, 240)).image
@@ -36,7 +36,7 @@ def decode(data: bytes, decoder: str = "rasterio") -> NDArray[np.uint8]:
     assert pixels.dtype == np.uint8
     assert pixels.flags.c_contiguous
     assert pixels.flags.writeable
-    assert image_size(data) == pixels.shape[:2]
+    assert read_header(data).upright_size == pixels.shape[:2]
     return pixels
 
 
@@ -115,7 +115,7 @@ def test_the_collar_is_black_and_has_no_part_in_the_scale(name: str) -> None:
     pixels = decode(data)
     assert not pixels[COLLAR].any()
     assert off(pixels[20:-12, 30:-5], stretched(inside)) <= (3 if name == "int8" else 1)
-    np.testing.assert_array_equal(valid_pixels(data), ~COLLAR)
+    np.testing.assert_array_equal(RasterFile(data).valid, ~COLLAR)
 
 
 @pytest.mark.parametrize("nothing", [np.nan, np.inf, -np.inf])
@@ -127,7 +127,7 @@ def test_what_is_no_number_is_no_data(nothing: float, told: bool) -> None:
     pixels = decode(data)
     assert not pixels[COLLAR].any()
     assert pixels[~COLLAR].any(axis=-1).mean() > 0.99
-    np.testing.assert_array_equal(valid_pixels(data), ~COLLAR)
+    np.testing.assert_array_equal(RasterFile(data).valid, ~COLLAR)
 
 
 def test_a_colour_that_has_the_nodata_value_in_one_band_stays() -> None:
@@ -135,7 +135,7 @@ def test_a_colour_that_has_the_nodata_value_in_one_band_stays() -> None:
     bands[0, 1:, 1:] = 200
     data = write(bands, nodata=0)
     assert decode(data)[1:, 1:].reshape(-1, 3).tolist() == [[200, 0, 0]] * 9
-    valid = valid_pixels(data)
+    valid = RasterFile(data).valid
     assert valid is not None
     assert valid.sum() == 9
 
@@ -159,7 +159,7 @@ def test_a_mask_hides_nothing_but_says_what_is_valid(dtype: Any) -> None:
     )
     for data in (masked, veiled):
         pixels = decode(data, "pillow" if dtype is np.uint8 else "rasterio")
-        np.testing.assert_array_equal(valid_pixels(data), ~COLLAR)
+        np.testing.assert_array_equal(RasterFile(data).valid, ~COLLAR)
         if dtype is np.uint8:
             assert off(pixels) == 0
         else:
@@ -169,32 +169,32 @@ def test_a_mask_hides_nothing_but_says_what_is_valid(dtype: Any) -> None:
 
 
 def test_where_all_is_valid_there_is_no_mask() -> None:
-    assert valid_pixels(write(BANDS)) is None
-    assert valid_pixels(write(BANDS.astype(np.float32))) is None
-    assert valid_pixels(write(BANDS.astype(np.uint16) + 1, nodata=0)) is None
-    assert valid_pixels(write(BANDS, mask=np.ones_like(COLLAR))) is None
+    assert RasterFile(write(BANDS)).valid is None
+    assert RasterFile(write(BANDS.astype(np.float32))).valid is None
+    assert RasterFile(write(BANDS.astype(np.uint16) + 1, nodata=0)).valid is None
+    assert RasterFile(write(BANDS, mask=np.ones_like(COLLAR))).valid is None
 
 
 @pytest.mark.parametrize("data", [b"", b"II", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"<html>"])
 def test_what_is_no_tiff_has_no_invalid_pixels(data: bytes) -> None:
-    assert valid_pixels(data) is None
+    assert RasterFile(data).valid is None
 
 
 def test_a_plain_image_does_not_depend_on_gdal() -> None:
     data = write(BANDS, mask=~COLLAR, tags={"greeting": "good day"})
     odd = data.replace(b"<Item", b"<\xe4tem")  # which GDAL is not given
     assert off(decode(odd, "pillow")) == 0
-    assert valid_pixels(odd) is None
-    assert valid_pixels(data) is not None
+    assert RasterFile(odd).valid is None
+    assert RasterFile(data).valid is not None
 
 
 def test_nothing_is_read_where_nothing_can_be_invalid(monkeypatch: pytest.MonkeyPatch) -> None:
-    from inference_server.images import raster
+    from inference_server.images.raster import OpenRaster
 
-    monkeypatch.delattr(raster._Raster, "read")
-    assert valid_pixels(write(BANDS.astype(np.uint16))) is None
+    monkeypatch.delattr(OpenRaster, "read")
+    assert RasterFile(write(BANDS.astype(np.uint16))).valid is None
     with pytest.raises(ImageError):
-        valid_pixels(write(BANDS, nodata=0))
+        _ = RasterFile(write(BANDS, nodata=0)).valid
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -209,7 +209,7 @@ def test_orientation_turns_pixels_and_validity(orientation: int, dtype: Any) -> 
     turned = bytearray(data)
     turned[planar : planar + 10] = bytes((0x12, 1, 3, 0, 1, 0, 0, 0, orientation, 0))
     pixels = decode(bytes(turned), "pillow" if dtype is np.uint8 else "rasterio")
-    valid = valid_pixels(bytes(turned))
+    valid = RasterFile(bytes(turned)).valid
     assert valid is not None
     assert valid.shape == pixels.shape[:2]
     assert valid.sum() == 45
@@ -268,7 +268,7 @@ def test_an_image_of_one_value_is_black() -> None:
     assert decode(write(flat))[3, 3].tolist() == [255, 0, 0]
     nothing = write(np.zeros((3, 50, 50), np.float32), nodata=0)
     assert not decode(nothing).any()
-    valid = valid_pixels(nothing)
+    valid = RasterFile(nothing).valid
     assert valid is not None
     assert not valid.any()
 
@@ -332,7 +332,7 @@ def test_threads_do_not_disturb_each_other() -> None:
     def work(index: int) -> tuple[int, int] | str:
         data = kinds[index % len(kinds)]
         try:
-            pixels, valid = decode_image(data, max_pixels=10**6), valid_pixels(data)
+            pixels, valid = decode_image(data, max_pixels=10**6), RasterFile(data).valid
         except ImageError as error:
             return error.message
         return int(pixels.sum()), -1 if valid is None else int(valid.sum())
@@ -351,7 +351,7 @@ def test_gdal_is_silent_about_damage(
     for broken in (data[:3000], data[:5000] + b"\xff" * (len(data) - 5000)):
         with pytest.raises(ImageError, match="TIFF file is truncated or damaged"):
             decode(broken)
-        assert image_size(broken) == (240, 320)
+        assert read_header(broken).upright_size == (240, 320)
     # A server of other tests may say something meanwhile.
     said = [record for record in caplog.records if record.thread == threading.get_ident()]
     assert not [record for record in said if record.levelno > logging.DEBUG]

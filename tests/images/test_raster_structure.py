@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from inference_server.images.raster import valid_pixels
+from inference_server.images.raster_file import RasterFile
 from tests.images.rasters import write
 from tests.images.test_raster import BANDS, COLLAR, DEPTHS, GEO, SCENE, decode, off, stretched
 
@@ -42,7 +42,7 @@ def test_every_structure(name: str) -> None:
     wanted = stretched(SCENE[20:-12, 30:-5] if masked else SCENE)
     assert off(decode(data)[20:-12, 30:-5] if masked else decode(data), wanted) <= 1
     if masked:
-        np.testing.assert_array_equal(valid_pixels(data), ~COLLAR)
+        np.testing.assert_array_equal(RasterFile(data).valid, ~COLLAR)
 
 
 def test_predictor_3() -> None:

@@ -61,7 +61,7 @@ async def main(directory: str, log: str, url: str = "") -> None:
             os.close(os.open(f"{log}.held", os.O_CREAT | os.O_EXCL))
             await asyncio.sleep(600)
         await asyncio.sleep(random.uniform(0.02, 0.3))
-        return TaskResult(None, files=doubled(body.number))
+        return TaskResult(None, files=lambda: doubled(body.number))
 
     values = settings(directory, url)
     state: Any = SimpleNamespace(settings=values, limits=Limits(), metrics=Metrics(), traces=None)

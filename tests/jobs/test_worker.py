@@ -51,7 +51,7 @@ Run = Callable[..., Awaitable[TaskResult]]
 
 
 async def _answer(state: Any, tenant: Tenant, body: Asked, timings: Any) -> TaskResult:
-    return TaskResult(None, {"number": body.number, "tenant": tenant.name})
+    return TaskResult(None, lambda: {"number": body.number, "tenant": tenant.name})
 
 
 @asynccontextmanager
@@ -114,9 +114,11 @@ async def test_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert orjson.loads(stored[0].content) == {"number": 7, "tenant": "alice"}
 
 
-async def test_files_and_base64(tmp_path: Path) -> None:
+async def test_files_and_text(tmp_path: Path) -> None:
     async def run(state: Any, tenant: Tenant, body: Asked, timings: Any) -> TaskResult:
-        return TaskResult(None, files=(FILE,), in_base64=body.number == 2)
+        if body.number == 2:
+            return TaskResult(None, lambda: "iVBORw==")
+        return TaskResult(None, files=lambda: (FILE,))
 
     async with working(tmp_path, run) as jobs:
         job_id = await jobs.submit(ALICE, "task", b"{}")
@@ -186,7 +188,7 @@ async def test_a_job_has_a_deadline(tmp_path: Path) -> None:
 
 async def test_a_result_that_is_too_large_fails(tmp_path: Path) -> None:
     async def run(*_: Any) -> TaskResult:
-        return TaskResult(None, files=(ResultFile("a.png", "image/png", bytes(1_600_000)),))
+        return TaskResult(None, files=lambda: (ResultFile("a.png", "image/png", bytes(1_600_000)),))
 
     status = await outcome(tmp_path, run, job_result_mb=1)
     assert status.state == "FAILED"

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from inference_server.masks import Mask, outline, polygons
+from inference_server.masks import Mask, mask_polygons, outline
 from tests.masks.planes import EXAMPLES, Plane, examples, planes
 
 
@@ -13,7 +13,7 @@ def check(plane: Plane) -> None:
     expected, _ = cv2.findContours(
         plane.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
     )
-    actual = polygons(Mask.from_plane(plane))
+    actual = mask_polygons(Mask.from_plane(plane))
     assert len(actual) == len(expected)
     for polygon, contour in zip(actual, expected, strict=True):
         assert polygon.dtype == np.int32
@@ -32,7 +32,7 @@ def test_equal_to_opencv_on_the_plane(plane: Plane) -> None:
 
 
 def test_holes_are_not_traced() -> None:
-    assert len(polygons(Mask.from_plane(examples()["ring"]))) == 1
+    assert len(mask_polygons(Mask.from_plane(examples()["ring"]))) == 1
 
 
 def test_the_outline_is_that_of_the_largest_part() -> None:

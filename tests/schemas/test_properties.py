@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from inference_server.api.samgeo.prompts import Prompts
+from inference_server.api.samgeo.prompts import SamgeoPrompts
 from inference_server.errors import RequestError
 from schemas.common import Limits, validation_detail, validation_message
 from schemas.samgeo import PredictRequest
@@ -80,7 +80,7 @@ def test_samgeo_prompts(
         file=b"", point_coords=points, point_labels=labels, boxes=boxes, model_version=version
     )
     try:
-        read = Prompts.of(form, Limits())
+        read = SamgeoPrompts.of(form, Limits())
     except RequestError as error:
         assert len(error.message) < 1000  # noqa: PT017
         return
@@ -96,4 +96,4 @@ def test_huge_numbers(digits: int) -> None:
         Sam3ImageRequest.model_validate({"image": "x", "points_input": text})
     form = PredictRequest(file=b"", point_coords=text)
     with pytest.raises(RequestError):
-        Prompts.of(form, Limits())
+        SamgeoPrompts.of(form, Limits())

@@ -1,4 +1,4 @@
-"""What a samgeo request found, and the five forms in which it is told."""
+"""Segmentation results in samgeo's five output formats; rendered in a worker thread."""
 
 from __future__ import annotations
 
@@ -10,126 +10,136 @@ import numpy as np
 
 from inference_server.geo import (
     Detection,
+    GeoRaster,
     GeoReference,
+    detection_features,
     detection_list,
-    detections,
     plane_detections,
-    polygons,
+    polygon_features,
     write_labels,
 )
-from inference_server.images.raster import valid_pixels
 from inference_server.masks import LabelPlane, Mask, clip, encode_pixels, label_plane
 from inference_server.segmentation.types import Instance, SegmentationResult
-
-Form = tuple[Callable[[], object], str, Mapping[str, str]]
-"""What makes the body, its media type, and the headers that go with it."""
 
 _RASTERS = MappingProxyType(
     {"geotiff": ("image/tiff", "mask.tif"), "png": ("image/png", "mask.png")}
 )
 
 
+def media_type(output_format: str) -> str:
+    """Return the media type of a response in an output format."""
+    return _RASTERS[output_format][0] if output_format in _RASTERS else "application/json"
+
+
+def headers(output_format: str) -> Mapping[str, str]:
+    """Return the additional headers of a response in an output format."""
+    if output_format not in _RASTERS:
+        return {}
+    return {"content-disposition": f'attachment; filename="{_RASTERS[output_format][1]}"'}
+
+
 @dataclass(frozen=True, slots=True)
-class Objects:
-    """Objects in the order of their ids, which are counted from 1.
+class RenderOptions:
+    """How objects are rendered.
+
+    Attributes:
+        unique: whether each object has its own id in the raster; default True.
+        foreground: whether the background is 0; see `label_plane`. Default True.
+        by_area: whether ids ascend by area and smaller objects lie on top; otherwise objects of a
+            higher id lie on top. Default False.
+        own_boxes: whether boxes are those of the objects themselves, with scores, also where
+            another object covers them; otherwise they are those of the raster's values. Default
+            False.
+    """
+
+    unique: bool = True
+    foreground: bool = True
+    by_area: bool = False
+    own_boxes: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SamgeoObjects:
+    """The objects of an image, in the order of their ids, which begin at 1.
 
     Attributes:
         size: (height, width) of the image in pixels.
         instances: the objects.
-        reference: where on the map the image is; None if it says nothing of it.
-        by_area: the largest object has the highest id, and smaller ones lie on top of it;
-            otherwise those of a higher id do.
+        reference: the image's georeference; None if it has none.
+        options: how they are rendered.
     """
 
     size: tuple[int, int]
     instances: list[Instance]
     reference: GeoReference | None
-    by_area: bool
+    options: RenderOptions
 
     @classmethod
     def of(
         cls,
         result: SegmentationResult,
-        data: bytes,
+        file: GeoRaster,
+        options: RenderOptions,
         *,
-        least: int,
-        most: int | None,
-        by_area: bool,
-    ) -> Objects:
-        """Sort out what was found; for worker threads.
+        min_size: int,
+        max_size: int | None,
+    ) -> SamgeoObjects:
+        """Clip the instances to the image's valid pixels, and filter them by area.
 
         Args:
-            result: what was found.
-            data: the image's file. Where it says that it has no data, there is no object.
-            least: pixels of an object.
-            most: pixels of an object; None, 0 or less is no limit.
-            by_area: see `Objects`.
+            result: the instances found.
+            file: the image file.
+            options: how the objects are rendered.
+            min_size: minimum area of an object, in pixels; at least one pixel is required.
+            max_size: maximum area of an object, in pixels; None, 0 or less for no limit.
         """
-        size = result.image.embedding.size
-        valid = valid_pixels(data)
         instances = result.instances
-        if valid is not None:
-            inside = Mask.from_plane(valid)
-            instances = [replace(each, mask=clip(each.mask, inside)) for each in instances]
-        kept = [
-            each
-            for each in instances
-            if each.mask.area >= max(least, 1) and (not most or most < 0 or each.mask.area <= most)
-        ]
-        if by_area:
+        if file.valid is not None:
+            valid = Mask.from_plane(file.valid)
+            instances = [replace(each, mask=clip(each.mask, valid)) for each in instances]
+        limit = max_size if max_size is not None and max_size > 0 else np.inf
+        kept = [each for each in instances if max(min_size, 1) <= each.mask.area <= limit]
+        if options.by_area:
             kept.sort(key=lambda instance: instance.mask.area)
-        return cls(size, kept, GeoReference.read(data), by_area)
+        return cls(result.image.embedding.size, kept, file.reference, options)
 
-    def in_form(self, form: str, *, unique: bool, foreground: bool, in_words: bool) -> Form:
-        """The answer.
+    def render(self, output_format: str) -> object:
+        """Render the objects.
 
         Args:
-            form: `output_format`.
-            unique: an id for each object.
-            foreground: see `label_plane`.
-            in_words: boxes are those of the objects themselves, with their scores; otherwise those
-                of what the raster shows of them, with its values.
+            output_format: `geotiff`, `png`, `geojson`, `json` or `detections`.
+
+        Returns:
+            The file of a raster format, or else a JSON value.
         """
-        if form in _RASTERS:
-            media_type, name = _RASTERS[form]
-
-            def raster() -> bytes:
-                plane = self._plane(unique, foreground)
-                if form == "png":
-                    return encode_pixels(plane)
-                return write_labels(plane, self.reference)
-
-            return raster, media_type, {"content-disposition": f'attachment; filename="{name}"'}
-
-        def boxes() -> list[Detection]:
-            if in_words:
-                return self._boxes()
-            return plane_detections(self._plane(unique, foreground))
-
-        bodies: dict[str, Callable[[], object]] = {
-            "geojson": lambda: polygons(
-                self._plane(unique, foreground), self.reference, self._scores(unique)
-            ),
-            "json": lambda: detection_list(boxes(), self.size),
-            "detections": lambda: detections(boxes(), self.reference),
+        renderers: dict[str, Callable[[], object]] = {
+            "geotiff": lambda: write_labels(self._plane(), self.reference),
+            "png": lambda: encode_pixels(self._plane()),
+            "geojson": lambda: polygon_features(self._plane(), self.reference, self._scores()),
+            "json": lambda: detection_list(self._detections(), self.size),
+            "detections": lambda: detection_features(self._detections(), self.reference),
         }
-        return bodies[form], "application/json", {}
+        return renderers[output_format]()
 
-    def _plane(self, unique: bool, foreground: bool) -> LabelPlane:
-        masks = [each.mask for each in self.instances]
-        if not (unique and self.by_area):
-            return label_plane(masks, self.size, unique=unique, foreground=foreground)
+    def _plane(self) -> LabelPlane:
+        masks, options = [each.mask for each in self.instances], self.options
+        if not (options.unique and options.by_area):
+            return label_plane(
+                masks, self.size, unique=options.unique, foreground=options.foreground
+            )
         plane = label_plane(masks[::-1], self.size)
-        highest_first = np.arange(len(masks) + 1, 0, -1, dtype=plane.dtype)
-        highest_first[0] = 0
-        return highest_first[plane]
+        descending = np.arange(len(masks) + 1, 0, -1, dtype=plane.dtype)
+        descending[0] = 0
+        return descending[plane]
 
-    def _scores(self, unique: bool) -> dict[int, float]:
-        if not unique:
+    def _scores(self) -> dict[int, float]:
+        if not self.options.unique:
             return {}
         return {index: each.score for index, each in enumerate(self.instances, 1)}
 
-    def _boxes(self) -> list[Detection]:
+    def _detections(self) -> list[Detection]:
+        if not self.options.own_boxes:
+            return plane_detections(self._plane())
         return [
             Detection(index, each.box or each.mask.box, score=each.score)
             for index, each in enumerate(self.instances, 1)

@@ -1,153 +1,141 @@
-"""samgeo's endpoints: uploads in; GeoJSON, boxes, or rasters of ids out."""
+"""samgeo's endpoints: uploads in; GeoJSON, boxes or rasters of ids out."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Generic
 
-import numpy as np
-from numpy.typing import NDArray
 from starlette.requests import Request
 from starlette.responses import Response
 
-from inference_server.api.dependencies import state_of, timings_of
-from inference_server.api.endpoint import message_wording
+from inference_server.api.dependencies import ModelT, state_of, timings_of
 from inference_server.api.openapi import RESULT_HEADERS, Answer, Operation, common_errors
-from inference_server.api.responses import answer
-from inference_server.api.samgeo.prompts import Prompts
-from inference_server.api.samgeo.results import Objects
+from inference_server.api.responses import respond
+from inference_server.api.samgeo.errors import check_form
+from inference_server.api.samgeo.prompts import SamgeoPrompts, automatic_options, concept_prompt
+from inference_server.api.samgeo.results import (
+    RenderOptions,
+    SamgeoObjects,
+    headers,
+    media_type,
+)
 from inference_server.api.uploads import Upload, uploaded
 from inference_server.auth import Work
-from inference_server.engines.base import ConceptPrompt, VisualPrompt
-from inference_server.engines.weights import SAM2_IDS, SAM3_ID
-from inference_server.errors import (
-    InferenceServerError,
-    InvalidRequestError,
-    ModelUnavailableError,
-    NothingFoundError,
-    PromptError,
-    RequestError,
-)
-from inference_server.geo import GeoReference
+from inference_server.engines.weights import SAM2_IDS
+from inference_server.errors import NothingFoundError, RequestError
+from inference_server.geo import GeoRaster
 from inference_server.segmentation.types import (
-    AutomaticOptions,
     ConceptOptions,
+    ConceptPrompt,
     EncodedImage,
     ImageRef,
     SegmentationResult,
     VisualOptions,
+    VisualPrompt,
 )
 from schemas import samgeo as forms
-from schemas.samgeo import (
-    BACKENDS,
-    MODEL_VERSIONS,
-    OUTPUT_FORMATS,
-    AutomaticRequest,
-    ErrorDetail,
-    PredictRequest,
-    TextRequest,
-    UploadRequest,
-)
+from schemas.samgeo import AutomaticRequest, ErrorDetail, PredictRequest, TextRequest
 
-_MODEL_IDS = {
-    "sam": ["vit_h", "vit_l", "vit_b"],
-    "sam2": list(SAM2_IDS),
-    "sam3": [SAM3_ID],
-}
 _EVERYTHING = "everything"
-"""What SAM 3 is asked for when there is no prompt."""
+"""Text prompt of automatic segmentation with SAM 3."""
 
 
-def wording(error: InferenceServerError) -> dict[str, Any]:
-    """`{"detail": ...}`: a text, or a list for a form that is not of the type."""
-    if isinstance(error, InvalidRequestError | PromptError):
-        return message_wording(error)
-    return {"detail": error.message}
+class _ImageTask(Generic[ModelT]):
+    """Runs prompts on an uploaded image, and responds with the objects.
 
+    Args:
+        request: the request.
+        upload: its form.
 
-def _check(noun: str, value: str, known: Sequence[str], after: str = "") -> None:
-    if value not in known:
-        raise RequestError(f"Invalid {noun} {value!r}{after}. Must be one of: {list(known)}")
-
-
-def _check_form(body: UploadRequest, version: str, backend: str = BACKENDS[0]) -> None:
-    """What the contract wants to be told about a form, in its order.
-
-    Raises:
-        RequestError: a value that there is not.
-        ModelUnavailableError: a model that this server has not.
+    Attributes:
+        form: the form's fields.
+        file: the image file; its georeference and valid mask are read once.
     """
-    if body.output_format not in OUTPUT_FORMATS:
-        raise RequestError(
-            f"Invalid output_format {body.output_format!r}. "
-            f"Must be one of: {', '.join(OUTPUT_FORMATS)}"
-        )
-    if body.max_size is not None and 0 < body.max_size < body.min_size:
-        raise RequestError(
-            f"min_size ({body.min_size}) is larger than max_size ({body.max_size}): no object can "
-            "be both. Send 0 for max_size, or nothing, for no limit."
-        )
-    _check("backend", backend, BACKENDS)
-    _check("model_version", version, MODEL_VERSIONS)
-    if body.model_id is not None:
-        _check("model_id", body.model_id, _MODEL_IDS[version], f" for {version}")
-    if version == "sam":
-        raise ModelUnavailableError(
-            "This server has no weights of the first SAM. Use model_version=sam2 for points, boxes "
-            "and automatic segmentation, or model_version=sam3."
-        )
 
-
-class _Asked:
-    """A request that was read and checked, and the ways in which it may be answered."""
-
-    def __init__(self, request: Request, upload: Upload[Any]) -> None:
+    def __init__(self, request: Request, upload: Upload[ModelT]) -> None:
+        self._request = request
         self._timings = timings_of(request)
-        self._state = state_of(request)
+        self._segmenter = state_of(request).segmenter
         self._tenant = upload.tenant.name
         self._image = ImageRef(file=upload.image)
-        self._model_id: str | None = upload.body.model_id
+        self.form: Any = upload.body
+        self.file = GeoRaster(upload.image.data)
 
     @property
-    def version(self) -> str | None:
-        """The SAM 2 that is asked; None is the largest that there is."""
-        return SAM2_IDS.get(self._model_id or "")
+    def _version(self) -> str | None:
+        """The SAM 2 version that `model_id` selects; None for the largest available."""
+        return SAM2_IDS.get(self.form.model_id or "")
 
-    async def concept(
-        self,
-        text: str | None = None,
-        boxes: NDArray[np.float32] | None = None,
-        threshold: float = 0.5,
-    ) -> SegmentationResult:
-        """Everything like a word or like the contents of boxes."""
-        boxes = np.zeros((0, 4), np.float32) if boxes is None else boxes
-        prompt = ConceptPrompt(text, boxes, np.ones(len(boxes), np.int64), threshold)
-        return await self._state.segmenter.concept(
-            self._tenant,
-            self._image,
-            [prompt],
-            ConceptOptions(within=True),
-            timings=self._timings,
+    async def prompts(self) -> SamgeoPrompts:
+        """Parse the form's points and boxes, and convert them to pixels.
+
+        Raises:
+            RequestError: they are missing or invalid.
+        """
+        form, limits = self.form, state_of(self._request).limits
+        if form.point_coords is None and form.boxes is None:
+            raise RequestError("At least one of point_coords or boxes must be provided.")
+
+        def parse() -> SamgeoPrompts:
+            prompts = SamgeoPrompts.of(form, limits)
+            if form.point_crs is None:
+                return prompts
+            return prompts.in_pixels(form.point_crs, self.file.reference)
+
+        return await self._segmenter.in_thread(parse)
+
+    async def concept(self, prompt: ConceptPrompt) -> SegmentationResult:
+        """Find every instance of a concept."""
+        options = ConceptOptions(within=True)
+        return await self._segmenter.concept(
+            self._tenant, self._image, [prompt], options, timings=self._timings
         )
 
-    async def visual(
-        self, prompts: Sequence[VisualPrompt], *, multimask: bool
-    ) -> SegmentationResult:
-        """One object a prompt, or its three candidates."""
-        return await self._state.segmenter.visual(
+    async def visual(self, prompts: Sequence[VisualPrompt]) -> SegmentationResult:
+        """Segment one object per prompt, or return three candidates per prompt."""
+        multimask = self.form.multimask_output
+        return await self._segmenter.visual(
             self._tenant,
-            self.version,
+            self._version,
             self._image,
             prompts,
             VisualOptions(multimask=multimask, best=not multimask, within=True),
             timings=self._timings,
         )
 
-    async def automatic(self, options: AutomaticOptions) -> SegmentationResult:
-        """Everything."""
-        return await self._state.segmenter.automatic(
-            self._tenant, self.version, self._image, options, timings=self._timings
+    async def automatic(self) -> SegmentationResult:
+        """Segment every object."""
+        options = automatic_options(self.form)
+        return await self._segmenter.automatic(
+            self._tenant, self._version, self._image, options, timings=self._timings
         )
+
+    async def respond(
+        self, result: SegmentationResult, options: RenderOptions, nothing: str | None = None
+    ) -> Response:
+        """Respond with the objects in the form's output format.
+
+        Args:
+            result: the instances found.
+            options: how the objects are rendered.
+            nothing: error message if no object remains; default None, for an empty response.
+
+        Raises:
+            NothingFoundError: no object remains, and `nothing` is given.
+        """
+        form = self.form
+
+        def render() -> object:
+            with self._timings.measure("masks"):
+                objects = SamgeoObjects.of(
+                    result, self.file, options, min_size=form.min_size, max_size=form.max_size
+                )
+            if nothing is not None and not objects.instances:
+                raise NothingFoundError(nothing)
+            return objects.render(form.output_format)
+
+        name = form.output_format
+        return await respond(self._request, result.image, render, media_type(name), headers(name))
 
 
 def _work_of_automatic(body: AutomaticRequest) -> Sequence[Work]:
@@ -164,129 +152,61 @@ def _work_of_predict(body: PredictRequest) -> Sequence[Work]:
 
 
 async def segment_text(request: Request) -> Response:
-    """PCS by words."""
+    """Find every instance of a concept given by text (PCS)."""
     async with uploaded(request, TextRequest, lambda body: ["concept"]) as upload:
-        body = upload.body
-        _check_form(body, "sam3", body.backend)
-        result = await _Asked(request, upload).concept(
-            body.prompt, threshold=body.confidence_threshold
-        )
+        form = upload.body
+        check_form(form, "sam3", form.backend)
+        task = _ImageTask(request, upload)
+        prompt = concept_prompt(form.prompt, threshold=form.confidence_threshold)
         nothing = (
             "No objects found for the given prompt. "
             "Please try a different prompt or adjust parameters."
         )
-        return await _answer(request, upload, result, nothing, in_words=True)
+        return await task.respond(
+            await task.concept(prompt), RenderOptions(own_boxes=True), nothing
+        )
 
 
 async def segment_automatic(request: Request) -> Response:
-    """Everything."""
+    """Segment every object: with a grid of points (SAM 2), or the text `everything` (SAM 3)."""
     async with uploaded(request, AutomaticRequest, _work_of_automatic) as upload:
-        body = upload.body
-        _check_form(body, body.model_version)
-        asked = _Asked(request, upload)
-        if body.model_version == "sam3":
-            result = await asked.concept(_EVERYTHING)
+        form = upload.body
+        check_form(form, form.model_version)
+        task = _ImageTask(request, upload)
+        if form.model_version == "sam3":
+            result = await task.concept(concept_prompt(_EVERYTHING))
             nothing = "No objects found for automatic segmentation."
-            return await _answer(request, upload, result, nothing, unique=body.unique)
-        options = AutomaticOptions(
-            points_per_side=body.points_per_side,
-            pred_iou_threshold=body.pred_iou_thresh,
-            stability_threshold=body.stability_score_thresh,
-        )
-        return await _answer(
-            request,
-            upload,
-            await asked.automatic(options),
-            unique=body.unique,
-            foreground=body.foreground,
-            by_area=True,
-        )
+            return await task.respond(result, RenderOptions(unique=form.unique), nothing)
+        options = RenderOptions(unique=form.unique, foreground=form.foreground, by_area=True)
+        return await task.respond(await task.automatic(), options)
 
 
 async def segment_predict(request: Request) -> Response:
-    """Points and boxes: PVS, but PCS for boxes with SAM 3."""
+    """Segment by points and boxes: PVS, but boxes with SAM 3 are exemplars (PCS)."""
     async with uploaded(request, PredictRequest, _work_of_predict) as upload:
-        body = upload.body
-        _check_form(body, body.model_version)
-        prompts = await _prompts(request, upload)
-        asked, multimask = _Asked(request, upload), body.multimask_output
-        found = []
-        if body.model_version == "sam2":
-            found.append(await asked.visual(prompts.objects(), multimask=multimask))
+        form = upload.body
+        check_form(form, form.model_version)
+        task = _ImageTask(request, upload)
+        prompts = await task.prompts()
+        results = []
+        if form.model_version == "sam2":
+            results.append(await task.visual(prompts.objects()))
         else:
             if len(prompts.boxes):
-                found.append(await asked.concept(boxes=prompts.boxes.astype(np.float32)))
+                results.append(await task.concept(concept_prompt(boxes=prompts.boxes)))
             if len(prompts.points):
-                points = [prompts.object_of_points]
-                found.append(await asked.visual(points, multimask=multimask))
+                results.append(await task.visual([prompts.object_of_points]))
+        joined = SegmentationResult(
+            EncodedImage.joined([result.image for result in results]),
+            [each for result in results for each in result.instances],
+        )
         nothing = "No objects found for the given prompts."
-        return await _answer(request, upload, _joined(found), nothing)
-
-
-async def _prompts(request: Request, upload: Upload[PredictRequest]) -> Prompts:
-    """The prompts of a form, in pixels."""
-    body, state = upload.body, state_of(request)
-    if body.point_coords is None and body.boxes is None:
-        raise RequestError("At least one of point_coords or boxes must be provided.")
-
-    def read() -> Prompts:
-        prompts = Prompts.of(body, state.limits)
-        if body.point_crs is None:
-            return prompts
-        return prompts.in_pixels(body.point_crs, GeoReference.read(upload.image.data))
-
-    return await state.segmenter.in_thread(read)
-
-
-def _joined(results: Sequence[SegmentationResult]) -> SegmentationResult:
-    """The answers of two engines about one image as one."""
-    image = EncodedImage.joined([result.image for result in results])
-    return SegmentationResult(image, [each for result in results for each in result.instances])
-
-
-async def _answer(
-    request: Request,
-    upload: Upload[Any],
-    result: SegmentationResult,
-    nothing: str | None = None,
-    *,
-    unique: bool = True,
-    foreground: bool = True,
-    by_area: bool = False,
-    in_words: bool = False,
-) -> Response:
-    """What was found, in the form that was asked for.
-
-    Args:
-        request: that is answered.
-        upload: what was asked.
-        result: what was found.
-        nothing: the error if that is nothing; None if an empty answer is none.
-        unique: an id for each object.
-        foreground: see `label_plane`.
-        by_area: the largest object has the highest id, and smaller ones lie on top of it.
-        in_words: boxes are those of the objects themselves, also where others cover them.
-    """
-    body, timings = upload.body, timings_of(request)
-
-    def objects() -> Objects:
-        with timings.measure("masks"):
-            return Objects.of(
-                result, upload.image.data, least=body.min_size, most=body.max_size, by_area=by_area
-            )
-
-    found = await state_of(request).segmenter.in_thread(objects)
-    if nothing is not None and not found.instances:
-        raise NothingFoundError(nothing)
-    render, media_type, headers = found.in_form(
-        body.output_format, unique=unique, foreground=foreground, in_words=in_words
-    )
-    return await answer(request, result.image, render, media_type, headers)
+        return await task.respond(joined, RenderOptions(), nothing)
 
 
 _ANSWERS = {
     200: Answer(
-        "The objects, in the form of `output_format`: JSON, a GeoTIFF or a PNG.",
+        "The objects in the requested `output_format`: JSON, a GeoTIFF or a PNG.",
         forms.SegmentationResult,
         raw={"image/tiff": "binary", "image/png": "binary"},
         headers=RESULT_HEADERS,
@@ -301,7 +221,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "/segment/automatic",
         "segmentAutomatic",
         "Segment everything",
-        "Finds all objects without a prompt.",
+        "Finds every object in the image, without a prompt.",
         ("Rasters",),
         segment_automatic,
         _ANSWERS,
@@ -313,7 +233,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "/segment/predict",
         "segmentPredict",
         "Segment by points or boxes",
-        "Points and boxes in pixels, or in any CRS where the image has one.",
+        "Points and boxes are in pixels, or in the CRS `point_crs` if the image is georeferenced.",
         ("Rasters",),
         segment_predict,
         _ANSWERS,
@@ -324,8 +244,8 @@ OPERATIONS: tuple[Operation, ...] = (
         "post",
         "/segment/text",
         "segmentText",
-        "Segment by words",
-        "Finds every instance of a concept.",
+        "Segment by text",
+        "Finds every instance of a concept given by text.",
         ("Rasters",),
         segment_text,
         _ANSWERS,

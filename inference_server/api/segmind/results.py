@@ -1,17 +1,18 @@
-"""What a Segmind request found, as PNGs."""
+"""Segmentation results as Segmind's PNG files and response bodies."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import base64
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from inference_server.errors import RequestError
+from inference_server.jobs.task import ResultFile
 from inference_server.masks import Mask, encode_pixels, encode_png, label_plane
 from inference_server.masks.render import overlay
 from inference_server.observability.metrics import Timings
@@ -19,29 +20,32 @@ from inference_server.segmentation.service import SegmentationService
 from inference_server.segmentation.types import StoredImage
 from inference_server.settings import MiB
 
-MOST_DRAWN = 1000
-"""Masks that are drawn over an image, or each on its own, for one request."""
+PNG = "image/png"
 
-MOST_BYTES = 128 * MiB
-"""Of the PNGs of a request's masks."""
+MAX_DRAWN = 1000
+"""Maximum number of masks in an overlay, or as single files, per request."""
 
-_ROOM = 256 * MiB
-"""Of the full planes that one request has at a time, of which a PNG may take three."""
+MAX_BYTES = 128 * MiB
+"""Maximum size of the single mask files of a request, in bytes."""
 
-_MOST_AT_ONCE = 8
-"""PNGs of a request that wait for threads, so that others get their turn."""
+_PLANE_BYTES = 256 * MiB
+"""Memory for the full-size planes of one request at a time; encoding a PNG may take three."""
+
+_MASKS_PER_CALL = 8
+"""Up to this many masks are encoded with the response. More would hold a thread for long, so each
+becomes a call of its own, this many at a time, and other requests get their turn."""
 
 
 @dataclass(frozen=True, slots=True)
-class Pictures:
-    """The masks of one image, to be drawn.
+class MaskImages:
+    """Draws the masks of one image.
 
     Attributes:
-        segmenter: whose threads draw.
-        image: the image's file.
+        segmenter: provides the worker threads.
+        image: the image file, for overlays.
         size: (height, width) of the image in pixels.
-        masks: of the image.
-        timings: of the request.
+        masks: the masks to draw.
+        timings: receives the time of decoding and drawing.
     """
 
     segmenter: SegmentationService
@@ -50,73 +54,126 @@ class Pictures:
     masks: Sequence[Mask]
     timings: Timings
 
-    async def preview(self) -> bytes:
-        """All masks in one, white on black, one channel."""
-        return await self._drawn(
-            lambda: encode_pixels(label_plane(self.masks, self.size, unique=False))
-        )
+    async def prepare(
+        self, *, union: str | None = None, overlay: bool = False, separate: bool = False
+    ) -> Callable[[], tuple[ResultFile, ...]]:
+        """Draw what cannot be drawn with the response, and return a function that draws the rest.
 
-    async def overlay(self) -> bytes:
-        """The masks in colours over the image.
+        An overlay needs the decoded image, which the image loader bounds.
+
+        Args:
+            union: name of a file with all masks in white on black; None omits it.
+            overlay: whether to draw `overlay.png`, the masks in colours over the image.
+            separate: whether to draw `mask_1.png`, `mask_2.png`, ..., each mask in white on black.
+
+        Returns:
+            Returns the files in the order above; call it once, in a worker thread.
 
         Raises:
             ImageError: the image cannot be decoded.
             RequestError: there are too many masks.
         """
-        self._check_count()
+        if (overlay or separate) and len(self.masks) > MAX_DRAWN:
+            raise RequestError(
+                f"The result has {len(self.masks)} masks; at most {MAX_DRAWN} can be drawn. Set "
+                "max_masks, raise threshold or pred_iou_thresh, or request only return_preview."
+            )
+        over_image = await self._overlay() if overlay else None
+        encoded = None
+        if separate and len(self.masks) > _MASKS_PER_CALL:
+            encoded = await self._encode_concurrently()
 
+        def render() -> tuple[ResultFile, ...]:
+            files = []
+            if union is not None:
+                plane = label_plane(self.masks, self.size, unique=False)
+                files.append(ResultFile(union, PNG, encode_pixels(plane)))
+            if over_image is not None:
+                files.append(ResultFile("overlay.png", PNG, over_image))
+            if separate:
+                each = self._encode() if encoded is None else encoded
+                files += [
+                    ResultFile(f"mask_{number}.png", PNG, data)
+                    for number, data in enumerate(each, 1)
+                ]
+            return tuple(files)
+
+        return render
+
+    async def _overlay(self) -> bytes:
         def draw(image: NDArray[np.uint8]) -> bytes:
             with self.timings.measure("serialise"):
-                return _overlay(image, self.masks)
+                drawn = overlay(image, self.masks) if self.masks else image
+                return encode_pixels(cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
 
         return await self.segmenter.on_pixels(self.image, draw, self.timings)
 
-    async def each(self) -> list[bytes]:
-        """Each mask on its own, white on black, one channel; several at a time.
+    def _encode(self) -> Iterator[bytes]:
+        """Encode the masks one after the other."""
+        budget = _Budget()
+        for mask in self.masks:
+            data = encode_png(mask)
+            budget.take(data)
+            yield data
 
-        Raises:
-            RequestError: there are too many masks.
-        """
-        self._check_count()
+    async def _encode_concurrently(self) -> list[bytes]:
+        """Encode each mask in a worker thread, several at a time."""
         height, width = self.size
-        lanes = asyncio.Semaphore(max(1, min(_MOST_AT_ONCE, _ROOM // (3 * height * width))))
-        drawn: list[bytes] = [b""] * len(self.masks)
-        nbytes = 0
+        concurrency = max(1, min(_MASKS_PER_CALL, _PLANE_BYTES // (3 * height * width)))
+        slots = asyncio.Semaphore(concurrency)
+        encoded = [b""] * len(self.masks)
+        budget = _Budget()
 
-        async def draw(index: int, mask: Mask) -> None:
-            nonlocal nbytes
-            async with lanes:
-                drawn[index] = await self._drawn(partial(encode_png, mask))
-            nbytes += len(drawn[index])
-            if nbytes > MOST_BYTES:
-                raise RequestError(
-                    f"The masks are more than {MOST_BYTES // MiB} MiB as images. Set max_masks, or "
-                    "send a smaller image."
-                )
+        async def encode(index: int, mask: Mask) -> None:
+            def work() -> bytes:
+                with self.timings.measure("serialise"):
+                    return encode_png(mask)
+
+            async with slots:
+                encoded[index] = await self.segmenter.in_thread(work)
+            budget.take(encoded[index])
 
         try:
             async with asyncio.TaskGroup() as tasks:
                 for index, mask in enumerate(self.masks):
-                    tasks.create_task(draw(index, mask))
+                    tasks.create_task(encode(index, mask))
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from None
-        return drawn
+        return encoded
 
-    def _check_count(self) -> None:
-        if len(self.masks) > MOST_DRAWN:
+
+class _Budget:
+    """Counts the bytes of single mask files against `MAX_BYTES`."""
+
+    def __init__(self) -> None:
+        self._left = MAX_BYTES
+
+    def take(self, data: bytes) -> None:
+        """Count a file; raises `RequestError` when the files exceed the limit."""
+        self._left -= len(data)
+        if self._left < 0:
             raise RequestError(
-                f"There are {len(self.masks)} masks, and {MOST_DRAWN} are drawn at most. Set "
-                "max_masks, raise threshold or pred_iou_thresh, or ask for return_preview alone."
+                f"The mask images exceed {MAX_BYTES // MiB} MiB. Set max_masks, or send a smaller "
+                "image."
             )
 
-    async def _drawn(self, work: Callable[[], bytes]) -> bytes:
-        def draw() -> bytes:
-            with self.timings.measure("serialise"):
-                return work()
 
-        return await self.segmenter.in_thread(draw)
+def base64_text(data: bytes) -> str:
+    """Encode a file as base64 text."""
+    return base64.b64encode(data).decode()
 
 
-def _overlay(image: NDArray[np.uint8], masks: Sequence[Mask]) -> bytes:
-    drawn = overlay(image, masks) if masks else image
-    return encode_pixels(cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
+def images_body(files: Sequence[ResultFile], *, with_masks: bool) -> dict[str, str | list[str]]:
+    """Build the JSON body of several images, in base64.
+
+    Args:
+        files: the files of `MaskImages.prepare`.
+        with_masks: whether the body has the list `masks`, which may be empty.
+    """
+    texts = {file.name.removesuffix(".png"): base64_text(file.content) for file in files}
+    body: dict[str, str | list[str]] = {
+        name: texts.pop(name) for name in ("preview", "overlay") if name in texts
+    }
+    if with_masks:
+        body["masks"] = list(texts.values())
+    return body

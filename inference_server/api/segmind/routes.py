@@ -1,12 +1,11 @@
-"""Segmind's sam3-image and sam-v2-image, answered at once; the queue runs the same tasks."""
+"""Segmind's sam3-image and sam-v2-image; the same tasks can run as jobs."""
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 from starlette.requests import Request
@@ -14,187 +13,166 @@ from starlette.responses import Response
 
 from inference_server.api.dependencies import read, state_of, timings_of
 from inference_server.api.openapi import RESULT_HEADERS, Answer, Operation
-from inference_server.api.responses import answer
-from inference_server.api.segmind.results import Pictures
+from inference_server.api.responses import respond
+from inference_server.api.segmind.errors import ERRORS
+from inference_server.api.segmind.prompts import (
+    automatic_options,
+    concept_prompt,
+    image_ref,
+    point_options,
+    point_prompt,
+)
+from inference_server.api.segmind.results import PNG, MaskImages, base64_text, images_body
 from inference_server.auth import Tenant, Work
-from inference_server.engines.base import ConceptPrompt, VisualPrompt
-from inference_server.errors import InferenceServerError
-from inference_server.jobs.task import ResultFile, Task, TaskContext, TaskResult
+from inference_server.jobs.task import Task, TaskContext, TaskResult
 from inference_server.masks import Mask
 from inference_server.observability.metrics import Timings
 from inference_server.segmentation.postprocess import suppressed
 from inference_server.segmentation.types import (
-    AutomaticOptions,
     ConceptOptions,
+    ConceptPrompt,
     EncodedImage,
     ImageRef,
     Instance,
     SegmentationResult,
     StoredImage,
-    VisualOptions,
 )
 from schemas.segmind import (
     Base64Image,
     Sam3ImageRequest,
     SamV2ImageRequest,
-    SegmindFailure,
     SegmindImages,
     SegmindRequest,
 )
 
-_PNG = "image/png"
-
-_SAME_OBJECT = 0.7
-"""IoU from which a mask of words or boxes and one of points are the same object."""
-
-STATUSES: Mapping[int, int] = MappingProxyType({408: 400, 413: 400, 402: 406, 503: 502})
-"""What the contract calls statuses that it does not list."""
+_SAME_OBJECT_IOU = 0.7
+"""Minimum mask IoU at which a mask of text or boxes and one of points are the same object."""
 
 
-def wording(error: InferenceServerError) -> dict[str, Any]:
-    """`{"error": ...}`, and nothing else: clients believe a `status`."""
-    return {"error": error.message}
+@dataclass(frozen=True, slots=True)
+class _ImageTask:
+    """Runs the prompts of one request on its image.
 
+    Attributes:
+        context: provides the segmentation service.
+        tenant: name of the image's owner.
+        image: the image file, loaded once for all prompts and for drawing.
+        timings: receives the duration of each step.
+    """
 
-class _Asked:
-    """An image, and the ways to find something on it."""
-
-    def __init__(
-        self, context: TaskContext, tenant: Tenant, image: StoredImage, timings: Timings
-    ) -> None:
-        self._segmenter = context.segmenter
-        self._tenant = tenant.name
-        self._file = image
-        self._image = ImageRef(file=image)
-        self._timings = timings
+    context: TaskContext
+    tenant: str
+    image: StoredImage
+    timings: Timings
 
     @classmethod
     async def of(
         cls, context: TaskContext, tenant: Tenant, body: SegmindRequest, timings: Timings
-    ) -> _Asked:
-        """With the image of a request, which is fetched once for engines and drawing."""
-        named = ImageRef(url=body.image) if body.image_is_url else ImageRef(base64=body.image)
-        stored = await context.segmenter.read(tenant.name, named, timings)
-        return cls(context, tenant, stored, timings)
+    ) -> _ImageTask:
+        """Load the image of a request."""
+        image = await context.segmenter.read(tenant.name, image_ref(body), timings)
+        return cls(context, tenant.name, image, timings)
 
-    async def concept(
-        self, text: str | None, boxes: Sequence[Sequence[float]] = (), threshold: float = 0.5
-    ) -> SegmentationResult:
-        """Everything like words or like the contents of boxes."""
-        corners = np.array(boxes, np.float32).reshape(-1, 4)
-        prompt = ConceptPrompt(text, corners, np.ones(len(corners), np.int64), threshold)
-        return await self._segmenter.concept(
-            self._tenant,
-            self._image,
-            [prompt],
-            ConceptOptions(within=True),
-            timings=self._timings,
+    async def concept(self, prompt: ConceptPrompt) -> SegmentationResult:
+        """Find every instance of a concept."""
+        image, options = ImageRef(file=self.image), ConceptOptions(within=True)
+        return await self.context.segmenter.concept(
+            self.tenant, image, [prompt], options, timings=self.timings
         )
 
-    async def visual(
+    async def points(
         self, points: Sequence[Sequence[float]], labels: Sequence[int]
     ) -> SegmentationResult:
-        """The object on which points lie; what one point means is the best of three guesses."""
-        prompt = VisualPrompt(
-            np.array(points, np.float32).reshape(-1, 2), np.array(labels, np.int64)
-        )
-        return await self._segmenter.visual(
-            self._tenant,
+        """Segment the object at some points."""
+        return await self.context.segmenter.visual(
+            self.tenant,
             None,
-            self._image,
-            [prompt],
-            VisualOptions(multimask=len(points) == 1, within=True),
-            timings=self._timings,
+            ImageRef(file=self.image),
+            [point_prompt(points, labels)],
+            point_options(points),
+            timings=self.timings,
         )
 
-    async def automatic(self, options: AutomaticOptions) -> SegmentationResult:
-        """Everything."""
-        return await self._segmenter.automatic(
-            self._tenant, None, self._image, options, timings=self._timings
+    async def automatic(self, body: Sam3ImageRequest) -> SegmentationResult:
+        """Segment every object."""
+        image, options = ImageRef(file=self.image), automatic_options(body)
+        return await self.context.segmenter.automatic(
+            self.tenant, None, image, options, timings=self.timings
         )
 
-    async def distinct(self, instances: list[Instance]) -> list[Instance]:
-        """Without the lesser one of two masks of the same object."""
-        return await self._segmenter.in_thread(partial(suppressed, instances, _SAME_OBJECT))
-
-    def pictures(self, image: EncodedImage, instances: Sequence[Instance]) -> Pictures:
-        """What was found, to be drawn."""
+    def mask_images(self, encoded: EncodedImage, instances: Sequence[Instance]) -> MaskImages:
+        """Return what draws some instances."""
         masks = [instance.mask for instance in instances]
-        return Pictures(self._segmenter, self._file, image.embedding.size, masks, self._timings)
+        size = encoded.embedding.size
+        return MaskImages(self.context.segmenter, self.image, size, masks, self.timings)
 
 
 async def run_sam3_image(
     context: TaskContext, tenant: Tenant, body: Sam3ImageRequest, timings: Timings
 ) -> TaskResult:
-    """Segment by words, boxes and points, or everything.
+    """Segment by text, boxes and points, or segment everything.
 
     Returns:
-        Of `preview.png`, `overlay.png` and `mask_1.png`, … those that are asked for.
+        The requested files among `preview.png`, `overlay.png` and `mask_1.png`, `mask_2.png`, ...
     """
-    asked = await _Asked.of(context, tenant, body, timings)
+    task = await _ImageTask.of(context, tenant, body, timings)
     results = []
     if body.text_prompt is not None or body.boxes_input:
-        results.append(await asked.concept(body.text_prompt, body.boxes_input, body.threshold))
+        prompt = concept_prompt(body.text_prompt, body.boxes_input, body.threshold)
+        results.append(await task.concept(prompt))
     if body.points_input:
-        results.append(await asked.visual(body.points_input, body.labels))
+        results.append(await task.points(body.points_input, body.labels))
     if body.is_automatic:
-        options = AutomaticOptions(
-            points_per_side=body.points_per_side, pred_iou_threshold=body.pred_iou_thresh
-        )
-        results.append(await asked.automatic(options))
+        results.append(await task.automatic(body))
     image = EncodedImage.joined([result.image for result in results])
     found = _visible([each for result in results for each in result.instances], body.threshold)
     if len(results) > 1:
-        found = await asked.distinct(found)
+        found = await context.segmenter.in_thread(partial(suppressed, found, _SAME_OBJECT_IOU))
     found.sort(key=lambda instance: -instance.score)
-    pictures = asked.pictures(image, found[: body.max_masks or None])
-    files = []
-    if body.return_preview:
-        files.append(ResultFile("preview.png", _PNG, await pictures.preview()))
-    if body.return_overlay:
-        files.append(ResultFile("overlay.png", _PNG, await pictures.overlay()))
-    if body.return_masks:
-        each = enumerate(await pictures.each(), 1)
-        files += [ResultFile(f"mask_{number}.png", _PNG, data) for number, data in each]
-    return TaskResult(image, files=tuple(files))
+    files = await task.mask_images(image, found[: body.max_masks or None]).prepare(
+        union="preview.png" if body.return_preview else None,
+        overlay=body.return_overlay,
+        separate=body.return_masks,
+    )
+    return TaskResult(image, files=files)
 
 
 def _visible(instances: Sequence[Instance], threshold: float = 0.0) -> list[Instance]:
-    """Those that are likely enough and have a pixel."""
+    """Return the instances that reach a score and have at least one pixel."""
     return [each for each in instances if each.score >= threshold and not each.mask.is_empty]
 
 
 async def run_sam_v2_image(
     context: TaskContext, tenant: Tenant, body: SamV2ImageRequest, timings: Timings
 ) -> TaskResult:
-    """Segment by words, or one object by points.
+    """Segment by text, or segment one object by points.
 
     Returns:
-        `overlay.png` or `mask.png`, whichever is asked for.
+        `overlay.png` or `mask.png`, or its base64 text as JSON if `base64` is true.
     """
-    asked = await _Asked.of(context, tenant, body, timings)
+    task = await _ImageTask.of(context, tenant, body, timings)
     if body.prompt is not None:
-        result = await asked.concept(body.prompt)
+        result = await task.concept(concept_prompt(body.prompt))
         found = [
             each
             for each in _visible(result.instances)
-            if not any(_holds(each.mask, x, y) for x, y in body.remove_coordinates)
+            if not any(_contains(each.mask, x, y) for x, y in body.remove_coordinates)
         ]
     else:
         points = [*body.coordinates, *body.remove_coordinates]
         labels = [1] * len(body.coordinates) + [0] * len(body.remove_coordinates)
-        result = await asked.visual(points, labels)
+        result = await task.points(points, labels)
         found = _visible(result.instances)
-    pictures = asked.pictures(result.image, found)
-    if body.overlay_mask:
-        file = ResultFile("overlay.png", _PNG, await pictures.overlay())
-    else:
-        file = ResultFile("mask.png", _PNG, await pictures.preview())
-    return TaskResult(result.image, files=(file,), in_base64=body.base64)
+    files = await task.mask_images(result.image, found).prepare(
+        union=None if body.overlay_mask else "mask.png", overlay=body.overlay_mask
+    )
+    if body.base64:
+        return TaskResult(result.image, lambda: base64_text(files()[0].content))
+    return TaskResult(result.image, files=files)
 
 
-def _holds(mask: Mask, x: float, y: float) -> bool:
-    """Whether a mask has the pixel in which a point lies."""
+def _contains(mask: Mask, x: float, y: float) -> bool:
+    """Tell whether a mask contains the pixel at a point."""
     height, width = mask.size
     if not (0 <= x < width and 0 <= y < height):
         return False
@@ -223,92 +201,52 @@ TASKS: Mapping[str, Task] = MappingProxyType(
         "sam-v2-image": Task(SamV2ImageRequest, run_sam_v2_image, _work_of_sam_v2_image),
     }
 )
-"""What there is to do, by the last part of the path."""
-
-
-def _text(data: bytes) -> str:
-    return base64.b64encode(data).decode()
+"""Tasks that can also run as jobs, by the path below `/v2/`."""
 
 
 async def sam3_image(request: Request) -> Response:
-    """One image, or several in JSON: which of them is the request's choice, not the result's."""
+    """Respond with one image, or with several in JSON: the request's options decide which."""
     tenant, body = await read(request, Sam3ImageRequest, _work_of_sam3_image)
-    result = await run_sam3_image(state_of(request).task_context, tenant, body, timings_of(request))
+    context = state_of(request).task_context
+    result = await run_sam3_image(context, tenant, body, timings_of(request))
+    files = result.files
+    assert files is not None  # noqa: S101 - `run_sam3_image` returns files
     if not body.return_masks and body.return_preview != body.return_overlay:
-        return await answer(request, result.image, lambda: result.files[0].content, _PNG)
-
-    def images() -> dict[str, str | list[str]]:
-        texts = {file.name.removesuffix(".png"): _text(file.content) for file in result.files}
-        told: dict[str, str | list[str]] = {
-            name: texts.pop(name) for name in ("preview", "overlay") if name in texts
-        }
-        if body.return_masks:
-            told["masks"] = list(texts.values())
-        return told
-
-    return await answer(request, result.image, images)
+        return await respond(request, result.image, lambda: files()[0].content, PNG)
+    return await respond(
+        request, result.image, lambda: images_body(files(), with_masks=body.return_masks)
+    )
 
 
 async def sam_v2_image(request: Request) -> Response:
-    """One image."""
+    """Respond with one image."""
     tenant, body = await read(request, SamV2ImageRequest, _work_of_sam_v2_image)
-    result = await run_sam_v2_image(
-        state_of(request).task_context, tenant, body, timings_of(request)
-    )
-    (file,) = result.files
-    if result.in_base64:
-        return await answer(request, result.image, lambda: _text(file.content))
-    return await answer(request, result.image, lambda: file.content, _PNG)
+    context = state_of(request).task_context
+    result = await run_sam_v2_image(context, tenant, body, timings_of(request))
+    if result.body is not None:
+        return await respond(request, result.image, result.body)
+    files = result.files
+    assert files is not None  # noqa: S101 - a result has a body or files
+    return await respond(request, result.image, lambda: files()[0].content, PNG)
 
-
-def _error(name: str, description: str, *headers: str) -> Answer:
-    headers = (*headers, "x-request-id")
-    return Answer(description, SegmindFailure, headers=headers, component=f"{name}Segmind")
-
-
-ERRORS: Mapping[int, Answer] = MappingProxyType(
-    {
-        400: _error("BadRequest", "The request is not valid, or its image cannot be read."),
-        401: _error(
-            "Unauthorized",
-            "The API key is missing or wrong, has expired or was revoked.",
-            "www-authenticate",
-        ),
-        403: _error("Forbidden", "The API key has not the scope that this needs."),
-        406: _error("OutOfCredits", "The API key has not enough credits left for this."),
-        429: _error(
-            "Busy",
-            "The API key asks too often, or too many requests are waiting: try again.",
-            "retry-after",
-        ),
-        500: _error("Internal", "Something failed in the server; its log has the request's id."),
-        502: _error(
-            "Unavailable",
-            "Not now: a model's weights are missing, the server is stopping or has no memory left, "
-            "or a database cannot be used. The message says which.",
-            "retry-after",
-        ),
-        504: _error("TimedOut", "The request took longer than the server's time limit."),
-    }
-)
 
 OPERATIONS: tuple[Operation, ...] = (
     Operation(
         "post",
         "/v1/sam3-image",
         "sam3Image",
-        "Segment an image, and get images",
-        "Finds every object of a concept by words and exemplar boxes, one object by points, or "
-        "everything. The answer is the image if either `return_preview` or `return_overlay` is "
-        "true alone; otherwise JSON. Where nothing is found the preview is black, the overlay is "
-        "the input image, and `masks` is empty.",
+        "Segment an image; the response is images",
+        "Finds every instance of a concept given by text and exemplar boxes, one object given by "
+        "points, or every object. The response is a PNG if exactly one of `return_preview` and "
+        "`return_overlay` is true and `return_masks` is false; otherwise it is JSON. If nothing is "
+        "found, the preview is black, the overlay is the input image, and `masks` is empty.",
         ("Segmind",),
         sam3_image,
         {
             200: Answer(
-                "One image, or several in JSON.",
+                "One PNG, or several images in JSON.",
                 SegmindImages,
-                raw={_PNG: "binary"},
+                raw={PNG: "binary"},
                 raw_first=True,
                 headers=RESULT_HEADERS,
             ),
@@ -320,16 +258,16 @@ OPERATIONS: tuple[Operation, ...] = (
         "post",
         "/v1/sam-v2-image",
         "samV2Image",
-        "Segment an image by words or points, and get an image",
-        "Finds every object of a concept by words, or one object by points. Where nothing is found "
-        "the overlay is the input image, and the mask is black.",
+        "Segment an image by text or points; the response is an image",
+        "Finds every instance of a concept given by text, or one object given by points. If "
+        "nothing is found, the overlay is the input image, and the mask is black.",
         ("Segmind",),
         sam_v2_image,
         {
             200: Answer(
-                "The image; with `base64` its PNG as a JSON text.",
+                "The image as a PNG; with `base64`, a JSON string with the PNG in base64.",
                 Base64Image,
-                raw={_PNG: "binary"},
+                raw={PNG: "binary"},
                 raw_first=True,
                 headers=RESULT_HEADERS,
             ),

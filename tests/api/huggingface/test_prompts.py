@@ -6,18 +6,18 @@ from typing import Any
 
 import pytest
 
-from inference_server.api.huggingface.prompts import Prompts
+from inference_server.api.huggingface.prompts import SpacePrompts
 from inference_server.errors import RequestError
 from schemas.huggingface import SpaceInputs
 
 LEFT, RIGHT, BOTH = [0, 0, 10, 10], [20, 0, 30, 10], [0, 0, 30, 10]
 
 
-def prompts(**fields: Any) -> Prompts:
-    return Prompts.of(SpaceInputs.model_validate({"image": "aGk=", **fields}))
+def prompts(**fields: Any) -> SpacePrompts:
+    return SpacePrompts.of(SpaceInputs.model_validate({"image": "aGk=", **fields}))
 
 
-def objects(read: Prompts) -> list[tuple[Any, list[Any], list[int]]]:
+def objects(read: SpacePrompts) -> list[tuple[Any, list[Any], list[int]]]:
     """(box, points, labels) of each."""
     return [
         (

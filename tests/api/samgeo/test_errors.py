@@ -93,7 +93,7 @@ def test_backend(server: RunningHere, picture: Picture) -> None:
         ({"point_coords": "[[1, 2]"}, "Invalid JSON in prompt fields: point_coords"),
         ({"boxes": "[[1, 2, 3, NaN]]"}, "Invalid JSON in prompt fields: boxes"),
         ({"point_coords": "[[1, 2], [3]]"}, "point_coords[1][1]"),
-        ({"point_coords": '{"x": 1}'}, "point_coords is JSON like [[x, y], ...]"),
+        ({"point_coords": '{"x": 1}'}, "Send point_coords as JSON such as [[x, y], ...]"),
         ({"point_coords": "[[1, 1e99]]"}, "point_coords[0][1]"),
         ({"boxes": "[[1, 2, 3]]"}, "boxes[0][3]"),
         ({"boxes": "[[30, 10, 20, 40]]"}, "inside out"),
@@ -112,7 +112,7 @@ def test_backend(server: RunningHere, picture: Picture) -> None:
         ({"boxes": "[[700, 9, 800, 99]]"}, "The box (700, 9, 800, 99) lies outside"),
         ({"boxes": "[[1, 500, 9, 600]]", "model_version": "sam2"}, "lies outside of the image"),
         ({"point_coords": "[[1, 2]]", "point_labels": "[0]"}, "Send one that is on it"),
-        ({"boxes": "[1, 2, 3, 4]", "min_size": 9, "max_size": 8}, "no object can be both"),
+        ({"boxes": "[1, 2, 3, 4]", "min_size": 9, "max_size": 8}, "no object can match"),
     ],
 )
 def test_prompts(server: RunningHere, picture: Picture, fields: Any, detail: str) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from inference_server.api.segmind import results as segmind_pictures
+from inference_server.api.segmind import results
 from tests.api.pictures import Gallery, Picture, Plane, encoded, iou
 from tests.api.rasters import assert_same_objects
 from tests.api.serving import ALICE, RunningHere, serving
@@ -236,12 +236,12 @@ class TestSam3Image:
         self, server: RunningHere, image: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         body = {"image": image, "text_prompt": "circle", "return_masks": True}
-        monkeypatch.setattr(segmind_pictures, "MOST_DRAWN", 3)
+        monkeypatch.setattr(results, "MAX_DRAWN", 3)
         assert_refused(self.post(server, **body), 400, "4 masks", "max_masks")
         assert_refused(self.post(server, **body, return_overlay=True), 400, "4 masks")
         assert self.post(server, image=image, text_prompt="circle").status_code == 200
         monkeypatch.undo()
-        monkeypatch.setattr(segmind_pictures, "MOST_BYTES", 1000)
+        monkeypatch.setattr(results, "MAX_BYTES", 1000)
         assert_refused(self.post(server, **body), 400, "max_masks")
 
 

@@ -48,7 +48,7 @@ import pytest
 from pycocotools import mask as coco
 from pydantic import BaseModel
 
-from inference_server.settings import Settings, variable_of
+from inference_server.settings import Settings, default_text, variable_of
 from tests.environment import clean_environment
 
 ROOT = Path(__file__).parents[1]
@@ -428,7 +428,7 @@ def settings_tables() -> str:
         field = Settings.model_fields[name]
         if name in GROUPS:
             text += f"\n## {GROUPS[name]}\n\n| variable | default | meaning |\n|---|---|---|\n"
-        default = f"`{field.default}`" if field.default != "" else ""
+        default = f"`{default_text(name)}`" if default_text(name) else ""
         text += f"| `{variable_of(name)}` | {default} | {field.description} |\n"
     return text + "\n"
 

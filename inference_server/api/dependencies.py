@@ -19,7 +19,8 @@ from inference_server.api.middleware.body_budget import BodyBudget, Share
 from inference_server.auth import Key, Receipt, Tenant, Work, key_from_request
 from inference_server.errors import ImageTooLargeError, NothingFoundError, PromptError
 from inference_server.observability.metrics import Timings
-from inference_server.settings import MiB, Scope, Settings
+from inference_server.setting_types import Scope
+from inference_server.settings import MiB, Settings
 from schemas.common import Limits
 
 T = TypeVar("T")

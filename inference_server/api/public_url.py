@@ -54,13 +54,12 @@ def _is_own(name: str, own: Iterable[str]) -> bool:
         return False
 
 
-def _is_within(host: str, networks: str) -> bool:
-    """Whether an address is in one of comma-separated networks."""
-    parts = [part.strip() for part in networks.split(",") if part.strip()]
+def _is_within(host: str, networks: Iterable[str]) -> bool:
+    """Whether an address is in one of some networks."""
     try:
         address = ip_address(host)
     except ValueError:
         return False
     mapped = getattr(address, "ipv4_mapped", None) or address
-    known: list[IPv4Network | IPv6Network] = [ip_network(part) for part in parts]
+    known: list[IPv4Network | IPv6Network] = [ip_network(network) for network in networks]
     return any(mapped in network or address in network for network in known)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from limits import RateLimitItem
 
-from inference_server.settings import SCOPES, Scope
+from inference_server.setting_types import SCOPES, Scope
 
 _STORED = re.compile(r"inf_([0-9a-f]{12})_[A-Za-z0-9_-]{43}")
 
@@ -56,17 +56,14 @@ class KeyRing:
     """Keys of the settings, held only as digests.
 
     Args:
-        api_keys: comma-separated keys.
+        api_keys: keys in plain text.
         scopes: what each of them may do.
     """
 
-    def __init__(self, api_keys: str, scopes: Iterable[Scope] = SCOPES) -> None:
+    def __init__(self, api_keys: Iterable[str], scopes: Iterable[Scope] = SCOPES) -> None:
         scopes = frozenset(scopes)
-        keys = {key.strip() for key in api_keys.split(",")} - {""}
-        names = {key: _name(key) for key in keys}
-        self._keys = {
-            _digest(key): Key(names[key], Tenant(names[key]), scopes) for key in sorted(keys)
-        }
+        names = {key: _name(key) for key in sorted(api_keys)}
+        self._keys = {_digest(key): Key(name, Tenant(name), scopes) for key, name in names.items()}
 
     def __len__(self) -> int:
         return len(self._keys)

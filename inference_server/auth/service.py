@@ -19,7 +19,8 @@ from inference_server.auth.rate_limit import Rates
 from inference_server.auth.repository import Charge, KeyRepository, Secret, day_of
 from inference_server.database import Database, in_short
 from inference_server.errors import AuthError, ScopeError, StorageError
-from inference_server.settings import SCOPES, Scope, Settings
+from inference_server.setting_types import SCOPES, Scope
+from inference_server.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -54,8 +55,7 @@ class AuthService:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.is_open = settings.auth == "off"
-        scopes = [scope for scope in SCOPES if scope in settings.api_key_scopes.split(",")]
-        self._ring = KeyRing(settings.api_keys, scopes)
+        self._ring = KeyRing(settings.api_keys, settings.api_key_scopes)
         self._rates = Rates(settings.redis_url)
         self.ledger = Ledger(settings.usage_days)
         self._costs: Mapping[Work, int] = {

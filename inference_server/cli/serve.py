@@ -49,13 +49,13 @@ def serve(preload: tuple[str, ...], cluster: bool, **options: str | int | None) 
     settings = settings_of(preload=",".join(preload) or None, **options)
     made = (
         settings.auth == "on"
-        and not settings.api_keys.strip(" ,")
+        and not settings.api_keys
         and not has_stored_keys(settings)
     )
     if made:
         from inference_server.auth import generate_key
 
-        settings = settings.model_copy(update={"api_keys": generate_key()})
+        settings = settings.model_copy(update={"api_keys": (generate_key(),)})
 
     def say(text: str) -> None:
         if in_text(settings):
@@ -66,7 +66,7 @@ def serve(preload: tuple[str, ...], cluster: bool, **options: str | int | None) 
     def announce(url: str) -> None:
         say(f"inference-server {__version__} on {url}")
         if made:
-            _greet(url, settings.api_keys)
+            _greet(url, settings.api_keys[0])
         else:
             say(f"Playground: {url}/")
 

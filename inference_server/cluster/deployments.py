@@ -18,7 +18,8 @@ from inference_server.cluster.messages import Family
 from inference_server.cluster.replica import EngineReplica
 from inference_server.cluster.service import ClusterSegmentationService
 from inference_server.engines.registry import ModelRegistry
-from inference_server.settings import Settings, bounds_of
+from inference_server.setting_types import replica_bounds
+from inference_server.settings import Settings
 
 NAME = "inference-server"
 """Of the application."""
@@ -114,9 +115,9 @@ def build(
 
 def resources_of(settings: Settings) -> dict[str, float]:
     """The CPUs and GPUs that the replicas ask Ray for, where there are as many as there may be."""
-    _, ingress = bounds_of(settings.cluster_ingress_replicas)
-    _, concept = bounds_of(settings.cluster_concept_replicas)
-    _, visual = bounds_of(settings.cluster_visual_replicas)
+    _, ingress = replica_bounds(settings.cluster_ingress_replicas)
+    _, concept = replica_bounds(settings.cluster_concept_replicas)
+    _, visual = replica_bounds(settings.cluster_visual_replicas)
     return {
         "CPU": ingress * settings.cluster_ingress_cpus
         + concept * settings.cluster_concept_cpus
@@ -161,7 +162,7 @@ def _common(settings: Settings) -> dict[str, Any]:
 
 def _count(replicas: str, settings: Settings) -> dict[str, Any]:
     """As many replicas as a setting says, or as the load needs between two bounds."""
-    least, most = bounds_of(replicas)
+    least, most = replica_bounds(replicas)
     if least == most:
         return {"num_replicas": least}
     scaling = AutoscalingConfig(

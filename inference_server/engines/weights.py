@@ -6,7 +6,7 @@ Nothing is loaded here, and neither PyTorch nor a model's library is imported.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -136,11 +136,13 @@ def find_sam2(weights: str) -> dict[str, Sam2Checkpoint]:
     )
 
 
-def preloaded(preload: str, sam2_weights: str, sam2: Mapping[str, Sam2Checkpoint]) -> list[Wanted]:
+def preloaded(
+    preload: Sequence[str], sam2_weights: str, sam2: Mapping[str, Sam2Checkpoint]
+) -> list[Wanted]:
     """Resolve the setting `preload` without loading anything.
 
     Args:
-        preload: comma-separated `version:model_id`; empty for SAM 3 and the largest SAM 2.
+        preload: models as `version:model_id`; empty for SAM 3 and the largest SAM 2.
         sam2_weights: the setting, for messages.
         sam2: what it provides, from `find_sam2`.
 
@@ -150,8 +152,7 @@ def preloaded(preload: str, sam2_weights: str, sam2: Mapping[str, Sam2Checkpoint
     Raises:
         ModelUnavailableError: one of them is unknown, or has no weights here.
     """
-    parts = [part.strip() for part in preload.split(",") if part.strip()]
-    if not parts:
+    if not preload:
         return [("sam3", SAM3_NAME), ("sam2", largest(sam2))]
     known: dict[str, Wanted] = {
         **{f"sam2:{name}": ("sam2", version) for name, version in SAM2_IDS.items()},
@@ -160,7 +161,7 @@ def preloaded(preload: str, sam2_weights: str, sam2: Mapping[str, Sam2Checkpoint
     }
     ids = [f"sam2:{name}" for name, version in SAM2_IDS.items() if version in sam2]
     remedy = f"Preload any of {', '.join(ids)}, sam3:{SAM3_ID}"
-    for part in parts:
+    for part in preload:
         if part not in known:
             raise ModelUnavailableError(
                 f"INFERENCE_PRELOAD={part}: no such model. {remedy}; separate several by commas."
@@ -171,7 +172,7 @@ def preloaded(preload: str, sam2_weights: str, sam2: Mapping[str, Sam2Checkpoint
                 f"INFERENCE_PRELOAD={part}: INFERENCE_SAM2_WEIGHTS={sam2_weights} has no weights "
                 f"for it. {remedy}, or add {_file_of(version, '2.1')} to the directory."
             )
-    return list(dict.fromkeys(known[part] for part in parts))
+    return list(dict.fromkeys(known[part] for part in preload))
 
 
 def largest(sam2: Mapping[str, Sam2Checkpoint]) -> str:

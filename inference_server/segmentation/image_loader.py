@@ -21,7 +21,7 @@ from inference_server.images import ImageFetcher, decode_base64, decode_image
 from inference_server.observability.metrics import Metrics, Timings
 from inference_server.segmentation.cache.images import ImageStore
 from inference_server.segmentation.types import ImageRef, StoredImage
-from inference_server.settings import MiB, Settings, parts_of
+from inference_server.settings import MiB, Settings
 
 T = TypeVar("T")
 
@@ -36,8 +36,8 @@ def fetcher_of(settings: Settings) -> ImageFetcher:
         max_bytes=settings.max_image_mb * MiB,
         timeout=settings.fetch_timeout,
         redirects=settings.fetch_redirects,
-        networks=parts_of(settings.fetch_networks),
-        hosts=parts_of(settings.fetch_hosts),
+        networks=settings.fetch_networks,
+        hosts=settings.fetch_hosts,
         https_only=settings.fetch_https_only,
     )
 

@@ -156,7 +156,7 @@ class ClusterServer(Running):
         router._deployment_id = deployment  # type: ignore[assignment]  # for its log alone
         where = DeploymentID(deployment, NAME)
         router._rebuild_ring(frozenset(ReplicaID(replica.name, where) for replica in replicas))
-        known = KeyRing(key).find(key)
+        known = KeyRing([key]).find(key)
         assert known is not None
         (owner,) = router._lookup_ranked_replicas(session_of(known.tenant.name, image))
         return next(replica for replica in replicas if replica.name == owner.unique_id)

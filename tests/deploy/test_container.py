@@ -211,7 +211,7 @@ def test_values_of_compose_are_settings_that_load(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setenv(name, value)
     settings: BaseSettings = Settings()
     assert isinstance(settings, Settings)
-    assert settings.api_keys == "a,b"
+    assert settings.api_keys == ("a", "b")
     assert settings.database_url == "postgresql://inference:x@postgres/inference"
 
 

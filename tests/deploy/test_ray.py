@@ -16,7 +16,8 @@ from kubernetes_validate.utils import ValidationError, validate
 from openapi_schema_validator import OAS31Validator
 from ray.serve.schema import ServeDeploySchema
 
-from inference_server.settings import Settings, bounds_of
+from inference_server.setting_types import replica_bounds
+from inference_server.settings import Settings
 from tests.deploy.test_container import OTHERS, VARIABLES, arguments
 
 ROOT = Path(__file__).parents[2]
@@ -230,12 +231,12 @@ def test_replicas_fit_into_the_pods() -> None:
     """The fewest into the fewest pods, and the most into the most."""
 
     def cpus(kind: str, end: int) -> float:
-        count: int = bounds_of(ARGS[f"cluster_{kind}_replicas"])[end]
+        count: int = replica_bounds(ARGS[f"cluster_{kind}_replicas"])[end]
         return count * float(ARGS[f"cluster_{kind}_cpus"])
 
     def gpus(end: int) -> float:
         kinds = ("concept", "visual")
-        counts = [bounds_of(ARGS[f"cluster_{kind}_replicas"])[end] for kind in kinds]
+        counts = [replica_bounds(ARGS[f"cluster_{kind}_replicas"])[end] for kind in kinds]
         parts = [float(ARGS[f"cluster_{kind}_gpus"]) for kind in kinds]
         return sum(count * part for count, part in zip(counts, parts, strict=True))
 

@@ -12,6 +12,7 @@ from inference_server.engines.weights import (
     preloaded,
 )
 from inference_server.errors import ModelUnavailableError
+from inference_server.settings import Settings
 
 DEMO = find_sam2("demo")
 SAM3 = ("sam3", "sam3/sam3_final")
@@ -19,7 +20,7 @@ SAM3 = ("sam3", "sam3/sam3_final")
 
 def of(preload: str, *versions: str) -> list[tuple[str, str]]:
     there = {version: DEMO[version] for version in versions or SAM2_VERSIONS}
-    return list(preloaded(preload, "my-weights", there))
+    return list(preloaded(Settings(preload=preload).preload, "my-weights", there))
 
 
 @pytest.mark.parametrize("preload", ["", " ", " , ,"])

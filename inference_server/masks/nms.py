@@ -56,51 +56,6 @@ def mask_nms(masks: Sequence[Mask], scores: NDArray[np.float32], iou_threshold: 
     return sorted(order[kept].tolist())
 
 
-def box_nms(
-    boxes: NDArray[np.float32], scores: NDArray[np.float32], iou_threshold: float
-) -> list[int]:
-    """Greedy non-maximum suppression by the IoU of boxes; what `torchvision.ops.nms` does.
-
-    From the highest score to the lowest, a box is kept unless its IoU with one already kept is
-    greater than the threshold. Of equal scores the earlier box goes first. Boxes are rectangles of
-    the plane, whose sides are differences of coordinates; one without area suppresses nothing.
-    Only the last kept box and those that are left are looked at, so memory grows with N.
-
-    Args:
-        boxes: float32 [N, 4] of (x0, y0, x1, y1).
-        scores: float32 [N].
-        iou_threshold: in [0, 1].
-
-    Returns:
-        Indices of the kept boxes, by descending score.
-    """
-    left = np.argsort(-scores, kind="stable")
-    if iou_threshold >= 1:
-        ranked: list[int] = left.tolist()
-        return ranked
-    x0, y0, x1, y1 = corners = boxes[left].T.copy()
-    area = (x1 - x0) * (y1 - y0)
-    kept = []
-    while left.size:
-        kept.append(int(left[0]))
-        # In float32, and compared in float64, as torchvision does.
-        near = np.flatnonzero((x0 < x1[0]) & (x1 > x0[0]))
-        near = near[near > 0]
-        width = np.minimum(x1[near], x1[0]) - np.maximum(x0[near], x0[0])
-        height = np.minimum(y1[near], y1[0]) - np.maximum(y0[near], y0[0])
-        shared = width * np.maximum(height, 0)
-        iou = shared / np.maximum(area[0] + area[near] - shared, np.finfo(np.float32).tiny)
-        dropped = near[iou > np.float64(iou_threshold)]
-        if dropped.size:
-            stays = np.ones(left.size, np.bool_)
-            stays[0] = stays[dropped] = False
-            left, area, corners = left[stays], area[stays], corners.compress(stays, axis=1)
-        else:
-            left, area, corners = left[1:], area[1:], corners[:, 1:]
-        x0, y0, x1, y1 = corners
-    return kept
-
-
 def _rivals(
     boxes: NDArray[np.int64], area: NDArray[np.int64], iou_threshold: float
 ) -> Iterator[NDArray[np.intp]]:

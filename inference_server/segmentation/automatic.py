@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from inference_server.engines.base import Candidates, Embedding, Query, VisualPrompt, queries
 from inference_server.engines.batch_queue import BatchResult
 from inference_server.errors import CapacityError
-from inference_server.masks import box_nms, upsample_mask
+from inference_server.masks import upsample_mask
 from inference_server.segmentation.postprocess import suppressed
 from inference_server.segmentation.types import AutomaticOptions, Instance
 
@@ -177,6 +177,8 @@ class AutomaticMasks:
         self._room = max(KEPT_BYTES, 2 * left)
 
     def _distinct(self, found: list[Instance]) -> list[Instance]:
+        from inference_server.engines.nms import box_nms  # imports torch
+
         if not found:
             return []
         boxes = np.array([instance.mask.box for instance in found], np.float32)

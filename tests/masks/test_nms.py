@@ -1,16 +1,12 @@
 from __future__ import annotations
 
-import tracemalloc
-
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from torchvision.ops import nms
 
-from inference_server.masks import Mask, box_nms, mask_nms
+from inference_server.masks import Mask, mask_nms
 from tests.masks.planes import Plane, planes
 
 
@@ -104,45 +100,3 @@ def test_masks_and_scores_that_do_not_fit_are_refused() -> None:
         mask_nms([strip(0, 1)], np.ones(2, np.float32), 0.5)
     with pytest.raises(ValueError, match="sizes"):
         mask_nms([strip(0, 1), Mask.empty((3, 4))], np.ones(2, np.float32), 0.5)
-
-
-def some_boxes(count: int, side: float, seed: int = 0) -> NDArray[np.float32]:
-    """Boxes of whole pixels, many of them alike; some without area."""
-    rng = np.random.default_rng(seed)
-    middle, half = rng.uniform(0, 100, (count, 2)), rng.uniform(0, side, (count, 2))
-    return np.round(np.concatenate([middle - half, middle + half], axis=1)).astype(np.float32)
-
-
-@pytest.mark.parametrize("threshold", [0.0, 0.3, 0.5, 0.7, 0.95, 1.0])
-@pytest.mark.parametrize("side", [2, 20])
-def test_boxes_are_suppressed_as_torchvision_does(side: float, threshold: float) -> None:
-    boxes = some_boxes(500, side)
-    scores = np.random.default_rng(1).uniform(0, 1, 500).astype(np.float32).round(2)  # ties
-    expected = nms(torch.from_numpy(boxes), torch.from_numpy(scores), threshold).tolist()
-    found = box_nms(boxes, scores, threshold)
-    assert found == expected
-    assert len(found) < 500 or threshold >= 0.95
-
-
-def test_a_box_whose_iou_is_the_threshold_is_judged_as_torchvision_does() -> None:
-    """7 of 10 in float32 is less than 0.7 in float64, 3 of 10 is more than 0.3."""
-    scores = np.array([0.9, 0.8], np.float32)
-    for wide in range(1, 11):
-        boxes = np.array([[0, 0, 10, 1], [0, 0, wide, 1]], np.float32)
-        expected = nms(torch.from_numpy(boxes), torch.from_numpy(scores), wide / 10).tolist()
-        assert box_nms(boxes, scores, wide / 10) == expected
-
-
-def test_many_boxes_take_no_table_of_pairs() -> None:
-    boxes = some_boxes(50_000, 20)
-    scores = np.linspace(1, 0, 50_000, dtype=np.float32)
-    tracemalloc.start()
-    kept = box_nms(boxes, scores, 0.3)
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert 50 < len(kept) < 5_000
-    assert peak < 10e6
-
-
-def test_no_boxes() -> None:
-    assert box_nms(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), 0.5) == []

@@ -74,7 +74,8 @@ def test_negative_points_alone_show_no_object() -> None:
 
 
 NEGATIVE = (
-    "All boxes and points are negative. Send a positive one (label 1) as well, or text_prompts"
+    "All boxes and points are negative. Send at least one positive box or point (label 1), or "
+    "text_prompts"
 )
 
 
@@ -90,13 +91,13 @@ NEGATIVE = (
         ({"points": [[1, 2]]}, "point_labels must be provided when points are specified"),
         (
             {"boxes": [LEFT, RIGHT], "box_labels": [1]},
-            "box_labels has 1 labels for 2 boxes: send one for each, 1 for a positive box or 0 for "
-            "a negative one",
+            "box_labels has 1 entries for 2 boxes; send one label per box, 1 for positive or 0 for "
+            "negative",
         ),
         (
             {"points": [[1, 2]], "point_labels": [1, 0]},
-            "point_labels has 2 labels for 1 points: send one for each, 1 for a positive point or "
-            "0 for a negative one",
+            "point_labels has 2 entries for 1 points; send one label per point, 1 for positive or "
+            "0 for negative",
         ),
         ({"boxes": [LEFT], "box_labels": [0]}, NEGATIVE),
         ({"points": [[1, 2]], "point_labels": [0]}, NEGATIVE),

@@ -293,13 +293,13 @@ PRIVATE = "http://169.254.169.254/latest"
         ({"points": [[1, 2]]}, "point_labels must be provided when points are specified"),
         (
             {"points": [[1, 2]], "point_labels": [0]},
-            "All boxes and points are negative. Send a positive one (label 1) as well, or "
-            "text_prompts",
+            "All boxes and points are negative. Send at least one positive box or point (label 1), "
+            "or text_prompts",
         ),
         (
             {"points": [[1, 2]], "point_labels": [1, 1]},
-            "point_labels has 2 labels for 1 points: send one for each, 1 for a positive point or "
-            "0 for a negative one",
+            "point_labels has 2 entries for 1 points; send one label per point, 1 for positive or "
+            "0 for negative",
         ),
         (
             {"points": [1, 2], "point_labels": [1]},
@@ -352,4 +352,4 @@ def test_work_is_bounded(picture: Picture, image: str) -> None:
             "box_labels": [1] * 40,
         }
         told = refused(small.post(COMPATIBLE, {"inputs": inputs}), 413)
-        assert "raise confidence_threshold, or INFERENCE_MAX_BINARY_MB" in told
+        assert "raise confidence_threshold, or raise INFERENCE_MAX_BINARY_MB" in told

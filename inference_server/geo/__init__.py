@@ -1,7 +1,7 @@
-"""Georeferenced images: GeoTIFF in and out, coordinates, GeoJSON.
+"""Georeferenced images: GeoTIFF input and output, coordinates, GeoJSON.
 
-Knows arrays and label planes, but no models and no HTTP. rasterio is imported when it is first
-needed.
+It works on arrays and label planes, and knows neither models nor HTTP. rasterio is imported on
+first use.
 """
 
 from inference_server.geo.detection import Detection, detection_list, plane_detections

@@ -1,4 +1,4 @@
-"""Coordinate reference systems that clients and files name."""
+"""Coordinate reference systems (CRS) named by clients and files."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from inference_server.images.gdal import gdal
 if TYPE_CHECKING:
     from rasterio.crs import CRS
 
-# An authority's code and nothing else: PROJ strings and WKT can name files, which PROJ then opens,
-# and GDAL takes paths and URLs for CRS.
+# Only codes of authorities: PROJ strings and WKT can name files that PROJ opens, and GDAL reads a
+# CRS from paths and URLs.
 _NAME = re.compile(
     r"(?:urn:ogc:def:crs:)?(EPSG|ESRI|OGC):(?:[\d.]{0,16}:)?(\d{1,6}|CRS84)", re.ASCII | re.I
 )
 
 
 def parse_crs(name: str) -> CRS:
-    """The CRS that a client names.
+    """Return the CRS that a client names.
 
     Args:
-        name: an authority's code, such as `EPSG:4326` or `ESRI:54009`, or `OGC:CRS84`, or either as
-            a URN (`urn:ogc:def:crs:EPSG::4326`), in upper or lower case.
+        name: an authority's code such as `EPSG:4326`, `ESRI:54009` or `OGC:CRS84`, or the same as a
+            URN (`urn:ogc:def:crs:EPSG::4326`); case-insensitive.
 
     Raises:
-        RequestError: it is none of these, or the authority has no such code, or this is no CRS of
-            two horizontal axes.
+        RequestError: the name has another form, the code is unknown, or the CRS is neither
+            geographic nor projected.
     """
     from rasterio.crs import CRS
 
@@ -39,23 +39,28 @@ def parse_crs(name: str) -> CRS:
         with gdal():
             try:
                 crs = CRS.from_authority(match[1].upper(), match[2].upper())
-            except ValueError:  # CRSError is one, and so is what CRS84 of EPSG raises
+            except ValueError:  # `CRSError` is one; `EPSG:CRS84` raises another
                 crs = None
             if crs is not None and (crs.is_geographic or crs.is_projected):
                 return crs
     shown = name if len(name) <= 60 else name[:60] + "…"
     raise RequestError(
-        f"point_crs {shown!r} is not a known coordinate reference system. Give an authority's "
-        "code, such as 'EPSG:4326' for longitude and latitude, or leave point_crs out for pixel "
-        "coordinates."
+        f"point_crs {shown!r} is not a known coordinate reference system. Send an authority's code "
+        "such as 'EPSG:4326' (longitude, latitude), or omit point_crs and send pixel coordinates."
     )
 
 
 def harmless(crs: CRS | None) -> CRS | None:
-    """The CRS of a stranger's file, such that no transformation with it opens other files.
+    """Return the CRS of an untrusted file, without definitions that make PROJ open other files.
 
-    A GeoTIFF may hold WKT, and WKT the parameters of PROJ (`nadgrids=`), or a grid's file by name.
-    In its place comes the definition of the same EPSG code, or none where there is no such code.
+    The WKT in a GeoTIFF may contain PROJ parameters (`nadgrids=`) or the name of a grid file. Such
+    a CRS is replaced by the definition of its EPSG code.
+
+    Args:
+        crs: the file's CRS; None if it has none.
+
+    Returns:
+        A safe CRS; None if there is none, or if an unsafe one has no EPSG code.
     """
     from rasterio.crs import CRS
     from rasterio.errors import CRSError
@@ -64,7 +69,7 @@ def harmless(crs: CRS | None) -> CRS | None:
         return None
     try:
         wkt = crs.to_wkt() + crs.to_wkt(version="WKT2_2019")
-        # Shifts by numbers are named after their parameter.
+        # `towgs84=` is followed by numbers, not by a file name.
         if not re.search("(?<!towgs84)=|PARAMETERFILE", wkt, re.I):
             return crs
         code = crs.to_epsg()
@@ -74,22 +79,22 @@ def harmless(crs: CRS | None) -> CRS | None:
 
 
 def transform_points(source: CRS, target: CRS, points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Points from one CRS to another; the one that cannot be transformed becomes NaN.
+    """Transform points from one CRS to another.
 
     Args:
-        source: of `points`.
-        target: of the result.
-        points: float64 [N, 2] of (x, y), which is (longitude, latitude) where a CRS is geographic,
-            whatever order its authority has.
+        source: CRS of `points`.
+        target: CRS of the result.
+        points: `float64[N, 2]`, (x, y); (longitude, latitude) in a geographic CRS, whatever axis
+            order its authority defines.
 
     Returns:
-        float64 [N, 2] of (x, y).
+        `float64[N, 2]`, (x, y); NaN for points that cannot be transformed.
     """
     with gdal():
         if source == target:
             return points.copy()
         moved = _transform(source, target, points)
-        if moved is None:  # GDAL fails for all if it does for one
+        if moved is None:  # GDAL fails for all points if it fails for one
             moved = np.full(points.shape, np.nan)
             for i in range(len(points)):
                 one = _transform(source, target, points[i : i + 1])
@@ -100,7 +105,7 @@ def transform_points(source: CRS, target: CRS, points: NDArray[np.float64]) -> N
 
 
 def _transform(source: CRS, target: CRS, points: NDArray[np.float64]) -> NDArray[np.float64] | None:
-    """As `transform_points`; None if GDAL refuses."""
+    """Transform points as `transform_points` does; None if GDAL fails."""
     from rasterio._err import CPLE_BaseError
     from rasterio.errors import RasterioError
     from rasterio.warp import transform

@@ -1,4 +1,4 @@
-"""The detection: a box with a number, and the plain list of them."""
+"""Detections, that is numbered boxes, and their list in plain JSON."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from inference_server.masks import LabelPlane, extents
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """One object, as its box.
+    """The box of an object.
 
     Attributes:
-        id: number among the detections, from 1.
+        id: number of the detection, from 1.
         box: (x1, y1, x2, y2) in pixels of the image.
-        value: the object's id in the label plane, where the detection is of one.
-        score: in [0, 1], where the model told one.
+        value: the object's id in the label plane; None if the box is not from one.
+        score: confidence, 0 to 1; None if unknown.
     """
 
     id: int
@@ -27,7 +27,7 @@ class Detection:
 
 
 def plane_detections(plane: LabelPlane) -> list[Detection]:
-    """The objects of a label plane [H, W], by ascending value; boxes are inclusive extents."""
+    """Return the objects of a label plane `[H, W]` by ascending id; (x2, y2) is inclusive."""
     return [
         Detection(i + 1, (float(x1), float(y1), float(x2), float(y2)), value)
         for i, (value, (x1, y1, x2, y2)) in enumerate(extents(plane))
@@ -35,11 +35,11 @@ def plane_detections(plane: LabelPlane) -> list[Detection]:
 
 
 def detection_list(detections: Sequence[Detection], size: tuple[int, int]) -> dict[str, Any]:
-    """The plain form: the image's size and the boxes, rounded to whole pixels.
+    """Build the JSON object with the image's size and the boxes, rounded to whole pixels.
 
     Args:
-        detections: in the order of the answer; `value` and `score` appear where they are known.
-        size: (height, width) of the image, in pixels.
+        detections: the detections in output order; `value` and `score` are included if known.
+        size: (height, width) of the image in pixels.
     """
     return {
         "image_width": size[1],

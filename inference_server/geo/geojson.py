@@ -1,7 +1,7 @@
-"""Label planes and boxes to GeoJSON, in the image's own coordinate reference system.
+"""Label planes and boxes as GeoJSON, in the image's coordinate reference system.
 
-That is GeoJSON of 2008, which names a CRS; RFC 7946 knows longitude and latitude alone. Without a
-georeference, coordinates are pixels, x to the right and y downwards.
+The output is GeoJSON 2008, which can name a CRS; RFC 7946 allows only longitude and latitude.
+Without a georeference, coordinates are pixels, x to the right and y downwards.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ def polygon_features(
     reference: GeoReference | None = None,
     scores: Mapping[int, float] | None = None,
 ) -> dict[str, Any]:
-    """One polygon for each 4-connected part of an id, along the edges of its pixels.
+    """Trace each 4-connected part of an id as a polygon along the edges of its pixels.
 
     Args:
-        plane: [H, W] of ids below 2 ** 31, 0 for the background.
-        reference: of the image.
-        scores: by id, for those that have one.
+        plane: `[H, W]` of ids below 2 ** 31; 0 is the background.
+        reference: the image's georeference; None (the default) for pixel coordinates.
+        scores: score by id, added as property `score`; default none.
 
     Returns:
-        A FeatureCollection of plain Python values: features in raster-scan order of their first
-        pixel, with the id as property `value`; the outer ring first, then those of the holes.
+        A FeatureCollection of plain Python values, in raster-scan order of each part's first pixel,
+        with the id as property `value`. A polygon's outer ring precedes the rings of its holes.
     """
     from rasterio.features import shapes
 
-    # GDAL counts in int32 and less.
+    # GDAL supports at most int32 here.
     source = plane.astype(np.int32) if plane.dtype.itemsize > 2 else plane
     rings: list[NDArray[np.float64]] = []
     parts: list[tuple[float, float, int, int, int]] = []  # row, column, id, first ring, last + 1
@@ -44,7 +44,7 @@ def polygon_features(
         for geometry, value in shapes(source, mask=plane != 0, connectivity=4):
             first = len(rings)
             rings += (np.array(ring, np.float64) for ring in geometry["coordinates"])
-            # Vertices at the top of a part begin and end the edges of its first row's pixels.
+            # The leftmost vertex at the top is the corner of the part's first pixel.
             outer = rings[first]
             row = outer[:, 1].min()
             column = outer[outer[:, 1] == row, 0].min()
@@ -71,15 +71,15 @@ def polygon_features(
 def detection_features(
     found: Sequence[Detection], reference: GeoReference | None = None
 ) -> dict[str, Any]:
-    """One box for each detection.
+    """Return the boxes of detections as rectangles.
 
     Args:
-        found: in the order of the answer.
-        reference: of the image.
+        found: the detections in output order.
+        reference: the image's georeference; None (the default) for pixel coordinates.
 
     Returns:
-        A FeatureCollection of plain Python values. The ring goes through the corners that are top
-        left, top right, bottom right and bottom left in the image, and back.
+        A FeatureCollection of plain Python values. Each ring visits the corners that are top left,
+        top right, bottom right and bottom left in the image, and closes.
     """
     collection: dict[str, Any] = {"type": "FeatureCollection"}
     if reference is not None and reference.label is not None:
@@ -112,9 +112,9 @@ def _properties(detection: Detection) -> dict[str, Any]:
 def _mapped(
     rings: list[NDArray[np.float64]], reference: GeoReference | None
 ) -> list[list[list[float]]]:
-    """Rings float64 [n, 2] of pixel coordinates as lists, through the transform if there is one."""
+    """Convert rings of pixel coordinates, `float64[n, 2]`, to lists of output coordinates."""
     if reference is None or not rings:
         return [ring.tolist() for ring in rings]
-    points = reference.to_map(np.concatenate(rings)).tolist()  # at once: rings are many and short
+    points = reference.to_map(np.concatenate(rings)).tolist()  # one call: rings are many and short
     ends = np.cumsum([len(ring) for ring in rings]).tolist()
     return [points[start:end] for start, end in zip([0, *ends], ends, strict=False)]

@@ -1,4 +1,4 @@
-"""The georeference: where on Earth the pixels of an image lie."""
+"""Georeferences: conversion between pixel and map coordinates of an image."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ if TYPE_CHECKING:
     from rasterio.crs import CRS
 
 _SLACK = 1e-3
-"""Pixels by which a point may miss the image: the border, after a transformation there and back."""
+"""Tolerance in pixels for points on the border, which a transformation may move off the image."""
 
 _EDGE_STEPS = 8
-"""Pieces of a box's edge: straight in one CRS, it is curved in another."""
+"""Segments of a box's edge, because a straight edge is curved in another CRS."""
 
 
 @dataclass(frozen=True)
 class GeoReference:
-    """Where the pixels of an image lie, in the coordinate reference system (CRS) of its file.
+    """The location of an image in the coordinate reference system (CRS) of its file.
 
-    Pixel coordinates are continuous, (column, row): (0, 0) is the image's top left corner, and
-    (0.5, 0.5) the centre of its first pixel. Map coordinates are (x, y), which is (longitude,
-    latitude) in degrees where the CRS is geographic.
+    Pixel coordinates are continuous (column, row): (0, 0) is the image's top left corner and
+    (0.5, 0.5) the centre of its first pixel. Map coordinates are (x, y); (longitude, latitude) in
+    degrees if the CRS is geographic.
 
     Attributes:
-        crs: of the map coordinates; None where a file has a transform alone.
-        transform: from pixel to map coordinates; invertible.
-        size: (height, width) of the image, in pixels.
+        crs: CRS of the map coordinates; None if the file has only a transform.
+        transform: invertible affine transform from pixel to map coordinates.
+        size: (height, width) of the image in pixels.
     """
 
     crs: CRS | None
@@ -75,7 +75,7 @@ class GeoReference:
 
     @cached_property
     def epsg(self) -> int | None:
-        """The CRS's EPSG code; None where it has none."""
+        """EPSG code of the CRS; None if it has none."""
         if self.crs is None:
             return None
         with gdal():
@@ -84,16 +84,16 @@ class GeoReference:
 
     @cached_property
     def label(self) -> str | None:
-        """`EPSG:3857`, or WKT where the CRS has no code; None without a CRS."""
+        """Such as `EPSG:3857`, or WKT if the CRS has no EPSG code; None without a CRS."""
         if self.crs is None:
             return None
         return f"EPSG:{self.epsg}" if self.epsg is not None else str(self.crs.to_wkt())
 
     @property
     def urn(self) -> str | None:
-        """The CRS as GeoJSON names it: `urn:ogc:def:crs:EPSG::3857`; None without a code.
+        """Name of the CRS in GeoJSON, such as `urn:ogc:def:crs:EPSG::3857`; None without a code.
 
-        EPSG:4326 is `urn:ogc:def:crs:OGC:1.3:CRS84`, the same with longitude before latitude.
+        EPSG:4326 becomes `urn:ogc:def:crs:OGC:1.3:CRS84`, which has longitude before latitude.
         """
         if self.epsg is None:
             return None
@@ -102,23 +102,23 @@ class GeoReference:
         return f"urn:ogc:def:crs:EPSG::{self.epsg}"
 
     def to_map(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Map coordinates of pixel coordinates, both float64 [N, 2]."""
+        """Convert pixel coordinates to map coordinates, both `float64[N, 2]`."""
         linear, origin = self._affine
         return points @ linear.T + origin
 
     def to_pixels(self, points: NDArray[np.float64], crs: str) -> NDArray[np.float64]:
-        """Pixel coordinates of a client's points.
+        """Convert a client's points to pixel coordinates.
 
         Args:
-            points: float64 [N, 2] of (x, y) in `crs`.
-            crs: as `parse_crs` takes it.
+            points: `float64[N, 2]`, (x, y) in `crs`.
+            crs: name of the points' CRS, see `parse_crs`.
 
         Returns:
-            float64 [N, 2] of (column, row), not rounded; in [0, width] and [0, height].
+            `float64[N, 2]`, (column, row), not rounded, within [0, width] and [0, height].
 
         Raises:
-            RequestError: `crs` is unknown, the image has none, or a point cannot be transformed or
-                is outside of the image.
+            RequestError: `crs` is unknown, the image has no CRS, or a point cannot be transformed
+                or lies outside the image.
         """
         asked = parse_crs(crs)
         pixels = self._from_crs(points, asked)
@@ -130,19 +130,19 @@ class GeoReference:
         return pixels.clip(0, self._limits)
 
     def boxes_to_pixels(self, boxes: NDArray[np.float64], crs: str) -> NDArray[np.float64]:
-        """The boxes in pixels that enclose a client's boxes, cut off at the image's border.
+        """Convert a client's boxes to the pixel boxes that enclose them, clipped to the image.
 
         Args:
-            boxes: float64 [N, 4] of (xmin, ymin, xmax, ymax) in `crs`; any two opposite corners do.
-            crs: as `parse_crs` takes it.
+            boxes: `float64[N, 4]`, (xmin, ymin, xmax, ymax) in `crs`, or any two opposite corners.
+            crs: name of the boxes' CRS, see `parse_crs`.
 
         Returns:
-            float64 [N, 4] of (column, row) of the top left and of the bottom right corner, not
-            rounded; in [0, width] and [0, height].
+            `float64[N, 4]`, (left, top, right, bottom), not rounded, within [0, width] and
+            [0, height].
 
         Raises:
-            RequestError: `crs` is unknown, the image has none, or a box cannot be transformed or is
-                wholly outside of the image.
+            RequestError: `crs` is unknown, the image has no CRS, or a box cannot be transformed or
+                lies completely outside the image.
         """
         asked = parse_crs(crs)
         steps = np.linspace(0, 1, _EDGE_STEPS + 1)
@@ -167,7 +167,7 @@ class GeoReference:
 
     @cached_property
     def _affine(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The transform as [2, 2] to multiply by, and [2] to add."""
+        """The transform as a matrix `[2, 2]` and an offset `[2]`."""
         a, b, c, d, e, f = self.transform[:6]
         return np.array([[a, b], [d, e]], np.float64), np.array([c, f], np.float64)
 
@@ -177,20 +177,20 @@ class GeoReference:
         return np.array(self.size[::-1], np.float64)
 
     def _from_crs(self, points: NDArray[np.float64], crs: CRS) -> NDArray[np.float64]:
-        """Pixel coordinates of points in a CRS, NaN where they have none; all float64 [N, 2]."""
+        """Convert points in a CRS to pixel coordinates, both `float64[N, 2]`; NaN on failure."""
         if self.crs is None:
             raise RequestError(
-                "The image has no coordinate reference system, so that point_crs means nothing. "
-                "Leave it out, and give pixel coordinates."
+                "point_crs requires an image with a coordinate reference system; this image has "
+                "none. Omit point_crs and send pixel coordinates."
             )
         linear, origin = self._affine
-        # The origin first: it is far larger than the image, and would cost digits afterwards.
+        # Subtract the origin first: it is far larger than the image, and would cost precision.
         return (transform_points(crs, self.crs, points) - origin) @ np.linalg.inv(linear).T
 
     def _failed(self, what: str, crs: str) -> RequestError:
         return RequestError(
-            f"{what} cannot be transformed from {crs.strip()} to the image's {self._shown}. Is the "
-            "order x, y (longitude, latitude)?"
+            f"{what} cannot be transformed from {crs.strip()} to the image's {self._shown}. Check "
+            "that the order is x, y (longitude, latitude)."
         )
 
     def _outside(self, what: str, crs: str, asked: CRS) -> RequestError:
@@ -203,13 +203,13 @@ class GeoReference:
                 span, name = moved, crs.strip()
         (x0, y0), (x1, y1) = span.min(axis=0), span.max(axis=0)
         return RequestError(
-            f"{what} is outside of the image, which spans x {x0:.10g} to {x1:.10g} and y {y0:.10g} "
-            f"to {y1:.10g} in {name}. Is the order x, y (longitude, latitude)?"
+            f"{what} lies outside the image, which spans x {x0:.10g} to {x1:.10g} and y {y0:.10g} "
+            f"to {y1:.10g} in {name}. Check that the order is x, y (longitude, latitude)."
         )
 
     @property
     def _shown(self) -> str:
-        """The CRS, for messages: WKT would be too long."""
+        """Name of the CRS in error messages, where WKT would be too long."""
         return f"EPSG:{self.epsg}" if self.epsg is not None else "coordinate reference system"
 
 

@@ -1,4 +1,4 @@
-"""Label planes to GeoTIFF."""
+"""Label planes as GeoTIFF files."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from inference_server.masks import LabelPlane
 
 
 def write_labels(plane: LabelPlane, reference: GeoReference | None) -> bytes:
-    """A TIFF of one deflated band, where the image's file lies.
+    """Write a label plane as a TIFF with one deflate-compressed band and no nodata value.
 
     Args:
-        plane: [H, W] of unsigned integers; they keep their type, and none stands for "no data".
-        reference: of the image; None for a TIFF without a place.
+        plane: `[H, W]` of unsigned integers, whose dtype the file keeps.
+        reference: the image's georeference; None writes a TIFF without one.
 
     Returns:
         The file.
 
     Raises:
-        ValueError: if the reference is of an image of another size.
+        ValueError: the georeference belongs to an image of another size.
     """
     if reference is not None and reference.size != plane.shape:
-        raise ValueError(f"a plane {plane.shape} of an image of {reference.size}")
+        raise ValueError(f"plane of size {plane.shape} for an image of size {reference.size}")
     from rasterio.io import MemoryFile
 
     height, width = plane.shape

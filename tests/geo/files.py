@@ -1,4 +1,4 @@
-"""GeoTIFFs of 8 rows and 10 columns in several coordinate reference systems, for the tests."""
+"""GeoTIFFs of 8 rows and 10 columns in several coordinate reference systems."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PLACES: dict[str, tuple[CRS, Affine]] = {
 
 
 def on_map(transform: Affine, column: float, row: float) -> list[float]:
-    """(x, y) of a pixel coordinate, by the transform's definition."""
+    """Return (x, y) of a pixel coordinate, by the definition of the transform."""
     a, b, c, d, e, f = transform[:6]
     return [a * column + b * row + c, d * column + e * row + f]
 
@@ -36,7 +36,7 @@ def reference(place: str, size: tuple[int, int] = SIZE) -> GeoReference:
 
 
 def tiff(crs: CRS | None, transform: Affine | None, **options: Any) -> bytes:
-    """A file by rasterio itself."""
+    """Write a file with rasterio."""
     height, width = SIZE
     with gdal(), MemoryFile() as file:
         with file.open(

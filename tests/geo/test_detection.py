@@ -9,14 +9,14 @@ from inference_server.geo import Detection, detection_list, plane_detections
 def test_of_a_plane() -> None:
     plane = np.zeros((1464, 2647), np.uint8)
     plane[80:251, 50:201] = 1
-    plane[45:211, 310:481] = 3  # the second mask was covered
+    plane[45:211, 310:481] = 3  # the second object is covered
     found = plane_detections(plane)
     assert found == [
         Detection(1, (50.0, 80.0, 200.0, 250.0), 1),
         Detection(2, (310.0, 45.0, 480.0, 210.0), 3),
     ]
     answer = detection_list(found, plane.shape)
-    # samgeo's own example, keys in their order.
+    # The example in samgeo's documentation, with its order of keys.
     assert orjson.dumps(answer) == orjson.dumps(
         {
             "image_width": 2647,
@@ -31,7 +31,7 @@ def test_of_a_plane() -> None:
 
 
 def test_scores_go_with_rounded_boxes() -> None:
-    # 147 is of the rounded sides: the box is 146.8 wide.
+    # The width is that of the rounded sides; the box is 146.8 wide.
     found = [Detection(1, (2506.47, 134.43, 2653.27, 323.52), score=0.887)]
     assert orjson.dumps(detection_list(found, (1464, 2647))["detections"]) == orjson.dumps(
         [{"id": 1, "bbox": [2506, 134, 2653, 324], "width": 147, "height": 190, "score": 0.887}]

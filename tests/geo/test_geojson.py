@@ -82,7 +82,7 @@ def test_any_plane(size: tuple[int, int], ids: int, dtype: str, seed: int) -> No
     answer = polygon_features(plane)
     np.testing.assert_array_equal(painted(answer, size, Affine.identity()), plane)
 
-    # Each 4-connected part once, by its first pixel.
+    # Each 4-connected part once, in order of its first pixel.
     firsts = []
     for value in range(1, ids + 1):
         count, parts = cv2.connectedComponents((plane == value).astype(np.uint8), connectivity=4)

@@ -52,7 +52,7 @@ def test_a_transform_alone_is_a_reference() -> None:
     assert found is not None
     assert (found.crs, found.epsg, found.label, found.urn) == (None, None, None, None)
     np.testing.assert_array_equal(found.to_map(np.array([[3.0, 4.0]])), [[13, 1]])
-    with pytest.raises(RequestError, match="has no coordinate reference system"):
+    with pytest.raises(RequestError, match="this image has none"):
         found.to_pixels(np.array([[13.0, 1.0]]), "EPSG:4326")
 
 
@@ -128,7 +128,7 @@ def test_wkt_in_a_file_opens_no_other_file() -> None:
     assert GeoRaster(file).reference is not None
     assert len(forged) <= len(match[1])
     found = GeoRaster(file.replace(match[1], forged.ljust(len(match[1])))).reference
-    assert found is not None  # its transform is still of use
+    assert found is not None  # the transform remains usable
     assert found.crs is None
 
 
@@ -177,7 +177,7 @@ def test_names_of_one_crs(name: str) -> None:
     "name",
     [
         "EPSG:99999",
-        "EPSG:5773",  # heights
+        "EPSG:5773",  # vertical
         "EPSG:4978",  # geocentric
         "OGC:4326",
         "EPSG:CRS84",
@@ -215,10 +215,10 @@ def test_a_point_outside_is_named_with_what_the_image_spans() -> None:
     with pytest.raises(RequestError) as raised:
         image.to_pixels(points, "EPSG:4326")
     assert raised.value.message == (
-        "Point 2 (50.01998, 14.97003) is outside of the image, which spans x 14.97 to 14.9701 and "
-        "y 50.01992 to 50.02 in EPSG:4326. Is the order x, y (longitude, latitude)?"
+        "Point 2 (50.01998, 14.97003) lies outside the image, which spans x 14.97 to 14.9701 and "
+        "y 50.01992 to 50.02 in EPSG:4326. Check that the order is x, y (longitude, latitude)."
     )
-    with pytest.raises(RequestError, match=r"Box 1 .* is outside .* x 1666.* to .* in EPSG:3857"):
+    with pytest.raises(RequestError, match=r"Box 1 .* lies outside .* x 1666.* to .* in EPSG:3857"):
         image.boxes_to_pixels(np.array([[1.0, 2.0, 3.0, 4.0]]), "EPSG:3857")
 
 
@@ -240,7 +240,7 @@ def test_nothing_comes_of_nothing() -> None:
 
 
 def test_a_box_is_enclosed_and_cut_off() -> None:
-    image = reference("utm")  # 499000 to 499100, 5538920 to 5539000, 10 m a pixel
+    image = reference("utm")  # 499000 to 499100, 5538920 to 5539000, 10 m per pixel
     boxes = np.array(
         [
             [499020, 5538930, 499045, 5538990],
@@ -266,7 +266,7 @@ def test_a_box_on_a_turned_image_holds_all_its_corners() -> None:
 
 
 def test_a_box_with_edges_that_bend() -> None:
-    # A parallel from 9 to 21 degrees east is nearest to the equator, in UTM, at its middle.
+    # In UTM, a parallel from 9 to 21 degrees east is closest to the equator at its middle.
     crs, size = CRS.from_epsg(32633), (1000, 1000)
     image = GeoReference(crs, Affine(1000, 0, 0, 0, -1000, 6000000), size)
     _, top, _, bottom = image.boxes_to_pixels(np.array([[9.0, 50.0, 21.0, 52.0]]), "EPSG:4326")[0]

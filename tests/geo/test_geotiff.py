@@ -46,7 +46,7 @@ def test_without_a_reference_it_is_a_plain_tiff() -> None:
         np.testing.assert_array_equal(np.asarray(image), plane)
 
 
-def test_nothing_is_said_of_it() -> None:
+def test_writing_prints_nothing() -> None:
     code = (
         "import numpy as np, inference_server.geo as geo\n"
         "data = geo.write_labels(np.zeros((2, 3), np.uint8), None)\n"
@@ -57,5 +57,5 @@ def test_nothing_is_said_of_it() -> None:
 
 
 def test_the_reference_is_of_the_same_size() -> None:
-    with pytest.raises(ValueError, match="a plane"):
+    with pytest.raises(ValueError, match="plane of size"):
         write_labels(np.zeros((10, 8), np.uint8), reference("utm"))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
+
+import pybase64
 
 from inference_server.api.huggingface.prompts import SpacePrompts
 from inference_server.errors import ImageTooLargeError
@@ -122,7 +123,7 @@ def _encode(instances: Sequence[Instance], epsilon: float | None) -> _Encoded:
     """Encode masks as PNGs in base64, and as polygons unless `epsilon` is None."""
     return [
         (
-            base64.b64encode(encode_png(each.mask)).decode(),
+            pybase64.b64encode_as_string(encode_png(each.mask)),
             None if epsilon is None else outline(each.mask, epsilon),
         )
         for each in instances

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import pybase64
 from numpy.typing import NDArray
 
 from inference_server.errors import RequestError
@@ -160,7 +160,7 @@ class _Budget:
 
 def base64_text(data: bytes) -> str:
     """Encode a file as base64 text."""
-    return base64.b64encode(data).decode()
+    return pybase64.b64encode_as_string(data)
 
 
 def images_body(files: Sequence[ResultFile], *, with_masks: bool) -> dict[str, str | list[str]]:

@@ -23,7 +23,7 @@ from benchmarks.report import Cell, Report, Table
 from inference_server.auth import Charge, KeyRepository, day_of, parse_rate
 from inference_server.auth.rate_limit import Rates
 from inference_server.database import Database
-from inference_server.jobs import JSON_OUTPUT, Output, Store
+from inference_server.jobs import JSON_OUTPUT, JobRepository, Output
 from inference_server.jobs.models import JOBS
 from inference_server.jobs.task import ResultFile
 from inference_server.settings import Settings
@@ -134,7 +134,7 @@ def _jobs(url: str, process: psutil.Process, count: int, kept: Sequence[int]) ->
     """Jobs and credits; then jobs beside more and more results that are kept."""
     database = Database(Path(), url)
     settings = Settings(job_queue_size=10**6, job_queue_per_key=10**6, job_storage_mb=10**6)
-    store, keys = Store(database, settings), KeyRepository(database)
+    store, keys = JobRepository(database, settings), KeyRepository(database)
     charge = Charge(keys.create("bench", credits=10**9)[1].id, 1, day_of())
     output = Output((ResultFile(JSON_OUTPUT, "application/json", _ANSWER),), 0.1)
 
@@ -143,7 +143,7 @@ def _jobs(url: str, process: psutil.Process, count: int, kept: Sequence[int]) ->
 
     def answer() -> None:
         claim = store.claim("owner", [_KIND])
-        if claim is None or not store.finish(claim.ticket, output):
+        if claim is None or not store.finish(claim.lease, output):
             raise RuntimeError("a job is missing")
 
     works: Mapping[str, Callable[[], object]] = {

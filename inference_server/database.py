@@ -141,6 +141,38 @@ class Database:
                 time.sleep(pause)
         return work()
 
+    def write(self, work: Callable[[Connection], T]) -> T:
+        """Call a function in a transaction that writes, with retries; see `retrying`.
+
+        Args:
+            work: the function; it gets the connection.
+
+        Returns:
+            The function's result.
+        """
+
+        def attempt() -> T:
+            with self.writing() as connection:
+                return work(connection)
+
+        return self.retrying(attempt)
+
+    def read(self, work: Callable[[Connection], T]) -> T:
+        """Call a function in a read-only transaction, with retries; see `retrying`.
+
+        Args:
+            work: the function; it gets the connection.
+
+        Returns:
+            The function's result.
+        """
+
+        def attempt() -> T:
+            with self.reading() as connection:
+                return work(connection)
+
+        return self.retrying(attempt)
+
     def compact(self) -> None:
         """Return the space of deleted rows to the file system."""
         if self.is_sqlite:

@@ -28,7 +28,7 @@ from sqlalchemy import create_engine, inspect, text
 from inference_server import migrations
 from inference_server.auth import AuthService, KeyRepository, Usage
 from inference_server.database import METADATA, Database
-from inference_server.jobs import Jobs
+from inference_server.jobs import JobQueue
 from inference_server.jobs.task import Task, TaskResult
 from inference_server.observability.metrics import Metrics
 from inference_server.settings import Settings
@@ -202,7 +202,7 @@ def test_a_database_of_0_1_0_is_upgraded(directory: Path, url: str) -> None:
             settings=settings, limits=Limits(), metrics=Metrics(), traces=None
         )
         auth = AuthService(settings)
-        jobs = Jobs(settings, {"double": Task(Number, double, lambda body: [])})
+        jobs = JobQueue(settings, {"double": Task(Number, double, lambda body: [])})
         await auth.start()
         await jobs.start(context)
         try:

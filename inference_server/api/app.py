@@ -1,4 +1,4 @@
-"""The application: routes, middleware, lifespan. Reads top to bottom as a table of contents."""
+"""The application: vendors' APIs, routes, middleware, lifespan."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from starlette.routing import Route
 from inference_server import __version__
 from inference_server.api import jobs, playground, system
 from inference_server.api.dependencies import limits_of
-from inference_server.api.endpoint import Contract, endpoint, message_wording, unknown
+from inference_server.api.endpoint import VendorApi, endpoint, message_wording, not_found_handler
 from inference_server.api.huggingface import errors as huggingface_errors
 from inference_server.api.huggingface import routes as huggingface
-from inference_server.api.lifecycle import ServerContext
+from inference_server.api.lifecycle import LOAD_PAUSE, ServerContext
 from inference_server.api.middleware.access_log import AccessLog
 from inference_server.api.middleware.admission import Admission
 from inference_server.api.middleware.body_budget import BodyBudget
@@ -31,7 +31,7 @@ from inference_server.api.segmind import errors as segmind_errors
 from inference_server.api.segmind import routes as segmind
 from inference_server.auth import AuthService
 from inference_server.engines.registry import ModelRegistry
-from inference_server.jobs import Jobs
+from inference_server.jobs import JobQueue
 from inference_server.observability.logging import configure_logging, warn_of_keys
 from inference_server.observability.metrics import Metrics
 from inference_server.observability.tracing import start_traces
@@ -40,37 +40,40 @@ from inference_server.segmentation.local import LocalSegmentationService
 from inference_server.segmentation.service import SegmentationService
 from inference_server.settings import MiB, Settings
 
-CONTRACTS = (
-    Contract(roboflow.OPERATIONS, message_wording),
-    Contract(samgeo.OPERATIONS, samgeo_errors.wording),
-    Contract(
+VENDOR_APIS = (
+    VendorApi(roboflow.OPERATIONS, message_wording),
+    VendorApi(samgeo.OPERATIONS, samgeo_errors.wording),
+    VendorApi(
         segmind.OPERATIONS,
         segmind_errors.wording,
         invalid=400,
         statuses=segmind_errors.STATUSES,
     ),
-    Contract(huggingface.OPERATIONS, huggingface_errors.wording, invalid=400),
-    Contract(
+    VendorApi(huggingface.OPERATIONS, huggingface_errors.wording, invalid=400),
+    VendorApi(
         jobs.OPERATIONS, segmind_errors.wording, invalid=400, statuses=segmind_errors.STATUSES
     ),
-    Contract(jobs.ROBOFLOW_OPERATIONS, message_wording),
-    Contract(system.OPERATIONS, message_wording),
+    VendorApi(jobs.ROBOFLOW_OPERATIONS, message_wording),
+    VendorApi(system.OPERATIONS, message_wording),
 )
-"""What the server does, contract by contract."""
+"""What the server does, contract by api."""
 
-OPERATIONS = tuple(operation for contract in CONTRACTS for operation in contract.operations)
-"""Everything that the server does; routes and the OpenAPI document are made of it."""
-
+OPERATIONS = tuple(operation for api in VENDOR_APIS for operation in api.operations)
+"""All operations; routes and the OpenAPI document are made from them."""
 
 Registry = Callable[[Settings], ModelRegistry]
-"""Makes the models of a server."""
+"""Makes the registry of models from settings."""
 
 MakeSegmenter = Callable[[Settings, Metrics], SegmentationService]
-"""Makes what answers the requests of a server."""
+"""Makes the segmentation service from settings and metrics."""
 
 
 def in_this_process(registry: Registry) -> MakeSegmenter:
-    """The engines are in the server's own process."""
+    """Make a segmentation service that runs the engines in this process.
+
+    Args:
+        registry: makes the registry of models from settings.
+    """
 
     def make(settings: Settings, metrics: Metrics) -> LocalSegmentationService:
         return LocalSegmentationService(settings, registry(settings), fetcher_of(settings), metrics)
@@ -78,16 +81,19 @@ def in_this_process(registry: Registry) -> MakeSegmenter:
     return make
 
 
-def build_state(settings: Settings, segmenter: MakeSegmenter) -> ServerContext:
-    """Put a server together; loads nothing yet.
+def build_state(
+    settings: Settings, segmenter: MakeSegmenter, load_pause: float = LOAD_PAUSE
+) -> ServerContext:
+    """Make the parts of a server without loading models.
 
     Args:
-        settings: of the server.
-        segmenter: see `create_app`.
+        settings: the server's settings.
+        segmenter: makes the segmentation service.
+        load_pause: seconds before the second attempt to load models. Default: 10.
 
     Raises:
-        ModelUnavailableError: a setting names weights or a device that do not exist.
-        ValueError: a setting is malformed.
+        ModelUnavailableError: If a setting names weights or a device that do not exist.
+        ValueError: If a setting is malformed.
     """
     metrics = Metrics()
     return ServerContext(
@@ -105,8 +111,9 @@ def build_state(settings: Settings, segmenter: MakeSegmenter) -> ServerContext:
         bodies=BodyBudget(
             settings.body_memory_mb * MiB, settings.body_timeout, "INFERENCE_BODY_MEMORY_MB"
         ),
-        jobs=Jobs(settings, jobs.TASKS),
+        jobs=JobQueue(settings, jobs.TASKS),
         admission=Admission(settings.max_requests),
+        load_pause=load_pause,
     )
 
 
@@ -114,13 +121,15 @@ def create_app(
     settings: Settings | None = None,
     registry: Registry = ModelRegistry,
     segmenter: MakeSegmenter | None = None,
+    load_pause: float = LOAD_PAUSE,
 ) -> Starlette:
     """Make the application.
 
     Args:
-        settings: of the server; read from the environment when absent.
-        registry: a subclass of `ModelRegistry`, for an engine that is not in this package.
-        segmenter: makes what answers requests, where that is not this process with that registry.
+        settings: the server's settings. Default: read from the environment.
+        registry: makes the registry of models; pass a subclass of `ModelRegistry` to add an engine.
+        segmenter: makes the segmentation service. Default: engines of `registry` in this process.
+        load_pause: seconds before the second attempt to load models. Default: 10.
     """
     settings = settings or Settings()
     document = build_document(OPERATIONS, __version__)
@@ -129,7 +138,7 @@ def create_app(
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         configure_logging(settings)
         warn_of_keys(settings)
-        app.state.server = build_state(settings, segmenter or in_this_process(registry))
+        app.state.server = build_state(settings, segmenter or in_this_process(registry), load_pause)
         await app.state.server.start()
         yield
         await app.state.server.stop()
@@ -141,12 +150,12 @@ def create_app(
     routes = [
         Route(
             operation.path,
-            endpoint(operation, contract),
+            endpoint(operation, api),
             methods=[operation.method.upper()],
             name=operation.operation_id,
         )
-        for contract in CONTRACTS
-        for operation in contract.operations
+        for api in VENDOR_APIS
+        for operation in api.operations
     ]
     cors = Middleware(
         CORSMiddleware,
@@ -158,16 +167,16 @@ def create_app(
     app = Starlette(
         routes=[*routes, Route("/openapi.json", openapi), *playground.ROUTES],
         middleware=[Middleware(AccessLog), cors],
-        exception_handlers={HTTPException: unknown(CONTRACTS)},
+        exception_handlers={HTTPException: not_found_handler(VENDOR_APIS)},
         lifespan=lifespan,
     )
-    # A redirect would name this server as the client did, in its header `Host`.
+    # A redirect would contain the client's `Host` header, which may be forged.
     app.router.redirect_slashes = False
     return app
 
 
 def __getattr__(name: str) -> Starlette:
-    """`uvicorn inference_server.api.app:app`, without making an application for every import."""
+    """Make the application for `uvicorn inference_server.api.app:app`, and not on every import."""
     if name == "app":
         return create_app()
     raise AttributeError(name)

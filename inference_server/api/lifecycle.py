@@ -1,4 +1,4 @@
-"""The parts that a running server is made of."""
+"""The parts of a running server, and how it starts, drains and stops."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from inference_server.api.middleware.admission import Admission
 from inference_server.api.middleware.body_budget import BodyBudget
 from inference_server.auth import AuthService
 from inference_server.errors import InferenceServerError
-from inference_server.jobs import Jobs
+from inference_server.jobs import JobQueue
 from inference_server.jobs.task import TaskContext
 from inference_server.observability.metrics import Metrics
 from inference_server.observability.tracing import Traces
@@ -21,16 +21,17 @@ from schemas.common import Limits
 
 logger = logging.getLogger(__name__)
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 10.0, 300.0
-"""Seconds between attempts to load models that could not be loaded."""
+LOAD_PAUSE = 10.0
+"""Seconds before the second attempt to load models; doubles with each attempt."""
 
+_MAX_LOAD_PAUSE = 300.0
 
 _DROP_SECONDS = 5.0
-"""What it may take to answer requests that are not waited for."""
+"""Seconds that cancelled requests have to send their error responses."""
 
 
 async def _wait(seconds: float, *first: Awaitable[object]) -> None:
-    """Wait until the first of these has come, or some time has passed."""
+    """Wait until one of the awaitables is done, for at most some seconds."""
     tasks = [asyncio.ensure_future(each) for each in first]
     await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     for task in tasks:
@@ -40,20 +41,22 @@ async def _wait(seconds: float, *first: Awaitable[object]) -> None:
 
 @dataclass
 class ServerContext:
-    """What requests are answered with, from start-up to shut-down.
+    """The parts of a running server.
 
     Attributes:
-        settings: of the server.
-        limits: bounds of requests.
-        gate: who may call, how often, and for how many credits.
-        segmenter: images and prompts to masks.
-        metrics: what is measured.
-        traces: where spans go, if anywhere.
-        uploads: room for the files of forms.
-        bodies: room for JSON bodies.
-        jobs: requests that are answered later.
-        admission: how many requests are answered at a time, and until when.
-        failure: why the configured models could not be loaded.
+        settings: the server's settings.
+        limits: limits that request schemas are validated against.
+        gate: authentication, rate limits and credits.
+        segmenter: turns images and prompts into masks.
+        metrics: counters and histograms.
+        traces: makes OpenTelemetry spans; None if tracing is off.
+        uploads: byte budget for forms.
+        bodies: byte budget for JSON bodies.
+        jobs: queue of jobs.
+        admission: limits the requests in progress.
+        load_pause: seconds before the second attempt to load models. Default: 10.
+        backlog_timeout: seconds that a metrics scrape waits for the jobs' database. Default: 5.
+        failure: why the last attempt to load the configured models failed; empty if it did not.
     """
 
     settings: Settings
@@ -64,22 +67,24 @@ class ServerContext:
     traces: Traces | None
     uploads: BodyBudget
     bodies: BodyBudget
-    jobs: Jobs
+    jobs: JobQueue
     admission: Admission
+    load_pause: float = LOAD_PAUSE
+    backlog_timeout: float = 5.0
     failure: str = ""
     _was_ready: bool = field(default=False, repr=False)
     _loading: asyncio.Task[None] | None = field(default=None, repr=False)
 
     @property
     def ready(self) -> bool:
-        """The configured models were loaded once; unloading them does not undo that."""
+        """Whether the configured models have been loaded once; unloading them does not undo that."""
         if not self._was_ready and self.segmenter.has_loaded():
             self._become_ready()
         return self._was_ready
 
     @property
     def task_context(self) -> TaskContext:
-        """What tasks need of this server, whether a route or a job runs them."""
+        """The parts that tasks need, whether a route or a job runs them."""
         return TaskContext(self.segmenter, self.limits, self.settings, self.metrics, self.traces)
 
     def _become_ready(self) -> None:
@@ -87,40 +92,41 @@ class ServerContext:
         logger.info("Ready")
 
     async def start(self) -> None:
-        """Begin loading the configured models, look who may call, and begin to work on jobs."""
+        """Start loading models, read the API keys, and start the job workers."""
         await self.segmenter.start()
         self._loading = asyncio.create_task(self._load())
         await asyncio.gather(self.gate.start(), self.jobs.start(self.task_context))
 
     async def _load(self) -> None:
-        pause = _FIRST_PAUSE
+        pause = self.load_pause
         while not self.ready:
             try:
                 await self.segmenter.load()
             except InferenceServerError as error:
                 self.failure = error.message
-                logger.error("Not ready: %s Trying again in %.0f s.", error.message, pause)
+                logger.error("Loading models failed: %s Retrying in %.0f s", error.message, pause)
             except Exception:
-                self.failure = "The models could not be loaded; the server's log says why."
-                logger.exception("Not ready: trying to load again in %.0f s", pause)
+                self.failure = "Loading the models failed. See the server's log."
+                logger.exception("Loading models failed; retrying in %.0f s", pause)
             else:
                 if not self._was_ready:
                     self._become_ready()
                 return
             await asyncio.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+            pause = min(2 * pause, _MAX_LOAD_PAUSE)
 
     async def clear(self) -> None:
-        """Unload every model and forget every image; what is under way is answered all the same."""
+        """Unload all models and clear all caches; requests in progress are still answered."""
         await self.segmenter.clear()
-        logger.info("Models and caches were cleared")
+        logger.info("Models unloaded and caches cleared")
 
     async def drain(self, hurry: asyncio.Event, delay: float) -> None:
-        """End well: what was let in is answered, and jobs at hand are finished.
+        """Finish the requests and jobs in progress, then return.
 
         Args:
-            hurry: when set, what is under way is not waited for.
-            delay: seconds during which the server says that it is not ready, and still takes work.
+            hurry: once set, requests and jobs in progress are not waited for.
+            delay: seconds during which the server reports that it is not ready, and still admits
+                requests.
         """
         self.admission.leave()
         await _wait(delay, hurry.wait())
@@ -128,12 +134,12 @@ class ServerContext:
         done = asyncio.gather(self.admission.idle(), self.jobs.drain())
         await _wait(self.settings.shutdown_timeout, hurry.wait(), done)
         if len(self.admission):
-            logger.warning("Not waited for: %d requests get 503", len(self.admission))
+            logger.warning("Shutdown timeout: %d requests in progress get 503", len(self.admission))
             self.admission.drop()
             await _wait(_DROP_SECONDS, self.admission.idle())
 
     async def stop(self) -> None:
-        """Let go of jobs, models and threads."""
+        """Stop job workers, authentication, models, threads and tracing."""
         await self.jobs.stop()
         await self.gate.stop()
         if self._loading is not None:

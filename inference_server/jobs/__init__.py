@@ -1,30 +1,32 @@
-"""Jobs: requests that are kept in a database until a worker has answered them.
+"""Jobs: requests that are stored in a database until a worker has processed them.
 
-`Store` keeps them, `Jobs` runs them. Any task can be a job, and no task knows that it is one.
+`JobQueue` accepts and runs jobs, and `JobRepository` stores them. Any task can run as a job.
 """
 
 from inference_server.jobs.models import (
     JSON_OUTPUT,
     Backlog,
     Claim,
+    Lease,
     Output,
     Status,
     StoredFile,
-    Ticket,
 )
-from inference_server.jobs.queue import Jobs
-from inference_server.jobs.repository import Store
+from inference_server.jobs.queue import JobQueue
+from inference_server.jobs.repository import JobRepository
 from inference_server.jobs.signing import LinkSigner
+from inference_server.jobs.timing import JobTiming
 
 __all__ = [
     "JSON_OUTPUT",
     "Backlog",
     "Claim",
-    "Jobs",
+    "JobQueue",
+    "JobRepository",
+    "JobTiming",
+    "Lease",
     "LinkSigner",
     "Output",
     "Status",
-    "Store",
     "StoredFile",
-    "Ticket",
 ]

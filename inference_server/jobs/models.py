@@ -1,7 +1,7 @@
-"""Database tables of jobs, and the records that the queue returns.
+"""Database tables of jobs, and the records that `JobRepository` returns.
 
-Results live in the database too, not in files beside it: a result and the status that announces it
-are then one transaction, processes on several machines read each other's, and nothing is orphaned.
+Results are stored in the database, not in files beside it. The result and the status are then
+written in one transaction, every process can read them, and no file is orphaned.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from inference_server.jobs.task import ResultFile
 State = Literal["QUEUED", "PROCESSING", "COMPLETED", "FAILED"]
 
 JSON_OUTPUT = "output.json"
-"""The file that a JSON answer is kept as; it is never listed among a result's files."""
+"""Name of the file that holds a JSON result; responses do not list it among the files."""
 
 
 @dataclass(frozen=True, slots=True)
-class Ticket:
-    """A worker's hold on a job.
+class Lease:
+    """A worker's exclusive right to a job, until it expires.
 
     Attributes:
-        job_id: which job.
-        token: of this claim.
+        job_id: the job's id.
+        token: number of the claim; a later claim of the same job has a larger one.
     """
 
     job_id: str
@@ -35,17 +35,17 @@ class Ticket:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A job that a worker has taken on.
+    """A job that a worker has claimed.
 
     Attributes:
-        ticket: the hold on it.
+        lease: the lease on the job.
         tenant: name of the tenant who submitted it.
-        kind: which task.
-        attempt: how often it was taken on in earnest, this time included.
-        payload: the request, as JSON.
+        kind: name of the task.
+        attempt: number of this attempt, from 1.
+        payload: the request body as JSON.
     """
 
-    ticket: Ticket
+    lease: Lease
     tenant: str
     kind: str
     attempt: int
@@ -54,12 +54,12 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What a job ended with.
+    """The result of a completed job.
 
     Attributes:
-        files: the result; JSON is one file of the name `JSON_OUTPUT`.
-        seconds: that the task took.
-        model: the checkpoint that answered.
+        files: the result's files; a JSON result is one file with the name `JSON_OUTPUT`.
+        seconds: duration of the task.
+        model: the checkpoint that was used, such as `sam3/demo`; None if none was.
     """
 
     files: tuple[ResultFile, ...]
@@ -68,7 +68,7 @@ class Output:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all files."""
+        """Total size of the files in bytes."""
         return sum(len(file.content) for file in self.files)
 
 
@@ -77,9 +77,9 @@ class StoredFile:
     """A file of a result, without its content.
 
     Attributes:
-        name: of the file.
-        media_type: of its content.
-        nbytes: of its content.
+        name: file name, such as `preview.png`.
+        media_type: media type of the content.
+        nbytes: size of the content in bytes.
     """
 
     name: str
@@ -89,15 +89,15 @@ class StoredFile:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How it stands with a job.
+    """A job's status.
 
     Attributes:
-        job_id: which job.
-        state: where it is.
-        seconds: that the task took.
-        error: why it failed.
-        expires: when it is forgotten, in seconds since 1970.
-        model: the checkpoint that answered.
+        job_id: the job's id.
+        state: the state of the job.
+        seconds: duration of the task; None until the job has completed.
+        error: the reason for the failure; None unless the job has failed.
+        expires: when the job is deleted, in seconds since 1970; None until it has ended.
+        model: the checkpoint that was used; None if none was.
     """
 
     job_id: str
@@ -110,13 +110,13 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """How much waits, and how much is kept.
+    """The size of the queue.
 
     Attributes:
-        queued: jobs that nobody works on.
-        processing: jobs that somebody works on.
-        oldest: seconds for which the oldest of those that nobody works on has waited.
-        nbytes: bytes of all payloads and results.
+        queued: number of jobs that wait for a worker.
+        processing: number of jobs that a worker has claimed.
+        oldest: seconds since the oldest queued job was submitted; 0 if there is none.
+        nbytes: total size of all payloads and results in bytes.
     """
 
     queued: int
@@ -132,17 +132,18 @@ JOBS = Table(
     Column("tenant", String(64), nullable=False),
     Column("kind", String(64), nullable=False),
     Column("status", String(10), nullable=False),
-    # Grows with each claim: what a worker does under an older one is refused.
+    # Incremented by each claim; changes under an older token are refused.
     Column("token", Integer, nullable=False),
-    # Claims that count; those of a server that shut down in good order do not.
+    # Claims that ended in a normal shutdown do not count.
     Column("attempts", Integer, nullable=False),
-    # When it may be claimed: at once, after a pause, or when its lease ends. Null once it ended.
+    # When the job may be claimed: at once, after a pause, or when its lease expires. Null once it
+    # has ended.
     Column("due", Double),
     Column("owner", String(32)),
     Column("created", Double, nullable=False),
     Column("expires", Double),
     Column("seconds", Double),
-    # Of the payload, later of the result.
+    # Size of the payload, later of the result.
     Column("nbytes", BigInteger, nullable=False),
     Column("model", Text),
     Column("error", Text),
@@ -158,7 +159,7 @@ PAYLOADS = Table(
 CHARGES = Table(
     "inference_job_charges",
     METADATA,
-    # What was paid for a job, as long as it may have to be given back.
+    # Credits charged for a job, kept until they can no longer be refunded.
     Column("job_id", String(32), primary_key=True),
     Column("key_id", String(32), nullable=False),
     Column("credits", BigInteger, nullable=False),

@@ -1,239 +1,154 @@
-"""The queue of a serving process: what routes submit to, and workers take from."""
+"""The job queue of a serving process: endpoints submit to it, and its workers run the jobs."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from contextvars import copy_context
-from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
 
-from sqlalchemy.exc import SQLAlchemyError
-
-from inference_server.database import Database, in_short
+from inference_server.auth import Charge, Tenant
 from inference_server.errors import StorageError
 from inference_server.jobs.models import Backlog, Status, StoredFile
-from inference_server.jobs.repository import Store
 from inference_server.jobs.signing import LinkSigner
+from inference_server.jobs.storage import JobStorage
 from inference_server.jobs.task import ResultFile, Task, TaskContext
-from inference_server.jobs.worker import Worker
+from inference_server.jobs.timing import DEFAULT_TIMING, JobTiming
+from inference_server.jobs.worker import Worker, WorkSignal
 from inference_server.jobs.worker_locks import WorkerLocks
 from inference_server.settings import Settings
 
-if TYPE_CHECKING:
-    from inference_server.auth import Charge, Tenant
-
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
 
-_OPEN_SECONDS, _OPEN_PAUSE = 5.0, 10.0
-"""Seconds that a start waits for the database, and between attempts after that."""
+class JobQueue:
+    """The jobs of this process and of all others that share its database.
 
-_WATCH_SECONDS = 1.0
-_PURGE_SECONDS = 30.0
-_SPARE_THREADS = 4
-
-
-class Jobs:
-    """Jobs of this process and of all others that share its database.
-
-    Nothing here blocks the event loop: the database is spoken to in threads.
+    Nothing here blocks the event loop: threads access the database.
 
     Args:
-        settings: of the server.
-        tasks: what can be a job, by name.
+        settings: the server's settings.
+        tasks: tasks that can run as jobs, by name.
+        timing: intervals; tests shorten them.
     """
 
-    def __init__(self, settings: Settings, tasks: Mapping[str, Task]) -> None:
+    def __init__(
+        self, settings: Settings, tasks: Mapping[str, Task], timing: JobTiming = DEFAULT_TIMING
+    ) -> None:
         self._settings = settings
         self._tasks = tasks
-        self._store: Store | None = None
-        self._links: LinkSigner | None = None
-        self._failure = "The jobs' database is being opened: try again."
+        self._timing = timing
+        self._storage = JobStorage(settings, timing.open_pause)
+        self._signal = WorkSignal()
         self._running: list[asyncio.Task[None]] = []
         self._workers: list[asyncio.Task[None]] = []
-        self._wake = asyncio.Event()
-        self.draining = False
-        """No more jobs are begun here."""
-        self._tried = asyncio.Event()
-        self._threads = ThreadPoolExecutor(
-            settings.job_workers + _SPARE_THREADS, thread_name_prefix="jobs"
-        )
-        self._close: list[Callable[[], None]] = []
 
     @property
-    def store(self) -> Store:
-        """The jobs.
-
-        Raises:
-            StorageError: their database cannot be used.
-        """
-        if self._store is None:
-            raise StorageError(self._failure)
-        return self._store
+    def storage(self) -> JobStorage:
+        """The database of the jobs."""
+        return self._storage
 
     @property
     def links(self) -> LinkSigner:
-        """What signs links to results.
+        """Signs and verifies links to result files.
 
         Raises:
-            StorageError: the database with the secret cannot be used.
+            StorageError: the database is unavailable.
         """
-        if self._links is None:
-            raise StorageError(self._failure)
-        return self._links
+        return self._storage.links
 
     async def start(self, context: TaskContext) -> None:
-        """Open the database, and begin to work on what is in it.
+        """Open the database, and start the workers.
 
-        A database that cannot be opened now is tried again later.
+        If the database cannot be opened, this returns after a timeout and attempts continue.
 
         Args:
             context: what tasks need from this process.
         """
         self._running.append(asyncio.create_task(self._run(context)))
-        await self.wait(self._tried, _OPEN_SECONDS)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._storage.tried.wait(), self._timing.open_timeout)
 
     async def drain(self) -> None:
-        """Begin no more jobs, and wait until those at hand have ended."""
-        self.draining = True
-        self._wake_all()
+        """Start no more jobs, and wait for the running ones to end."""
+        self._signal.drain()
         if self._workers:
             await asyncio.wait(self._workers)
 
     async def stop(self) -> None:
-        """Put what is not finished back into the queue, and close the database."""
+        """Requeue unfinished jobs, and close the database."""
         for task in self._running:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
-        self._store = self._links = None
-        self._failure = "The server is stopping."
-        # A claim may still be under way in a thread: only after the last one is nothing added.
-        await asyncio.to_thread(self._threads.shutdown)
-        for close in reversed(self._close):
-            await asyncio.to_thread(close)
-
-    async def call(self, work: Callable[..., T], *arguments: object) -> T:
-        """Do something with the database in a thread.
-
-        Raises:
-            StorageError: the database cannot be used.
-        """
-        loop = asyncio.get_running_loop()
-        try:
-            return await loop.run_in_executor(self._threads, copy_context().run, work, *arguments)
-        except SQLAlchemyError as error:
-            logger.error("The jobs' database cannot be used: %s", in_short(error))
-            raise StorageError(
-                "The jobs' database cannot be used now: try again. The server's log says why."
-            ) from error
-
-    async def wait(self, wake: asyncio.Event, seconds: float) -> None:
-        """Wait until something was submitted here, or some time has passed."""
-        with suppress(TimeoutError):
-            await asyncio.wait_for(wake.wait(), seconds)
-
-    @property
-    def wake(self) -> asyncio.Event:
-        """Is set with the next submit. To be fetched before the look that finds nothing."""
-        return self._wake
+        await self._storage.close()
 
     async def submit(
         self, tenant: Tenant, kind: str, payload: bytes, bill: Charge | None = None
     ) -> str:
-        """Keep a request; see `Store.submit`."""
-        job_id = await self.call(self.store.submit, tenant.name, kind, payload, bill)
-        # With the request's id: the job's own lines have the job's.
-        logger.info("Job %s (%s) was accepted", job_id, kind)
-        self._wake_all()
+        """Store a request as a job; see `JobRepository.submit`.
+
+        Args:
+            tenant: the tenant who submits it.
+            kind: name of the task.
+            payload: the request body as JSON, without an API key.
+            bill: credits to charge; None if the key has no credit balance.
+
+        Returns:
+            The job's id.
+        """
+        submit = self._storage.repository.submit
+        job_id = await self._storage.call(submit, tenant.name, kind, payload, bill)
+        # Links the request's id to the job's, which the job's own log lines have.
+        logger.info("Job %s (%s) accepted", job_id, kind)
+        self._signal.notify()
         return job_id
 
-    def _wake_all(self) -> None:
-        self._wake.set()
-        self._wake = asyncio.Event()
-
     async def status(self, job_id: str, tenant: Tenant) -> Status | None:
-        """See `Store.status`."""
-        return await self.call(self.store.status, job_id, tenant.name)
+        """Get a job's status; see `JobRepository.status`."""
+        return await self._storage.call(self._storage.repository.status, job_id, tenant.name)
 
     async def backlog(self) -> Backlog:
-        """See `Store.backlog`."""
-        return await self.call(self.store.backlog)
+        """Get the size of the queue; see `JobRepository.backlog`."""
+        return await self._storage.call(self._storage.repository.backlog)
 
     async def files(self, job_id: str) -> Sequence[StoredFile]:
-        """See `Store.files`."""
-        return await self.call(self.store.files, job_id)
+        """List the files of a result; see `JobRepository.files`."""
+        return await self._storage.call(self._storage.repository.files, job_id)
 
     async def file(self, job_id: str, name: str) -> tuple[ResultFile, float] | None:
-        """See `Store.file`."""
-        return await self.call(self.store.file, job_id, name)
+        """Get a file of a result; see `JobRepository.file`."""
+        return await self._storage.call(self._storage.repository.file, job_id, name)
 
     async def _run(self, context: TaskContext) -> None:
-        owners = await self._open()
+        locks = await self._storage.open()
+        settings = self._settings
+        if settings.host in ("0.0.0.0", "::") and not settings.public_url:  # noqa: S104
+            logger.info(
+                "Result links use the address of the client's connection. Behind a proxy, TLS or "
+                "a container's port, set INFERENCE_PUBLIC_URL"
+            )
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._watch(owners))
-            for _ in range(self._settings.job_workers):
-                worker = Worker(self, owners.name, self._tasks, context)
+            group.create_task(self._watch(locks))
+            for _ in range(settings.job_workers):
+                worker = Worker(
+                    self._storage, self._signal, locks.name, self._tasks, context, self._timing
+                )
                 self._workers.append(group.create_task(worker.run()))
 
-    async def _open(self) -> WorkerLocks:
-        """Open the database, however often that takes."""
-        settings = self._settings
-        directory = Path(settings.data_dir)
-        while True:
-            try:
-                database = await self.call(lambda: Database(directory, settings.database_url))
-                self._close.append(database.close)
-                owners = WorkerLocks(directory / "workers" if database.is_sqlite else None)
-            except (StorageError, OSError, RuntimeError) as error:
-                where = "INFERENCE_DATABASE_URL" if settings.database_url else str(directory)
-                self._failure = f"The jobs' database cannot be used: see the log about {where}."
-                logger.error("Jobs are not accepted: %s: %s", where, error)
-                self._tried.set()
-                await asyncio.sleep(_OPEN_PAUSE)
-                continue
-            self._store = Store(database, settings)
-            free = functools.partial(_free, self._store, owners.name)
-            self._close += [owners.close, free]
-            self._links = LinkSigner(database.secret)
-            self._tried.set()
-            where = "PostgreSQL" if settings.database_url else str(directory.absolute())
-            logger.info("Jobs are kept in %s; %d workers", where, settings.job_workers)
-            if settings.host in ("0.0.0.0", "::") and not settings.public_url:  # noqa: S104
-                logger.info(
-                    "Links of jobs name the address that a client's connection arrives at: behind "
-                    "a proxy, TLS or a container's port, set INFERENCE_PUBLIC_URL"
-                )
-            return owners
-
-    async def _watch(self, owners: WorkerLocks) -> None:
-        """Free what the dead hold, and forget what has expired."""
+    async def _watch(self, locks: WorkerLocks) -> None:
+        """Requeue jobs of crashed processes, and delete expired jobs."""
+        storage, timing = self._storage, self._timing
         turns = 0
         while True:
             with suppress(StorageError):
-                for name in await self.call(self.store.owners):
-                    if owners.is_dead(name):
-                        free = functools.partial(self.store.free, name, counts=True)
-                        count = await self.call(free)
-                        logger.warning("A process died at work on %d jobs: they begin anew", count)
-                if turns % round(_PURGE_SECONDS / _WATCH_SECONDS) == 0:
-                    owners.sweep()
-                    await self.call(self.store.purge)
+                for name in await storage.call(storage.repository.workers):
+                    if locks.is_dead(name):
+                        requeue = functools.partial(storage.repository.requeue, name, counts=True)
+                        count = await storage.call(requeue)
+                        logger.warning("A process crashed; its %d jobs were requeued", count)
+                if turns % max(1, round(timing.purge / timing.watch)) == 0:
+                    locks.sweep()
+                    await storage.call(storage.repository.purge)
             turns += 1
-            await asyncio.sleep(_WATCH_SECONDS)
-
-
-def _free(store: Store, owner: str) -> None:
-    """Put what a process that stops has not finished back into the queue."""
-    try:
-        count = store.free(owner, counts=False)
-    except SQLAlchemyError as error:
-        logger.error("Unfinished jobs are free when their leases end: %s", in_short(error))
-    else:
-        if count:
-            logger.info("%d unfinished jobs went back into the queue", count)
+            await asyncio.sleep(timing.watch)

@@ -1,7 +1,7 @@
-"""The durable queue: submit, claim under a lease, renew, and end with a result or an error.
+"""Jobs in the database: submitted, claimed under a lease, renewed, and ended.
 
-A claim carries a token that grows with every claim of the job. Whoever holds an older one is too
-late: neither renewing nor ending the job under it changes anything.
+Each claim increments the job's token. A worker with an older token has lost its lease: it can
+neither renew nor end the job.
 """
 
 from __future__ import annotations
@@ -24,24 +24,25 @@ from inference_server.jobs.models import (
     PAYLOADS,
     Backlog,
     Claim,
+    Lease,
     Output,
     Status,
     StoredFile,
-    Ticket,
 )
 from inference_server.jobs.task import ResultFile
 from inference_server.settings import MiB, Settings
 
-_PURGED_AT_ONCE = 100
+_PURGE_BATCH = 100
 _RETRY_AFTER = 5.0
+"""Seconds after which a client whose job was refused should try again."""
 
 
-class Store:
-    """The queue in a database. Every method blocks, so that it belongs in a worker thread.
+class JobRepository:
+    """Stores jobs and their results. Every method blocks, so call it in a worker thread.
 
     Args:
-        database: that holds the jobs.
-        settings: the bounds.
+        database: holds the jobs.
+        settings: the limits, and the lengths of leases and of retention.
     """
 
     def __init__(self, database: Database, settings: Settings) -> None:
@@ -49,56 +50,55 @@ class Store:
         self._settings = settings
 
     def submit(self, tenant: str, kind: str, payload: bytes, bill: Charge | None = None) -> str:
-        """Keep a request until it is answered.
+        """Store a request as a job.
 
         Args:
-            tenant: who asks.
-            kind: which task.
-            payload: the request, as JSON without a key.
-            bill: what is paid for it now, and given back if it fails.
+            tenant: name of the tenant who submits it.
+            kind: name of the task.
+            payload: the request body as JSON, without an API key.
+            bill: credits to charge now and to refund if the job fails; None charges nothing.
 
         Returns:
             The job's id.
 
         Raises:
-            CapacityError: there is no room.
-            CreditsError: the key has not enough credits.
+            CapacityError: a limit on jobs or on their storage is reached.
+            CreditsError: the key has insufficient credits.
         """
         job_id = secrets.token_hex(16)
 
-        def work() -> None:
-            with self._database.writing() as connection:
-                self._database.lock_submits(connection)
-                self._check_room(connection, tenant, len(payload))
-                now = self._database.now
+        def insert_job(connection: Connection) -> None:
+            self._database.lock_submits(connection)
+            self._check_capacity(connection, tenant, len(payload))
+            now = self._database.now
+            connection.execute(
+                insert(JOBS).values(
+                    id=job_id,
+                    tenant=tenant,
+                    kind=kind,
+                    status="QUEUED",
+                    token=0,
+                    attempts=0,
+                    due=now,
+                    created=now,
+                    nbytes=len(payload),
+                )
+            )
+            connection.execute(insert(PAYLOADS).values(job_id=job_id, content=payload))
+            if bill is not None and bill.credits:
+                take(connection, bill)
                 connection.execute(
-                    insert(JOBS).values(
-                        id=job_id,
-                        tenant=tenant,
-                        kind=kind,
-                        status="QUEUED",
-                        token=0,
-                        attempts=0,
-                        due=now,
-                        created=now,
-                        nbytes=len(payload),
+                    insert(CHARGES).values(
+                        job_id=job_id, key_id=bill.key_id, credits=bill.credits, day=bill.day
                     )
                 )
-                connection.execute(insert(PAYLOADS).values(job_id=job_id, content=payload))
-                if bill is not None and bill.credits:
-                    take(connection, bill)
-                    connection.execute(
-                        insert(CHARGES).values(
-                            job_id=job_id, key_id=bill.key_id, credits=bill.credits, day=bill.day
-                        )
-                    )
 
-        # A connection may be lost after its commit: the second try then finds the first's job.
+        # If the connection was lost after the commit, the retry finds the job already there.
         with suppress(IntegrityError):
-            self._database.retrying(work)
+            self._database.write(insert_job)
         return job_id
 
-    def _check_room(self, connection: Connection, tenant: str, nbytes: int) -> None:
+    def _check_capacity(self, connection: Connection, tenant: str, nbytes: int) -> None:
         settings = self._settings
         unfinished = JOBS.c.due.is_not(None)
         all_, own, stored = connection.execute(
@@ -110,55 +110,59 @@ class Store:
         ).one()
         if own >= settings.job_queue_per_key:
             raise CapacityError(
-                f"{own} jobs of this key wait already. Try again when some are done, or raise "
+                f"This API key has {own} unfinished jobs. Try again when some have ended, or raise "
                 "INFERENCE_JOB_QUEUE_PER_KEY.",
                 _RETRY_AFTER,
                 full="jobs_of_key",
             )
         if all_ >= settings.job_queue_size:
             raise CapacityError(
-                f"{all_} jobs wait already. Try again when some are done, or raise "
+                f"The queue has {all_} unfinished jobs. Try again when some have ended, or raise "
                 "INFERENCE_JOB_QUEUE_SIZE.",
                 _RETRY_AFTER,
                 full="jobs",
             )
         if stored + nbytes > settings.job_storage_mb * MiB:
             raise CapacityError(
-                "Jobs and results fill their storage. Try again when some results have expired, "
-                "or raise INFERENCE_JOB_STORAGE_MB or lower INFERENCE_JOB_RETENTION.",
+                "Job storage is full. Try again when some results have expired, raise "
+                "INFERENCE_JOB_STORAGE_MB, or lower INFERENCE_JOB_RETENTION.",
                 _RETRY_AFTER,
                 full="job_storage",
             )
 
-    def claim(self, owner: str, kinds: Collection[str]) -> Claim | None:
-        """Take on the job that is due longest.
+    def claim(self, worker: str, kinds: Collection[str]) -> Claim | None:
+        """Claim the job that has been due for longest.
 
         Args:
-            owner: who takes it on.
-            kinds: tasks that the owner can do.
+            worker: name of the claiming process.
+            kinds: names of the tasks that it can run.
 
         Returns:
-            The job, held for the length of a lease; None if none is due.
+            The job with a lease; None if no job is due.
         """
         ready = (JOBS.c.due <= self._database.now) & JOBS.c.kind.in_(kinds)
 
         def work() -> Claim | None:
-            # Looking first leaves the writers alone as long as there is nothing to do.
+            # Read first: an idle worker then takes no write lock.
             with self._database.reading() as connection:
                 if connection.execute(select(JOBS.c.id).where(ready).limit(1)).first() is None:
                     return None
             while True:
                 with self._database.writing() as connection:
-                    found, claim = self._claim(connection, owner, kinds)
+                    found, claim = self._claim(connection, worker, kinds)
                 if claim is not None or not found:
                     return claim
 
         return self._database.retrying(work)
 
     def _claim(
-        self, connection: Connection, owner: str, kinds: Collection[str]
+        self, connection: Connection, worker: str, kinds: Collection[str]
     ) -> tuple[bool, Claim | None]:
-        """Claims one job, or buries one that was claimed too often: (something was due, claim)."""
+        """Claim one job, or fail it if it exceeded its attempts.
+
+        Returns:
+            (whether a job was due, the claim or None).
+        """
         now = self._database.now
         first = (
             select(JOBS.c.id)
@@ -176,76 +180,65 @@ class Store:
                 token=JOBS.c.token + 1,
                 attempts=JOBS.c.attempts + 1,
                 due=now + self._settings.job_lease,
-                owner=owner,
+                owner=worker,
             )
             .returning(JOBS.c.id, JOBS.c.token, JOBS.c.tenant, JOBS.c.kind, JOBS.c.attempts)
         ).one_or_none()
         if row is None:
             return False, None
-        ticket = Ticket(row.id, row.token)
+        lease = Lease(row.id, row.token)
         if row.attempts > self._settings.job_attempts:
             times = self._settings.job_attempts
             self._end(
                 connection,
-                ticket,
-                error=f"The server stopped {times} times while it worked on this request.",
+                lease,
+                error=f"The server stopped {times} times while it processed this request.",
             )
             return True, None
         payload = connection.execute(
             select(PAYLOADS.c.content).where(PAYLOADS.c.job_id == row.id)
         ).scalar_one()
-        return True, Claim(ticket, row.tenant, row.kind, row.attempts, payload)
+        return True, Claim(lease, row.tenant, row.kind, row.attempts, payload)
 
-    def renew(self, ticket: Ticket) -> bool:
-        """Begin the lease anew; False if the job is no longer held under this ticket."""
-        return self._change(ticket, due=self._database.now + self._settings.job_lease)
+    def renew(self, lease: Lease) -> bool:
+        """Extend a lease to its full length from now; return False if the lease was lost."""
+        return self._change(lease, due=self._database.now + self._settings.job_lease)
 
-    def retry(self, ticket: Ticket, pause: float) -> bool:
-        """Put a job back into the queue, to be tried again.
+    def retry(self, lease: Lease, pause: float) -> bool:
+        """Requeue a job after a failed attempt.
 
         Args:
-            ticket: the hold on it.
-            pause: seconds during which nobody may claim it.
+            lease: the lease of the claim.
+            pause: seconds until the job may be claimed again.
 
         Returns:
-            False if the job is no longer held under this ticket.
+            False if the lease was lost.
         """
         due = self._database.now + pause
-        return self._change(ticket, status="QUEUED", due=due, owner=null())
+        return self._change(lease, status="QUEUED", due=due, owner=null())
 
-    def _change(self, ticket: Ticket, **values: object) -> bool:
-        def work() -> bool:
-            with self._database.writing() as connection:
-                done = connection.execute(update(JOBS).where(_held(ticket)).values(**values))
-                return done.rowcount == 1
+    def _change(self, lease: Lease, **values: object) -> bool:
+        change = update(JOBS).where(_held(lease)).values(**values)
+        return self._database.write(lambda connection: connection.execute(change).rowcount == 1)
 
-        return self._database.retrying(work)
+    def finish(self, lease: Lease, output: Output) -> bool:
+        """Complete a job with its result; return False if the lease was lost."""
+        return self._database.write(lambda connection: self._end(connection, lease, output))
 
-    def finish(self, ticket: Ticket, output: Output) -> bool:
-        """End a job with its result; False if it is no longer held under this ticket."""
-        return self._ended(ticket, output=output)
-
-    def fail(self, ticket: Ticket, error: str) -> bool:
-        """End a job with an error; False if it is no longer held under this ticket."""
-        return self._ended(ticket, error=error)
-
-    def _ended(self, ticket: Ticket, output: Output | None = None, error: str = "") -> bool:
-        def work() -> bool:
-            with self._database.writing() as connection:
-                return self._end(connection, ticket, output, error)
-
-        return self._database.retrying(work)
+    def fail(self, lease: Lease, error: str) -> bool:
+        """Fail a job with an error message; return False if the lease was lost."""
+        return self._database.write(lambda connection: self._end(connection, lease, error=error))
 
     def _end(
         self,
         connection: Connection,
-        ticket: Ticket,
+        lease: Lease,
         output: Output | None = None,
         error: str = "",
     ) -> bool:
         ended = connection.execute(
             update(JOBS)
-            .where(_held(ticket))
+            .where(_held(lease))
             .values(
                 status="FAILED" if output is None else "COMPLETED",
                 due=null(),
@@ -259,10 +252,10 @@ class Store:
         )
         if ended.rowcount != 1:
             return False
-        connection.execute(delete(PAYLOADS).where(PAYLOADS.c.job_id == ticket.job_id))
+        connection.execute(delete(PAYLOADS).where(PAYLOADS.c.job_id == lease.job_id))
         paid = connection.execute(
             delete(CHARGES)
-            .where(CHARGES.c.job_id == ticket.job_id)
+            .where(CHARGES.c.job_id == lease.job_id)
             .returning(CHARGES.c.key_id, CHARGES.c.credits, CHARGES.c.day)
         ).one_or_none()
         if paid is not None and output is None:
@@ -272,7 +265,7 @@ class Store:
                 insert(FILES),
                 [
                     {
-                        "job_id": ticket.job_id,
+                        "job_id": lease.job_id,
                         "position": position,
                         "name": file.name,
                         "media_type": file.media_type,
@@ -285,29 +278,36 @@ class Store:
         return True
 
     def purge(self) -> int:
-        """Forget jobs whose time is over, with their results; returns how many."""
+        """Delete expired jobs with their results, and return how many."""
 
-        def some() -> int:
-            with self._database.writing() as connection:
-                ids = connection.scalars(
-                    select(JOBS.c.id)
-                    .where(JOBS.c.expires <= self._database.now)
-                    .limit(_PURGED_AT_ONCE)
-                    .with_for_update(skip_locked=True)
-                ).all()
-                for table, column in ((FILES, FILES.c.job_id), (JOBS, JOBS.c.id)):
-                    connection.execute(delete(table).where(column.in_(ids)))
-                return len(ids)
+        def purge_batch(connection: Connection) -> int:
+            ids = connection.scalars(
+                select(JOBS.c.id)
+                .where(JOBS.c.expires <= self._database.now)
+                .limit(_PURGE_BATCH)
+                .with_for_update(skip_locked=True)
+            ).all()
+            for table, column in ((FILES, FILES.c.job_id), (JOBS, JOBS.c.id)):
+                connection.execute(delete(table).where(column.in_(ids)))
+            return len(ids)
 
         gone = 0
-        while count := self._database.retrying(some):
+        while count := self._database.write(purge_batch):
             gone += count
         if gone:
             self._database.retrying(self._database.compact)
         return gone
 
     def status(self, job_id: str, tenant: str) -> Status | None:
-        """How it stands with a job; None if it is unknown, expired, or another tenant's."""
+        """Get a job's status.
+
+        Args:
+            job_id: the job's id, unchecked.
+            tenant: name of the tenant who asks.
+
+        Returns:
+            The status; None if the job is unknown, has expired, or is another tenant's.
+        """
         row = JOBS.c
         query = select(row.id, row.status, row.seconds, row.error, row.expires, row.model).where(
             row.id == job_id,
@@ -315,29 +315,30 @@ class Store:
             row.expires.is_(None) | (row.expires > self._database.now),
         )
 
-        def work() -> Status | None:
-            with self._database.reading() as connection:
-                found = connection.execute(query).one_or_none()
-                return None if found is None else Status(*found)
-
-        return self._database.retrying(work)
+        found = self._database.read(lambda connection: connection.execute(query).one_or_none())
+        return None if found is None else Status(*found)
 
     def files(self, job_id: str) -> Sequence[StoredFile]:
-        """The files of a result, in their order."""
+        """List the files of a result in order."""
         query = (
             select(FILES.c.name, FILES.c.media_type, FILES.c.nbytes)
             .where(FILES.c.job_id == job_id)
             .order_by(FILES.c.position)
         )
 
-        def work() -> Sequence[StoredFile]:
-            with self._database.reading() as connection:
-                return [StoredFile(*row) for row in connection.execute(query)]
-
-        return self._database.retrying(work)
+        rows = self._database.read(lambda connection: connection.execute(query).all())
+        return [StoredFile(*row) for row in rows]
 
     def file(self, job_id: str, name: str) -> tuple[ResultFile, float] | None:
-        """A file of a result and the seconds it has left; None if there is none any more."""
+        """Get a file of a result.
+
+        Args:
+            job_id: the job's id, unchecked.
+            name: the file's name, unchecked.
+
+        Returns:
+            (the file, seconds until it expires); None if it is unknown or has expired.
+        """
         now = self._database.now
         query = (
             select(FILES.c.name, FILES.c.media_type, FILES.c.content, JOBS.c.expires - now)
@@ -345,15 +346,11 @@ class Store:
             .where(FILES.c.job_id == job_id, FILES.c.name == name, JOBS.c.expires > now)
         )
 
-        def work() -> tuple[ResultFile, float] | None:
-            with self._database.reading() as connection:
-                row = connection.execute(query).one_or_none()
-            return None if row is None else (ResultFile(row[0], row[1], row[2]), row[3])
-
-        return self._database.retrying(work)
+        row = self._database.read(lambda connection: connection.execute(query).one_or_none())
+        return None if row is None else (ResultFile(row[0], row[1], row[2]), row[3])
 
     def backlog(self) -> Backlog:
-        """How much waits, of all tenants and for all processes."""
+        """Get the size of the queue, over all tenants and processes."""
         row = JOBS.c
         waits = row.status == "QUEUED"
         query = select(
@@ -363,50 +360,40 @@ class Store:
             func.coalesce(func.sum(row.nbytes), 0),
         )
 
-        def work() -> Backlog:
-            with self._database.reading() as connection:
-                queued, processing, oldest, nbytes = connection.execute(query).one()
-            return Backlog(queued, processing, max(0.0, float(oldest)), int(nbytes))
+        queued, processing, oldest, nbytes = self._database.read(
+            lambda connection: connection.execute(query).one()
+        )
+        return Backlog(queued, processing, max(0.0, float(oldest)), int(nbytes))
 
-        return self._database.retrying(work)
+    def workers(self) -> Sequence[str]:
+        """List the names of processes that hold leases."""
+        held = select(JOBS.c.owner).where(JOBS.c.owner.is_not(None)).distinct()
+        names = self._database.read(lambda connection: connection.scalars(held).all())
+        return [name for name in names if name]
 
-    def owners(self) -> Sequence[str]:
-        """Who holds jobs now."""
-
-        def work() -> Sequence[str]:
-            with self._database.reading() as connection:
-                held = select(JOBS.c.owner).where(JOBS.c.owner.is_not(None)).distinct()
-                return [owner for owner in connection.scalars(held) if owner]
-
-        return self._database.retrying(work)
-
-    def free(self, owner: str, *, counts: bool) -> int:
-        """Put everything that an owner holds back into the queue, for others to take at once.
+    def requeue(self, worker: str, *, counts: bool) -> int:
+        """Requeue all jobs of a process, so that others can claim them at once.
 
         Args:
-            owner: who died, or is about to stop.
-            counts: the attempts were such; not so if a server stops in good order.
+            worker: name of the process, which crashed or is stopping.
+            counts: whether the current attempts count; not if the server shuts down normally.
 
         Returns:
-            How many jobs that were.
+            The number of jobs.
         """
         attempts = JOBS.c.attempts if counts else JOBS.c.attempts - 1
 
-        def work() -> int:
-            with self._database.writing() as connection:
-                now = self._database.now
-                return connection.execute(
-                    update(JOBS)
-                    .where(JOBS.c.owner == owner, JOBS.c.status == "PROCESSING")
-                    .values(status="QUEUED", due=now, attempts=attempts, owner=null())
-                ).rowcount
-
-        return self._database.retrying(work)
+        change = (
+            update(JOBS)
+            .where(JOBS.c.owner == worker, JOBS.c.status == "PROCESSING")
+            .values(status="QUEUED", due=self._database.now, attempts=attempts, owner=null())
+        )
+        return self._database.write(lambda connection: connection.execute(change).rowcount)
 
 
-def _held(ticket: Ticket) -> ColumnElement[bool]:
+def _held(lease: Lease) -> ColumnElement[bool]:
     return (
-        (JOBS.c.id == ticket.job_id)
-        & (JOBS.c.token == ticket.token)
+        (JOBS.c.id == lease.job_id)
+        & (JOBS.c.token == lease.token)
         & (JOBS.c.status == "PROCESSING")
     )

@@ -1,4 +1,4 @@
-"""Signed links to the files of results, good without a key until the result expires."""
+"""Signed links to result files, valid without an API key until the result expires."""
 
 from __future__ import annotations
 
@@ -9,22 +9,25 @@ from urllib.parse import quote
 
 
 class LinkSigner:
-    """Makes and checks links.
+    """Creates and verifies links.
 
     Args:
-        secret: that signs; kept with the jobs, so that links outlive the process that made them.
+        secret: the signing key, from the database, so that links stay valid after a restart.
     """
 
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
 
     def path(self, job_id: str, name: str, expires: float) -> str:
-        """The path and query of a file.
+        """Create the path and query of a link.
 
         Args:
-            job_id: whose file it is.
-            name: of the file.
-            expires: when the link ends, in seconds since 1970.
+            job_id: the job's id.
+            name: the file's name.
+            expires: when the link expires, in seconds since 1970; rounded down to whole seconds.
+
+        Returns:
+            The path with its query, to be appended to the server's base URL.
         """
         until = str(int(expires))
         signature = self._signature(job_id, name, until)
@@ -32,7 +35,17 @@ class LinkSigner:
         return f"{where}?expires={until}&signature={signature}"
 
     def is_signed(self, job_id: str, name: str, expires: str, signature: str) -> bool:
-        """Whether this server made the link; when it ends is for the store to judge."""
+        """Verify a link's signature; the caller checks that it has not expired.
+
+        Args:
+            job_id: the job's id from the path.
+            name: the file's name from the path.
+            expires: the parameter `expires`.
+            signature: the parameter `signature`.
+
+        Returns:
+            Whether a server with this secret created the link.
+        """
         expected = self._signature(job_id, name, expires)
         return hmac.compare_digest(expected.encode(), signature.encode("utf-8", "replace"))
 

@@ -1,4 +1,4 @@
-"""A worker: claims jobs one after another, does them, and ends them while it holds them."""
+"""A worker: claims jobs one at a time, runs them, and stores the outcome while its lease holds."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import functools
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import orjson
 from pydantic import ValidationError
@@ -22,33 +22,53 @@ from inference_server.errors import (
     TransientError,
 )
 from inference_server.jobs.models import JSON_OUTPUT, Claim, Output
+from inference_server.jobs.storage import JobStorage
 from inference_server.jobs.task import ResultFile, Task, TaskContext, TaskResult
+from inference_server.jobs.timing import DEFAULT_TIMING, JobTiming
 from inference_server.observability.logging import about
 from inference_server.observability.metrics import Timings
 from inference_server.settings import MiB
 from schemas.common import validation_detail, validation_message
 
-if TYPE_CHECKING:
-    from inference_server.jobs.queue import Jobs
-
 logger = logging.getLogger(__name__)
 
-_POLL_SECONDS = 1.0
-"""Between looks for jobs that other processes accepted, or that are due after a pause."""
 
-_STORAGE_PAUSE = 1.0
-_RENEWALS = 3
-"""Renewals in the time of one lease."""
+class WorkSignal:
+    """Wakes idle workers, and tells all workers to stop claiming jobs."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+        self._draining = False
+
+    @property
+    def draining(self) -> bool:
+        """Whether workers are to claim no more jobs."""
+        return self._draining
+
+    @property
+    def next(self) -> asyncio.Event:
+        """Event of the next job. Get it before looking for jobs, so that none is missed."""
+        return self._event
+
+    def notify(self) -> None:
+        """Wake all workers."""
+        self._event.set()
+        self._event = asyncio.Event()
+
+    def drain(self) -> None:
+        """Wake all workers, and let each end after its current job."""
+        self._draining = True
+        self.notify()
 
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    """A job that did not succeed.
+    """The outcome of a failed attempt.
 
     Attributes:
-        message: why, for the client.
-        again: trying again may help.
-        pause: seconds to wait before that.
+        message: the reason, for the client.
+        again: whether a retry may succeed.
+        pause: least seconds before a retry.
     """
 
     message: str
@@ -57,82 +77,94 @@ class _Failure:
 
 
 class Worker:
-    """Does jobs until it is cancelled.
+    """Runs jobs until it is cancelled.
 
     Args:
-        jobs: where they come from.
-        owner: name of this process.
-        tasks: what it can do.
+        storage: the database of the jobs.
+        signal: wakes the worker when a job arrives.
+        name: name of this process, which its leases are held under.
+        tasks: tasks that the worker can run, by name; it claims no other jobs.
         context: what tasks need from this process.
+        timing: intervals; tests shorten them.
     """
 
     def __init__(
-        self, jobs: Jobs, owner: str, tasks: Mapping[str, Task], context: TaskContext
+        self,
+        storage: JobStorage,
+        signal: WorkSignal,
+        name: str,
+        tasks: Mapping[str, Task],
+        context: TaskContext,
+        timing: JobTiming = DEFAULT_TIMING,
     ) -> None:
-        self._jobs = jobs
-        self._owner = owner
+        self._storage = storage
+        self._signal = signal
+        self._name = name
         self._tasks = tasks
         self._context = context
         self._settings = context.settings
+        self._timing = timing
 
     async def run(self) -> None:
-        """Do jobs until no more are to be begun.
+        """Run jobs until the signal says to drain.
 
-        One that is cancelled at a job leaves it to `Jobs.stop`, which puts it back into the queue.
+        If this is cancelled during a job, the job stays claimed until `JobStorage.close` requeues
+        it.
         """
         kinds = list(self._tasks)
-        while not self._jobs.draining:
-            wake = self._jobs.wake
+        while not self._signal.draining:
+            wake = self._signal.next
             try:
-                claim = await self._jobs.call(self._jobs.store.claim, self._owner, kinds)
+                claim = await self._storage.call(self._storage.repository.claim, self._name, kinds)
                 if claim is None:
-                    await self._jobs.wait(wake, _POLL_SECONDS)
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(wake.wait(), self._timing.poll)
                 else:
-                    with about(job_id=claim.ticket.job_id):
-                        await self._do(claim)
+                    with about(job_id=claim.lease.job_id):
+                        await self._process(claim)
             except StorageError:
-                await asyncio.sleep(_STORAGE_PAUSE)
+                await asyncio.sleep(self._timing.error_pause)
             except Exception:
-                logger.exception("A worker stumbled, and goes on")
-                await asyncio.sleep(_STORAGE_PAUSE)
+                logger.exception("Unexpected worker error; continuing")
+                await asyncio.sleep(self._timing.error_pause)
 
-    async def _do(self, claim: Claim) -> None:
-        """Do one job for as long as it is held."""
-        work = asyncio.create_task(self._outcome(claim))
-        hold = asyncio.create_task(self._hold(claim))
+    async def _process(self, claim: Claim) -> None:
+        """Run a job for as long as its lease holds."""
+        work = asyncio.create_task(self._run_task(claim))
+        hold = asyncio.create_task(self._keep_lease(claim))
         try:
             await asyncio.wait({work, hold}, return_when=asyncio.FIRST_COMPLETED)
             if work.done():
                 await self._end(claim, work.result(), hold)
             else:
-                logger.warning("Job %s is no longer held here", claim.ticket.job_id)
+                logger.warning("Job %s: lease lost; dropping the attempt", claim.lease.job_id)
         finally:
             for task in (work, hold):
                 task.cancel()
             await asyncio.gather(work, hold, return_exceptions=True)
 
-    async def _hold(self, claim: Claim) -> None:
-        """Renew the lease; returns when the job is lost."""
-        lease = self._settings.job_lease
-        until = time.monotonic() + lease
+    async def _keep_lease(self, claim: Claim) -> None:
+        """Renew the lease periodically; return when it is lost."""
+        seconds = self._settings.job_lease
+        until = time.monotonic() + seconds
         while True:
-            await asyncio.sleep(lease / _RENEWALS)
+            await asyncio.sleep(seconds / self._timing.renewals)
             begin = time.monotonic()
             try:
-                if not await self._jobs.call(self._jobs.store.renew, claim.ticket):
+                if not await self._storage.call(self._storage.repository.renew, claim.lease):
                     return
-                until = begin + lease
+                until = begin + seconds
             except StorageError:
                 if time.monotonic() > until:
                     return
 
-    async def _outcome(self, claim: Claim) -> Output | _Failure:
-        """Do what was asked, under a span where there are traces."""
+    async def _run_task(self, claim: Claim) -> Output | _Failure:
+        """Run the task once, in a span if tracing is on."""
         timings = Timings()
         traces = self._context.traces
         if traces is None:
             return await self._attempt(claim, timings)
-        with traces.job(claim.kind, claim.ticket.job_id) as span:
+        with traces.job(claim.kind, claim.lease.job_id) as span:
             outcome = await self._attempt(claim, timings)
             traces.describe(
                 span,
@@ -145,7 +177,7 @@ class Worker:
         return outcome
 
     async def _attempt(self, claim: Claim, timings: Timings) -> Output | _Failure:
-        """Do what was asked."""
+        """Run the task once."""
         begin = time.perf_counter()
         limit = self._settings.request_timeout
         try:
@@ -159,70 +191,73 @@ class Worker:
                 result = await task.run(self._context, Tenant(claim.tenant), body, timings)
                 files = await asyncio.to_thread(_files, result, timings)
         except TimeoutError:
-            return _Failure(f"The request took longer than {limit:g} seconds.", True)
+            return _Failure(f"The request took longer than {limit:g} seconds.", again=True)
         except ValidationError as error:
             return _Failure(validation_message(validation_detail(error)))
         except TransientError as error:
-            return _Failure(error.message, True, error.retry_after)
+            return _Failure(error.message, again=True, pause=error.retry_after)
         except (DeadlineError, ModelUnavailableError) as error:
-            return _Failure(error.message, True)
+            return _Failure(error.message, again=True)
         except InferenceServerError as error:
             return _Failure(error.message)
         except MemoryError:
             await self._context.segmenter.evict_half()
-            return _Failure("There is no memory left for this request.", True)
+            return _Failure("Out of memory while processing this request.", again=True)
         except Exception:
-            logger.exception("Job %s failed", claim.ticket.job_id)
-            return _Failure("Internal error; the server's log has it under this request_id.", True)
+            logger.exception("Job %s failed", claim.lease.job_id)
+            return _Failure(
+                "Internal error; the server's log has the details under this request_id.",
+                again=True,
+            )
         self._context.metrics.observe(timings)
         model = None if result.image is None else result.image.model
         output = Output(files, time.perf_counter() - begin, model)
         most = self._settings.job_result_mb * MiB
         if output.nbytes > most:
             return _Failure(
-                f"The result has {output.nbytes / MiB:.1f} MiB, more than {most // MiB} MiB. Ask "
-                "for less, or raise INFERENCE_JOB_RESULT_MB."
+                f"The result has {output.nbytes / MiB:.1f} MiB; the limit is {most // MiB} MiB. "
+                "Request fewer masks or files, or raise INFERENCE_JOB_RESULT_MB."
             )
         return output
 
     async def _end(
         self, claim: Claim, outcome: Output | _Failure, hold: asyncio.Task[None]
     ) -> None:
-        """Write the outcome down, trying for as long as the job is held."""
-        store, ticket = self._jobs.store, claim.ticket
+        """Store the outcome, and retry that for as long as the lease holds."""
+        repository, lease = self._storage.repository, claim.lease
         again = False
         if isinstance(outcome, Output):
-            write = functools.partial(store.finish, ticket, outcome)
+            write = functools.partial(repository.finish, lease, outcome)
         elif outcome.again and claim.attempt < self._settings.job_attempts:
             pause = self._settings.job_retry_pause * 2 ** (claim.attempt - 1)
             again = True
-            write = functools.partial(store.retry, ticket, max(pause, outcome.pause))
+            write = functools.partial(repository.retry, lease, max(pause, outcome.pause))
         else:
-            write = functools.partial(store.fail, ticket, outcome.message)
+            write = functools.partial(repository.fail, lease, outcome.message)
         while not hold.done():
             try:
-                held = await self._jobs.call(write)
+                held = await self._storage.call(write)
             except StorageError:
-                await asyncio.sleep(_STORAGE_PAUSE)
+                await asyncio.sleep(self._timing.error_pause)
                 continue
             if held:
-                self._tell(claim, outcome, again=again)
+                self._record(claim, outcome, again=again)
             else:
                 logger.warning(
-                    "Job %s was taken over: what attempt %d found is dropped",
-                    ticket.job_id,
+                    "Job %s: another worker took over; dropping the outcome of attempt %d",
+                    lease.job_id,
                     claim.attempt,
                 )
             return
 
-    def _tell(self, claim: Claim, outcome: Output | _Failure, *, again: bool) -> None:
-        """Log and count how an attempt went."""
+    def _record(self, claim: Claim, outcome: Output | _Failure, *, again: bool) -> None:
+        """Log and count the outcome of an attempt."""
         done = isinstance(outcome, Output)
         word = "completed" if done else "retried" if again else "failed"
         self._context.metrics.jobs.labels(claim.kind, word).inc()
         logger.info(
             "Job %s (%s) %s at attempt %d%s",
-            claim.ticket.job_id,
+            claim.lease.job_id,
             claim.kind,
             word,
             claim.attempt,

@@ -1,8 +1,8 @@
-"""Who works on jobs on this machine, and whether they still live.
+"""File locks that tell which worker processes on this machine have crashed.
 
-Each process holds a lock on a file of its own beside the SQLite database. The kernel drops the lock
-when the process dies, however it dies, so that others need not wait for its leases to end.
-PostgreSQL's processes may be on other machines: there the leases alone count.
+Each process locks a file of its own beside the SQLite database. The kernel releases the lock when
+the process ends for any reason, so that other processes can requeue its jobs before its leases
+expire. Processes that use PostgreSQL may be on other machines, so only leases count there.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from pathlib import Path
 
 try:
     import fcntl
-except ImportError:  # no such locks: the leases alone count
+except ImportError:  # Windows: only leases count
     fcntl = None  # type: ignore[assignment]
 
 
 class WorkerLocks:
-    """The locks of processes.
+    """The lock of this process, and a check of other processes' locks.
 
     Args:
-        directory: with the files; None where only leases count.
+        directory: holds the lock files; None if only leases count.
 
     Attributes:
-        name: of this process.
+        name: random name of this process, under which it claims jobs.
     """
 
     def __init__(self, directory: Path | None) -> None:
@@ -40,13 +40,20 @@ class WorkerLocks:
         while True:
             lock = os.open(file, os.O_CREAT | os.O_RDWR, 0o600)
             fcntl.flock(lock, fcntl.LOCK_EX)
-            # Another process may have taken it for a dead one's before it was locked.
+            # Before it was locked, another process may have removed it as a crashed process's.
             if _is_at(lock, file):
                 return lock
             os.close(lock)
 
     def is_dead(self, name: str) -> bool:
-        """Whether an owner has certainly died; its file is then removed."""
+        """Check whether a process has certainly ended, and remove its lock file if so.
+
+        Args:
+            name: name of the process, from a job that it claimed.
+
+        Returns:
+            False if the process is running, or if only leases count.
+        """
         if self._directory is None or name == self.name:
             return False
         file = self._directory / name
@@ -57,7 +64,7 @@ class WorkerLocks:
                 return True
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # If not, it was removed meanwhile, and its owner, if it just began, has another.
+                # Otherwise the file was replaced meanwhile: a starting process created another.
                 if _is_at(lock, file):
                     file.unlink()
                     return True
@@ -67,13 +74,13 @@ class WorkerLocks:
                 os.close(lock)
 
     def sweep(self) -> None:
-        """Remove the files of those who died without a job."""
+        """Remove the lock files of processes that ended without a job."""
         if self._directory is not None:
             for file in self._directory.iterdir():
                 self.is_dead(file.name)
 
     def close(self) -> None:
-        """Give up this process's lock."""
+        """Release this process's lock."""
         if self._directory is not None:
             (self._directory / self.name).unlink(missing_ok=True)
             os.close(self._lock)
@@ -81,7 +88,7 @@ class WorkerLocks:
 
 
 def _is_at(lock: int, file: Path) -> bool:
-    """Whether an open file is still the one of that name."""
+    """Check whether an open file is still the one at this path."""
     try:
         return os.path.samestat(os.fstat(lock), file.stat())
     except FileNotFoundError:

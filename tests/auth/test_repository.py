@@ -14,7 +14,7 @@ from inference_server.auth import Charge, KeyRepository, Tenant, Usage, day_of
 from inference_server.auth.models import USAGE
 from inference_server.database import Database
 from inference_server.errors import CreditsError
-from inference_server.jobs import Output, Store
+from inference_server.jobs import JobRepository, Output
 from inference_server.jobs.models import CHARGES
 from inference_server.settings import Settings
 from tests.jobs.postgres import fresh_database
@@ -156,12 +156,12 @@ def test_usage_adds_up_from_many_servers(store: KeyRepository) -> None:
 
 
 @pytest.fixture
-def jobs(database: Database) -> Store:
-    return Store(database, Settings(job_lease=1.0, job_attempts=1, job_queue_per_key=3))
+def jobs(database: Database) -> JobRepository:
+    return JobRepository(database, Settings(job_lease=1.0, job_attempts=1, job_queue_per_key=3))
 
 
 def test_a_job_is_paid_for_when_it_is_submitted(
-    store: KeyRepository, jobs: Store, database: Database
+    store: KeyRepository, jobs: JobRepository, database: Database
 ) -> None:
     made = store.create("one", credits=5)[1]
     bill = Charge(made.id, 3, day_of())
@@ -176,49 +176,51 @@ def test_a_job_is_paid_for_when_it_is_submitted(
 
 
 def test_a_job_that_fails_gives_its_credits_back_once(
-    store: KeyRepository, jobs: Store, database: Database
+    store: KeyRepository, jobs: JobRepository, database: Database
 ) -> None:
     made = store.create("one", credits=3)[1]
     jobs.submit("tenant", "kind", b"{}", Charge(made.id, 3, "2026-01-01"))
     claim = jobs.claim("me", ["kind"])
     assert claim is not None
-    assert jobs.fail(claim.ticket, "It failed.")
-    assert not jobs.fail(claim.ticket, "It failed again.")
+    assert jobs.fail(claim.lease, "It failed.")
+    assert not jobs.fail(claim.lease, "It failed again.")
     assert left(store, made.id) == 3
     assert used(database) == 0
     assert store.usage("2026-01-01") == [Usage(made.id, "2026-01-01")]
 
 
 def test_a_job_that_kills_its_servers_gives_its_credits_back(
-    store: KeyRepository, jobs: Store
+    store: KeyRepository, jobs: JobRepository
 ) -> None:
     made = store.create("one", credits=3)[1]
     jobs.submit("tenant", "kind", b"{}", Charge(made.id, 3, day_of()))
     assert jobs.claim("dead", ["kind"]) is not None
     assert left(store, made.id) == 0
-    assert jobs.free("dead", counts=True) == 1
+    assert jobs.requeue("dead", counts=True) == 1
     assert jobs.claim("me", ["kind"]) is None
     assert left(store, made.id) == 3
 
 
 def test_a_job_that_is_done_keeps_them(
-    store: KeyRepository, jobs: Store, database: Database
+    store: KeyRepository, jobs: JobRepository, database: Database
 ) -> None:
     made = store.create("one", credits=3)[1]
     jobs.submit("tenant", "kind", b"{}", Charge(made.id, 3, day_of()))
     claim = jobs.claim("me", ["kind"])
     assert claim is not None
-    assert jobs.finish(claim.ticket, Output((), 0.1))
+    assert jobs.finish(claim.lease, Output((), 0.1))
     assert left(store, made.id) == 0
     assert used(database) == 3
     with database.reading() as connection:
         assert connection.scalar(select(func.count()).select_from(CHARGES)) == 0
 
 
-def test_a_job_for_which_there_is_no_room_costs_nothing(store: KeyRepository, jobs: Store) -> None:
+def test_a_job_for_which_there_is_no_room_costs_nothing(
+    store: KeyRepository, jobs: JobRepository
+) -> None:
     made = store.create("one", credits=9)[1]
     for _ in range(3):
         jobs.submit("tenant", "kind", b"{}", Charge(made.id, 1, day_of()))
-    with pytest.raises(Exception, match="wait already"):
+    with pytest.raises(Exception, match="unfinished jobs"):
         jobs.submit("tenant", "kind", b"{}", Charge(made.id, 1, day_of()))
     assert left(store, made.id) == 6

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 from inference_server.database import Database
-from inference_server.jobs import Store
+from inference_server.jobs import JobRepository
 from inference_server.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +22,7 @@ def test_a_backup_has_the_jobs(tmp_path: Path) -> None:
     assert block
     data, restored = tmp_path / "data", tmp_path / "restored"
     database = Database(data)
-    store = Store(database, Settings())
+    store = JobRepository(database, Settings())
     job = store.submit("alice", "double", b'{"number": 1}')
     environment = {**os.environ, "INFERENCE_DATA_DIR": str(data)}
     subprocess.run(["bash", "-euc", block[1]], cwd=tmp_path, env=environment, check=True)
@@ -32,9 +32,9 @@ def test_a_backup_has_the_jobs(tmp_path: Path) -> None:
     restored.mkdir()
     (tmp_path / "backup.sqlite").rename(restored / "jobs.sqlite")
     database = Database(restored)
-    store = Store(database, Settings())
+    store = JobRepository(database, Settings())
     claim = store.claim("worker", ["double"])
     assert claim is not None
-    assert (claim.ticket.job_id, claim.payload) == (job, b'{"number": 1}')
+    assert (claim.lease.job_id, claim.payload) == (job, b'{"number": 1}')
     assert store.claim("worker", ["double"]) is None
     database.close()

@@ -228,7 +228,7 @@ class TestDrain:
                     server.tell(signal.SIGTERM)
                     assert server.ended() == 0
                 log = server.log.read_text()
-                back = re.search(r"([12]) unfinished jobs went back into the queue", log)
+                back = re.search(r"([12]) unfinished jobs were requeued", log)
                 assert back, log
                 assert "Traceback" not in log, log
             # The lease would hold for an hour: it was given back, and the attempt does not count.
@@ -272,7 +272,7 @@ class TestDrain:
                 show(pictures[0].data, visit)
             assert server.ended() == 0
             log = server.log.read_text()
-            assert "went back into the queue" not in log
+            assert "were requeued" not in log
             # Others are not begun any more.
             assert log.count(" completed at attempt 1") == 2
 

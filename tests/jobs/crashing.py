@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from inference_server.auth import Tenant
-from inference_server.jobs import Jobs
+from inference_server.jobs import JobQueue
 from inference_server.jobs.task import ResultFile, Task, TaskResult
 from inference_server.observability.metrics import Metrics
 from inference_server.settings import Settings
@@ -65,7 +65,7 @@ async def main(directory: str, log: str, url: str = "") -> None:
 
     values = settings(directory, url)
     state: Any = SimpleNamespace(settings=values, limits=Limits(), metrics=Metrics(), traces=None)
-    jobs = Jobs(values, {KIND: Task(Number, run, lambda body: [])})
+    jobs = JobQueue(values, {KIND: Task(Number, run, lambda body: [])})
     await jobs.start(state)
     await asyncio.sleep(600)
 

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import func, select
 
 from inference_server.database import Database
-from inference_server.jobs import Store
+from inference_server.jobs import JobRepository
 from inference_server.jobs.models import FILES, PAYLOADS
 from tests.jobs.crashing import KIND, doubled, settings
 from tests.jobs.postgres import fresh_database
@@ -38,7 +38,7 @@ def test_no_job_is_lost(url: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.jobs.crashing", data, str(log), url]
     chance = random.Random()
     database = Database(tmp_path / "data", url)
-    store = Store(database, settings(data, url))
+    store = JobRepository(database, settings(data, url))
     processes: list[subprocess.Popen[bytes]] = []
 
     def start() -> None:

@@ -18,7 +18,7 @@ from sqlalchemy import func, select, text, update
 
 from inference_server.database import Database
 from inference_server.errors import CapacityError
-from inference_server.jobs import Backlog, Claim, Output, Store, Ticket
+from inference_server.jobs import Backlog, Claim, JobRepository, Lease, Output
 from inference_server.jobs.models import FILES, JOBS, PAYLOADS
 from inference_server.jobs.task import ResultFile
 from inference_server.settings import Settings
@@ -33,7 +33,7 @@ OUTPUT = Output((PNG, MASK), 0.5, "sam3/demo")
 LEASE = 600.0
 """Longer than a busy machine may take between any two lines: time passes by `pass_time` alone."""
 
-Opener = Callable[..., Store]
+Opener = Callable[..., JobRepository]
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -51,51 +51,51 @@ def opened(url: str, tmp_path: Path) -> Iterator[Opener]:
     """Opens the database once more, as another process would."""
     with ExitStack() as stack:
 
-        def open_(**changes: Any) -> Store:
+        def open_(**changes: Any) -> JobRepository:
             database = Database(tmp_path / "data", url)
             stack.callback(database.close)
-            return Store(database, Settings(**{"job_lease": LEASE, **changes}))
+            return JobRepository(database, Settings(**{"job_lease": LEASE, **changes}))
 
         yield open_
 
 
 @pytest.fixture
-def store(opened: Opener) -> Store:
+def store(opened: Opener) -> JobRepository:
     return opened()
 
 
-def claimed(store: Store, owner: str = "me") -> Claim:
+def claimed(store: JobRepository, owner: str = "me") -> Claim:
     claim = store.claim(owner, [KIND])
     assert claim is not None
     return claim
 
 
-def count(store: Store, table: Any) -> int:
+def count(store: JobRepository, table: Any) -> int:
     with store._database.reading() as connection:
         return connection.execute(select(func.count()).select_from(table)).scalar_one()
 
 
-def pass_time(store: Store, seconds: float) -> None:
+def pass_time(store: JobRepository, seconds: float) -> None:
     """Let everything that the jobs wait for come so much sooner."""
     with store._database.writing() as connection:
         sooner = {name: JOBS.c[name] - seconds for name in ("created", "due", "expires")}
         connection.execute(update(JOBS).values(**sooner))
 
 
-def state(store: Store, job_id: str, tenant: str = "alice") -> str | None:
+def state(store: JobRepository, job_id: str, tenant: str = "alice") -> str | None:
     status = store.status(job_id, tenant)
     return None if status is None else status.state
 
 
-def test_a_job_from_submit_to_result(store: Store) -> None:
+def test_a_job_from_submit_to_result(store: JobRepository) -> None:
     job_id = store.submit("alice", KIND, b'{"image": "..."}')
     assert state(store, job_id) == "QUEUED"
     claim = claimed(store)
-    assert claim == Claim(Ticket(job_id, 1), "alice", KIND, 1, b'{"image": "..."}')
+    assert claim == Claim(Lease(job_id, 1), "alice", KIND, 1, b'{"image": "..."}')
     assert state(store, job_id) == "PROCESSING"
     assert store.claim("other", [KIND]) is None
     begin = time.time()
-    assert store.finish(claim.ticket, OUTPUT)
+    assert store.finish(claim.lease, OUTPUT)
     status = store.status(job_id, "alice")
     assert status is not None
     assert (status.state, status.seconds, status.model) == ("COMPLETED", 0.5, "sam3/demo")
@@ -112,46 +112,50 @@ def test_a_job_from_submit_to_result(store: Store) -> None:
     assert store.file(job_id, "other.png") is None
 
 
-def test_the_input_is_deleted_when_the_job_ends(store: Store) -> None:
-    ends: list[Callable[[Ticket], bool]] = [
-        lambda ticket: store.finish(ticket, OUTPUT),
-        lambda ticket: store.fail(ticket, "no"),
+def test_the_input_is_deleted_when_the_job_ends(store: JobRepository) -> None:
+    ends: list[Callable[[Lease], bool]] = [
+        lambda lease: store.finish(lease, OUTPUT),
+        lambda lease: store.fail(lease, "no"),
     ]
     for end in ends:
         store.submit("alice", KIND, b"{}")
         assert count(store, PAYLOADS) == 1
-        assert end(claimed(store).ticket)
+        assert end(claimed(store).lease)
         assert count(store, PAYLOADS) == 0
 
 
-def test_a_failure_is_told(store: Store) -> None:
+def test_a_failure_is_told(store: JobRepository) -> None:
     job_id = store.submit("alice", KIND, b"{}")
-    assert store.fail(claimed(store).ticket, "It is no image.")
+    assert store.fail(claimed(store).lease, "It is no image.")
     status = store.status(job_id, "alice")
     assert status is not None
     assert (status.state, status.error) == ("FAILED", "It is no image.")
     assert store.files(job_id) == []
 
 
-def test_others_do_not_see_it(store: Store) -> None:
+def test_others_do_not_see_it(store: JobRepository) -> None:
     job_id = store.submit("alice", KIND, b"{}")
     assert state(store, job_id, "bob") is None
     assert state(store, "0" * 32) is None
     assert state(store, "'; drop table inference_jobs; --") is None
 
 
-def test_first_come_first_served(store: Store) -> None:
+def test_first_come_first_served(store: JobRepository) -> None:
     ids = [store.submit("alice", KIND, b"{}") for _ in range(5)]
-    assert [claimed(store).ticket.job_id for _ in ids] == ids
+    assert [claimed(store).lease.job_id for _ in ids] == ids
 
 
-def test_jobs_of_kinds_that_a_process_does_not_know_are_left_to_others(store: Store) -> None:
+def test_unknown_kinds_are_left_to_other_processes(
+    store: JobRepository,
+) -> None:
     store.submit("alice", "newer", b"{}")
     assert store.claim("me", [KIND]) is None
     assert store.claim("me", [KIND, "newer"]) is not None
 
 
-def test_a_lease_that_ended_is_taken_over_and_the_stale_finish_refused(store: Store) -> None:
+def test_an_expired_lease_is_taken_over_and_the_stale_finish_refused(
+    store: JobRepository,
+) -> None:
     job_id = store.submit("alice", KIND, b"{}")
     stale = claimed(store, "dead")
     assert store.claim("other", [KIND]) is None
@@ -159,26 +163,26 @@ def test_a_lease_that_ended_is_taken_over_and_the_stale_finish_refused(store: St
     assert store.claim("other", [KIND]) is None
     pass_time(store, 0.01 * LEASE + 60)
     fresh = claimed(store, "other")
-    assert fresh.ticket == Ticket(job_id, 2)
+    assert fresh.lease == Lease(job_id, 2)
     assert fresh.attempt == 2
-    assert not store.finish(stale.ticket, OUTPUT)
-    assert not store.fail(stale.ticket, "no")
-    assert not store.renew(stale.ticket)
-    assert not store.retry(stale.ticket, 0)
+    assert not store.finish(stale.lease, OUTPUT)
+    assert not store.fail(stale.lease, "no")
+    assert not store.renew(stale.lease)
+    assert not store.retry(stale.lease, 0)
     assert state(store, job_id) == "PROCESSING"
     assert count(store, FILES) == 0
-    assert store.finish(fresh.ticket, Output((MASK,), 0.1))
-    assert not store.finish(fresh.ticket, OUTPUT)
+    assert store.finish(fresh.lease, Output((MASK,), 0.1))
+    assert not store.finish(fresh.lease, OUTPUT)
     assert [file.name for file in store.files(job_id)] == ["mask_1.png"]
 
 
-def test_a_renewed_lease_holds(store: Store) -> None:
+def test_a_renewed_lease_holds(store: JobRepository) -> None:
     store.submit("alice", KIND, b"{}")
     claim = claimed(store)
     for _ in range(4):
         pass_time(store, 0.4 * LEASE)
         assert store.claim("other", [KIND]) is None
-        assert store.renew(claim.ticket)
+        assert store.renew(claim.lease)
 
 
 def test_a_job_that_kills_its_server_fails_in_the_end(opened: Opener) -> None:
@@ -186,13 +190,13 @@ def test_a_job_that_kills_its_server_fails_in_the_end(opened: Opener) -> None:
     job_id = store.submit("alice", KIND, b"{}")
     for _ in range(2):
         claimed(store, "dead")
-        assert store.free("dead", counts=True) == 1
+        assert store.requeue("dead", counts=True) == 1
         assert state(store, job_id) == "QUEUED"
     assert store.claim("me", [KIND]) is None
     status = store.status(job_id, "alice")
     assert status is not None
     assert status.state == "FAILED"
-    assert status.error == "The server stopped 2 times while it worked on this request."
+    assert status.error == "The server stopped 2 times while it processed this request."
     assert count(store, PAYLOADS) == 0
 
 
@@ -201,20 +205,20 @@ def test_a_shutdown_is_no_attempt(opened: Opener) -> None:
     store.submit("alice", KIND, b"{}")
     for token in range(1, 5):
         claim = claimed(store)
-        assert (claim.ticket.token, claim.attempt) == (token, 1)
-        assert store.free("me", counts=False) == 1
-        assert not store.finish(claim.ticket, OUTPUT)
+        assert (claim.lease.token, claim.attempt) == (token, 1)
+        assert store.requeue("me", counts=False) == 1
+        assert not store.finish(claim.lease, OUTPUT)
 
 
-def test_a_retry_waits(store: Store) -> None:
+def test_a_retry_waits(store: JobRepository) -> None:
     store.submit("alice", KIND, b"{}")
-    assert store.retry(claimed(store).ticket, 500)
+    assert store.retry(claimed(store).lease, 500)
     assert store.claim("me", [KIND]) is None
     pass_time(store, 500)
     assert claimed(store).attempt == 2
 
 
-def test_the_backlog_is_that_of_all(store: Store) -> None:
+def test_the_backlog_is_that_of_all(store: JobRepository) -> None:
     assert store.backlog() == Backlog(0, 0, 0.0, 0)
     for tenant in ("alice", "bob", "bob"):
         store.submit(tenant, KIND, b"{}")
@@ -223,18 +227,18 @@ def test_the_backlog_is_that_of_all(store: Store) -> None:
     assert (backlog.queued, backlog.processing, backlog.nbytes) == (2, 1, 6)
     time.sleep(0.05)
     assert store.backlog().oldest >= backlog.oldest + 0.05
-    store.fail(claim.ticket, "no")
+    store.fail(claim.lease, "no")
     assert (store.backlog().queued, store.backlog().processing) == (2, 0)
 
 
-def test_owners(store: Store) -> None:
+def test_owners(store: JobRepository) -> None:
     for _ in range(3):
         store.submit("alice", KIND, b"{}")
     claims = [claimed(store, owner) for owner in ("one", "two", "two")]
-    assert sorted(store.owners()) == ["one", "two"]
-    assert store.free("two", counts=True) == 2
-    assert store.finish(claims[0].ticket, OUTPUT)
-    assert store.owners() == []
+    assert sorted(store.workers()) == ["one", "two"]
+    assert store.requeue("two", counts=True) == 2
+    assert store.finish(claims[0].lease, OUTPUT)
+    assert store.workers() == []
 
 
 class TestBounds:
@@ -250,7 +254,7 @@ class TestBounds:
         claim = claimed(store)
         with pytest.raises(CapacityError):
             store.submit("alice", KIND, b"{}")
-        store.finish(claim.ticket, OUTPUT)
+        store.finish(claim.lease, OUTPUT)
         store.submit("alice", KIND, b"{}")
 
     def test_of_all(self, opened: Opener) -> None:
@@ -279,7 +283,7 @@ class TestBounds:
         with pytest.raises(CapacityError, match="INFERENCE_JOB_STORAGE_MB"):
             store.submit("alice", KIND, bytes(600_000))
         big = ResultFile("preview.png", "image/png", bytes(900_000))
-        store.finish(claimed(store).ticket, Output((big,), 0.1))
+        store.finish(claimed(store).lease, Output((big,), 0.1))
         with pytest.raises(CapacityError):
             store.submit("alice", KIND, bytes(200_000))
         pass_time(store, 600)
@@ -290,8 +294,8 @@ class TestBounds:
 def test_what_has_expired_is_gone_before_and_after_the_purge(opened: Opener) -> None:
     store = opened(job_retention=600)
     ids = [store.submit("alice", KIND, b"{}") for _ in range(3)]
-    store.finish(claimed(store).ticket, OUTPUT)
-    store.fail(claimed(store).ticket, "no")
+    store.finish(claimed(store).lease, OUTPUT)
+    store.fail(claimed(store).lease, "no")
     assert store.purge() == 0
     pass_time(store, 600)
     assert [state(store, job_id) for job_id in ids] == [None, None, "QUEUED"]
@@ -319,11 +323,11 @@ def test_each_job_is_claimed_once_by_many(opened: Opener) -> None:
     def work(index: int) -> None:
         start.wait()
         while (claim := stores[index].claim(f"worker{index}", [KIND])) is not None:
-            taken[claim.ticket.job_id] += 1
+            taken[claim.lease.job_id] += 1
             shares[index] += 1
             until(lambda: len(shares) > 1, 60)  # nobody takes all before another one has begun
             time.sleep(0.01)
-            assert stores[index].finish(claim.ticket, OUTPUT)
+            assert stores[index].finish(claim.lease, OUTPUT)
 
     with ThreadPoolExecutor(4) as pool:
         for future in [pool.submit(work, index) for index in range(4)]:
@@ -338,7 +342,7 @@ def test_the_secret_and_the_jobs_survive(opened: Opener) -> None:
     second = opened()
     assert second._database.secret == first._database.secret
     assert len(first._database.secret) == 32
-    assert claimed(second).ticket.job_id == job_id
+    assert claimed(second).lease.job_id == job_id
 
 
 class TestSqlite:
@@ -346,7 +350,7 @@ class TestSqlite:
     def url(self) -> str:
         return ""
 
-    def test_waits_for_a_writer(self, store: Store, tmp_path: Path) -> None:
+    def test_waits_for_a_writer(self, store: JobRepository, tmp_path: Path) -> None:
         other = sqlite3.connect(tmp_path / "data" / "jobs.sqlite", isolation_level=None)
         other.execute("begin immediate")
         with ThreadPoolExecutor(1) as pool:
@@ -364,7 +368,7 @@ class TestSqlite:
         file = tmp_path / "data" / "jobs.sqlite"
         marker = b"a picture of somebody" * 50_000
         store.submit("alice", KIND, marker)
-        store.finish(claimed(store).ticket, OUTPUT)
+        store.finish(claimed(store).lease, OUTPUT)
         pass_time(store, 600)
         assert store.purge() == 1
         with store._database.writing() as connection:
@@ -381,11 +385,11 @@ class TestPostgresql:
         with fresh_database(postgres_url, f"lost{time.monotonic_ns()}") as database:
             yield database
 
-    def test_lost_connections_are_made_anew(self, store: Store, url: str) -> None:
+    def test_lost_connections_are_made_anew(self, store: JobRepository, url: str) -> None:
         job_id = store.submit("alice", KIND, b"{}")
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute(
                 "select pg_terminate_backend(pid) from pg_stat_activity "
                 "where datname = current_database() and pid <> pg_backend_pid()"
             )
-        assert claimed(store).ticket.job_id == job_id
+        assert claimed(store).lease.job_id == job_id

@@ -24,7 +24,7 @@ from inference_server.errors import (
     ModelUnavailableError,
     StorageError,
 )
-from inference_server.jobs import Jobs, Status, Ticket, worker
+from inference_server.jobs import JobQueue, JobTiming, Lease, Status
 from inference_server.jobs.models import JOBS
 from inference_server.jobs.task import ResultFile, Task, TaskResult
 from inference_server.jobs.worker_locks import WorkerLocks
@@ -36,6 +36,11 @@ pytestmark = pytest.mark.anyio
 
 ALICE = Tenant("alice")
 FILE = ResultFile("preview.png", "image/png", b"\x89PNG")
+
+
+TIMING = JobTiming()
+FAST_RENEWALS = JobTiming(renewals=6000)
+"""Ten renewals a second of a lease of 600 seconds."""
 
 
 @pytest.fixture
@@ -55,24 +60,28 @@ async def _answer(state: Any, tenant: Tenant, body: Asked, timings: Any) -> Task
 
 
 @asynccontextmanager
-async def working(directory: Path, run: Run = _answer, **changes: Any) -> AsyncIterator[Jobs]:
+async def working(
+    directory: Path, run: Run = _answer, timing: JobTiming = TIMING, **changes: Any
+) -> AsyncIterator[JobQueue]:
     """A queue whose only task is this function.
 
     Its leases outlast a machine that is busy with other things: no job is begun twice for that.
     """
     values = {"data_dir": str(directory), "job_retry_pause": 0.05, "job_lease": 600, **changes}
     settings = Settings(**values)
-    jobs = Jobs(settings, {"task": Task(Asked, run, lambda body: [])})
+    jobs = JobQueue(settings, {"task": Task(Asked, run, lambda body: [])}, timing)
     state: Any = SimpleNamespace(settings=settings, limits=Limits(), metrics=Metrics(), traces=None)
     await jobs.start(state)
-    await asyncio.wait_for(jobs._tried.wait(), 60)  # which `start` itself does for some seconds
+    await asyncio.wait_for(
+        jobs.storage.tried.wait(), 60
+    )  # which `start` itself does for some seconds
     try:
         yield jobs
     finally:
         await jobs.stop()
 
 
-async def ended(jobs: Jobs, job_id: str, seconds: float = 60) -> Status:
+async def ended(jobs: JobQueue, job_id: str, seconds: float = 60) -> Status:
     end = time.monotonic() + seconds
     while True:
         status = await jobs.status(job_id, ALICE)
@@ -101,9 +110,9 @@ def failing(*errors: Exception) -> tuple[Run, list[float]]:
     return run, times
 
 
-async def test_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "_POLL_SECONDS", 600)  # so that it is not found by polling
-    async with working(tmp_path) as jobs:
+async def test_json(tmp_path: Path) -> None:
+    # Without polling: the submit wakes the worker.
+    async with working(tmp_path, timing=JobTiming(poll=600)) as jobs:
         job_id = await jobs.submit(ALICE, "task", b'{"number": 7}')
         status = await ended(jobs, job_id)
         assert status.state == "COMPLETED"
@@ -193,15 +202,14 @@ async def test_a_result_that_is_too_large_fails(tmp_path: Path) -> None:
     status = await outcome(tmp_path, run, job_result_mb=1)
     assert status.state == "FAILED"
     assert status.error is not None
-    assert status.error.startswith("The result has 1.5 MiB, more than 1 MiB.")
+    assert status.error.startswith("The result has 1.5 MiB; the limit is 1 MiB.")
     assert "INFERENCE_JOB_RESULT_MB" in status.error
 
 
 async def test_the_lease_of_a_long_job_is_renewed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert worker._RENEWALS >= 2, "the first one comes before the lease ends"
-    monkeypatch.setattr(worker, "_RENEWALS", 6000)  # ten a second
+    assert TIMING.renewals >= 2, "the first one comes before the lease expires"
     runs, ends = [], []
     renewed = asyncio.Event()
 
@@ -210,18 +218,18 @@ async def test_the_lease_of_a_long_job_is_renewed(
         await renewed.wait()
         return await _answer(state, tenant, body, timings)
 
-    async with working(tmp_path, run) as jobs:
-        renew, loop = jobs.store.renew, asyncio.get_running_loop()
+    async with working(tmp_path, run, FAST_RENEWALS) as jobs:
+        renew, loop = jobs.storage.repository.renew, asyncio.get_running_loop()
 
-        def noting(ticket: Ticket) -> bool:
-            held = renew(ticket)
-            with jobs.store._database.reading() as connection:
+        def noting(lease: Lease) -> bool:
+            held = renew(lease)
+            with jobs.storage.repository._database.reading() as connection:
                 ends.append(connection.execute(select(JOBS.c.due)).scalar_one())
             if len(ends) == 3:
                 loop.call_soon_threadsafe(renewed.set)
             return held
 
-        monkeypatch.setattr(jobs.store, "renew", noting)
+        monkeypatch.setattr(jobs.storage.repository, "renew", noting)
         before = time.time()
         job_id = await jobs.submit(ALICE, "task", b"{}")
         assert (await ended(jobs, job_id)).state == "COMPLETED"
@@ -229,9 +237,7 @@ async def test_the_lease_of_a_long_job_is_renewed(
     assert before + 600 < ends[0] < ends[1] < ends[2], "each is a lease from then on"
 
 
-async def test_a_job_that_was_taken_over_is_dropped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_job_that_was_taken_over_is_dropped(tmp_path: Path) -> None:
     """Its work is cancelled, and what it found changes nothing."""
     begun, cancelled = asyncio.Event(), asyncio.Event()
 
@@ -246,11 +252,10 @@ async def test_a_job_that_was_taken_over_is_dropped(
 
     # Of a process that lives: what the dead hold is freed.
     other = WorkerLocks(tmp_path / "workers")
-    monkeypatch.setattr(worker, "_RENEWALS", 6000)  # ten a second
-    async with working(tmp_path, run, job_workers=1) as jobs:
+    async with working(tmp_path, run, FAST_RENEWALS, job_workers=1) as jobs:
         job_id = await jobs.submit(ALICE, "task", b"{}")
         await begun.wait()
-        with jobs.store._database.writing() as connection:
+        with jobs.storage.repository._database.writing() as connection:
             changes = update(JOBS).values(token=JOBS.c.token + 1, owner=other.name)
             connection.execute(changes.values(due=time.time() + 600))
         await asyncio.wait_for(cancelled.wait(), 60)
@@ -282,7 +287,7 @@ async def test_a_database_that_fails_for_a_while_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with working(tmp_path) as jobs:
-        finish, calls = jobs.store.finish, []
+        finish, calls = jobs.storage.repository.finish, []
 
         def flaky(*arguments: Any) -> bool:
             calls.append(1)
@@ -290,7 +295,7 @@ async def test_a_database_that_fails_for_a_while_loses_nothing(
                 raise OperationalError("insert", {}, Exception("disk full"))
             return finish(*arguments)
 
-        monkeypatch.setattr(jobs.store, "finish", flaky)
+        monkeypatch.setattr(jobs.storage.repository, "finish", flaky)
         job_id = await jobs.submit(ALICE, "task", b"{}")
         assert (await ended(jobs, job_id)).state == "COMPLETED"
         assert len(calls) == 3
@@ -299,13 +304,13 @@ async def test_a_database_that_fails_for_a_while_loses_nothing(
 async def test_a_database_that_cannot_be_opened_leaves_the_server_running(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     settings = Settings(data_dir=str(tmp_path / "file" / "data"))
-    jobs = Jobs(settings, {})
+    jobs = JobQueue(settings, {})
     state: Any = SimpleNamespace(settings=settings, limits=Limits(), metrics=Metrics(), traces=None)
     with pytest.raises(StorageError, match="being opened"):
         await jobs.submit(ALICE, "task", b"{}")
     await jobs.start(state)
-    await asyncio.wait_for(jobs._tried.wait(), 60)
-    with pytest.raises(StorageError, match="cannot be used"):
+    await asyncio.wait_for(jobs.storage.tried.wait(), 60)
+    with pytest.raises(StorageError, match="is unavailable"):
         await jobs.submit(ALICE, "task", b"{}")
     await jobs.stop()
 

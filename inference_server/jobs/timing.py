@@ -1,0 +1,32 @@
+"""Intervals of the job queue and its workers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class JobTiming:
+    """Intervals, in seconds except for `renewals`.
+
+    Attributes:
+        open_timeout: how long a start waits for the database before it continues without it.
+        open_pause: pause before another attempt to open the database.
+        poll: how often an idle worker looks for jobs that other processes accepted, or whose
+            retry is due. Jobs that this process accepts wake a worker at once.
+        error_pause: pause after an error of the database or of a worker.
+        renewals: how often a worker renews its lease within the length of one lease.
+        watch: how often jobs of crashed processes are requeued.
+        purge: how often expired jobs are deleted; rounded to a multiple of `watch`.
+    """
+
+    open_timeout: float = 5.0
+    open_pause: float = 10.0
+    poll: float = 1.0
+    error_pause: float = 1.0
+    renewals: int = 3
+    watch: float = 1.0
+    purge: float = 30.0
+
+
+DEFAULT_TIMING = JobTiming()

@@ -56,7 +56,7 @@ README = ROOT / "README.md"
 DOCS = ROOT / "docs"
 SETTINGS_PAGE = DOCS / "settings.md"
 LISTENS = "127.0.0.1:9001"
-"""Where the pages say that the server is."""
+"""Host and port of the server in the examples."""
 KEY = "my-key"
 MORE = "…"
 LEAST_IOU = 0.98
@@ -73,10 +73,10 @@ GROUPS = {
     "public_url": "Behind a proxy",
     "cluster_address": "A cluster",
 }
-"""The first setting of each group, in their order, and the group's title."""
+"""Title of each group of settings, by the first setting of the group, in order."""
 
 NAMES = list(Settings.model_fields)
-"""All settings: those of every server, and then those of a cluster."""
+"""All settings, those of a cluster last."""
 
 _LANGUAGES = ("bash", "python", "javascript")
 _FENCE = re.compile(
@@ -101,14 +101,14 @@ _START_SECONDS = 240
 
 @dataclass(frozen=True)
 class Example:
-    """A block of code and the block with its output.
+    """A block of code and the block with its expected output.
 
     Attributes:
-        language: of the code: `bash`, `python` or `javascript`.
-        code: as a reader pastes it.
-        output: as printed on the page; None where the page prints none.
-        kind: of the output: `json` or `text`.
-        span: where the output stands on the page.
+        language: Language of the code: `bash`, `python` or `javascript`.
+        code: The code.
+        output: The expected output; None if the page shows none.
+        kind: Language of the output block: `json` or `text`.
+        span: Start and end of the output in the page's text, in characters.
     """
 
     language: str
@@ -119,7 +119,7 @@ class Example:
 
     @property
     def title(self) -> str:
-        """A short name: where the request goes, or the first import."""
+        """Short name: the endpoint, or the first import."""
         found = re.search(
             r"/sam\d/\w+|/segment/\w+|/models|(?<=from )\w+|(?<=import )requests", self.code
         )
@@ -127,17 +127,17 @@ class Example:
 
 
 def pages() -> list[Path]:
-    """README.md and all pages of docs/."""
+    """Return README.md and all pages of docs/."""
     return [README, *sorted(DOCS.rglob("*.md"))]
 
 
 def page_name(page: Path) -> str:
-    """How a page is called in messages."""
+    """Return the path of a page, relative to the repository."""
     return page.relative_to(ROOT).as_posix()
 
 
 def examples(text: str) -> list[Example]:
-    """The examples of a page, in their order."""
+    """Return the examples of a page, in order."""
     blocks = list(_FENCE.finditer(text))
     found = []
     for code, output in pairwise([*blocks, None]):
@@ -153,7 +153,7 @@ def examples(text: str) -> list[Example]:
 
 
 def files(text: str) -> dict[str, str]:
-    """The files of a page, by name."""
+    """Return the contents of the file blocks of a page, by file name."""
     return {block["title"]: block["content"] for block in _FENCE.finditer(text) if _is_file(block)}
 
 
@@ -183,14 +183,14 @@ def check_marks(text: str) -> None:
 
 @contextmanager
 def serving(*arguments: str, **environment: str) -> Iterator[tuple[str, str]]:
-    """A server as `make serve` starts it, on a free port, ready.
+    """Run a server like `make serve`, on a free port, and wait until it is ready.
 
     Args:
-        arguments: more options of `serve`.
-        environment: more environment variables.
+        arguments: Additional options of `serve`.
+        environment: Additional environment variables.
 
     Yields:
-        (its address, what it has printed).
+        (URL of the server, its log so far).
     """
     clean = clean_environment()
     data = tempfile.TemporaryDirectory()
@@ -227,7 +227,7 @@ def serving(*arguments: str, **environment: str) -> Iterator[tuple[str, str]]:
 
 
 def _is_ready(printed: Sequence[str]) -> bool:
-    """Whether a server has its models, and listens: it does so when it has its database, too."""
+    """Whether a server has loaded its models and listens, which implies an open database."""
     address = re.search(r"on http://(\S+):(\d+)\s", "".join(printed))
     if address is None or not any(line.rstrip().endswith(" Ready") for line in printed):
         return False
@@ -240,7 +240,7 @@ def _is_ready(printed: Sequence[str]) -> bool:
 
 @contextmanager
 def workplace() -> Iterator[Path]:
-    """A directory in which the repository lies, and examples may leave their files."""
+    """Create a temporary directory with links to the repository, where examples run."""
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         for entry in ROOT.iterdir():
@@ -252,13 +252,16 @@ def workplace() -> Iterator[Path]:
 def run(
     example: Example, address: str, directory: Path, environment: Mapping[str, str] | None = None
 ) -> str:
-    """What an example prints when it is pasted in a workplace.
+    """Run an example and return its output.
 
     Args:
-        example: the example.
-        address: of the server that listens in place of the one that the page tells of.
-        directory: where it runs.
-        environment: more environment variables.
+        example: The example.
+        address: URL of the running server; replaces the one in the code.
+        directory: Working directory.
+        environment: Additional environment variables.
+
+    Raises:
+        AssertionError: The example exits with an error.
     """
     code = example.code.replace(LISTENS, address.removeprefix("http://"))
     command = {
@@ -286,7 +289,7 @@ def run(
 def outputs(
     page: Path, address: str, environment: Mapping[str, str] | None = None
 ) -> list[str | AssertionError]:
-    """What each example of a page prints, run in their order: some go on where another ended."""
+    """Run the examples of a page in order; return the output or the failure of each."""
     results: list[str | AssertionError] = []
     text = page.read_text()
     with workplace() as directory:
@@ -302,10 +305,10 @@ def outputs(
 
 @contextmanager
 def documented_server() -> Iterator[tuple[str, dict[str, str]]]:
-    """The server that the pages tell of.
+    """Run the server that the examples use.
 
     Yields:
-        (its address, environment variables with which commands find its data).
+        (URL of the server, environment variables that point commands to its data).
     """
     with tempfile.TemporaryDirectory() as data:
         environment = {"INFERENCE_DATA_DIR": data}
@@ -314,7 +317,7 @@ def documented_server() -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def shortened(value: Any) -> Any:
-    """An answer with rounded numbers and the first points of polygons."""
+    """Return a response with rounded numbers and shortened polygons."""
     if isinstance(value, float):
         return round(value, 2)
     if isinstance(value, list):
@@ -322,7 +325,7 @@ def shortened(value: Any) -> Any:
             value = [*value[:4], MORE]
         return [shortened(item) for item in value]
     if isinstance(value, dict):
-        # Visual answers say the same twice.
+        # Visual responses contain the same masks twice.
         twice = {"predictions", "prompt_results"} <= value.keys()
         return {
             key: [MORE] if twice and key == "prompt_results" else shortened(item)
@@ -332,7 +335,7 @@ def shortened(value: Any) -> Any:
 
 
 def written(value: Any, indent: str = "") -> str:
-    """JSON with whatever fits on a line on one line."""
+    """Format JSON; values that fit on one line are written on one line."""
     flat = json.dumps(value, ensure_ascii=False).replace(f'"{MORE}"', MORE)
     if len(indent + flat) <= _WIDTH or not isinstance(value, list | dict):
         return flat
@@ -347,15 +350,15 @@ def written(value: Any, indent: str = "") -> str:
 
 
 def parsed(output: str) -> Any:
-    """Printed JSON, with `MORE` where something was left out."""
+    """Parse JSON from a page, in which `MORE` marks omissions."""
     return json.loads(re.sub(rf"(?<!\"){MORE}(?!\")", f'"{MORE}"', output))
 
 
 def check(printed: Any, real: Any, field: str = "") -> None:
-    """Structure and counts are the same, scores are close, whole masks overlap.
+    """Compare JSON of a page with a real response: equal structure, close scores and masks.
 
     Raises:
-        AssertionError: they differ.
+        AssertionError: They differ.
     """
     if isinstance(printed, dict):
         assert printed.keys() == real.keys(), field
@@ -367,7 +370,7 @@ def check(printed: Any, real: Any, field: str = "") -> None:
             check(value, real[key], key)
     elif printed == MORE:
         assert real
-    elif field == "masks":  # polygons: they start somewhere else if one pixel differs
+    elif field == "masks":  # polygons start at another point if one pixel differs
         assert real
         assert all(len(point) == 2 for polygon in real for point in polygon)
     elif isinstance(printed, list):
@@ -387,24 +390,26 @@ def check(printed: Any, real: Any, field: str = "") -> None:
 
 
 def check_text(printed: str, real: str) -> None:
-    """The words are the same, and the numbers close; `…` is anything on a line, or any lines.
+    """Compare a text of a page with a real output: equal words, close numbers.
+
+    `…` matches any text within a line; a line that consists of `…` matches any lines.
 
     Raises:
-        AssertionError: they differ.
+        AssertionError: They differ.
     """
     pattern = re.escape(_NUMBER.sub("0", printed)).replace("0", f"({_NUMBER.pattern})")
     pattern = re.sub(rf"^{MORE}\\?\n", r"(?:.*\n)*?", pattern, flags=re.MULTILINE)
     found = re.fullmatch(pattern.replace(MORE, ".*?"), real)
-    assert found, f"printed on the page:\n{printed}\nreally:\n{real}"
+    assert found, f"on the page:\n{printed}\nreal output:\n{real}"
     numbers = [float(number) for number in found.groups()]
     assert numbers == pytest.approx([float(n) for n in _NUMBER.findall(printed)], rel=0.02, abs=0.1)
 
 
 def check_output(example: Example, output: str) -> None:
-    """An example prints what the page says that it prints.
+    """Compare the output of an example with the expected output, if the page shows one.
 
     Raises:
-        AssertionError: it does not.
+        AssertionError: They differ.
     """
     if example.output is None:
         return
@@ -415,14 +420,14 @@ def check_output(example: Example, output: str) -> None:
 
 
 def printed_form(example: Example, output: str) -> str:
-    """What the README prints of an example's output."""
+    """Return the text that a page shows for an output."""
     if example.kind == "json":
         return written(shortened(json.loads(output))) + "\n"
     return output
 
 
 def settings_tables() -> str:
-    """All settings as Markdown: a heading and a table for each group."""
+    """Return all settings as Markdown: a heading and a table per group."""
     text = ""
     for name in NAMES:
         field = Settings.model_fields[name]
@@ -434,12 +439,12 @@ def settings_tables() -> str:
 
 
 def fields_table(model: type[BaseModel]) -> str:
-    """The fields of a request as a Markdown table; as the OpenAPI document tells them."""
+    """Return the fields of a request as a Markdown table, from its JSON schema."""
     schema = model.model_json_schema()
     text = "\n| field | default | meaning |\n|---|---|---|\n"
     for name, field in schema["properties"].items():
         if name == "api_key":
-            continue  # in every request, and told once
+            continue  # part of every request; described once, in answers.md
         default = f"`{json.dumps(field['default'])}`" if "default" in field else ""
         if name in schema.get("required", ()):
             default = "needed"
@@ -454,7 +459,7 @@ def fields_table(model: type[BaseModel]) -> str:
 
 
 def with_tables(text: str) -> str:
-    """A page whose tables of settings and fields are those of the code."""
+    """Return a page with its tables of settings and fields regenerated from the code."""
 
     def fields(found: re.Match[str]) -> str:
         model = getattr(import_module(found["module"]), found["model"])
@@ -463,14 +468,14 @@ def with_tables(text: str) -> str:
     return _FIELDS.sub(fields, _SETTINGS.sub(lambda _: settings_tables(), text))
 
 
-def mended(page: Path, address: str, environment: Mapping[str, str]) -> int:
-    """Writes those outputs of a page anew that are no longer true.
+def update(page: Path, address: str, environment: Mapping[str, str]) -> int:
+    """Run a page and update the outputs that no longer match.
 
     Returns:
-        How many.
+        Number of updated outputs.
 
     Raises:
-        AssertionError: an example fails.
+        AssertionError: An example fails.
     """
     text = page.read_text()
     found = list(zip(examples(text), outputs(page, address, environment), strict=True))
@@ -489,23 +494,25 @@ def mended(page: Path, address: str, environment: Mapping[str, str]) -> int:
 
 
 def main() -> None:
-    """Rewrite the pages."""
-    parser = argparse.ArgumentParser(description="Run the examples of the pages.")
-    parser.add_argument("--settings", action="store_true", help="only the tables")
-    parser.add_argument("pages", nargs="*", type=Path, help="all by default")
+    """Run the command line."""
+    parser = argparse.ArgumentParser(
+        description="Run and update the examples in README.md and docs/."
+    )
+    parser.add_argument("--settings", action="store_true", help="update the tables only")
+    parser.add_argument("pages", nargs="*", type=Path, help="pages to run; all by default")
     arguments = parser.parse_args()
     for page in pages():
         text = page.read_text()
         if with_tables(text) != text:
             page.write_text(with_tables(text))
-            print(f"{page_name(page)}: tables mended")
+            print(f"{page_name(page)}: tables updated")
     if arguments.settings:
         return
     with documented_server() as (address, environment):
         for page in [path.resolve() for path in arguments.pages] or pages():
             count = len(examples(page.read_text()))
-            changed = mended(page, address, environment) if count else 0
-            print(f"{page_name(page)}: {count} examples, {changed} outputs mended")
+            changed = update(page, address, environment) if count else 0
+            print(f"{page_name(page)}: {count} examples, {changed} outputs updated")
 
 
 if __name__ == "__main__":

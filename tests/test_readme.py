@@ -1,4 +1,4 @@
-"""The README and the pages say what is true: printed answers are right, and nothing is left out."""
+"""Facts in README.md and docs/: responses are correct, all endpoints and figures are there."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROBOFLOW = examples((DOCS / "contracts" / "roboflow.md").read_text())
 
 
 def masks_in(value: Any) -> Iterator[dict[str, Any]]:
-    """The run lengths in an answer."""
+    """Yield all RLE masks in a response."""
     if isinstance(value, dict) and "counts" in value:
         yield value
     elif isinstance(value, dict | list):
@@ -29,26 +29,26 @@ def masks_in(value: Any) -> Iterator[dict[str, Any]]:
             yield from masks_in(item)
 
 
-def printed_answer(path: str, sends: str) -> Any:
-    """The printed answer of the example that posts to a path and sends a text."""
+def shown_response(path: str, sends: str) -> Any:
+    """Return the response, as shown on the page, of the example with this path and body text."""
     (found,) = (e for e in ROBOFLOW if e.kind == "json" and path in e.code and sends in e.code)
     assert found.output
     return parsed(found.output)
 
 
-def test_the_printed_answers_are_right() -> None:
-    """The picture has two red circles, no blue star, and one green cross."""
-    red, blue = printed_answer("/sam3/concept_segment", "red circle")["prompt_results"]
+def test_shown_responses_match_the_image() -> None:
+    """The image has two red circles, no blue star, and one green cross."""
+    red, blue = shown_response("/sam3/concept_segment", "red circle")["prompt_results"]
     assert (len(red["predictions"]), len(blue["predictions"])) == (2, 0)
-    (by_word,) = masks_in(printed_answer("/sam3/concept_segment", "green cross"))
-    (by_click,) = masks_in(printed_answer("/sam3/visual_segment", '"x": 548, "y": 255'))
+    (by_word,) = masks_in(shown_response("/sam3/concept_segment", "green cross"))
+    (by_click,) = masks_in(shown_response("/sam3/visual_segment", '"x": 548, "y": 255'))
     r, g, b = np.moveaxis(np.asarray(Image.open(SAMPLE), np.int16), 2, 0)
     truth = coco.encode(np.asfortranarray(g > np.maximum(r, b) + 40, np.uint8))
     assert coco.iou([by_click], [truth], [False])[0, 0] > 0.9
     assert coco.iou([by_word], [truth], [False])[0, 0] > 0.8
 
 
-def test_every_language_is_shown() -> None:
+def test_bash_and_python_examples_exist() -> None:
     assert {e.language for e in EXAMPLES} >= {"bash", "python"}
     python = "".join(e.code for e in EXAMPLES if e.language == "python")
     assert "from inference_sdk import" in python
@@ -56,7 +56,7 @@ def test_every_language_is_shown() -> None:
 
 
 @pytest.mark.parametrize("path", sorted({operation.path for operation in OPERATIONS}))
-def test_every_endpoint_is_mentioned(path: str) -> None:
+def test_every_endpoint_is_documented(path: str) -> None:
     assert f"{path}`" in TEXT
 
 
@@ -72,8 +72,8 @@ def test_every_endpoint_is_mentioned(path: str) -> None:
         ("100 masks at 4032 x 4032", "masks", "100 at 4032 x 4032: polygons, times faster"),
     ],
 )
-def test_speed_is_as_it_was_measured(row: str, benchmark: str, goal: str) -> None:
-    """The README's ratios are those of the results that are kept."""
+def test_performance_table_matches_benchmark_results(row: str, benchmark: str, goal: str) -> None:
+    """The ratios in README.md are those in benchmarks/results."""
     report = json.loads((ROOT / "benchmarks" / "results" / f"{benchmark}.json").read_text())
     (value,) = (found["value"] for found in report["goals"] if found["what"] == goal)
     (line,) = (line for line in README.read_text().splitlines() if line.startswith(f"| {row}"))

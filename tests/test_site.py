@@ -1,4 +1,4 @@
-"""The site of docs/: it builds without a warning, and loads nothing from elsewhere."""
+"""The documentation site: it builds without warnings and loads nothing from other hosts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LOADED_BY_STYLE = re.compile(r"url\([\"']?(?:https?:)?//|@import")
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The built site."""
+    """Build the site."""
     target = tmp_path_factory.mktemp("site")
     build = ["mkdocs", "build", "--strict", "--quiet", "--site-dir", str(target)]
     done = subprocess.run(
@@ -45,7 +45,13 @@ def test_every_page_is_built(site: Path) -> None:
     assert built == pages | {Path("404")}
 
 
-def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:
+def test_the_overview_links_every_page() -> None:
+    linked = re.findall(r"\]\(([\w/-]+\.md)", (DOCS / "index.md").read_text())
+    pages = {page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")}
+    assert set(linked) == pages - {"index.md"}
+
+
+def test_nothing_is_loaded_from_other_hosts(site: Path) -> None:
     for page in site.rglob("*.html"):
         assert not LOADED.findall(page.read_text()), page
     for style in site.rglob("*.css"):
@@ -59,8 +65,8 @@ def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:
         "<script async src=//example.com/a.js>",
         '<img alt="x" src="http://example.com/a.png">',
         '<link rel="stylesheet" href="https://fonts.example.com/css">',
-        '<pre class="mermaid">',  # drawn by a script from elsewhere
+        '<pre class="mermaid">',  # rendered by a script from another host
     ],
 )
-def test_what_is_loaded_from_elsewhere_is_noticed(html: str) -> None:
+def test_loading_from_other_hosts_is_detected(html: str) -> None:
     assert LOADED.search(html)

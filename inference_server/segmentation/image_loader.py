@@ -101,7 +101,7 @@ class ImageLoader:
         else:
             raise UnknownImageError(
                 "No image is cached under this image_id (it was never sent with this API key, or "
-                "has been dropped for room). Send the image along with the id."
+                "was evicted). Send the image along with the id."
             )
         return stored, False
 

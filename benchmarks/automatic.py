@@ -20,7 +20,7 @@ from benchmarks.serving import CORES
 from benchmarks.timing import exponent, peak_memory, timed
 from inference_server.demo.scenes import make_scene
 from inference_server.engines.base import VisualPrompt, queries
-from inference_server.engines.registry import Model
+from inference_server.engines.model import LoadedModel
 from inference_server.engines.sam2.engine import VisualEngine
 from inference_server.segmentation.automatic import AutomaticMasks, point_grid, stability
 from inference_server.segmentation.types import AutomaticOptions, Instance
@@ -94,7 +94,7 @@ class Ours:
 
     async def _search(self, image: Image, options: AutomaticOptions) -> list[Instance]:
         loop = asyncio.get_running_loop()
-        model = Model("sam2", self.engine, self._using, Settings(), workers=16)
+        model = LoadedModel("sam2", self.engine, self._using, Settings(), workers=16)
 
         def in_thread(work: Callable[[], Any]) -> Awaitable[Any]:
             return loop.run_in_executor(self._threads, work)

@@ -21,8 +21,8 @@ from inference_server.engines.base import (
     VisualPrompt,
     queries,
 )
-from inference_server.engines.checkpoints import load_sam2, load_sam3
 from inference_server.engines.device import Compute, choose_compute
+from inference_server.engines.load_weights import load_sam2, load_sam3
 from inference_server.engines.sam2.engine import VisualEngine
 from inference_server.engines.sam3.engine import ConceptEngine
 from inference_server.engines.weights import find_sam2, sam3_source

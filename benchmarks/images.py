@@ -24,8 +24,8 @@ from transformers import Sam3ImageProcessor
 from benchmarks.report import Cell, Goal, Report, Table
 from benchmarks.timing import compare, exponent
 from inference_server.demo.scenes import Scene, make_scene
-from inference_server.engines.checkpoints import load_sam2, load_sam3
 from inference_server.engines.device import choose_compute
+from inference_server.engines.load_weights import load_sam2, load_sam3
 from inference_server.engines.resize import Normalizer, resize
 from inference_server.engines.weights import find_sam2, sam3_source
 from inference_server.images import decode_base64, decode_image, decode_picture

@@ -27,8 +27,8 @@ from sam2.sam2_image_predictor import SAM2ImagePredictor
 from torch import Tensor
 
 from inference_server.demo import WEIGHTS
-from inference_server.engines.checkpoints import load_sam2
 from inference_server.engines.device import Compute, choose_compute
+from inference_server.engines.load_weights import load_sam2
 from inference_server.engines.weights import find_sam2
 
 RECIPE = 1

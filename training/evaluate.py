@@ -17,8 +17,8 @@ from scipy.optimize import linear_sum_assignment  # type: ignore[attr-defined]
 from inference_server.demo.scenes import IMAGE_SIZES, Scene, SceneObject, make_scene
 from inference_server.demo.shapes import COLORS, SHAPES
 from inference_server.engines.base import ConceptPrompt, Embedding, VisualPrompt, queries
-from inference_server.engines.checkpoints import load_sam2, load_sam3
 from inference_server.engines.device import choose_compute
+from inference_server.engines.load_weights import load_sam2, load_sam3
 from inference_server.engines.sam2.engine import VisualEngine
 from inference_server.engines.sam3.engine import ConceptEngine
 from inference_server.engines.weights import find_sam2, sam3_source

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from inference_server.bench.timing import Timing
 from inference_server.demo.scenes import make_scene
 from inference_server.engines.base import ConceptPrompt, VisualPrompt
-from inference_server.engines.registry import ConceptModel, VisualModel
+from inference_server.engines.model import ConceptModel, VisualModel
 from inference_server.observability.metrics import Timings
 from inference_server.segmentation.local import LocalSegmentationService
 from inference_server.segmentation.types import (

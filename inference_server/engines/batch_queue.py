@@ -1,7 +1,7 @@
-"""Lanes: a bounded queue in front of threads that do one kind of work.
+"""A bounded queue in front of worker threads, which process waiting items in batches.
 
-Encoding and decoding have a lane each, so that a click on a cached image never waits behind
-somebody else's encode, and what waits in a lane together may be done together.
+Encoding and decoding have separate queues, so a click on a cached image never waits behind another
+request's encode.
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ ResultT = TypeVar("ResultT")
 
 @dataclass(slots=True)
 class BatchResult(Generic[ResultT]):
-    """A result and what it took.
+    """A result and its timings.
 
     Attributes:
-        value: the result.
-        queued: seconds until the first of it began.
-        worked: seconds from then until all of it was done.
-        batch: the most items that were done together.
-        led: sizes of the batches whose first item was one of these.
+        value: The result of one item, or a list with the result of each item.
+        queued: Seconds from submission until work on the first item began.
+        worked: Seconds from then until all items were done.
+        batch: Size of the largest batch that contained one of the items.
+        led: Sizes of the batches whose first item was one of the items. Each batch appears in
+            exactly one result, so these can be counted.
     """
 
     value: ResultT
@@ -42,8 +43,8 @@ class BatchResult(Generic[ResultT]):
 
 
 @dataclass(slots=True, eq=False)  # arrays do not compare to a truth value
-class _Job(Generic[ItemT, ResultT]):
-    """Items that were submitted together, and their results as they come."""
+class _Submission(Generic[ItemT, ResultT]):
+    """Items that were submitted together, and their results so far."""
 
     items: Sequence[ItemT]
     since: float
@@ -57,31 +58,31 @@ class _Job(Generic[ItemT, ResultT]):
 
 
 @dataclass(slots=True, order=True)
-class _QueueEntry(Generic[ItemT, ResultT]):
-    """A place in the queue: one item of a job. The earliest turn comes first."""
+class QueueEntry(Generic[ItemT, ResultT]):
+    """One item of a submission in the queue, ordered by `turn`."""
 
     turn: float
     number: int
-    job: _Job[ItemT, ResultT] = field(compare=False)
+    submission: _Submission[ItemT, ResultT] = field(compare=False)
     index: int = field(compare=False)
 
 
 class BatchQueue(Generic[ItemT, ResultT]):
-    """Does work in threads of its own, in batches of what is waiting.
+    """Processes items in its own threads, in batches of what is waiting.
 
-    The items of a large job do not go before those of the small ones that come after it: the n-th
-    item's turn is that of a job which came n items' work later. So a click need not wait for
-    somebody's hundred boxes, and the boxes need not wait for ever.
+    The queue is fair between submissions. The n-th item of a submission is queued as if it had been
+    submitted n items' processing time later, so a click does not wait for the hundred boxes of an
+    earlier request, and the boxes are not starved by later clicks.
 
     Args:
-        name: of the threads, and in error messages.
-        work: from a batch of items to as many results; runs in the threads.
-        max_batch: most items at a time.
-        capacity: most jobs that may wait; one more is refused.
-        workers: threads, each with a batch of its own.
-        niceness: 0, or `BACKGROUND` for work that others need not wait for.
-        enter: called in a thread before each batch, with how many of the lane's threads are, or
-            are about to be, at work.
+        name: Name of the queue in metrics, error messages and thread names.
+        work: Maps a batch of items to one result per item; runs in the worker threads.
+        max_batch: Maximum items per batch.
+        capacity: Maximum waiting submissions; further ones are refused.
+        workers: Number of threads; each processes one batch at a time.
+        niceness: Niceness of the threads: 0 for normal priority, or `BACKGROUND`.
+        enter: Called in a worker thread before each batch, with the number of this queue's threads
+            that are busy or about to be; None for nothing.
     """
 
     def __init__(
@@ -101,9 +102,9 @@ class BatchQueue(Generic[ItemT, ResultT]):
         self._capacity = capacity
         self._workers = workers
         self._enter = enter
-        self._queue: list[_QueueEntry[ItemT, ResultT]] = []
+        self._queue: list[QueueEntry[ItemT, ResultT]] = []
         self._numbers = itertools.count()
-        self._jobs = 0
+        self._submissions = 0
         self._busy = 0
         self._scheduled = False
         self._threads = WorkerPool(workers, name, niceness)
@@ -112,23 +113,23 @@ class BatchQueue(Generic[ItemT, ResultT]):
 
     @property
     def name(self) -> str:
-        """Of the threads, and in metrics."""
+        """Name of the queue in metrics, error messages and thread names."""
         return self._name
 
     @property
     def capacity(self) -> int:
-        """Most jobs that may wait."""
+        """Maximum waiting submissions."""
         return self._capacity
 
     @property
     def busy(self) -> int:
-        """How many batches are being worked on."""
+        """Number of batches in progress."""
         return self._busy
 
     @property
     def depth(self) -> int:
-        """How many jobs wait, or have items that wait."""
-        return self._jobs
+        """Number of submissions with waiting items."""
+        return self._submissions
 
     async def submit(self, item: ItemT) -> BatchResult[ResultT]:
         """Queue an item and wait for its result; see `submit_all`."""
@@ -136,82 +137,91 @@ class BatchQueue(Generic[ItemT, ResultT]):
         return BatchResult(done.value[0], done.queued, done.worked, done.batch, done.led)
 
     async def submit_all(self, items: Sequence[ItemT]) -> BatchResult[list[ResultT]]:
-        """Queue items as one job, and wait for all of their results.
+        """Queue items as one submission and wait for all results.
 
-        A caller that is cancelled takes its items out of the queue; work that has begun is finished
-        and thrown away.
+        If the caller is cancelled, its items leave the queue; work in progress is finished and
+        discarded.
 
         Args:
-            items: what to work on; they count as one towards the capacity.
+            items: The items to process; together they count as one towards the capacity.
 
         Returns:
-            The results, in the order of the items.
+            One result per item, in the order of the items.
 
         Raises:
-            CapacityError: the queue is full.
-            ModelUnavailableError: the lane is closed, or was before the items' turn came.
+            CapacityError: The queue is full.
+            ModelUnavailableError: The queue is closed, or was closed before the items were
+                processed.
         """
         if self._closed:
             raise self._unloaded()
         if not items:
             return BatchResult([], 0.0, 0.0, 0)
-        if self._jobs >= self._capacity:
-            # By the work that waits: a job may have many items.
+        if self._submissions >= self._capacity:
+            # Estimated from items, because a submission may have many.
             seconds = self._pace * len(self._queue) / self._workers
             raise CapacityError(
-                f"The {self._name} queue is full ({self._capacity} requests wait). Try again "
-                "shortly, or raise INFERENCE_QUEUE_SIZE.",
+                f"The {self._name} queue is full: {self._capacity} requests are waiting. Try "
+                "again shortly, or raise INFERENCE_QUEUE_SIZE.",
                 retry_after=max(1.0, seconds),
                 full="queue",
             )
         loop = asyncio.get_running_loop()
-        job: _Job[ItemT, ResultT] = _Job(items, time.monotonic(), loop.create_future())
-        job.waiting = len(items)
-        self._jobs += 1
+        submission: _Submission[ItemT, ResultT] = _Submission(
+            items, time.monotonic(), loop.create_future()
+        )
+        submission.waiting = len(items)
+        self._submissions += 1
         for index in range(len(items)):
-            turn = job.since + index * self._pace
-            heapq.heappush(self._queue, _QueueEntry(turn, next(self._numbers), job, index))
+            turn = submission.since + index * self._pace
+            heapq.heappush(self._queue, QueueEntry(turn, next(self._numbers), submission, index))
         if not self._scheduled:
-            # Not at once: what else is submitted in this turn of the loop joins the batch.
+            # Deferred, so that items submitted in the same event loop iteration join the batch.
             self._scheduled = True
             loop.call_soon(self._start)
         try:
-            await job.answer
+            await submission.answer
         finally:
-            self._withdraw(job)
-        results = [job.results[index] for index in range(len(items))]
-        begun = job.begun
-        return BatchResult(results, begun - job.since, time.monotonic() - begun, job.batch, job.led)
+            self._withdraw(submission)
+        results = [submission.results[index] for index in range(len(items))]
+        begun = submission.begun
+        return BatchResult(
+            results,
+            begun - submission.since,
+            time.monotonic() - begun,
+            submission.batch,
+            submission.led,
+        )
 
-    def _withdraw(self, job: _Job[ItemT, ResultT]) -> None:
-        if job.waiting:
-            job.waiting = 0
-            self._jobs -= 1
-            self._queue = [ticket for ticket in self._queue if ticket.job is not job]
+    def _withdraw(self, submission: _Submission[ItemT, ResultT]) -> None:
+        if submission.waiting:
+            submission.waiting = 0
+            self._submissions -= 1
+            self._queue = [entry for entry in self._queue if entry.submission is not submission]
             heapq.heapify(self._queue)
 
     def _start(self) -> None:
-        """Give batches to the threads that have none."""
+        """Give batches to idle threads."""
         self._scheduled = False
         loop = asyncio.get_running_loop()
         while self._queue and self._busy < self._workers and not self._closed:
             size = min(self._max_batch, len(self._queue))
             batch = [heapq.heappop(self._queue) for _ in range(size)]
             begin = time.monotonic()
-            batch[0].job.led.append(size)
-            for ticket in batch:
-                job = ticket.job
-                job.begun = job.begun or begin
-                job.batch = max(job.batch, size)
-                job.waiting -= 1
-                self._jobs -= job.waiting == 0
+            batch[0].submission.led.append(size)
+            for entry in batch:
+                submission = entry.submission
+                submission.begun = submission.begun or begin
+                submission.batch = max(submission.batch, size)
+                submission.waiting -= 1
+                self._submissions -= submission.waiting == 0
             self._busy += 1
             more = -(-len(self._queue) // self._max_batch)
             busy = min(self._workers, self._busy + more)
-            items = [ticket.job.items[ticket.index] for ticket in batch]
-            # What is logged is of the request; of several, it is nobody's.
-            alone = all(ticket.job is batch[0].job for ticket in batch)
-            context = batch[0].job.context.copy() if alone else Context()
+            items = [entry.submission.items[entry.index] for entry in batch]
+            # Log lines carry the request id if the batch belongs to one request only.
+            alone = all(entry.submission is batch[0].submission for entry in batch)
+            context = batch[0].submission.context.copy() if alone else Context()
             done = loop.run_in_executor(self._threads, context.run, self._run, items, busy)
             done.add_done_callback(lambda f, b=batch, t=begin: self._finish(b, t, f))  # type: ignore[misc]
 
@@ -225,41 +235,41 @@ class BatchQueue(Generic[ItemT, ResultT]):
 
     def _finish(
         self,
-        batch: list[_QueueEntry[ItemT, ResultT]],
+        batch: list[QueueEntry[ItemT, ResultT]],
         begin: float,
         done: asyncio.Future[Sequence[ResultT]],
     ) -> None:
         self._busy -= 1
-        if done.cancelled():  # the lane was closed before a thread took the batch
+        if done.cancelled():  # the queue was closed before a thread took the batch
             error: BaseException | None = self._unloaded()
         else:
             error = done.exception()
         if error is None:
             self._pace = (time.monotonic() - begin) / len(batch)
-            for ticket, result in zip(batch, done.result(), strict=True):
-                ticket.job.results[ticket.index] = result
-        for ticket in batch:
-            job = ticket.job
-            if job.answer.done():
+            for entry, result in zip(batch, done.result(), strict=True):
+                entry.submission.results[entry.index] = result
+        for entry in batch:
+            submission = entry.submission
+            if submission.answer.done():
                 continue
             if error is not None:
-                job.answer.set_exception(error)
-            elif len(job.results) == len(job.items):
-                job.answer.set_result(None)
+                submission.answer.set_exception(error)
+            elif len(submission.results) == len(submission.items):
+                submission.answer.set_result(None)
         self._start()
 
     def _unloaded(self) -> ModelUnavailableError:
         return ModelUnavailableError(
-            f"The model was unloaded before the {self._name} began. Send the request again; the "
+            f"The model was unloaded before the {self._name} started. Send the request again; the "
             "model is loaded on demand."
         )
 
     def close(self) -> None:
-        """Stop the threads once their current work is done; what waits is refused."""
+        """Fail waiting items; stop the threads when their current batches are done."""
         self._closed = True
         while self._queue:
-            job = self._queue[0].job
-            self._withdraw(job)
-            if not job.answer.done():
-                job.answer.set_exception(self._unloaded())
+            submission = self._queue[0].submission
+            self._withdraw(submission)
+            if not submission.answer.done():
+                submission.answer.set_exception(self._unloaded())
         self._threads.shutdown(wait=False, cancel_futures=True)

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from inference_server.engines.base import Embedding, Prepared
-from inference_server.engines.registry import ConceptModel, VisualModel
+from inference_server.engines.model import ConceptModel, VisualModel
 from inference_server.errors import MemoryShortageError
 from inference_server.executor import Threads
 from inference_server.images import decode_picture

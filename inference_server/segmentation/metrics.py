@@ -64,7 +64,7 @@ def _lanes(models: ModelRegistry) -> Iterator[Metric]:
     sums: dict[str, tuple[int, int, int]] = {}
     # Several sizes of SAM 2 have lanes of the same name.
     for model in models.loaded():
-        for lane in model.lanes:
+        for lane in model.queues:
             waiting, working, most = sums.get(lane.name, (0, 0, 0))
             sums[lane.name] = (
                 waiting + lane.depth,

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from inference_server.engines import checkpoints, device
+from inference_server.engines import device, load_weights
 from schemas.system import ModelsCleared
 from tests.api.pictures import Picture, click, iou, noise, plane
 from tests.api.serving import (
@@ -221,7 +221,7 @@ class TestRequestsThatHaveBegun:
         self, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         begun, go_on, loads = threading.Event(), threading.Event(), []
-        load = checkpoints.load_sam2
+        load = load_weights.load_sam2
 
         def slowly(*arguments: Any) -> Any:
             loads.append(arguments)
@@ -229,7 +229,7 @@ class TestRequestsThatHaveBegun:
             assert go_on.wait(TIMEOUT)
             return load(*arguments)
 
-        monkeypatch.setattr(checkpoints, "load_sam2", slowly)
+        monkeypatch.setattr(load_weights, "load_sam2", slowly)
         with serving(ready=False) as server:
             try:
                 until(begun.is_set)

@@ -17,7 +17,8 @@ import pytest
 from inference_server import __version__
 from inference_server.api.openapi import HEADERS
 from inference_server.demo import WEIGHTS
-from inference_server.engines.registry import ConceptModel, ModelRegistry
+from inference_server.engines.model import ConceptModel
+from inference_server.engines.registry import ModelRegistry
 from inference_server.errors import ModelUnavailableError
 from schemas.system import Health, ModelsResponse, ServerInfo
 from tests.api.pictures import Picture, noise

@@ -16,7 +16,7 @@ from inference_server.batch.plan import Request, planned
 from inference_server.batch.search import Search
 from inference_server.engines.base import Embedding, Prepared
 from inference_server.engines.batch_queue import BatchResult
-from inference_server.engines.registry import Model
+from inference_server.engines.model import LoadedModel
 from inference_server.engines.sam2.engine import VisualEngine
 from inference_server.observability.metrics import Metrics
 from inference_server.segmentation.command import local_segmenter
@@ -58,9 +58,9 @@ def test_images_are_encoded_together_and_few_are_in_memory(
 
     monkeypatch.setattr(Metrics, "count_batches", count)
     submitted: list[Prepared] = []
-    submit, forward = Model.encode, VisualEngine.encode
+    submit, forward = LoadedModel.encode, VisualEngine.encode
 
-    async def noting(self: Model[Any], image: Prepared) -> BatchResult[Embedding]:
+    async def noting(self: LoadedModel[Any], image: Prepared) -> BatchResult[Embedding]:
         submitted.append(image)
         return await submit(self, image)
 
@@ -68,7 +68,7 @@ def test_images_are_encoded_together_and_few_are_in_memory(
         until(lambda: len(submitted) > 2, 60)  # two others wait when the first is done
         return forward(self, images)
 
-    monkeypatch.setattr(Model, "encode", noting)
+    monkeypatch.setattr(LoadedModel, "encode", noting)
     monkeypatch.setattr(VisualEngine, "encode", patient)
     begun: set[Path] = set()
     most = 0

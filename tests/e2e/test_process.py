@@ -86,7 +86,7 @@ def test_serves(process: Process, picture: Picture) -> None:
 def test_says_that_the_weights_are_the_demo(process: Process) -> None:
     log = process.log.read_text()
     for family in ("sam2", "sam3"):
-        assert f"Loaded {family}/demo (the embedded demo: right on generated scenes only)" in log
+        assert f"Loaded {family}/demo (demo weights: they recognise generated shapes only)" in log
 
 
 def test_answers_while_a_large_image_is_encoded(process: Process) -> None:

@@ -21,8 +21,8 @@ from transformers import Sam3Config, Sam3Model, Sam3Processor
 
 from inference_server.demo import WEIGHTS
 from inference_server.demo.scenes import make_scene
-from inference_server.engines.checkpoints import load_sam2
 from inference_server.engines.device import Compute
+from inference_server.engines.load_weights import load_sam2
 from inference_server.engines.sam2.engine import VisualEngine
 from inference_server.engines.sam3.engine import ConceptEngine
 from inference_server.engines.weights import find_sam2

@@ -26,7 +26,7 @@ from inference_server.engines.base import (
 )
 from inference_server.engines.batch_queue import BatchQueue, BatchResult
 from inference_server.engines.device import Compute, use_threads
-from inference_server.engines.registry import Model
+from inference_server.engines.model import LoadedModel
 from inference_server.errors import CapacityError, ModelUnavailableError
 from inference_server.executor import BACKGROUND
 from inference_server.settings import Settings
@@ -483,7 +483,7 @@ def test_a_thread_has_its_own_number_of_threads() -> None:
 
 async def test_a_click_does_not_wait_for_an_encode(cpu: Compute) -> None:
     engine = Slow()
-    model = Model("sam2", engine, cpu, Settings())
+    model = LoadedModel("sam2", engine, cpu, Settings())
     embedding = Embedding((1, 1), [np.zeros(3)], 1)
     encode = asyncio.create_task(model.encode(Prepared(None, (1, 1))))
     prompts = [

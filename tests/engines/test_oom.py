@@ -21,8 +21,9 @@ from inference_server.engines.base import (
     queries,
 )
 from inference_server.engines.device import Compute
+from inference_server.engines.model import LoadedModel
 from inference_server.engines.oom import is_out_of_memory, split_batch_on_oom
-from inference_server.engines.registry import Model, ModelRegistry
+from inference_server.engines.registry import ModelRegistry
 from inference_server.errors import MemoryShortageError
 from inference_server.settings import Settings
 
@@ -168,7 +169,9 @@ async def test_a_request_is_tried_once_more_after_room_was_made(
     async def evict_half() -> None:
         forwards.append(engine.forwards)
 
-    model: Model[VisualPrompt] = Model("sam2", engine, CPU, Settings(), evict_half=evict_half)
+    model: LoadedModel[VisualPrompt] = LoadedModel(
+        "sam2", engine, CPU, Settings(), evict_half=evict_half
+    )
 
     async def ask() -> object:
         if half == "encode":
@@ -193,16 +196,16 @@ async def test_a_request_is_tried_once_more_after_room_was_made(
 async def test_weights_that_do_not_fit_are_told_and_loaded_when_they_do(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from inference_server.engines import checkpoints
+    from inference_server.engines import load_weights
 
-    load, failures = checkpoints.load_sam2, [torch.OutOfMemoryError("CUDA out of memory")]
+    load, failures = load_weights.load_sam2, [torch.OutOfMemoryError("CUDA out of memory")]
 
     def full(*arguments: object) -> object:
         if failures:
             raise failures.pop()
         return load(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(checkpoints, "load_sam2", full)
+    monkeypatch.setattr(load_weights, "load_sam2", full)
     registry = ModelRegistry(Settings(device="cpu", dtype="float32"))
     with pytest.raises(MemoryShortageError, match="weights of sam2"):
         await registry.visual("hiera_tiny")

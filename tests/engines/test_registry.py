@@ -13,10 +13,11 @@ import pytest
 import torch
 from sam2.modeling.sam2_base import SAM2Base
 
-from inference_server.engines import checkpoints
+from inference_server.engines import load_weights
 from inference_server.engines.base import ConceptPrompt, VisualPrompt, queries
 from inference_server.engines.device import Compute, choose_compute
-from inference_server.engines.registry import Effort, ModelRegistry
+from inference_server.engines.model import Effort
+from inference_server.engines.registry import ModelRegistry
 from inference_server.engines.weights import SAM2_VERSIONS, Sam2Checkpoint
 from inference_server.errors import ModelUnavailableError
 from inference_server.settings import Settings
@@ -64,8 +65,8 @@ class Loader:
 @pytest.fixture
 def loader(monkeypatch: pytest.MonkeyPatch, sam2_model: SAM2Base, concept: Concept) -> Loader:
     loader = Loader(sam2_model, concept)
-    monkeypatch.setattr(checkpoints, "load_sam2", loader.sam2)
-    monkeypatch.setattr(checkpoints, "load_sam3", loader.sam3)
+    monkeypatch.setattr(load_weights, "load_sam2", loader.sam2)
+    monkeypatch.setattr(load_weights, "load_sam3", loader.sam3)
     return loader
 
 
@@ -237,7 +238,7 @@ async def test_unloading_leaves_a_model_to_who_has_it(loader: Loader) -> None:
     image = (await model.encode(model.prepare(IMAGE))).value
     click = VisualPrompt(np.array([[5, 5]], np.float32), np.array([1]))
     assert len((await model.decode(queries(image, [click]))).value) == 1
-    lanes = {thread for lane in model.lanes for thread in lane._threads._crew.threads}
+    lanes = {thread for lane in model.queues for thread in lane._threads._crew.threads}
     assert len(lanes) >= 2, "an encode lane and a decode lane"
     assert not gone.is_set()
     del model
@@ -313,7 +314,7 @@ async def test_loading_is_logged_and_the_demo_called_one(
     demo, real = registry_of(), registry_of(sam2_weights=str(directory))
     await demo.visual("hiera_tiny")
     assert "Loaded sam2/demo" in caplog.text
-    assert "embedded demo" in caplog.text
+    assert "demo weights" in caplog.text
     assert "cpu in float32" in caplog.text
     caplog.clear()
     await real.visual("hiera_tiny")

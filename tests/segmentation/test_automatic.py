@@ -18,7 +18,7 @@ from benchmarks.synthetic import mask_logits
 from inference_server.demo.scenes import make_scene
 from inference_server.engines.base import Candidates, Embedding, Query, VisualPrompt
 from inference_server.engines.batch_queue import BatchQueue, BatchResult
-from inference_server.engines.checkpoints import load_sam2
+from inference_server.engines.load_weights import load_sam2
 from inference_server.engines.sam2.engine import VisualEngine
 from inference_server.engines.weights import find_sam2
 from inference_server.errors import CapacityError

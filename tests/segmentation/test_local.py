@@ -27,7 +27,8 @@ from inference_server.engines.base import (
     queries,
 )
 from inference_server.engines.device import Compute
-from inference_server.engines.registry import ConceptModel, Model, ModelRegistry, VisualModel
+from inference_server.engines.model import ConceptModel, LoadedModel, VisualModel
+from inference_server.engines.registry import ModelRegistry
 from inference_server.engines.sam2.engine import VisualEngine
 from inference_server.errors import ImageError, ImageTooLargeError, UnknownImageError
 from inference_server.images import ImageFetcher, Picture, decode_picture
@@ -129,8 +130,8 @@ class Models(ModelRegistry):
 
     def __init__(self, settings: Settings, sam3: Any, sam2: Any, device: str) -> None:
         self.compute = Compute(torch.device(device), torch.float32, torch.float32)
-        self._pcs: ConceptModel = Model("sam3", sam3, self.compute, settings)
-        self._pvs: VisualModel = Model("sam2", sam2, self.compute, settings)
+        self._pcs: ConceptModel = LoadedModel("sam3", sam3, self.compute, settings)
+        self._pvs: VisualModel = LoadedModel("sam2", sam2, self.compute, settings)
 
     async def concept(self) -> ConceptModel:
         return self._pcs

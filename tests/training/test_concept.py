@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from inference_server.demo.shapes import COLORS, SHAPES
-from inference_server.engines.checkpoints import load_sam3
 from inference_server.engines.device import choose_compute
+from inference_server.engines.load_weights import load_sam3
 from training.concept import ConceptTraining, export
 from training.concept_loss import pairwise_giou
 from training.concept_model import HIDDEN, IMAGE_SIZE, TOKENS

@@ -15,7 +15,7 @@ from PIL import Image
 from inference_server.demo import WEIGHTS
 from inference_server.demo.scenes import make_scene
 from inference_server.engines.base import Candidates, ConceptPrompt, Embedding, Query, queries
-from inference_server.engines.checkpoints import load_sam3
+from inference_server.engines.load_weights import load_sam3
 from inference_server.engines.sam3.decoder import ConceptImage, Found
 from inference_server.engines.sam3.engine import ConceptEngine
 from inference_server.masks import Mask, upsample_masks

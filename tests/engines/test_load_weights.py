@@ -23,9 +23,9 @@ from sam2.build_sam import HF_MODEL_ID_TO_FILENAMES
 from transformers import Sam3Model, Sam3Processor, Sam3VideoConfig, Sam3VideoModel
 
 from inference_server.demo import WEIGHTS
-from inference_server.engines import checkpoints
+from inference_server.engines import load_weights
 from inference_server.engines.base import VisualPrompt, queries
-from inference_server.engines.checkpoints import load_sam2, load_sam3
+from inference_server.engines.load_weights import load_sam2, load_sam3
 from inference_server.engines.sam2.engine import VisualEngine
 from inference_server.engines.sam3.engine import ConceptEngine
 from inference_server.engines.weights import SAM2_VERSIONS, Sam2Checkpoint, find_sam2, sam3_source
@@ -197,7 +197,7 @@ class TestSam2:
             asked.append((repository, filename))
             return str(directory / "blob")
 
-        monkeypatch.setattr(checkpoints, "hf_hub_download", download)
+        monkeypatch.setattr(load_weights, "hf_hub_download", download)
         found = find_sam2("facebook/sam2.1-hiera-tiny")
         assert asked == []
         load_sam2(found["hiera_tiny"], CPU)
@@ -317,7 +317,7 @@ class TestSam2:
     def test_a_repository_that_is_closed_is_explained(
         self, kind: type[HfHubHTTPError], remedy: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(checkpoints, "hf_hub_download", raising(kind))
+        monkeypatch.setattr(load_weights, "hf_hub_download", raising(kind))
         (checkpoint,) = find_sam2("facebook/sam2.1-hiera-tiny").values()
         assert remedy in self.not_loaded(checkpoint)
 

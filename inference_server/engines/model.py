@@ -1,0 +1,164 @@
+"""A loaded model: an engine behind an encode queue and a decode queue."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from inference_server.engines.base import (
+    Candidates,
+    ConceptPrompt,
+    Embedding,
+    Engine,
+    Prepared,
+    Query,
+    VisualPrompt,
+)
+from inference_server.engines.batch_queue import BatchQueue, BatchResult
+from inference_server.errors import MemoryShortageError
+from inference_server.executor import BACKGROUND
+from inference_server.settings import Settings
+
+if TYPE_CHECKING:
+    from inference_server.engines.device import Compute
+
+PromptT = TypeVar("PromptT")
+T = TypeVar("T")
+
+EvictHalf = Callable[[], Awaitable[None]]
+"""Frees memory by evicting half of the cached embeddings."""
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """Threads and batch sizes of the models, after `auto` and 0 have been resolved.
+
+    Attributes:
+        threads: CPU threads.
+        encode_batch: Maximum images per forward.
+        decode_batch: Maximum prompts per forward.
+    """
+
+    threads: int
+    encode_batch: int
+    decode_batch: int
+
+    @classmethod
+    def of(cls, settings: Settings, compute: Compute) -> Effort:
+        """Resolve the settings for a device."""
+        from inference_server.engines.device import available_threads
+
+        on_cpu = compute.device.type == "cpu"
+        return cls(
+            settings.threads or available_threads(),
+            settings.encode_batch or (1 if on_cpu else 8),
+            settings.decode_batch or (1 if on_cpu else 32),
+        )
+
+
+class LoadedModel(Generic[PromptT]):
+    """An engine with its encode queue and its decode queue.
+
+    A model remains usable after the registry has unloaded it. Its threads end and its weights are
+    freed when the last request that started with it releases it.
+
+    On a CPU, prompts are decoded one at a time in one thread per core: a batch gains nothing there
+    (measured: 16 prompts in one forward take 16 times as long as one), and two threads with one
+    prompt each are a quarter faster than two threads that share each prompt. A thread that runs
+    alone uses all cores. Encoding runs at a lower priority. On a GPU each queue has one thread, and
+    waiting prompts are decoded in batches.
+
+    Args:
+        family: `sam2` or `sam3`.
+        engine: The engine to run; called from this model's threads only.
+        compute: Device and dtypes.
+        settings: Batch sizes, threads and queue size.
+        workers: Maximum decode threads on a CPU.
+        evict_half: Frees memory when it runs out; None to fail without a retry.
+
+    Attributes:
+        family: `sam2` or `sam3`.
+        name: Name of the weights for display: `demo`, a file name, or a Hugging Face id.
+        compute: Device and dtypes.
+        side: Side of the model's square input in pixels.
+        prepare: Resizes an image to the model's input, see `Engine.prepare`; for worker threads.
+    """
+
+    def __init__(
+        self,
+        family: str,
+        engine: Engine[PromptT],
+        compute: Compute,
+        settings: Settings,
+        *,
+        workers: int = 1,
+        evict_half: EvictHalf | None = None,
+    ) -> None:
+        from inference_server.engines.device import use_threads
+        from inference_server.engines.oom import split_batch_on_oom
+
+        self.family = family
+        self.name = engine.checkpoint
+        self.compute = compute
+        effort = Effort.of(settings, compute)
+        cores = effort.threads
+        on_cpu = compute.device.type == "cpu"
+        self.side = engine.side
+        self.prepare = engine.prepare
+        self._evict_half = evict_half
+        self._encode: BatchQueue[Prepared, Embedding] = BatchQueue(
+            f"{family} encode",
+            split_batch_on_oom(f"{family} encode", engine.encode),
+            max_batch=effort.encode_batch,
+            capacity=settings.queue_size,
+            niceness=BACKGROUND,
+            enter=lambda busy: use_threads(cores),
+        )
+        self._decode: BatchQueue[Query[PromptT], Candidates] = BatchQueue(
+            f"{family} decode",
+            split_batch_on_oom(f"{family} decode", engine.decode),
+            max_batch=effort.decode_batch,
+            capacity=settings.queue_size,
+            workers=min(workers, cores) if on_cpu else 1,
+            enter=lambda busy: use_threads(max(1, cores // busy)),
+        )
+
+    @property
+    def label(self) -> str:
+        """Value of the response header `x-model`, such as `sam2/demo`."""
+        return f"{self.family}/{self.name}"
+
+    @property
+    def queues(
+        self,
+    ) -> tuple[BatchQueue[Prepared, Embedding], BatchQueue[Query[PromptT], Candidates]]:
+        """The encode queue and the decode queue."""
+        return self._encode, self._decode
+
+    async def encode(self, image: Prepared) -> BatchResult[Embedding]:
+        """Encode a prepared image."""
+        return await self._retry_on_oom(lambda: self._encode.submit(image))
+
+    async def decode(self, queries: Sequence[Query[PromptT]]) -> BatchResult[list[Candidates]]:
+        """Decode the prompts of one request."""
+        return await self._retry_on_oom(lambda: self._decode.submit_all(queries))
+
+    async def _retry_on_oom(self, submit: Callable[[], Awaitable[T]]) -> T:
+        """Submit work; if memory runs out, evict half of the cache and submit it once more."""
+        try:
+            return await submit()
+        except MemoryShortageError:
+            if self._evict_half is None:
+                raise
+        await self._evict_half()
+        return await submit()
+
+    def close(self) -> None:
+        """Stop both queues and fail the work that waits in them."""
+        self._encode.close()
+        self._decode.close()
+
+
+ConceptModel = LoadedModel[ConceptPrompt]
+VisualModel = LoadedModel[VisualPrompt]

@@ -1,12 +1,12 @@
-# The server in a container, for a GPU or for CPUs: see docs/deployment.md.
+# Container image of the server, for a GPU or for CPUs; see docs/run-with-docker.md.
 #
 #   docker build -t inference-server .
 #   docker build -t inference-server:cpu --build-arg TORCH_INDEX=ADDRESS .
 #   docker build -t inference-server:cluster --build-arg EXTRAS="tracing cluster" .
 #
-# The first has torch with CUDA, which computes on CPUs as well but is several GB larger than need
-# be there. ADDRESS is the index of wheels for CPUs alone, which pytorch.org shows under "Get
-# started" for Linux, Pip and CPU. The third has Ray as well: see docs/cluster.md.
+# The first contains torch with CUDA, which also runs on CPUs but is several GB larger. ADDRESS is
+# the index of CPU-only wheels that pytorch.org shows under "Get started" for Linux, Pip and CPU. The
+# third also contains Ray, for docs/cluster.md.
 
 FROM debian:bookworm-slim AS build
 ARG TORCH_INDEX=""
@@ -20,7 +20,7 @@ ENV PATH=/opt/inference-server/bin:$PATH \
     PIP_NO_CACHE_DIR=1 \
     SAM2_BUILD_CUDA=0
 WORKDIR /src
-# Some of the dependencies are source distributions, which are built with what is pinned here.
+# Some dependencies are source distributions; the pinned setuptools and wheel build them.
 COPY requirements/serve.txt requirements/tracing.txt requirements/cluster.txt requirements/
 RUN pip install -c requirements/serve.txt setuptools wheel
 RUN pip install -c requirements/serve.txt ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} \
@@ -39,7 +39,7 @@ RUN apt-get update \
     && useradd --system --uid 10001 --no-create-home --home-dir /nonexistent inference \
     && install -d -m 0700 -o inference /data /weights
 COPY --from=build /opt/inference-server /opt/inference-server
-# Weights from the Hugging Face Hub are kept in /weights; those that are gated need HF_TOKEN.
+# /weights keeps downloads from the Hugging Face Hub; gated weights need HF_TOKEN at run time.
 ENV PATH=/opt/inference-server/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     HF_HOME=/weights/huggingface \
@@ -49,7 +49,7 @@ WORKDIR /data
 VOLUME ["/data", "/weights"]
 USER inference
 EXPOSE 9001
-# Loading large weights for the first time takes minutes, and counts as no failure until then.
+# The first download of large weights takes minutes; failures during start-period do not count.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=15m --retries=3 \
     CMD ["python", "-c", "import os, urllib.request as http; http.urlopen('http://127.0.0.1:' + os.environ.get('INFERENCE_PORT', '9001') + '/readyz', timeout=4)"]
 ENTRYPOINT ["inference-server"]

@@ -15,10 +15,11 @@ from inference_server.auth.repository import (
     give_back,
     take,
 )
-from inference_server.auth.service import AuthService, Work
+from inference_server.auth.service import AuthService, AuthTiming, Work
 
 __all__ = [
     "AuthService",
+    "AuthTiming",
     "Charge",
     "Key",
     "KeyRepository",

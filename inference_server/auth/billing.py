@@ -1,4 +1,4 @@
-"""What keys pay and use, in a running server: the database is written to beside the requests."""
+"""Billing in a running server: charges credits, and writes usage in the background."""
 
 from __future__ import annotations
 
@@ -20,17 +20,19 @@ from inference_server.errors import StorageError
 logger = logging.getLogger(__name__)
 
 _THREADS = 4
-_REFUND_SECONDS = 2.0
-"""For which an answer waits until its credits are given back; they are so later all the same."""
+
+REFUND_TIMEOUT = 2.0
+"""Seconds for which a response waits for its refund; a later refund is made all the same."""
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What a request has paid.
+    """A request's charge.
 
     Attributes:
-        charge: what it costs.
-        left: credits that the key has left; None if it needs none, and nothing was taken.
+        charge: the request's cost.
+        left: the key's remaining credits; None if nothing was charged, because the key has no
+            credit balance or the request costs nothing.
     """
 
     charge: Charge
@@ -38,21 +40,23 @@ class Receipt:
 
 
 class Ledger:
-    """Takes credits at once, and writes usage down in batches.
+    """Charges credits immediately, and writes usage in batches.
 
-    What cannot be written waits in memory until it can, and is lost only with the process. That is
-    at most a line for each key and day, and a charge for each request under way.
+    What cannot be written stays in memory and is retried; it is lost only if the process ends. It
+    is at most one record per key and day, and one refund per request in flight.
 
     Args:
-        usage_days: how long usage is kept.
+        usage_days: days for which usage is kept.
+        refund_timeout: seconds for which a response waits for its refund.
 
     Attributes:
-        store: the keys; None while their database was not opened yet.
+        store: the keys in the database; None until it is open.
     """
 
-    def __init__(self, usage_days: int) -> None:
+    def __init__(self, usage_days: int, refund_timeout: float = REFUND_TIMEOUT) -> None:
         self.store: KeyRepository | None = None
         self._usage_days = usage_days
+        self._refund_timeout = refund_timeout
         self._used: dict[tuple[str, str], Usage] = {}
         self._refunds: deque[Charge] = deque()
         self._giving = asyncio.Lock()
@@ -60,11 +64,18 @@ class Ledger:
         self._forgotten = ""
 
     async def take(self, key: Key, charge: Charge) -> Receipt:
-        """Take what a request costs.
+        """Charge a request.
+
+        Args:
+            key: the key that pays.
+            charge: the request's cost.
+
+        Returns:
+            The receipt, for a refund.
 
         Raises:
-            CreditsError: the key has not enough.
-            StorageError: the key needs credits, and their database cannot be used.
+            CreditsError: the key has insufficient credits.
+            StorageError: the key has a credit balance, and the database is unavailable.
         """
         if not key.has_credits or charge.credits == 0:
             return Receipt(charge, None)
@@ -74,7 +85,7 @@ class Ledger:
         try:
             return Receipt(charge, await asyncio.wrap_future(taking))
         except asyncio.CancelledError:
-            # The request is over, but a thread may be about to take its credits all the same.
+            # The request has ended, but the thread may still charge it.
             def undo(done: Future[int | None]) -> None:
                 if not done.cancelled() and done.exception() is None:
                     self._refunds.append(charge)
@@ -82,31 +93,36 @@ class Ledger:
             taking.add_done_callback(undo)
             raise
         except SQLAlchemyError as error:
-            logger.error("Credits cannot be taken: %s", in_short(error))
+            logger.error("Credits cannot be charged: %s", in_short(error))
             raise _unusable() from error
 
     async def refund(self, receipt: Receipt) -> None:
-        """Give back what a request has paid."""
+        """Refund a request.
+
+        Args:
+            receipt: the receipt of its charge.
+        """
         if receipt.left is None:
             return
         self._refunds.append(receipt.charge)
         giving = asyncio.create_task(self._give_back())
-        # An answer need not wait for a database that hangs; `flush` tries what is left.
-        await asyncio.wait([giving], timeout=_REFUND_SECONDS)
+        # A response does not wait for a database that hangs; `flush` retries later.
+        await asyncio.wait([giving], timeout=self._refund_timeout)
 
     def count(self, key: Key, *, failed: bool, cost: int = 0) -> None:
-        """Remember a request, to be written down soon.
+        """Record a request's usage; `flush` writes it.
 
         Args:
-            key: that asked.
-            failed: it did not succeed.
-            cost: in credits, of a key that needs none; others' were counted when they were taken.
+            key: the request's key.
+            failed: whether the request failed.
+            cost: cost in credits if the key has no credit balance; otherwise 0, because charging
+                it has recorded its cost.
         """
         day = day_of()
         self._merge([Usage(key.id, day, 1, int(failed), cost)])
 
     async def flush(self) -> None:
-        """Write down what is remembered, as far as the database lets us."""
+        """Write pending refunds and usage; what fails is retried by the next call."""
         await self._give_back()
         if self.store is None or not self._used:
             return
@@ -115,19 +131,19 @@ class Ledger:
             await self._call(self.store.add, used)
         except SQLAlchemyError as error:
             self._merge(used)
-            logger.error("Usage of keys is written down later: %s", in_short(error))
+            logger.error("Usage cannot be written; retrying later: %s", in_short(error))
             return
         if self._forgotten != day_of():
             self._forgotten = day_of()
             await self._forget(self.store)
 
     async def close(self) -> None:
-        """Write down what is left, and stop."""
+        """Write what is pending, and stop the threads."""
         await self.flush()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _give_back(self) -> None:
-        # Whoever comes second waits until what the first has taken on is given back too.
+        # A second caller also waits for the refund that the first one is making.
         async with self._giving:
             while self._refunds and self.store is not None:
                 charge = self._refunds.popleft()
@@ -135,7 +151,7 @@ class Ledger:
                     await self._call(self.store.give_back, charge)
                 except SQLAlchemyError as error:
                     self._refunds.append(charge)
-                    logger.error("Credits are given back later: %s", in_short(error))
+                    logger.error("Credits cannot be refunded; retrying later: %s", in_short(error))
                     return
 
     async def _forget(self, store: KeyRepository) -> None:
@@ -143,7 +159,7 @@ class Ledger:
         try:
             await self._call(store.forget_usage, day_of(before))
         except SQLAlchemyError as error:
-            logger.error("Old usage of keys is forgotten tomorrow: %s", in_short(error))
+            logger.error("Old usage cannot be deleted; retrying tomorrow: %s", in_short(error))
 
     def _merge(self, used: list[Usage]) -> None:
         for new in used:
@@ -162,6 +178,6 @@ class Ledger:
 
 def _unusable() -> StorageError:
     return StorageError(
-        "Credits cannot be counted now, as the keys' database cannot be used: try again. The "
-        "server's log says why."
+        "Credits cannot be charged because the key database is unavailable; try again. The "
+        "server's log has the reason."
     )

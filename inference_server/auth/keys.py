@@ -1,4 +1,4 @@
-"""API keys: what they may do, how they are made, found in a request, and recognised."""
+"""API keys: scopes, generation, extraction from a request, and lookup."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _STORED = re.compile(r"inf_([0-9a-f]{12})_[A-Za-z0-9_-]{43}")
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """Whom a request is answered for.
+    """The owner of a request's data.
 
     Attributes:
-        name: of whom embeddings, images, logits, jobs and results belong to. It tells nothing of a
-            key, so it may stand in logs and in the keys of caches.
+        name: identifies the owner of embeddings, images, mask inputs, jobs and results. It reveals
+            nothing about a key, so it may appear in logs and cache keys.
     """
 
     name: str
@@ -31,14 +31,14 @@ class Tenant:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What a recognised key may do.
+    """The permissions and limits of an authenticated key.
 
     Attributes:
-        id: names the key without giving it away; stands in usage and in the command line.
-        tenant: whose key it is; several keys may share one.
-        scopes: what it may do.
-        rates: how often it may ask for work; each of them holds.
-        has_credits: its work is paid for in credits.
+        id: identifies the key without revealing it, in usage records and on the command line.
+        tenant: the owner of the key's data; several keys may share one.
+        scopes: the operations that it permits.
+        rates: rate limits for segmentation requests, all of which apply.
+        has_credits: whether the key has a credit balance that requests are charged to.
     """
 
     id: str
@@ -49,15 +49,15 @@ class Key:
 
 
 ANONYMOUS = Key("anonymous", Tenant("anonymous"), frozenset(SCOPES))
-"""Everybody, where no key is asked for."""
+"""The key of every request if authentication is off."""
 
 
 class KeyRing:
-    """Keys of the settings, held only as digests.
+    """The keys in the settings, held as digests only.
 
     Args:
         api_keys: keys in plain text.
-        scopes: what each of them may do.
+        scopes: scopes of each key. Default: all.
     """
 
     def __init__(self, api_keys: Iterable[str], scopes: Iterable[Scope] = SCOPES) -> None:
@@ -69,35 +69,48 @@ class KeyRing:
         return len(self._keys)
 
     def find(self, candidate: str) -> Key | None:
-        """Whose key this is; None if it is none of these."""
+        """Look up a key in plain text; return None if it is unknown."""
         digest = _digest(candidate)
-        # Every digest is compared, each in constant time: how long it takes tells nothing.
+        # Compare all digests in constant time, so that the duration reveals nothing.
         matches = [key for known, key in self._keys.items() if hmac.compare_digest(known, digest)]
         return matches[0] if matches else None
 
 
 def generate_key() -> str:
-    """Makes a new key of 256 random bits that needs no quoting in URLs and shells."""
+    """Generate a key of 256 random bits that needs no quoting in URLs and shells."""
     return f"inf_{secrets.token_urlsafe(32)}"
 
 
 def generate_stored_key() -> tuple[str, str]:
-    """Makes a new key for the database: (its id, the key), which has the id in front of its bits.
+    """Generate a key for the database.
 
-    With the id, the one salted digest that it has to be compared with is found at once.
+    The key contains its id, which selects the one salted digest to compare it with.
+
+    Returns:
+        (id, key).
     """
     key_id = secrets.token_hex(6)
     return key_id, f"inf_{key_id}_{secrets.token_urlsafe(32)}"
 
 
 def id_of(candidate: str) -> str | None:
-    """The id in what may be a key of the database; None if it cannot be one."""
+    """Extract the id from a key; return None if it does not have the form of a stored key."""
     match = _STORED.fullmatch(candidate)
     return match[1] if match else None
 
 
 def salted_digest(key: str, salt: bytes) -> bytes:
-    """What is stored of a key. It has 256 random bits: no slow digest is needed against guesses."""
+    """Compute the digest that is stored for a key.
+
+    A fast hash is enough: keys have 256 random bits and cannot be guessed.
+
+    Args:
+        key: the key in plain text.
+        salt: random bytes that are stored with the digest.
+
+    Returns:
+        32 bytes.
+    """
     return hmac.digest(salt, _encode(key), hashlib.sha256)
 
 
@@ -106,15 +119,16 @@ def key_from_request(
     headers: Mapping[str, str],
     body: Mapping[str, object] | None = None,
 ) -> str | None:
-    """Finds the key that came with a request; of several, the first in this order.
+    """Extract the API key from a request; if there are several, the first in this order.
 
     Args:
-        query: query parameters: `api_key`.
-        headers: headers by lower-case name: `authorization`, as Bearer or Basic, and `x-api-key`.
-        body: the JSON body, where it is an object, or the form: `api_key`.
+        query: query parameters; the key is in `api_key`.
+        headers: headers by lower-case name; the key is in `authorization`, as Bearer or Basic, or
+            in `x-api-key`.
+        body: a JSON object or form; the key is in `api_key`. None if there is no such body.
 
     Returns:
-        The key, or `None` where there is none. Empty keys, and keys that are no text, do not count.
+        The key; None if there is none. Keys that are empty or not strings are ignored.
     """
     scheme, _, credentials = headers.get("authorization", "").strip().partition(" ")
     authorization = None
@@ -132,10 +146,10 @@ def key_from_request(
 
 
 def _key_from_basic(credentials: str) -> str | None:
-    """The password of HTTP Basic credentials, or the user name where the password is empty."""
+    """Return the password of HTTP Basic credentials, or the user name if it is empty."""
     try:
         decoded = base64.b64decode(credentials.strip(), validate=True).decode()
-    except ValueError:  # no base64, or no UTF-8
+    except ValueError:  # invalid Base64 or UTF-8
         return None
     user, _, password = decoded.partition(":")
     return password or user
@@ -146,10 +160,10 @@ def _digest(key: str) -> bytes:
 
 
 def _name(key: str) -> str:
-    # Personalised, so that the name gives away no part of the digest that authenticates.
+    # Personalised, so that the name reveals no part of the digest that authenticates the key.
     return hashlib.blake2b(_encode(key), digest_size=8, person=b"tenant").hexdigest()
 
 
 def _encode(key: str) -> bytes:
-    # JSON can carry half of a surrogate pair, which has no place in UTF-8 but may be in a guess.
+    # JSON may contain lone surrogates, which UTF-8 cannot encode.
     return key.encode("utf-8", "surrogatepass")

@@ -1,4 +1,4 @@
-"""The tables of the keys, in the same database as the jobs."""
+"""Database tables of API keys and their usage."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ KEYS = Table(
     METADATA,
     Column("id", String(12), primary_key=True),
     Column("name", String(64), nullable=False),
-    # Null: the key is a tenant of its own.
+    # Null if the key has a tenant of its own.
     Column("tenant", String(48)),
     Column("salt", LargeBinary, nullable=False),
     Column("digest", LargeBinary, nullable=False),
     Column("scopes", String(64), nullable=False),
     Column("rate", String(64)),
-    # Null: as many as it likes.
+    # Null if the key has no credit balance, so that requests are not charged.
     Column("credits", BigInteger),
     Column("created", Double, nullable=False),
     Column("expires", Double),
@@ -26,9 +26,9 @@ KEYS = Table(
 USAGE = Table(
     "inference_key_usage",
     METADATA,
-    # Of a stored key; of a key of the settings, the name of its tenant.
+    # Id of a stored key, or tenant name of a key in the settings.
     Column("key_id", String(32), primary_key=True),
-    # In UTC, as 2026-01-31.
+    # UTC date, such as 2026-01-31.
     Column("day", String(10), primary_key=True),
     Column("requests", BigInteger, nullable=False),
     Column("failures", BigInteger, nullable=False),

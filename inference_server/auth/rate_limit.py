@@ -1,4 +1,4 @@
-"""How often a key may ask for work: windows that move with time, in memory or in Redis."""
+"""Rate limits per API key: moving windows, in memory or in Redis."""
 
 from __future__ import annotations
 
@@ -21,43 +21,59 @@ logger = logging.getLogger(__name__)
 _UNITS = {"s": "second", "sec": "second", "m": "minute", "min": "minute", "h": "hour", "d": "day"}
 _SHORT = re.compile(r"(?<![a-z])(s|sec|m|min|h|d)(?![a-z])", re.IGNORECASE)
 _MOST, _MOST_RATES, _LONGEST = 100_000, 4, 366 * 86400
-"""Each request of a window is remembered until the window has passed it."""
+"""Bounds of a rate: a moving window stores one entry per request."""
 
-_REDIS_SECONDS, _REDIS_PAUSE = 1.0, 5.0
-"""Seconds to wait for Redis, and to do without it after it failed."""
+REDIS_TIMEOUT, REDIS_PAUSE = 1.0, 5.0
+"""Seconds to wait for Redis, and to count locally after it failed."""
 
 
 def parse_rate(text: str) -> tuple[RateLimitItem, ...]:
-    """Reads a rate such as `10/s`, `100/minute` or `10/s; 5000/day`.
+    """Parse rates such as `10/s`, `100/minute` or `10/s; 5000/day`.
+
+    Args:
+        text: rates, separated by semicolons; all of them apply.
+
+    Returns:
+        The rates.
 
     Raises:
-        ValueError: it is none, or more than is kept in memory.
+        ValueError: the text is not a rate, or a rate is out of bounds.
     """
     try:
         rates = tuple(parse_many(_SHORT.sub(lambda unit: _UNITS[unit[0].lower()], text)))
     except ValueError:
         raise ValueError(
-            f"{text!r} is no rate: write it like 10/s, 100/minute or 10/s; 5000/day"
+            f"{text!r} is not a rate; write it like 10/s, 100/minute or 10/s; 5000/day"
         ) from None
     if len(rates) > _MOST_RATES:
-        raise ValueError(f"at most {_MOST_RATES} rates hold for a key")
+        raise ValueError(f"a key can have at most {_MOST_RATES} rates, not {len(rates)}")
     for rate in rates:
         if not 1 <= rate.amount <= _MOST:
-            raise ValueError(f"a rate is of 1 to {_MOST} requests; credits count more")
+            raise ValueError(
+                f"a rate allows 1 to {_MOST} requests, not {rate.amount}; use credits for more"
+            )
         if rate.get_expiry() > _LONGEST:
-            raise ValueError("a rate is of a year at most")
+            raise ValueError("the period of a rate is at most a year")
     return rates
 
 
-class Rates:
-    """Counts the requests of keys.
+class RateLimiter:
+    """Counts the requests of each key.
 
     Args:
-        redis_url: where servers count together; empty counts in this process's memory. While Redis
-            does not answer, each server counts for itself.
+        redis_url: URL of a Redis that several servers share; empty counts in this process. While
+            Redis is unavailable, each server counts for itself.
+        redis_timeout: seconds to wait for Redis.
+        redis_pause: seconds to count locally after Redis failed.
     """
 
-    def __init__(self, redis_url: str = "") -> None:
+    def __init__(
+        self,
+        redis_url: str = "",
+        redis_timeout: float = REDIS_TIMEOUT,
+        redis_pause: float = REDIS_PAUSE,
+    ) -> None:
+        self._redis_pause = redis_pause
         self._own = MovingWindowRateLimiter(MemoryStorage())
         self._redis: RedisStorage | None = None
         self._without_until = 0.0
@@ -66,16 +82,20 @@ class Rates:
                 f"async+{redis_url}",
                 implementation="redispy",
                 key_prefix="inference-rates",
-                socket_timeout=_REDIS_SECONDS,
-                socket_connect_timeout=_REDIS_SECONDS,
+                socket_timeout=redis_timeout,
+                socket_connect_timeout=redis_timeout,
             )
             self._shared = SharedLimiter(self._redis)
 
     async def count(self, key_id: str, rates: Sequence[RateLimitItem]) -> None:
-        """Count a request of a key.
+        """Count a request.
+
+        Args:
+            key_id: id of the request's key.
+            rates: the key's rates.
 
         Raises:
-            RateError: the key has asked too often; nothing is counted then.
+            RateError: a rate is exceeded; the request is then not counted.
         """
         if not rates:
             return
@@ -83,9 +103,9 @@ class Rates:
             try:
                 return await self._count_shared(key_id, rates)
             except (RedisError, OSError) as error:
-                self._without_until = time.monotonic() + _REDIS_PAUSE
+                self._without_until = time.monotonic() + self._redis_pause
                 logger.error(
-                    "Redis does not answer (%s): rates are counted by each server for itself",
+                    "Redis is unavailable (%s); this server counts rates for itself",
                     type(error).__name__,
                 )
         for rate in rates:
@@ -99,7 +119,7 @@ class Rates:
             if not await self._shared.test(rate, key_id):
                 raise await self._shared_refusal(rate, key_id)
         for rate in rates:
-            # Another server may have counted since: only this one decides.
+            # Another server may have counted meanwhile, so only `hit` decides.
             if not await self._shared.hit(rate, key_id):
                 raise await self._shared_refusal(rate, key_id)
 
@@ -115,6 +135,6 @@ class Rates:
 
 def _refusal(rate: RateLimitItem, reset_time: float) -> RateError:
     return RateError(
-        f"This API key may ask {rate}: try again when Retry-After says.",
+        f"This API key exceeded its rate of {rate}; try again after Retry-After seconds.",
         reset_time - time.time(),
     )

@@ -1,4 +1,4 @@
-"""The keys in the database, what they have used, and the credits that they have left."""
+"""API keys in the database, with their credit balances and usage."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from inference_server.errors import CreditsError
 from inference_server.setting_types import SCOPES, Scope
 
 _CHANGE = "keys"
-"""The fact that is another after each change of the keys, but not of their credits."""
+"""Name of the fact that holds the keys' version, replaced on every change but that of credits."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredKey:
-    """A key of the database.
+    """A key in the database.
 
     Attributes:
-        id: of the key.
-        name: what people call it.
-        tenant: the named tenant that it shares with others; None if it is one of its own.
-        scopes: what it may do.
-        rate: how often it may ask, as text; None if as often as it likes.
-        credits: what it has left; None if it needs none.
-        created: in seconds since 1970, as the next two.
-        expires: when it ends by itself.
-        revoked: when it was ended.
+        id: 12 hexadecimal digits, which are also part of the key.
+        name: label for people; not unique.
+        tenant: name of a tenant that several keys share; None if the key has one of its own.
+        scopes: the operations that it permits.
+        rate: rate limits as text, such as `10/s; 5000/day`; None for unlimited.
+        credits: remaining credits; None if requests are not charged.
+        created: creation time in seconds since 1970.
+        expires: expiry time in seconds since 1970; None if it does not expire.
+        revoked: revocation time in seconds since 1970; None if it is not revoked.
     """
 
     id: str
@@ -52,7 +52,7 @@ class StoredKey:
 
     @property
     def state(self) -> Literal["active", "expired", "revoked"]:
-        """Whether it lets anybody in now, and if not, why."""
+        """Whether the key is accepted now, and otherwise why not."""
         if self.revoked is not None:
             return "revoked"
         over = self.expires is not None and self.expires <= time.time()
@@ -60,8 +60,8 @@ class StoredKey:
 
     @property
     def key(self) -> Key:
-        """What it may do, for those who answer requests."""
-        # No name of a tenant of the settings has a slash, so that none can be taken for another.
+        """The key's permissions and limits, as request handlers need them."""
+        # Tenant names of keys in the settings have no slash, so the two kinds cannot collide.
         tenant = f"tenant/{self.tenant}" if self.tenant else f"key/{self.id}"
         rates = parse_rate(self.rate) if self.rate else ()
         scopes = frozenset(self.scopes)
@@ -70,13 +70,13 @@ class StoredKey:
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """How a key is recognised, and the key.
+    """What is needed to authenticate a stored key.
 
     Attributes:
-        salt: of the digest.
-        digest: of the key.
-        stored: the key.
-        key: what it may do.
+        salt: random bytes of the digest.
+        digest: salted digest of the key.
+        stored: the key's record.
+        key: its permissions and limits.
     """
 
     salt: bytes
@@ -85,20 +85,20 @@ class Secret:
     key: Key
 
     def is_of(self, candidate: str) -> bool:
-        """Whether this is the key, in constant time."""
+        """Compare a key in plain text with the digest, in constant time."""
         return hmac.compare_digest(self.digest, salted_digest(candidate, self.salt))
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a key has used on a day.
+    """A key's usage on one day.
 
     Attributes:
-        key_id: of the key; of a key of the settings, the name of its tenant.
-        day: in UTC.
-        requests: for work that were sent with the key.
-        failures: how many of them did not succeed.
-        credits: what they cost, without what was given back.
+        key_id: id of a stored key, or tenant name of a key in the settings.
+        day: UTC date, such as `2026-01-31`.
+        requests: number of segmentation requests.
+        failures: number of those that failed.
+        credits: their cost in credits, less refunds.
     """
 
     key_id: str
@@ -110,12 +110,12 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """What a request costs.
+    """A request's cost.
 
     Attributes:
-        key_id: who pays.
-        credits: how much.
-        day: on which it was asked.
+        key_id: id of the key that pays.
+        credits: cost in credits.
+        day: UTC date of the request, such as `2026-01-31`.
     """
 
     key_id: str
@@ -124,26 +124,26 @@ class Charge:
 
 
 def day_of(moment: datetime | None = None) -> str:
-    """The day of a moment in UTC, or of now."""
+    """Return the UTC date of a time, such as `2026-01-31`. Default: now."""
     return (moment or datetime.now(UTC)).strftime("%Y-%m-%d")
 
 
 def take(connection: Connection, charge: Charge) -> int | None:
-    """Take credits from a key, which may be one without any.
+    """Charge a key, and record the usage.
 
     Args:
-        connection: in a transaction; what else happens in it happens if there are enough.
-        charge: what to take.
+        connection: in a transaction, which rolls back if the credits are insufficient.
+        charge: the cost.
 
     Returns:
-        What the key has left; None if it needs none.
+        The remaining credits; None if the key has no credit balance.
 
     Raises:
-        CreditsError: it has not enough.
+        CreditsError: the key has insufficient credits.
     """
     mine = KEYS.c.id == charge.key_id
     left = connection.execute(
-        # One statement, so that of requests at a time none can take what another has taken.
+        # One statement, so that concurrent requests cannot spend the same credits.
         update(KEYS)
         .where(mine, KEYS.c.credits >= charge.credits)
         .values(credits=KEYS.c.credits - charge.credits)
@@ -153,7 +153,7 @@ def take(connection: Connection, charge: Charge) -> int | None:
         has = connection.execute(select(KEYS.c.credits).where(mine)).scalar_one_or_none()
         if has is not None:
             raise CreditsError(
-                f"Not enough credits: this request costs {charge.credits}, and the API key has "
+                f"Insufficient credits: this request costs {charge.credits}, and the API key has "
                 f"{has} left."
             )
     _add(connection, [Usage(charge.key_id, charge.day, credits=charge.credits)])
@@ -161,7 +161,12 @@ def take(connection: Connection, charge: Charge) -> int | None:
 
 
 def give_back(connection: Connection, charge: Charge) -> None:
-    """Undo a charge; keys that need no credits by now only used less."""
+    """Refund a charge.
+
+    Args:
+        connection: in a transaction.
+        charge: the charge. If the key has lost its credit balance since, only usage is corrected.
+    """
     connection.execute(
         update(KEYS)
         .where(KEYS.c.id == charge.key_id)
@@ -171,7 +176,7 @@ def give_back(connection: Connection, charge: Charge) -> None:
 
 
 def _add(connection: Connection, used: Iterable[Usage]) -> None:
-    """Add to what keys have used."""
+    """Add to the usage of keys."""
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
     for each in used:
         row = dialect.insert(USAGE).values(
@@ -190,10 +195,10 @@ def _add(connection: Connection, used: Iterable[Usage]) -> None:
 
 
 class KeyRepository:
-    """The keys. Every method blocks, so that it belongs in a worker thread, or in a command.
+    """Stores keys and usage. Every method blocks, so call it in a worker thread or a command.
 
     Args:
-        database: that holds them.
+        database: holds the keys.
     """
 
     def __init__(self, database: Database) -> None:
@@ -206,13 +211,21 @@ class KeyRepository:
         tenant: str | None = None,
         scopes: Sequence[Scope] = SCOPES[:1],
         rate: str | None = None,
-        credits: int | None = None,  # noqa: A002 - what they are
+        credits: int | None = None,  # noqa: A002 - the field's term
         expires: float | None = None,
     ) -> tuple[str, StoredKey]:
-        """Make a key; see `StoredKey`.
+        """Create a key.
+
+        Args:
+            name: label for people; not unique.
+            tenant: name of a tenant that several keys share. Default: one of its own.
+            scopes: the operations that it permits. Default: `segment`.
+            rate: rate limits as text. Default: unlimited.
+            credits: credit balance. Default: none, so that requests are not charged.
+            expires: expiry time in seconds since 1970. Default: never.
 
         Returns:
-            (the key itself, which is kept nowhere; what is stored of it).
+            (the key in plain text, which is stored nowhere; its record).
         """
         key_id, key = generate_stored_key()
         salt = secrets.token_bytes(16)
@@ -243,12 +256,12 @@ class KeyRepository:
         """Change a key.
 
         Args:
-            key_id: which.
-            values: by names of `StoredKey`, what is to be other than it is.
-            add_credits: besides what it has; nothing for a key that needs none.
+            key_id: id of the key.
+            values: new values by attribute name of `StoredKey`.
+            add_credits: credits to add to the balance; no effect on a key without one.
 
         Returns:
-            The key as it is then; None if it is unknown.
+            The changed record; None if the key is unknown.
         """
         new = dict(values)
         if "scopes" in new:
@@ -263,7 +276,7 @@ class KeyRepository:
             return None if row is None else _stored(row)
 
     def revoke(self, key_id: str) -> StoredKey | None:
-        """End a key, at the time of the first call; None if it is unknown."""
+        """Revoke a key. A second call keeps the first time. Return None if the key is unknown."""
         with self._database.writing() as connection:
             known = KEYS.c.id == key_id
             connection.execute(
@@ -282,20 +295,19 @@ class KeyRepository:
         )
 
     def all(self) -> Sequence[StoredKey]:
-        """All keys, the oldest first."""
+        """List all keys, oldest first."""
         with self._database.reading() as connection:
             rows = connection.execute(select(KEYS).order_by(KEYS.c.created, KEYS.c.id))
             return [_stored(row) for row in rows]
 
     def secrets(self, known: str | None) -> tuple[str, Mapping[str, Secret] | None]:
-        """What keys are recognised by.
+        """Load what is needed to authenticate the keys, if they have changed.
 
         Args:
-            known: what the last call returned first.
+            known: the version that the last call returned; None for the first call.
 
         Returns:
-            (changes with every change of the keys, the keys by their ids or None if nothing has
-            changed).
+            (the version, the keys by id or None if they have not changed).
         """
         with self._database.reading() as connection:
             change = select(FACTS.c.value).where(FACTS.c.name == _CHANGE)
@@ -309,28 +321,33 @@ class KeyRepository:
             return now, found
 
     def take(self, charge: Charge) -> int | None:
-        """See the function of this name."""
+        """Charge a key in a transaction of its own; see the function `take`."""
 
         def work() -> int | None:
             with self._database.writing() as connection:
                 return take(connection, charge)
 
-        # A lost connection may have taken them already: only what is certainly undone is retried.
+        # Not retried on PostgreSQL: a lost connection may have committed the charge.
         return self._database.retrying(work) if self._database.is_sqlite else work()
 
     def give_back(self, charge: Charge) -> None:
-        """See the function of this name."""
+        """Refund a charge in a transaction of its own; see the function `give_back`."""
         with self._database.writing() as connection:
             give_back(connection, charge)
 
     def add(self, used: Collection[Usage]) -> None:
-        """Add to what keys have used."""
+        """Add to the usage of keys."""
         with self._database.writing() as connection:
-            # In one order, so that servers that do this at a time do not wait for each other.
+            # Sorted, so that concurrent servers lock rows in the same order and do not deadlock.
             _add(connection, sorted(used, key=lambda each: (each.key_id, each.day)))
 
     def usage(self, since: str, key_id: str | None = None) -> Sequence[Usage]:
-        """What keys have used since a day, day by day, the latest first."""
+        """List usage by day and key, latest day first.
+
+        Args:
+            since: first UTC date, such as `2026-01-31`.
+            key_id: id of the only key to list. Default: all.
+        """
         query = select(USAGE).where(USAGE.c.day >= since)
         if key_id is not None:
             query = query.where(USAGE.c.key_id == key_id)
@@ -339,7 +356,7 @@ class KeyRepository:
             return [Usage(**row._mapping) for row in rows]
 
     def forget_usage(self, before: str) -> None:
-        """Forget what was used before a day."""
+        """Delete usage before a UTC date, such as `2026-01-31`."""
         with self._database.writing() as connection:
             connection.execute(delete(USAGE).where(USAGE.c.day < before))
 

@@ -1,4 +1,4 @@
-"""The gate of a running server: who may come in, how often, and for how many credits."""
+"""Authentication, rate limits and billing in a running server."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from inference_server.auth.billing import Ledger
 from inference_server.auth.keys import ANONYMOUS, Key, KeyRing, id_of
-from inference_server.auth.rate_limit import Rates
+from inference_server.auth.rate_limit import RateLimiter
 from inference_server.auth.repository import Charge, KeyRepository, Secret, day_of
 from inference_server.database import Database, in_short
 from inference_server.errors import AuthError, ScopeError, StorageError
@@ -25,38 +26,53 @@ from inference_server.settings import Settings
 logger = logging.getLogger(__name__)
 
 Work = Literal["concept", "visual", "automatic", "embed"]
-"""What a request may ask for; each has a cost."""
+"""A unit of work, which has a cost in credits."""
 
 _HOW_TO_SEND = (
     "Send it in one of five ways: query parameter `api_key`, field `api_key` of a JSON body or, "
     "before the file, of a form, header `Authorization: Bearer KEY`, header `x-api-key: KEY`, or "
     "HTTP Basic with the key as password."
 )
-_POLL_SECONDS = 1.0
-"""Between looks for changed keys. Usage is written down as often."""
 
-_OPEN_SECONDS, _OPEN_PAUSE = 5.0, 5.0
-"""Seconds that a start waits for the database, and between attempts after that."""
+
+@dataclass(frozen=True, slots=True)
+class AuthTiming:
+    """Intervals in seconds.
+
+    Attributes:
+        poll: how often changed keys are loaded and usage is written.
+        open_timeout: how long a start waits for the database before it continues without it.
+        open_pause: pause before another attempt to open the database.
+    """
+
+    poll: float = 1.0
+    open_timeout: float = 5.0
+    open_pause: float = 5.0
+
+
+DEFAULT_TIMING = AuthTiming()
 
 
 class AuthService:
-    """Recognises keys: those of the settings, and those of the database as last seen.
+    """Authenticates keys: those in the settings, and a copy of those in the database.
 
-    Nothing here waits for the database but requests that cost credits, and those wait in a thread.
+    Only requests that cost credits wait for the database, and they wait in a thread.
 
     Args:
-        settings: of the server.
+        settings: the server's settings.
+        timing: intervals; tests shorten them.
 
     Attributes:
-        is_open: everybody may come in, and nothing is counted.
-        ledger: what keys pay and use.
+        is_open: whether authentication is off; nothing is then counted or charged.
+        ledger: charges credits and records usage.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, timing: AuthTiming = DEFAULT_TIMING) -> None:
         self._settings = settings
+        self._timing = timing
         self.is_open = settings.auth == "off"
         self._ring = KeyRing(settings.api_keys, settings.api_key_scopes)
-        self._rates = Rates(settings.redis_url)
+        self._rates = RateLimiter(settings.redis_url)
         self.ledger = Ledger(settings.usage_days)
         self._costs: Mapping[Work, int] = {
             "concept": settings.cost_concept,
@@ -70,26 +86,28 @@ class AuthService:
         self._database: Database | None = None
         self._running: asyncio.Task[None] | None = None
         self._tried = asyncio.Event()
-        # Of their own: credits that wait for a slow disk must not hold up what keys are.
+        # A thread of its own, so that a slow disk that holds up charges does not hold up keys.
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="keys")
 
     async def start(self) -> None:
-        """Look at the stored keys, and go on doing so; a database that is gone is tried again."""
+        """Load the stored keys, and keep them up to date in the background.
+
+        If the database cannot be opened, this returns after a timeout and attempts continue.
+        """
         if self.is_open:
             return
         self._running = asyncio.create_task(self._run())
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._tried.wait(), _OPEN_SECONDS)
+            await asyncio.wait_for(self._tried.wait(), self._timing.open_timeout)
         if not self._ring and not any(map(_is_active, self._stored.values())):
             logger.warning(
-                "No API key is configured, so every request will be answered with 401. Make one "
-                "with `inference-server keys create`, or set INFERENCE_API_KEYS, or "
-                "INFERENCE_AUTH=off, or use `inference-server serve`, which makes a key for the "
-                "run."
+                "No API key is configured, so every request gets 401. Create one with "
+                "`inference-server keys create`, set INFERENCE_API_KEYS or INFERENCE_AUTH=off, or "
+                "use `inference-server serve`, which generates a key for the run."
             )
 
     async def stop(self) -> None:
-        """Write down what was used."""
+        """Write the recorded usage, and close the database."""
         if self._running is not None:
             self._running.cancel()
             await asyncio.gather(self._running, return_exceptions=True)
@@ -100,23 +118,26 @@ class AuthService:
             await asyncio.to_thread(self._database.close)
 
     def authenticate(self, candidate: str | None, scope: Scope | None = None) -> Key:
-        """Tells whose key this is. May be called in any thread.
+        """Authenticate a key and return its owner, permissions and limits.
+
+        This may be called in any thread.
 
         Args:
-            candidate: what a request brought.
-            scope: what is asked for; None if any key may.
+            candidate: the key from the request; None if it has none.
+            scope: the required scope; None accepts every valid key.
 
         Raises:
             AuthError: the key is missing or wrong, has expired or was revoked.
-            ScopeError: it may not do this.
-            StorageError: it may be a stored one, but these were not seen for too long.
+            ScopeError: the key lacks the required scope.
+            StorageError: the key may be a stored one, and the database has been unavailable for
+                longer than `INFERENCE_KEY_GRACE`.
         """
         key = ANONYMOUS if self.is_open else self._recognised(candidate)
         if scope is not None and scope not in key.scopes:
             raise ScopeError(
-                f"This API key has not the scope `{scope}`, which this needs, but "
+                f"This API key lacks the required scope `{scope}`; it has "
                 f"{' and '.join(f'`{each}`' for each in SCOPES if each in key.scopes)}. Use "
-                "another key, or give it the scope with `inference-server keys set`."
+                "another key, or add the scope with `inference-server keys set`."
             )
         return key
 
@@ -129,10 +150,10 @@ class AuthService:
         key_id = id_of(candidate)
         if key_id is None:
             raise wrong
-        if time.monotonic() - self._seen > self._settings.key_grace + _POLL_SECONDS:
+        if time.monotonic() - self._seen > self._settings.key_grace + self._timing.poll:
             raise StorageError(
-                "This API key cannot be checked now, as the keys' database cannot be used: try "
-                "again. The server's log says why."
+                "This API key cannot be checked because the key database is unavailable; try "
+                "again. The server's log has the reason."
             )
         secret = self._stored.get(key_id)
         if secret is None or not secret.is_of(candidate):
@@ -145,15 +166,15 @@ class AuthService:
         return secret.key
 
     async def admit(self, key: Key) -> None:
-        """Count a request for work.
+        """Count a segmentation request against the key's rates.
 
         Raises:
-            RateError: the key asks more often than it may.
+            RateError: a rate is exceeded.
         """
         await self._rates.count(key.id, key.rates)
 
     def bill(self, key: Key, work: Iterable[Work]) -> Charge | None:
-        """What a key has to pay for work; None where nothing is counted."""
+        """Compute the cost of a request's work; return None if authentication is off."""
         if self.is_open:
             return None
         return Charge(key.id, sum(self._costs[each] for each in work), day_of())
@@ -164,40 +185,40 @@ class AuthService:
         failing = False
         while True:
             try:
-                await self._look(store)
+                await self._refresh(store)
             except SQLAlchemyError as error:
                 if not failing:
                     logger.error(
-                        "The keys' database cannot be used: %s. Stored keys go on working for "
-                        "%g s, those that need credits get 503",
+                        "The key database is unavailable: %s. Stored keys stay valid for %g s; "
+                        "requests that cost credits get 503",
                         in_short(error),
                         self._settings.key_grace,
                     )
                 failing = True
             except Exception:
-                logger.exception("The stored keys cannot be read")
+                logger.exception("The stored keys cannot be loaded")
             else:
                 if failing:
-                    logger.info("The keys' database can be used again")
+                    logger.info("The key database is available again")
                 failing = False
                 self._tried.set()
                 await self.ledger.flush()
-            await asyncio.sleep(_POLL_SECONDS)
+            await asyncio.sleep(self._timing.poll)
 
-    async def _look(self, store: KeyRepository) -> None:
-        """See whether keys were changed."""
+    async def _refresh(self, store: KeyRepository) -> None:
+        """Load the stored keys if they have changed."""
         begin = time.monotonic()
         loop = asyncio.get_running_loop()
         change, found = await loop.run_in_executor(self._threads, store.secrets, self._change)
         if found is not None:
             if found or self._stored:
                 usable = sum(map(_is_active, found.values()))
-                logger.info("%d API keys of the database may be used", usable)
+                logger.info("%d API keys in the database are active", usable)
             self._change, self._stored = change, found
         self._seen = begin
 
     async def _open(self) -> KeyRepository:
-        """Open the database, however often that takes."""
+        """Open the database, and retry until that succeeds."""
         settings = self._settings
         loop = asyncio.get_running_loop()
         told = ""
@@ -210,10 +231,10 @@ class AuthService:
             except (SQLAlchemyError, OSError, RuntimeError) as error:
                 why = in_short(error) if isinstance(error, SQLAlchemyError) else str(error)
                 if why != told:
-                    logger.error("Stored keys cannot be used, as their database cannot: %s", why)
+                    logger.error("Stored keys are unavailable: %s", why)
                 told = why
             self._tried.set()
-            await asyncio.sleep(_OPEN_PAUSE)
+            await asyncio.sleep(self._timing.open_pause)
 
 
 def _is_active(secret: Secret) -> bool:

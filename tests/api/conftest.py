@@ -1,4 +1,4 @@
-"""One server with keys in its database, for all tests of keys and tenants."""
+"""The server that tests of keys and tenants share."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from inference_server.auth import service as gate
-from tests.api.stored_keys import Keyed, keyed
+from tests.api.stored_keys import Keyed, fast_polling, keyed
 
 
 @pytest.fixture(scope="session")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyed]:
-    """A server that looks for changes of its keys often."""
+    """A server with keys in its database that notices their changes within 50 ms."""
     directory = tmp_path_factory.mktemp("keys") / "data"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gate, "_POLL_SECONDS", 0.05)
+        fast_polling(patch)
         with keyed(directory, fetch_networks="127.0.0.0/8") as found:
             yield found

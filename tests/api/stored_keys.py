@@ -1,16 +1,18 @@
-"""A server with keys in its database, and a request to each of its endpoints."""
+"""A server with keys in its database, and a request to each endpoint."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
-from inference_server.auth import KeyRepository, StoredKey
+from inference_server.auth import AuthService, AuthTiming, KeyRepository, StoredKey
 from inference_server.database import Database
 from tests.api import rasters
 from tests.api.pictures import Picture
@@ -25,30 +27,30 @@ class Keyed:
     """A server, and the keys in its database.
 
     Attributes:
-        server: which runs.
-        store: its keys, spoken to as the command line does.
+        server: the running server.
+        store: its keys, accessed as the command line does.
     """
 
     server: RunningHere
     store: KeyRepository
 
     def create(self, name: str = "test", **options: Any) -> tuple[str, StoredKey]:
-        """A key that the server knows already."""
+        """Create a key, and wait until the server accepts it."""
         key, made = self.store.create(name, **options)
         self.until_known(key)
         return key, made
 
     def until_known(self, key: str, status: int = 200) -> None:
-        """Waits until the server has seen a key's change."""
+        """Wait until the server answers a request with this key with a status."""
         until(lambda: self.server.get(MODELS, key=key).status_code == status)
 
     def left(self, made: StoredKey) -> int | None:
-        """Credits that a key has left."""
+        """Return a key's remaining credits."""
         (found,) = (key for key in self.store.all() if key.id == made.id)
         return found.credits
 
     def used(self, made: StoredKey) -> tuple[int, int, int]:
-        """(requests, failures, credits) of a key."""
+        """Return a key's usage: (requests, failures, credits)."""
         found = self.store.usage("2000-01-01", made.id)
         return (
             sum(each.requests for each in found),
@@ -57,9 +59,15 @@ class Keyed:
         )
 
 
+def fast_polling(patch: pytest.MonkeyPatch) -> None:
+    """Let servers that start from now on load changed keys every 50 ms."""
+    fast = partial(AuthService, timing=AuthTiming(poll=0.05))
+    patch.setattr("inference_server.api.app.AuthService", fast)
+
+
 @contextmanager
 def keyed(directory: Path, url: str = "", **changes: Any) -> Iterator[Keyed]:
-    """Runs a server that keeps its keys in a directory or a database."""
+    """Run a server whose keys are in a directory's SQLite file, or in PostgreSQL."""
     database = Database(directory, url)
     try:
         with serving(data_dir=str(directory), database_url=url, **{**COSTS, **changes}) as server:
@@ -132,11 +140,11 @@ WORK: dict[str, tuple[Send, int]] = {
     "job concept": (_json("/v2/sam3/concept_segment", image=_sent, prompts=[{"text": "x"}]), 2),
     "job visual": (_json("/v2/sam3/visual_segment", image=_sent, prompts=[_CLICK]), 3),
 }
-"""A request to each endpoint that works with images, and what it costs with `COSTS`."""
+"""A request to each endpoint that processes images, and its cost with `COSTS`."""
 
 
 def told(response: httpx.Response) -> str:
-    """What an error says, wherever its contract says it."""
+    """Return an error's message, in the form of its API."""
     path = response.request.url.path
     body = response.json()
     if path.startswith("/api/"):
@@ -155,5 +163,5 @@ def told(response: httpx.Response) -> str:
 
 
 def is_segmind(path: str) -> bool:
-    """Whether an endpoint speaks as Segmind's do."""
+    """Whether an endpoint belongs to Segmind's API."""
     return path.startswith(("/v1/", "/v2/")) and not path.startswith("/v2/sam3/")

@@ -163,7 +163,7 @@ def test_work_costs_credits(running: Keyed, picture: Picture, name: str) -> None
     )
     path = refused.request.url.path
     assert refused.status_code == (406 if is_segmind(path) else 402), refused.text
-    assert "Not enough credits" in told(refused)
+    assert "Insufficient credits" in told(refused)
     assert "has 1 left" in told(refused)
     assert "x-credits-remaining" not in refused.headers
     fits(refused)

@@ -111,7 +111,7 @@ def test_parallel_requests_cannot_overspend(store: KeyRepository, database: Data
 
     with ThreadPoolExecutor(8) as threads:
         outcomes = list(threads.map(take, range(24)))
-    refusal = "Not enough credits: this request costs 3, and the API key has 2 left."
+    refusal = "Insufficient credits: this request costs 3, and the API key has 2 left."
     assert outcomes.count(refusal) == 18
     assert {17, 14, 11, 8, 5, 2} == {*outcomes} - {refusal}
     assert left(store, made.id) == 2

@@ -163,7 +163,7 @@ def test_serve_makes_no_key_where_there_is_a_stored_one(tmp_path: Path) -> None:
         assert "the API key of this run" not in said
         assert stored not in said
         assert stored.split("_", 2)[2] not in said
-        assert "1 API keys of the database may be used" in said
+        assert "1 API keys in the database are active" in said
         with httpx.Client(base_url=address, timeout=120) as http:
             assert http.get("/models", headers={"x-api-key": stored}).status_code == 200
             assert http.get("/models").status_code == 401

@@ -10,16 +10,17 @@ import orjson
 
 _HEAD = """# Benchmarks
 
-What serving costs, next to the reference way of the same libraries: `sam2`'s
+The cost of serving, compared with the reference implementations in the same libraries: `sam2`'s
 `SAM2ImagePredictor`, `transformers`' `Sam3Processor` and `Sam3Model`, `pycocotools` and `cv2` on
-full planes. Every ratio is of two ways that were timed in turns in one run on one machine;
-milliseconds are of that machine alone. Weights are random in the architectures' published sizes,
-softened so that masks are smooth blobs: what is measured is speed, and the tests measure masks.
+full planes. Each ratio compares two implementations that were timed alternately in one run on one
+machine; milliseconds apply to that machine only. Weights are random, in the architectures'
+published sizes, smoothed so that masks are blobs: the benchmarks measure speed, the tests check
+masks.
 
 ```bash
-make bench                            # all of them: an hour or more; writes results/ and this page
+make bench                            # all: an hour or more; writes results/ and this page
 make bench ARGS="click boxes"         # some of them
-make bench ARGS="--small"             # a minute, on the demo's small models; writes nothing
+make bench ARGS="--small"             # a minute, with the demo models; writes nothing
 ```
 """
 

@@ -1,4 +1,4 @@
-"""Who may call, and how a key travels."""
+"""Authentication: which keys are accepted, and the ways to send one."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def basic(text: str) -> dict[str, str]:
 
 
 def ways(key: str) -> dict[str, Any]:
-    """Every way of sending a key, as arguments of `httpx`."""
+    """Every way to send a key, as arguments of `httpx`."""
     return {
         "query": {"params": {"api_key": key}},
         "body": {"json": {"api_key": key}},

@@ -1,4 +1,4 @@
-"""Keys of the database: what they may do, how often, and what they pay."""
+"""Keys in the database: scopes, rates and credits."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ DOCUMENT = json.loads(FILE.read_bytes())
 
 @pytest.fixture(scope="module")
 def segmenting(running: Keyed) -> str:
-    """A key with the scope `segment` alone."""
+    """A key with the scope `segment` only."""
     return running.create("segmenting")[0]
 
 
 @pytest.fixture(scope="module")
 def administering(running: Keyed) -> str:
-    """A key with the scope `admin` alone."""
+    """A key with the scope `admin` only."""
     return running.create("administering", scopes=("admin",))[0]
 
 
 def fits(response: httpx.Response) -> None:
-    """The OpenAPI document knows the answer."""
+    """The OpenAPI document describes the response."""
     request = response.request
     assert_fits(DOCUMENT, request.method.lower(), request.url.path, response)
 
@@ -90,7 +90,7 @@ def test_changes_take_effect_in_a_running_server(running: Keyed) -> None:
     until(lambda: server.post(VISUAL, body, key=key).status_code == 401)
     revoked = server.post(VISUAL, body, key=key)
     assert "revoked" in told(revoked)
-    # That a key was revoked is told to whoever has it, and not to who has its id.
+    # Only a client with the whole key learns that it was revoked, not one with its id.
     near = key[:-3] + ("AAA" if key[-3:] != "AAA" else "BBB")
     assert "wrong" in told(server.post(VISUAL, body, key=near))
 
@@ -148,7 +148,7 @@ def test_scopes_of_the_keys_of_the_settings_and_open_metrics() -> None:
 
 @pytest.mark.parametrize("name", WORK)
 def test_work_costs_credits(running: Keyed, picture: Picture, name: str) -> None:
-    """As much as its kind does; and without enough of them there is no answer."""
+    """A request costs what its kind of work costs, and gets 402 without enough credits."""
     work, cost = WORK[name]
     key, made = running.create(name, credits=cost + 1)
     paid = work(running.server, picture, key)
@@ -168,7 +168,7 @@ def test_work_costs_credits(running: Keyed, picture: Picture, name: str) -> None
     assert "x-credits-remaining" not in refused.headers
     fits(refused)
     assert running.left(made) == 1
-    # A failed job is paid back, so that its usage may shrink again.
+    # A failed job is refunded, which reduces its usage again.
     until(lambda: running.used(made)[0] == 2)
 
 
@@ -194,9 +194,9 @@ def test_what_is_invalid_costs_nothing(running: Keyed, status: int, body: Any) -
     response = running.server.post(VISUAL, body, key=key)
     assert response.status_code == status
     assert "x-credits-remaining" not in response.headers
-    # An answer does not wait for ever until they are given back.
+    # A response does not wait indefinitely for its refund.
     until(lambda: running.left(made) == 3)
-    # They are there again for the next request.
+    # The refunded credits pay for the next request.
     assert running.server.post(VISUAL, {"image": noise(3)}, key=key).status_code == 200
 
 
@@ -217,7 +217,7 @@ def test_what_the_server_cannot_answer_costs_nothing(
     key, made = running.create("failing", credits=3)
 
     async def fails(*_: Any, **__: Any) -> None:
-        assert running.left(made) == 0  # it is paid before it begins
+        assert running.left(made) == 0  # it is charged before it starts
         raise error
 
     monkeypatch.setattr(running.server.state.segmenter, "visual", fails)
@@ -260,7 +260,7 @@ def test_a_job_that_fails_gives_its_credits_back(running: Keyed) -> None:
 
 
 def test_keys_without_credits_use_them_all_the_same(running: Keyed, picture: Picture) -> None:
-    """Their usage says what they would have paid, but for what failed."""
+    """Usage records the cost of their requests, except of failed ones."""
     key, made = running.create("unlimited")
     response = WORK["visual"][0](running.server, picture, key)
     assert response.status_code == 200
@@ -301,7 +301,7 @@ def test_a_rate_holds_whatever_way_the_key_comes(running: Keyed) -> None:
     key, _ = running.create("slow", rate="2/h")
     sent = [send(running.server.url, **way).status_code for way in ways(key).values()]
     assert sent == [200] * 2 + [429] * (len(sent) - 2)
-    # It is that of this key, and not of its tenant.
+    # The rate applies to this key, not to its tenant.
     assert running.server.post(VISUAL, {"image": noise(6)}).status_code == 200
 
 

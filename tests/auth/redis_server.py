@@ -1,4 +1,4 @@
-"""A Redis of the tests' own."""
+"""A Redis server for the tests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.waiting import until
 
 
 class Redis:
-    """A Redis of the tests' own, which can be stopped and started again."""
+    """A Redis server that can be stopped and started again."""
 
     def __init__(self, directory: Path) -> None:
         program = shutil.which("redis-server")

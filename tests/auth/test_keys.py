@@ -1,4 +1,4 @@
-"""What a key is, how it travels, and how one of the settings is recognised."""
+"""Generating keys, extracting them from requests, and looking up keys of the settings."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ async def refused(rates: RateLimiter, key: str, rate: str) -> RateError:
 
 
 async def check(rates: RateLimiter) -> None:
-    """Counts three a minute, each key for itself; what is refused is not counted."""
+    """Three requests per minute pass, per key; refused requests are not counted."""
     for _ in range(3):
         await rates.count("one", parse_rate("3/m"))
     error = await refused(rates, "one", "3/m")
@@ -77,7 +77,7 @@ async def check(rates: RateLimiter) -> None:
     assert "3 per 1 minute" in error.message
     assert 1 <= int(error.headers["retry-after"]) <= 60
     await rates.count("two", parse_rate("3/m"))
-    # One of two that hold refuses: the other has not counted it.
+    # If one of two rates refuses a request, the other does not count it.
     both = "1/m; 2/h"
     await rates.count("three", parse_rate(both))
     for _ in range(5):
@@ -114,7 +114,7 @@ async def test_in_redis_for_all_servers_together(redis: Redis) -> None:
     first, second = RateLimiter(redis.url, PATIENT), RateLimiter(redis.url, PATIENT)
     await check(first)
     await refused(second, "one", "3/m")
-    # Of requests at a time through two servers, just as many get in as may.
+    # Concurrent requests through two servers: exactly as many pass as the rate allows.
     outcomes = await asyncio.gather(
         *(rates.count("many", parse_rate("5/h")) for rates in (first, second) for _ in range(10)),
         return_exceptions=True,
@@ -143,7 +143,7 @@ async def test_without_its_redis_a_server_counts_for_itself(
 async def test_the_password_of_redis_is_not_told(
     redis: Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A Redis that does not let the server in is as good as none."""
+    """A Redis that refuses the server's login counts as unavailable."""
     rates = RateLimiter(redis.url.replace("redis://", "redis://nobody:s3cret@"))
     await check(rates)
     await rates.close()

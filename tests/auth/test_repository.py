@@ -1,4 +1,4 @@
-"""The keys in SQLite and in PostgreSQL: credits are exact, and usage adds up."""
+"""Keys in SQLite and in PostgreSQL: exact credits and usage."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def store(database: Database) -> KeyRepository:
 
 
 def used(database: Database) -> int:
-    """All credits that were used."""
+    """The total of used credits."""
     with database.reading() as connection:
         return int(connection.scalar(select(func.coalesce(func.sum(USAGE.c.credits), 0))) or 0)
 
@@ -69,7 +69,7 @@ def test_tenants_are_those_of_the_key_or_named(store: KeyRepository) -> None:
     named, same = store.create("c", tenant="acme")[1], store.create("d", tenant="acme")[1]
     assert len({own.key.tenant, other.key.tenant, named.key.tenant}) == 3
     assert named.key.tenant == same.key.tenant == Tenant("tenant/acme")
-    # No name that can be given to a tenant makes it that of a key, or of a key of the settings.
+    # A named tenant cannot collide with the tenant of a key in the database or in the settings.
     assert store.create("e", tenant=own.id)[1].key.tenant != own.key.tenant
     assert "/" in own.key.tenant.name
 
@@ -169,7 +169,7 @@ def test_a_job_is_paid_for_when_it_is_submitted(
     assert left(store, made.id) == 2
     with pytest.raises(CreditsError):
         jobs.submit("tenant", "kind", b"{}", bill)
-    # What is not paid for is not kept.
+    # A job that was not paid for is not stored.
     assert jobs.claim("me", ["kind"]) is not None
     assert jobs.claim("me", ["kind"]) is None
     assert used(database) == 3

@@ -1,4 +1,4 @@
-"""The backup that docs/operations.md describes, taken while the database is in use."""
+"""The backup procedure of docs/operations.md, run while the database is in use."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_a_backup_has_the_jobs(tmp_path: Path) -> None:
     job = store.submit("alice", "double", b'{"number": 1}')
     environment = {**os.environ, "INFERENCE_DATA_DIR": str(data)}
     subprocess.run(["bash", "-euc", block[1]], cwd=tmp_path, env=environment, check=True)
-    store.submit("alice", "double", b'{"number": 2}')  # which is not in it
+    store.submit("alice", "double", b'{"number": 2}')  # after the backup
     database.close()
 
     restored.mkdir()

@@ -1,9 +1,9 @@
-"""A process that does jobs, quick to start and made to be killed.
+"""A process that runs jobs, starts quickly, and is meant to be killed.
 
     python -m tests.jobs.crashing DATA_DIR LOG [DATABASE_URL]
 
-Its task doubles a number. Each time that it begins with one, it writes the number to LOG. The first
-of all, in whichever process that is, holds a job until its process is killed; LOG.held tells so.
+Its task doubles a number, and appends each number to LOG when it starts. The first task in any of
+the processes creates LOG.held, and runs until its process is killed.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ KIND = "double"
 
 
 class Number(BaseModel):
-    """What is asked for."""
+    """The request body."""
 
     number: int
 
 
 def settings(directory: str, url: str = "") -> Settings:
-    """Of all processes of a test."""
+    """Settings of all processes of a test."""
     return Settings(
         data_dir=directory,
         database_url=url,
@@ -46,13 +46,13 @@ def settings(directory: str, url: str = "") -> Settings:
 
 
 def doubled(number: int) -> tuple[ResultFile, ...]:
-    """The right result, in two files."""
+    """The expected result: two files."""
     content = str(2 * number).encode()
     return tuple(ResultFile(name, "text/plain", content) for name in ("one.txt", "two.txt"))
 
 
 async def main(directory: str, log: str, url: str = "") -> None:
-    """Do jobs until killed."""
+    """Run jobs until killed."""
     file = os.open(log, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
 
     async def run(state: Any, tenant: Tenant, body: Number, timings: Any) -> TaskResult:

@@ -1,4 +1,4 @@
-"""A PostgreSQL of the tests' own, from the binaries that the distribution installs."""
+"""A PostgreSQL server for the tests, started from the installed binaries."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.waiting import until
 
 
 def binaries() -> Path | None:
-    """Where `initdb` and `postgres` are, the newest first."""
+    """Find the directory of `initdb` and `postgres`; the newest version if there are several."""
     found = shutil.which("initdb")
     if found:
         return Path(found).resolve().parent
@@ -29,7 +29,7 @@ def binaries() -> Path | None:
 
 
 def needed() -> Path:
-    """The binaries; without them tests are skipped, but fail where everything must be tested."""
+    """Return the binaries; without them, skip the test, or fail it in CI."""
     found = binaries()
     if found is None:
         why = "PostgreSQL is not installed: apt-get install postgresql"
@@ -40,7 +40,7 @@ def needed() -> Path:
 
 
 def _user() -> str | None:
-    """Whom PostgreSQL runs as: it refuses to run as root."""
+    """The user to run PostgreSQL as, because it refuses to run as root."""
     if os.getuid() != 0:
         return None
     names = {entry.pw_name for entry in pwd.getpwall()}
@@ -51,11 +51,11 @@ class Cluster:
     """A server that can be stopped and started.
 
     Args:
-        where: the binaries.
-        directory: for its data.
+        where: directory of the binaries.
+        directory: directory for its data.
 
     Attributes:
-        url: of an empty database.
+        url: URL of an empty database.
     """
 
     def __init__(self, where: Path, directory: Path) -> None:
@@ -83,10 +83,10 @@ class Cluster:
         self.url = f"postgresql://tests@127.0.0.1:{self._port}/postgres"
 
     def start(self) -> None:
-        """Run it, and wait until it answers.
+        """Start the server, and wait until it accepts connections.
 
-        Somebody may have taken the port meanwhile. One that nobody has been told yet is then given
-        up, and another is waited for.
+        If another process took the port meanwhile, this chooses another port, or waits for the
+        same one if the URL was already used.
         """
         for _ in range(20):
             if self._started():
@@ -99,7 +99,7 @@ class Cluster:
         raise AssertionError("PostgreSQL does not start")
 
     def _started(self) -> bool:
-        """Whether it runs; not so where it ended at once."""
+        """Start the process; return False if it ended at once."""
         options = [
             *("-c", "listen_addresses=127.0.0.1"),
             *("-c", f"unix_socket_directories={self._directory}"),
@@ -123,14 +123,14 @@ class Cluster:
         return self._server.poll() is None
 
     def stop(self) -> None:
-        """End it, and all connections to it."""
+        """Stop the server, which ends all connections."""
         self._server.send_signal(signal.SIGINT)  # PostgreSQL's "fast" shutdown
         self._server.wait(60)
 
 
 @contextmanager
 def cluster() -> Iterator[Cluster]:
-    """A server of its own, which runs."""
+    """Run a server of its own."""
     where = needed()
     directory = Path(tempfile.mkdtemp(prefix="pg"))
     try:
@@ -146,14 +146,19 @@ def cluster() -> Iterator[Cluster]:
 
 @contextmanager
 def postgres() -> Iterator[str]:
-    """Runs a server, and yields the URL of an empty database."""
+    """Run a server, and yield the URL of an empty database."""
     with cluster() as made:
         yield made.url
 
 
 @contextmanager
 def fresh_database(url: str, name: str) -> Iterator[str]:
-    """An empty database of a server."""
+    """Create an empty database, and drop it afterwards.
+
+    Args:
+        url: URL of a database on the server.
+        name: name of the new database.
+    """
     import psycopg
 
     with psycopg.connect(url, autocommit=True) as connection:
@@ -161,7 +166,7 @@ def fresh_database(url: str, name: str) -> Iterator[str]:
         yield url.rsplit("/", 1)[0] + f"/{name}"
 
         def dropped() -> bool:
-            # Whoever still uses it is ended, but has only five seconds for that.
+            # Forcing ends its connections, but gives them only five seconds.
             with suppress(psycopg.errors.ObjectInUse):
                 connection.execute(f'drop database "{name}" with (force)')
                 return True

@@ -1,4 +1,4 @@
-"""Processes that are killed at random moments lose no job and give no wrong result."""
+"""Killing worker processes at random times loses no job and corrupts no result."""
 
 from __future__ import annotations
 
@@ -53,15 +53,15 @@ def test_no_job_is_lost(url: str, tmp_path: Path) -> None:
         ids = [store.submit("alice", KIND, b'{"number": %d}' % n) for n in range(JOBS)]
         for _ in range(3):
             start()
-        # One of these three has begun a job, and does not end it: each of them is killed below.
+        # One of these three now runs a task that does not end. Each of the three is killed below.
         until((tmp_path / "log.held").exists, 120)
         for _ in range(ROUNDS):
             time.sleep(chance.uniform(0.2, 0.8))
-            # The oldest: the others may not even have begun.
+            # Kill the oldest process; the others may not have started yet.
             processes[0].kill()
             processes.pop(0).wait()
             start()
-        # Two seconds for the death, or the lease, and the rest for the jobs themselves.
+        # Detecting a crash takes up to two seconds; the rest is for the jobs.
         until(lambda: all(state(job_id) == "COMPLETED" for job_id in ids), 120, 0.1)
         for number, job_id in enumerate(ids):
             for expected in doubled(number):

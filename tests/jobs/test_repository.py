@@ -1,4 +1,4 @@
-"""The durable queue, on SQLite and on PostgreSQL."""
+"""The job repository, on SQLite and on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MASK = ResultFile("mask_1.png", "image/png", b"\x89PNG")
 OUTPUT = Output((PNG, MASK), 0.5, "sam3/demo")
 
 LEASE = 600.0
-"""Longer than a busy machine may take between any two lines: time passes by `pass_time` alone."""
+"""Longer than any test takes, so that leases expire only by `pass_time`."""
 
 Opener = Callable[..., JobRepository]
 
@@ -48,7 +48,7 @@ def url(request: pytest.FixtureRequest) -> Iterator[str]:
 
 @pytest.fixture
 def opened(url: str, tmp_path: Path) -> Iterator[Opener]:
-    """Opens the database once more, as another process would."""
+    """A function that opens the database once more, as another process would."""
     with ExitStack() as stack:
 
         def open_(**changes: Any) -> JobRepository:
@@ -76,7 +76,7 @@ def count(store: JobRepository, table: Any) -> int:
 
 
 def pass_time(store: JobRepository, seconds: float) -> None:
-    """Let everything that the jobs wait for come so much sooner."""
+    """Move all times of jobs into the past, as if some seconds had passed."""
     with store._database.writing() as connection:
         sooner = {name: JOBS.c[name] - seconds for name in ("created", "due", "expires")}
         connection.execute(update(JOBS).values(**sooner))
@@ -225,8 +225,8 @@ def test_the_backlog_is_that_of_all(store: JobRepository) -> None:
     claim = claimed(store)
     backlog = store.backlog()
     assert (backlog.queued, backlog.processing, backlog.nbytes) == (2, 1, 6)
-    time.sleep(0.05)
-    assert store.backlog().oldest >= backlog.oldest + 0.05
+    pass_time(store, 50)
+    assert store.backlog().oldest >= backlog.oldest + 50
     store.fail(claim.lease, "no")
     assert (store.backlog().queued, store.backlog().processing) == (2, 0)
 
@@ -250,7 +250,7 @@ class TestBounds:
             store.submit("alice", KIND, b"{}")
         assert int(caught.value.headers["retry-after"]) >= 1
         store.submit("bob", KIND, b"{}")
-        # What is worked on counts, what is done does not.
+        # Claimed jobs count, ended ones do not.
         claim = claimed(store)
         with pytest.raises(CapacityError):
             store.submit("alice", KIND, b"{}")
@@ -325,7 +325,7 @@ def test_each_job_is_claimed_once_by_many(opened: Opener) -> None:
         while (claim := stores[index].claim(f"worker{index}", [KIND])) is not None:
             taken[claim.lease.job_id] += 1
             shares[index] += 1
-            until(lambda: len(shares) > 1, 60)  # nobody takes all before another one has begun
+            until(lambda: len(shares) > 1, 60)  # so that one thread does not take all
             time.sleep(0.01)
             assert stores[index].finish(claim.lease, OUTPUT)
 
@@ -356,7 +356,7 @@ class TestSqlite:
         with ThreadPoolExecutor(1) as pool:
             submitted = pool.submit(store.submit, "alice", KIND, b"{}")
             time.sleep(0.3)
-            # Readers do not wait.
+            # Readers do not wait for the writer.
             assert state(store, "0" * 32) is None
             assert not submitted.done()
             other.execute("rollback")

@@ -1,4 +1,4 @@
-"""Links to files that hold without a key, and without being guessed."""
+"""Signed links: valid without an API key, and impossible to forge."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workers: what they do with tasks that succeed, fail, take long, or lose their hold."""
+"""Workers: tasks that succeed, fail, time out, or lose their lease."""
 
 from __future__ import annotations
 
@@ -63,18 +63,16 @@ async def _answer(state: Any, tenant: Tenant, body: Asked, timings: Any) -> Task
 async def working(
     directory: Path, run: Run = _answer, timing: JobTiming = TIMING, **changes: Any
 ) -> AsyncIterator[JobQueue]:
-    """A queue whose only task is this function.
+    """Run a queue whose only task is this function.
 
-    Its leases outlast a machine that is busy with other things: no job is begun twice for that.
+    Its leases are long, so that a busy machine does not let them expire.
     """
     values = {"data_dir": str(directory), "job_retry_pause": 0.05, "job_lease": 600, **changes}
     settings = Settings(**values)
     jobs = JobQueue(settings, {"task": Task(Asked, run, lambda body: [])}, timing)
     state: Any = SimpleNamespace(settings=settings, limits=Limits(), metrics=Metrics(), traces=None)
     await jobs.start(state)
-    await asyncio.wait_for(
-        jobs.storage.tried.wait(), 60
-    )  # which `start` itself does for some seconds
+    await asyncio.wait_for(jobs.storage.tried.wait(), 60)  # `start` waits only 5 s
     try:
         yield jobs
     finally:
@@ -98,11 +96,11 @@ async def outcome(directory: Path, run: Run, payload: bytes = b"{}", **changes: 
 
 
 def failing(*errors: Exception) -> tuple[Run, list[float]]:
-    """A task that raises these one after the other, and then succeeds; and when it was run."""
+    """Return a task that raises these in turn and then succeeds, and the times of its runs."""
     times: list[float] = []
 
     async def run(state: Any, tenant: Tenant, body: Asked, timings: Any) -> TaskResult:
-        times.append(time.time())  # the clock that a pause is reckoned by
+        times.append(time.time())  # the clock that due times use
         if len(times) <= len(errors):
             raise errors[len(times) - 1]
         return await _answer(state, tenant, body, timings)
@@ -140,7 +138,7 @@ async def test_files_and_text(tmp_path: Path) -> None:
         assert orjson.loads(stored[0].content) == "iVBORw=="
 
 
-async def test_what_the_client_did_wrong_fails_at_once(tmp_path: Path) -> None:
+async def test_a_client_error_fails_at_once(tmp_path: Path) -> None:
     run, times = failing(ImageError("It is no image."))
     status = await outcome(tmp_path, run)
     assert (status.state, status.error) == ("FAILED", "It is no image.")
@@ -163,7 +161,7 @@ async def test_a_body_that_is_no_longer_valid_fails(tmp_path: Path) -> None:
         ValueError("a bug"),
     ],
 )
-async def test_what_may_pass_is_tried_again_after_a_pause(tmp_path: Path, error: Exception) -> None:
+async def test_a_transient_error_is_retried_after_a_pause(tmp_path: Path, error: Exception) -> None:
     run, times = failing(error, error)
     status = await outcome(tmp_path, run, job_retry_pause=0.1)
     assert status.state == "COMPLETED"
@@ -176,7 +174,7 @@ async def test_what_may_pass_is_tried_again_after_a_pause(tmp_path: Path, error:
     ("error", "told"),
     [(CapacityError("full", 0.01), "full"), (ValueError("secret"), "Internal error")],
 )
-async def test_but_not_for_ever(tmp_path: Path, error: Exception, told: str) -> None:
+async def test_retries_are_limited(tmp_path: Path, error: Exception, told: str) -> None:
     run, times = failing(*[error] * 9)
     status = await outcome(tmp_path, run, job_attempts=2)
     assert status.state == "FAILED"
@@ -234,11 +232,11 @@ async def test_the_lease_of_a_long_job_is_renewed(
         job_id = await jobs.submit(ALICE, "task", b"{}")
         assert (await ended(jobs, job_id)).state == "COMPLETED"
     assert len(runs) == 1
-    assert before + 600 < ends[0] < ends[1] < ends[2], "each is a lease from then on"
+    assert before + 600 < ends[0] < ends[1] < ends[2], "each renewal extends the lease"
 
 
 async def test_a_job_that_was_taken_over_is_dropped(tmp_path: Path) -> None:
-    """Its work is cancelled, and what it found changes nothing."""
+    """The task is cancelled, and its outcome changes nothing."""
     begun, cancelled = asyncio.Event(), asyncio.Event()
 
     async def run(*_: Any) -> TaskResult:
@@ -250,7 +248,7 @@ async def test_a_job_that_was_taken_over_is_dropped(tmp_path: Path) -> None:
             raise
         raise AssertionError
 
-    # Of a process that lives: what the dead hold is freed.
+    # A running process; jobs of a crashed one would be requeued.
     other = WorkerLocks(tmp_path / "workers")
     async with working(tmp_path, run, FAST_RENEWALS, job_workers=1) as jobs:
         job_id = await jobs.submit(ALICE, "task", b"{}")
@@ -277,7 +275,7 @@ async def test_a_shutdown_puts_jobs_back_at_once(tmp_path: Path) -> None:
         job_id = await jobs.submit(ALICE, "task", b"{}")
         await begun.wait()
     async with working(tmp_path, job_attempts=1) as jobs:
-        # In a tenth of a lease at most.
+        # Without waiting for the lease of 600 seconds.
         assert (await ended(jobs, job_id, 60)).state == "COMPLETED"
     with pytest.raises(StorageError, match="stopping"):
         await jobs.submit(ALICE, "task", b"{}")

@@ -1,4 +1,4 @@
-"""Processes that live, and processes that have died."""
+"""Locks of running and of crashed processes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_killed_process_is_noticed_and_a_living_one_left_alone(tmp_path: Path)
 def test_a_file_that_was_made_anew_while_it_was_judged_is_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who begins makes another where somebody took the first, not yet locked, for a dead one's."""
+    """A starting process creates its file again if another one removed it before it was locked."""
     here = WorkerLocks(tmp_path)
     locks: list[int] = []
     file = tmp_path / "beginner"

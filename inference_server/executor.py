@@ -1,8 +1,12 @@
-"""Threads that are replaced when they die.
+"""Thread pools that replace threads which die.
 
-The standard library's `ThreadPoolExecutor` counts a dead thread among the living: what it was about
-to do, or did, is never answered. And what ends a thread there, such as a library that calls
-`sys.exit`, comes out of the future that somebody awaits, and ends the event loop.
+`concurrent.futures.ThreadPoolExecutor` is not enough, for three reasons:
+
+* It never replaces a thread that dies between two work items, for example of a `MemoryError` in its
+  own loop. Tried: with one thread, every later future waits forever.
+* `sys.exit` in a work item reaches the coroutine that awaits it, and ends the event loop.
+* It joins its threads when the interpreter exits, so a long forward delays the end of the process,
+  and it offers no join with a timeout.
 """
 
 from __future__ import annotations
@@ -30,23 +34,22 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 BACKGROUND = 5
-"""Niceness of work that may take longer so that other work need not wait: a quarter of a core where
-both want all of it. With 10, which leaves it a tenth, one client that clicks without pause holds up
-everybody's new images."""
+"""Niceness of background work. It gets about a quarter of a core that normal work competes for.
+With 10 it would get a tenth, and one client that clicks continuously would stall all new images."""
 
 _END_SECONDS = 10.0
-"""That threads may take at the end of the process."""
+"""Seconds to wait for threads when the interpreter exits."""
 
 _ATTEMPTS = 2
-"""Threads that a piece of work may take with it."""
+"""Number of threads that a work item may end before it fails."""
 
 
 class WorkerDiedError(RuntimeError):
-    """The work ended its thread, and the next one as well."""
+    """A work item ended its thread on every attempt."""
 
 
 class _Item:
-    """A piece of work, and who waits for it."""
+    """A work item and its future."""
 
     def __init__(self, work: Callable[[], Any]) -> None:
         self.future: Future[Any] = Future()
@@ -55,11 +58,11 @@ class _Item:
         self._claimed = threading.Lock()
 
     def claim(self) -> bool:
-        """Whether the work is the caller's to do: it is so once, however often it is queued."""
+        """Claim the item; true for the first caller only, however often the item is queued."""
         return self._claimed.acquire(blocking=False)
 
     def run(self) -> None:
-        """Do the work; what would end the thread is not caught."""
+        """Run the item. Exceptions that end a thread are not caught."""
         if not self.deaths and not self.future.set_running_or_notify_cancel():
             return
         try:
@@ -70,11 +73,13 @@ class _Item:
             self.future.set_result(result)
 
     def again(self) -> _Item | None:
-        """The same for another thread, unless it has ended too many."""
+        """A copy for another thread; None if the item is done or out of attempts."""
         if self.future.done():
             return None
         if self.deaths + 1 >= _ATTEMPTS:
-            self.future.set_exception(WorkerDiedError("The work ended its thread twice."))
+            self.future.set_exception(
+                WorkerDiedError(f"The work item ended its thread {_ATTEMPTS} times.")
+            )
             return None
         item = _Item(self._work)
         item.future, item.deaths = self.future, self.deaths + 1
@@ -82,11 +87,12 @@ class _Item:
 
 
 class _WorkerThreads:
-    """The threads and what waits for them; they hold on to this, and not to the pool.
+    """The threads and queue of a pool. Threads refer to this, so that the pool can be collected.
 
-    A thread may be ended anywhere between two steps, also with what it has just fetched from the
-    queue in no variable yet, or with a lock just taken. So it takes no lock as long as it lives,
-    and what waits is known beside the queue as well: after a death all of that is queued again.
+    An asynchronous exception may end a thread at any bytecode, also between taking an item from the
+    queue and storing it in a variable, or right after taking a lock. Therefore threads take no lock
+    while they run, and waiting items are also kept in a set: after a death all of them are queued
+    again, and `_Item.claim` discards duplicates.
     """
 
     def __init__(self, size: int, name: str, niceness: int) -> None:
@@ -97,13 +103,13 @@ class _WorkerThreads:
         self.queue: SimpleQueue[_Item | None] = SimpleQueue()
         self.waiting: set[_Item] = set()
         self.idle: deque[None] = deque()
-        """One for each thread that waits and has not been sent anything."""
+        """One entry per idle thread that no item has been queued for."""
         self.threads: set[threading.Thread] = set()
         self.numbers = 0
         self.closed = False
 
     def add(self, item: _Item) -> None:
-        """Queue work, with a thread for it if there may be another."""
+        """Queue an item; start a thread if none is idle and the pool is not full."""
         with self.lock:
             if self.closed:
                 raise RuntimeError("cannot schedule new futures after shutdown")
@@ -120,9 +126,10 @@ class _WorkerThreads:
     def _start(self) -> None:
         name = f"{self.name}_{self.numbers}"
         self.numbers += 1
-        # A daemon, so that a forward that nobody waits for does not hold up the process's end.
+        # A daemon, so that a forward that no request waits for does not delay the process's end.
         thread = threading.Thread(target=self._live, name=name, daemon=True)
-        # First started, then known: whoever joins without the lock meets none that has not begun.
+        # Added after its start, because `join` runs without the lock and cannot join unstarted
+        # threads.
         thread.start()
         self.threads.add(thread)
 
@@ -130,18 +137,18 @@ class _WorkerThreads:
         item: _Item | None = None
         died = True
         try:
-            with suppress(OSError):  # it is a matter of manners, not of answers
+            with suppress(OSError):  # priority is an optimisation; work without it
                 be_nice(self.niceness)
             while (item := self._next()) is not None:
                 item.run()
                 item = None
             died = False
         finally:
-            if died:  # otherwise all is closed; it stays known, for `join` to wait until it is gone
+            if died:  # after a normal end it stays in `threads`, so that `join` waits for it
                 self._replace(item)
 
     def _next(self) -> _Item | None:
-        """What to do; None at the end."""
+        """The next item to run; None if the pool is closed and empty."""
         while True:
             try:
                 item = self.queue.get_nowait()
@@ -153,26 +160,26 @@ class _WorkerThreads:
                 if item.claim():
                     return item
             else:
-                self.queue.put(None)  # for the others
+                self.queue.put(None)  # wake the other threads
                 if not self.waiting:
                     return None
 
     def _replace(self, item: _Item | None) -> None:
-        """A thread dies, perhaps with an item at hand."""
+        """Requeue the items that a dying thread may have lost, and start its successor."""
         again = item.again() if item is not None else None
         with self.lock:
             self.threads.discard(threading.current_thread())
-            logger.error("A thread of %s died: another one takes its place", self.name)
+            logger.error("A worker thread of %s died; starting a replacement", self.name)
             for lost in [*self.waiting, again]:
                 if lost is not None:
                     self._put(lost)
             if self.closed:
-                self.queue.put(None)  # it may have been the dead thread's to pass on
+                self.queue.put(None)  # the dead thread may have taken the marker
             if self.waiting or not self.closed:
                 self._start()
 
     def close(self, *, cancel: bool = False) -> None:
-        """Let the threads end once their work is done, or what they do now is."""
+        """Let the threads end when the queue is empty; with `cancel`, after their current items."""
         with self.lock:
             self.closed = True
             self.queue.put(None)
@@ -182,7 +189,7 @@ class _WorkerThreads:
             item.future.cancel()
 
     def join(self, seconds: float | None) -> bool:
-        """Wait for the threads; whether all of them ended in time."""
+        """Wait for the threads to end; false if the timeout expires first."""
         end = None if seconds is None else time.monotonic() + seconds
         for thread in list(self.threads):
             thread.join(None if end is None else max(0.0, end - time.monotonic()))
@@ -190,82 +197,82 @@ class _WorkerThreads:
 
 
 class WorkerPool(Executor):
-    """An executor whose threads are replaced when they die.
+    """An executor that replaces threads which die.
 
-    What a dead thread was about to do is done by its successor. What it was doing is tried once
-    more, and then fails with `WorkerDiedError`. Threads are started when they are first needed, and
-    end when the pool is shut down, or is gone.
+    Waiting items are run by the replacement. An item that ended its thread is retried once, and
+    then fails with `WorkerDiedError`. Threads start on demand. They end when the pool is shut down
+    or garbage collected.
 
     Args:
-        size: most threads.
-        name: of the threads.
-        niceness: of the threads, see `be_nice`.
+        size: Maximum number of threads.
+        name: Prefix of the thread names.
+        niceness: Niceness of the threads, 0 to 19, see `be_nice`; default 0.
     """
 
     def __init__(self, size: int, name: str, niceness: int = 0) -> None:
-        self._crew = _WorkerThreads(size, name, niceness)
-        _POOLS.add(self._crew)
-        weakref.finalize(self, self._crew.close).atexit = False
+        self._state = _WorkerThreads(size, name, niceness)
+        _POOLS.add(self._state)
+        weakref.finalize(self, self._state.close).atexit = False
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Queue work; see `Executor.submit`."""
+        """Queue a work item; see `Executor.submit`."""
         item = _Item(partial(fn, *args, **kwargs))
-        self._crew.add(item)
+        self._state.add(item)
         return item.future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take no more work, and end the threads once they are done; see `Executor.shutdown`."""
-        self._crew.close(cancel=cancel_futures)
+        """Refuse further items and end the threads when idle; see `Executor.shutdown`."""
+        self._state.close(cancel=cancel_futures)
         if wait:
-            self._crew.join(None)
+            self._state.join(None)
 
 
 _POOLS: weakref.WeakSet[_WorkerThreads] = weakref.WeakSet()
 
 
 def end_all(seconds: float) -> bool:
-    """End the threads of all pools, for the end of the process.
+    """Cancel waiting items and end the threads of all pools, before the process exits.
 
     Args:
-        seconds: that they may take to do what they are at.
+        seconds: Maximum time to wait for running items.
 
     Returns:
-        Whether they are done. If not, only `os._exit` ends the process safely: the interpreter
-        cannot be taken down under a thread that will come back to it.
+        Whether all threads ended. If not, exit with `os._exit`: finalising the interpreter while a
+        thread is in native code can crash.
     """
     end = time.monotonic() + seconds
-    crews = list(_POOLS)
-    for crew in crews:
-        crew.close(cancel=True)
-    return all(crew.join(max(0.0, end - time.monotonic())) for crew in crews)
+    states = list(_POOLS)
+    for state in states:
+        state.close(cancel=True)
+    return all(state.join(max(0.0, end - time.monotonic())) for state in states)
 
 
 atexit.register(end_all, _END_SECONDS)
 
 
 def be_nice(niceness: int) -> None:
-    """Lower the priority of the calling thread, and of the threads that it will start.
+    """Lower the priority of the calling thread and of threads that it starts. Linux only.
 
-    On Linux alone, where threads have priorities of their own; OpenMP's threads are started by the
-    thread that first needs them, so those of a background lane run in the background as well.
+    Each thread has its own OpenMP threads, which inherit its priority, so a background queue's
+    OpenMP threads run in the background too.
 
     Args:
-        niceness: 0 (as it is) to 19.
+        niceness: 0 (unchanged) to 19 (lowest priority).
     """
     if niceness and sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
 
 
 class Threads:
-    """Threads for masks and answers, and others for images, which let those go first.
+    """CPU worker threads: one pool for masks and responses, a background pool for decoding images.
 
-    Images are read in the background, as encoding them is: masks of others need not wait.
+    Image decoding has a lower priority, so it does not delay the masks of other requests.
 
     Args:
-        count: of either kind; 0 is one a core, at least two.
+        count: Threads per pool; 0 means one per core, at least two.
 
     Attributes:
-        count: of either kind.
+        count: Threads per pool.
     """
 
     def __init__(self, count: int = 0) -> None:
@@ -274,16 +281,16 @@ class Threads:
         self._readers = WorkerPool(self.count, "images", BACKGROUND)
 
     async def run(self, work: Callable[[], T]) -> T:
-        """Run CPU work in a worker thread; what it logs is of the caller's request."""
+        """Run CPU work in a worker thread, in a copy of the caller's context."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._workers, copy_context().run, work)
 
     async def run_in_background(self, work: Callable[[], T]) -> T:
-        """Run CPU work on an image in a thread that lets others go first."""
+        """Run CPU work on an image in a background thread."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._readers, copy_context().run, work)
 
     def close(self) -> None:
-        """Stop; what waits is dropped."""
+        """Stop both pools and cancel waiting work."""
         for pool in (self._workers, self._readers):
             pool.shutdown(wait=False, cancel_futures=True)

@@ -99,7 +99,7 @@ def test_an_idle_thread_that_is_killed_is_replaced_and_loses_nothing(
 
         until(have_noticed, 60)
         until(lambda: len(living("idle")) <= 2)
-    assert "A thread of idle died" in caplog.text
+    assert "A worker thread of idle died" in caplog.text
     pool.shutdown()
 
 
@@ -116,7 +116,7 @@ def test_threads_are_started_as_they_are_needed_and_no_more() -> None:
     pool = WorkerPool(3, "needed")
     for _ in range(5):
         pool.submit(int).result(60)
-        until(lambda: len(pool._crew.idle) == 1)
+        until(lambda: len(pool._state.idle) == 1)
     assert len(living("needed")) == 1
     gate = threading.Event()
     held = [pool.submit(gate.wait, 60) for _ in range(7)]

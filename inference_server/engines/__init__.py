@@ -1,1 +1,1 @@
-"""The models: the only room that imports torch."""
+"""The models. No other package imports torch."""

@@ -1,7 +1,7 @@
-"""What an engine is, and what goes in and comes out of one.
+"""The engine interface and its inputs and outputs.
 
-Arrays only: engines know nothing of HTTP, JSON or any vendor's field names, and whoever holds an
-engine need not know that there is torch behind it.
+All of them are arrays: an engine knows no HTTP, no JSON and no vendor's field names, and its
+callers need no torch.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ RGBImage = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """An image at the size that a model takes.
+    """An image resized to a model's input.
 
     Attributes:
-        pixels: the engine's own; opaque to everybody else.
+        pixels: The resized image, in a form private to the engine.
         size: (height, width) of the original image in pixels.
     """
 
@@ -36,8 +36,8 @@ class Embedding:
 
     Attributes:
         size: (height, width) of the original image in pixels.
-        features: the engine's own; opaque to everybody else.
-        nbytes: memory that `features` keeps, for the cache.
+        features: The encoded image, in a form private to the engine.
+        nbytes: Memory that `features` occupies, in bytes, for the cache's accounting.
     """
 
     size: tuple[int, int]
@@ -45,26 +45,26 @@ class Embedding:
     nbytes: int
 
     def to(self, device: Any) -> Embedding:
-        """The same on another device; a copy, unless it is there already.
+        """This embedding on a device; copied unless it is there already.
 
         Args:
-            device: a `torch.device` or its name.
+            device: A `torch.device` or its name, such as `cuda:0`.
         """
         return replace(self, features=self.features.to(device))
 
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """The answer to one prompt, before any of it is enlarged to the image's size.
+    """The result of one prompt, at the model's mask resolution.
 
     Attributes:
-        planes: `float32[N, h, w]`, low-resolution planes that cover the whole image; what is above
-            `threshold` after bilinear enlargement is mask.
-        threshold: see `planes`.
+        planes: `float32[N, h, w]`, low-resolution planes that cover the whole image. The mask is
+            where the plane, upsampled bilinearly to the image's size, exceeds `threshold`.
+        threshold: Value above which a pixel of `planes` belongs to the mask.
         scores: `float32[N]`, confidence or predicted IoU, 0 to 1.
-        logits: `float32[N, h, w]`, what the engine takes back as a mask input, where it does.
-        boxes: `float32[N, 4]`, x0, y0, x1, y1 in pixels of the original image, where the engine
-            predicts them; they may reach out of it.
+        logits: `float32[N, h, w]`, mask inputs for later prompts; None if the engine takes none.
+        boxes: `float32[N, 4]`, x0, y0, x1, y1 in pixels of the original image, perhaps partly
+            outside it; None if the engine predicts none.
     """
 
     planes: NDArray[np.float32]
@@ -79,10 +79,10 @@ class ConceptPrompt:
     """A concept: words, exemplar boxes, or both.
 
     Attributes:
-        text: the words; None with boxes only.
+        text: The phrase; None for a prompt with boxes only.
         boxes: `float32[K, 4]`, x0, y0, x1, y1 in pixels of the original image; K may be 0.
-        labels: `int64[K]`, 1 for "like this", 0 for "not like this".
-        threshold: least score of a candidate.
+        labels: `int64[K]`, 1 for an exemplar, 0 for a counter-example.
+        threshold: Minimum score of a candidate, 0 to 1, exclusive; default 0.5.
     """
 
     text: str | None
@@ -93,14 +93,14 @@ class ConceptPrompt:
 
 @dataclass(frozen=True, slots=True)
 class VisualPrompt:
-    """One object, pointed at.
+    """Points and a box that select one object.
 
     Attributes:
         points: `float32[K, 2]`, x, y in pixels of the original image; K may be 0.
-        labels: `int64[K]`, 1 on the object, 0 beside it.
+        labels: `int64[K]`, 1 for foreground, 0 for background.
         box: `float32[4]`, x0, y0, x1, y1 in pixels, or None.
-        mask_input: `float32[h, w]` low-resolution logits of an earlier answer, or None.
-        threshold: a candidate's predicted IoU is greater than this; 0 keeps all.
+        mask_input: `float32[h, w]`, low-resolution logits of an earlier result, or None.
+        threshold: Minimum predicted IoU of a candidate, exclusive; 0 (the default) keeps all.
     """
 
     points: NDArray[np.float32]
@@ -119,11 +119,11 @@ class Query(Generic[QueryT]):
     """One prompt on one image.
 
     Attributes:
-        embedding: of the image.
-        prompt: what to find in it.
-        multimask: where the engine can, three candidates, otherwise one.
-        best: of the three, only the one with the highest score.
-        logits: the answer is to hold what a later prompt may take as its mask input.
+        embedding: The encoded image.
+        prompt: What to find in the image.
+        multimask: Predict three candidates instead of one, if the engine supports it.
+        best: Keep only the candidate with the highest score of the three.
+        logits: Return `Candidates.logits`, for use as a later prompt's mask input.
     """
 
     embedding: Embedding
@@ -141,7 +141,7 @@ def queries(
     best: bool = False,
     logits: bool = True,
 ) -> list[Query[PromptT]]:
-    """Several prompts on one image."""
+    """Queries for several prompts on one image, with the same options."""
     return [Query(embedding, prompt, multimask, best, logits) for prompt in prompts]
 
 
@@ -149,17 +149,17 @@ AskedT = TypeVar("AskedT", contravariant=True)
 
 
 class Engine(Protocol[AskedT]):
-    """Encodes images, and answers prompts from what it encoded.
+    """Encodes images, and decodes prompts on encoded images.
 
-    Called from worker threads: `prepare` and `decode` from several at a time, `encode` from one.
+    Called from worker threads: `prepare` and `decode` concurrently, `encode` from one at a time.
     """
 
     checkpoint: str
-    """Name of the weights, for people."""
+    """Name of the weights, for display."""
 
     @property
     def side(self) -> int:
-        """Side of the square in pixels that images are resized to."""
+        """Side of the model's square input in pixels."""
         ...
 
     def prepare(
@@ -168,19 +168,20 @@ class Engine(Protocol[AskedT]):
         size: tuple[int, int] | None = None,
         extent: tuple[float, float] | None = None,
     ) -> Prepared:
-        """Resize an image.
+        """Resize an image to the model's input.
 
         Args:
-            pixels: `uint8[h, w, 3]`, the image or a reduced version of it.
-            size: (height, width) of the original image; that of `pixels` by default.
-            extent: rows and columns of `pixels` that the image covers; all of them by default.
+            pixels: `uint8[h, w, 3]`, RGB, the image or a reduced version of it.
+            size: (height, width) of the original image in pixels; default: that of `pixels`.
+            extent: Rows and columns of `pixels` that the image covers, perhaps fractional;
+                default: all.
         """
         ...
 
     def encode(self, images: Sequence[Prepared]) -> list[Embedding]:
-        """Encode a batch of images; the dear half."""
+        """Encode a batch of images; the expensive step."""
         ...
 
     def decode(self, queries: Sequence[Query[AskedT]]) -> list[Candidates]:
-        """Answer prompts, on one image or on several, in their order; the cheap half."""
+        """Decode prompts on one or several images; one result per query, in order."""
         ...

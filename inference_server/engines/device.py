@@ -1,4 +1,4 @@
-"""Which device and arithmetic the models use."""
+"""Device, dtypes and memory of the models."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 
 @dataclass(frozen=True)
 class Compute:
-    """A device, the dtype to compute in, and the one to keep embeddings in.
+    """A device, the dtype to compute in, and the dtype to cache embeddings in.
 
     Attributes:
-        device: where tensors live.
+        device: Device of the weights and of all forwards.
         dtype: `torch.float32` or `torch.bfloat16`.
-        cache_dtype: of embeddings between encoding and decoding.
+        cache_dtype: Dtype of embeddings between encoding and decoding.
     """
 
     device: torch.device
@@ -43,7 +43,7 @@ class Compute:
         return str(self.cache_dtype).removeprefix("torch.")
 
     def autocast(self) -> AbstractContextManager[object]:
-        """Context in which matrix work runs in `dtype`; weights stay in float32."""
+        """Context in which matrix products run in `dtype`; weights stay in float32."""
         if self.dtype == torch.float32:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
@@ -51,7 +51,7 @@ class Compute:
 
 @cache
 def _cpu_has_fast_bfloat16() -> bool:
-    """Only the AMX units make bfloat16 faster than float32 on a CPU; AVX-512 alone does not."""
+    """Whether the CPU has AMX, which makes bfloat16 faster than float32."""
     cpuinfo = Path("/proc/cpuinfo")
     return cpuinfo.exists() and " amx_bf16" in cpuinfo.read_text()
 
@@ -64,41 +64,44 @@ def _has_fast_bfloat16(device: torch.device) -> bool:
 
 @cache
 def available_threads() -> int:
-    """How many threads PyTorch would use: one a core that this process may run on.
+    """Number of threads that PyTorch uses by default: `OMP_NUM_THREADS`, or one per usable core.
 
-    `OMP_NUM_THREADS` is honoured. Asked for once, before any thread is given its share.
+    Cached, because `use_threads` changes the number that PyTorch reports.
     """
     return torch.get_num_threads()
 
 
 def use_threads(count: int) -> None:
-    """Let torch's operations that the calling thread starts use so many threads.
+    """Set the number of threads for torch operations that the calling thread starts.
 
-    The number belongs to the thread, so lanes can divide the cores between them.
+    The number is per calling thread, so queues can divide the cores between them.
+
+    Args:
+        count: Number of threads, at least 1.
     """
     if torch.get_num_threads() != count:
         torch.set_num_threads(count)
 
 
 def keep_freed_memory() -> None:
-    """Let the C library keep what is freed, up to a bound, instead of giving it back at once.
+    """Make glibc keep freed memory up to a limit, instead of returning it to the system at once.
 
-    Every array of some 100 KB or more would otherwise be new pages each time, which the kernel has
-    to clear and map: 5,000 page faults a click, measured, a fifth of its time. glibc alone; other
-    allocators keep memory by themselves.
+    By default every array of 100 KB or more gets new pages, which the kernel must clear and map:
+    5,000 page faults per click, a fifth of its time (measured). Other allocators keep memory by
+    default.
     """
     if platform.libc_ver()[0] != "glibc":
         return
     libc = ctypes.CDLL(None)
-    libc.mallopt(_M_MMAP_THRESHOLD, 32 * 2**20)  # the most that glibc takes
+    libc.mallopt(_M_MMAP_THRESHOLD, 32 * 2**20)  # the maximum that glibc accepts
     libc.mallopt(_M_TRIM_THRESHOLD, 256 * 2**20)
-    # Threads other than the first have heaps of 64 MB at most, which are given back as soon as they
-    # are empty: for an encoder in a thread of its own, half as many faults again.
+    # Other arenas have heaps of at most 64 MB, which are returned as soon as they are empty: in an
+    # encode thread that causes half as many faults again.
     libc.mallopt(_M_ARENA_MAX, 1)
 
 
 def release_memory() -> None:
-    """Give back what was kept of freed memory: to the system, and on a GPU to other processes."""
+    """Return freed memory to the system, and unused GPU memory to other processes."""
     gc.collect()
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.empty_cache()
@@ -109,13 +112,13 @@ def release_memory() -> None:
 
 
 def memory_in_use(device: torch.device) -> dict[str, int]:
-    """Bytes of a GPU's memory that this process takes; empty for other devices.
+    """GPU memory of this process in bytes; empty for other devices.
 
     Args:
-        device: that the models compute on.
+        device: Device of the models.
 
     Returns:
-        `allocated`, which tensors take, and `reserved`, which is kept for them.
+        `allocated`, in use by tensors, and `reserved`, held by PyTorch's allocator.
     """
     if device.type != "cuda":
         return {}
@@ -131,13 +134,13 @@ def choose_compute(device: str, dtype: str, cache_dtype: str = "auto") -> Comput
     Args:
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         dtype: `auto`, `float32` or `bfloat16`.
-        cache_dtype: `auto`, `float32`, `bfloat16` or `float16`; `auto` is that of the arithmetic.
+        cache_dtype: `auto` (the same as `dtype`), `float32`, `bfloat16` or `float16`.
 
     Returns:
-        What to compute on.
+        The device and dtypes to use.
 
     Raises:
-        ModelUnavailableError: no such device here.
+        ModelUnavailableError: The device is not available on this machine.
     """
     if device == "auto":
         if torch.cuda.is_available():
@@ -162,5 +165,5 @@ def choose_compute(device: str, dtype: str, cache_dtype: str = "auto") -> Comput
 
 
 def accelerator() -> str:
-    """Name of the GPU, for people; `none` without one."""
+    """Name of the GPU, for display; `none` without one."""
     return str(torch.cuda.get_device_name()) if torch.cuda.is_available() else "none"

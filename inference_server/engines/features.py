@@ -1,4 +1,4 @@
-"""What the engines do alike: images at a model's size, and features that a cache can keep."""
+"""Base classes of both engines: square model inputs, and features that a cache can hold."""
 
 from __future__ import annotations
 
@@ -14,50 +14,50 @@ from inference_server.engines.resize import resize
 
 
 class Features(ABC):
-    """Tensors of `B` images, each with the images as its first dimension."""
+    """Tensors of `B` encoded images; the first dimension of each tensor is the image."""
 
     __slots__ = ()
 
     @property
     @abstractmethod
     def tensors(self) -> tuple[Tensor, ...]:
-        """All of them, in an order of the class's own."""
+        """All tensors, in an order that the subclass defines."""
 
     @classmethod
     @abstractmethod
     def of(cls, tensors: Sequence[Tensor]) -> Self:
-        """From tensors in that order."""
+        """Create features from tensors in the order of `tensors`."""
 
     @property
     def nbytes(self) -> int:
-        """Memory that they keep."""
+        """Memory of all tensors in bytes."""
         return sum(tensor.nbytes for tensor in self.tensors)
 
     def pick(self, index: int) -> Self:
-        """One image of a batch, as a batch of its own; a copy."""
+        """Copy one image to a batch of one."""
         return self.of([tensor[index : index + 1].clone() for tensor in self.tensors])
 
     def to(self, target: torch.device | torch.dtype) -> Self:
-        """The same on another device or in another dtype."""
+        """These features on another device or in another dtype."""
         return self.of([tensor.to(target) for tensor in self.tensors])
 
     def embeddings(self, images: Sequence[Prepared]) -> list[Embedding]:
-        """One embedding an image of the batch."""
+        """One embedding per image of the batch."""
         embeddings = []
         for index, image in enumerate(images):
-            # Copies: a view would keep the whole batch alive for one of its images.
+            # A copy, because a view of one image would keep the whole batch in memory.
             own = self if len(images) == 1 else self.pick(index)
             embeddings.append(Embedding(image.size, own, own.nbytes))
         return embeddings
 
 
 class SquareInput(ABC):
-    """The first half of an engine: images become squares of `side` pixels."""
+    """The `prepare` step of an engine: resizes images to squares of `side` pixels."""
 
     @property
     @abstractmethod
     def side(self) -> int:
-        """Side of the square in pixels that images are resized to."""
+        """Side of the model's square input in pixels."""
 
     def prepare(
         self,

@@ -1,7 +1,7 @@
-"""Weights into memory.
+"""Load weights that `weights` has found.
 
-Every way leads into the unmodified classes of `sam2` and `transformers`, loaded strictly: weights
-that do not fit are refused and never filled up with random ones.
+Weights are loaded strictly into the unmodified classes of `sam2` and `transformers`. Weights that
+do not fit are refused; missing tensors are never initialised at random.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ _INFERENCE_OPTIONS = {
     "dynamic_multimask_stability_delta": 0.05,
     "dynamic_multimask_stability_thresh": 0.98,
 }
-"""What `sam2.build_sam.build_sam2` adds to a configuration for inference."""
+"""Options that `sam2.build_sam.build_sam2` adds to a configuration for inference."""
 
 
 @contextmanager
 def _explained(setting: str, name: str) -> Iterator[None]:
-    """Turn whatever loading raises into one error that names the setting and the remedy."""
+    """Turn any exception of loading into an error that names the setting and the remedy."""
     try:
         yield
     except ModelUnavailableError:
         raise
-    except Exception as error:  # what a corrupt file raises is anybody's guess
+    except Exception as error:  # a corrupt file may raise anything
         raise ModelUnavailableError(f"{setting}: {name} {_explanation(error)}") from error
 
 
 def _explanation(error: BaseException) -> str:
-    """What went wrong and what to do; `transformers` wraps the hub's errors into others."""
+    """Describe the cause and the remedy. `transformers` wraps the hub's exceptions."""
     causes = [error]
     while causes[-1].__cause__ is not None:
         causes.append(causes[-1].__cause__)
@@ -63,7 +63,7 @@ def _explanation(error: BaseException) -> str:
             "complete; if it is a Hugging Face id, check the network or download it first and "
             "name the directory."
         )
-    return f"is corrupt or of another model ({_short(error)}). Download it again."
+    return f"is corrupt or belongs to another model ({_short(error)}). Download it again."
 
 
 def _short(error: BaseException) -> str:
@@ -75,14 +75,14 @@ def load_sam2(checkpoint: Sam2Checkpoint, compute: Compute) -> SAM2Base:
     """Load a SAM 2 model.
 
     Args:
-        checkpoint: from `find_sam2`.
-        compute: where to put it.
+        checkpoint: Weights found by `find_sam2`.
+        compute: Device to load the model to.
 
     Returns:
         The model in evaluation mode.
 
     Raises:
-        ModelUnavailableError: missing, corrupt or gated weights.
+        ModelUnavailableError: The weights are missing, corrupt or gated.
     """
     with _explained("INFERENCE_SAM2_WEIGHTS", checkpoint.name):
         file = checkpoint.file
@@ -101,24 +101,24 @@ def load_sam2(checkpoint: Sam2Checkpoint, compute: Compute) -> SAM2Base:
 
 
 def load_sam3(source: str, name: str, compute: Compute) -> tuple[Sam3Model, Sam3Processor]:
-    """Load a SAM 3 model and its processor, also from the published `sam3_video` layout.
+    """Load a SAM 3 model and its processor, from the `sam3` or the published `sam3_video` layout.
 
     Args:
-        source: directory or Hugging Face id.
-        name: of the weights, for people.
-        compute: where to put it.
+        source: Directory or Hugging Face id, from `sam3_source`.
+        name: Name of the weights for error messages.
+        compute: Device to load the model to.
 
     Returns:
         The model in evaluation mode, and the processor.
 
     Raises:
-        ModelUnavailableError: missing, corrupt or gated weights.
+        ModelUnavailableError: The weights are missing, corrupt or gated.
     """
-    # Half of the time that it takes to import both models' libraries: SAM 2 alone does not wait.
+    # Imported here, because it takes half of the import time of both models.
     from transformers import Sam3Model, Sam3Processor
     from transformers.utils import logging as transformers_logging
 
-    if not sys.stderr.isatty():  # in a log, a progress bar is a hundred lines of noise
+    if not sys.stderr.isatty():  # a progress bar would add a hundred lines to a log
         transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     model: Any
     with _explained("INFERENCE_SAM3_WEIGHTS", name):

@@ -1,8 +1,8 @@
-"""What to do where memory runs out, on a GPU or on the host.
+"""Handle out-of-memory errors, on a GPU or on the host.
 
-PyTorch's allocator fails before anything was computed, so that nothing is broken: what is needed is
-room. The exception's traceback holds the frames of the forward, and these hold its tensors;
-only without it is there something to give back.
+PyTorch's allocator fails without side effects, so work can be retried once memory is free. The
+exception's traceback refers to the frames of the forward, and these to its tensors, so memory can
+be released only after the exception is gone.
 """
 
 from __future__ import annotations
@@ -21,38 +21,42 @@ ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
 _SIGNS = (
-    "out of memory",  # the driver's own, and those of other devices
-    "can't allocate memory",  # the allocator of the host
+    "out of memory",  # CUDA and other devices
+    "can't allocate memory",  # the host's allocator
     "_STATUS_ALLOC_FAILED",  # cuBLAS and cuDNN
 )
-"""What `RuntimeError`s say that mean the same as `torch.OutOfMemoryError`."""
+"""Messages of `RuntimeError`s that mean the same as `torch.OutOfMemoryError`."""
 
 _RETRY_AFTER = 2.0
+"""Value of the `Retry-After` header in seconds."""
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether something failed because there was no memory for it."""
+    """Whether an exception means that memory ran out."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS)
 
 
 def raise_on_oom(what: str, work: Callable[[], T]) -> T:
-    """Do work, and make room where there is no memory for it.
+    """Run work; if memory runs out, release unused memory and raise `MemoryShortageError`.
 
     Args:
-        what: the work is, for clients.
-        work: to do.
+        what: Description of the work for the error message, such as `sam2 encode`.
+        work: The work to run.
+
+    Returns:
+        The result of `work`.
 
     Raises:
-        MemoryShortageError: memory did not suffice; what could be given back has been.
+        MemoryShortageError: Memory ran out; unused memory has been released.
     """
     try:
         return work()
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-    # Out of the block, where the exception is gone and with it the tensors.
+    # After the except block, where the exception and its tensors are gone.
     release_memory()
     raise MemoryShortageError(
         f"There is no memory left for the {what}. Try again shortly, or lower "
@@ -64,17 +68,17 @@ def raise_on_oom(what: str, work: Callable[[], T]) -> T:
 def split_batch_on_oom(
     name: str, work: Callable[[Sequence[ItemT]], Sequence[ResultT]]
 ) -> Callable[[Sequence[ItemT]], Sequence[ResultT]]:
-    """Let work do its items in smaller batches where memory does not suffice for all at once.
+    """Wrap work so that a batch which runs out of memory is split in halves and retried.
 
     Args:
-        name: of the work, for people.
-        work: from a batch of items to as many results.
+        name: Description of the work for the error message.
+        work: Maps a batch of items to one result per item.
 
     Returns:
-        The same, which raises `MemoryShortageError` where one item alone is too much.
+        The wrapped work. It raises `MemoryShortageError` if a single item runs out of memory.
     """
-    # No function that names itself from within: that holds on to the work, and so to the weights in
-    # it, until garbage is collected.
+    # Not a recursive closure: its reference cycle would keep the weights in memory until the next
+    # garbage collection.
     return partial(_halving, name, work)
 
 

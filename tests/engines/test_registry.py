@@ -238,7 +238,7 @@ async def test_unloading_leaves_a_model_to_who_has_it(loader: Loader) -> None:
     image = (await model.encode(model.prepare(IMAGE))).value
     click = VisualPrompt(np.array([[5, 5]], np.float32), np.array([1]))
     assert len((await model.decode(queries(image, [click]))).value) == 1
-    lanes = {thread for lane in model.queues for thread in lane._threads._crew.threads}
+    lanes = {thread for lane in model.queues for thread in lane._threads._state.threads}
     assert len(lanes) >= 2, "an encode lane and a decode lane"
     assert not gone.is_set()
     del model

@@ -1,4 +1,4 @@
-"""Submit and poll: any request as a job, in the form of Segmind's queue."""
+"""Jobs: submit a request and poll for its result, as in Segmind's queue."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from schemas.jobs import JobFailed, JobResult, JobStatus, JobSubmitted
 from schemas.segmind import SegmindFailure
 
 TASKS: Mapping[str, Task] = MappingProxyType({**segmind.TASKS, **roboflow.TASKS})
-"""What can be a job, by the path below `/v2/`."""
+"""Tasks that can run as jobs, by the path below `/v2/`."""
 
 _PRIVATE = {"cache-control": "no-store"}
 _REQUESTS = "/v2/requests"
 
 
 async def submit(slug: str, request: Request) -> Response:
-    """Check a request as its own endpoint does, and keep it."""
+    """Validate a request as its own endpoint does, and queue it as a job."""
     state, task = state_of(request), TASKS[slug]
 
     def check(data: dict[str, Any]) -> tuple[bytes, Iterable[Work]]:
         body = task.request.model_validate(data, context=state.limits)
-        # Keys are not written down.
+        # API keys must not be stored with jobs.
         kept = {name: value for name, value in data.items() if name != "api_key"}
         return orjson.dumps(kept), task.work(body)
 
@@ -78,7 +78,7 @@ def _metrics(status: Status) -> dict[str, float]:
 
 
 async def job_status(request: Request) -> Response:
-    """How it stands with a job."""
+    """Get a job's status."""
     status = await _job(request)
     if status.state == "FAILED":
         return _failed(status)
@@ -87,7 +87,7 @@ async def job_status(request: Request) -> Response:
 
 
 async def job_result(request: Request) -> Response:
-    """A job with its result, as far as it has one."""
+    """Get a job's status and, once it is completed, its result."""
     status = await _job(request)
     if status.state == "FAILED":
         return _failed(status)
@@ -95,7 +95,7 @@ async def job_result(request: Request) -> Response:
     output: Any = None
     images: list[dict[str, Any]] = []
     if status.state == "COMPLETED":
-        assert status.expires is not None  # noqa: S101 - what has ended expires
+        assert status.expires is not None  # noqa: S101 - completed jobs have an expiry
         files = await state.jobs.files(status.job_id)
         if [file.name for file in files] == [JSON_OUTPUT]:
             stored = await state.jobs.file(status.job_id, JSON_OUTPUT)
@@ -127,7 +127,7 @@ async def job_result(request: Request) -> Response:
 
 
 async def job_file(request: Request) -> Response:
-    """A file of a result, for whoever has the link."""
+    """Get a file of a result by its signed link, without an API key."""
     job_id, name = request.path_params["request_id"], request.path_params["name"]
     expires = request.query_params.get("expires", "")
     signature = request.query_params.get("signature", "")
@@ -136,7 +136,7 @@ async def job_file(request: Request) -> Response:
     if jobs.links.is_signed(job_id, name, expires, signature):
         found = await jobs.file(job_id, name)
     if found is None:
-        raise UnknownJobError("File not found: the link is not complete, or it has expired.")
+        raise UnknownJobError("File not found: the link is incomplete or expired.")
     file, left = found
     return Response(
         file.content,
@@ -155,7 +155,7 @@ _ID: Mapping[str, Any] = MappingProxyType(
         "name": "request_id",
         "in": "path",
         "required": True,
-        "description": "The `request_id` of the answer to the submit.",
+        "description": "The `request_id` that the submission returned.",
         "schema": {"type": "string"},
     }
 )
@@ -176,7 +176,7 @@ def _text(name: str, where: str, description: str) -> Mapping[str, Any]:
 _ACCEPTED = Answer("The job was accepted.", JobSubmitted, headers=("x-request-id",))
 _FAILED = Answer("The job failed.", JobFailed, headers=("x-request-id",), component="JobFailed")
 _UNKNOWN = Answer(
-    "The job is unknown, has expired, or is another key's.",
+    "The job is unknown or expired, or belongs to another key.",
     SegmindFailure,
     headers=("x-request-id",),
     component="UnknownJob",
@@ -190,8 +190,8 @@ def _submit(slug: str, operation_id: str, errors: Mapping[int, Answer], instead:
         f"/v2/{slug}",
         operation_id,
         f"Submit a job: {slug}",
-        f"Takes what `{instead}` takes, and answers at once; the result is fetched later. An "
-        "accepted job survives a restart of the server.",
+        f"Accepts the body of `{instead}` and responds immediately; poll for the result. Accepted "
+        "jobs survive a restart of the server.",
         ("Jobs",),
         partial(submit, slug),
         {200: _ACCEPTED, **errors},
@@ -209,12 +209,12 @@ OPERATIONS: tuple[Operation, ...] = (
         "get",
         f"{_REQUESTS}/{{request_id}}/status",
         "jobStatus",
-        "How it stands with a job",
-        "Ask about once a second until it is `COMPLETED` or `FAILED`.",
+        "Get a job's status",
+        "Poll about once per second until the status is `COMPLETED` or `FAILED`.",
         ("Jobs",),
         job_status,
         {
-            200: Answer("How it stands.", JobStatus, headers=("x-request-id",)),
+            200: Answer("The status.", JobStatus, headers=("x-request-id",)),
             404: _UNKNOWN,
             422: _FAILED,
             **_ERRORS,
@@ -225,12 +225,16 @@ OPERATIONS: tuple[Operation, ...] = (
         "get",
         f"{_REQUESTS}/{{request_id}}",
         "jobResult",
-        "The result of a job",
-        "Before the job is done it has no `output`. Results are kept for an hour.",
+        "Get a job's result",
+        "`output` is null until the job is completed. By default, results expire after one hour.",
         ("Jobs",),
         job_result,
         {
-            200: Answer("The job.", JobResult, headers=("x-request-id",)),
+            200: Answer(
+                "The status, and the result once the job is completed.",
+                JobResult,
+                headers=("x-request-id",),
+            ),
             404: _UNKNOWN,
             422: _FAILED,
             **_ERRORS,
@@ -241,8 +245,8 @@ OPERATIONS: tuple[Operation, ...] = (
         "get",
         f"{_REQUESTS}/{{request_id}}/files/{{name}}",
         "jobFile",
-        "A file of a result",
-        "Its address, with the signature, is in the result; it needs no key.",
+        "Get a file of a result",
+        "The result contains the signed URL, which needs no API key.",
         ("Jobs",),
         job_file,
         {
@@ -252,7 +256,7 @@ OPERATIONS: tuple[Operation, ...] = (
                 headers=("x-request-id",),
             ),
             404: Answer(
-                "The link is not complete, or it has expired.",
+                "The link is incomplete or expired.",
                 SegmindFailure,
                 headers=("x-request-id",),
                 component="UnknownFile",
@@ -262,14 +266,14 @@ OPERATIONS: tuple[Operation, ...] = (
         },
         parameters=(
             _ID,
-            _text("name", "path", "The file's name."),
-            _text("expires", "query", "When the link ends, in seconds since 1970."),
-            _text("signature", "query", "Shows that this server made the link."),
+            _text("name", "path", "Name of the file."),
+            _text("expires", "query", "Expiry of the link, in seconds since 1970-01-01 UTC."),
+            _text("signature", "query", "Signature of the link."),
         ),
         secured=False,
     ),
 )
-"""Segmind's queue, and what it says about jobs of all kinds."""
+"""Segmind's queue: submission of its own tasks, and status, results and files of all jobs."""
 
 ROBOFLOW_OPERATIONS: tuple[Operation, ...] = (
     _submit(
@@ -277,4 +281,4 @@ ROBOFLOW_OPERATIONS: tuple[Operation, ...] = (
     ),
     _submit("sam3/visual_segment", "submitVisualSegment", _ROBOFLOW_ERRORS, "/sam3/visual_segment"),
 )
-"""Roboflow's requests as jobs: what is wrong with them is told as their own endpoints tell it."""
+"""Submission of Roboflow's tasks, with the error bodies of their own endpoints."""

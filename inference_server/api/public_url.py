@@ -1,8 +1,8 @@
-"""The address that a client knows this server by, for absolute links.
+"""The server's public URL for the client of a request, for absolute links.
 
-A `Host` header says what the client typed, or what it wants us to believe. It is taken at its word
-only where it names the loopback or the very address that the connection arrived at; then it tells
-the port in front of a container. `X-Forwarded-*` headers are believed of trusted proxies.
+Clients can forge the `Host` header. It is used only if it names the loopback or the address at
+which the connection arrived; it then contributes the port that a container is published at.
+`X-Forwarded-*` headers are used only from trusted proxies.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ _HOST = re.compile(r"(?P<name>[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::
 
 
 def public_url(request: Request, settings: Settings) -> str:
-    """The server's address for the client of a request, without a slash at the end."""
+    """Return the public URL for the client of a request, without a trailing slash."""
     if settings.public_url:
         return settings.public_url
     scheme = request.scope.get("scheme", "http")
     if request.client is not None and _is_within(request.client.host, settings.trusted_proxies):
-        # Of several values the last is that of the proxy that we know; others may be made up.
+        # The trusted proxy appends its value; values before the last may be forged.
         forwarded = _last(request, "x-forwarded-proto").lower()
         scheme = forwarded if forwarded in ("http", "https") else scheme
         host = _last(request, "x-forwarded-host")
         if _HOST.fullmatch(host):
             return f"{scheme}://{host}"
     address, port = request.scope.get("server") or (settings.host, settings.port)
-    if port is None:  # a Unix socket: behind a proxy that nobody has told us of
+    if port is None:  # a Unix socket behind a proxy that is not configured as trusted
         address, port = settings.host, settings.port
     host = request.headers.get("host", "")
     match = _HOST.fullmatch(host)
@@ -45,7 +45,7 @@ def _last(request: Request, header: str) -> str:
 
 
 def _is_own(name: str, own: Iterable[str]) -> bool:
-    """Whether a host is the loopback or one of the server's own addresses."""
+    """Tell whether a host is the loopback or one of the server's own addresses."""
     if name.lower() == "localhost" or name in own:
         return True
     try:
@@ -55,7 +55,7 @@ def _is_own(name: str, own: Iterable[str]) -> bool:
 
 
 def _is_within(host: str, networks: Iterable[str]) -> bool:
-    """Whether an address is in one of some networks."""
+    """Tell whether an address is in one of the networks."""
     try:
         address = ip_address(host)
     except ValueError:

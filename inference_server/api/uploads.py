@@ -1,4 +1,4 @@
-"""Multipart forms with an image: streamed to bounded temporary storage, and always removed."""
+"""Multipart forms with an image: streamed to bounded temporary storage and always deleted."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from inference_server.api.dependencies import (
     admit,
     authenticate,
     charge,
-    room_for,
+    reserve_body,
     state_of,
     timings_of,
 )
@@ -31,20 +31,20 @@ logger = logging.getLogger(__name__)
 
 _MAX_FIELDS = 64
 _MAX_FIELD_BYTES = 1 << 20
-"""Of a field that is no file: ten thousand boxes."""
+"""Maximum size of a field that is not a file: enough for ten thousand boxes."""
 
 _KEY_WITHIN = 64 * 1024
-"""Bytes of a form that are read of those who have not shown a key; it may be a field in them."""
+"""Bytes of a form that are read before authentication; the field `api_key` must be in them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Upload(Generic[ModelT]):
-    """A form that was read.
+    """A validated form.
 
     Attributes:
-        tenant: who asks.
-        body: the form.
-        image: its file.
+        tenant: owner of the API key.
+        body: the form's fields.
+        image: the uploaded file.
     """
 
     tenant: Tenant
@@ -56,28 +56,28 @@ class Upload(Generic[ModelT]):
 async def uploaded(
     request: Request, model: type[ModelT], work: Callable[[ModelT], Iterable[Work]]
 ) -> AsyncIterator[Upload[ModelT]]:
-    """Authenticate a request for work, read its multipart form, and take its credits.
+    """Authenticate a request, read its multipart form, and charge its credits.
 
-    The key is judged before the form is read: where it is not in the query or a header, it has to
-    be the field `api_key` at the form's beginning, before the file. The form is gone afterwards.
+    Authentication precedes reading the form: a key that is neither in the query nor in a header
+    must be the form's field `api_key`, before the file. The form's temporary file is deleted when
+    the context ends.
 
     Args:
-        request: with a form whose file is called `file`.
-        model: type of the form.
-        work: what a form asks for.
+        request: request with a form that has a file in the field `file`.
+        model: schema of the form.
+        work: returns the units of work of a form, which determine its price in credits.
 
     Raises:
-        AuthError: the key is missing or wrong, has expired or was revoked.
-        ScopeError: it is not for this.
-        RateError: it asks too often.
-        CreditsError: it has not enough credits.
-        ImageTooLargeError: the form is over the limit.
-        CapacityError: there is no temporary storage left for it.
-        SlowBodyError: it takes too long to arrive.
-        ValidationError: the form is not of the type.
-        PromptError: the body is no such form.
-        StorageError: the key cannot be checked, or its credits not be counted, now; or the
-            temporary storage is full.
+        AuthError: the API key is missing, unknown, expired or revoked.
+        ScopeError: the key lacks the required scope.
+        RateError: the key exceeds its rate limit.
+        CreditsError: the key has insufficient credits.
+        ImageTooLargeError: the form exceeds the size limit.
+        CapacityError: no temporary storage is free.
+        SlowBodyError: the form arrives too slowly.
+        ValidationError: the form does not match the schema.
+        PromptError: the body is not a multipart form.
+        StorageError: the key database is unreachable, or the temporary storage is full.
     """
     state = state_of(request)
     is_form = request.headers.get("content-type", "").lower().startswith("multipart/form-data")
@@ -86,11 +86,11 @@ async def uploaded(
         in_form = False
         key = await admit(request, authenticate(request))
     remedy = "Send a smaller image, or raise INFERENCE_MAX_UPLOAD_MB."
-    room = room_for(request, state.uploads, state.settings.max_upload_mb, "upload", remedy)
+    room = reserve_body(request, state.uploads, state.settings.max_upload_mb, "upload", remedy)
     if not is_form:
         raise PromptError("Send the image in the field `file` of multipart/form-data.", _FILE)
-    async with room as share:
-        chunks = share.chunks()
+    async with room as reservation:
+        chunks = reservation.chunks()
         if in_form:
             begin = await _beginning(chunks)
             key = await admit(request, authenticate(request, await _fields(request, begin)))
@@ -100,7 +100,7 @@ async def uploaded(
         try:
             body = model.model_validate(dict(form), context=state.limits)
             file = form["file"]
-            assert isinstance(file, UploadFile)  # noqa: S101 - the type of the form says so
+            assert isinstance(file, UploadFile)  # noqa: S101 - the schema requires a file
             await charge(request, work(body))
             image = await state.segmenter.in_thread(lambda: StoredImage.of(file.file.read()))
         finally:
@@ -111,11 +111,11 @@ async def uploaded(
 _FILE = ("body", "file")
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""How a full disk is told: it is full, one's share of it is, or a file may grow no more."""
+"""`errno` values of a full disk, an exhausted quota and a file that reached its size limit."""
 
 
 async def _beginning(chunks: AsyncGenerator[bytes, None]) -> bytes:
-    """The first bytes of a form."""
+    """Read the first bytes of a form."""
     begin = b""
     while len(begin) < _KEY_WITHIN and (chunk := await anext(chunks, None)):
         begin += chunk
@@ -131,12 +131,12 @@ async def _chained(
 
 
 async def _fields(request: Request, begin: bytes) -> Mapping[str, object]:
-    """The fields that are whole in the beginning of a form; none where it is no form."""
+    """Parse the complete fields in the first bytes of a form; none if they are not a form."""
 
     async def chunks() -> AsyncGenerator[bytes, None]:
         yield begin[:_KEY_WITHIN]
-        # So that the parser lets go of a file that has begun.
-        raise MultiPartException("What follows is read of those who have shown a key.")
+        # Makes the parser close the temporary file of a part that has begun.
+        raise MultiPartException("The rest is read after authentication.")
 
     parser = _parser(request, chunks())
     with suppress(MultiPartException):
@@ -148,19 +148,19 @@ async def _parse(request: Request, chunks: AsyncGenerator[bytes, None]) -> FormD
     try:
         return await _parser(request, chunks).parse()
     except MultiPartException as error:
-        raise RequestError(f"The form cannot be read: {error.message}") from None
+        raise RequestError(f"The form is invalid: {error.message}") from None
     except OSError as error:
         if error.errno not in _NO_ROOM:
             raise
-        logger.error("There is no room for uploads in %s: %s", gettempdir(), error.strerror)
+        logger.error("No space for uploads in %s: %s", gettempdir(), error.strerror)
         raise StorageError(
-            "The server's temporary storage is full. Try again later, or give it more room or "
-            "lower INFERENCE_UPLOAD_STORAGE_MB."
+            "The server's temporary storage is full. Retry later; on the server, enlarge the "
+            "temporary storage, or lower INFERENCE_UPLOAD_STORAGE_MB."
         ) from None
 
 
 def _parser(request: Request, chunks: AsyncGenerator[bytes, None]) -> MultiPartParser:
-    # `request.form()` does the same, without a bound on files.
+    # `request.form()` has no limit on the number of files.
     return MultiPartParser(
         request.headers,
         chunks,

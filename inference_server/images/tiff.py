@@ -1,8 +1,8 @@
-"""The structure of TIFF files, and of EXIF blocks, which are made the same way.
+"""The structure of TIFF files and of EXIF blocks, which have the same format.
 
-Pillow copies whatever a directory points to, once an entry, so that a thousand entries pointing to
-the same megabyte cost a gigabyte before any pixel is decoded. Every directory that it will read is
-measured here first; and those that GDAL will read besides, where it is going to (`survey_pages`).
+Pillow copies the data of every directory entry: a thousand entries that point to the same megabyte
+take a gigabyte before any pixel is decoded. So the directories that Pillow reads are checked first
+(`survey_tiff`), and for GDAL all others too (`survey_pages`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from inference_server.images.failures import DamagedError
 
-# Bytes a value by type: BYTE, ASCII, SHORT, LONG, RATIONAL, SBYTE, UNDEFINED, SSHORT, SLONG,
+# Bytes per value by type: BYTE, ASCII, SHORT, LONG, RATIONAL, SBYTE, UNDEFINED, SSHORT, SLONG,
 # SRATIONAL, FLOAT, DOUBLE, IFD, and LONG8, SLONG8, IFD8 of BigTIFF.
 _TYPES = (*range(1, 14), 16, 17, 18)
 _SIZES = dict(zip(_TYPES, (1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 8, 8, 8), strict=True))
@@ -28,36 +28,36 @@ _SUBDIRECTORIES = (34665, 34853, 40965)  # EXIF, GPS, interoperability
 
 # None, CCITT, LZW, JPEG, deflate, PackBits, Zstandard, WebP and LERC.
 _COMPRESSIONS = (1, 2, 3, 4, 5, 7, 8, 32946, 32773, 50000, 50001, 34887)
-_LERC = 34887  # which Pillow does not know
+_LERC = 34887  # not supported by Pillow
 
-_GREYS = (0, 1)  # of `_PHOTOMETRIC`: 0 is white, or black
-_INKS = 5  # CMYK, whose colours GDAL leaves as they are, and Pillow does not
-_UNSIGNED = frozenset({1, 4})  # of `_SAMPLE_FORMAT`; the second says that nothing is known
+_GREYS = (0, 1)  # values of `_PHOTOMETRIC`: zero is white, or zero is black
+_INKS = 5  # CMYK, which Pillow converts to RGB and GDAL does not
+_UNSIGNED = frozenset({1, 4})  # values of `_SAMPLE_FORMAT`: unsigned, and unspecified
 
-# What a pixel may take, in bytes, before it counts as more than one against the limit on pixels: in
-# a tile, of which GDAL holds one or two copies at once, and in the file, all of which is unpacked
-# where bands are interleaved. Four bands of 16 bits, and sixteen of 32, are just within.
+# Bytes per pixel above which a pixel counts as more than one against the limit on pixels: in a
+# tile, of which GDAL holds one or two copies, and in the file, which is unpacked completely if
+# bands are interleaved. Four bands of 16 bits and sixteen of 32 bits are just within these limits.
 _TILE_BYTES, _FILE_BYTES = 8, 64
 
 _MAX_ENTRIES = 4096  # real files have dozens
-_MAX_VALUES = 2**17  # in one entry; the longest are offsets of strips, at most one a row
+_MAX_VALUES = 2**17  # per entry; the longest are strip offsets, at most one per row
 _MAX_BANDS = 1024  # the richest spectrometers have some 500
 _MAX_PAGES = 4096
-_MAX_OVERVIEWS = 64  # with their masks; for 4000, GDAL takes 8 seconds
+_MAX_OVERVIEWS = 64  # and masks; GDAL takes 8 seconds for 4000
 _MAX_ALL_ENTRIES = 2**17
 
 
 class Tiff(NamedTuple):
-    """What the first directory says.
+    """The content of the first directory.
 
     Attributes:
         width: columns, as stored.
         height: rows, as stored.
-        orientation: EXIF's number, 1 to 8.
-        tile_pixels: pixels that one tile or strip unpacks to; may be far more than the image.
-        plain: the pixels are colours of eight bits or fewer, which Pillow reads right.
-        raster_pixels: pixels of eight bytes each that GDAL unpacks at once, or that its work on the
-            whole is comparable to.
+        orientation: EXIF orientation, 1 to 8.
+        tile_pixels: pixels of one unpacked tile or strip; may be far more than the image has.
+        plain: whether the pixels are colours of at most eight bits, which Pillow reads correctly.
+        raster_pixels: cost of reading the file with GDAL, in pixels of eight bytes: one unpacked
+            tile or strip, or a share of the whole file if that is more.
     """
 
     width: int
@@ -69,19 +69,19 @@ class Tiff(NamedTuple):
 
 
 class _Layout(NamedTuple):
-    """How numbers and directories are written: classic or BigTIFF, in either byte order."""
+    """Encoding of numbers and directories: byte order, and classic TIFF or BigTIFF."""
 
     order: str
     big: bool
 
     def read(self, code: str, data: bytes, position: int) -> int:
-        """Reads one integer. Raises `struct.error` beyond the data's end."""
+        """Read one integer; raises `struct.error` beyond the end of the data."""
         value: int = struct.unpack_from(self.order + code, data, position)[0]
         return value
 
 
 class _Entry(NamedTuple):
-    """A directory entry: what its values are, how many, and where the first of them is."""
+    """A directory entry: type of the values, their number, and the position of the first."""
 
     type: int
     values: int
@@ -89,11 +89,11 @@ class _Entry(NamedTuple):
 
 
 def survey_tiff(data: bytes) -> Tiff:
-    """Reads the first directory, and measures all that Pillow is going to read.
+    """Read the first directory, and check every directory that Pillow reads.
 
     Raises:
-        DamagedError: a directory is beyond bounds, or lacks the size of the image.
-        struct.error: the file ends early.
+        DamagedError: a directory exceeds a limit, or the image's size is missing.
+        struct.error: the file is truncated.
     """
     layout, start = _layout(data)
     entries = _directory(data, start, layout)
@@ -136,7 +136,7 @@ def survey_tiff(data: bytes) -> Tiff:
 def _is_plain(
     data: bytes, entries: dict[int, _Entry], layout: _Layout, samples: int, bits: int
 ) -> bool:
-    """Whether Pillow reads the samples of an image, and as what they mean."""
+    """Tell whether Pillow reads the samples with their meaning."""
     photometric = _integer(data, entries, _PHOTOMETRIC, layout) or 0
     if not _UNSIGNED.issuperset(_integers(data, entries, _SAMPLE_FORMAT, layout)):
         return False
@@ -147,10 +147,10 @@ def _is_plain(
 
 
 def survey_pages(data: bytes) -> None:
-    """Measures all directories of a file: GDAL looks among them for masks and overviews.
+    """Check all directories of a file, among which GDAL searches for masks and overviews.
 
     Raises:
-        DamagedError: they are too many, or overlap, or one is beyond bounds.
+        DamagedError: there are too many, they overlap, or one exceeds a limit.
     """
     layout, start = _layout(data)
     values, entries_left, overviews_left = 2 * len(data), _MAX_ALL_ENTRIES, _MAX_OVERVIEWS
@@ -165,17 +165,17 @@ def survey_pages(data: bytes) -> None:
             entries = _directory(data, start, layout)
             waiting.extend(_integers(data, entries, _PAGES, layout)[:_MAX_PAGES])
             waiting.append(_next_directory(data, start, layout))
-            # Bits 0 and 2: of reduced size, and a mask.
+            # Bit 0: reduced size; bit 2: mask.
             overviews_left -= any(kind & 5 for kind in _integers(data, entries, _PAGE_KIND, layout))
             if _METADATA in entries:
-                # Rasterio decodes GDAL's complaints, which quote it, as UTF-8; in a place where a
-                # failure can only be printed.
+                # GDAL quotes the metadata in errors, which rasterio decodes as UTF-8 in a callback
+                # that can only print a failure.
                 entry = entries[_METADATA]
                 data[entry.position : entry.position + entry.values].decode()
         except UnicodeDecodeError as error:
             raise DamagedError("has metadata that is not UTF-8") from error
         except struct.error:
-            continue  # beyond the data's end, where GDAL stops too
+            continue  # beyond the end of the data, where GDAL stops as well
         entries_left -= len(entries)
         values -= sum(entry.values * _SIZES.get(entry.type, 0) for entry in entries.values())
         if len(seen) > _MAX_PAGES or min(entries_left, overviews_left, values) < 0:
@@ -183,13 +183,13 @@ def survey_pages(data: bytes) -> None:
 
 
 def exif_orientation(exif: bytes) -> int:
-    """Reads the orientation from an EXIF block.
+    """Read the orientation from an EXIF block.
 
     Args:
         exif: the block, with or without its `Exif` signature.
 
     Returns:
-        EXIF's number, 1 to 8; 1, which is upright, where the block has none or is damaged.
+        The EXIF orientation, 1 to 8; 1 (upright) if the block has none or is damaged.
     """
     exif = exif.removeprefix(b"Exif\0\0")
     try:
@@ -201,7 +201,7 @@ def exif_orientation(exif: bytes) -> int:
 
 
 def _layout(data: bytes) -> tuple[_Layout, int]:
-    """Reads the signature. Returns the layout and where the first directory begins."""
+    """Read the signature; returns the layout and the position of the first directory."""
     order = {b"II": "<", b"MM": ">"}.get(data[:2])
     if order is None:
         raise DamagedError("has no byte order mark")
@@ -211,7 +211,7 @@ def _layout(data: bytes) -> tuple[_Layout, int]:
 
 
 def _directory(data: bytes, start: int, layout: _Layout) -> dict[int, _Entry]:
-    """Reads the entries of a directory by tag, and refuses what no real file contains."""
+    """Read the entries of a directory by tag; raises `DamagedError` beyond a limit."""
     number = layout.read("Q" if layout.big else "H", data, start)
     if number > _MAX_ENTRIES:
         raise DamagedError(f"has a directory of more than {_MAX_ENTRIES} entries")
@@ -237,7 +237,7 @@ def _directory(data: bytes, start: int, layout: _Layout) -> dict[int, _Entry]:
 
 
 def _next_directory(data: bytes, start: int, layout: _Layout) -> int:
-    """Reads where the directory behind the one at `start` begins; 0 behind the last."""
+    """Read the position of the directory after the one at `start`; 0 after the last."""
     if layout.big:
         return layout.read("Q", data, start + 8 + 20 * layout.read("Q", data, start))
     return layout.read("I", data, start + 2 + 12 * layout.read("H", data, start))
@@ -246,23 +246,23 @@ def _next_directory(data: bytes, start: int, layout: _Layout) -> int:
 def _integers(
     data: bytes, entries: dict[int, _Entry], tag: int, layout: _Layout
 ) -> tuple[int, ...]:
-    """The whole numbers of an entry; none where the entry is missing."""
+    """Read the integers of an entry; none if the entry is missing."""
     entry = entries.get(tag)
     if entry is None:
         return ()
     if entry.type not in _INTEGERS:
-        raise DamagedError(f"has a directory entry {tag} that is not of whole numbers")
+        raise DamagedError(f"has a directory entry {tag} that does not hold integers")
     code = f"{layout.order}{entry.values}{_INTEGERS[entry.type]}"
     return struct.unpack_from(code, data, entry.position)
 
 
 def _integer(data: bytes, entries: dict[int, _Entry], tag: int, layout: _Layout) -> int | None:
-    """The one whole number of an entry; `None` where the entry is missing."""
+    """Read the single integer of an entry; None if the entry is missing."""
     entry = entries.get(tag)
     if entry is None:
         return None
     if entry.values != 1 or entry.type not in _INTEGERS:
-        raise DamagedError(f"has a directory entry {tag} that is not one whole number")
+        raise DamagedError(f"has a directory entry {tag} that is not a single integer")
     return layout.read(_INTEGERS[entry.type], data, entry.position)
 
 

@@ -205,7 +205,7 @@ def test_files(server: RunningHere, picture: Picture, path: str) -> None:
         assert "image" in response.json()["detail"]
     broken = server.post(path, b"--y\r\n", content_type="multipart/form-data; boundary=x")
     assert broken.status_code == 400
-    assert "form cannot be read" in broken.json()["detail"]
+    assert "form is invalid" in broken.json()["detail"]
 
 
 def test_two_files(server: RunningHere, picture: Picture) -> None:

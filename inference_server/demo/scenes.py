@@ -1,8 +1,8 @@
-"""Generated scenes with exact ground truth: what tests, demos and the evaluation look at.
+"""Generate scenes with exact ground truth, for tests, demos and the evaluation.
 
-This generator is apart from the one that trains the demo checkpoints (`training/scenes.py`): they
-share the shapes' outlines and the colours' names, and nothing else, so that a figure measured here
-measures the model and does not repeat its training.
+This generator is independent of the one that trains the demo checkpoints (`training/scenes.py`).
+They share only the shapes' outlines and the colours' names, so results on these scenes measure
+generalisation.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from inference_server.demo.shapes import COLORS, SHAPES, rasterize
 
 IMAGE_SIZES: tuple[tuple[int, int], ...] = ((256, 256), (640, 480), (1920, 1080), (480, 640))
-"""(width, height) of the images that the evaluation goes round."""
+"""(width, height) in pixels of the evaluation's images, used in turn."""
 
 _FULL_HD = 1080
 
@@ -26,11 +26,11 @@ class SceneObject:
     """One shape of a scene.
 
     Attributes:
-        shape: one of `SHAPES`.
-        color: one of `COLORS`.
-        mask: `bool[H, W]`, the pixels of it that can be seen.
+        shape: One of `SHAPES`.
+        color: One of `COLORS`.
+        mask: `bool[H, W]`, the visible pixels.
         center: (x, y) in pixels.
-        radius: of the circumscribed circle, in pixels.
+        radius: Radius of the circumscribed circle in pixels.
     """
 
     shape: str
@@ -41,13 +41,13 @@ class SceneObject:
 
     @property
     def box(self) -> tuple[int, int, int, int]:
-        """(x0, y0, x1, y1), the second corner exclusive."""
+        """(x0, y0, x1, y1) of the visible pixels, (x1, y1) exclusive."""
         xs = np.flatnonzero(self.mask.any(axis=0))
         ys = np.flatnonzero(self.mask.any(axis=1))
         return int(xs[0]), int(ys[0]), int(xs[-1]) + 1, int(ys[-1]) + 1
 
     def click(self) -> tuple[float, float]:
-        """A point well inside the visible part: the pixel farthest from its edge, as (x, y)."""
+        """(x, y) in pixels of the visible pixel that is farthest from the edge."""
         padded = np.pad(self.mask.astype(np.uint8), 1)
         distance = cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1]
         y, x = np.unravel_index(int(distance.argmax()), distance.shape)
@@ -56,18 +56,18 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class Scene:
-    """An image and everything in it.
+    """An image and its objects.
 
     Attributes:
         image: `uint8[H, W, 3]`, RGB.
-        objects: in drawing order; a later one may cover a little of an earlier one.
+        objects: Objects in drawing order; a later one may cover part of an earlier one.
     """
 
     image: NDArray[np.uint8]
     objects: list[SceneObject]
 
     def matching(self, text: str) -> list[SceneObject]:
-        """The objects that a concept such as `"red circle"`, `"star"` or `"blue shape"` means."""
+        """The objects that match a concept such as `"red circle"`, `"star"` or `"blue shape"`."""
         words = text.split()
         return [
             item
@@ -77,7 +77,7 @@ class Scene:
 
 
 def _background(rng: np.random.Generator, size: tuple[int, int]) -> NDArray[np.float32]:
-    """A muted base colour with a slow change of light and, half of the time, a texture."""
+    """A muted colour with a brightness gradient and, half of the time, a texture."""
     height, width = size
     grey = rng.uniform(80, 175)
     base = grey + rng.uniform(-18, 18, 3)
@@ -106,14 +106,14 @@ def make_scene(
     shapes: tuple[str, ...] = SHAPES,
     colors: tuple[str, ...] = tuple(COLORS),
 ) -> Scene:
-    """Generate a scene; the same arguments give the same pixels.
+    """Generate a scene. Equal arguments give equal pixels.
 
     Args:
-        seed: of the random generator.
-        size: (width, height) in pixels.
-        count: fewest and most shapes, both inclusive; fewer are drawn when there is no room.
-        shapes: shapes to draw from.
-        colors: colour names to draw from.
+        seed: Seed of the random generator.
+        size: (width, height) in pixels; default 256 x 256.
+        count: Minimum and maximum number of shapes, inclusive; fewer are drawn if they do not fit.
+        shapes: Names of the shapes to draw.
+        colors: Names of the colours to use.
 
     Returns:
         The scene. Radii are 0.08 to 0.2 of the shorter side, rotations within 30 degrees of
@@ -154,7 +154,7 @@ def make_scene(
                     below.shape, below.color, covered, below.center, below.radius
                 )
         objects.append(SceneObject(shape, color, seen, (cx, cy), r))
-    # Sensor noise has a grain of its own at every resolution: a photograph's, not a screen's.
+    # The grain of the noise scales with the resolution, as in photographs.
     grain = max(1, round(short / _FULL_HD * 2))
     noise = rng.normal(0, rng.uniform(1, 6), (-(-height // grain), -(-width // grain), 3))
     canvas += np.asarray(

@@ -1,8 +1,7 @@
-"""The demo vocabulary: shapes and colours, and how one shape is rasterised.
+"""The vocabulary of the demo checkpoints (shapes and colours), and how to rasterise a shape.
 
-Everything that the demo checkpoints know is named here, once. Outlines are polygons in a unit
-frame (the shape's circumscribed circle has radius 1, y grows downwards), so that a scene can be
-rasterised at any size and aspect ratio from the same numbers.
+Outlines are polygons in a unit frame: the circumscribed circle has radius 1, and y points down. So
+a scene can be rasterised at any size and aspect ratio.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ COLORS: dict[str, tuple[int, int, int]] = {
     "white": (242, 242, 242),
     "black": (24, 24, 24),
 }
-"""RGB, 0 to 255."""
+"""RGB values, 0 to 255, by name."""
 
 _SUPERSAMPLING = 4
 _SUBPIXEL_BITS = 8
@@ -38,13 +37,13 @@ def outline(shape: str) -> list[NDArray[np.float64]]:
     """The contours of a shape in its unit frame, filled by the even-odd rule.
 
     Args:
-        shape: one of `SHAPES`.
+        shape: One of `SHAPES`.
 
     Returns:
         Contours, each `float64[n, 2]` in (x, y) order; the second contour of a ring is its hole.
 
     Raises:
-        KeyError: the shape is not in the vocabulary.
+        KeyError: Unknown shape.
     """
     up = -np.pi / 2
     if shape == "circle":
@@ -74,18 +73,18 @@ def rasterize(
     rotation: float,
     size: tuple[int, int],
 ) -> tuple[int, int, NDArray[np.float32]]:
-    """Draw one shape with soft edges, only inside its own bounding box.
+    """Rasterise one shape with antialiased edges, within its bounding box.
 
     Args:
-        shape: one of `SHAPES`.
+        shape: One of `SHAPES`.
         center: (x, y) in pixels; (0, 0) is the outer corner of the first pixel.
         radius: (horizontal, vertical) radius of the circumscribed circle in pixels.
-        rotation: clockwise, in radians, before the radii are applied.
-        size: (height, width) of the image.
+        rotation: Clockwise rotation in radians, applied before the radii.
+        size: (height, width) of the image in pixels.
 
     Returns:
-        (x0, y0, coverage): the crop's offset in the image and `float32[h, w]`, the covered share of
-        each pixel in 0 to 1. The crop is empty when the shape lies outside the image.
+        (x0, y0, coverage): offset of the bounding box in pixels, and `float32[h, w]`, the covered
+        fraction of each pixel, 0 to 1; empty if the shape lies outside the image.
     """
     height, width = size
     cos, sin = np.cos(rotation), np.sin(rotation)
@@ -100,7 +99,7 @@ def rasterize(
         return int(x0), int(y0), np.zeros((0, 0), np.float32)
     s = _SUPERSAMPLING
     canvas = np.zeros(((y1 - y0) * s, (x1 - x0) * s), np.uint8)
-    # OpenCV's integer coordinates name pixel centres, ours name pixel edges: hence the half.
+    # OpenCV's integer coordinates are pixel centres, ours are pixel edges: hence the 0.5.
     fixed = [
         np.round(((points - (x0, y0)) * s - 0.5) * (1 << _SUBPIXEL_BITS)).astype(np.int32)
         for points in contours

@@ -1,4 +1,4 @@
-"""Images from clients: fetched under guard, decoded within bounds."""
+"""Fetch clients' images through a guarded client and decode them within limits."""
 
 from inference_server.images.base64 import decode_base64
 from inference_server.images.decode import Picture, decode_image, decode_picture

@@ -1,9 +1,9 @@
-"""Which addresses an image may be fetched from.
+"""The addresses that images may be fetched from.
 
-Public addresses only, so that the server cannot be made to read its own host, its neighbours or a
-cloud's metadata service. IPv4 is everything but the special-purpose networks; IPv6 is nothing but
-the part handed out for public use. An IPv6 address that carries an IPv4 address must be allowed
-for both, because a translator on the way would deliver to the latter.
+Only public addresses, so that no client can make the server read its own host, its network or a
+cloud's metadata service. Of IPv4, all but the special-purpose networks are public; of IPv6, only
+the part allocated for public use. An IPv6 address that embeds an IPv4 address needs both to be
+allowed, because a translator would deliver to the IPv4 address.
 """
 
 from __future__ import annotations
@@ -69,21 +69,21 @@ _ISATAP_IDENTIFIERS = (0x0000_5EFE, 0x0200_5EFE)
 
 
 class AddressPolicy:
-    """Tells public addresses from all others.
+    """Decides whether an address may be connected to.
 
     Args:
-        opened: networks (CIDR) to allow although they are not public. An IPv6 network opens no
-            IPv4 address carried inside its addresses: open that one too.
+        opened: Networks (CIDR) to allow although they are not public. An IPv6 network does not
+            allow the IPv4 addresses embedded in its addresses; list those too.
 
     Raises:
-        ValueError: a network is malformed or has host bits set.
+        ValueError: A network is malformed or has host bits set.
     """
 
     def __init__(self, opened: Iterable[str] = ()) -> None:
         self._opened: tuple[Network, ...] = tuple(ip_network(network) for network in opened)
 
     def permits(self, address: str) -> bool:
-        """Whether a connection to `address` may be opened. What is no address is not permitted."""
+        """Whether a connection to `address` is allowed; false for text that is no address."""
         try:
             parsed = ip_address(address)
         except ValueError:
@@ -92,10 +92,10 @@ class AddressPolicy:
 
     def _permits(self, address: Address) -> bool:
         if isinstance(address, IPv6Address):
-            # `::ffff:127.0.0.1` is a spelling: the kernel opens an IPv4 connection.
+            # For `::ffff:127.0.0.1` the kernel opens an IPv4 connection.
             if address.ipv4_mapped is not None:
                 return self._permits(address.ipv4_mapped)
-            if not all(map(self._permits, _carried(address))):
+            if not all(map(self._permits, _embedded_ipv4(address))):
                 return False
         return _is_public(address) or any(address in network for network in self._opened)
 
@@ -108,11 +108,11 @@ def _is_public(address: Address) -> bool:
     )
 
 
-def _carried(address: IPv6Address) -> Iterator[IPv4Address]:
-    """Yields the IPv4 addresses that `address` may be translated or tunnelled to."""
+def _embedded_ipv4(address: IPv6Address) -> Iterator[IPv4Address]:
+    """Yield the IPv4 addresses that `address` may be translated or tunnelled to."""
     value = int(address)
     low = IPv4Address(value & 0xFFFF_FFFF)
-    if address in _COMPATIBLE and value > 1:  # `::` and `::1` are addresses of their own
+    if address in _COMPATIBLE and value > 1:  # `::` and `::1` embed nothing
         yield low
     if any(address in network for network in _NAT64):
         yield low

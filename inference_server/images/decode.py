@@ -1,7 +1,7 @@
-"""Encoded images to arrays.
+"""Decode images to arrays.
 
-All functions are synchronous and made for worker threads: the long parts of them leave the
-interpreter's lock to others.
+All functions are synchronous; call them from worker threads. Their long parts release the
+interpreter lock.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from inference_server.images.headers import Header, open_with_pillow, read_heade
 from inference_server.images.orientation import upright
 from inference_server.images.raster_file import decode_raster
 
-# A damaged image is the client's error and is answered as such: it is no line in the log.
+# A damaged image is the client's error, reported in the response and not in the log.
 cv2.setLogLevel(0)
 
 _OPENCV_FLAGS = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 
-# Modes of Pillow whose values are colours of a known range. Missing are whole numbers and fractions
-# of 32 bits (`I` and `F`), where nobody but the sender knows what is black and what is white.
+# Pillow modes whose values have a known range. `I` and `F` (32-bit integers and floats) are
+# excluded: only the sender knows which values are black and white.
 _PLAIN_MODES = frozenset(
     {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr"}
 )
@@ -37,8 +37,8 @@ _DEEP_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
 
 _Pixels = NDArray[np.uint8]
 
-# A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, in 60, 50 and 40 % of the time: what stays
-# is the unpacking of its codes. The flags are those of `IMREAD_REDUCED_COLOR_*` without BGR.
+# A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size, in 60, 50 and 40 % of the time; entropy
+# decoding remains. The flags are those of `IMREAD_REDUCED_COLOR_*` without BGR.
 _REDUCED = {
     8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
     4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
@@ -46,23 +46,23 @@ _REDUCED = {
     1: 0,
 }
 
-# How much larger than the model's input a reduced image must still be, on either side. Measured at
-# slightly more (`python -m benchmarks images`): the input changes by 0.5 of 255 in the mean;
-# masks of the demo models keep a mean IoU of 0.998 (SAM 2, 0.990 at least) and 0.997 (SAM 3) with
-# those of the whole image, where JPEG's quality 90 had left 0.999 and 0.998 of those of the
-# picture; SAM 2's IoU with the truth stays the same within 0.0002. At a ratio of 1.15 SAM 3's masks
-# keep 0.994, at 1.0 0.993 and SAM 2's 0.995. 12 MP at a half, for 1024 pixels, have 1.46.
+# Minimum ratio of a reduced image's shorter side to the model's input. Measured at a slightly
+# larger ratio (`python -m benchmarks images`): the input changes by 0.5 of 255 on average; the demo
+# models' masks have a mean IoU of 0.998 (SAM 2, at least 0.990) and 0.997 (SAM 3) with those of the
+# full image. For comparison, JPEG compression at quality 90 alone gives 0.999 and 0.998. SAM 2's
+# IoU with the ground truth changes by less than 0.0002. At a ratio of 1.15 SAM 3 has 0.994; at 1.0
+# SAM 3 has 0.993 and SAM 2 0.995. A 12 MP image at half size has a ratio of 1.46 to 1024 pixels.
 _ENOUGH = 1.4
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A decoded image, perhaps at a fraction of its size.
+    """A decoded image, possibly at a reduced size.
 
     Attributes:
         pixels: `uint8[h, w, 3]`, RGB, upright, contiguous.
-        size: (height, width) in full, which is what clients' coordinates refer to.
-        scale: a pixel of `pixels` stands for `scale` x `scale` of the image: 1, 2, 4 or 8.
+        size: (height, width) of the full image in pixels; clients' coordinates refer to it.
+        scale: Reduction per side: 1, 2, 4 or 8.
     """
 
     pixels: NDArray[np.uint8]
@@ -73,57 +73,57 @@ class Picture:
     def extent(self) -> tuple[float, float]:
         """Rows and columns of `pixels` that the image covers.
 
-        Where `scale` does not divide a side, the last row or column is only partly image.
+        Fractional if `scale` does not divide a side: the image covers part of the last row or
+        column.
         """
         return self.size[0] / self.scale, self.size[1] / self.scale
 
 
 def decode_image(data: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
-    """Decodes an image of any supported format, told from its content, in full.
+    """Decode an image at full size; the format is detected from the content.
 
-    Of an animation the first frame is taken. EXIF orientation is honoured. 16-bit values keep their
-    upper half, except in TIFF, where `raster` tells what becomes of numbers that are no plain
-    colours; colour profiles are not applied; transparency is dropped, which shows the colours that
-    lie underneath, as `cv2.imread` and Pillow's `convert("RGB")` do.
+    Of an animation, the first frame is decoded. EXIF orientation is applied. 16-bit values keep
+    their upper byte, except in TIFF, whose samples `raster` converts. Colour profiles are not
+    applied. The alpha channel is dropped, as by `cv2.imread` and Pillow's `convert("RGB")`.
 
     Args:
-        data: the encoded image: JPEG, PNG, WebP, TIFF, BMP, GIF or AVIF.
-        max_pixels: most pixels it may have, by its header, before any of them is decoded.
+        data: The encoded image: JPEG, PNG, WebP, TIFF, BMP, GIF or AVIF.
+        max_pixels: Maximum number of pixels, checked against the header before decoding.
 
     Returns:
-        Pixels in RGB, contiguous: uint8[H, W, 3].
+        `uint8[H, W, 3]`, RGB, contiguous.
 
     Raises:
-        ImageTooLargeError: the image has more than `max_pixels` pixels.
-        ImageError: the data is no supported image, or truncated, or damaged.
+        ImageTooLargeError: The image has more than `max_pixels` pixels.
+        ImageError: The format is not supported, or the file is truncated or damaged.
     """
     return decode_picture(data, max_pixels=max_pixels).pixels
 
 
 def decode_picture(data: bytes, *, max_pixels: int, side: int | None = None) -> Picture:
-    """Decodes an image as `decode_image` does, or less of it where less is enough.
+    """Decode an image like `decode_image`, at a reduced size if that is enough.
 
-    Only JPEG can be decoded in part; no other format's library here offers it.
+    Only JPEG can be decoded at a reduced size.
 
     Args:
-        data: the encoded image.
-        max_pixels: most pixels it may have in full, whatever part of them is decoded.
-        side: the picture is going to be resized to a square of this side, and may come at a
-            fraction of its size if that makes no visible difference. None for the full size.
+        data: The encoded image.
+        max_pixels: Maximum number of pixels of the full image.
+        side: Side in pixels of the square that the caller will resize the image to. The image may
+            be reduced if that makes no visible difference. None (the default) for full size.
 
     Returns:
-        The picture.
+        The decoded image and its full size.
 
     Raises:
-        ImageTooLargeError: the image has more than `max_pixels` pixels.
-        ImageError: the data is no supported image, or truncated, or damaged.
+        ImageTooLargeError: The image has more than `max_pixels` pixels.
+        ImageError: The format is not supported, or the file is truncated or damaged.
     """
     header = read_header(data)
     if header.pixels > max_pixels:
         raise too_large(
             f"The image has {header.width} x {header.height} pixels"
             + (f" {header.burden}" if header.unit_pixels > header.width * header.height else "")
-            + f", and {max_pixels:,} in all are allowed.",
+            + f"; the limit is {max_pixels:,} in total.",
             "Send a smaller image; the limit is the server's setting INFERENCE_MAX_IMAGE_PIXELS.",
         )
     scale = _scale_for(header, side)
@@ -136,21 +136,22 @@ def decode_picture(data: bytes, *, max_pixels: int, side: int | None = None) -> 
             pixels = _decode_pillow(data, header)
     except ImageError:
         raise
-    except Exception as error:  # decoders fed with garbage fail in any way at all
+    except Exception as error:  # decoders may raise anything on invalid data
         raise damaged(header.format, error) from error
     if pixels.shape == (header.height, header.width, 3):
-        scale = 1  # also if less was asked for: lossless JPEG exists in full only
+        scale = 1  # lossless JPEG ignores the requested reduction
     elif pixels.shape != (-(-header.height // scale), -(-header.width // scale), 3):
         raise damaged(header.format)
     return Picture(upright(pixels, header.orientation), header.upright_size, scale)
 
 
 def _scale_for(header: Header, side: int | None) -> int:
-    """By how much an image may be reduced for a model's input: 1, 2, 4 or 8."""
+    """The largest reduction per side that is enough for a model's input: 1, 2, 4 or 8."""
     if side is None or header.format != "JPEG":
         return 1
     least = min(header.width, header.height) / (side * _ENOUGH)
-    # Turned, a partly filled last row or column may come first, where `extent` cannot describe it.
+    # Rotation may move a partly covered last row or column to the front, which `extent` cannot
+    # express.
     turned = header.orientation not in (1, 5)
     return next(
         scale
@@ -161,7 +162,7 @@ def _scale_for(header: Header, side: int | None) -> int:
 
 
 def _decode_opencv(data: bytes, scale: int) -> _Pixels:
-    """Decodes with OpenCV: uint8[ceil(H / scale), ceil(W / scale), 3], as stored."""
+    """Decode with OpenCV: `uint8[ceil(H / scale), ceil(W / scale), 3]`, orientation not applied."""
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), _OPENCV_FLAGS | _REDUCED[scale])
     if pixels is None:
         raise DamagedError("is truncated or damaged")
@@ -169,17 +170,16 @@ def _decode_opencv(data: bytes, scale: int) -> _Pixels:
 
 
 def _decode_pillow(data: bytes, header: Header) -> _Pixels:
-    """Decodes with Pillow: uint8[H, W, 3], as stored, except that TIFF comes upright."""
+    """Decode with Pillow: `uint8[H, W, 3]`; orientation is applied to TIFF only."""
     with open_with_pillow(data, header.format) as image:
-        # Pillow makes room by its own reading of the size; here it must agree with the one that was
-        # held against the limit.
+        # Pillow allocates by its own reading of the size, which must be the one that was checked.
         if image.size != (header.width, header.height):
-            raise DamagedError("contradicts itself about its size")
+            raise DamagedError("contains contradictory sizes")
         if image.mode not in _PLAIN_MODES | _DEEP_MODES:
             raise could_not_load(
-                f"The {header.format} file has pixels of type {image.mode}, whose brightness is "
-                "not defined.",
-                "Convert it to 8 or 16 bits a channel.",
+                f"The {header.format} file has pixels of type {image.mode}, whose value range is "
+                "undefined.",
+                "Convert it to 8 or 16 bits per channel.",
             )
         image.load()
         if image.mode in _DEEP_MODES:
@@ -187,7 +187,7 @@ def _decode_pillow(data: bytes, header: Header) -> _Pixels:
             return _from_grey(grey)
         if image.mode == "L":
             return _from_grey(np.asarray(image))
-        # Else a palette's transparent entries would become a warning.
+        # Otherwise Pillow warns about a palette's transparent entries.
         image.info.pop("transparency", None)
         return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 

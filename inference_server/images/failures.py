@@ -1,6 +1,6 @@
-"""How this package words its failures: what happened, then what the client can do.
+"""Error messages of this package: the cause, then the remedy.
 
-`Could not load input image. Cause: ` is what clients of the Roboflow contract know the failure by.
+Roboflow's clients recognise the failure by `Could not load input image. Cause: `.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ _PREFIX = "Could not load input image. Cause: "
 
 
 def could_not_load(cause: str, remedy: str) -> ImageError:
-    """Builds the error for an image that cannot be fetched or decoded.
+    """Create the error for an image that cannot be fetched or decoded.
 
     Args:
-        cause: one sentence; holds nothing secret, such as the query string of a URL.
-        remedy: what the client, or the operator, can do about it.
+        cause: One sentence without secrets, such as the query string of a URL.
+        remedy: One sentence that tells the client or the operator what to do.
     """
     return ImageError(f"{_PREFIX}{cause} {remedy}")
 
 
 def too_large(cause: str, remedy: str) -> ImageTooLargeError:
-    """Builds the error for an image over a limit. Arguments as in `could_not_load`."""
+    """Create the error for an image over a limit; arguments as in `could_not_load`."""
     return ImageTooLargeError(f"{_PREFIX}{cause} {remedy}")
 
 
 def over_byte_limit(max_bytes: int) -> ImageTooLargeError:
-    """Builds the error for an encoded image of more than `max_bytes` bytes."""
+    """Create the error for an encoded image of more than `max_bytes` bytes."""
     return too_large(
         f"The image file is larger than {_size(max_bytes)}.",
         "Send a smaller or more strongly compressed image; the limit is the server's setting "
@@ -35,23 +35,23 @@ def over_byte_limit(max_bytes: int) -> ImageTooLargeError:
 
 
 def _size(count: int) -> str:
-    """Words a number of bytes, in MiB where it is that large."""
+    """Format a number of bytes, in MiB from 1 MiB on."""
     return f"{count / 2**20:g} MiB" if count >= 2**20 else f"{count} bytes"
 
 
 class DamagedError(ValueError):
-    """A file breaks the rules of its format. The message completes `The JPEG file …`.
+    """A file violates its format. The message completes the sentence `The JPEG file …`.
 
-    It stays inside this package, where `damaged` turns it into an `ImageError`.
+    It does not leave this package: `damaged` turns it into an `ImageError`.
     """
 
 
 def damaged(kind: str, error: Exception | None = None) -> ImageError:
-    """Builds the error for a file that does not keep to its own format.
+    """Create the error for a file that violates its format.
 
     Args:
-        kind: the format's name.
-        error: what was found, worded only if it is a `DamagedError`.
+        kind: Name of the format, such as `JPEG`.
+        error: The cause; its message is used only if it is a `DamagedError`.
     """
     what = str(error) if isinstance(error, DamagedError) else "is truncated or damaged"
     return could_not_load(

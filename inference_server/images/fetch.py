@@ -1,8 +1,8 @@
-"""Fetching an image by URL, for clients that must not be trusted with the server's network.
+"""Fetch images by URL without giving clients access to the server's network.
 
-Every connection goes through `_dial`: the host is resolved once, every address it resolves to is
-checked, and one of those very addresses is connected to. There is no connection pool, no proxy, no
-cookie and no redirect handling behind its back, so no second look-up can answer otherwise.
+Every connection goes through `_dial`: it resolves the host once, checks every address, and connects
+to one of these addresses. There is no connection pool, proxy, cookie jar or automatic redirect, so
+no second lookup can return a different address. An HTTP client library would do its own lookups.
 """
 
 from __future__ import annotations
@@ -22,39 +22,43 @@ from inference_server.images.failures import could_not_load, over_byte_limit
 Resolver = Callable[[str], Awaitable[Sequence[str]]]
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_MAX_DIALS = 4  # addresses of one host to try, so that a long answer cannot turn into a port scan
+_MAX_DIALS = 4  # addresses to try per host, so that a long DNS response cannot cause a port scan
 _OR_BASE64 = "or send the image as base64."
 _USER_AGENT = b"inference-server"
 
 
 async def resolve(host: str) -> list[str]:
-    """Resolves a host name, or a literal address in any spelling, in a thread.
+    """Resolve a host name, or a literal address in any notation, in a thread.
+
+    Args:
+        host: Host name in ASCII, or an address.
+
+    Returns:
+        Its addresses, each once.
 
     Raises:
-        OSError: the name does not resolve.
-        UnicodeError: the name cannot be a host name.
+        OSError: The name does not resolve.
+        UnicodeError: The name is not a valid host name.
     """
     found = await anyio.getaddrinfo(host.encode("ascii"), None, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
 class ImageFetcher:
-    """Fetches images by `http` and `https`.
-
-    It holds no connection between calls, so there is nothing to close.
+    """Fetches images by `http` and `https`. It keeps no connections, so it needs no closing.
 
     Args:
-        max_bytes: most bytes a body may have.
-        timeout: seconds that one fetch may take in all, redirects included.
-        redirects: most redirects to follow.
-        networks: networks (CIDR) to fetch from although they are not public.
-        hosts: names to fetch from, `*.example.com` for all below; empty is any.
-        https_only: refuse `http`.
-        resolver: how a host becomes addresses.
-        ssl_context: how servers are verified; by default against `SSL_CERT_FILE` or `certifi`.
+        max_bytes: Maximum size of a body in bytes.
+        timeout: Maximum seconds per fetch, redirects included.
+        redirects: Maximum number of redirects to follow; default 3.
+        networks: Networks (CIDR) to allow although they are not public.
+        hosts: Allowed host names; `*.example.com` allows all subdomains. Empty allows any host.
+        https_only: Refuse `http`; default false.
+        resolver: Resolves a host to its addresses.
+        ssl_context: Verifies servers; default: against `SSL_CERT_FILE` or `certifi`.
 
     Raises:
-        ValueError: a network is malformed.
+        ValueError: A network is malformed.
     """
 
     def __init__(
@@ -79,11 +83,14 @@ class ImageFetcher:
         self._ssl_context = ssl_context or httpx.create_ssl_context()
 
     async def fetch(self, url: str) -> bytes:
-        """Fetches the body behind `url`. Its content is not looked at.
+        """Fetch a URL's body. Its content is not checked.
+
+        Args:
+            url: An absolute URL; white space around it is ignored.
 
         Raises:
-            ImageError: the URL is refused, or what it names cannot be had in time.
-            ImageTooLargeError: the body is over the byte limit.
+            ImageError: The URL is refused, or the fetch fails or times out.
+            ImageTooLargeError: The body exceeds the byte limit.
         """
         target = self._check(url.strip())
         first = _quoted(target)
@@ -105,7 +112,7 @@ class ImageFetcher:
         )
 
     def _check(self, text: str, base: httpx.URL | None = None) -> httpx.URL:
-        """Parses a URL, or a redirect relative to `base`, and refuses what is never fetched."""
+        """Parse a URL, or a redirect relative to `base`, and refuse URLs that are never fetched."""
         try:
             url = httpx.URL(text) if base is None else base.join(text)
         except (httpx.InvalidURL, ValueError):
@@ -124,7 +131,7 @@ class ImageFetcher:
             )
         if not 0 < _port(url) < 65536:
             raise could_not_load("The URL's port is out of range.", "Give a port up to 65535.")
-        # An international name may be set, and sent, in either of its two spellings.
+        # An international name may be configured and sent as Unicode or as Punycode.
         if not any(map(self._is_allowed_host, (url.host, url.raw_host.decode("ascii")))):
             raise could_not_load(
                 f"The server does not fetch images from {url.host}.",
@@ -140,7 +147,7 @@ class ImageFetcher:
         )
 
     async def _get(self, url: httpx.URL) -> bytes | str:
-        """Makes one request. Returns the body, or where it redirects to."""
+        """Make one request; return the body, or the redirect's target as a string."""
         stream = await self._dial(url)
         try:
             return await self._exchange(stream, url)
@@ -148,26 +155,26 @@ class ImageFetcher:
             httpcore.NetworkError,
             httpcore.ProtocolError,
             httpcore.TimeoutException,
-            OSError,  # of which `ssl.SSLError` is one
-            ValueError,  # a host that TLS or HTTP cannot express
+            OSError,  # includes `ssl.SSLError`
+            ValueError,  # a host that TLS or HTTP cannot represent
         ) as error:
             raise could_not_load(
                 f"The exchange with {_quoted(url)} failed: {_why(error)}.",
                 f"Check that the URL opens elsewhere, {_OR_BASE64}",
             ) from error
         finally:
-            # TLS's handshake leaves the socket open when it is cancelled, so it is closed here.
+            # A cancelled TLS handshake leaves the socket open.
             with anyio.CancelScope(shield=True):
                 await stream.aclose()
 
     async def _dial(self, url: httpx.URL) -> httpcore.AsyncNetworkStream:
-        """Opens a connection to an address that has been checked."""
+        """Connect to a checked address."""
         addresses = await self._addresses(url)
         deadline = anyio.current_effective_deadline()
         backend = httpcore.AnyIOBackend()
         for tried, address in enumerate(addresses):
-            # An equal share of the time left, so that one dead address does not use up all of it;
-            # for the last one the deadline of the whole fetch is enough.
+            # An equal share of the remaining time, so that one dead address does not consume it
+            # all. The last address is limited by the deadline of the fetch.
             left = len(addresses) - tried
             share = (deadline - anyio.current_time()) / left if left > 1 else None
             try:
@@ -180,10 +187,10 @@ class ImageFetcher:
         )
 
     async def _addresses(self, url: httpx.URL) -> Sequence[str]:
-        """Resolves the host of `url` and checks every address that it has.
+        """Resolve the host of `url` and check every address.
 
-        One address that is not allowed refuses the host: a public name that also has a private
-        address is an attack or a mistake.
+        One forbidden address refuses the host: a public name with a private address is an attack
+        or a mistake.
         """
         try:
             addresses = await self._resolve(url.raw_host.decode("ascii"))
@@ -195,7 +202,7 @@ class ImageFetcher:
                 f"Check the URL, {_OR_BASE64}",
             )
         if not all(map(self._policy.permits, addresses)):
-            # The address is not named: it would tell a stranger about the network inside.
+            # The address is not mentioned, because it would reveal the internal network.
             raise could_not_load(
                 f"{_quoted(url)} is not on the public internet, and this server fetches images "
                 "from nowhere else.",
@@ -204,9 +211,9 @@ class ImageFetcher:
         return addresses[:_MAX_DIALS]
 
     async def _exchange(self, stream: httpcore.AsyncNetworkStream, url: httpx.URL) -> bytes | str:
-        """Sends the request over an open connection and reads the answer, as `_get` returns it."""
+        """Send the request over an open connection; return as `_get` does."""
         if url.scheme == "https":
-            # Verified against the host's name, never against the address that was dialled.
+            # Verified against the host name, not against the address.
             name = url.raw_host.decode("ascii").removesuffix(".")
             stream = await stream.start_tls(self._ssl_context, server_hostname=name)
         request = _request(url)
@@ -221,7 +228,7 @@ class ImageFetcher:
                 f"Check that the URL opens without signing in, {_OR_BASE64}",
             )
         if headers.get(b"content-encoding", b"identity").lower() not in (b"identity", b""):
-            # Images are compressed already; decompressing here would be one more bomb to defuse.
+            # Images are compressed already, and decompressing would need its own size limit.
             raise could_not_load(
                 f"{_quoted(url)} answered with a compressed body that was not asked for.",
                 f"Give another URL, {_OR_BASE64}",
@@ -229,16 +236,16 @@ class ImageFetcher:
         return await self._body(response, int(headers.get(b"content-length", b"0")))
 
     async def _body(self, response: httpcore.Response, announced: int) -> bytes:
-        """Reads a body of `announced` bytes (0 where unknown), as far as the byte limit."""
+        """Read a body of `announced` bytes (0 if unknown), up to the byte limit."""
         if announced > self._max_bytes:
             raise over_byte_limit(self._max_bytes)
-        # Not a list of chunks: a body sent byte by byte would weigh forty times its size.
+        # Not a list of chunks: a body sent byte by byte would take forty times its size.
         body = bytearray()
         async for chunk in response.aiter_stream():
             body += chunk
             if len(body) > self._max_bytes:
                 raise over_byte_limit(self._max_bytes)
-            # Thousands of tiny chunks may come in one read: let others run in between.
+            # One read may yield thousands of tiny chunks; let other tasks run.
             await anyio.lowlevel.checkpoint()
         return bytes(body)
 
@@ -250,15 +257,15 @@ def _port(url: httpx.URL) -> int:
 
 
 def _quoted(url: httpx.URL) -> str:
-    """The URL as error messages may show it: without the query, where signed URLs keep secrets."""
+    """The URL for error messages: without the query, where signed URLs hold secrets."""
     return str(url.copy_with(query=None, fragment=None))[:200]
 
 
 def _why(error: Exception) -> str:
-    """Words a failed exchange. What the other side sent is not repeated: it may be any service."""
+    """Describe a failed exchange. What the host sent is not repeated: it may be any service."""
     if isinstance(error, ssl.SSLError) or isinstance(error.__cause__, ssl.SSLError):
         return "its TLS certificate could not be verified, or TLS failed otherwise"
-    return "the connection broke off, or the other side does not speak HTTP"
+    return "the connection was closed, or the host does not speak HTTP"
 
 
 def _request(url: httpx.URL) -> httpcore.Request:

@@ -1,8 +1,8 @@
-"""What an encoded image says of itself, read before any pixel is decoded.
+"""Read image headers, before any pixel is decoded.
 
-The format is told from the content alone. The structure is walked here, in bounded time and memory,
-because decoders take a file's word: header parsers of Pillow can be kept busy for minutes, or made
-to take gigabytes, by a file of a few megabytes that has a tiny image in it.
+The format is detected from the content only. The structure is parsed here, in bounded time and
+memory, because Pillow's header parsers trust the file: a file of a few megabytes with a tiny image
+can keep them busy for minutes or make them allocate gigabytes.
 """
 
 from __future__ import annotations
@@ -22,11 +22,9 @@ from inference_server.images.jpeg import survey_jpeg
 from inference_server.images.tiff import SIGNATURES as TIFF_SIGNATURES
 from inference_server.images.tiff import exif_orientation, survey_tiff
 
-# The limit on pixels is the server's setting, checked by its own code on its own reading of the
-# size; Pillow's limit would only get in the way of an operator who needs a larger one.
+# The server checks its own limit on pixels. Pillow's would prevent operators from raising it.
 Image.MAX_IMAGE_PIXELS = None
-# Pillow warns of oddities in files that it reads nevertheless. They are the client's business, and
-# a filter for one call (`catch_warnings`) must not be used in threads.
+# Pillow warns about oddities in files that it can read. `catch_warnings` is not thread-safe.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 _SIGNATURES: dict[str, bytes | tuple[bytes, ...]] = {
@@ -47,12 +45,12 @@ class Header:
 
     Attributes:
         format: Pillow's name of the format.
-        width: columns, as the decoder returns them.
-        height: rows, as the decoder returns them.
-        orientation: how the decoder's result must be turned, as EXIF numbers it, 1 to 8.
-        decoder: which decoder reads it right, and fastest.
-        unit_pixels: what the decoder unpacks at once, in pixels; more than the image has only in a
-            TIFF whose tiles are larger than itself, or whose pixels are many bytes each.
+        width: Number of columns that the decoder returns.
+        height: Number of rows that the decoder returns.
+        orientation: EXIF orientation to apply to the decoder's result, 1 to 8.
+        decoder: The fastest decoder that decodes the file correctly.
+        unit_pixels: Pixels that the decoder unpacks at once. More than the image has only for a
+            TIFF with tiles larger than the image, or with many bytes per pixel.
     """
 
     format: str
@@ -64,34 +62,37 @@ class Header:
 
     @property
     def pixels(self) -> int:
-        """Pixels that decoding must make room for."""
+        """Pixels that decoding allocates memory for."""
         return max(self.width * self.height, self.unit_pixels)
 
     @property
     def burden(self) -> str:
-        """Where `unit_pixels` is more than the image has: what makes it so, in words."""
+        """Why `unit_pixels` exceeds the image's pixels, for error messages."""
         return "of many bytes each" if self.decoder == "rasterio" else "in larger tiles"
 
     @property
     def upright_size(self) -> tuple[int, int]:
-        """Height and width once the image is turned upright."""
+        """(height, width) in pixels after the orientation is applied."""
         if self.orientation >= 5:
             return self.width, self.height
         return self.height, self.width
 
 
 def read_header(data: bytes) -> Header:
-    """Tells the format and reads the header.
+    """Detect the format and read the header.
+
+    Args:
+        data: The encoded image.
 
     Raises:
-        ImageError: the format is not supported, or the file does not keep to it.
+        ImageError: The format is not supported, or the file violates it.
     """
     name = _format(data)
     if name is None:
         raise _unsupported(data)
     try:
         header = _READERS[name](data)
-    except Exception as error:  # parsers fed with garbage fail in any way at all
+    except Exception as error:  # parsers may raise anything on invalid data
         raise damaged(name, error) from error
     if not header.width or not header.height:
         raise damaged(name, DamagedError("has no pixels"))
@@ -99,7 +100,7 @@ def read_header(data: bytes) -> Header:
 
 
 def open_with_pillow(data: bytes, name: str) -> Image.Image:
-    """Opens an image with Pillow, which reads its header. May raise any exception."""
+    """Open an image with Pillow, which reads its header. May raise any exception."""
     if name == "AVIF":
         data = _without_exif(data)
     return Image.open(io.BytesIO(data), formats=(name,))
@@ -119,8 +120,8 @@ def _read_png(data: bytes) -> Header:
     for _ in range(_MAX_CHUNKS):
         length, kind = struct.unpack_from(">I4s", data, position)
         if kind == b"IEND":
-            # By Pillow: OpenCV would be a quarter faster, but prints a line of its own for many a
-            # sound file, whose colour profile it dislikes.
+            # Pillow, although OpenCV is a quarter faster: OpenCV prints a warning for many valid
+            # files because of their colour profiles.
             return Header("PNG", width, height, orientation)
         if kind == b"eXIf":
             orientation = exif_orientation(data[position + 8 : position + 8 + length])
@@ -156,7 +157,7 @@ def _read_gif(data: bytes) -> Header:
     width, height, flags = struct.unpack_from("<HHB", data, 6)
     position = 13 + (6 << (flags & 7) if flags & 0x80 else 0)
     for _ in range(_MAX_GIF_BLOCKS):
-        if data[position] == 0x2C:  # the first image, which may reach beyond the screen
+        if data[position] == 0x2C:  # the first image, which may be larger than the screen
             left, top, columns, rows = struct.unpack_from("<4H", data, position + 1)
             return Header("GIF", max(width, left + columns), max(height, top + rows))
         if data[position] == 0x21:  # an extension: its label, then its first block
@@ -174,8 +175,8 @@ def _read_bmp(data: bytes) -> Header:
         width, height = struct.unpack_from("<HH", data, 18)
         return Header("BMP", width, height)
     width, height, _, _, compression = struct.unpack_from("<iiHHI", data, 18)
-    # Pillow's run-length decoder is written in Python, and one code can make it skip gigabytes.
-    # OpenCV's is neither; but it reads 5-bit colours darker than they are.
+    # Pillow's run-length decoder is in Python, and one code can make it skip gigabytes. OpenCV's
+    # has neither problem, but decodes 5-bit colours too dark.
     decoder: Literal["opencv", "pillow"] = "opencv" if compression in (1, 2) else "pillow"
     return Header("BMP", abs(width), abs(height), 1, decoder)
 
@@ -187,7 +188,7 @@ def _read_tiff(data: bytes) -> Header:
         return Header(
             "TIFF", width, height, found.orientation, "rasterio", unit_pixels=found.raster_pixels
         )
-    # Pillow turns TIFF images upright by itself, and no others.
+    # Pillow applies the orientation of TIFF, and of no other format.
     if found.orientation >= 5:
         width, height = height, width
     return Header("TIFF", width, height, unit_pixels=found.tile_pixels)
@@ -200,10 +201,10 @@ def _read_avif(data: bytes) -> Header:
 
 
 def _without_exif(data: bytes) -> bytes:
-    """Renames the EXIF item of an AVIF file, so that Pillow does not read it.
+    """Rename the EXIF item of an AVIF file, so that Pillow does not read it.
 
-    Reading it takes whatever memory the block asks for (see `tiff`). Orientation is not lost: in
-    AVIF it is a property of the image, and EXIF does not count.
+    Pillow would allocate as much memory as the block asks for (see `tiff`). The orientation is not
+    lost: in AVIF it is an image property, and EXIF is ignored.
     """
     pieces: list[bytes] = []
     position = 0
@@ -233,7 +234,7 @@ _READERS: dict[str, Callable[[bytes], Header]] = {
 
 
 def _format(data: bytes) -> str | None:
-    """Tells a supported format by the first bytes."""
+    """The format by its first bytes; None if it is not supported."""
     for name, signatures in _SIGNATURES.items():
         if data.startswith(signatures):
             return name
@@ -245,7 +246,7 @@ def _format(data: bytes) -> str | None:
 
 
 def _unsupported(data: bytes) -> ImageError:
-    """Builds the error for content that is none of the formats, with a guess at what it is."""
+    """Create the error for an unsupported format, with a guess at what it is."""
     text = data[:256].lstrip(b"\xef\xbb\xbf \t\r\n")
     guess = "no image, or of a format that is not supported"
     if not data:

@@ -1,4 +1,4 @@
-"""The structure of JPEG files: what the decoder will meet, read without decoding."""
+"""Parse the structure of JPEG files without decoding them."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _BARE = frozenset({0x01, 0xD8})  # markers without content
 _END, _SCAN, _EXIF = 0xD9, 0xDA, 0xE1
 
-_MAX_SEGMENTS = 65_536  # a file of the largest size allowed, in segments of half a kilobyte
-_MAX_SCANS = 64  # encoders write about ten; each one visits every pixel, however few bytes it has
+_MAX_SEGMENTS = 65_536  # the largest file allowed, in segments of half a kilobyte
+_MAX_SCANS = 64  # encoders write about ten; the decoder visits all pixels for each
 
 
 class Jpeg(NamedTuple):
-    """What the markers say.
+    """Size and orientation of a JPEG image.
 
     Attributes:
-        width: columns, as stored.
-        height: rows, as stored.
-        orientation: EXIF's number, 1 to 8.
+        width: Number of stored columns.
+        height: Number of stored rows.
+        orientation: EXIF orientation, 1 to 8.
     """
 
     width: int
@@ -35,11 +35,14 @@ class Jpeg(NamedTuple):
 
 
 def survey_jpeg(data: bytes) -> Jpeg:
-    """Walks the markers as a decoder does, up to the end of the image; what follows is ignored.
+    """Parse the markers up to the end of the image, as a decoder does.
+
+    Args:
+        data: The JPEG file; bytes after the image are ignored.
 
     Raises:
-        DamagedError: the file is truncated, or built to keep a decoder busy.
-        struct.error: the file ends within a marker.
+        DamagedError: The file is truncated, or crafted to keep a decoder busy.
+        struct.error: The file ends within a marker.
     """
     frame: tuple[int, int] | None = None
     orientation: int | None = None

@@ -1,4 +1,4 @@
-"""EXIF's orientation: how a stored image must be turned to stand upright."""
+"""Apply EXIF orientation."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _TURNS: dict[int, Callable[[_Pixels], cv2.typing.MatLike]] = {
 
 
 def upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """Turns an image as EXIF says.
+    """Apply an EXIF orientation to an image.
 
     Args:
         pixels: `uint8[H, W, 3]` or `uint8[H, W]`, as stored.
-        orientation: EXIF's number; others than 2 to 8 change nothing.
+        orientation: EXIF orientation; values other than 2 to 8 change nothing.
 
     Returns:
-        The same type, upright; sides are exchanged by 5 to 8.
+        The upright image, in the same type; 5 to 8 swap height and width.
     """
     turn = _TURNS.get(orientation)
     return pixels if turn is None else turn(pixels).astype(np.uint8, copy=False)

@@ -1,4 +1,4 @@
-"""Submit and poll: any request as a job."""
+"""Jobs over HTTP: submit and poll."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def submitted(server: Running, path: str, /, key: str = ALICE, **body: Any) -> d
 
 
 def ended(server: Running, job: dict[str, Any]) -> httpx.Response:
-    """The result, once there is one."""
+    """Poll until the job has a result, and return it."""
     seen = []
 
     def done() -> bool:
@@ -244,7 +244,7 @@ class TestFailures:
 
 @pytest.fixture(scope="module")
 def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningHere, Path]]:
-    """A server that accepts jobs and does none."""
+    """A server that accepts jobs but runs none."""
     directory = tmp_path_factory.mktemp("data")
     values: dict[str, Any] = {"job_queue_size": 3, "job_queue_per_key": 2, "max_body_mb": 1}
     with serving(ready=False, data_dir=str(directory), job_workers=0, **values) as running:

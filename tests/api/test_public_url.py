@@ -1,4 +1,4 @@
-"""The address of links: from settings, from trusted proxies, or from the connection itself."""
+"""The public URL: from settings, trusted proxies or the connection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Uploads: streamed to bounded storage, and gone afterwards, whatever happened."""
+"""Uploads: streamed to bounded storage, and deleted in every case."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MiB = 1 << 20
 
 @pytest.fixture(scope="module")
 def small() -> Iterator[RunningHere]:
-    """A server that takes 2 MiB at a time, and 3 in all."""
+    """A server that accepts 2 MiB per upload and 3 MiB in total."""
     with serving(max_upload_mb=2, upload_storage_mb=3) as server:
         yield server
 
@@ -44,7 +44,7 @@ def files_in_use() -> list[str]:
 
 
 def head(server: RunningHere, length: int | None = None) -> bytes:
-    """The beginning of a request whose form goes on for ever."""
+    """The beginning of a request whose form never ends."""
     size = "transfer-encoding: chunked" if length is None else f"content-length: {length}"
     return (
         f"POST {TEXT}?api_key={ALICE} HTTP/1.1\r\nhost: x\r\n{size}\r\n"
@@ -105,7 +105,7 @@ def test_too_large_without_saying_so(small: RunningHere) -> None:
 
 
 def test_storage_that_is_full(small: RunningHere, picture: Picture) -> None:
-    """What arrives counts, for as long as it is here, and not what was announced."""
+    """Received bytes count while they are stored; the announced length does not."""
     before = files_in_use()
     with connect(small) as slow:
         slow.sendall(head(small, 2 * MiB) + PART + bytes(1_900_000))

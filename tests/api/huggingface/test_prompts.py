@@ -1,4 +1,4 @@
-"""Which points go with which box, and what cannot be meant."""
+"""Assignment of points to boxes, and invalid prompts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def prompts(**fields: Any) -> SpacePrompts:
 
 
 def objects(read: SpacePrompts) -> list[tuple[Any, list[Any], list[int]]]:
-    """(box, points, labels) of each."""
+    """Return (box, points, labels) of each object."""
     return [
         (
             None if each.box is None else each.box.tolist(),
@@ -107,7 +107,7 @@ NEGATIVE = (
         ),
     ],
 )
-def test_what_cannot_be_meant(fields: dict[str, Any], told: str) -> None:
+def test_invalid_prompts(fields: dict[str, Any], told: str) -> None:
     with pytest.raises(RequestError) as caught:
         prompts(**fields)
     assert caught.value.message == told

@@ -1,4 +1,4 @@
-"""The Space's API, looked at by its masks, and in its words where it refuses."""
+"""The Space's API: masks of responses, and error messages."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def image(picture: Picture) -> str:
 
 
 def ask(server: RunningHere, image: str, /, **inputs: Any) -> dict[str, Any]:
-    """What is answered, which must be a success."""
+    """Return the body of a response, which must be a success."""
     response = server.post(COMPATIBLE, {"inputs": {"image": image, **inputs}})
     assert response.status_code == 200, response.text
     return checked(response.json())
@@ -42,7 +42,7 @@ def checked(answer: dict[str, Any]) -> dict[str, Any]:
 
 
 def planes(answer: dict[str, Any], size: tuple[int, int]) -> list[Plane]:
-    """The masks of an answer."""
+    """Return the masks of a response."""
     found = []
     for text in answer["masks"]:
         data = np.frombuffer(base64.b64decode(text, validate=True), np.uint8)
@@ -56,7 +56,7 @@ def planes(answer: dict[str, Any], size: tuple[int, int]) -> list[Plane]:
 
 
 def refused(response: httpx.Response, status: int) -> str:
-    """What an error says, which must have the contract's form."""
+    """Return the message of an error response, and check the body's format."""
     assert response.status_code == status, response.text
     body = response.json()
     assert list(body) == ["success", "error", "masks", "scores", "num_objects"]

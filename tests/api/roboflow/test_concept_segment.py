@@ -1,4 +1,4 @@
-"""PCS over HTTP, looked at by its masks."""
+"""PCS over HTTP: the masks of responses."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ def _is(prediction: Any, mask: Any, picture: Picture) -> bool:
 
 @pytest.fixture(scope="module")
 def answers(server: Running, picture: Picture) -> dict[str, Any]:
-    """The same request in every format, and in none."""
+    """Responses to one request in every format, and without a format."""
     asked = {"image": picture.sent, "prompts": [{"text": "shape"}, {"text": "red circle"}]}
     formats = ("polygon", "json", "rle")
     answers = {name: server.answer(CONCEPT, **asked, format=name) for name in formats}

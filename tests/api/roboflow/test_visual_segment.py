@@ -1,4 +1,4 @@
-"""PVS over HTTP, looked at by its masks."""
+"""PVS over HTTP: the masks of responses."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ VERSIONS = ("hiera_tiny", "hiera_small", "hiera_b_plus", "hiera_large")
 
 
 def scores(server: Running, picture: Picture, prompts: list[Any], **fields: Any) -> list[float]:
-    """The IoU of the answer to each prompt with the object of the same position."""
+    """Return the IoU of each prompt's mask with the object at the same index."""
     found = server.visual(picture.sent, *prompts, **fields)
     truth = picture.scene.objects[: len(prompts)]
     return [
@@ -224,20 +224,20 @@ class TestFormats:
 
 
 class TestLogits:
-    """A second click refines the first, where the client asks for it."""
+    """A second click refines the first if the client requests it."""
 
     SAVE, LOAD = {"save_logits_to_cache": True}, {"load_logits_from_cache": True}
 
     @pytest.fixture
     def both(self, picture: Picture) -> tuple[list[Any], list[Any]]:
-        """A first click on an object, and the same with a second."""
+        """A first click on an object, and the same click with a second one."""
         item = picture.scene.objects[0]
         x, y = item.click()
         first = [{"x": x, "y": y, "positive": True}]
         return first, [*first, *_around(item, picture)[:1]]
 
     def fresh(self, picture: Picture, name: str) -> dict[str, Any]:
-        """The picture with one pixel changed, so that no logits are kept for it."""
+        """The picture with one pixel changed, for which no logits are cached."""
         image = picture.scene.image.copy()
         image[0, 0] = list(name.encode().ljust(3)[-3:])
         return {"image": in_base64(encoded(image))}

@@ -1,4 +1,4 @@
-"""What samgeo's endpoints say of requests that they cannot answer."""
+"""Error responses of samgeo's endpoints."""
 
 from __future__ import annotations
 

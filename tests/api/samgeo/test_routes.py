@@ -1,4 +1,4 @@
-"""samgeo's endpoints: what they find, in every form, on rasters of every kind."""
+"""samgeo's endpoints: objects found in all kinds of rasters, in every output format."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def raster(picture: Picture) -> bytes:
 
 
 def reaches(mask: NDArray[np.bool_]) -> list[int]:
-    """First and last column and row, as [x1, y1, x2, y2], all inclusive."""
+    """Return the inclusive extent [x1, y1, x2, y2]."""
     y, x = np.nonzero(mask)
     return [int(x.min()), int(y.min()), int(x.max()), int(y.max())]
 

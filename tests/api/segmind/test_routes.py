@@ -1,4 +1,4 @@
-"""Segmind's synchronous endpoints: which pixels their images show, and what is refused."""
+"""Segmind's synchronous endpoints: pixels of their images, and error responses."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def image(picture: Picture) -> str:
 
 
 def pixels(data: bytes | str) -> NDArray[np.uint8]:
-    """A PNG, as a file or in base64; RGB if it has colours."""
+    """Decode a PNG file or its base64 text; RGB if it has colours."""
     data = base64.b64decode(data, validate=True) if isinstance(data, str) else data
     assert data.startswith(b"\x89PNG")
     read = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -38,14 +38,14 @@ def pixels(data: bytes | str) -> NDArray[np.uint8]:
 
 
 def shown(response: httpx.Response) -> NDArray[np.uint8]:
-    """The image of an answer that must be one."""
+    """Return the image of a response, which must be a PNG."""
     assert response.status_code == 200, response.text
     assert response.headers["content-type"] == "image/png"
     return pixels(response.content)
 
 
 def mask_of(plane: NDArray[np.uint8]) -> Plane:
-    """A mask, which must be white on black and of one channel."""
+    """Return a mask, which must be white on black in one channel."""
     assert plane.ndim == 2
     assert set(np.unique(plane)) <= {0, 255}
     return np.asarray(plane == 255)
@@ -347,12 +347,12 @@ def test_errors_before_the_request_is_read(server: RunningHere, path: str) -> No
 
 def test_another_model_is_unknown(server: RunningHere) -> None:
     assert_refused(server.post("/v1/sdxl", {}), 404, "/openapi.json")
-    assert_refused(server.get(SAM3), 405, "takes POST")
+    assert_refused(server.get(SAM3), 405, "Use POST")
 
 
 @pytest.fixture(scope="module")
 def narrow() -> Iterator[RunningHere]:
-    """A server of small limits."""
+    """A server with low limits."""
     with serving(max_body_mb=1, max_image_pixels=10_000) as running:
         yield running
 

@@ -56,7 +56,7 @@ VENDOR_APIS = (
     VendorApi(jobs.ROBOFLOW_OPERATIONS, message_wording),
     VendorApi(system.OPERATIONS, message_wording),
 )
-"""What the server does, contract by api."""
+"""All APIs that the server implements."""
 
 OPERATIONS = tuple(operation for api in VENDOR_APIS for operation in api.operations)
 """All operations; routes and the OpenAPI document are made from them."""

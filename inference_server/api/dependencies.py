@@ -1,4 +1,4 @@
-"""What every contract's routes read of a request: its server, its key, its JSON body."""
+"""What every operation reads from a request: server context, API key, JSON body, credits."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from inference_server.api.lifecycle import ServerContext
-from inference_server.api.middleware.access_log import GONE, seen
-from inference_server.api.middleware.body_budget import BodyBudget, Share
+from inference_server.api.middleware.access_log import GONE, record_of
+from inference_server.api.middleware.body_budget import BodyBudget, BodyReservation
 from inference_server.auth import Key, Receipt, Tenant, Work, key_from_request
 from inference_server.errors import ImageTooLargeError, NothingFoundError, PromptError
 from inference_server.observability.metrics import Timings
@@ -27,75 +27,77 @@ T = TypeVar("T")
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 _SMALL = 64 * 1024
-"""Bodies up to this many bytes are parsed on the event loop: a thread costs more."""
+"""Bodies up to this many bytes are parsed on the event loop: a thread would cost more."""
 
 
 def state_of(request: Request) -> ServerContext:
-    """The parts of the server that a request is answered with."""
+    """Return the parts of the server that handles a request."""
     state: ServerContext = request.app.state.server
     return state
 
 
 def timings_of(request: Request) -> Timings:
-    """Durations of this request's steps."""
-    return seen(request).timings
+    """Return the durations of a request's stages."""
+    return record_of(request).timings
 
 
 def _announced_bytes(request: Request) -> int:
-    """Bytes that the body is said to have; 0 where nothing is said."""
+    """Return the `Content-Length` in bytes; 0 if it is missing."""
     announced = request.headers.get("content-length", "")
     return int(announced) if announced.isdigit() else 0
 
 
-def room_for(
-    request: Request, space: BodyBudget, megabytes: int, name: str, remedy: str
-) -> AbstractAsyncContextManager[Share]:
-    """Room for a request's body, which is refused as soon as it is known to be over a limit.
+def reserve_body(
+    request: Request, budget: BodyBudget, megabytes: int, name: str, remedy: str
+) -> AbstractAsyncContextManager[BodyReservation]:
+    """Open a reservation for a request's body.
 
     Args:
-        request: whose body was not read.
-        space: for all such bodies.
-        megabytes: most of one of them.
-        name: what the body is, for the error.
-        remedy: what to do about one that is larger, for the error.
+        request: a request whose body was not read.
+        budget: the budget to reserve from.
+        megabytes: maximum size of the body in MiB.
+        name: what the body is, for the error message.
+        remedy: what to do if it is too large, for the error message.
 
     Returns:
-        The body's share of the room, held until the context ends.
+        A context manager of the reservation.
 
     Raises:
-        ImageTooLargeError: the body is said to be over the limit.
+        ImageTooLargeError: If `Content-Length` is over the limit.
     """
     over = ImageTooLargeError(f"The {name} is larger than {megabytes} MiB. {remedy}")
     limit = megabytes * MiB
     if _announced_bytes(request) > limit:
         raise over
-    return space.share(request.stream(), limit, over)
+    return budget.reserve_for(request.stream(), limit, over)
 
 
 async def _body(request: Request) -> bytes:
-    """The body, which counts as memory in use for as long as the request does.
+    """Receive the body, and reserve its bytes until the request ends.
 
-    What is made of it is as large.
+    What is parsed from it takes about as much memory.
     """
     state = state_of(request)
-    remedy = "Send a smaller image, or a URL, or raise INFERENCE_MAX_BODY_MB."
-    room = room_for(request, state.bodies, state.settings.max_body_mb, "request body", remedy)
+    remedy = "Send a smaller image or its URL, or raise INFERENCE_MAX_BODY_MB."
+    context = reserve_body(
+        request, state.bodies, state.settings.max_body_mb, "request body", remedy
+    )
     held: AsyncExitStack = request.state.held
-    share = await held.enter_async_context(room)
-    return b"".join([chunk async for chunk in share.chunks()])
+    reservation = await held.enter_async_context(context)
+    return b"".join([chunk async for chunk in reservation.chunks()])
 
 
 def _check_structure(raw: bytes, settings: Settings) -> None:
-    """Refuses JSON that would become countless objects: 60 MiB of `[],` take gigabytes.
+    """Refuse JSON that would become too many objects: 60 MiB of `[],` take gigabytes.
 
-    Base64 has no such characters, and a few commas within texts do not matter.
+    Base64 has none of the characters counted, and a few commas within texts do not matter.
     """
     most = settings.max_json_values
     count = raw.count(b",") + raw.count(b"[") + raw.count(b"{")
     if count > most:
         raise PromptError(
-            f"The body has more than {most:,} JSON values. Send fewer prompts, points or boxes at "
-            "a time, or raise INFERENCE_MAX_JSON_VALUES on the server."
+            f"The body has more than {most:,} JSON values. Send fewer prompts, points or boxes per "
+            "request, or raise INFERENCE_MAX_JSON_VALUES on the server."
         )
 
 
@@ -112,18 +114,18 @@ def _check_depth(data: Mapping[str, Any], settings: Settings) -> None:
         if not level:
             return
     raise PromptError(
-        f"The body is nested more than {most} levels deep, and no field of a request is. Send it "
-        "flatter, or raise INFERENCE_MAX_JSON_DEPTH on the server."
+        f"The body is nested more than {most} levels deep. Remove levels, or raise "
+        "INFERENCE_MAX_JSON_DEPTH on the server."
     )
 
 
 @dataclass(slots=True)
 class _Caller:
-    """Who asks for work.
+    """Who sent the request, and what it was charged.
 
     Attributes:
-        key: of whom.
-        receipt: what was paid for it here; a job is paid for where it is kept.
+        key: the caller's API key.
+        receipt: the charge of this request; None if there is none. Jobs are charged separately.
     """
 
     key: Key
@@ -136,66 +138,66 @@ def authenticate(
     *,
     scope: Scope | None = "segment",
 ) -> Key:
-    """Who is asking, and may ask for this.
+    """Authenticate a request and return its key.
 
     Args:
-        request: with the key in its query or headers.
-        body: where the key may be too.
-        scope: what the key must be good for; None if any key will do.
+        request: a request with a key in its query or headers.
+        body: a parsed JSON object or form that may hold the key instead. Default: None.
+        scope: scope that the key needs; None allows any key. Default: `segment`.
 
     Raises:
-        AuthError: the key is missing or wrong, has expired or was revoked.
-        ScopeError: it is not for this.
-        StorageError: it cannot be checked now.
+        AuthError: If the key is missing, wrong, expired or revoked.
+        ScopeError: If the key lacks the scope.
+        StorageError: If the key cannot be checked now.
     """
     candidate = key_from_request(request.query_params, request.headers, body)
     key = state_of(request).gate.authenticate(candidate, scope)
-    seen(request).tenant = key.tenant.name
+    record_of(request).tenant = key.tenant.name
     return key
 
 
 async def admit(request: Request, key: Key) -> Key:
-    """Count a request for work, once, against the rate of its key.
+    """Count a request once against the rate limit of its key.
 
     Raises:
-        RateError: the key asks more often than it may.
+        RateError: If the key exceeds its rate limit.
     """
-    customer: _Caller | None = getattr(request.state, "customer", None)
-    if customer is None or customer.key.id != key.id:
-        request.state.customer = _Caller(key)
+    caller: _Caller | None = getattr(request.state, "caller", None)
+    if caller is None or caller.key.id != key.id:
+        request.state.caller = _Caller(key)
         await state_of(request).gate.admit(key)
     return key
 
 
 async def charge(request: Request, work: Iterable[Work]) -> None:
-    """Take the credits for work that a request was admitted for.
+    """Charge the credits of an admitted request.
 
     Raises:
-        CreditsError: the key has not enough.
-        StorageError: credits cannot be counted now.
+        CreditsError: If the key has insufficient credits.
+        StorageError: If credits cannot be counted now.
     """
-    customer: _Caller = request.state.customer
+    caller: _Caller = request.state.caller
     gate = state_of(request).gate
-    if bill := gate.bill(customer.key, work):
-        customer.receipt = await gate.ledger.take(customer.key, bill)
+    if bill := gate.bill(caller.key, work):
+        caller.receipt = await gate.ledger.take(caller.key, bill)
 
 
 async def settle(request: Request, response: Response, reason: str) -> None:
-    """Give credits back where there is no answer for them, and count what the key has used.
+    """Refund the credits of a failed request, and record the key's usage.
 
-    A client that hung up has paid, or its work would be for free; so has one whose request was
-    answered with the word that nothing was found.
+    There is no refund if the client disconnected, because the work was done, nor if nothing was
+    found, because that is a result.
 
     Args:
-        request: that was answered.
-        response: the answer, which is told how many credits are left.
-        reason: why it is an error, if it is one.
+        request: the request.
+        response: its response, to which `x-credits-remaining` is added.
+        reason: reason of the error; empty if there was none.
     """
-    customer: _Caller | None = getattr(request.state, "customer", None)
+    caller: _Caller | None = getattr(request.state, "caller", None)
     gate = state_of(request).gate
-    if customer is None or gate.is_open:
+    if caller is None or gate.is_open:
         return
-    receipt = customer.receipt
+    receipt = caller.receipt
     failed = response.status_code >= 400 and reason != NothingFoundError.reason
     used = 0
     if receipt is not None and failed and response.status_code != GONE:
@@ -204,35 +206,35 @@ async def settle(request: Request, response: Response, reason: str) -> None:
         used = receipt.charge.credits
     elif receipt is not None:
         response.headers["x-credits-remaining"] = str(receipt.left)
-    gate.ledger.count(customer.key, failed=failed, cost=used)
+    gate.ledger.count(caller.key, failed=failed, cost=used)
 
 
 async def read(
     request: Request, model: type[ModelT], work: Callable[[ModelT], Iterable[Work]]
 ) -> tuple[Tenant, ModelT]:
-    """Authenticate a request for work, parse its JSON body, and take its credits.
+    """Authenticate a request, parse and validate its JSON body, and charge its credits.
 
-    A key in the query or a header is judged before the body is read.
+    A key in the query or a header is checked before the body is read.
 
     Args:
-        request: with a JSON body.
-        model: type of the body.
-        work: what a body asks for.
+        request: a request with a JSON body.
+        model: schema of the body.
+        work: returns the kinds of work that a body asks for.
 
     Returns:
-        (who asks, the body).
+        (tenant of the key, validated body).
 
     Raises:
-        AuthError: the key is missing or wrong, has expired or was revoked.
-        ScopeError: it is not for this.
-        RateError: it asks too often.
-        CreditsError: it has not enough credits.
-        ImageTooLargeError: the body is over the limit.
-        CapacityError: other bodies take all the room.
-        SlowBodyError: the body takes too long to arrive.
-        ValidationError: the body is not of the type.
-        PromptError: the body is no JSON object, or has too many values or levels.
-        StorageError: the key cannot be checked, or its credits not be counted, now.
+        AuthError: If the key is missing, wrong, expired or revoked.
+        ScopeError: If the key lacks the scope.
+        RateError: If the key exceeds its rate limit.
+        CreditsError: If the key has insufficient credits.
+        ImageTooLargeError: If the body is over the limit.
+        CapacityError: If other bodies use up the budget.
+        SlowBodyError: If the body does not arrive in time.
+        ValidationError: If the body does not match the schema.
+        PromptError: If the body is not a JSON object, or has too many values or levels.
+        StorageError: If the key cannot be checked or charged now.
     """
     limits = state_of(request).limits
     key, body = await read_with(request, lambda data: model.model_validate(data, context=limits))
@@ -241,14 +243,14 @@ async def read(
 
 
 async def read_with(request: Request, use: Callable[[dict[str, Any]], T]) -> tuple[Key, T]:
-    """As `read`, for those who make something else of the JSON object, and take no credits.
+    """Like `read`, but with a custom conversion of the JSON object, and without a charge.
 
     Args:
-        request: with a JSON body.
-        use: what to make of it; runs in a worker thread if it is large.
+        request: a request with a JSON body.
+        use: converts the JSON object; called in a worker thread if the body is large.
 
     Returns:
-        (who asks, what was made).
+        (key, result of `use`).
     """
     if key_from_request(request.query_params, request.headers, None) is not None:
         await admit(request, authenticate(request))
@@ -280,6 +282,6 @@ async def _now(work: Callable[[], T]) -> T:
 
 
 def limits_of(settings: Any) -> Limits:
-    """The bounds of requests, as the schemas take them."""
+    """Return the limits of requests that the schemas are validated against."""
     names = Limits.__dataclass_fields__
     return Limits(**{name: getattr(settings, name) for name in names})

@@ -1,4 +1,4 @@
-"""What every contract's operations are wrapped in: deadline, errors, metrics."""
+"""The wrapper of every operation: deadline, errors, metrics."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Message, Receive
 
 from inference_server.api.dependencies import settle, state_of
-from inference_server.api.middleware.access_log import GONE, seen
+from inference_server.api.middleware.access_log import GONE, record_of
 from inference_server.api.openapi import Operation
 from inference_server.errors import (
     DeadlineError,
@@ -31,13 +31,13 @@ from schemas.common import validation_detail, validation_message
 logger = logging.getLogger(__name__)
 
 Wording = Callable[[InferenceServerError], dict[str, Any]]
-"""The body of an error."""
+"""Returns the response body for an error."""
 
 Handler = Callable[[Request], Awaitable[Response]]
 
 
 def message_wording(error: InferenceServerError) -> dict[str, Any]:
-    """`{"message": ...}`, or `{"detail": [...]}` for what is wrong with the request's fields."""
+    """Return `{"message": ...}`, or `{"detail": [...]}` for invalid fields of the request."""
     if isinstance(error, InvalidRequestError):
         return {"detail": error.detail}
     if isinstance(error, PromptError):
@@ -48,14 +48,14 @@ def message_wording(error: InferenceServerError) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class Contract:
-    """What clients of one system expect of this server.
+class VendorApi:
+    """The API of one vendor: its operations, and how it reports errors.
 
     Attributes:
-        operations: what is served.
-        wording: how errors are told.
-        invalid: the status of a request that is not of its type or cannot be meant.
-        statuses: in place of those of other errors, where the contract does not know them.
+        operations: the operations.
+        wording: returns the JSON body for an error.
+        invalid: HTTP status of an invalid request. Default: 422.
+        statuses: replacements of HTTP statuses that the vendor's API does not have. Default: none.
     """
 
     operations: tuple[Operation, ...]
@@ -65,140 +65,142 @@ class Contract:
 
 
 class _RequestBody:
-    """What a client sends, and its goodbye after that.
+    """The ASGI messages of a request: its body for the handler, then the disconnect.
 
     Args:
-        receive: the next message of it.
-        begin: called when the request is whole; what it raises is the handler's to pass on.
+        receive: ASGI callable that returns the next message.
+        begin: called when the body is complete; errors that it raises reach the handler.
     """
 
     def __init__(self, receive: Receive, begin: Callable[[], None]) -> None:
         self._receive = receive
         self._begin = begin
-        self._whole = asyncio.Event()
+        self._complete = asyncio.Event()
 
     async def receive(self) -> Message:
-        """The next message, for the handler."""
+        """Return the next message to the handler."""
         message = await self._receive()
         if not message.get("more_body", False):
-            self._whole.set()
+            self._complete.set()
             if message["type"] == "http.request":
                 self._begin()
         return message
 
-    async def goodbye(self) -> None:
-        """Return when the client hangs up.
+    async def wait_for_disconnect(self) -> None:
+        """Return when the client disconnects.
 
-        Reading is the handler's until it has the body, and so is noticing that no more of it comes;
-        after that only a goodbye can come.
+        Until the body is complete, only the handler reads messages, and notices a disconnect
+        itself. After that, the only message left is the disconnect.
         """
-        await self._whole.wait()
+        await self._complete.wait()
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
 
 async def _unlimited(request: Request, handler: Handler) -> Response:
-    """Answer what is answered however busy the server is, and while it stops."""
+    """Serve a request even if the server is at capacity or stopping."""
     return await handler(request)
 
 
 async def _admitted(request: Request, handler: Handler) -> Response:
-    """Answer what is work: one of so many, and no longer than its client waits for it."""
-    with state_of(request).admission.enter() as visit:
-        line = _RequestBody(request.receive, visit.begin)
-        work = handler(Request(request.scope, line.receive))
-        return await visit.run(work, line.goodbye())
+    """Serve a request within the limit on requests in progress, until its client disconnects."""
+    with state_of(request).admission.enter() as in_flight:
+        body = _RequestBody(request.receive, in_flight.begin)
+        work = handler(Request(request.scope, body.receive))
+        return await in_flight.run(work, body.wait_for_disconnect())
 
 
-def endpoint(operation: Operation, contract: Contract) -> Handler:
+def endpoint(operation: Operation, api: VendorApi) -> Handler:
     """Wrap an operation's handler: deadline, errors, metrics.
 
     Args:
-        operation: what to serve.
-        contract: that it belongs to.
+        operation: the operation to serve.
+        api: the vendor's API that it belongs to, for errors.
     """
     route = operation.path
-    # Whatever is posted wants work; probes, metrics, and how it stands with jobs are cheap.
-    answered = _admitted if operation.method == "post" else _unlimited
+    # POST requests use the models; probes, metrics and job status are cheap.
+    serve_one = _admitted if operation.method == "post" else _unlimited
 
-    def failed(error: InferenceServerError) -> Response:
+    def error_response(error: InferenceServerError) -> Response:
         unclear = isinstance(error, InvalidRequestError | PromptError)
-        status = contract.statuses.get(error.status, error.status)
-        status = contract.invalid if unclear else status
-        return JSONResponse(contract.wording(error), status, dict(error.headers))
+        status = api.statuses.get(error.status, error.status)
+        status = api.invalid if unclear else status
+        return JSONResponse(api.wording(error), status, dict(error.headers))
 
     async def serve(request: Request) -> Response:
         state = state_of(request)
         begin = time.perf_counter()
-        known = seen(request)
-        known.route = route
+        record = record_of(request)
+        record.route = route
         reason = ""
         limit = state.settings.request_timeout
         held = request.state.held = AsyncExitStack()
         try:
             async with held, asyncio.timeout(limit):
-                response = await answered(request, operation.handler)
+                response = await serve_one(request, operation.handler)
         except TimeoutError:
             late = DeadlineError(
                 f"The request took longer than {limit:g} seconds. Try again when the server is "
                 "less busy, or raise INFERENCE_REQUEST_TIMEOUT."
             )
-            reason, response = late.reason, failed(late)
+            reason, response = late.reason, error_response(late)
         except ValidationError as error:
             detail = validation_detail(error)
             invalid = InvalidRequestError(validation_message(detail), detail)
-            reason, response = invalid.reason, failed(invalid)
+            reason, response = invalid.reason, error_response(invalid)
         except InferenceServerError as error:
-            reason, response = error.reason, failed(error)
+            reason, response = error.reason, error_response(error)
             state.metrics.refused(error)
         except MemoryError:
-            logger.exception("Request %s ran out of memory", known.identity)
+            logger.exception("Request %s ran out of memory", record.identity)
             short = MemoryShortageError.of_request()
-            reason, response = short.reason, failed(short)
+            reason, response = short.reason, error_response(short)
             await state.segmenter.evict_half()
         except ClientDisconnect:
             reason, response = "gone", Response(status_code=GONE)
         except Exception:
-            logger.exception("Request %s failed", known.identity)
+            logger.exception("Request %s failed", record.identity)
             internal = InferenceServerError(
-                f"Internal error; the server's log has it under request id {known.identity}."
+                f"Internal error. See the server's log for request id {record.identity}."
             )
-            reason, response = internal.reason, failed(internal)
+            reason, response = internal.reason, error_response(internal)
         await settle(request, response, reason)
         seconds = time.perf_counter() - begin
         if state.admission.leaving:
             response.headers["connection"] = "close"
         state.metrics.requests.labels(route, response.status_code).inc()
         state.metrics.duration.labels(route).observe(seconds)
-        state.metrics.observe(known.timings)
+        state.metrics.observe(record.timings)
         if reason:
-            known.reason = reason
+            record.reason = reason
             state.metrics.failures.labels(route, reason).inc()
         return response
 
     return serve
 
 
-def unknown(contracts: Sequence[Contract]) -> Callable[[Request, Exception], Awaitable[Response]]:
-    """Make what answers requests that no operation takes: of other paths, or by other methods.
+def not_found_handler(
+    apis: Sequence[VendorApi],
+) -> Callable[[Request, Exception], Awaitable[Response]]:
+    """Make the handler for unknown paths and methods.
 
     Args:
-        contracts: whose words are used, each for paths that begin as its own do: Segmind's clients
-            ask for any model by its name, and read nothing but `error`.
+        apis: APIs whose error format is used for unknown paths that share the first segment with
+            one of theirs: Segmind's clients may request any model name, and read `error` only.
     """
     wordings: dict[str, Wording] = {}
-    for contract in contracts:
-        for operation in contract.operations:
-            wordings.setdefault(operation.path.split("/")[1], contract.wording)
+    for api in apis:
+        for operation in api.operations:
+            wordings.setdefault(operation.path.split("/")[1], api.wording)
 
     async def answer(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101 - what it is registered for
         state_of(request).metrics.requests.labels("unknown", error.status_code).inc()
         allowed = (error.headers or {}).get("Allow")
-        told = f"This path takes {allowed}." if allowed else "This path is unknown."
+        problem = f"Use {allowed} with this path." if allowed else "Unknown path."
         begin = request.scope["path"].split("/")[1:2]
         wording = wordings.get(begin[0] if begin else "", message_wording)
-        body = wording(InferenceServerError(f"{told} GET /openapi.json lists what there is."))
+        body = wording(InferenceServerError(f"{problem} See /openapi.json for all operations."))
         return JSONResponse(body, error.status_code, error.headers)
 
     return answer

@@ -77,7 +77,7 @@ class ServerContext:
 
     @property
     def ready(self) -> bool:
-        """Whether the configured models have been loaded once; unloading them does not undo that."""
+        """Whether the configured models were loaded once; unloading them does not undo that."""
         if not self._was_ready and self.segmenter.has_loaded():
             self._become_ready()
         return self._was_ready

@@ -1,6 +1,7 @@
-"""Readings: metrics that are not counted as things happen, but read when somebody asks.
+"""Gauges that are read when Prometheus scrapes `/metrics`.
 
-Their labels are the server's own words: lanes, checkpoints and spaces, never what a client sent.
+A collector is simpler here than `Gauge.set_function`: labels such as checkpoints come and go, and
+some values are read with one `await` for several gauges. No label holds what a client sent.
 """
 
 from __future__ import annotations
@@ -20,26 +21,23 @@ from inference_server.jobs import Backlog
 from inference_server.segmentation.types import Checkpoint
 from inference_server.settings import MiB
 
-_BACKLOG_SECONDS = 5.0
-"""That the jobs' database may take: a scrape must not hang because it does."""
-
 
 async def backlog_of(state: ServerContext) -> Backlog | None:
-    """What waits in the jobs' database; None if that cannot be told now."""
+    """Return the backlog of jobs; None if their database does not answer in time."""
     try:
-        async with asyncio.timeout(_BACKLOG_SECONDS):
+        async with asyncio.timeout(state.backlog_timeout):
             return await state.jobs.backlog()
     except (StorageError, TimeoutError):
         return None
 
 
-class Readings(Collector):
-    """All metrics of a server: those that were counted, and those that are read now.
+class ServerCollector(Collector):
+    """Collects all metrics of a server: counters, histograms, and gauges that are read now.
 
     Args:
-        state: the server.
-        checkpoints: what its engines can be asked for.
-        backlog: of its jobs, where it could be read.
+        state: the server's context.
+        checkpoints: checkpoints of the server, loaded or not.
+        backlog: backlog of jobs; None if it could not be read.
     """
 
     def __init__(
@@ -50,7 +48,7 @@ class Readings(Collector):
         self._backlog = backlog
 
     def collect(self) -> Iterable[Metric]:
-        """The metrics."""
+        """Yield all metrics."""
         yield from self._state.metrics.registry.collect()
         yield from self._server()
         yield from self._models()
@@ -61,23 +59,23 @@ class Readings(Collector):
     def _server(self) -> Iterator[Metric]:
         build = GaugeMetricFamily(
             "inference_build_info",
-            "Always 1; the labels say what runs.",
+            "Always 1; the labels hold version, Python, device and dtype.",
             labels=["version", "python", "device", "dtype"],
         )
         for device, dtype in sorted({(each.device, each.dtype) for each in self._checkpoints}):
             build.add_metric([__version__, platform.python_version(), device, dtype], 1)
         yield build
         yield GaugeMetricFamily(
-            "inference_ready", "Whether /readyz says so: 1 or 0.", int(self._state.ready)
+            "inference_ready", "Whether the server is ready: 1 or 0.", int(self._state.ready)
         )
         yield GaugeMetricFamily(
             "inference_requests_in_flight",
-            "Requests that are being answered.",
+            "Requests in progress.",
             self._state.admission.working,
         )
         yield GaugeMetricFamily(
             "inference_requests_in_flight_max",
-            "Most requests that are answered at a time.",
+            "Maximum number of requests in progress.",
             self._state.settings.max_requests,
         )
 
@@ -95,9 +93,13 @@ class Readings(Collector):
     def _spaces(self) -> Iterator[Metric]:
         settings = self._state.settings
         used = GaugeMetricFamily(
-            "inference_body_bytes", "Bytes of bodies that are here now.", labels=["space"]
+            "inference_body_bytes", "Bytes of request bodies in progress.", labels=["space"]
         )
-        most = GaugeMetricFamily("inference_body_max_bytes", "Room for those.", labels=["space"])
+        most = GaugeMetricFamily(
+            "inference_body_max_bytes",
+            "Maximum bytes of request bodies in progress.",
+            labels=["space"],
+        )
         for space, nbytes, room in (
             ("json", self._state.bodies.nbytes, settings.body_memory_mb),
             ("uploads", self._state.uploads.nbytes, settings.upload_storage_mb),
@@ -116,13 +118,17 @@ class Readings(Collector):
         if backlog is None:
             return
         measured = (
-            ("queued", "Jobs that wait, of all servers with this database.", backlog.queued),
-            ("processing", "Jobs that are worked on, by any of them.", backlog.processing),
-            ("oldest_seconds", "For which the oldest waiting job has waited.", backlog.oldest),
-            ("stored_bytes", "Bytes of jobs and results.", backlog.nbytes),
+            ("queued", "Queued jobs, of all servers with this database.", backlog.queued),
+            (
+                "processing",
+                "Jobs in progress, of all servers with this database.",
+                backlog.processing,
+            ),
+            ("oldest_seconds", "Age of the oldest queued job in seconds.", backlog.oldest),
+            ("stored_bytes", "Bytes of stored jobs and results.", backlog.nbytes),
             (
                 "stored_max_bytes",
-                "Room for those.",
+                "Maximum bytes of stored jobs and results.",
                 self._state.settings.job_storage_mb * MiB,
             ),
         )

@@ -1,9 +1,9 @@
-"""The OpenAPI document, written from the same operations that the routes are made of.
+"""The OpenAPI document, generated from the same operations as the routes.
 
-A route module says what it serves as a list of `Operation`; the application makes its routes of
-them, and `build_document` their description. The rules that keep generated clients working (short
-operation ids, every alternative a named component, binary answers as binary strings) are
-kept here and in `schemas/`, and tested with a real generator.
+Each route module lists its operations as `Operation`; the application makes routes from them, and
+`build_document` makes the document. The rules that keep generated clients working (short operation
+ids, each alternative a named component, binary responses as binary strings) are enforced here and
+in `schemas/`, and tested with real generators.
 """
 
 from __future__ import annotations
@@ -27,16 +27,17 @@ JSON = "application/json"
 
 @dataclass(frozen=True)
 class Answer:
-    """What an operation may answer with one status.
+    """A response of an operation with one status.
 
     Attributes:
-        description: when this is the answer.
-        model: the type of a JSON body.
-        raw: the other media types of the body, and whether each is binary or text.
-        raw_first: these come before JSON in the document: generated clients read the first media
-            type that they know.
-        headers: names of response headers, out of `HEADERS`.
-        component: a name under which several operations share the answer in the document.
+        description: when this response is sent.
+        model: schema of a JSON body. Default: no JSON body.
+        raw: other media types of the body, each with its kind, binary or text. Default: none.
+        headers: names of response headers, as in `HEADERS`. Default: none.
+        component: name under which several operations share the response in the document.
+            Default: not shared.
+        raw_first: whether `raw` precedes JSON in the document: generated clients use the first
+            media type that they support. Default: False.
     """
 
     description: str
@@ -49,21 +50,21 @@ class Answer:
 
 @dataclass(frozen=True)
 class Operation:
-    """One thing that the server does for a client.
+    """An operation of the API: one method of one path.
 
     Attributes:
         method: the HTTP method, in lower case.
         path: the path, with `{name}` for parameters.
-        operation_id: what generated clients call it: short, in camelCase.
+        operation_id: name of the method in generated clients: short, in camelCase.
         summary: one line.
-        description: the whole story, in Markdown.
-        tags: groups that it belongs to, out of `TAGS`.
-        handler: the endpoint that answers.
-        responses: the answers, by status.
-        request: the type of the request's body.
-        request_type: the media type of the request's body.
-        parameters: parameters in the path, the query or the headers, as OpenAPI writes them.
-        secured: whether a key is needed.
+        description: details, in Markdown.
+        tags: groups of the operation, as in `TAGS`.
+        handler: returns the response to a request.
+        responses: responses by HTTP status.
+        request: schema of the request body. Default: no body.
+        request_type: media type of the request body. Default: JSON.
+        parameters: parameters in path, query or headers, in OpenAPI's form. Default: none.
+        secured: whether an API key is needed. Default: True.
     """
 
     method: Method
@@ -82,44 +83,44 @@ class Operation:
 
 TAGS: Mapping[str, str] = MappingProxyType(
     {
-        "Segmentation": "Masks from texts, boxes and clicks, in the form of Roboflow's SAM 3 API.",
-        "Rasters": "Masks of GeoTIFFs and other images, in the form of samgeo's API.",
-        "Segmind": "Masks as images, in the form of Segmind's API.",
-        "Space": "Masks as PNGs in JSON, in the form of the SAM 3 Space's API.",
-        "Jobs": "Any request as a job: submit it now, fetch its result later.",
-        "System": "The server itself: what it is, whether it is well, which models it has.",
+        "Segmentation": "Masks from text, boxes and points, compatible with Roboflow's SAM 3 API.",
+        "Rasters": "Masks of GeoTIFFs and other images, compatible with samgeo's API.",
+        "Segmind": "Masks as images, compatible with Segmind's API.",
+        "Space": "Masks as PNGs in JSON, compatible with the SAM3 Space API.",
+        "Jobs": "Requests as jobs: submit now, fetch the result later.",
+        "System": "The server itself: probes, models, metrics.",
     }
 )
 
 HEADERS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "x-model": {
-            "description": "The checkpoint that answered; `demo` in it means the demo weights.",
+            "description": "The checkpoint used; `demo` in its name means the demo weights.",
             "schema": {"type": "string"},
         },
         "x-embedding-cache": {
-            "description": "Whether the image's embedding was already there.",
+            "description": "Whether the image's embedding was in the cache.",
             "schema": {"type": "string", "enum": ["hit", "miss"]},
         },
         "x-image-mismatch": {
-            "description": "The image that was sent is not the one cached under its `image_id`, "
-            "which answered.",
+            "description": "The image in the request differs from the one cached under its "
+            "`image_id`, which was used.",
             "schema": {"type": "string", "enum": ["true"]},
         },
         "x-credits-remaining": {
-            "description": "What the API key has left, if it is one that pays in credits.",
+            "description": "Credit balance of the API key, if it has one.",
             "schema": {"type": "integer", "minimum": 0},
         },
         "server-timing": {
-            "description": "Milliseconds spent in each step, as `name;dur=1.2, …`.",
+            "description": "Milliseconds spent in each stage, as `name;dur=1.2, …`.",
             "schema": {"type": "string"},
         },
         "x-request-id": {
-            "description": "The id of this request in the server's log.",
+            "description": "Id of this request in the server's log.",
             "schema": {"type": "string"},
         },
         "retry-after": {
-            "description": "Seconds after which trying again makes sense.",
+            "description": "Seconds to wait before a retry.",
             "schema": {"type": "integer", "minimum": 1},
         },
         "www-authenticate": {
@@ -128,7 +129,7 @@ HEADERS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         },
     }
 )
-"""The response headers that operations may name, as OpenAPI writes them."""
+"""Response headers of operations, in OpenAPI's form."""
 
 RESULT_HEADERS = (
     "x-model",
@@ -138,15 +139,15 @@ RESULT_HEADERS = (
     "server-timing",
     "x-request-id",
 )
-"""What accompanies every answer about an image."""
+"""Headers of every response about an image."""
 
 
 def common_errors(model: type[BaseModel] = ErrorMessage, suffix: str = "") -> Mapping[int, Answer]:
-    """The errors of an operation that looks at an image.
+    """Return the errors of an operation on an image, by status.
 
     Args:
-        model: how the contract words them.
-        suffix: of their names in the document.
+        model: schema of the error body. Default: `{"message": ...}`.
+        suffix: suffix of the components' names in the document. Default: none.
     """
 
     def error(name: str, description: str, *headers: str, model: Any = model) -> Answer:
@@ -161,40 +162,44 @@ def common_errors(model: type[BaseModel] = ErrorMessage, suffix: str = "") -> Ma
                 "The API key is missing or wrong, has expired or was revoked.",
                 "www-authenticate",
             ),
-            402: error("OutOfCredits", "The API key has not enough credits left for this."),
-            403: error("Forbidden", "The API key has not the scope that this needs."),
-            404: error("UnknownImage", "No image is cached under this id, and none was sent."),
-            408: error("TooSlow", "The body took too long to arrive."),
-            413: error("TooLarge", "The body or the image is over a limit."),
-            422: error("Invalid", "The request is not valid.", model=ValidationErrorResponse),
+            402: error("OutOfCredits", "The API key has insufficient credits."),
+            403: error("Forbidden", "The API key lacks the required scope."),
+            404: error(
+                "UnknownImage", "No image is cached under this `image_id`, and none was sent."
+            ),
+            408: error("TooSlow", "The request body did not arrive in time."),
+            413: error("TooLarge", "The request body or the image exceeds a limit."),
+            422: error("Invalid", "The request is invalid.", model=ValidationErrorResponse),
             429: error(
                 "Busy",
-                "The API key asks too often, or too many requests are waiting: try again.",
+                "The API key exceeds its rate limit, or the server is at capacity; try again.",
                 "retry-after",
             ),
-            500: error("Internal", "Something failed in the server; its log has the request's id."),
+            500: error(
+                "Internal", "Internal error; the server's log has details under the request id."
+            ),
             503: error(
                 "Unavailable",
-                "Not now: a model's weights are missing, the server is stopping or has no memory "
-                "left, or a database cannot be used. The message says which.",
+                "Unavailable: a model's weights are missing, the server is stopping or out of "
+                "memory, or a database is unavailable. The message says which.",
                 "retry-after",
             ),
-            504: error("TimedOut", "The request took longer than the server's time limit."),
+            504: error("TimedOut", "The request timed out."),
         }
     )
 
 
 COMMON_ERRORS = common_errors()
-"""The errors of every operation that looks at an image, in Roboflow's words."""
+"""Errors of an operation on an image, in Roboflow's format."""
 
 KEY_ERRORS = MappingProxyType({status: COMMON_ERRORS[status] for status in (401, 503)})
-"""The errors of an operation that needs any key."""
+"""Errors of an operation that needs an API key."""
 
 SCOPE_ERRORS = MappingProxyType({**KEY_ERRORS, 403: COMMON_ERRORS[403]})
-"""The errors of an operation that needs a key of one scope."""
+"""Errors of an operation that needs an API key with a certain scope."""
 
-# The fifth way, `api_key` in a JSON body or a form, is a field of the requests: OpenAPI has no
-# scheme for it.
+# The fifth way, `api_key` in a JSON body or form, is a field of the request schemas: OpenAPI has no
+# security scheme for it.
 _SECURITY_SCHEMES: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
         "ApiKeyQuery": {
@@ -223,37 +228,37 @@ _SECURITY_SCHEMES: Mapping[str, Mapping[str, str]] = MappingProxyType(
 )
 
 _DESCRIPTION = """\
-Send an image and prompts, get masks.
+Send an image and prompts; get masks.
 
-**Keys.** One of five ways is enough: the query parameter `api_key`, the header `x-api-key`, a
-bearer token, the password of HTTP Basic, or the field `api_key` of a JSON body or, before the file,
-of a form.
+**Keys.** Send the API key in one of five ways: the query parameter `api_key`, the header
+`x-api-key`, a bearer token, the password of HTTP Basic, or the field `api_key` of a JSON body or
+form (in a form, before the file).
 
-**Fields.** Unknown fields are ignored. An optional field may also be null, which means the same as
-leaving it out. Coordinates are pixels of the image as it was sent.
+**Fields.** Unknown fields are ignored. `null` for an optional field is the same as omitting it.
+Coordinates are pixels of the image as sent.
 """
 
 
 def build_document(operations: Sequence[Operation], version: str) -> dict[str, Any]:
-    """Describes the operations as an OpenAPI 3.1 document.
+    """Make an OpenAPI 3.1 document of the operations.
 
     Args:
-        operations: what the server does, in the order of the document.
-        version: the version of the server.
+        operations: all operations, in the order of the document.
+        version: version of the server.
 
     Returns:
-        The document, ready for JSON. The same operations give the same document.
+        The document as JSON values. The same operations give the same document.
 
     Raises:
-        ValueError: when two operations share an id, or a path and method, or when one names a tag
-            or a header that is not described here.
+        ValueError: If two operations share an id, or path and method, or if one names a tag or a
+            header that is not defined in this module.
     """
     _check_unique("operation id", (op.operation_id for op in operations))
     _check_unique("method and path", (f"{op.method} {op.path}" for op in operations))
     answers = [answer for op in operations for answer in op.responses.values()]
     models = {op.request for op in operations} | {answer.model for answer in answers}
     schema_classes = [model for model in models if model is not None]
-    # Pydantic would tell models of one name apart by longer names, and leave references dangling.
+    # Pydantic would rename models that share a name, and leave references dangling.
     _check_unique("schema name", (model.__name__ for model in schema_classes))
     paths: dict[str, dict[str, Any]] = {}
     for operation in operations:
@@ -297,13 +302,13 @@ def _check_unique(noun: str, names: Iterable[str]) -> None:
     seen: set[str] = set()
     for name in names:
         if name in seen:
-            raise ValueError(f"two have the same {noun}: {name}")
+            raise ValueError(f"duplicate {noun}: {name}")
         seen.add(name)
 
 
 def _check_known(noun: str, names: Iterable[str], known: Iterable[str]) -> None:
     if unknown := set(names) - set(known):
-        raise ValueError(f"this {noun} is described nowhere: {', '.join(sorted(unknown))}")
+        raise ValueError(f"undefined {noun}: {', '.join(sorted(unknown))}")
 
 
 def _operation(operation: Operation) -> dict[str, Any]:
@@ -319,7 +324,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
             else _response(answer)
             for status, answer in sorted(operation.responses.items())
         },
-        # An empty list says that no key is needed; each entry of a full one is enough by itself.
+        # An empty list means that no key is needed; otherwise, any one entry is sufficient.
         "security": [{name: []} for name in _SECURITY_SCHEMES] if operation.secured else [],
     }
     if operation.parameters:
@@ -337,7 +342,7 @@ def _shared_answers(answers: Sequence[Answer]) -> dict[str, dict[str, Any]]:
     shared: dict[str, Answer] = {}
     for answer in answers:
         if answer.component and shared.setdefault(answer.component, answer) != answer:
-            raise ValueError(f"two different answers are called {answer.component}")
+            raise ValueError(f"two different responses share the name {answer.component}")
     return {name: _response(shared[name]) for name in sorted(shared)}
 
 

@@ -1,4 +1,9 @@
-"""The pages for browsers: the playground, the API reference, and the files that they load."""
+"""The pages for browsers: the playground, the API reference, and their static files.
+
+Not served by `starlette.staticfiles`: some files are generated or come from another package, each
+page has its own Content-Security-Policy, and responses are compressed once, with one ETag for both
+encodings.
+"""
 
 from __future__ import annotations
 
@@ -22,48 +27,48 @@ _POLICIES = MappingProxyType(
         "index.html": _NOTHING
         + "style-src 'self'; img-src 'self' blob:; require-trusted-types-for 'script'; "
         "trusted-types 'none'",
-        # Swagger UI writes styles into its elements and carries its icons along as data.
+        # Swagger UI sets inline styles and uses data URLs for its icons.
         "docs.html": _NOTHING + "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:",
     }
 )
-"""What each page may load: nothing from anywhere else."""
+"""Content-Security-Policy of each page: nothing is loaded from other hosts."""
 
 _HEADERS = MappingProxyType(
     {
         "x-content-type-options": "nosniff",
         "referrer-policy": "no-referrer",
-        # A file's name stays the same when the server is upgraded: browsers ask by the etag.
+        # File names stay the same across upgrades, so browsers must revalidate by ETag.
         "cache-control": "no-cache",
     }
 )
 
 
 def wants_page(request: Request) -> bool:
-    """Whether the client asks for HTML by name, and likes it at least as much as JSON.
+    """Whether the client accepts `text/html` explicitly, and prefers it to JSON or is indifferent.
 
-    Browsers name it; `curl`, `requests` and generated clients take anything or JSON.
+    Browsers do; `curl`, `requests` and generated clients accept anything or JSON.
     """
-    liked: dict[str, float] = {}
+    qualities: dict[str, float] = {}
     for part in ",".join(request.headers.getlist("accept")).lower().split(","):
         name, *parameters = (piece.strip() for piece in part.split(";"))
         quality = next((p[2:] for p in parameters if p.startswith("q=")), "1")
         try:
-            liked[name] = float(quality)
+            qualities[name] = float(quality)
         except ValueError:
-            liked[name] = 0.0
-    html = liked.get("text/html", 0.0)
-    return html > 0 and html >= liked.get("application/json", 0.0)
+            qualities[name] = 0.0
+    html = qualities.get("text/html", 0.0)
+    return html > 0 and html >= qualities.get("application/json", 0.0)
 
 
 async def file(request: Request, name: str) -> Response:
-    """A file of the pages, or word that the browser's copy is still good.
+    """Return a static file, or 304 if the browser's copy is current.
 
     Args:
-        request: that is answered.
-        name: of the file.
+        request: the request.
+        name: name of the file.
 
     Raises:
-        HTTPException: there is no such file.
+        HTTPException: If there is no such file (404).
     """
     if name not in NAMES:
         raise HTTPException(404)
@@ -80,7 +85,7 @@ async def file(request: Request, name: str) -> Response:
 
 
 async def playground(request: Request) -> Response:
-    """The page at `/`, for `wants_page`."""
+    """Return the playground page."""
     return await file(request, "index.html")
 
 
@@ -96,4 +101,4 @@ ROUTES = (
     Route("/docs", _reference, name="apiReference"),
     Route("/playground/{name}", _asset, name="playgroundFile"),
 )
-"""Served to anyone, and no part of the API. `/` is, as long as nobody asks for HTML."""
+"""Routes without authentication that are not part of the OpenAPI document."""

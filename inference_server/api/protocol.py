@@ -1,8 +1,8 @@
-"""Connections: bounds on what a client may make the server hold before a request is complete.
+"""Limits on connections before a request is complete.
 
-uvicorn bounds neither how long the head of a request may take, nor how large it may be, nor how
-many connections wait: a client that sends nothing at all holds its connection for ever. What a
-request may cost once its head is there is bounded by the routes, in the contracts' words.
+uvicorn limits neither how long the headers of a request may take, nor their size, nor the number of
+waiting connections: a client that sends nothing holds its connection for ever. Once the headers
+are complete, the routes enforce the limits, in the vendors' error formats.
 """
 
 from __future__ import annotations
@@ -18,71 +18,75 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from inference_server.settings import Settings
 
-_LINGER = 5.0
-"""Seconds for a client that was answered early to stop sending its body, and read the answer: on a
-connection that is closed with bytes unread, the answer may be lost."""
-
 
 class GuardedProtocol(HttpToolsProtocol):
-    """One connection. Made by `server_config`, which says what `settings` are."""
+    """One connection. `server_config` makes a subclass with the class attributes set.
+
+    Attributes:
+        settings: the server's settings.
+        linger: seconds that a client has to stop sending its body and read an early response. If a
+            connection is closed with bytes unread, the response may be lost.
+        waiting_since: time at which the connection began to wait for a complete request; None while
+            one is being answered.
+    """
 
     settings: ClassVar[Settings]
+    linger: ClassVar[float]
 
     waiting_since: float | None = None
-    """When the connection began to wait for a whole request; None while it is being answered."""
     _timer: asyncio.TimerHandle | None = None
     _head = 0
-    """Bytes of the URL and the headers that are complete."""
+    """Bytes of the URL and headers parsed so far."""
     _pending = 0
-    """Bytes since the parser has last told of something complete; of a head, or of a trailer."""
+    """Bytes received since the parser completed the headers or a piece of the body."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Wait for the first request."""
+        """Start to wait for the first request."""
         super().connection_made(transport)
         self._wait()
         self._make_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait for nothing more."""
+        """Cancel the timer."""
         self._set_timer(None)
         self.waiting_since = None
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Read on, unless what came is a head without end."""
+        """Parse received bytes; refuse headers that are too large."""
         self._pending += len(data)
         super().data_received(data)
         if self._pending > self._most and not self.transport.is_closing():
             self._refuse_head()
 
     def on_message_begin(self) -> None:
-        """A head begins."""
+        """Start to count the bytes of URL and headers."""
         super().on_message_begin()
         self._head = 0
 
     def on_url(self, url: bytes) -> None:
-        """A piece of the URL."""
+        """Count a piece of the URL."""
         super().on_url(url)
         self._count(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header, or a trailer."""
+        """Count a header or trailer."""
         super().on_header(name, value)
         self._count(len(name) + len(value))
 
     def on_headers_complete(self) -> None:
-        """The head is there: now the routes watch over time and size."""
+        """Stop the timer: from here on, the routes enforce time and size."""
         self._pending = 0
         self._set_timer(None)
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """A piece of the body."""
+        """Handle a piece of the body."""
         self._pending = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """The request is there; a client that was answered before may send its next one."""
+        """Handle a complete request; if it was already answered, wait for the next one."""
         self._pending = 0
         if self.cycle.response_complete:
             self._wait()
@@ -91,25 +95,25 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """The answer is sent."""
+        """Wait for the next request, or for the client to stop sending this one."""
         queued = bool(self.pipeline)
         super().on_response_complete()
         if queued or self.transport.is_closing():
             return
         if self.cycle.more_body:
-            self._set_timer(_LINGER)
+            self._set_timer(self.linger)
         else:
             self._wait()
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is no HTTP."""
+        """Refuse bytes that are not valid HTTP."""
         if self._head > self._most:
             self._refuse_head()
         else:
             self._refuse(400, msg)
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Whoever asks for another protocol is answered by this one; the log need not know."""
+        """Do not log upgrade requests; they are answered over HTTP/1.1."""
 
     @property
     def _most(self) -> int:
@@ -118,16 +122,16 @@ class GuardedProtocol(HttpToolsProtocol):
     def _count(self, size: int) -> None:
         self._head += size
         if self._head > self._most:
-            raise ValueError("the head is too large")  # the parser stops, and asks for an answer
+            raise ValueError("headers too large")  # the parser then calls send_400_response
 
     def _wait(self) -> None:
-        """Begin to wait for a request."""
-        # The loop's clock counts milliseconds: of a flood it could not tell who came first.
+        """Start to wait for a request."""
+        # uvloop's clock counts milliseconds, which cannot order the connections of a flood.
         self.waiting_since = time.monotonic()
         self._set_timer(self.settings.header_timeout)
 
     def _make_room(self) -> None:
-        """Close the connection that has waited longest, where too many wait."""
+        """Close the connection that has waited longest if too many wait."""
         waiting = [
             each
             for each in self.connections
@@ -146,10 +150,10 @@ class GuardedProtocol(HttpToolsProtocol):
     def _late(self) -> None:
         if self.transport.is_closing():
             return
-        if self._pending:  # a head that has begun
+        if self._pending:  # part of the headers has arrived
             self._refuse(
                 408,
-                f"The head of the request did not arrive within {self.settings.header_timeout:g} "
+                f"The request headers did not arrive within {self.settings.header_timeout:g} "
                 "seconds. Try again.",
             )
         else:
@@ -158,12 +162,12 @@ class GuardedProtocol(HttpToolsProtocol):
     def _refuse_head(self) -> None:
         self._refuse(
             431,
-            f"The URL and the headers are larger than {self.settings.max_header_kb} KiB. Send "
-            "images in the body.",
+            f"The URL and headers are larger than {self.settings.max_header_kb} KiB. Send images "
+            "in the body.",
         )
 
     def _refuse(self, status: int, message: str) -> None:
-        """Answer in place of the application, and close."""
+        """Send an error response without the application, and close the connection."""
         reason = {400: "Bad Request", 408: "Request Timeout"}.get(
             status, "Request Header Fields Too Large"
         )
@@ -176,20 +180,24 @@ class GuardedProtocol(HttpToolsProtocol):
         self.transport.close()
 
 
-def server_config(app: ASGIApp, settings: Settings, **options: Any) -> uvicorn.Config:
-    """How uvicorn serves an application.
+def server_config(
+    app: ASGIApp, settings: Settings, *, linger: float = 5.0, **options: Any
+) -> uvicorn.Config:
+    """Make the configuration of uvicorn.
 
     Args:
         app: the application.
-        settings: of the server.
-        options: more of uvicorn's.
+        settings: the server's settings.
+        linger: seconds that a client has to stop sending its body and read an early response.
+            Default: 5.
+        options: further options of `uvicorn.Config`.
     """
-    protocol = type("Protocol", (GuardedProtocol,), {"settings": settings})
+    protocol = type("Protocol", (GuardedProtocol,), {"settings": settings, "linger": linger})
     return uvicorn.Config(
         app,
         http=protocol,
         ws="none",
         access_log=False,
-        proxy_headers=False,  # INFERENCE_TRUSTED_PROXIES says which of them count
+        proxy_headers=False,  # see `api.public_url`
         **options,
     )

@@ -1,15 +1,15 @@
-"""uvicorn, with an end that load balancers and clients expect.
+"""uvicorn with a graceful shutdown.
 
-uvicorn by itself closes its socket as soon as it is told to stop, so that nobody can ask whether it
-is ready any more; it drops what is under way with a bare 500; and it ends by the signal that it was
-sent. Here:
+On a signal, uvicorn itself closes its socket at once, so that readiness probes fail to connect; it
+ends requests in progress with a bare 500, and exits by the signal. Here:
 
-1. `/readyz` is 503, every answer closes its connection, and requests are answered as ever, for
-   `INFERENCE_DRAIN_SECONDS` after a SIGTERM; not after a Ctrl-C, where no balancer is to notice.
-2. New work gets 503. Probes are answered. What is under way has `INFERENCE_SHUTDOWN_TIMEOUT`.
-3. What is left, or after a second signal all that there is, gets 503 in its contract's words; jobs
-   go back into the queue.
-4. The socket and all connections are closed, and the process ends with 0.
+1. For `INFERENCE_DRAIN_SECONDS` after SIGTERM, `/readyz` is 503, each response closes its
+   connection, and requests are served. Ctrl-C skips this step: there is no load balancer to notice.
+2. New requests get 503, probes are answered. Requests and jobs in progress have
+   `INFERENCE_SHUTDOWN_TIMEOUT` seconds to finish.
+3. Requests left after that, or at a second signal, get 503 in their API's format; jobs return to
+   the queue.
+4. The socket and all connections are closed, and the process exits with code 0.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from inference_server.api.lifecycle import ServerContext
 logger = logging.getLogger(__name__)
 
 _TICK = 1.0
-"""Seconds between looks at the clock for the `Date` header."""
+"""Seconds between updates of the `Date` header while draining."""
 
 
 class Server(uvicorn.Server):
     """A server that drains.
 
     Args:
-        config: of uvicorn.
-        state_of: what the application is made of, once it has started.
-        stopping: told when the first signal has come.
+        config: uvicorn's configuration.
+        state_of: returns the server's context; called after the application has started.
+        stopping: called at the first signal. Default: does nothing.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Server(uvicorn.Server):
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """The first signal begins to drain, the second ends that, the third drops everything."""
+        """Drain at the first signal, cancel requests at the second, exit at the third."""
         self._signals.append(sig)
         if len(self._signals) == 1:
             self._stopping()
@@ -65,7 +65,7 @@ class Server(uvicorn.Server):
             super().handle_exit(sig, frame)
 
     async def main_loop(self) -> None:
-        """Serve until told to stop, and drain."""
+        """Serve until a signal, then drain."""
         self._loop = asyncio.get_running_loop()
         await super().main_loop()
         limit = self._state_of().settings.shutdown_timeout
@@ -79,15 +79,15 @@ class Server(uvicorn.Server):
             await self.on_tick(0)
         await drained
         left = 0.0 if self._hurry.is_set() else begin + delay + limit - time.monotonic()
-        await self._send_out(max(_TICK, left))
+        await self._flush_responses(max(_TICK, left))
 
-    async def _send_out(self, seconds: float) -> None:
-        """Let clients fetch the answers that are there; those who do not are cut off."""
+    async def _flush_responses(self, seconds: float) -> None:
+        """Wait until clients have read their responses; abort connections that do not."""
         tasks = set(self.server_state.tasks)
         if tasks:
             _, tasks = await asyncio.wait(tasks, timeout=seconds)
         if tasks:
-            logger.warning("Not waited for: %d clients do not fetch their answers", len(tasks))
+            logger.warning("Shutdown timeout: %d clients do not read their responses", len(tasks))
             for connection in list(self.server_state.connections):
                 transport = getattr(connection, "transport", None)
                 if transport is not None and transport.get_write_buffer_size():

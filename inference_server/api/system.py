@@ -1,4 +1,4 @@
-"""The endpoints about the server itself."""
+"""Operations about the server itself: probes, models, metrics."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from inference_server import __version__
 from inference_server.api.dependencies import authenticate, state_of
-from inference_server.api.metrics import Readings, backlog_of
+from inference_server.api.metrics import ServerCollector, backlog_of
 from inference_server.api.openapi import KEY_ERRORS, SCOPE_ERRORS, Answer, Operation
 from inference_server.api.playground import playground, wants_page
 from inference_server.engines.weights import SAM2_IDS, SAM3_ID
@@ -27,7 +27,7 @@ _IDS = {version: name for name, version in SAM2_IDS.items()}
 
 
 async def root(request: Request) -> Response:
-    """Name, version, links; the playground for browsers."""
+    """Return name, version and links; the playground for browsers."""
     if wants_page(request):
         return await playground(request)
     return JSONResponse(
@@ -37,13 +37,13 @@ async def root(request: Request) -> Response:
 
 
 async def livez(request: Request) -> Response:
-    """The event loop turns."""
+    """Return 200 while the event loop runs."""
     del request
     return JSONResponse({"status": "ok", "version": __version__})
 
 
 async def readyz(request: Request) -> Response:
-    """The configured models were loaded."""
+    """Return 200 once the configured models were loaded, and 503 before that or while stopping."""
     state = state_of(request)
     if state.admission.leaving:
         return JSONResponse({"status": "stopping", "message": "The server is stopping."}, 503)
@@ -51,11 +51,11 @@ async def readyz(request: Request) -> Response:
         return JSONResponse({"status": "ok", "version": __version__})
     if state.failure:
         return JSONResponse({"status": "failed", "message": state.failure}, 503)
-    return JSONResponse({"status": "loading", "message": "The models are being loaded."}, 503)
+    return JSONResponse({"status": "loading", "message": "The models are loading."}, 503)
 
 
 async def models(request: Request) -> Response:
-    """Which models there are, and which are in memory."""
+    """Return the available models and which are loaded."""
     authenticate(request, scope=None)
     checkpoints = [asdict(each) for each in await state_of(request).segmenter.checkpoints()]
     versions = [each["name"] for each in checkpoints if each["family"] == "sam2"]
@@ -69,22 +69,22 @@ async def models(request: Request) -> Response:
 
 
 async def clear(request: Request) -> Response:
-    """Unload the models and empty the caches."""
+    """Unload all models and clear the caches."""
     authenticate(request, scope="admin")
     await state_of(request).clear()
     return JSONResponse({"status": "cleared"})
 
 
 async def metrics(request: Request) -> Response:
-    """Prometheus metrics."""
+    """Return the metrics in Prometheus text format."""
     state = state_of(request)
     if state.settings.metrics_access == "admin":
         authenticate(request, scope="admin")
-    readings = Readings(state, await state.segmenter.checkpoints(), await backlog_of(state))
-    return Response(generate_latest(readings), media_type=CONTENT_TYPE_LATEST)
+    collector = ServerCollector(state, await state.segmenter.checkpoints(), await backlog_of(state))
+    return Response(generate_latest(collector), media_type=CONTENT_TYPE_LATEST)
 
 
-_UNAVAILABLE = Answer("Not now; the body says why.", Health)
+_UNAVAILABLE = Answer("Not ready; the body contains the reason.", Health)
 
 OPERATIONS: tuple[Operation, ...] = (
     Operation(
@@ -92,52 +92,53 @@ OPERATIONS: tuple[Operation, ...] = (
         "/",
         "serverInfo",
         "Name, version and links",
-        "Where to go next. Browsers, which ask for HTML by name, get the playground.",
+        "Name, version and links of the server. Browsers, which accept `text/html`, get the "
+        "playground.",
         ("System",),
         root,
-        {200: Answer("What this server is.", ServerInfo, raw={"text/html": "text"})},
+        {200: Answer("Name, version and links.", ServerInfo, raw={"text/html": "text"})},
         secured=False,
     ),
     Operation(
         "get",
         "/livez",
         "livez",
-        "Whether the server runs",
-        "Answers as long as the process is well, also while models are loaded or busy.",
+        "Liveness probe",
+        "Returns 200 while the process runs, also while models are loading or busy.",
         ("System",),
         livez,
-        {200: Answer("It runs.", Health)},
+        {200: Answer("The server runs.", Health)},
         secured=False,
     ),
     Operation(
         "get",
         "/health",
         "health",
-        "Whether the server runs, by the name that samgeo's clients know",
+        "Liveness probe for samgeo's clients",
         "The same as `/livez`.",
         ("System",),
         livez,
-        {200: Answer("It runs.", Health)},
+        {200: Answer("The server runs.", Health)},
         secured=False,
     ),
     Operation(
         "get",
         "/readyz",
         "readyz",
-        "Whether the server may be sent work",
-        "Ready once the models that are to be preloaded were loaded, until the server is told to "
-        "stop. A load that fails is tried again now and then.",
+        "Readiness probe",
+        "Returns 200 from when the preloaded models are loaded until the server begins to stop. A "
+        "failed load is retried.",
         ("System",),
         readyz,
-        {200: Answer("Send work.", Health), 503: _UNAVAILABLE},
+        {200: Answer("Ready for requests.", Health), 503: _UNAVAILABLE},
         secured=False,
     ),
     Operation(
         "get",
         "/models",
         "listModels",
-        "The models of this server",
-        "Which models there are, what they are made of, and which are in memory.",
+        "List the models",
+        "The available models, their checkpoints, and which are loaded.",
         ("System",),
         models,
         {200: Answer("The models.", ModelsResponse), **KEY_ERRORS},
@@ -146,22 +147,21 @@ OPERATIONS: tuple[Operation, ...] = (
         "delete",
         "/models",
         "clearModels",
-        "Unload the models, empty the caches",
-        "Frees the memory that models, embeddings and images take, of every API key. Requests that "
-        "have begun are answered as if nothing had happened, and free their part when they are "
-        "done; later ones load what they need again. The server stays ready. For keys of the scope "
-        "`admin`.",
+        "Unload the models and clear the caches",
+        "Frees the memory of models, embeddings and images of all API keys. Requests in progress "
+        "are still answered; later ones load the models again. The server stays ready. Needs a key "
+        "with scope `admin`.",
         ("System",),
         clear,
-        {200: Answer("They are gone.", ModelsCleared), **SCOPE_ERRORS},
+        {200: Answer("Models unloaded and caches cleared.", ModelsCleared), **SCOPE_ERRORS},
     ),
     Operation(
         "get",
         "/metrics",
         "metrics",
         "Prometheus metrics",
-        "Requests, failures, durations of every step, batch sizes, the embedding cache. For keys "
-        "of the scope `admin`, unless the server's settings open it to all.",
+        "Requests, failures, durations of each stage, batch sizes, caches, queues and jobs. Needs "
+        "a key with scope `admin`, unless INFERENCE_METRICS_ACCESS is `open`.",
         ("System",),
         metrics,
         {200: Answer("The metrics.", raw={"text/plain": "text"}), **SCOPE_ERRORS},

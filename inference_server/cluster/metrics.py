@@ -1,4 +1,4 @@
-"""A replica's caches and lanes among Ray's own metrics, which each machine has for Prometheus."""
+"""Exports a replica's gauges and counters through Ray's metrics."""
 
 from __future__ import annotations
 
@@ -15,16 +15,14 @@ from ray.serve.metrics import Counter, Gauge
 logger = logging.getLogger(__name__)
 
 _SECONDS = 5.0
-"""Between two readings; Ray itself passes metrics on every ten."""
+"""Seconds between exports; Ray itself exports every ten."""
 
 
 class ExportedReadings:
-    """Hands readings on to Ray, which names deployment and replica with each of them.
-
-    To be made in a replica.
+    """Copies metrics to Ray, which adds labels for deployment and replica. Made in a replica.
 
     Args:
-        read: reads them: gauges and counters.
+        read: returns the current gauges and counters.
     """
 
     def __init__(self, read: Callable[[], Iterable[Metric]]) -> None:
@@ -34,16 +32,16 @@ class ExportedReadings:
         self._counted: dict[tuple[str, tuple[str, ...]], float] = {}
 
     async def run(self) -> None:
-        """Hand them on again and again, until it is cancelled."""
+        """Export every 5 s until cancelled."""
         while True:
             try:
                 self.update()
             except Exception:
-                logger.exception("The readings of this replica could not be told to Ray")
+                logger.exception("Exporting metrics to Ray failed; retrying")
             await asyncio.sleep(_SECONDS)
 
     def update(self) -> None:
-        """Hand them on once."""
+        """Export once."""
         for metric in self._read():
             for sample in metric.samples:
                 if isinstance(metric, CounterMetricFamily):
@@ -59,7 +57,7 @@ class ExportedReadings:
         gauge.set(sample.value, sample.labels)
 
     def _count(self, metric: Metric, sample: Sample) -> None:
-        """Ray's counters take what has come since, and not zero."""
+        """Add the increase since the last export; Ray's counters do not accept zero."""
         counter = self._counters.get(metric.name)
         if counter is None:
             counter = Counter(metric.name, metric.documentation, _names(sample))
@@ -72,5 +70,5 @@ class ExportedReadings:
 
 
 def _names(sample: Sample) -> Any:
-    """Of its labels; Ray takes any number of them, where its type hints have one."""
+    """Return the label names; typed `Any` because Ray's type hints allow one label only."""
     return tuple(sample.labels)

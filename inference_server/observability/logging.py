@@ -1,8 +1,8 @@
-"""Logging: one line an event, with the request that it belongs to, and never a key in any of them.
+"""Logging: one line per event, as text or JSON, with the id of its request and without API keys.
 
-Lines are JSON objects for machines, or text for a person at a terminal. What a request or a job
-does is marked by `about`; the mark follows it into tasks, and into the worker threads that take
-the context along.
+`about` adds fields such as the request's id to all lines of a block, including those of tasks and
+worker threads that inherit its context. The formatter is `python-json-logger`; only these context
+fields and the text format are our own.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _ABOUT: ContextVar[Mapping[str, str]] = ContextVar("about", default=MappingProxy
 
 @contextmanager
 def about(**fields: str) -> Iterator[None]:
-    """Mark every line that is logged in the block, in this task and those that it starts.
+    """Add fields to every line logged in the block, by this task and by tasks that it starts.
 
     Args:
-        fields: such as `request_id`; empty ones are left out.
+        fields: fields such as `request_id`; empty values are omitted.
     """
     known = {name: value for name, value in fields.items() if value}
     token = _ABOUT.set({**_ABOUT.get(), **known})
@@ -42,32 +42,32 @@ def about(**fields: str) -> Iterator[None]:
 
 
 class _Text(logging.Formatter):
-    """A line for people, which ends with what it is about."""
+    """A text line that ends with the fields of `about`."""
 
     def __init__(self) -> None:
         super().__init__(_FORMAT)
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        """The line without its traceback."""
+        """Return the line without its traceback."""
         marks = "".join(f" {name}={value}" for name, value in _ABOUT.get().items())
         return super().formatMessage(record) + getattr(record, "marks", "") + marks
 
 
 class _Json(JsonFormatter):
-    """An object a line, with what the line is about and what was given as `extra`."""
+    """A JSON object per line, with the fields of `about` and of `extra`."""
 
     def __init__(self) -> None:
         super().__init__(
             ["levelname", "name", "message"],
             rename_fields={"levelname": "level", "name": "logger"},
-            # What is said otherwise: fields as text, and uvicorn's message with colours.
+            # Duplicates: fields as text, and uvicorn's message with colours.
             reserved_attrs=[*RESERVED_ATTRS, "marks", "color_message"],
         )
 
     def add_fields(
         self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]
     ) -> None:
-        """The time first, then the line, then what it is about."""
+        """Add the time, the line, and the fields of `about`."""
         at = datetime.fromtimestamp(record.created, UTC)
         log_data["timestamp"] = at.isoformat(timespec="milliseconds")
         super().add_fields(log_data, record, message_dict)
@@ -75,11 +75,11 @@ class _Json(JsonFormatter):
 
 
 class _Handler(logging.StreamHandler):  # type: ignore[type-arg]
-    """The server's own handler, by which it is known when logging is configured again."""
+    """The server's handler; its type tells it from other handlers when logging is reconfigured."""
 
 
 class _WithoutQuery(logging.Filter):
-    """Cuts the query, where API keys travel, off the paths in uvicorn's own access log."""
+    """Cuts the query, which may hold an API key, off the paths in uvicorn's access log."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if isinstance(record.args, tuple) and len(record.args) == 5:
@@ -89,24 +89,24 @@ class _WithoutQuery(logging.Filter):
 
 
 def in_text(settings: Settings) -> bool:
-    """Whether the log is for people: said so, or standard error is a terminal."""
+    """Whether the log is text: configured so, or standard error is a terminal."""
     return settings.log_format == "text" or (settings.log_format == "auto" and sys.stderr.isatty())
 
 
 def configure_logging(settings: Settings) -> None:
-    """Send the logs of the server, of uvicorn and of the libraries to standard error.
+    """Send the logs of the server, uvicorn and libraries to standard error.
 
-    A program that has the server inside, and handlers of its own, keeps them.
+    If a program that embeds the server has handlers on the root logger, they are kept instead.
 
     Args:
-        settings: `log_level` and `log_format`.
+        settings: the server's settings; `log_level` and `log_format` are used.
     """
     root = logging.getLogger()
     logging.getLogger("inference_server").setLevel(settings.log_level.upper())
     access = logging.getLogger("uvicorn.access")
     if not any(isinstance(f, _WithoutQuery) for f in access.filters):
         access.addFilter(_WithoutQuery())
-    # httpx tells every URL that it fetches, with its query.
+    # httpx logs every URL that it fetches, with its query.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     if not all(isinstance(handler, _Handler) for handler in root.handlers):
         return
@@ -121,11 +121,15 @@ def configure_logging(settings: Settings) -> None:
 
 
 def warn_of_keys(settings: Settings) -> None:
-    """Log who may call the server, where that is hardly what was meant."""
+    """Warn if authentication is off and other machines can reach the server.
+
+    Args:
+        settings: the server's settings; `auth` and `host` are used.
+    """
     logger = logging.getLogger("inference_server")
     if settings.auth == "off" and settings.host not in ("127.0.0.1", "::1", "localhost"):
         logger.warning(
-            "INFERENCE_AUTH=off on %s: EVERYBODY who reaches this address may use this server. "
+            "INFERENCE_AUTH=off on %s: EVERYBODY who can reach this address may use the server. "
             "Set INFERENCE_API_KEYS and remove INFERENCE_AUTH=off.",
             settings.host,
         )

@@ -1,15 +1,13 @@
-"""What is measured: durations of a request's steps, and the Prometheus metrics they end up in."""
+"""Prometheus metrics, and the durations of a request's stages."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
 
-from inference_server.engines.batch_queue import BatchResult
 from inference_server.errors import (
     AuthError,
     CreditsError,
@@ -22,15 +20,15 @@ _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0,
 _COUNTS = (1, 2, 4, 8, 16, 32, 64)
 
 STAGES = ("fetch", "decode", "queue", "encode", "decode-prompts", "masks", "serialise")
-"""The steps of a request, in their order, by their names in `server-timing`."""
+"""Stages of a request, in order, named as in `server-timing`."""
 
 
 class Timings:
     """Seconds that one request spent in each of `STAGES`.
 
     Attributes:
-        seconds: by stage.
-        steps: each (stage, begin, end) by `time.perf_counter`, for traces.
+        seconds: seconds by stage.
+        steps: (stage, begin, end) of each step, in seconds of `time.perf_counter`, for traces.
     """
 
     def __init__(self) -> None:
@@ -38,12 +36,12 @@ class Timings:
         self.steps: list[tuple[str, float, float]] = []
 
     def add(self, stage: str, seconds: float, *, before: float = 0.0) -> None:
-        """Count seconds towards a stage.
+        """Add the duration of a step to a stage.
 
         Args:
             stage: one of `STAGES`.
-            seconds: how long it took.
-            before: how many seconds ago it ended.
+            seconds: duration in seconds.
+            before: seconds since the step ended. Default: 0.
         """
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
         end = time.perf_counter() - before
@@ -51,7 +49,7 @@ class Timings:
 
     @contextmanager
     def measure(self, stage: str) -> Iterator[None]:
-        """Count the time that the block takes towards a stage."""
+        """Add the duration of the block to a stage."""
         begin = time.perf_counter()
         try:
             yield
@@ -59,13 +57,13 @@ class Timings:
             self.add(stage, time.perf_counter() - begin)
 
     def header(self) -> str:
-        """The value of the `server-timing` header, in milliseconds."""
+        """Return the value of the `server-timing` header, in milliseconds."""
         known = (stage for stage in STAGES if stage in self.seconds)
         return ", ".join(f"{stage};dur={self.seconds[stage] * 1e3:.2f}" for stage in known)
 
 
 class Metrics:
-    """The server's Prometheus metrics, in a registry of their own so that servers do not mix."""
+    """The server's Prometheus metrics, in a registry of their own: servers may share a process."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -83,28 +81,28 @@ class Metrics:
         )
         self.duration = Histogram(
             "inference_request_seconds",
-            "Seconds a request, by route.",
+            "Request duration in seconds, by route.",
             ["route"],
             buckets=_SECONDS,
             registry=self.registry,
         )
         self.stages = Histogram(
             "inference_stage_seconds",
-            "Seconds that a request spent in a step.",
+            "Seconds that a request spent in a stage.",
             ["stage"],
             buckets=_SECONDS,
             registry=self.registry,
         )
         self.batches = Histogram(
             "inference_batch_size",
-            "Images or prompts done in one forward, by lane.",
+            "Images or prompts per forward pass, by queue.",
             ["lane"],
             buckets=_COUNTS,
             registry=self.registry,
         )
         self.rejections = Counter(
             "inference_rejections",
-            "Requests that were refused without work, by reason: what was full, or who asked.",
+            "Rejected requests, by reason: what was full, or why the key was refused.",
             ["reason"],
             registry=self.registry,
         )
@@ -116,23 +114,37 @@ class Metrics:
         )
         self.jobs = Counter(
             "inference_jobs",
-            "Attempts at jobs by kind and outcome.",
+            "Job attempts by kind and outcome.",
             ["kind", "outcome"],
             registry=self.registry,
         )
         ProcessCollector(registry=self.registry)
 
     def refused(self, error: InferenceServerError) -> None:
-        """Count a request that ended with this error, where that means that it was refused."""
+        """Count a failed request if its error means that it was rejected.
+
+        Args:
+            error: the error that the request ended with.
+        """
         if isinstance(error, TransientError | AuthError | ScopeError | CreditsError):
             self.rejections.labels(getattr(error, "full", "") or error.reason).inc()
 
-    def count_batches(self, lane: str, done: BatchResult[Any]) -> None:
-        """Count each forward once: with the request whose item was its first."""
-        for size in done.led:
+    def count_batches(self, lane: str, sizes: Iterable[int]) -> None:
+        """Record the sizes of forward passes.
+
+        Args:
+            lane: name of the queue, such as `sam2 decode`.
+            sizes: items per forward pass. Each pass is counted once, by the request whose item
+                came first in it.
+        """
+        for size in sizes:
             self.batches.labels(lane).observe(size)
 
     def observe(self, timings: Timings) -> None:
-        """Count the steps of a finished request."""
+        """Record the stages of a finished request.
+
+        Args:
+            timings: durations of its stages.
+        """
         for stage, seconds in timings.seconds.items():
             self.stages.labels(stage).observe(seconds)

@@ -1,8 +1,9 @@
-"""Traces by OpenTelemetry: a span a request or a job, with a span a step below it.
+"""OpenTelemetry traces: one span per request or job, with a child span per stage.
 
-Off unless the extra `tracing` is installed and one of OpenTelemetry's own variables names a
-collector; then those variables say everything else too. Spans hold what the access log holds: no
-query, no key and nothing of an image.
+Off unless the extra `tracing` is installed and a standard OpenTelemetry variable names a collector;
+the other standard variables apply, too. Spans hold the fields of the access log: no query, no API
+key and no image data. `api.middleware.access_log` says why OpenTelemetry's ASGI middleware is not
+used.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-"""Where to send traces; neither of them set, there are none."""
+"""Variables that name the collector; tracing is off if neither is set."""
 
 Attributes = Mapping[str, str | int | float]
 
@@ -35,7 +36,7 @@ class Traces:
     """Makes spans.
 
     Args:
-        provider: where they go.
+        provider: exports the spans.
     """
 
     def __init__(self, provider: TracerProvider) -> None:
@@ -47,11 +48,11 @@ class Traces:
 
     @contextmanager
     def request(self, method: str, headers: Mapping[str, str]) -> Iterator[Span]:
-        """A span for the block, in the client's trace where `headers` have a `traceparent`.
+        """Open a span for a request, in the client's trace if there is a `traceparent` header.
 
         Args:
-            method: of the request; the span is called after it until `describe` knows the route.
-            headers: of the request, by lower-case name.
+            method: HTTP method; the span's name until `describe` adds the route.
+            headers: request headers by lower-case name.
         """
         from opentelemetry.trace import SpanKind
 
@@ -63,11 +64,11 @@ class Traces:
 
     @contextmanager
     def job(self, kind: str, job_id: str) -> Iterator[Span]:
-        """A span for an attempt at a job, in a trace of its own.
+        """Open a span for an attempt at a job, in a new trace.
 
         Args:
-            kind: what it asks for.
-            job_id: its id.
+            kind: kind of the job.
+            job_id: id of the job.
         """
         from opentelemetry.context import Context
         from opentelemetry.trace import SpanKind
@@ -82,12 +83,12 @@ class Traces:
             yield span
 
     def describe(self, span: Span, timings: Timings, attributes: Attributes) -> None:
-        """Tell what became of a request: its attributes, and a span for each of its steps.
+        """Add attributes and child spans to the span of a finished request or job.
 
         Args:
-            span: of the request or the job.
-            timings: when its steps were.
-            attributes: of the span.
+            span: the span of the request or job.
+            timings: the stages; each step becomes a child span.
+            attributes: attributes of the span.
         """
         from opentelemetry.trace import StatusCode, set_span_in_context
 
@@ -100,8 +101,8 @@ class Traces:
         status = attributes.get("http.response.status_code", 0)
         if isinstance(status, int) and status >= 500:
             span.set_status(StatusCode.ERROR)
-        # Steps are measured by another clock, which has no date.
-        # That one is read first: whatever comes between the two, no step begins before its span.
+        # Steps are measured with perf_counter, spans with the system clock. perf_counter is read
+        # first, so that a pause between the two reads cannot make a step begin before its span.
         now = time.perf_counter_ns()
         since = time.time_ns() - now
         above = set_span_in_context(span)
@@ -110,20 +111,20 @@ class Traces:
             step.end(since + int(end * 1e9))
 
     def close(self) -> None:
-        """Send what is left, for some seconds at most."""
+        """Export the remaining spans, for at most 5 seconds."""
         self._provider.force_flush(int(_FLUSH_SECONDS * 1e3))
         self._provider.shutdown()
 
 
 def start_traces(environment: Mapping[str, str] = os.environ) -> Traces | None:
-    """Begin to trace, where that is asked for and possible.
+    """Start tracing if it is configured and installed.
 
     Args:
-        environment: says whether; the rest of OpenTelemetry's variables are read by its own
-            library.
+        environment: environment variables in which `ENDPOINTS` are looked up; OpenTelemetry reads
+            its other variables itself. Default: those of the process.
 
     Returns:
-        What makes spans; None where there are to be none.
+        The maker of spans; None if tracing is off.
     """
     name = next((name for name in ENDPOINTS if environment.get(name)), None)
     if name is None:
@@ -135,15 +136,15 @@ def start_traces(environment: Mapping[str, str] = os.environ) -> Traces | None:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError:
         logger.warning(
-            "%s is set, but there are no traces: install the extra `tracing`, "
-            "`pip install 'inference-server[tracing]'`.",
+            "%s is set, but tracing is not installed. Install it with "
+            "`pip install 'sam-inference-server[tracing]'`.",
             name,
         )
         return None
     service = environment.get("OTEL_SERVICE_NAME") or "inference-server"
     resource = Resource.create({SERVICE_NAME: service, SERVICE_VERSION: __version__})
-    # A provider of its own: a program that has the server inside keeps its own traces.
+    # Not the global provider: a program that embeds the server keeps its own.
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    logger.info("Traces go to the collector that %s names", name)
+    logger.info("Exporting traces to the collector in %s", name)
     return Traces(provider)

@@ -168,7 +168,7 @@ class Encoder:
         done = await model.encode(prepared)
         timings.add("queue", done.queued, before=done.worked)
         timings.add("encode", done.worked)
-        self._metrics.count_batches(f"{model.family} encode", done)
+        self._metrics.count_batches(f"{model.family} encode", done.led)
         return CachedEmbedding(done.value, image.digest)
 
 

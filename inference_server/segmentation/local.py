@@ -157,7 +157,9 @@ class LocalSegmentationService(SegmentationService):
         encoded = await self.encoder.encode(tenant, model, image, timings)
         masks = AutomaticMasks(model, encoded.embedding, options, self.in_thread)
         with timings.measure("decode-prompts"):
-            await masks.search(partial(self._metrics.count_batches, f"{model.family} decode"))
+            await masks.search(
+                lambda done: self._metrics.count_batches(f"{model.family} decode", done.led)
+            )
         with timings.measure("masks"):
             instances = await masks.finish()
         return SegmentationResult(encoded, instances)
@@ -165,7 +167,7 @@ class LocalSegmentationService(SegmentationService):
     def _decoded(self, family: str, done: BatchResult[list[Candidates]], timings: Timings) -> None:
         timings.add("queue", done.queued, before=done.worked)
         timings.add("decode-prompts", done.worked)
-        self._metrics.count_batches(f"{family} decode", done)
+        self._metrics.count_batches(f"{family} decode", done.led)
 
     async def embed(
         self, tenant: str, image: ImageRef, models: Sequence[tuple[str, str]], timings: Timings

@@ -1,4 +1,4 @@
-"""Readings of a segmenter: its lanes, its caches, and the memory of its GPU."""
+"""Gauges of a segmentation service: queues, caches, GPU memory. Read at scrape time."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 def readings_of(segmenter: LocalSegmentationService, settings: Settings) -> Iterator[Metric]:
-    """Metrics that are not counted as things happen.
+    """Yield the current gauges and cache counters of a segmentation service.
 
     Args:
-        segmenter: to read.
-        settings: that it was made with.
+        segmenter: the service to read.
+        settings: the settings of the service.
     """
     yield from _memory(segmenter.models)
     yield from _lanes(segmenter.models)
@@ -28,10 +28,15 @@ def readings_of(segmenter: LocalSegmentationService, settings: Settings) -> Iter
 
 
 def cache_counts(hits: int, misses: int) -> Iterator[Metric]:
-    """How often an embedding was there, and was not, wherever the cache is."""
+    """Yield the hits and misses of an embedding cache.
+
+    Args:
+        hits: lookups that found an embedding.
+        misses: lookups that did not.
+    """
     counted = (
-        ("hits", "Images whose embedding was there, or was being made.", hits),
-        ("misses", "Images whose embedding was made.", misses),
+        ("hits", "Requests whose image embedding was cached or being computed.", hits),
+        ("misses", "Requests whose image embedding was computed.", misses),
     )
     for name, what, value in counted:
         yield CounterMetricFamily(f"inference_embedding_cache_{name}", what, value)
@@ -44,7 +49,7 @@ def _memory(models: ModelRegistry) -> Iterator[Metric]:
     if used:
         memory = GaugeMetricFamily(
             "inference_device_memory_bytes",
-            "Memory of the GPU: in use by tensors, or reserved for them by this process.",
+            "GPU memory in bytes: allocated by tensors, or reserved by this process.",
             labels=["kind"],
         )
         for kind, nbytes in used.items():
@@ -56,9 +61,9 @@ def _lanes(models: ModelRegistry) -> Iterator[Metric]:
     depth, busy, room = (
         GaugeMetricFamily(f"inference_queue_{name}", what, labels=["lane"])
         for name, what in (
-            ("depth", "Requests that wait in a lane."),
-            ("busy", "Batches that a lane works on."),
-            ("capacity", "Most requests that may wait in a lane."),
+            ("depth", "Requests waiting in a queue."),
+            ("busy", "Batches in progress of a queue."),
+            ("capacity", "Maximum number of requests waiting in a queue."),
         )
     )
     sums: dict[str, tuple[int, int, int]] = {}
@@ -82,23 +87,27 @@ def _caches(segmenter: LocalSegmentationService, settings: Settings) -> Iterator
     yield from cache_counts(cache.hits, cache.misses)
     yield CounterMetricFamily(
         "inference_embedding_cache_evictions",
-        "Embeddings that were dropped for room.",
+        "Evicted embeddings.",
         cache.evictions,
     )
     measured = (
-        ("embedding_cache_entries", "Embeddings that are kept.", len(cache)),
-        ("embedding_cache_bytes", "Bytes of embeddings that are kept.", cache.nbytes),
-        ("embedding_cache_max_bytes", "Room for embeddings.", cache.max_bytes),
+        ("embedding_cache_entries", "Cached embeddings.", len(cache)),
+        ("embedding_cache_bytes", "Bytes of cached embeddings.", cache.nbytes),
+        ("embedding_cache_max_bytes", "Maximum bytes of cached embeddings.", cache.max_bytes),
         (
             "embedding_cache_host_bytes",
-            "Bytes of embeddings that are kept in host memory after they left a GPU.",
+            "Bytes of embeddings in host memory that were evicted from a GPU.",
             cache.host_nbytes,
         ),
-        ("embedding_cache_host_max_bytes", "Room for those.", cache.host_max_bytes),
-        ("image_cache_bytes", "Bytes of files of named images.", segmenter.reader.images.nbytes),
-        ("image_cache_max_bytes", "Room for those.", settings.image_cache_mb * MiB),
-        ("logits_cache_bytes", "Bytes of kept logits.", segmenter.logits.nbytes),
-        ("logits_cache_max_bytes", "Room for those.", settings.logits_cache_mb * MiB),
+        ("embedding_cache_host_max_bytes", "Maximum bytes of these.", cache.host_max_bytes),
+        ("image_cache_bytes", "Bytes of cached images.", segmenter.reader.images.nbytes),
+        ("image_cache_max_bytes", "Maximum bytes of cached images.", settings.image_cache_mb * MiB),
+        ("logits_cache_bytes", "Bytes of cached logits.", segmenter.logits.nbytes),
+        (
+            "logits_cache_max_bytes",
+            "Maximum bytes of cached logits.",
+            settings.logits_cache_mb * MiB,
+        ),
     )
     for name, what, value in measured:
         yield GaugeMetricFamily(f"inference_{name}", what, value)

@@ -168,27 +168,34 @@ def settings(**changes: Any) -> Settings:
 
 
 @contextmanager
-def serving(*, ready: bool = True, **changes: Any) -> Iterator[RunningHere]:
+def serving(
+    *, ready: bool = True, load_pause: float = 10.0, linger: float = 5.0, **changes: Any
+) -> Iterator[RunningHere]:
     """Runs a server with these settings on a free port.
 
     Args:
         ready: wait until its models are loaded.
+        load_pause: seconds before the second attempt to load models; see `create_app`.
+        linger: seconds after an early response; see `server_config`.
         changes: settings that differ from those of the tests' servers.
     """
     with (
         tempfile.TemporaryDirectory() as directory,
-        _serving(ready=ready, **{"data_dir": directory, **changes}) as running,
+        _serving(ready, load_pause, linger, **{"data_dir": directory, **changes}) as running,
     ):
         yield running
 
 
 @contextmanager
-def _serving(*, ready: bool, **changes: Any) -> Iterator[RunningHere]:
+def _serving(
+    ready: bool, load_pause: float, linger: float, **changes: Any
+) -> Iterator[RunningHere]:
     used = settings(**changes)
-    app = create_app(used)
+    app = create_app(used, load_pause=load_pause)
     listener = socket.create_server(("127.0.0.1", 0), backlog=256)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    server = uvicorn.Server(server_config(app, used, log_config=None, timeout_graceful_shutdown=10))
+    config = server_config(app, used, linger=linger, log_config=None, timeout_graceful_shutdown=10)
+    server = uvicorn.Server(config)
 
     def run() -> None:
         # A server that cannot start ends its process, which would be this one.

@@ -34,13 +34,13 @@ class Visitor:
             raise
         return "answer"
 
-    async def _goodbye(self) -> None:
+    async def _disconnected(self) -> None:
         await self.leave.wait()
 
     async def _visit(self, admission: Admission) -> str:
         with admission.enter() as visit:
             visit.begin()
-            return await visit.run(self._work(), self._goodbye())
+            return await visit.run(self._work(), self._disconnected())
 
 
 async def turns(count: int = 5) -> None:
@@ -89,7 +89,7 @@ async def test_who_leaves_cancels_the_work() -> None:
     assert len(admission) == 0
 
 
-async def test_a_deadline_is_no_goodbye() -> None:
+async def test_a_deadline_is_no_disconnected() -> None:
     admission = Admission(1)
     visitor = Visitor(admission)
     await turns()

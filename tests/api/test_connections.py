@@ -11,7 +11,6 @@ from contextlib import ExitStack, closing
 
 import pytest
 
-from inference_server.api import protocol as connections
 from tests.api.rasters import TEXT
 from tests.api.serving import ALICE, CONCEPT, TIMEOUT, VISUAL, RunningHere, serving, until
 from tests.api.test_load import ask, gated
@@ -22,9 +21,13 @@ PROBE = b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n"
 
 @pytest.fixture(scope="module")
 def strict() -> Iterator[RunningHere]:
-    """A server that waits for nobody."""
+    """A server with short timeouts."""
     with serving(
-        ready=False, header_timeout=HEAD_SECONDS, body_timeout=BODY_SECONDS, max_body_mb=2
+        ready=False,
+        linger=0.5,
+        header_timeout=HEAD_SECONDS,
+        body_timeout=BODY_SECONDS,
+        max_body_mb=2,
     ) as running:
         yield running
 
@@ -34,12 +37,6 @@ def patient() -> Iterator[RunningHere]:
     """A server that bounds what it holds, and lets whoever is slow take the usual time."""
     with serving(ready=False, max_connections=MOST, max_header_kb=8, max_body_mb=2) as running:
         yield running
-
-
-@pytest.fixture
-def short_linger(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who was answered early is waited for no longer than a test wants to wait."""
-    monkeypatch.setattr(connections, "_LINGER", 0.5)
 
 
 def connect(server: RunningHere) -> socket.socket:
@@ -184,7 +181,6 @@ class TestHeads:
 
 
 class TestBodies:
-    @pytest.mark.usefixtures("short_linger")
     @pytest.mark.parametrize(
         ("path", "status", "word", "framing"),
         [
@@ -207,7 +203,6 @@ class TestBodies:
         assert "INFERENCE_BODY_TIMEOUT" in json.loads(body)[word]
         until(lambda: strict.state.bodies.nbytes == strict.state.uploads.nbytes == 0)
 
-    @pytest.mark.usefixtures("short_linger")
     def test_without_a_key_it_is_no_different(self, strict: RunningHere) -> None:
         """A key may be in the body, so that there is no telling before it is here."""
         with connect(strict) as connection:
@@ -230,7 +225,6 @@ class TestBodies:
             until(lambda: server.state.bodies.nbytes == 0)
             assert server.post(VISUAL, b" " * 500_000).status_code == 422
 
-    @pytest.mark.usefixtures("short_linger")
     def test_who_was_answered_early_may_not_send_on_for_ever(self, strict: RunningHere) -> None:
         with connect(strict) as connection:
             connection.sendall(post(VISUAL, "content-length: 99999999"))

@@ -1,4 +1,4 @@
-"""What every contract's routes do alike, where it can be seen without a server."""
+"""The wrapper of all operations, without a server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.types import Message
 
 from inference_server.api.dependencies import limits_of
-from inference_server.api.endpoint import Contract, _RequestBody, endpoint
+from inference_server.api.endpoint import VendorApi, _RequestBody, endpoint
 from inference_server.api.middleware.admission import Admission
 from inference_server.api.openapi import Operation
 from inference_server.api.responses import accepts_gzip
@@ -49,7 +49,7 @@ from tests.api.serving import settings
         (",,;;q=,", False),
     ],
 )
-def test_whoaccepts_gzip(accepted: str, allowed: bool) -> None:
+def test_who_accepts_gzip(accepted: str, allowed: bool) -> None:
     assert accepts_gzip(accepted) is allowed
 
 
@@ -84,9 +84,7 @@ def _without_weights() -> None:
         (_without_weights, 502, "There are no weights."),
     ],
 )
-def test_a_contract_words_all_errors_itself(
-    fail: Callable[[], None], status: int, text: str
-) -> None:
+def test_an_api_words_all_errors_itself(fail: Callable[[], None], status: int, text: str) -> None:
     async def handler(request: Request) -> Response:
         del request
         fail()
@@ -100,7 +98,7 @@ def test_a_contract_words_all_errors_itself(
     app.state.server.settings.request_timeout = 60
     app.state.server.admission = Admission(1)
     request = Request({"type": "http", "method": "POST", "headers": [], "app": app})
-    serve = endpoint(operation, Contract((operation,), wording, invalid=400, statuses={503: 502}))
+    serve = endpoint(operation, VendorApi((operation,), wording, invalid=400, statuses={503: 502}))
 
     async def served() -> Response:
         return await serve(request)
@@ -112,7 +110,7 @@ def test_a_contract_words_all_errors_itself(
 
 
 async def _heard(*messages: Message) -> tuple[list[Message], int]:
-    """What a handler reads of messages, and how many were fetched when the goodbye was heard."""
+    """Return what a handler reads, and how many messages were fetched at the disconnect."""
     fetched = 0
 
     async def receive() -> Message:
@@ -122,19 +120,19 @@ async def _heard(*messages: Message) -> tuple[list[Message], int]:
 
     begun: list[bool] = []
     line = _RequestBody(receive, lambda: begun.append(True))
-    goodbye = asyncio.ensure_future(line.goodbye())
+    disconnected = asyncio.ensure_future(line.wait_for_disconnect())
     read: list[Message] = []
     while not read or read[-1].get("more_body"):
         for _ in range(5):
             await asyncio.sleep(0)
         assert fetched == len(read), "the body is the handler's to read"
         read.append(await line.receive())
-    await asyncio.wait_for(goodbye, 60)
+    await asyncio.wait_for(disconnected, 60)
     assert len(begun) == (read[-1]["type"] == "http.request"), "work begins with the whole body"
     return read, fetched
 
 
-def test_a_goodbye_is_heard_after_the_body_and_nothing_is_read_before() -> None:
+def test_a_disconnect_is_noticed_after_the_body_and_nothing_is_read_before() -> None:
     first: Message = {"type": "http.request", "body": b"1", "more_body": True}
     last: Message = {"type": "http.request", "body": b"2", "more_body": False}
     gone: Message = {"type": "http.disconnect"}

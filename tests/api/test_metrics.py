@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from prometheus_client import Metric
 
-from inference_server.api import metrics as readings
 from inference_server.api.metrics import backlog_of
 from inference_server.engines.batch_queue import BatchQueue
 from inference_server.errors import CapacityError, StorageError
@@ -40,7 +39,7 @@ async def test_lanes_tell_what_waits_and_what_is_at_work() -> None:
 
     # Two sizes of SAM 2 have lanes of one name.
     lanes = [BatchQueue("sam2 decode", work, max_batch=1, capacity=2) for _ in range(2)]
-    models = [SimpleNamespace(lanes=(lane,)) for lane in lanes]
+    models = [SimpleNamespace(queues=(lane,)) for lane in lanes]
     registry: Any = SimpleNamespace(loaded=lambda: models)
     tasks = [asyncio.create_task(lane.submit(0)) for lane in lanes]
     try:
@@ -68,7 +67,7 @@ async def test_lanes_tell_what_waits_and_what_is_at_work() -> None:
 def test_the_jobs_of_a_database_that_is_gone_are_not_told(
     server: RunningHere, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(readings, "_BACKLOG_SECONDS", 60)
+    monkeypatch.setattr(server.state, "backlog_timeout", 60.0)
     assert server.metric("inference_jobs_database_up") == 1
 
     async def gone() -> Backlog:
@@ -82,15 +81,12 @@ def test_the_jobs_of_a_database_that_is_gone_are_not_told(
 
 
 @pytest.mark.anyio
-async def test_a_database_that_hangs_does_not_hold_a_scrape_up(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_a_database_that_hangs_does_not_hold_a_scrape_up() -> None:
     async def hang() -> Backlog:
         await asyncio.Event().wait()
         raise AssertionError
 
-    monkeypatch.setattr(readings, "_BACKLOG_SECONDS", 0.01)
-    state: Any = SimpleNamespace(jobs=SimpleNamespace(backlog=hang))
+    state: Any = SimpleNamespace(jobs=SimpleNamespace(backlog=hang), backlog_timeout=0.01)
     assert await backlog_of(state) is None
 
 

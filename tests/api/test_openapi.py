@@ -276,27 +276,27 @@ class TestDocument:
 
 class TestMistakes:
     def test_two_operations_of_one_id(self) -> None:
-        with pytest.raises(ValueError, match="same operation id: ready"):
+        with pytest.raises(ValueError, match="duplicate operation id: ready"):
             build_document([READY, replace(METRICS, operation_id="ready")], "1")
 
     def test_two_operations_on_one_path(self) -> None:
-        with pytest.raises(ValueError, match="same method and path: get /"):
+        with pytest.raises(ValueError, match="duplicate method and path: get /"):
             build_document([INFO, replace(INFO, operation_id="other")], "1")
 
     def test_two_types_of_one_name(self) -> None:
         other = type("Health", (ServerInfo,), {})
         ready = replace(METRICS, responses={200: Answer("Other.", other)})
-        with pytest.raises(ValueError, match="same schema name: Health"):
+        with pytest.raises(ValueError, match="duplicate schema name: Health"):
             build_document([READY, ready], "1")
 
     def test_two_answers_of_one_name(self) -> None:
         answers = [Answer("One.", component="Same"), Answer("Two.", component="Same")]
         ready = replace(READY, responses=dict(enumerate(answers, 500)))
-        with pytest.raises(ValueError, match="called Same"):
+        with pytest.raises(ValueError, match="share the name Same"):
             build_document([ready], "1")
 
     def test_unknown_tag_and_header(self) -> None:
-        with pytest.raises(ValueError, match="tag is described nowhere: Other"):
+        with pytest.raises(ValueError, match="undefined tag: Other"):
             build_document([replace(INFO, tags=("Other",))], "1")
-        with pytest.raises(ValueError, match="header is described nowhere: x-other"):
+        with pytest.raises(ValueError, match="undefined header: x-other"):
             build_document([replace(INFO, responses={200: Answer("", headers=("x-other",))})], "1")

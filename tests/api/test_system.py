@@ -277,8 +277,7 @@ class TestReadiness:
             return await load(self)
 
         monkeypatch.setattr(ModelRegistry, "_load_concept", flaky)
-        monkeypatch.setattr("inference_server.api.lifecycle._FIRST_PAUSE", 0.3)
-        with serving(ready=False) as server:
+        with serving(ready=False, load_pause=0.3) as server:
             until(lambda: server.get("/readyz", key=None).json()["status"] == "failed")
             told = server.get("/readyz", key=None).json()["message"]
             assert told in ("The hub is away.", server.state.failure)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +52,9 @@ def test_images_are_encoded_together_and_few_are_in_memory(
 ) -> None:
     batches: list[int] = []
 
-    def count(self: Metrics, lane: str, done: BatchResult[Any]) -> None:
+    def count(self: Metrics, lane: str, sizes: Iterable[int]) -> None:
         if lane == "sam2 encode":
-            batches.extend(done.led)
+            batches.extend(sizes)
 
     monkeypatch.setattr(Metrics, "count_batches", count)
     submitted: list[Prepared] = []

@@ -128,7 +128,7 @@ class TestUnderLoad:
         assert set(statuses) <= {200, 503}
         assert statuses == answers_in(log), "everything that was let in has come back"
         assert len(after) == CLIENTS
-        stopping = "The server is stopping: send the request again."
+        stopping = "The server is stopping. Send the request again."
         assert statuses[503] == after.count(stopping)
         # Each client may have one answer on its way that does not say so yet.
         assert len(late) <= CLIENTS
@@ -203,7 +203,7 @@ class TestDrain:
             server.tell(signal.SIGINT)
             answer = dropped.result()
             assert answer.status_code == 502
-            assert answer.json() == {"error": "The server is stopping: send the request again."}
+            assert answer.json() == {"error": "The server is stopping. Send the request again."}
             assert answer.headers["connection"] == "close"
             assert server.ended() == 0
             log = server.log.read_text()

@@ -287,7 +287,7 @@ def test_without_the_extra_the_log_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
     assert start_traces({ENDPOINTS[0]: "http://127.0.0.1:1"}) is None
-    assert "pip install 'inference-server[tracing]'" in caplog.text
+    assert "pip install 'sam-inference-server[tracing]'" in caplog.text
 
 
 def test_a_server_without_traces_does_not_even_import_them() -> None:

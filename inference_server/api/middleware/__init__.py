@@ -1,1 +1,1 @@
-"""What wraps every request: access log, admission, budgets for bodies."""
+"""Access log, admission control, and byte budgets for request bodies."""

@@ -1,6 +1,10 @@
-"""The access log: a line a request, whatever answered it, and its span where there are traces.
+"""The access log: one line per request, and one span per request if tracing is on.
 
-A request has an id from here on, which is the client's own if it sent one that may stand in a log.
+Each request gets an id here: the client's own `X-Request-Id` if it is safe to log, or a new one.
+
+Spans are made here instead of by OpenTelemetry's ASGI middleware: that one records the full URL,
+whose query may hold an API key, names spans before the route is known, and adds a span for each
+ASGI message.
 """
 
 from __future__ import annotations
@@ -24,28 +28,28 @@ from inference_server.observability.tracing import Attributes, Traces
 logger = logging.getLogger("inference_server.access")
 
 _LONGEST_PATH = 100
-"""Characters of an unknown path in the log."""
+"""Maximum number of characters of an unknown path in the log."""
 
 _HARMLESS = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _PROBES = frozenset({"/livez", "/readyz", "/health", "/metrics"})
-"""Asked for all day: that they were answered is told at the level `debug` alone, without a span."""
+"""Polled all day: logged at level `debug` and without a span, unless they fail."""
 
 GONE = 499
-"""What the access log and the metrics say of a client that hung up, as nginx does."""
+"""Status in the access log and the metrics if the client disconnected, as nginx has it."""
 
 
 @dataclass(slots=True)
-class Seen:
-    """What is known of a request, for the log and the traces.
+class RequestRecord:
+    """What the access log and the traces record of a request.
 
     Attributes:
         identity: the request's id.
-        route: the operation's path, as the OpenAPI document has it; empty where none took it.
-        tenant: name of the key's owner; empty as long as it is unknown.
-        reason: short stable word for why it failed.
-        timings: durations of its steps.
-        bytes_in: bytes of the body that were read.
-        told: the line was written.
+        route: path of the operation as in the OpenAPI document; empty for unknown paths.
+        tenant: name of the key's tenant; empty until the request is authenticated.
+        reason: short stable word for the failure; empty if the request succeeded.
+        timings: durations of its stages.
+        bytes_in: bytes of the body received so far.
+        logged: whether the line was written.
     """
 
     identity: str
@@ -54,113 +58,113 @@ class Seen:
     reason: str = ""
     timings: Timings = field(default_factory=Timings)
     bytes_in: int = 0
-    told: bool = False
+    logged: bool = False
 
 
-def seen(request: Request) -> Seen:
-    """What is known of a request."""
-    known = request.scope.setdefault("state", {}).get("seen")
-    if not isinstance(known, Seen):  # outside of `AccessLog`
-        known = request.scope["state"]["seen"] = Seen(_identity(""))
-    return known
+def record_of(request: Request) -> RequestRecord:
+    """Return the record of a request; a new one outside of `AccessLog`."""
+    record = request.scope.setdefault("state", {}).get("record")
+    if not isinstance(record, RequestRecord):
+        record = request.scope["state"]["record"] = RequestRecord(_identity(""))
+    return record
 
 
 def _identity(sent: str) -> str:
-    """The id that a client sent if it is harmless, or a new one."""
+    """Return the id that a client sent if it is safe to log, or a new one."""
     return sent if _HARMLESS.fullmatch(sent) else uuid.uuid4().hex[:16]
 
 
 class AccessLog:
-    """Gives each request its id, and tells the log and the traces how it was answered.
+    """ASGI middleware that gives each request an id, logs it and traces it.
 
     Args:
-        app: what answers.
+        app: the application to wrap.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request by the application, and log it."""
+        """Call the application, and log the request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        known = Seen(_identity(headers.get("x-request-id", "")))
-        scope.setdefault("state", {})["seen"] = known
+        record = RequestRecord(_identity(headers.get("x-request-id", "")))
+        scope.setdefault("state", {})["record"] = record
         traces: Traces | None = scope["app"].state.server.traces
         if traces is None or scope["path"] in _PROBES:
-            with about(request_id=known.identity):
-                await self._answer(scope, receive, send, known)
+            with about(request_id=record.identity):
+                await self._answer(scope, receive, send, record)
             return
         with traces.request(scope["method"], headers) as span:
             trace = f"{span.get_span_context().trace_id:032x}"
-            with about(request_id=known.identity, trace_id=trace):
-                fields = await self._answer(scope, receive, send, known)
-            traces.describe(span, known.timings, _attributes(known, fields))
+            with about(request_id=record.identity, trace_id=trace):
+                fields = await self._answer(scope, receive, send, record)
+            traces.describe(span, record.timings, _attributes(record, fields))
 
     async def _answer(
-        self, scope: Scope, receive: Receive, send: Send, known: Seen
+        self, scope: Scope, receive: Receive, send: Send, record: RequestRecord
     ) -> dict[str, Any]:
-        """Let the application answer; returns what the log said of it."""
+        """Call the application; return the fields of the log line."""
         begin = time.perf_counter()
         fields: dict[str, Any] = {}
 
         async def receiving() -> Message:
             message = await receive()
-            known.bytes_in += len(message.get("body", b""))
+            record.bytes_in += len(message.get("body", b""))
             return message
 
-        def tell(status: int, headers: Headers) -> None:
-            known.told = True
-            fields.update(_fields(scope, known, status, time.perf_counter() - begin, headers))
+        def log(status: int, headers: Headers) -> None:
+            record.logged = True
+            fields.update(_fields(scope, record, status, time.perf_counter() - begin, headers))
             _log(fields)
 
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
                 answer = MutableHeaders(scope=message)
-                answer["x-request-id"] = known.identity
-                # Before the answer leaves: whoever has it finds the line in the log.
-                tell(message["status"], answer)
+                answer["x-request-id"] = record.identity
+                # Logged before the response is sent: a client that has it finds the line.
+                log(message["status"], answer)
             await send(message)
 
         try:
             await self._app(scope, receiving, sending)
         except Exception:
-            if not known.told:
-                known.reason = "internal"
-                tell(500, Headers())
+            if not record.logged:
+                record.reason = "internal"
+                log(500, Headers())
             raise
         finally:
-            if not known.told:
-                known.reason = "gone"
-                tell(GONE, Headers())
+            if not record.logged:
+                record.reason = "gone"
+                log(GONE, Headers())
         return fields
 
 
 def _fields(
-    scope: Scope, known: Seen, status: int, seconds: float, headers: Headers
+    scope: Scope, record: RequestRecord, status: int, seconds: float, headers: Headers
 ) -> dict[str, Any]:
-    """The access log's fields, without those that are empty."""
+    """Return the fields of the log line without empty ones."""
     length = headers.get("content-length")
     found = {
         "method": loggable(scope["method"]),
-        "route": known.route or loggable(scope["path"]),
+        "route": record.route or loggable(scope["path"]),
         "status": status,
         "milliseconds": round(seconds * 1e3, 1),
-        "reason": known.reason,
-        "tenant": known.tenant,
+        "reason": record.reason,
+        "tenant": record.tenant,
         "cache": headers.get("x-embedding-cache"),
         "model": headers.get("x-model"),
-        "bytes_in": known.bytes_in or None,
+        "bytes_in": record.bytes_in or None,
         "bytes_out": int(length) if length else None,
-        "request_id": known.identity,
+        "request_id": record.identity,
     }
     return {name: value for name, value in found.items() if value not in (None, "")}
 
 
 def _log(fields: dict[str, Any]) -> None:
-    """Write the line."""
+    """Write the log line."""
     quiet = fields["route"] in _PROBES and fields["status"] in (200, 503)
     marks = "".join(
         f" {word}={fields[name]}"
@@ -184,17 +188,17 @@ def _log(fields: dict[str, Any]) -> None:
     )
 
 
-def _attributes(known: Seen, fields: dict[str, Any]) -> Attributes:
-    """What a span tells, by the names of OpenTelemetry's conventions where there are any."""
+def _attributes(record: RequestRecord, fields: dict[str, Any]) -> Attributes:
+    """Return the span attributes, named by OpenTelemetry's semantic conventions if they exist."""
     named = {
         "http.request.method": fields.get("method"),
-        "http.route": known.route,
+        "http.route": record.route,
         "http.response.status_code": fields.get("status"),
-        "http.request.body.size": known.bytes_in or None,
+        "http.request.body.size": record.bytes_in or None,
         "http.response.body.size": fields.get("bytes_out"),
-        "error.type": known.reason,
-        "inference.request_id": known.identity,
-        "inference.tenant": known.tenant,
+        "error.type": record.reason,
+        "inference.request_id": record.identity,
+        "inference.tenant": record.tenant,
         "inference.cache": fields.get("cache"),
         "inference.model": fields.get("model"),
     }
@@ -202,6 +206,6 @@ def _attributes(known: Seen, fields: dict[str, Any]) -> Attributes:
 
 
 def loggable(text: str) -> str:
-    """What a client sent as a path, short, printable, and without what may be a query after all."""
+    """Shorten and quote a path from a client, and cut off anything that may be a query."""
     path = re.split(r"[?&;=#]", text, maxsplit=1)[0]
     return quote(path[:_LONGEST_PATH]) + ("…" if len(path) > _LONGEST_PATH else "")

@@ -1,4 +1,4 @@
-"""Admission: how much work is under way at a time, and how it ends when the server does."""
+"""Admission control: limits the requests in progress, and ends them when the server stops."""
 
 from __future__ import annotations
 
@@ -17,70 +17,75 @@ _RETRY_AFTER = 1.0
 
 
 class InFlightRequest:
-    """A request that is being answered.
+    """A request in progress.
 
     Args:
-        begin: takes one of so many places; see `Admission.enter`.
+        begin: takes a slot for the request, once its body is complete; see `Admission.enter`.
     """
 
     def __init__(self, begin: Callable[[], None]) -> None:
         self.begin = begin
         self._task: asyncio.Future[Any] | None = None
-        self._why: Exception | None = None
+        self._error: Exception | None = None
 
-    async def run(self, work: Awaitable[T], goodbye: Awaitable[None]) -> T:
-        """Do the work, unless it is ended before.
+    async def run(self, work: Awaitable[T], disconnected: Awaitable[None]) -> T:
+        """Run the work until it ends, the client disconnects, or `cancel` is called.
 
         Args:
-            work: makes the answer.
-            goodbye: returns when nobody waits for the answer any more.
+            work: computes the response.
+            disconnected: returns when the client disconnects.
 
         Raises:
-            ClientDisconnect: the client hung up.
-            StoppingError: the server ended the visit.
+            ClientDisconnect: If the client disconnected.
+            StoppingError: If the server cancelled the request to stop.
         """
         task = asyncio.ensure_future(work)
         self._task = task
-        watch = asyncio.ensure_future(goodbye)
-        watch.add_done_callback(self._gone)
+        watch = asyncio.ensure_future(disconnected)
+        watch.add_done_callback(self._on_disconnect)
         try:
             return await task
         except asyncio.CancelledError:
             task.cancel()
             current = asyncio.current_task()
-            if self._why is None or (current is not None and current.cancelling()):
+            if self._error is None or (current is not None and current.cancelling()):
                 raise
-            raise self._why from None
+            raise self._error from None
         finally:
             watch.cancel()
 
-    def _gone(self, watch: asyncio.Future[None]) -> None:
+    def _on_disconnect(self, watch: asyncio.Future[None]) -> None:
         if not watch.cancelled():
-            self.end(ClientDisconnect())
+            self.cancel(ClientDisconnect())
 
-    def end(self, why: Exception) -> None:
-        """Cancel the work, and let it end with this."""
-        self._why = self._why or why
+    def cancel(self, error: Exception) -> None:
+        """Cancel the work; `run` then raises an error.
+
+        Args:
+            error: what `run` raises; the first call's error is kept.
+        """
+        self._error = self._error or error
         if self._task is not None:
             self._task.cancel()
 
 
 class Admission:
-    """Lets requests in, up to a bound and until the server stops. For the event loop only.
+    """Admits requests up to a limit, until the server stops. Used from the event loop only.
 
-    What asks for no work of the models (probes, metrics, how it stands with a job) is always let
-    in; it need not come here.
+    Requests that do not use the models (probes, metrics, job status) are always served and do not
+    pass through here.
 
     Args:
-        capacity: most requests at a time.
+        capacity: maximum number of requests in progress.
 
     Attributes:
-        leaving: the server is about to stop, and says so, but still takes work.
+        leaving: whether the server is draining: it reports that it is not ready, and still serves
+            requests until `close`.
     """
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self._visits: set[InFlightRequest] = set()
+        self._requests: set[InFlightRequest] = set()
         self._working: set[InFlightRequest] = set()
         self._closed = False
         self._idle = asyncio.Event()
@@ -88,43 +93,43 @@ class Admission:
         self.leaving = False
 
     def __len__(self) -> int:
-        """Requests inside, with those that are still arriving."""
-        return len(self._visits)
+        """Number of admitted requests, including those whose body is still arriving."""
+        return len(self._requests)
 
     @property
     def working(self) -> int:
-        """Requests that have taken a place."""
+        """Number of requests that hold a slot."""
         return len(self._working)
 
     @contextmanager
     def enter(self) -> Iterator[InFlightRequest]:
-        """Let a request in, for as long as the block lasts.
+        """Admit a request for the duration of the block.
 
-        It takes a place when its `begin` is called, once it is whole: those who send slowly would
-        keep others out, for nothing and without a key.
+        It takes a slot when its `begin` is called, once its body is complete: otherwise clients
+        that send slowly could block all others, even without an API key.
 
         Raises:
-            CapacityError: no place is free; `begin` raises it, too.
-            StoppingError: the server is stopping.
+            CapacityError: If no slot is free; `begin` raises it, too.
+            StoppingError: If the server is stopping.
         """
         if self._closed:
             raise _stopping()
         self._check()
 
         def begin() -> None:
-            if visit not in self._working:
+            if request not in self._working:
                 self._check()
-                self._working.add(visit)
+                self._working.add(request)
 
-        visit = InFlightRequest(begin)
-        self._visits.add(visit)
+        request = InFlightRequest(begin)
+        self._requests.add(request)
         self._idle.clear()
         try:
-            yield visit
+            yield request
         finally:
-            self._working.discard(visit)
-            self._visits.discard(visit)
-            if not self._visits:
+            self._working.discard(request)
+            self._requests.discard(request)
+            if not self._requests:
                 self._idle.set()
 
     def _check(self) -> None:
@@ -137,22 +142,22 @@ class Admission:
             )
 
     def leave(self) -> None:
-        """Say that the server is about to stop."""
+        """Start draining: report that the server is not ready, and still admit requests."""
         self.leaving = True
 
     def close(self) -> None:
-        """Let nobody in any more."""
+        """Admit no more requests."""
         self.leaving = self._closed = True
 
     async def idle(self) -> None:
-        """Wait until nobody is left."""
+        """Wait until no request is in progress."""
         await self._idle.wait()
 
     def drop(self) -> None:
-        """Answer everybody who is left that the server is stopping."""
-        for visit in self._visits:
-            visit.end(_stopping())
+        """Cancel all requests in progress; they are answered that the server is stopping."""
+        for request in self._requests:
+            request.cancel(_stopping())
 
 
 def _stopping() -> StoppingError:
-    return StoppingError("The server is stopping: send the request again.", _RETRY_AFTER)
+    return StoppingError("The server is stopping. Send the request again.", _RETRY_AFTER)

@@ -1,4 +1,4 @@
-"""Room for the bodies of requests, bounded over all of them together."""
+"""A byte budget for the bodies of all requests in progress together."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from inference_server.errors import CapacityError, InferenceServerError, SlowBod
 
 
 class BodyBudget:
-    """Room for the bodies of all requests together. Used from the event loop only.
+    """A byte budget that all requests in progress share. Used from the event loop only.
 
     Args:
-        max_bytes: of all bodies.
-        timeout: seconds that one of them may take to arrive.
-        setting: the variable that `max_bytes` is set by, for the error.
+        max_bytes: maximum size of all bodies together.
+        timeout: seconds within which a body must arrive.
+        setting: environment variable that sets `max_bytes`, for the error message.
+
+    Attributes:
+        nbytes: bytes reserved now.
     """
 
     def __init__(self, max_bytes: int, timeout: float, setting: str) -> None:
@@ -23,66 +26,71 @@ class BodyBudget:
         self._setting = setting
         self.timeout = timeout
         self.nbytes = 0
-        """Bytes of the bodies that are here now."""
 
     @asynccontextmanager
-    async def share(
+    async def reserve_for(
         self, stream: AsyncGenerator[bytes, None], limit: int, over: InferenceServerError
-    ) -> AsyncIterator[Share]:
-        """A request's part of the room, which it gives back in the end.
+    ) -> AsyncIterator[BodyReservation]:
+        """Open a reservation for one body; its bytes are released when the context ends.
 
         Args:
-            stream: the request's body.
-            limit: most bytes of it.
-            over: what is raised if there are more.
+            stream: chunks of the body.
+            limit: maximum size of the body in bytes.
+            over: error to raise if the body is larger.
         """
-        share = Share(self, stream, limit, over)
+        reservation = BodyReservation(self, stream, limit, over)
         try:
-            yield share
+            yield reservation
         finally:
-            self.nbytes -= share.nbytes
+            self.nbytes -= reservation.nbytes
 
-    def take(self, size: int) -> None:
-        """Take room.
+    def reserve(self, size: int) -> None:
+        """Reserve bytes.
+
+        Args:
+            size: number of bytes.
 
         Raises:
-            CapacityError: there is none left.
+            CapacityError: If fewer bytes are left.
         """
         if self.nbytes + size > self._max_bytes:
             raise CapacityError(
-                "Other requests fill the server's room for bodies. Try again, or raise "
+                "Other requests use up the server's memory for request bodies. Try again, or raise "
                 f"{self._setting}.",
                 full="bodies",
             )
         self.nbytes += size
 
 
-class Share:
-    """What one request has of the room; see `BodyBudget.share`."""
+class BodyReservation:
+    """The bytes that one body has reserved; made by `BodyBudget.reserve_for`.
+
+    Attributes:
+        nbytes: bytes that have arrived and are reserved.
+    """
 
     def __init__(
         self,
-        space: BodyBudget,
+        budget: BodyBudget,
         stream: AsyncGenerator[bytes, None],
         limit: int,
         over: InferenceServerError,
     ) -> None:
-        self._space = space
+        self._budget = budget
         self._stream = stream
         self._limit = limit
         self._over = over
         self.nbytes = 0
-        """Bytes that arrived."""
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
-        """The body, as far as there is room for it.
+        """Receive the body, reserving the bytes of each chunk before yielding it.
 
         Raises:
-            InferenceServerError: it is over the limit.
-            CapacityError: there is no room left.
-            SlowBodyError: it takes too long.
+            InferenceServerError: If the body is larger than its limit.
+            CapacityError: If the budget is used up.
+            SlowBodyError: If the body does not arrive in time.
         """
-        seconds = self._space.timeout
+        seconds = self._budget.timeout
         deadline = asyncio.get_running_loop().time() + seconds
         while True:
             try:
@@ -90,13 +98,13 @@ class Share:
                     chunk = await anext(self._stream, None)
             except TimeoutError:
                 raise SlowBodyError(
-                    f"The body of the request did not arrive within {seconds:g} seconds. Send a "
-                    "smaller image, or its URL, or raise INFERENCE_BODY_TIMEOUT."
+                    f"The request body did not arrive within {seconds:g} seconds. Send a smaller "
+                    "image or its URL, or raise INFERENCE_BODY_TIMEOUT."
                 ) from None
             if chunk is None:
                 return
             if self.nbytes + len(chunk) > self._limit:
                 raise self._over
-            self._space.take(len(chunk))
+            self._budget.reserve(len(chunk))
             self.nbytes += len(chunk)
             yield chunk

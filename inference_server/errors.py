@@ -1,29 +1,29 @@
-"""Everything that can go wrong, as one tree.
+"""All errors that a client may get, as one tree.
 
     InferenceServerError
-    ├── RequestError            400  the request cannot be answered as it stands
+    ├── RequestError            400  the request cannot be processed
     │   ├── ImageError          400  the image cannot be fetched or decoded
-    │   ├── ImageTooLargeError  413  the image or the body is over a limit
-    │   ├── SlowBodyError       408  the body takes too long to arrive
-    │   ├── UnknownImageError   404  `image_id` names nothing, and no image was sent
-    │   ├── UnknownJobError     404  no job, or no file of one, under this name
-    │   ├── NothingFoundError   404  no object answers the prompts, where that is an error
-    │   ├── PromptError         422  a prompt that is well-formed but cannot be meant
-    │   └── InvalidRequestError 422  the request is not of its type
-    ├── AuthError               401  the API key is missing or wrong, has expired or was revoked
-    ├── ScopeError              403  the API key may do other things, but not this
-    ├── CreditsError            402  the API key has not enough credits left
-    ├── TransientError          503  not now: trying again soon makes sense
+    │   ├── ImageTooLargeError  413  the image or the body exceeds a limit
+    │   ├── SlowBodyError       408  the body did not arrive in time
+    │   ├── UnknownImageError   404  `image_id` is not cached, and no image was sent
+    │   ├── UnknownJobError     404  no such job, or no such file of a job
+    │   ├── NothingFoundError   404  no object found, in an API where that is an error
+    │   ├── PromptError         422  a prompt is well-formed but invalid
+    │   └── InvalidRequestError 422  the request does not match its schema
+    ├── AuthError               401  the API key is missing, wrong, expired or revoked
+    ├── ScopeError              403  the API key lacks the required scope
+    ├── CreditsError            402  the API key has insufficient credits
+    ├── TransientError          503  temporary: a retry may succeed
     │   ├── CapacityError       429  a queue is full
-    │   │   └── RateError       429  the API key asks too often
-    │   ├── StoppingError       503  the server is about to end
-    │   ├── MemoryShortageError 503  the device or the host has no memory left
-    │   └── StorageError        503  the jobs' database, or temporary storage, cannot be used
-    ├── DeadlineError           504  the request waited too long
+    │   │   └── RateError       429  the API key exceeds its rate limit
+    │   ├── StoppingError       503  the server is stopping
+    │   ├── MemoryShortageError 503  the device or the host is out of memory
+    │   └── StorageError        503  the database or temporary storage is unavailable
+    ├── DeadlineError           504  the request timed out
     └── ModelUnavailableError   503  the weights are missing, corrupt or gated
 
-Rooms below the routes raise these and know nothing of HTTP beyond the number; how a contract words
-them on the wire is said once in its route module.
+Packages below the API raise these and know nothing of HTTP but the status. Each vendor's API turns
+them into its own error format.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from typing import Any, Self
 
 
 class InferenceServerError(Exception):
-    """Base of all errors that a client may see.
+    """Base of all errors that a client may get.
 
     Attributes:
         status: HTTP status.
         reason: short stable word for logs and metrics.
-        message: what happened and what to do, for the client's eyes.
+        message: what is wrong and what to do, for the client.
     """
 
     status: int = 500
@@ -55,7 +55,7 @@ class InferenceServerError(Exception):
 
 
 class RequestError(InferenceServerError):
-    """The request cannot be answered as it stands."""
+    """The request cannot be processed."""
 
     status = 400
     reason = "bad_request"
@@ -68,45 +68,45 @@ class ImageError(RequestError):
 
 
 class ImageTooLargeError(RequestError):
-    """The image, or the body that carries it, is over a limit."""
+    """The image, or the body that contains it, exceeds a limit."""
 
     status = 413
     reason = "too_large"
 
 
 class SlowBodyError(RequestError):
-    """The request's body took longer to arrive than the server waits for it."""
+    """The request body did not arrive in time."""
 
     status = 408
     reason = "slow_body"
 
 
 class UnknownImageError(RequestError):
-    """`image_id` names no cached image, and none was sent along."""
+    """`image_id` is not cached, and the request contains no image."""
 
     status = 404
     reason = "unknown_image"
 
 
 class UnknownJobError(RequestError):
-    """There is no such job, or none any more, or it is another's."""
+    """The job does not exist, has expired, or belongs to another tenant."""
 
     status = 404
     reason = "unknown_job"
 
 
 class NothingFoundError(RequestError):
-    """No object answers the prompts, in a contract where that is an error."""
+    """No object was found, in an API where that is an error."""
 
     status = 404
     reason = "nothing_found"
 
 
 class PromptError(RequestError):
-    """A prompt is well-formed but cannot be meant.
+    """A prompt is well-formed but invalid.
 
     Attributes:
-        location: where in the request, as in pydantic's `loc`.
+        location: path of the invalid field in the request, as pydantic's `loc`.
     """
 
     status = 422
@@ -118,10 +118,10 @@ class PromptError(RequestError):
 
 
 class InvalidRequestError(RequestError):
-    """The request is not of its type.
+    """The request does not match its schema.
 
     Attributes:
-        detail: one `{loc, msg, type}` for each mistake; the message tells the first ones.
+        detail: one `{loc, msg, type}` per invalid field; the message contains the first ones.
     """
 
     status = 422
@@ -133,36 +133,36 @@ class InvalidRequestError(RequestError):
 
 
 class AuthError(InferenceServerError):
-    """The API key is missing or wrong, has expired or was revoked."""
+    """The API key is missing, wrong, expired or revoked."""
 
     status = 401
     reason = "auth"
 
     @property
     def headers(self) -> dict[str, str]:
-        """Names the two schemes a generic client may try."""
+        """`WWW-Authenticate` with the bearer scheme."""
         return {"www-authenticate": 'Bearer realm="inference-server"'}
 
 
 class ScopeError(InferenceServerError):
-    """The API key may do other things, but not this."""
+    """The API key lacks the required scope."""
 
     status = 403
     reason = "scope"
 
 
 class CreditsError(InferenceServerError):
-    """The API key has not enough credits left."""
+    """The API key has insufficient credits."""
 
     status = 402
     reason = "credits"
 
 
 class TransientError(InferenceServerError):
-    """Not now: trying again soon makes sense.
+    """A temporary error: a retry may succeed.
 
     Attributes:
-        retry_after: seconds after which it does.
+        retry_after: seconds to wait before a retry. Default: 1.
     """
 
     status = 503
@@ -182,7 +182,7 @@ class CapacityError(TransientError):
     """A queue is full.
 
     Attributes:
-        full: what is full, in a short stable word for the metrics; empty is the reason itself.
+        full: short stable word for what is full, for metrics. Default: empty, `reason` is used.
     """
 
     status = 429
@@ -194,38 +194,38 @@ class CapacityError(TransientError):
 
 
 class RateError(CapacityError):
-    """The API key asks more often than it may."""
+    """The API key exceeds its rate limit."""
 
     reason = "rate"
 
 
 class StoppingError(TransientError):
-    """The server is about to end; another one may answer."""
+    """The server is stopping; another one may serve the request."""
 
     reason = "stopping"
 
 
 class MemoryShortageError(TransientError):
-    """The device or the host has no memory left for this, although caches made room."""
+    """The device or the host is out of memory, even after caches were evicted."""
 
     reason = "memory"
 
     @classmethod
     def of_request(cls) -> Self:
-        """What is told where Python itself found no memory."""
+        """Return the error for a `MemoryError` while handling a request."""
         return cls(
             "There is no memory left for this request. Try again shortly, or send a smaller image."
         )
 
 
 class StorageError(TransientError):
-    """The database of the jobs, or temporary storage, cannot be used."""
+    """The database or temporary storage is unavailable."""
 
     reason = "storage"
 
 
 class DeadlineError(InferenceServerError):
-    """The request waited longer than the server's time limit."""
+    """The request timed out."""
 
     status = 504
     reason = "deadline"

@@ -1,10 +1,10 @@
-"""Masks: from low-resolution logits to polygons and run lengths.
+"""Convert low-resolution logits to masks, and masks to polygons, run lengths and images.
 
-Pure functions on arrays, which know nothing of models, HTTP or any contract's field names, and hold
-no state: they may run in several threads. A `Mask` is the runs of its pixels, and everything here
-but polygons, label planes and PNGs works on the runs: cost and memory follow the mask's outline,
-never the image's area times the number of masks. These need the pixels of the mask's box, or of the
-rows that it reaches, for one mask at a time.
+Pure, thread-safe functions on arrays, independent of models, HTTP and vendors' field names. A
+`Mask` holds the runs of its pixels. Most functions work on the runs, so their cost and memory
+follow the mask's outline and not the image's area. Polygons, label planes and PNGs need the pixels
+of the mask's box or rows, one mask at a time.
+
 Coordinates are pixels of the original image, (x, y) for points and boxes, (height, width) for
 sizes.
 """

@@ -1,4 +1,4 @@
-"""Label planes: many masks as one plane of ids, and where each id lies in it."""
+"""Label planes: combine masks into one plane of ids, and find the extent of each id."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from inference_server.masks.mask import Mask
 
 LabelPlane = NDArray[np.uint8 | np.uint16 | np.uint32]
-"""[H, W] of ids, 0 where no mask is."""
+"""[H, W] of ids; 0 is background."""
 
-_INSIDE = 255  # of a plane that tells no masks apart
+_INSIDE = 255  # value of mask pixels if ids are not unique
 
 
 def label_plane(
@@ -23,27 +23,27 @@ def label_plane(
     unique: bool = True,
     foreground: bool = True,
 ) -> LabelPlane:
-    """One plane of many masks, at the cost of the masks' boxes.
+    """Combine masks into one plane. The cost follows the masks' boxes.
 
     Args:
-        masks: of one image.
+        masks: Masks of one image.
         size: (height, width) of the image, in pixels.
-        unique: whether each mask has an id of its own: i + 1 for mask i; where masks overlap the
-            later one wins. Otherwise the plane is 255 inside any mask and 0 elsewhere.
-        foreground: only where not `unique`. False starts from a plane of 255, on which the objects
-            are told from one another, and from the background, by their outlines: a pixel is 0 if
-            it belongs to a mask and one of its eight neighbours in the image does not.
+        unique: Give mask i the id i + 1; where masks overlap, the later one wins. If false, the
+            plane is 255 inside any mask and 0 elsewhere. Default true.
+        foreground: Only used if `unique` is false. If false, the plane is 255 except for the
+            masks' outlines: a pixel is 0 if it belongs to a mask and one of its eight neighbours in
+            the image does not. Default true.
 
     Returns:
-        [H, W]: uint8 up to 255 masks, and always where not `unique`; else uint16 up to 65,535, and
-        uint32 beyond.
+        [H, W]: uint8 for up to 255 masks and if `unique` is false, uint16 for up to 65,535, else
+        uint32.
 
     Raises:
-        ValueError: if a mask is of an image of another size.
+        ValueError: A mask belongs to an image of another size.
     """
     for mask in masks:
         if mask.size != size:
-            raise ValueError(f"a mask of an image of {mask.size}, where others are of {size}")
+            raise ValueError(f"a mask of an image of {mask.size} does not fit an image of {size}")
     if not unique:
         plane: LabelPlane = np.full(size, 0 if foreground else _INSIDE, np.uint8)
         for mask in masks:
@@ -59,17 +59,17 @@ def label_plane(
 
 
 def extents(plane: LabelPlane) -> list[tuple[int, tuple[int, int, int, int]]]:
-    """Where each id of a plane lies.
+    """The extent of each id of a plane.
 
     Args:
-        plane: [H, W] of ids, of any unsigned integers.
+        plane: [H, W] of ids, any unsigned integer dtype.
 
     Returns:
-        For each id but 0, ascending: the id, and the first and last column and row that it reaches,
-        (x1, y1, x2, y2), all inclusive.
+        For each id except 0, ascending: the id and (x1, y1, x2, y2), its first and last column and
+        row in pixels, inclusive.
     """
     height, width = plane.shape
-    # Runs along the rows rather than pixels: a few for each row of an object.
+    # Works on runs along rows, because an object has only a few per row.
     ends = np.ones((height, width + 1), np.bool_)
     np.not_equal(plane[:, 1:], plane[:, :-1], out=ends[:, 1:-1])
     ends[:, -1] = False
@@ -82,7 +82,7 @@ def extents(plane: LabelPlane) -> list[tuple[int, tuple[int, int, int, int]]]:
     x_last = np.empty_like(x)
     x_last[:-1] = x[1:] - 1
     x_last[-1] = -1
-    x_last[x_last < 0] = width - 1  # the next run begins another row
+    x_last[x_last < 0] = width - 1  # the next run starts a new row
     inside = ids != 0
     ids, x, x_last, y = ids[inside], x[inside], x_last[inside], y[inside]
 
@@ -98,7 +98,7 @@ def extents(plane: LabelPlane) -> list[tuple[int, tuple[int, int, int, int]]]:
 
 
 def _id_type(masks: int) -> type[np.uint8] | type[np.uint16] | type[np.uint32]:
-    """The narrowest type that numbers so many masks from 1."""
+    """The narrowest dtype that can number this many masks from 1."""
     if masks <= np.iinfo(np.uint8).max:
         return np.uint8
     return np.uint16 if masks <= np.iinfo(np.uint16).max else np.uint32
@@ -107,18 +107,18 @@ def _id_type(masks: int) -> type[np.uint8] | type[np.uint16] | type[np.uint32]:
 def _paint(
     plane: LabelPlane, box: tuple[int, int, int, int], inside: NDArray[np.bool_], value: int
 ) -> None:
-    """Sets the pixels of a box (x0, y0, x1, y1), ends exclusive, where `inside` is true."""
+    """Set the pixels of a box (x0, y0, x1, y1), ends exclusive, where `inside` is true."""
     x0, y0, x1, y1 = box
     np.copyto(plane[y0:y1, x0:x1], plane.dtype.type(value), where=inside)
 
 
 def _outline(mask: Mask) -> tuple[tuple[int, int, int, int], NDArray[np.bool_]]:
-    """A box, and the mask's pixels in it with a neighbour in the image that is outside."""
+    """A box, and the mask's pixels in it that have a neighbour outside the mask."""
     if mask.is_empty:
         return mask.box, mask.crop
     height, width = mask.size
     x0, y0, x1, y1 = mask.box
-    # One pixel more on each side that has one: OpenCV takes what is beyond the array for inside.
+    # One pixel larger where the image allows it: OpenCV treats pixels outside the array as inside.
     box = max(x0 - 1, 0), max(y0 - 1, 0), min(x1 + 1, width), min(y1 + 1, height)
     pixels = mask.pixels(box).view(np.uint8)
     inner = cv2.erode(pixels, np.ones((3, 3), np.uint8))

@@ -1,4 +1,4 @@
-"""Masks to polygons."""
+"""Convert masks to polygons."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from inference_server.masks.mask import Mask
 def mask_polygons(mask: Mask) -> list[NDArray[np.int32]]:
     """Outer contours of a mask; holes are not traced.
 
-    They are what `cv2.findContours(plane, RETR_EXTERNAL, CHAIN_APPROX_SIMPLE)` finds on the whole
-    plane, in the same order (border following: Suzuki and Abe, "Topological structural analysis of
-    digitized binary images by border following", CVGIP 30, 1985), but only the mask's box is made
-    and traced.
+    The contours and their order are those of `cv2.findContours(plane, RETR_EXTERNAL,
+    CHAIN_APPROX_SIMPLE)` on the whole plane (border following: Suzuki and Abe, "Topological
+    structural analysis of digitized binary images by border following", CVGIP 30, 1985), but only
+    the mask's box is traced.
 
     Returns:
-        One int32 [n, 2] of (x, y) in image pixels for each part of the mask, n >= 1: a part of one
-        pixel has one vertex, and a straight line two. Empty for an empty mask.
+        For each part of the mask, int32 [n, 2] of (x, y) in image pixels, n >= 1: one vertex for a
+        single pixel, two for a straight line. Empty for an empty mask.
     """
-    if mask.is_empty:  # OpenCV refuses an array without elements
+    if mask.is_empty:  # OpenCV refuses empty arrays
         return []
     box = mask.box
     contours, _ = cv2.findContours(
@@ -37,14 +37,14 @@ def outline(mask: Mask, epsilon: float) -> NDArray[np.int32]:
     """The outer contour of a mask's largest part, simplified (`cv2.approxPolyDP`).
 
     Args:
-        mask: with at least one pixel.
-        epsilon: how far the simple contour may be from the true one, in pixels.
+        mask: A mask with at least one pixel.
+        epsilon: Maximum distance between the contour and its simplification in pixels.
 
     Returns:
         int32 [n, 2] of (x, y) in image pixels, n >= 1.
 
     Raises:
-        ValueError: if the mask is empty.
+        ValueError: The mask is empty.
     """
     largest = max(mask_polygons(mask), key=lambda part: (cv2.contourArea(part), len(part)))
     return np.asarray(cv2.approxPolyDP(largest, epsilon, True), np.int32).reshape(-1, 2)

@@ -1,4 +1,4 @@
-"""Pictures of masks: the one place where anything is drawn for people to look at."""
+"""Draw masks over images."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ RGB = NDArray[np.uint8]
 Box = tuple[int, int, int, int]
 """(x0, y0, x1, y1) in pixels, (x1, y1) exclusive."""
 
-# The golden angle never comes back to a hue. Tried: with this start and these levels, the first 32
-# colours are as far apart as with any, and none is pale.
+# The golden angle never repeats a hue. This start and these levels were chosen by trial: the first
+# 32 colours are as far apart as with any others, and none is pale.
 _FIRST_HUE, _HUE_STEP = 50.0, 137.50776
 _LIGHTNESS = (0.62, 0.78)
 _MOST_CHROMA = 0.25
 
 _PIXELS_A_LINE = 480.0
-"""Side of a square image for each pixel of the width of its lines."""
+"""Side of a square image in pixels, per pixel of line width."""
 
 _DARK = (16, 16, 16)
 _LONGEST_LABEL = 40
 
 
 def colors(count: int) -> NDArray[np.uint8]:
-    """Colours that can be told apart, neighbours best of all, neither dark nor pale.
+    """Distinguishable colours, neither dark nor pale; consecutive ones differ most.
 
     Args:
-        count: how many; colour i is the same for every count.
+        count: Number of colours; colour i is the same for every count.
 
     Returns:
         `uint8[count, 3]`, RGB.
@@ -50,7 +50,7 @@ def colors(count: int) -> NDArray[np.uint8]:
     lightness = np.array(_LIGHTNESS)[index % len(_LIGHTNESS)]
     low: NDArray[np.float64] = np.zeros(count)
     high: NDArray[np.float64] = np.full(count, _MOST_CHROMA)
-    for _ in range(12):  # the most chroma that a screen can show
+    for _ in range(12):  # bisect the maximum chroma within sRGB
         chroma = (low + high) / 2
         linear = _linear_rgb(lightness, chroma, hue)
         shown = ((linear >= 0) & (linear <= 1)).all(axis=1)
@@ -63,9 +63,7 @@ def colors(count: int) -> NDArray[np.uint8]:
 def _linear_rgb(
     lightness: NDArray[np.float64], chroma: NDArray[np.float64], hue: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """From OKLCH (Björn Ottosson's) to linear sRGB, `[N, 3]`; below 0 or over 1 where no screen
-    shows it.
-    """
+    """Convert OKLCH (Björn Ottosson) to linear sRGB, `[N, 3]`; outside 0 to 1 if out of gamut."""
     a, b = chroma * np.cos(hue), chroma * np.sin(hue)
     cones = np.stack(
         [
@@ -91,31 +89,31 @@ def overlay(
     opacity: float = 0.5,
     labels: Sequence[str] | None = None,
 ) -> RGB:
-    """Draw masks over an image: tinted, with outlines, the smaller ones on top.
+    """Draw masks over an image, tinted and outlined, smaller ones on top.
 
-    Mask i has colour i of `colors`. An outline is a light line just inside of the mask and a dark
-    one just outside, so that one of them can be seen on any background. Cost follows the masks'
-    boxes.
+    Mask i has colour i of `colors`. An outline is a light line inside the mask and a dark line
+    outside it, so one of them is visible on any background. The cost follows the masks' boxes.
 
     Args:
-        image: `uint8[H, W, 3]`, RGB; it is not changed.
-        masks: of this image.
-        opacity: of the tint, 0 (outlines alone) to 1.
-        labels: a short text for each mask, cut after 40 characters; an empty one is not drawn.
-            The font has ASCII: accents are left out, and other letters are drawn as boxes.
+        image: `uint8[H, W, 3]`, RGB; not modified.
+        masks: Masks of this image.
+        opacity: Opacity of the tint, 0 (outlines only) to 1; default 0.5.
+        labels: A text per mask, truncated to 40 characters; empty texts are not drawn. The font
+            covers ASCII: accents are removed, and other letters are drawn as boxes. None (the
+            default) for no labels.
 
     Returns:
         `uint8[H, W, 3]`, RGB.
 
     Raises:
-        ValueError: if the masks are not of the image's size, the labels not as many as the masks,
-            or the opacity is out of range.
+        ValueError: The masks have another size than the image, the number of labels differs from
+            the number of masks, or the opacity is out of range.
     """
     size = image.shape[:2]
     if not 0 <= opacity <= 1:
-        raise ValueError(f"an opacity is 0 to 1, not {opacity}")
+        raise ValueError(f"the opacity must be 0 to 1, not {opacity}")
     if any(mask.size != size for mask in masks):
-        raise ValueError(f"masks of another size than the image, which is {size[0]} x {size[1]}")
+        raise ValueError(f"the masks must have the image's size, {size[0]} x {size[1]}")
     if labels is not None and len(labels) != len(masks):
         raise ValueError(f"{len(labels)} labels for {len(masks)} masks")
     drawn = np.array(image, order="C")
@@ -125,7 +123,7 @@ def overlay(
     for i in order:
         _tint(drawn, image, masks[i], palette[i], opacity)
     width = max(1, round(float(np.sqrt(size[0] * size[1])) / _PIXELS_A_LINE))
-    for i in order:  # after all tints, so that a mask's outline can be followed below another one
+    for i in order:  # after all tints, so that no tint covers an outline
         _outline(drawn, masks[i], palette[i], width)
     if labels is not None:
         taken: list[Box] = []
@@ -136,10 +134,10 @@ def overlay(
 
 
 def _tint(drawn: RGB, image: RGB, mask: Mask, color: NDArray[np.uint8], opacity: float) -> None:
-    """Mix the image's own pixels with a colour, so that what is on top looks the same anywhere.
+    """Blend the image's pixels with a colour.
 
-    Their brightness shows through, and less of their hue the more the tint covers: an orange mask
-    on a red object and a red one on an orange object would look alike.
+    The pixels are desaturated with increasing opacity. Otherwise an orange mask on a red object
+    would look like a red mask on an orange object.
     """
     x0, y0, x1, y1 = mask.box
     below = np.ascontiguousarray(image[y0:y1, x0:x1])
@@ -160,11 +158,11 @@ def _put(drawn: RGB, pixels: RGB, where: NDArray[np.uint8], x: int, y: int) -> N
 
 def _outline(drawn: RGB, mask: Mask, color: NDArray[np.uint8], width: int) -> None:
     x0, y0, x1, y1 = mask.box
-    # With a margin, also beyond the image: where it cuts a mask off, there is a light line.
+    # Padded beyond the image too, so that the light line follows the image's border.
     plane = np.pad(mask.crop.view(np.uint8), width)
     grown: NDArray[np.uint8] = plane
     shrunk: NDArray[np.uint8] = plane
-    for step in range(width):  # in turns, which is close to a disc and takes far less time
+    for step in range(width):  # alternating shapes approximate a disc in far less time
         shape = cv2.MORPH_CROSS if step % 2 == 0 else cv2.MORPH_RECT
         element = cv2.getStructuringElement(shape, (3, 3))
         grown = np.asarray(cv2.dilate(grown, element), np.uint8)
@@ -180,7 +178,7 @@ def _outline(drawn: RGB, mask: Mask, color: NDArray[np.uint8], width: int) -> No
 
 
 def _plain(label: str) -> str:
-    """A label in one line, without accents, and not longer than it may be."""
+    """A label as one line without accents, truncated to the maximum length."""
     letters = unicodedata.normalize("NFKD", label)
     letters = "".join(letter for letter in letters if not unicodedata.combining(letter))
     text = " ".join(letters.split())
@@ -193,7 +191,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def _label(drawn: RGB, box: Box, text: str, color: NDArray[np.uint8], taken: Sequence[Box]) -> Box:
-    """Write a text above, in or below a mask's box, where there is room; returns where."""
+    """Draw a text above, in or below a mask's box, where it is free; return its box."""
     height, width = drawn.shape[:2]
     font = _font(max(11, min(48, round((height * width) ** 0.5 / 40))))
     left, top, right, bottom = (round(edge) for edge in font.getbbox(text))

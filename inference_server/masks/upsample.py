@@ -1,11 +1,10 @@
-"""Low-resolution logits to masks of the image's size, at the cost of the masks' outlines.
+"""Upsample low-resolution logits to masks of the image's size.
 
 The masks are those of `interpolate(logits, size, mode="bilinear", align_corners=False) > threshold`
-of PyTorch, but no interpolated plane is ever made. Down a column of output pixels, the bilinear
-surface is piecewise linear between the knots, that is, the rows of the logits. So a column is known
-by the rows where it crosses the threshold, and these are the ends of the mask's runs. Only rows of
-knots are interpolated: as many values as the image has columns and the logits rows, whatever the
-image's height.
+in PyTorch, but no interpolated plane is created. Along a column of output pixels, the bilinear
+surface is piecewise linear between knots, the rows of the logits. The ends of the mask's runs are
+the rows where a column crosses the threshold. Only the knots' rows are interpolated: one value per
+image column and logit row, whatever the image's height. No library offers this.
 """
 
 from __future__ import annotations
@@ -18,45 +17,42 @@ from numpy.typing import NDArray
 
 from inference_server.masks.mask import Mask
 
-# Measured in turns on a busy machine, one thread of a Xeon at 2.5 GHz, best of 7, in ms: against
-# crossings in mixed cells alone (those with knots on both sides of the threshold), which need an
-# index for each cell, and the pixels filled between them.
+# Measured alternately on a busy machine, one thread of a Xeon at 2.5 GHz, best of 7, in ms. The
+# alternative, "cells", computes crossings only in cells with knots on both sides of the threshold,
+# which needs an index per cell, and fills the pixels between them.
 #   200 masks of 6 % boxes, 1080p      cells 224, all columns of the box, as below, 192
 #   100 such masks, 4032 x 4032        cells 531, below 205
 #   one plane of white noise, 1080p    cells 71, below 24, torch 11
 #   the same, 4032 x 4032              cells 264, below 72, torch 220
-# And later, on a quiet one: float32 throughout 62 where float64 took 78 (the first row), 85 where
-# it took 119 (the second).
-# For images hardly larger than the logits the plane itself would be cheaper: 0.5 ms, where this
-# takes 3.6, for white noise at 480 x 270.
+# Later, on an idle machine: float32 throughout 62, float64 78 (first row); 85 and 119 (second row).
+# For images hardly larger than the logits, interpolating the plane is cheaper: 0.5 ms instead of
+# 3.6 for white noise at 480 x 270.
 
 CHUNK_BYTES = 1 << 18
-"""Bytes of one temporary array, of which a handful live at a time, whatever the mask's area.
+"""Maximum size of a temporary array in bytes, of which a handful exist at a time.
 
-Of 32 kB to 1 MB, 128 and 256 kB were the fastest, on a busy machine.
+Of 32 kB to 1 MB, 128 and 256 kB were the fastest on a busy machine.
 """
 
 _LARGEST = float(np.finfo(np.float32).max) / 8
-"""Larger logits are taken for this, so that differences of differences stay within float32."""
+"""Logits are clamped to this, so that differences of differences stay within float32."""
 
 
 def upsample_masks(
     logits: NDArray[np.float32], size: tuple[int, int], threshold: float = 0.0
 ) -> list[Mask]:
-    """Masks of the image's size from low-resolution logits.
-
-    See `upsample_mask`, which serves callers that want to let go of each mask before the next.
+    """Upsample several planes, see `upsample_mask`.
 
     Args:
         logits: float32 [N, h, w].
         size: (height, width) of the image, in pixels.
-        threshold: a pixel belongs to the mask where its logit is greater.
+        threshold: A pixel belongs to the mask if its logit exceeds this; default 0.
 
     Returns:
         N masks, in the order of the logits.
 
     Raises:
-        ValueError: if the logits are not [N, h, w], or a side of `size` is under 1.
+        ValueError: The logits are not [N, h, w], or a side of `size` is less than 1.
     """
     if logits.ndim != 3:
         raise ValueError(f"logits are [N, h, w], not {logits.shape}")
@@ -66,7 +62,7 @@ def upsample_masks(
 def upsample_mask(
     logits: NDArray[np.float32], size: tuple[int, int], threshold: float = 0.0
 ) -> Mask:
-    """One mask of the image's size from its low-resolution logits.
+    """Upsample a plane of low-resolution logits to a mask of the image's size.
 
     Equal to PyTorch's bilinear interpolation (`align_corners=False`, no antialiasing) followed by
     `> threshold`, in either direction of scaling. Pixels may differ only where the interpolated
@@ -76,10 +72,10 @@ def upsample_mask(
     Args:
         logits: float32 [h, w].
         size: (height, width) of the image, in pixels.
-        threshold: a pixel belongs to the mask where its logit is greater.
+        threshold: A pixel belongs to the mask if its logit exceeds this; default 0.
 
     Raises:
-        ValueError: if the logits are not [h, w], or a side of `size` is under 1.
+        ValueError: The logits are not [h, w], or a side of `size` is less than 1.
     """
     if logits.ndim != 2 or 0 in logits.shape:
         raise ValueError(f"logits are [h, w], not {logits.shape}")
@@ -92,7 +88,7 @@ def upsample_mask(
     knots = _knots(logits, (x, y, w, h), level)
     slopes = knots[1:] - knots[:-1]
 
-    # Which columns the knots reach, and where each falls among them: cell [0, w], weight [0, 1].
+    # The columns between the knots, and the position of each: cell [0, w], weight [0, 1].
     h_in, w_in = logits.shape
     height, width = size
     scale = w_in / width
@@ -108,7 +104,8 @@ def upsample_mask(
     for start in range(0, cell.size, step):
         chunk = slice(start, start + step)
         column, row, rising = _crossings(knots, slopes, cell[chunk], weight[chunk])
-        # From rows of knots to the first row of pixels past the crossing. A pixel on it is outside.
+        # From knot rows to the first pixel row past the crossing. A pixel on the crossing is
+        # outside.
         row += y - 1.5
         row /= scale
         row -= 0.5
@@ -128,17 +125,17 @@ def upsample_mask(
 def _knots(
     logits: NDArray[np.float32], box: tuple[int, int, int, int], level: float
 ) -> NDArray[np.float32]:
-    """The logits in and about a box, float32 [w + 2, h + 4], transposed: a column is in one piece.
+    """The logits in and around a box, float32 [w + 2, h + 4], transposed: columns are contiguous.
 
-    There is one knot more than the box on each side. If the box holds all that exceed the
-    threshold, nothing does farther out. At the image's border the last knot is repeated, which is
-    what `align_corners=False` asks for. Above and below these, and so out of the image, there is
-    one that is surely outside: each column begins and ends with it.
+    One knot is added on each side. The box contains all knots that exceed the threshold, so nothing
+    beyond does. At the image's border the last knot is repeated, as `align_corners=False` does.
+    Above and below, one more knot is far below the threshold, so that each column begins and ends
+    outside the mask.
 
     Args:
         logits: [h, w].
-        box: (x, y, w, h) in cells.
-        level: what to take off.
+        box: (x, y, w, h) in knots.
+        level: Threshold to subtract.
     """
     x, y, w, h = box
     h_in, w_in = logits.shape
@@ -158,7 +155,7 @@ def _knots(
 def _reach(start: int, length: int, scale: float, n_out: int) -> tuple[int, int]:
     """Output pixels [first, stop) of an axis that lie between the knots start - 1, start + length.
 
-    `scale` is in knots a pixel: pixel i samples the knots at (i + 0.5) * scale - 0.5.
+    `scale` is in knots per pixel: pixel i samples the knots at (i + 0.5) * scale - 0.5.
     """
     first = math.ceil((start - 0.5) / scale - 0.5)
     last = math.floor((start + length + 0.5) / scale - 0.5)
@@ -171,27 +168,26 @@ def _crossings(
     cell: NDArray[np.intp],
     weight: NDArray[np.float32],
 ) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.bool_]]:
-    """Where columns of pixels cross zero.
+    """Find where columns of pixels cross zero.
 
     Args:
-        knots: [w, h] logits, less the threshold, transposed.
-        slopes: [w - 1, h], from one of the knots' columns to the next.
-        cell: [n] ascending; column i of the pixels lies between the knots' columns cell[i] and
-            cell[i] + 1.
-        weight: [n, 1] in [0, 1], how far from the one to the other.
+        knots: float32 [w, h], logits minus the threshold, transposed.
+        slopes: float32 [w - 1, h], differences between consecutive columns of knots.
+        cell: [n], ascending; pixel column i lies between the knot columns cell[i] and cell[i] + 1.
+        weight: float32 [n, 1], position between these two columns, 0 to 1.
 
     Returns:
-        For each crossing, column by column and downwards: its column in [0, n), its position in
-        rows of knots, and whether the logit rises above zero there.
+        For each crossing, by column and then downwards: its column in [0, n), its position in knot
+        rows, and whether the logit rises above zero there.
     """
-    # Crossings are looked for in the very values that are interpolated here, however they are
-    # rounded: as columns begin and end outside, each has an even number of them.
+    # Crossings are found in the rounded interpolated values themselves. Columns begin and end
+    # outside, so each has an even number of crossings, whatever the rounding.
     line = slopes.take(cell, axis=0)
     line *= weight
     line += knots.take(cell, axis=0)
     values = line.reshape(-1)
     inside = values > 0
-    found = np.flatnonzero(inside[1:] != inside[:-1])  # none between one column and the next
+    found = np.flatnonzero(inside[1:] != inside[:-1])  # none between columns
     column = found // line.shape[1]  # not divmod: it takes 35 ns an element, where // takes 1
     above, below = values.take(found).astype(np.float64), values.take(found + 1)
     position = above / (above - below)

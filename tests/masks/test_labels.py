@@ -100,7 +100,7 @@ def test_ids_are_as_wide_as_need_be(masks: int, dtype: type) -> None:
 
 
 def test_a_mask_of_another_image_is_refused() -> None:
-    with pytest.raises(ValueError, match="where others"):
+    with pytest.raises(ValueError, match="does not fit an image"):
         label_plane([Mask.empty((3, 4))], (4, 3))
 
 

@@ -256,7 +256,13 @@ class LocalSegmentationService(SegmentationService):
 
     def readings(self) -> Iterable[Metric]:
         """See `SegmentationService`."""
-        return readings_of(self, self._settings)
+        return readings_of(
+            self.models,
+            self.encoder.embeddings,
+            self.reader.images,
+            self.logits,
+            self._settings,
+        )
 
     def close(self) -> None:
         """Stop the worker threads and unload the models."""

@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from inference_server.engines.registry import ModelRegistry
+from inference_server.segmentation.cache.embeddings import EmbeddingCache
+from inference_server.segmentation.cache.images import ImageStore
+from inference_server.segmentation.cache.mask_inputs import MaskInputCache
 from inference_server.settings import MiB, Settings
 
-if TYPE_CHECKING:
-    from inference_server.segmentation.local import LocalSegmentationService
 
-
-def readings_of(segmenter: LocalSegmentationService, settings: Settings) -> Iterator[Metric]:
+def readings_of(
+    models: ModelRegistry,
+    embeddings: EmbeddingCache,
+    images: ImageStore,
+    logits: MaskInputCache,
+    settings: Settings,
+) -> Iterator[Metric]:
     """Yield the current gauges and cache counters of a segmentation service.
 
     Args:
-        segmenter: the service to read.
-        settings: the settings of the service.
+        models: the service's models, for queues and GPU memory.
+        embeddings: its cache of image embeddings.
+        images: its cache of encoded images.
+        logits: its cache of low-resolution logits.
+        settings: the server's settings, for the sizes of the caches.
     """
-    yield from _memory(segmenter.models)
-    yield from _lanes(segmenter.models)
-    yield from _caches(segmenter, settings)
+    yield from _memory(models)
+    yield from _lanes(models)
+    yield from _caches(embeddings, images, logits, settings)
 
 
 def cache_counts(hits: int, misses: int) -> Iterator[Metric]:
@@ -82,8 +90,9 @@ def _lanes(models: ModelRegistry) -> Iterator[Metric]:
     yield from (depth, busy, room)
 
 
-def _caches(segmenter: LocalSegmentationService, settings: Settings) -> Iterator[Metric]:
-    cache = segmenter.encoder.embeddings
+def _caches(
+    cache: EmbeddingCache, images: ImageStore, logits: MaskInputCache, settings: Settings
+) -> Iterator[Metric]:
     yield from cache_counts(cache.hits, cache.misses)
     yield CounterMetricFamily(
         "inference_embedding_cache_evictions",
@@ -100,9 +109,9 @@ def _caches(segmenter: LocalSegmentationService, settings: Settings) -> Iterator
             cache.host_nbytes,
         ),
         ("embedding_cache_host_max_bytes", "Maximum bytes of these.", cache.host_max_bytes),
-        ("image_cache_bytes", "Bytes of cached images.", segmenter.reader.images.nbytes),
+        ("image_cache_bytes", "Bytes of cached images.", images.nbytes),
         ("image_cache_max_bytes", "Maximum bytes of cached images.", settings.image_cache_mb * MiB),
-        ("logits_cache_bytes", "Bytes of cached logits.", segmenter.logits.nbytes),
+        ("logits_cache_bytes", "Bytes of cached logits.", logits.nbytes),
         (
             "logits_cache_max_bytes",
             "Maximum bytes of cached logits.",

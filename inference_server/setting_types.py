@@ -1,14 +1,22 @@
-"""Types of settings: how text from the environment is parsed and validated."""
+"""Base class and types of settings: how the environment is parsed and validated."""
 
 from __future__ import annotations
 
 import re
 from ipaddress import ip_address, ip_network
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import AfterValidator, BeforeValidator
-from pydantic_core import PydanticCustomError
-from pydantic_settings import NoDecode
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+PREFIX = "INFERENCE_"
 
 Scope = Literal["segment", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
@@ -137,3 +145,41 @@ def replica_bounds(replicas: str) -> tuple[int, int]:
     """
     least, _, most = replicas.partition("-")
     return int(least), int(most or least)
+
+
+class SettingsError(Exception):
+    """Settings have invalid values; the message names each environment variable."""
+
+
+class EnvironmentSettings(BaseSettings):
+    """Settings from the environment whose errors name the environment variables.
+
+    Raises:
+        SettingsError: If a value is invalid.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _name_the_variables(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return handler(data)
+        except ValidationError as error:
+            raise SettingsError(
+                "\n".join(
+                    f"{variable_of(str(item['loc'][0]))}={cls._shown(item)}: {item['msg']}"
+                    for item in error.errors(include_url=False)
+                )
+            ) from None
+
+    @classmethod
+    def _shown(cls, item: ErrorDetails) -> object:
+        """Return the invalid value, or `…` in place of a secret."""
+        field = cls.model_fields[str(item["loc"][0])]
+        return item["input"] if field.repr else "…"
+
+
+def variable_of(name: str) -> str:
+    """Return the environment variable of a setting."""
+    return PREFIX + name.upper()

@@ -8,41 +8,18 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import Any, Literal, Self
+from typing import Literal
 
-from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_validator
-from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field
 
-from inference_server.setting_types import (
-    CommaSeparated,
-    DatabaseUrl,
-    Device,
-    GpuShare,
-    HostPatterns,
-    Networks,
-    PublicUrl,
-    RedisUrl,
-    ReplicaCount,
-    Scopes,
-)
+from inference_server import setting_types as types
+from inference_server.setting_types import PREFIX, EnvironmentSettings, variable_of
 
 MiB = 1024 * 1024
-PREFIX = "INFERENCE_"
 
 
-class SettingsError(Exception):
-    """Settings have invalid values; the message names each environment variable."""
-
-
-class Settings(BaseSettings):
-    """The server's settings, from keyword arguments and from the environment.
-
-    Raises:
-        SettingsError: If a value is invalid.
-    """
-
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
+class Settings(EnvironmentSettings):
+    """The server's settings, from keyword arguments and from the environment."""
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(9001, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
@@ -59,13 +36,13 @@ class Settings(BaseSettings):
         "on",
         description="`off` disables API keys: all requests share one anonymous tenant.",
     )
-    api_keys: CommaSeparated = Field(
+    api_keys: types.CommaSeparated = Field(
         (),
         repr=False,
         description="Comma-separated API keys. If there are none, and none in the database, "
         "`serve` generates a key for the run and prints it.",
     )
-    api_key_scopes: Scopes = Field(
+    api_key_scopes: types.Scopes = Field(
         ("segment", "admin"),
         description="Scopes of the keys in INFERENCE_API_KEYS: `segment`, `admin` or both, "
         "comma-separated.",
@@ -80,7 +57,7 @@ class Settings(BaseSettings):
         description="Seconds for which stored keys stay valid while their database is unavailable; "
         "after that they get 503. Keys in INFERENCE_API_KEYS need no database.",
     )
-    redis_url: RedisUrl = Field(
+    redis_url: types.RedisUrl = Field(
         "",
         repr=False,
         description="Redis for the rate limits of several servers, such as "
@@ -95,7 +72,7 @@ class Settings(BaseSettings):
         1, ge=0, description="Credits per automatic request (all objects, without prompts)."
     )
     cost_embed: int = Field(1, ge=0, description="Credits per request that only embeds an image.")
-    cors_origins: CommaSeparated = Field(
+    cors_origins: types.CommaSeparated = Field(
         ("*",), description="Comma-separated CORS origins; `*` allows any."
     )
 
@@ -110,13 +87,13 @@ class Settings(BaseSettings):
         "(`sam2.1_hiera_large.pt`, …), `facebook` for Meta's Hugging Face repositories, or one "
         "Hugging Face id such as `facebook/sam2.1-hiera-large`.",
     )
-    preload: CommaSeparated = Field(
+    preload: types.CommaSeparated = Field(
         (),
         description="Comma-separated models to load before the server is ready, each as "
         "`version:model_id`, such as `sam2:sam2-hiera-large,sam3:facebook/sam3`. Empty: SAM 3 and "
         "the largest SAM 2.",
     )
-    device: Device = Field(
+    device: types.Device = Field(
         "auto",
         description="`auto`, `cpu`, `cuda`, `cuda:N` or `mps`; `auto` picks the fastest.",
     )
@@ -234,12 +211,12 @@ class Settings(BaseSettings):
         3, ge=0, le=10, description="Maximum number of redirects when fetching an image."
     )
     fetch_https_only: bool = Field(False, description="Fetch images over `https` only.")
-    fetch_hosts: HostPatterns = Field(
+    fetch_hosts: types.HostPatterns = Field(
         (),
         description="Comma-separated hosts from which images may be fetched, such as "
         "`images.example.com`, or `*.example.com` for all subdomains. Empty: any host.",
     )
-    fetch_networks: Networks = Field(
+    fetch_networks: types.Networks = Field(
         (),
         description="Comma-separated private or loopback networks (CIDR) from which images may be "
         "fetched. Public addresses are always allowed.",
@@ -302,7 +279,7 @@ class Settings(BaseSettings):
         description="Directory of the SQLite database of jobs and keys, created with mode 0700. "
         "Processes with the same directory share jobs and keys.",
     )
-    database_url: DatabaseUrl = Field(
+    database_url: types.DatabaseUrl = Field(
         "",
         repr=False,
         description="PostgreSQL database for jobs and keys instead of SQLite, such as "
@@ -350,12 +327,12 @@ class Settings(BaseSettings):
         description="Seconds after which a job of a lost process is started again. With SQLite, a "
         "crashed process is noticed within two seconds.",
     )
-    public_url: PublicUrl = Field(
+    public_url: types.PublicUrl = Field(
         "",
         description="URL at which clients reach this server, such as `https://masks.example.com`, "
         "for links to job results. Empty: the address that the client connected to.",
     )
-    trusted_proxies: Networks = Field(
+    trusted_proxies: types.Networks = Field(
         (),
         description="Comma-separated networks (CIDR) of proxies whose `X-Forwarded-Proto` and "
         "`X-Forwarded-Host` headers are trusted.",
@@ -366,13 +343,13 @@ class Settings(BaseSettings):
         description="Ray cluster to join, such as `10.0.0.5:6379`, or `auto` for the cluster that "
         "this machine belongs to. Empty: `serve --cluster` starts Ray on this machine.",
     )
-    cluster_ingress_replicas: ReplicaCount = Field(
+    cluster_ingress_replicas: types.ReplicaCount = Field(
         "1",
         description="HTTP ingress replicas: a number, or `MIN-MAX` to scale with the load. Several "
         "on different machines need INFERENCE_DATABASE_URL.",
     )
     cluster_ingress_cpus: float = Field(1.0, ge=0, description="CPUs per ingress replica.")
-    cluster_concept_replicas: ReplicaCount = Field(
+    cluster_concept_replicas: types.ReplicaCount = Field(
         "1", description="SAM 3 replicas: a number, or `MIN-MAX` to scale with the load."
     )
     cluster_concept_cpus: float = Field(
@@ -380,13 +357,10 @@ class Settings(BaseSettings):
         ge=0,
         description="CPUs per SAM 3 replica; also its threads, unless INFERENCE_THREADS is set.",
     )
-    cluster_concept_gpus: GpuShare = Field(
-        0.0,
-        ge=0,
-        description="GPUs per SAM 3 replica: a fraction such as 0.5, or a whole number; 0 means "
-        "none.",
+    cluster_concept_gpus: types.GpuShare = Field(
+        0.0, ge=0, description="GPUs per SAM 3 replica: a fraction such as 0.5, or a whole number."
     )
-    cluster_visual_replicas: ReplicaCount = Field(
+    cluster_visual_replicas: types.ReplicaCount = Field(
         "1", description="SAM 2 replicas: a number, or `MIN-MAX` to scale with the load."
     )
     cluster_visual_cpus: float = Field(
@@ -394,11 +368,8 @@ class Settings(BaseSettings):
         ge=0,
         description="CPUs per SAM 2 replica; also its threads, unless INFERENCE_THREADS is set.",
     )
-    cluster_visual_gpus: GpuShare = Field(
-        0.0,
-        ge=0,
-        description="GPUs per SAM 2 replica: a fraction such as 0.5, or a whole number; 0 means "
-        "none.",
+    cluster_visual_gpus: types.GpuShare = Field(
+        0.0, ge=0, description="GPUs per SAM 2 replica: a fraction such as 0.5, or a whole number."
     )
     cluster_ongoing: int = Field(
         16,
@@ -426,36 +397,6 @@ class Settings(BaseSettings):
         description="Requests in progress per replica that autoscaling aims for, between MIN and "
         "MAX.",
     )
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _names_the_variables(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        try:
-            return handler(data)
-        except ValidationError as error:
-            raise SettingsError(
-                "\n".join(
-                    f"{variable_of(str(item['loc'][0]))}={_shown(item)}: {item['msg']}"
-                    for item in error.errors(include_url=False)
-                )
-            ) from None
-
-
-def _shown(item: ErrorDetails) -> object:
-    """Return the invalid value, or `…` in place of a secret."""
-    field = Settings.model_fields[str(item["loc"][0])]
-    return item["input"] if field.repr else "…"
-
-
-def variable_of(name: str) -> str:
-    """Return the environment variable of a setting."""
-    return PREFIX + name.upper()
-
-
-def default_text(name: str) -> str:
-    """Return the default of a setting as its environment variable would hold it."""
-    default = Settings.model_fields[name].default
-    return ",".join(default) if isinstance(default, tuple) else str(default)
 
 
 def misspelled(variables: Iterable[str]) -> dict[str, str | None]:

@@ -48,7 +48,8 @@ import pytest
 from pycocotools import mask as coco
 from pydantic import BaseModel
 
-from inference_server.settings import Settings, default_text, variable_of
+from inference_server.setting_types import variable_of
+from inference_server.settings import Settings
 from tests.environment import clean_environment
 
 ROOT = Path(__file__).parents[1]
@@ -433,7 +434,8 @@ def settings_tables() -> str:
         field = Settings.model_fields[name]
         if name in GROUPS:
             text += f"\n## {GROUPS[name]}\n\n| variable | default | meaning |\n|---|---|---|\n"
-        default = f"`{default_text(name)}`" if default_text(name) else ""
+        text_of = ",".join(field.default) if isinstance(field.default, tuple) else field.default
+        default = f"`{text_of}`" if text_of != "" else ""
         text += f"| `{variable_of(name)}` | {default} | {field.description} |\n"
     return text + "\n"
 

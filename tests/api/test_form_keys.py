@@ -132,4 +132,4 @@ def test_without_a_key_no_more_than_the_beginning_is_read(running: Keyed) -> Non
 def test_a_key_in_a_form_is_documented() -> None:
     schemas: dict[str, Any] = DOCUMENT["components"]["schemas"]
     for name in ("AutomaticRequest", "PredictRequest", "TextRequest"):
-        assert "before the file" in schemas[name]["properties"]["api_key"]["description"]
+        assert "precede the file" in schemas[name]["properties"]["api_key"]["description"]

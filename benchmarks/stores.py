@@ -21,7 +21,7 @@ from sqlalchemy import insert
 
 from benchmarks.report import Cell, Report, Table
 from inference_server.auth import Charge, KeyRepository, day_of, parse_rate
-from inference_server.auth.rate_limit import Rates
+from inference_server.auth.rate_limit import RateLimiter
 from inference_server.database import Database
 from inference_server.jobs import JSON_OUTPUT, JobRepository, Output
 from inference_server.jobs.models import JOBS
@@ -178,7 +178,7 @@ def _keep(database: Database, number: int, count: int) -> None:
 
 async def _counts(url: str, count: int, tasks: int) -> float:
     """Requests counted a second by one process."""
-    rates, rate = Rates(url), parse_rate(_RATE)
+    rates, rate = RateLimiter(url), parse_rate(_RATE)
 
     async def some(task: int) -> None:
         for _ in range(count // tasks):

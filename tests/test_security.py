@@ -58,9 +58,9 @@ def beyond_make_test(file: str) -> set[str]:
     """Names in a module whose tests `make test` leaves out; `` stands for all of them."""
     found = set()
     for node in ast.walk(ast.parse((ROOT / file).read_text())):
-        named = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
-        if named and MARK.search(" ".join(map(ast.unparse, node.decorator_list))):
-            found.add(node.name)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            marks = " ".join(map(ast.unparse, node.decorator_list))
+            found |= {node.name} if MARK.search(marks) else set()
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "pytestmark":
             found |= {""} if MARK.search(ast.unparse(node.value)) else set()
     return found

@@ -123,8 +123,8 @@ class VisualReport:
 
 def plane_iou(mask: Mask, truth: NDArray[np.bool_]) -> float:
     """IoU of a mask and a plane of the same image."""
-    h, w = mask.crop.shape
-    inside = truth[mask.y0 : mask.y0 + h, mask.x0 : mask.x0 + w]
+    x0, y0, x1, y1 = mask.box
+    inside = truth[y0:y1, x0:x1]
     both = int(np.count_nonzero(mask.crop & inside))
     either = mask.area + int(np.count_nonzero(truth)) - both
     return both / either if either else 1.0

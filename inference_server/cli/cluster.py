@@ -11,7 +11,7 @@ from types import FrameType
 
 import click
 
-from inference_server.cli.serve import STOPPING, cannot_listen, check_models, url_of
+from inference_server.cli.console import STOPPING, cannot_listen, check_models, url_of
 from inference_server.observability.logging import configure_logging, in_text
 from inference_server.settings import Settings
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import click
 
 from inference_server import __version__
+from inference_server.cli.console import STOPPING, cannot_listen, check_models, url_of
 from inference_server.cli.keys import has_stored_keys
 from inference_server.cli.options import model_options, settings_of
 from inference_server.demo import SAMPLE
@@ -18,9 +19,6 @@ from inference_server.observability.logging import configure_logging, in_text
 from inference_server.settings import Settings
 
 logger = logging.getLogger(__name__)
-
-STOPPING = "Stopping: requests under way are answered first. Interrupt again to drop them"
-"""What is said at the first signal."""
 
 _LAST_SECONDS = 2.0
 """For threads whose work is not waited for any more."""
@@ -47,11 +45,7 @@ _LAST_SECONDS = 2.0
 def serve(preload: tuple[str, ...], cluster: bool, **options: str | int | None) -> None:
     """Serve until interrupted."""
     settings = settings_of(preload=",".join(preload) or None, **options)
-    made = (
-        settings.auth == "on"
-        and not settings.api_keys
-        and not has_stored_keys(settings)
-    )
+    made = settings.auth == "on" and not settings.api_keys and not has_stored_keys(settings)
     if made:
         from inference_server.auth import generate_key
 
@@ -76,17 +70,6 @@ def serve(preload: tuple[str, ...], cluster: bool, **options: str | int | None) 
         serve_on_cluster(settings, say, announce)
     else:
         _serve_here(settings, say, announce)
-
-
-def check_models(settings: Settings) -> None:
-    """See that the settings name weights and a device that are there; nothing is loaded."""
-    from inference_server.engines.registry import ModelRegistry
-    from inference_server.errors import ModelUnavailableError
-
-    try:
-        ModelRegistry(settings)
-    except ModelUnavailableError as error:
-        raise click.ClickException(error.message) from None
 
 
 def _serve_here(
@@ -126,18 +109,6 @@ def _serve_here(
     if not end_all(_LAST_SECONDS):  # a long forward that nobody waits for
         sys.stderr.flush()
         os._exit(0)
-
-
-def cannot_listen(settings: Settings) -> click.ClickException:
-    """What is said where the port is taken."""
-    address = url_of(settings.host, settings.port)
-    return click.ClickException(f"Cannot listen on {address}: choose another --port.")
-
-
-def url_of(host: str, port: int) -> str:
-    """Where a client on this machine finds the server."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def _greet(url: str, key: str) -> None:

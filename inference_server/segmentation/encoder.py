@@ -1,12 +1,15 @@
-"""Images become embeddings, each only where it is not known yet."""
+"""Encode images behind the embedding cache."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Any
 
 from inference_server.engines.base import Embedding, Prepared
 from inference_server.engines.model import ConceptModel, VisualModel
@@ -26,32 +29,49 @@ from inference_server.segmentation.types import (
 )
 from inference_server.settings import MiB, Settings
 
-if TYPE_CHECKING:
-    import torch
-
 logger = logging.getLogger(__name__)
 
 _DEFAULT_CACHE_MB = {"cpu": 2048, "mps": 2048, "cuda": 8192}
 
 
-class Encoder:
-    """Makes images ready for prompts, behind the cache of embeddings.
-
-    Args:
-        settings: bounds and sizes.
-        device: that the models compute on.
-        reader: has the files of images.
-        metrics: where batches are counted.
-        threads: for work on images.
+@dataclass(frozen=True, slots=True)
+class PendingImage:
+    """An encoded image whose redundant bytes may still be compared with the cached ones.
 
     Attributes:
-        embeddings: of images.
+        image: the image; its `mismatch` is not known yet while `check` runs.
+        check: result is True if the request sent other bytes than those cached; None if nothing
+            is left to compare.
+    """
+
+    image: EncodedImage
+    check: asyncio.Task[bool] | None = None
+
+    async def checked(self) -> EncodedImage:
+        """Wait for the comparison and return the image with its final `mismatch`."""
+        if self.check is None:
+            return self.image
+        return replace(self.image, mismatch=await self.check)
+
+
+class Encoder:
+    """Encodes images, behind the embedding cache.
+
+    Args:
+        settings: limits and cache sizes.
+        device: the `torch.device` that the models run on.
+        reader: loads image files.
+        metrics: counts encode batches.
+        threads: worker threads for decoding images.
+
+    Attributes:
+        embeddings: the embedding cache.
     """
 
     def __init__(
         self,
         settings: Settings,
-        device: torch.device,
+        device: Any,
         reader: ImageLoader,
         metrics: Metrics,
         threads: Threads,
@@ -64,7 +84,7 @@ class Encoder:
         self.embeddings = EmbeddingCache(room * MiB, self._host_tier(device))
         self._relief: asyncio.Future[None] | None = None
 
-    def _host_tier(self, device: torch.device) -> HostTier | None:
+    def _host_tier(self, device: Any) -> HostTier | None:
         """The cache's second tier, where the first one is not in host memory itself."""
         if device.type == "cpu":
             return None
@@ -91,32 +111,68 @@ class Encoder:
         *,
         keep: bool = False,
     ) -> EncodedImage:
-        """Make an image ready for prompts, from the cache where possible.
+        """Encode an image, or take it from the cache.
 
-        With a cached `image_id`, an image that is sent along is neither fetched nor decoded.
+        With a cached `image_id`, an image sent along is neither fetched nor encoded; it is hashed
+        to report whether it differs.
 
         Args:
             tenant: owner of the image.
-            model: that will answer.
-            image: the image.
-            timings: of the request.
-            keep: let the digest of an image without an id be its id in later requests.
+            model: model that will answer the prompts.
+            image: image to encode.
+            timings: receives the duration of each step.
+            keep: let the digest of an image without an id name it in later requests.
 
         Returns:
             The encoded image.
 
         Raises:
-            ImageError: it cannot be fetched or decoded.
-            UnknownImageError: there is only an id, or a digest, and it is not cached.
+            ImageError: the image cannot be fetched or decoded.
+            UnknownImageError: only an id or a digest was given, and it is not cached.
         """
+        async with self.encoding(tenant, model, image, timings, keep=keep) as pending:
+            return await pending.checked()
+
+    @asynccontextmanager
+    async def encoding(
+        self,
+        tenant: str,
+        model: ConceptModel | VisualModel,
+        image: ImageRef,
+        timings: Timings,
+        *,
+        keep: bool = False,
+    ) -> AsyncIterator[PendingImage]:
+        """As `encode`, without waiting until a redundant image has been compared.
+
+        Prompts are decoded inside the context while the comparison runs; `PendingImage.checked`
+        waits for it. Leaving the context cancels it.
+        """
+        pending = await self._pending(tenant, model, image, timings, keep=keep)
+        try:
+            yield pending
+        finally:
+            if pending.check is not None:
+                pending.check.cancel()
+
+    async def _pending(
+        self,
+        tenant: str,
+        model: ConceptModel | VisualModel,
+        image: ImageRef,
+        timings: Timings,
+        *,
+        keep: bool,
+    ) -> PendingImage:
+        """Find or make the embedding; start the comparison if bytes came with a cached id."""
         if image.image_id is not None or image.digest is not None:
             by_name = f"sha256:{image.digest}" if image.image_id is None else f"id:{image.image_id}"
             key = ImageKey(tenant, model.label, by_name)
             known = await self.embeddings.find(key)
             if known is not None:
-                sent = await self._reader.sent_digest(image)
-                mismatch = sent not in (None, known.digest)
-                return EncodedImage(key, known.embedding, model.label, True, known.digest, mismatch)
+                encoded = EncodedImage(key, known.embedding, model.label, True, known.digest)
+                check = asyncio.create_task(self._differs(image, known.digest))
+                return PendingImage(encoded, check)
         stored, mismatch = await self._reader.load(tenant, image, timings)
         by_digest = image.image_id in (None, stored.digest)
         name = f"sha256:{stored.digest}" if by_digest else f"id:{image.image_id}"
@@ -129,7 +185,12 @@ class Encoder:
         elif keep or image.image_id is not None:
             # Not before: an image that cannot be decoded must not hold on to the id.
             self._reader.images.put(tenant, image.image_id or stored.digest, stored)
-        return EncodedImage(key, entry.embedding, model.label, hit, entry.digest, mismatch)
+        encoded = EncodedImage(key, entry.embedding, model.label, hit, entry.digest, mismatch)
+        return PendingImage(encoded)
+
+    async def _differs(self, image: ImageRef, digest: str) -> bool:
+        """Whether a request sent other bytes than those with a digest."""
+        return await self._reader.sent_digest(image) not in (None, digest)
 
     async def evict_half(self) -> None:
         """Make room where memory ran out: half of the embeddings go.
@@ -172,7 +233,7 @@ class Encoder:
         return CachedEmbedding(done.value, image.digest)
 
 
-def _moved(embedding: Embedding, device: torch.device) -> Embedding:
+def _moved(embedding: Embedding, device: Any) -> Embedding:
     """The embedding on another device, or `MemoryShortageError`."""
     from inference_server.engines.oom import raise_on_oom
 

@@ -93,17 +93,18 @@ class LocalSegmentationService(SegmentationService):
     ) -> SegmentationResult:
         """See `SegmentationService`."""
         model = await self.models.concept()
-        encoded = await self.encoder.encode(tenant, model, image, timings)
-        if options.within:
-            refuse_outside(encoded.embedding.size, prompts)
-        done = await model.decode(queries(encoded.embedding, prompts))
-        self._decoded(model.family, done, timings)
-        with timings.measure("masks"):
-            instances = await self._masks(encoded.embedding.size, done.value)
-            if options.nms_iou_threshold is not None:
-                suppress = partial(suppressed, instances, options.nms_iou_threshold)
-                instances = await self.in_thread(suppress)
-        return SegmentationResult(encoded, instances)
+        async with self.encoder.encoding(tenant, model, image, timings) as pending:
+            encoded = pending.image
+            if options.within:
+                refuse_outside(encoded.embedding.size, prompts)
+            done = await model.decode(queries(encoded.embedding, prompts))
+            self._decoded(model.family, done, timings)
+            with timings.measure("masks"):
+                instances = await self._masks(encoded.embedding.size, done.value)
+                if options.nms_iou_threshold is not None:
+                    suppress = partial(suppressed, instances, options.nms_iou_threshold)
+                    instances = await self.in_thread(suppress)
+            return SegmentationResult(await pending.checked(), instances)
 
     async def visual(
         self,
@@ -117,31 +118,34 @@ class LocalSegmentationService(SegmentationService):
     ) -> SegmentationResult:
         """See `SegmentationService`."""
         model = await self.models.visual(version or self.models.default_version)
-        encoded = await self.encoder.encode(tenant, model, image, timings)
-        if options.within:
-            refuse_outside(encoded.embedding.size, prompts)
-        # Keyed by the image's bytes: an id that was evicted may be given to another image.
-        key = replace(encoded.key, image=f"sha256:{encoded.digest}")
-        asked = list(prompts)
-        if options.load_logits:
-            asked = [replace(prompt, mask_input=self.logits.find(key, prompt)) for prompt in asked]
-        done = await model.decode(
-            queries(
-                encoded.embedding,
-                asked,
-                multimask=options.multimask,
-                best=options.best,
-                logits=options.save_logits or options.logits,
+        async with self.encoder.encoding(tenant, model, image, timings) as pending:
+            encoded = pending.image
+            if options.within:
+                refuse_outside(encoded.embedding.size, prompts)
+            # Keyed by the image's bytes: an id that was evicted may be given to another image.
+            key = replace(encoded.key, image=f"sha256:{encoded.digest}")
+            asked = list(prompts)
+            if options.load_logits:
+                asked = [
+                    replace(prompt, mask_input=self.logits.find(key, prompt)) for prompt in asked
+                ]
+            done = await model.decode(
+                queries(
+                    encoded.embedding,
+                    asked,
+                    multimask=options.multimask,
+                    best=options.best,
+                    logits=options.save_logits or options.logits,
+                )
             )
-        )
-        self._decoded(model.family, done, timings)
-        with timings.measure("masks"):
-            instances = await self._masks(encoded.embedding.size, done.value)
-        if options.save_logits:
-            for instance in instances:
-                if instance.logits is not None:
-                    self.logits.save(key, prompts[instance.prompt], instance.logits)
-        return SegmentationResult(encoded, instances)
+            self._decoded(model.family, done, timings)
+            with timings.measure("masks"):
+                instances = await self._masks(encoded.embedding.size, done.value)
+            if options.save_logits:
+                for instance in instances:
+                    if instance.logits is not None:
+                        self.logits.save(key, prompts[instance.prompt], instance.logits)
+            return SegmentationResult(await pending.checked(), instances)
 
     async def automatic(
         self,
@@ -154,15 +158,16 @@ class LocalSegmentationService(SegmentationService):
     ) -> SegmentationResult:
         """See `SegmentationService`."""
         model = await self.models.visual(version or self.models.default_version)
-        encoded = await self.encoder.encode(tenant, model, image, timings)
-        masks = AutomaticMasks(model, encoded.embedding, options, self.in_thread)
-        with timings.measure("decode-prompts"):
-            await masks.search(
-                lambda done: self._metrics.count_batches(f"{model.family} decode", done.led)
-            )
-        with timings.measure("masks"):
-            instances = await masks.finish()
-        return SegmentationResult(encoded, instances)
+        async with self.encoder.encoding(tenant, model, image, timings) as pending:
+            encoded = pending.image
+            masks = AutomaticMasks(model, encoded.embedding, options, self.in_thread)
+            with timings.measure("decode-prompts"):
+                await masks.search(
+                    lambda done: self._metrics.count_batches(f"{model.family} decode", done.led)
+                )
+            with timings.measure("masks"):
+                instances = await masks.finish()
+            return SegmentationResult(await pending.checked(), instances)
 
     def _decoded(self, family: str, done: BatchResult[list[Candidates]], timings: Timings) -> None:
         timings.add("queue", done.queued, before=done.worked)

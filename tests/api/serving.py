@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import uvicorn
@@ -229,6 +229,7 @@ def in_process(**changes: Any) -> Iterator[RunningHere]:
     with tempfile.TemporaryDirectory() as directory:
         app = create_app(settings(**{"data_dir": directory, **changes}))
         with TestClient(app, raise_server_exceptions=False) as client:
-            running = RunningHere(str(client.base_url), client, app)
+            # Starlette's client has httpx's interface, and for mypy a class of its own.
+            running = RunningHere(str(client.base_url), cast("httpx.Client", client), app)
             running.until_ready()
             yield running

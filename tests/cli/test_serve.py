@@ -17,7 +17,7 @@ from uvicorn.importer import import_from_string
 
 from inference_server import __version__
 from inference_server.cli import main
-from inference_server.cli.serve import url_of
+from inference_server.cli.console import url_of
 from inference_server.settings import Settings
 from tests.readme import ROOT, serving
 

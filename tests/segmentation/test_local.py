@@ -679,3 +679,32 @@ async def test_beside_a_device_there_is_a_tier_in_host_memory(make: Make) -> Non
 async def test_the_cache_has_the_room_that_is_set(make: Make) -> None:
     assert make().segmenter.encoder.embeddings.max_bytes == 2048 << 20
     assert make(embedding_cache_mb=3).segmenter.encoder.embeddings.max_bytes == 3 << 20
+
+
+async def test_prompts_are_decoded_while_a_redundant_image_is_compared(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = make()
+    first, other = sent(png(1), "x"), sent(png(2), "x")
+    await bench.click(first, (1, 1))
+    loop = asyncio.get_running_loop()
+    decoded = asyncio.Event()
+    model = await bench.segmenter.models.visual("hiera_tiny")
+    queue = model.queues[1]
+    compare, decode = bench.segmenter.reader.sent_digest, queue._work
+
+    async def compare_late(image: ImageRef) -> str | None:
+        await asyncio.wait_for(decoded.wait(), 60)
+        return await compare(image)
+
+    def decode_and_tell(asked: Sequence[Any]) -> Sequence[Any]:
+        loop.call_soon_threadsafe(decoded.set)
+        return decode(asked)
+
+    monkeypatch.setattr(bench.segmenter.reader, "sent_digest", compare_late)
+    monkeypatch.setattr(queue, "_work", decode_and_tell)
+    for image, differs in ((first, False), (other, True)):
+        decoded.clear()
+        found = await bench.click(image, (1, 1))
+        assert found.image.hit
+        assert found.image.mismatch == differs

@@ -23,26 +23,26 @@ T = TypeVar("T", bound="AutomaticRequest")
 
 @_attrs_define
 class AutomaticRequest:
-    """Segment everything: SAM 2 by a grid of points, SAM 3 by the word `everything`.
+    """Segment everything: SAM 2 with a grid of points, SAM 3 with the prompt `everything`.
 
     Attributes:
-        file (File): The image: GeoTIFF, TIFF, PNG, JPEG, WebP, BMP, GIF or AVIF.
+        file (File): Image file: GeoTIFF, TIFF, PNG, JPEG, WebP, BMP, GIF or AVIF.
         output_format (AutomaticRequestOutputFormat | Unset): `geojson`: polygons; `detections`: boxes as GeoJSON; both
-            in the image's CRS, or in pixels without one. `json`: boxes in pixels. `geotiff`, `png`: a raster of ids.
-            Default: 'geojson'.
-        model_id (str | Unset): One of the ids that `GET /models` lists; the largest model by default.
-        min_size (int | Unset): Least pixels of an object. Default: 0.
-        max_size (int | Unset): Most pixels of an object; 0 or less is no limit.
-        api_key (str | Unset): The key, if it is sent nowhere else. It has to come before the file.
-        model_version (AutomaticRequestModelVersion | Unset): The family of the model. This server has `sam2` and
-            `sam3`. Default: 'sam2'.
-        foreground (bool | Unset): With `unique=false`: start from an empty raster; false starts from a full one, in
-            which the objects' outlines are 0. Default: True.
-        unique (bool | Unset): An id for each object; false makes one raster of 0 and 255. Default: True.
-        points_per_side (int | Unset): The grid has as many points squared. SAM 2 only. Default: 32.
-        pred_iou_thresh (float | Unset): Least predicted IoU of a mask. SAM 2 only. Default: 0.8.
-        stability_score_thresh (float | Unset): Least stability of a mask against a change of its threshold. SAM 2 only.
-            Default: 0.95.
+            in the CRS of the image, or in pixels if it has none. `json`: boxes in pixels. `geotiff`, `png`: a raster of
+            object ids. Default: 'geojson'.
+        model_id (str | Unset): Model id from `GET /models`; the largest model by default.
+        min_size (int | Unset): Minimum area of an object, in pixels. Default: 0.
+        max_size (int | Unset): Maximum area of an object, in pixels; 0 or less for no limit.
+        api_key (str | Unset): API key, if not sent in a header or the query. This part must precede the file.
+        model_version (AutomaticRequestModelVersion | Unset): Model family. This server supports `sam2` and `sam3`.
+            Default: 'sam2'.
+        foreground (bool | Unset): Only with `unique=false`: true draws filled objects (255 on 0); false draws their
+            outlines (0 on 255). Default: True.
+        unique (bool | Unset): Give each object its own id; false returns a raster of 0 and 255. Default: True.
+        points_per_side (int | Unset): Grid points per side of the image. SAM 2 only. Default: 32.
+        pred_iou_thresh (float | Unset): Minimum predicted IoU of a mask. SAM 2 only. Default: 0.8.
+        stability_score_thresh (float | Unset): Minimum stability score of a mask: the IoU of the masks at a higher and
+            a lower threshold. SAM 2 only. Default: 0.95.
     """
 
     file: File

@@ -23,13 +23,13 @@ T = TypeVar("T", bound="BoxCollection")
 
 @_attrs_define
 class BoxCollection:
-    """Objects as boxes on the map: `output_format=detections`.
+    """Objects as georeferenced boxes: `output_format=detections`.
 
     Attributes:
-        type_ (Literal['FeatureCollection']): What it is.
-        num_detections (int): How many objects there are.
-        features (list[BoxFeature]): The objects.
-        crs (str | Unset): `EPSG:N`; absent where there is none.
+        type_ (Literal['FeatureCollection']): GeoJSON type.
+        num_detections (int): Number of objects.
+        features (list[BoxFeature]): One entry per object.
+        crs (str | Unset): CRS as `EPSG:N`; absent if the image has none.
     """
 
     type_: Literal["FeatureCollection"]

@@ -22,12 +22,12 @@ T = TypeVar("T", bound="BoxFeature")
 
 @_attrs_define
 class BoxFeature:
-    """The box of an object.
+    """The bounding box of an object, as GeoJSON.
 
     Attributes:
-        type_ (Literal['Feature']): What it is.
-        geometry (PolygonGeometry): A polygon: its outline, then its holes.
-        properties (BoxProperties): One object in numbers.
+        type_ (Literal['Feature']): GeoJSON type.
+        geometry (PolygonGeometry): A polygon: its outline, followed by its holes.
+        properties (BoxProperties): Id, score and box of an object.
     """
 
     type_: Literal["Feature"]

@@ -13,13 +13,13 @@ T = TypeVar("T", bound="BoxProperties")
 
 @_attrs_define
 class BoxProperties:
-    """One object in numbers.
+    """Id, score and box of an object.
 
     Attributes:
-        id (int): From 1.
+        id (int): Number of the object, starting at 1.
         bbox_pixel (list[float]): `[x1, y1, x2, y2]` in pixels.
-        value (float | Unset): The object's id in rasters.
-        score (float | Unset): Confidence.
+        value (float | Unset): Object id in rasters.
+        score (float | Unset): Confidence from 0 to 1.
     """
 
     id: int

@@ -11,13 +11,13 @@ T = TypeVar("T", bound="CenterBox")
 
 @_attrs_define
 class CenterBox:
-    """A box by its **centre** and its size, in pixels. Visual prompts use it.
+    """A box given by its **centre** and size, in pixels. Used by visual prompts.
 
     Attributes:
-        x (float): The centre, from the left.
-        y (float): The centre, from the top.
-        width (float): The whole width.
-        height (float): The whole height.
+        x (float): Horizontal centre, in pixels from the left edge of the image.
+        y (float): Vertical centre, in pixels from the top edge of the image.
+        width (float): Full width, in pixels.
+        height (float): Full height, in pixels.
     """
 
     x: float

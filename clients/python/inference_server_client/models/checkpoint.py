@@ -14,19 +14,19 @@ T = TypeVar("T", bound="Checkpoint")
 
 @_attrs_define
 class Checkpoint:
-    """Weights that this server answers with.
+    """Weights that this server uses.
 
     Attributes:
-        family (CheckpointFamily): The architecture.
-        name (str): The name that requests use.
-        source (str): Where the weights come from: `demo`, a path, or an id.
-        device (str): Where they compute.
-        dtype (str): The arithmetic they compute in.
-        loaded (bool): Whether they are in memory now.
-        cache_dtype (str | Unset): What image embeddings are kept in.
-        threads (int | Unset): CPU threads that they may use.
-        encode_batch (int | Unset): Most images that are encoded in one forward.
-        decode_batch (int | Unset): Most prompts that are decoded in one forward.
+        family (CheckpointFamily): Model family.
+        name (str): Name of the checkpoint in requests.
+        source (str): Source of the weights: `demo`, a path, or a Hugging Face id.
+        device (str): Device of the model, such as `cpu` or `cuda:0`.
+        dtype (str): Data type of the computation.
+        loaded (bool): Whether the model is in memory.
+        cache_dtype (str | Unset): Data type of cached image embeddings.
+        threads (int | Unset): Number of CPU threads the model may use.
+        encode_batch (int | Unset): Maximum number of images per encoder batch.
+        decode_batch (int | Unset): Maximum number of prompts per decoder batch.
     """
 
     family: CheckpointFamily

@@ -11,11 +11,11 @@ T = TypeVar("T", bound="CocoRle")
 
 @_attrs_define
 class CocoRle:
-    """A mask in COCO's compressed run-length encoding, as `pycocotools` reads it.
+    """A mask in COCO's compressed run-length encoding (RLE), as `pycocotools` reads it.
 
     Attributes:
-        size (list[int]): `[height, width]` of the image.
-        counts (str): The runs, compressed.
+        size (list[int]): `[height, width]` of the image, in pixels.
+        counts (str): Compressed run lengths, in column-major order.
     """
 
     size: list[int]

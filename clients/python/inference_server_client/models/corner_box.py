@@ -11,13 +11,13 @@ T = TypeVar("T", bound="CornerBox")
 
 @_attrs_define
 class CornerBox:
-    """A box by two corners, in pixels: top-left and bottom-right. Concept prompts use it.
+    """A box given by its top-left and bottom-right corners, in pixels. Used by concept prompts.
 
     Attributes:
-        x0 (float): The left edge.
-        y0 (float): The top edge.
-        x1 (float): The right edge, greater than `x0`.
-        y1 (float): The bottom edge, greater than `y0`.
+        x0 (float): Left edge, in pixels.
+        y0 (float): Top edge, in pixels.
+        x1 (float): Right edge, in pixels; greater than `x0`.
+        y1 (float): Bottom edge, in pixels; greater than `y0`.
     """
 
     x0: float

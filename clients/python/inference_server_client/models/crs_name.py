@@ -14,7 +14,7 @@ class CrsName:
     """The name of a coordinate reference system.
 
     Attributes:
-        name (str): `urn:ogc:def:crs:EPSG::N`, for 4326 that of CRS84.
+        name (str): `urn:ogc:def:crs:EPSG::N`; for EPSG:4326 the URN of CRS84.
     """
 
     name: str

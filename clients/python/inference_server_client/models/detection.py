@@ -13,15 +13,15 @@ T = TypeVar("T", bound="Detection")
 
 @_attrs_define
 class Detection:
-    """The box of an object in pixels.
+    """The bounding box of an object, in pixels.
 
     Attributes:
-        id (int): From 1.
-        bbox (list[int]): `[x1, y1, x2, y2]`.
-        width (int): x2 - x1.
-        height (int): y2 - y1.
-        value (float | Unset): The object's id in rasters.
-        score (float | Unset): Confidence.
+        id (int): Number of the object, starting at 1.
+        bbox (list[int]): `[x1, y1, x2, y2]` in pixels.
+        width (int): Width of the box (x2 - x1), in pixels.
+        height (int): Height of the box (y2 - y1), in pixels.
+        value (float | Unset): Object id in rasters.
+        score (float | Unset): Confidence from 0 to 1.
     """
 
     id: int

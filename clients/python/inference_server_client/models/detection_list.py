@@ -18,10 +18,10 @@ class DetectionList:
     """Objects as boxes in pixels: `output_format=json`.
 
     Attributes:
-        image_width (int): In pixels.
-        image_height (int): In pixels.
-        num_detections (int): How many objects there are.
-        detections (list[Detection]): The objects.
+        image_width (int): Width of the image, in pixels.
+        image_height (int): Height of the image, in pixels.
+        num_detections (int): Number of objects.
+        detections (list[Detection]): One entry per object.
     """
 
     image_width: int

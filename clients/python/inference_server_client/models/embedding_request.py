@@ -18,14 +18,14 @@ T = TypeVar("T", bound="EmbeddingRequest")
 
 @_attrs_define
 class EmbeddingRequest:
-    """Encode an image ahead of the requests about it.
+    """Encode an image in advance, so that later requests with its `image_id` are fast.
 
     Attributes:
-        api_key (str | Unset): The API key, for clients that send it here; a header or the query does as well.
-        image_id (str | Unset): A name for the image. Its embedding is kept under this name, and a later request with
-            the same name need not send the image again.
-        image (InferenceRequestImage | Unset): An image, by its address or in the request itself.
-        sam2_version_id (Sam2Version | Unset): A size of SAM 2.
+        api_key (str | Unset): API key. It can also be sent in a header or the query string.
+        image_id (str | Unset): Client-chosen id under which the server caches the image. Later requests with the same
+            id can omit `image`.
+        image (InferenceRequestImage | Unset): An image, given by URL or as base64.
+        sam2_version_id (Sam2Version | Unset): Size of a SAM 2 model.
     """
 
     api_key: str | Unset = UNSET

@@ -11,11 +11,11 @@ T = TypeVar("T", bound="EmbeddingResponse")
 
 @_attrs_define
 class EmbeddingResponse:
-    """The image is encoded.
+    """The image was encoded.
 
     Attributes:
-        image_id (str): The name to use in later requests: the one that was sent, or else a digest.
-        time (float): Seconds that it took.
+        image_id (str): Id to send in later requests: the one sent, or a digest of the image.
+        time (float): Processing time in seconds.
     """
 
     image_id: str

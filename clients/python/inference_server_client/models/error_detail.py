@@ -11,10 +11,10 @@ T = TypeVar("T", bound="ErrorDetail")
 
 @_attrs_define
 class ErrorDetail:
-    """What went wrong, and what to do about it.
+    """What went wrong, and how to fix it.
 
     Attributes:
-        detail (str): What went wrong, for people.
+        detail (str): Human-readable error message.
     """
 
     detail: str

@@ -11,10 +11,10 @@ T = TypeVar("T", bound="ErrorMessage")
 
 @_attrs_define
 class ErrorMessage:
-    """What went wrong, and what to do about it.
+    """What went wrong, and how to fix it.
 
     Attributes:
-        message (str): What went wrong, for people.
+        message (str): Human-readable error message.
     """
 
     message: str

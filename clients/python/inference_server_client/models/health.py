@@ -14,13 +14,13 @@ T = TypeVar("T", bound="Health")
 
 @_attrs_define
 class Health:
-    """Whether the server runs, or may be sent work.
+    """Whether the server is alive, or ready for requests.
 
     Attributes:
-        status (HealthStatus): `ok`, or why the server cannot be sent work: its models are being `loading`, they
-            `failed` to load, or it is `stopping`.
-        message (str | Unset): More about it, for people.
-        version (str | Unset): The version of the server.
+        status (HealthStatus): `ok`, or why the server is not ready: models are `loading` or `failed` to load, or the
+            server is `stopping`.
+        message (str | Unset): Human-readable details.
+        version (str | Unset): Version of the server.
     """
 
     status: HealthStatus

@@ -16,11 +16,11 @@ T = TypeVar("T", bound="InferenceRequestImage")
 
 @_attrs_define
 class InferenceRequestImage:
-    """An image, by its address or in the request itself.
+    """An image, given by URL or as base64.
 
     Attributes:
-        type_ (InferenceRequestImageType): How the image is given.
-        value (str): The address of the image, or its file in base64, with or without a `data:image/…;base64,` prefix.
+        type_ (InferenceRequestImageType): How the image is sent: by URL or as base64.
+        value (str): URL of the image, or the base64-encoded file, with or without a `data:image/…;base64,` prefix.
     """
 
     type_: InferenceRequestImageType

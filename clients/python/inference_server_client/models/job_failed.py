@@ -16,12 +16,12 @@ T = TypeVar("T", bound="JobFailed")
 
 @_attrs_define
 class JobFailed:
-    """A job that ended without a result.
+    """A job that failed.
 
     Attributes:
-        request_id (str): The job's id.
+        request_id (str): Id of the job.
         status (Literal['FAILED']): Always `FAILED`.
-        error (str): What went wrong, and what to do about it.
+        error (str): What went wrong, and how to fix it.
     """
 
     request_id: str

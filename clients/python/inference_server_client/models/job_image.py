@@ -11,13 +11,13 @@ T = TypeVar("T", bound="JobImage")
 
 @_attrs_define
 class JobImage:
-    """A file of a result.
+    """A file of a job's result.
 
     Attributes:
-        url (str): Its address, good without a key until the result expires.
-        content_type (str): Its media type.
-        file_name (str): Its name.
-        file_size (int): Its bytes.
+        url (str): Signed URL; valid without an API key until the result expires.
+        content_type (str): Media type.
+        file_name (str): File name.
+        file_size (int): Size in bytes.
     """
 
     url: str

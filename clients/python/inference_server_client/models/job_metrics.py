@@ -13,10 +13,10 @@ T = TypeVar("T", bound="JobMetrics")
 
 @_attrs_define
 class JobMetrics:
-    """What a job took.
+    """Metrics of a job.
 
     Attributes:
-        inference_time (float | Unset): Seconds that the server worked on it; absent until it is done.
+        inference_time (float | Unset): Processing time in seconds; absent until the job is done.
     """
 
     inference_time: float | Unset = UNSET

@@ -18,16 +18,16 @@ T = TypeVar("T", bound="JobResult")
 
 @_attrs_define
 class JobResult:
-    """A job and its result, which is kept for an hour.
+    """A job with its result. Results expire after one hour.
 
     Attributes:
-        request_id (str): The job's id.
-        status (JobResultStatus): As in the job's status.
-        error (None): Always null; a job that failed is answered with 422.
-        output (Any): The address of the file, or a list of addresses where the request asks for several files. For
-            requests that are answered with JSON: that answer. Null until the job is done.
-        metrics (JobMetrics): What a job took.
-        images (list[JobImage]): The files of the result.
+        request_id (str): Id of the job.
+        status (JobResultStatus): Status of the job; see `JobStatus`.
+        error (None): Always null; a failed job is reported with status code 422.
+        output (Any): URL of the result file, or a list of URLs if the request asks for several files. For requests with
+            a JSON response: that response. Null until the job is done.
+        metrics (JobMetrics): Metrics of a job.
+        images (list[JobImage]): Files of the result.
     """
 
     request_id: str

@@ -17,13 +17,13 @@ T = TypeVar("T", bound="JobStatus")
 
 @_attrs_define
 class JobStatus:
-    """How it stands with a job.
+    """The status of a job.
 
     Attributes:
-        request_id (str): The job's id.
-        status (JobStatusStatus): `QUEUED` until a worker takes it, `PROCESSING` until it ends, `COMPLETED` when the
-            result is there. A job that `FAILED` is answered with 422.
-        metrics (JobMetrics): What a job took.
+        request_id (str): Id of the job.
+        status (JobStatusStatus): `QUEUED` until a worker claims the job, `PROCESSING` while it runs, `COMPLETED` when
+            the result is available. A `FAILED` job is reported with status code 422.
+        metrics (JobMetrics): Metrics of a job.
     """
 
     request_id: str

@@ -16,14 +16,14 @@ T = TypeVar("T", bound="JobSubmitted")
 
 @_attrs_define
 class JobSubmitted:
-    """A job was accepted. It is done even if the server is restarted meanwhile.
+    """The job was queued. It survives a restart of the server.
 
     Attributes:
-        request_id (str): The job's id.
+        request_id (str): Id of the job.
         status (Literal['QUEUED']): Always `QUEUED`.
-        status_url (str): Where to ask how it stands with the job.
-        response_url (str): Where the result will be.
-        poll_url (str): The same as `status_url`.
+        status_url (str): URL of the job's status.
+        response_url (str): URL of the job's result.
+        poll_url (str): Same as `status_url`.
     """
 
     request_id: str

@@ -27,10 +27,10 @@ class MaskCollection:
     """Objects as polygons: `output_format=geojson`.
 
     Attributes:
-        type_ (Literal['FeatureCollection']): What it is.
-        name (str): `output`.
-        features (list[MaskFeature]): Parts, from the top of the image down.
-        crs (NamedCrs | Unset): A coordinate reference system, as the first edition of GeoJSON wrote it.
+        type_ (Literal['FeatureCollection']): GeoJSON type.
+        name (str): Always `output`.
+        features (list[MaskFeature]): Connected parts of objects, from top to bottom of the image.
+        crs (NamedCrs | Unset): A coordinate reference system (CRS), in the form of GeoJSON 2008.
     """
 
     type_: Literal["FeatureCollection"]

@@ -25,9 +25,9 @@ class MaskFeature:
     """One connected part of an object.
 
     Attributes:
-        type_ (Literal['Feature']): What it is.
-        properties (MaskProperties): Which object a polygon belongs to.
-        geometry (PolygonGeometry): A polygon: its outline, then its holes.
+        type_ (Literal['Feature']): GeoJSON type.
+        properties (MaskProperties): The object that a polygon belongs to.
+        geometry (PolygonGeometry): A polygon: its outline, followed by its holes.
     """
 
     type_: Literal["Feature"]

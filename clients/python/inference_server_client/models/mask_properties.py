@@ -13,11 +13,11 @@ T = TypeVar("T", bound="MaskProperties")
 
 @_attrs_define
 class MaskProperties:
-    """Which object a polygon belongs to.
+    """The object that a polygon belongs to.
 
     Attributes:
-        value (float): The object's id, or 255 with `unique=false`.
-        score (float | Unset): Confidence, or predicted IoU.
+        value (float): Object id; 255 with `unique=false`.
+        score (float | Unset): Confidence or predicted IoU, from 0 to 1.
     """
 
     value: float

@@ -16,7 +16,7 @@ T = TypeVar("T", bound="ModelsCleared")
 
 @_attrs_define
 class ModelsCleared:
-    """The models were unloaded and the caches emptied.
+    """The models were unloaded and the caches cleared.
 
     Attributes:
         status (Literal['cleared']): Always `cleared`.

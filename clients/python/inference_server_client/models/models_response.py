@@ -16,12 +16,12 @@ T = TypeVar("T", bound="ModelsResponse")
 
 @_attrs_define
 class ModelsResponse:
-    """The models that this server knows.
+    """The models that this server offers.
 
     Attributes:
-        models (ModelsResponseModels): The ids of the models, by version.
+        models (ModelsResponseModels): Model ids, by version.
         loaded (list[list[str]]): `[version, id]` of each model in memory.
-        checkpoints (list[Checkpoint]): What the models are made of.
+        checkpoints (list[Checkpoint]): Weights of the models.
     """
 
     models: ModelsResponseModels

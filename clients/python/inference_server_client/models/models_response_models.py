@@ -11,7 +11,7 @@ T = TypeVar("T", bound="ModelsResponseModels")
 
 @_attrs_define
 class ModelsResponseModels:
-    """The ids of the models, by version."""
+    """Model ids, by version."""
 
     additional_properties: dict[str, list[str]] = _attrs_field(init=False, factory=dict)
 

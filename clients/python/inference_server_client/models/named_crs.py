@@ -21,10 +21,10 @@ T = TypeVar("T", bound="NamedCrs")
 
 @_attrs_define
 class NamedCrs:
-    """A coordinate reference system, as the first edition of GeoJSON wrote it.
+    """A coordinate reference system (CRS), in the form of GeoJSON 2008.
 
     Attributes:
-        type_ (Literal['name']): How it is told.
+        type_ (Literal['name']): Always `name`.
         properties (CrsName): The name of a coordinate reference system.
     """
 

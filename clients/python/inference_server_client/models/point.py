@@ -11,12 +11,12 @@ T = TypeVar("T", bound="Point")
 
 @_attrs_define
 class Point:
-    """A click on the image.
+    """A point (click) on the image.
 
     Attributes:
-        x (float): From the left, in pixels.
-        y (float): From the top, in pixels.
-        positive (bool): True on the object, false on what does not belong to it.
+        x (float): Pixels from the left edge.
+        y (float): Pixels from the top edge.
+        positive (bool): True for a point on the object, false for one outside it.
     """
 
     x: float

@@ -16,12 +16,12 @@ T = TypeVar("T", bound="PolygonGeometry")
 
 @_attrs_define
 class PolygonGeometry:
-    """A polygon: its outline, then its holes.
+    """A polygon: its outline, followed by its holes.
 
     Attributes:
-        type_ (Literal['Polygon']): What it is.
-        coordinates (list[list[list[float]]]): Closed rings of `[x, y]` in the collection's CRS, or in pixels without
-            one.
+        type_ (Literal['Polygon']): GeoJSON type.
+        coordinates (list[list[list[float]]]): Closed rings of `[x, y]`, in the CRS of the collection or, without one,
+            in pixels.
     """
 
     type_: Literal["Polygon"]

@@ -23,26 +23,27 @@ T = TypeVar("T", bound="PredictRequest")
 
 @_attrs_define
 class PredictRequest:
-    """Points or boxes. At least one of `point_coords` and `boxes` is needed.
+    """Segment by points or boxes. At least one of `point_coords` and `boxes` is required.
 
     Attributes:
-        file (File): The image: GeoTIFF, TIFF, PNG, JPEG, WebP, BMP, GIF or AVIF.
+        file (File): Image file: GeoTIFF, TIFF, PNG, JPEG, WebP, BMP, GIF or AVIF.
         output_format (PredictRequestOutputFormat | Unset): `geojson`: polygons; `detections`: boxes as GeoJSON; both in
-            the image's CRS, or in pixels without one. `json`: boxes in pixels. `geotiff`, `png`: a raster of ids. Default:
-            'geojson'.
-        model_id (str | Unset): One of the ids that `GET /models` lists; the largest model by default.
-        min_size (int | Unset): Least pixels of an object. Default: 0.
-        max_size (int | Unset): Most pixels of an object; 0 or less is no limit.
-        api_key (str | Unset): The key, if it is sent nowhere else. It has to come before the file.
-        model_version (PredictRequestModelVersion | Unset): `sam3`: boxes find all objects that are like what they hold,
-            points one object. `sam2`: each box, and all points together, find one object each; points beside a single box
-            refine it. Default: 'sam3'.
-        point_coords (str | Unset): JSON: `[[x, y], …]`, points on one object.
-        point_labels (str | Unset): JSON: `[1, 0, …]`, 1 on the object, 0 beside it; all 1 by default.
-        boxes (str | Unset): JSON: `[[xmin, ymin, xmax, ymax], …]`, or one flat box.
-        point_crs (str | Unset): CRS of points and boxes, such as `EPSG:4326`, in the order x, y (longitude, latitude).
-            Without it they are pixels.
-        multimask_output (bool | Unset): Three masks for each prompt. Default: False.
+            the CRS of the image, or in pixels if it has none. `json`: boxes in pixels. `geotiff`, `png`: a raster of object
+            ids. Default: 'geojson'.
+        model_id (str | Unset): Model id from `GET /models`; the largest model by default.
+        min_size (int | Unset): Minimum area of an object, in pixels. Default: 0.
+        max_size (int | Unset): Maximum area of an object, in pixels; 0 or less for no limit.
+        api_key (str | Unset): API key, if not sent in a header or the query. This part must precede the file.
+        model_version (PredictRequestModelVersion | Unset): `sam3`: boxes are exemplars that find all similar objects,
+            points select one object. `sam2`: each box selects one object, and all points together select one; with a single
+            box, the points refine its object. Default: 'sam3'.
+        point_coords (str | Unset): JSON `[[x, y], …]`: points of one object.
+        point_labels (str | Unset): JSON `[1, 0, …]`: one label per point, 1 on the object, 0 outside it; all 1 by
+            default.
+        boxes (str | Unset): JSON `[[xmin, ymin, xmax, ymax], …]`, or a single flat box.
+        point_crs (str | Unset): CRS of points and boxes, such as `EPSG:4326`; coordinates are in x, y order (longitude,
+            latitude). Without it, coordinates are pixels.
+        multimask_output (bool | Unset): Return three masks per prompt. Default: False.
     """
 
     file: File

@@ -18,11 +18,11 @@ T = TypeVar("T", bound="Sam2Prompt")
 
 @_attrs_define
 class Sam2Prompt:
-    """One object: a box around it, clicks on it, or both.
+    """One object, given by a box, points, or both.
 
     Attributes:
-        box (CenterBox | Unset): A box by its **centre** and its size, in pixels. Visual prompts use it.
-        points (list[Point] | Unset): Clicks on the object, and beside it.
+        box (CenterBox | Unset): A box given by its **centre** and size, in pixels. Used by visual prompts.
+        points (list[Point] | Unset): Positive points on the object and negative points outside it.
     """
 
     box: CenterBox | Unset = UNSET

@@ -18,8 +18,8 @@ class Sam2PromptResult:
     """The object that one prompt selects.
 
     Attributes:
-        prompt_index (int): The position of the prompt in the request, from 0.
-        predictions (list[SegmentationPrediction]): The mask; empty when the prompt selects nothing.
+        prompt_index (int): Zero-based position of the prompt in the request.
+        predictions (list[SegmentationPrediction]): The mask; empty if the prompt selects nothing.
     """
 
     prompt_index: int

@@ -17,10 +17,10 @@ T = TypeVar("T", bound="Sam2PromptSet")
 
 @_attrs_define
 class Sam2PromptSet:
-    """Prompts, wrapped in an object.
+    """A list of prompts, wrapped in an object.
 
     Attributes:
-        prompts (list[Sam2Prompt] | Unset): One prompt for each object.
+        prompts (list[Sam2Prompt] | Unset): One prompt per object.
     """
 
     prompts: list[Sam2Prompt] | Unset = UNSET

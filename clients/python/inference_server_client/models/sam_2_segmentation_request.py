@@ -21,23 +21,24 @@ T = TypeVar("T", bound="Sam2SegmentationRequest")
 
 @_attrs_define
 class Sam2SegmentationRequest:
-    """Segment one object for each prompt.
+    """Segment one object per prompt.
 
     Attributes:
-        api_key (str | Unset): The API key, for clients that send it here; a header or the query does as well.
-        image_id (str | Unset): A name for the image. Its embedding is kept under this name, and a later request with
-            the same name need not send the image again.
-        image (InferenceRequestImage | Unset): An image, by its address or in the request itself.
-        prompts (list[Sam2Prompt] | None | Sam2Prompt | Sam2PromptSet | Unset): Prompts: wrapped in an object, as a
-            list, a single one, or none.
-        format_ (VisualFormat | Unset): `json` (`polygon` means the same), `rle`, or `binary`: a compressed `.npz` file
-            with the arrays `masks` and `low_res_masks`.
-        sam2_version_id (Sam2Version | Unset): A size of SAM 2.
-        multimask_output (bool | Unset): Whether the model considers three masks for each prompt, which helps where a
-            prompt is ambiguous. The answer holds the best one either way. Default: True.
-        save_logits_to_cache (bool | Unset): Whether to keep the low-resolution logits for later clicks. Default: False.
-        load_logits_from_cache (bool | Unset): Whether to start from the logits kept for an earlier prompt on the same
-            image: one with the same box whose points are among these. Default: False.
+        api_key (str | Unset): API key. It can also be sent in a header or the query string.
+        image_id (str | Unset): Client-chosen id under which the server caches the image. Later requests with the same
+            id can omit `image`.
+        image (InferenceRequestImage | Unset): An image, given by URL or as base64.
+        prompts (list[Sam2Prompt] | None | Sam2Prompt | Sam2PromptSet | Unset): Prompts: a list, a list wrapped in an
+            object, a single prompt, or none.
+        format_ (VisualFormat | Unset): `json` (alias: `polygon`), `rle`, or `binary`: a compressed `.npz` file with the
+            arrays `masks` and `low_res_masks`.
+        sam2_version_id (Sam2Version | Unset): Size of a SAM 2 model.
+        multimask_output (bool | Unset): Whether the model predicts three candidate masks per prompt, which helps with
+            ambiguous prompts. The response contains the best one either way. Default: True.
+        save_logits_to_cache (bool | Unset): Whether to cache the low-resolution logits for later requests. Default:
+            False.
+        load_logits_from_cache (bool | Unset): Whether to refine the cached logits of an earlier prompt on the same
+            image: one with the same box and a subset of these points. Default: False.
     """
 
     api_key: str | Unset = UNSET

@@ -16,12 +16,12 @@ T = TypeVar("T", bound="Sam2SegmentationResponse")
 
 @_attrs_define
 class Sam2SegmentationResponse:
-    """The selected objects: by prompt, and all in one list.
+    """The selected objects, grouped by prompt and as one list.
 
     Attributes:
-        prompt_results (list[Sam2PromptResult]): One result for each prompt, in their order.
-        predictions (list[SegmentationPrediction]): The same predictions in one list.
-        time (float): Seconds that it took.
+        prompt_results (list[Sam2PromptResult]): One result per prompt, in request order.
+        predictions (list[SegmentationPrediction]): The predictions of all prompts in one list.
+        time (float): Processing time in seconds.
     """
 
     prompt_results: list[Sam2PromptResult]

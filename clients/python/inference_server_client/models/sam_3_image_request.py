@@ -14,31 +14,31 @@ T = TypeVar("T", bound="Sam3ImageRequest")
 
 @_attrs_define
 class Sam3ImageRequest:
-    """Segment by words, exemplar boxes or points; without any of them, everything.
+    """Segment by text, exemplar boxes or points; without a prompt, segment everything.
 
-    Words and boxes find every object of a concept; points select one object. With both, the answer
-    has the masks of both, and an object that both find is there once.
+    Text and boxes find all instances of a concept; points select one object. With both, the
+    response contains the masks of both, without duplicates.
 
         Attributes:
-            image (str): The image: its http or https address, or its file in base64, with or without a
+            image (str): The image: an http or https URL, or the base64-encoded file, with or without a
                 `data:image/…;base64,` prefix.
-            api_key (str | Unset): The API key, for clients that send it here; the header x-api-key does as well.
-            text_prompt (str | Unset): What to look for, in a few words: `animal`, `plant`.
-            boxes_input (list[float] | list[list[float]] | str | Unset): Boxes in pixels: `[[x0, y0, x1, y1], …]`, or one of
-                them flat.
-            points_input (list[float] | list[list[float]] | str | Unset): Points in pixels: `[[x, y], …]`, or one flat `[x,
+            api_key (str | Unset): API key. It can also be sent in the header `x-api-key`.
+            text_prompt (str | Unset): What to find: a short noun phrase, such as `animal` or `plant`.
+            boxes_input (list[float] | list[list[float]] | str | Unset): Boxes in pixels: `[[x0, y0, x1, y1], …]`, or a
+                single `[x0, y0, x1, y1]`.
+            points_input (list[float] | list[list[float]] | str | Unset): Points in pixels: `[[x, y], …]`, or a single `[x,
                 y]`.
-            point_labels_input (list[LabelRowItem] | list[list[LabelRowItem]] | str | Unset): Labels: `[[1, 0]]`, `[[1],
-                [0]]` or `[1, 0]`.
-            return_preview (bool | Unset): Have all masks as one image, white on black. Default: True.
-            return_overlay (bool | Unset): Have the input image with the masks in colours over it. Default: False.
-            return_masks (bool | Unset): Have each mask as an image of its own, the best first. Default: False.
-            threshold (float | Unset): Least score of a mask: confidence, or for points and without a prompt predicted IoU.
-                Default: 0.5.
-            points_per_side (int | Unset): Without a prompt the image is searched by a grid of as many points squared, which
-                needs 1 at least. Default: 32.
-            pred_iou_thresh (float | Unset): Least predicted IoU of a mask that is found without a prompt. Default: 0.88.
-            max_masks (int | Unset): Only as many masks, the best ones; 0 is no limit. Default: 0.
+            point_labels_input (list[LabelRowItem] | list[list[LabelRowItem]] | str | Unset): Point labels: `[[1, 0]]`,
+                `[[1], [0]]` or `[1, 0]`.
+            return_preview (bool | Unset): Return all masks in one image, white on black. Default: True.
+            return_overlay (bool | Unset): Return the input image with the masks drawn over it. Default: False.
+            return_masks (bool | Unset): Return each mask as a separate image, highest score first. Default: False.
+            threshold (float | Unset): Minimum score of a mask: confidence for text and boxes, predicted IoU for points and
+                without a prompt. Default: 0.5.
+            points_per_side (int | Unset): Without a prompt: points per side of the grid that covers the image; at least 1.
+                Default: 32.
+            pred_iou_thresh (float | Unset): Without a prompt: minimum predicted IoU of a mask. Default: 0.88.
+            max_masks (int | Unset): Maximum number of masks, highest scores first; 0 for no limit. Default: 0.
     """
 
     image: str

@@ -20,15 +20,16 @@ T = TypeVar("T", bound="Sam3Prompt")
 
 @_attrs_define
 class Sam3Prompt:
-    """A concept: a text, exemplar boxes, or both.
+    """A concept, given by text, exemplar boxes, or both.
 
     Attributes:
-        type_ (Sam3PromptType | Unset): A hint of what the prompt is about. A `visual` prompt needs at least one box.
-        text (str | Unset): What to look for, in a few words.
-        boxes (list[CornerBox | TopLeftBox] | Unset): Boxes around exemplars, in pixels.
-        box_labels (list[bool | BoxLabelNumber] | Unset): For each box whether it shows the concept (1, true) or
-            something to leave out (0, false). Without it, all boxes show the concept.
-        output_prob_thresh (float | Unset): Least score of this prompt's predictions, in place of the request's.
+        type_ (Sam3PromptType | Unset): Type of the prompt; inferred if absent. A `visual` prompt needs at least one
+            box.
+        text (str | Unset): What to find: a short noun phrase, such as `red car`.
+        boxes (list[CornerBox | TopLeftBox] | Unset): Boxes around exemplars of the concept.
+        box_labels (list[bool | BoxLabelNumber] | Unset): One label per box: positive exemplar (1, true) or negative
+            exemplar (0, false). Without it, all boxes are positive.
+        output_prob_thresh (float | Unset): Minimum score of this prompt's predictions; overrides the request's.
     """
 
     type_: Sam3PromptType | Unset = UNSET

@@ -17,13 +17,13 @@ T = TypeVar("T", bound="Sam3PromptEcho")
 
 @_attrs_define
 class Sam3PromptEcho:
-    """The prompt that a result answers.
+    """Summary of the prompt that a result belongs to.
 
     Attributes:
-        prompt_index (int): The position of the prompt in the request, from 0.
-        type_ (Sam3PromptEchoType): What the prompt was about.
-        num_boxes (int): How many boxes the prompt had.
-        text (str | Unset): The prompt's text, if it had one.
+        prompt_index (int): Zero-based position of the prompt in the request.
+        type_ (Sam3PromptEchoType): Type of the prompt, given or inferred.
+        num_boxes (int): Number of boxes in the prompt.
+        text (str | Unset): Text of the prompt; absent without text.
     """
 
     prompt_index: int

@@ -16,13 +16,13 @@ T = TypeVar("T", bound="Sam3PromptResult")
 
 @_attrs_define
 class Sam3PromptResult:
-    """What was found for one concept.
+    """Instances found for one concept.
 
     Attributes:
-        prompt_index (int): The position of the prompt in the request, from 0.
-        echo (Sam3PromptEcho): The prompt that a result answers.
-        predictions (list[SegmentationPrediction]): One entry for each instance, the best first; empty when there is
-            none.
+        prompt_index (int): Zero-based position of the prompt in the request.
+        echo (Sam3PromptEcho): Summary of the prompt that a result belongs to.
+        predictions (list[SegmentationPrediction]): One entry per instance, highest score first; empty if none was
+            found.
     """
 
     prompt_index: int

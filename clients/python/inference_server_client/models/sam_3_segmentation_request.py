@@ -19,19 +19,19 @@ T = TypeVar("T", bound="Sam3SegmentationRequest")
 
 @_attrs_define
 class Sam3SegmentationRequest:
-    """Find every instance of each concept.
+    """Find all instances of each concept.
 
     Attributes:
-        prompts (list[Sam3Prompt]): The concepts to look for; 16 at most, unless the server says otherwise.
-        api_key (str | Unset): The API key, for clients that send it here; a header or the query does as well.
-        image_id (str | Unset): A name for the image. Its embedding is kept under this name, and a later request with
-            the same name need not send the image again.
-        image (InferenceRequestImage | Unset): An image, by its address or in the request itself.
-        format_ (ConceptFormat | Unset): `polygon` (`json` means the same) or `rle`.
-        output_prob_thresh (float | Unset): Least score of a prediction; 0 keeps all of them. Default: 0.5.
-        model_id (str | Unset): The SAM 3 model; the default is the generic one. Default: 'sam3/sam3_final'.
-        nms_iou_threshold (float | Unset): Of two masks, of any prompts, that overlap more than this (intersection over
-            union), only the one with the higher score is kept. Without it all are kept.
+        prompts (list[Sam3Prompt]): Concepts to find; at most 16 by default (`INFERENCE_MAX_PROMPTS`).
+        api_key (str | Unset): API key. It can also be sent in a header or the query string.
+        image_id (str | Unset): Client-chosen id under which the server caches the image. Later requests with the same
+            id can omit `image`.
+        image (InferenceRequestImage | Unset): An image, given by URL or as base64.
+        format_ (ConceptFormat | Unset): `polygon` (alias: `json`) or `rle`.
+        output_prob_thresh (float | Unset): Minimum score of a prediction; 0 keeps all. Default: 0.5.
+        model_id (str | Unset): SAM 3 model to use; the default is the base model. Default: 'sam3/sam3_final'.
+        nms_iou_threshold (float | Unset): Non-maximum suppression across all prompts: of two masks with an IoU above
+            this value, only the one with the higher score is kept. Without it, all masks are kept.
     """
 
     prompts: list[Sam3Prompt]

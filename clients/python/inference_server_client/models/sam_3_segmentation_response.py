@@ -15,11 +15,11 @@ T = TypeVar("T", bound="Sam3SegmentationResponse")
 
 @_attrs_define
 class Sam3SegmentationResponse:
-    """What was found, one result for each prompt.
+    """Instances of each concept, one result per prompt.
 
     Attributes:
-        prompt_results (list[Sam3PromptResult]): One result for each prompt, in their order.
-        time (float): Seconds that it took.
+        prompt_results (list[Sam3PromptResult]): One result per prompt, in request order.
+        time (float): Processing time in seconds.
     """
 
     prompt_results: list[Sam3PromptResult]

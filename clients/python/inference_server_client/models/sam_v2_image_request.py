@@ -13,20 +13,20 @@ T = TypeVar("T", bound="SamV2ImageRequest")
 
 @_attrs_define
 class SamV2ImageRequest:
-    """Segment by words, or one object by points on it.
+    """Segment by text, or segment one object by points.
 
     Attributes:
-        image (str): The image: its http or https address, or its file in base64, with or without a
+        image (str): The image: an http or https URL, or the base64-encoded file, with or without a
             `data:image/…;base64,` prefix.
-        api_key (str | Unset): The API key, for clients that send it here; the header x-api-key does as well.
-        prompt (str | Unset): What to look for, in a few words. It may be left out where there are coordinates.
-        coordinates (list[float] | list[list[float]] | str | Unset): Points in pixels: `[[x, y], …]`, or one flat `[x,
+        api_key (str | Unset): API key. It can also be sent in the header `x-api-key`.
+        prompt (str | Unset): What to find: a short noun phrase. Optional if `coordinates` are sent.
+        coordinates (list[float] | list[list[float]] | str | Unset): Points in pixels: `[[x, y], …]`, or a single `[x,
             y]`.
-        remove_coordinates (list[float] | list[list[float]] | str | Unset): Points in pixels: `[[x, y], …]`, or one flat
+        remove_coordinates (list[float] | list[list[float]] | str | Unset): Points in pixels: `[[x, y], …]`, or a single
             `[x, y]`.
-        overlay_mask (bool | Unset): Have the input image with the mask over it; otherwise the mask, white on black.
-            Default: True.
-        base64 (bool | Unset): Have the image as a JSON text in base64, not as a file. Default: False.
+        overlay_mask (bool | Unset): Return the input image with the mask drawn over it; otherwise the mask, white on
+            black. Default: True.
+        base64 (bool | Unset): Return the image as a base64 JSON string instead of a file. Default: False.
     """
 
     image: str

@@ -20,12 +20,12 @@ T = TypeVar("T", bound="SegmentationPrediction")
 
 @_attrs_define
 class SegmentationPrediction:
-    """One mask and its score.
+    """One mask with its score.
 
     Attributes:
-        format_ (SegmentationPredictionFormat): The form of `masks`.
-        confidence (float): The score, from 0 to 1.
-        masks (CocoRle | list[list[list[float]]]): A mask: polygons, or run lengths.
+        format_ (SegmentationPredictionFormat): Format of `masks`.
+        confidence (float): Score from 0 to 1.
+        masks (CocoRle | list[list[list[float]]]): A mask, as polygons or RLE.
     """
 
     format_: SegmentationPredictionFormat

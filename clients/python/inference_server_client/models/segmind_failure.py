@@ -11,10 +11,10 @@ T = TypeVar("T", bound="SegmindFailure")
 
 @_attrs_define
 class SegmindFailure:
-    """What went wrong, and what to do about it.
+    """What went wrong, and how to fix it.
 
     Attributes:
-        error (str): What went wrong, for people.
+        error (str): Human-readable error message.
     """
 
     error: str

@@ -13,12 +13,12 @@ T = TypeVar("T", bound="SegmindImages")
 
 @_attrs_define
 class SegmindImages:
-    """Several images, each a PNG in base64. What was not asked for is absent.
+    """Several images, each a base64-encoded PNG. Images that were not requested are absent.
 
     Attributes:
         preview (str | Unset): All masks, white on black.
-        overlay (str | Unset): The input image with the masks over it.
-        masks (list[str] | Unset): Each mask, the best first; empty where nothing was found.
+        overlay (str | Unset): The input image with the masks drawn over it.
+        masks (list[str] | Unset): Each mask, highest score first; empty if none was found.
     """
 
     preview: str | Unset = UNSET

@@ -15,12 +15,12 @@ T = TypeVar("T", bound="ServerInfo")
 
 @_attrs_define
 class ServerInfo:
-    """What this server is, and where to go next.
+    """Name, version and entry points of this server.
 
     Attributes:
-        name (str): The name of the product.
-        version (str): Its version.
-        links (ServerInfoLinks): Paths on this server, by what they are.
+        name (str): Name of the product.
+        version (str): Version of the server.
+        links (ServerInfoLinks): Paths on this server, by name.
     """
 
     name: str

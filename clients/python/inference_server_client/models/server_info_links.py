@@ -11,7 +11,7 @@ T = TypeVar("T", bound="ServerInfoLinks")
 
 @_attrs_define
 class ServerInfoLinks:
-    """Paths on this server, by what they are."""
+    """Paths on this server, by name."""
 
     additional_properties: dict[str, str] = _attrs_field(init=False, factory=dict)
 

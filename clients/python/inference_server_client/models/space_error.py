@@ -11,14 +11,14 @@ T = TypeVar("T", bound="SpaceError")
 
 @_attrs_define
 class SpaceError:
-    """What went wrong, and what to do about it.
+    """What went wrong, and how to fix it.
 
     Attributes:
-        success (bool): False.
-        error (str): What went wrong, for people.
-        masks (list[str]): Empty.
-        scores (list[float]): Empty.
-        num_objects (int): 0.
+        success (bool): Always false.
+        error (str): Human-readable error message.
+        masks (list[str]): Always empty.
+        scores (list[float]): Always empty.
+        num_objects (int): Always 0.
     """
 
     success: bool

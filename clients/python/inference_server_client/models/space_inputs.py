@@ -14,23 +14,23 @@ T = TypeVar("T", bound="SpaceInputs")
 
 @_attrs_define
 class SpaceInputs:
-    """An image and prompts; at least one of `text_prompts`, `boxes` and `points` is needed.
+    """An image and prompts. At least one of `text_prompts`, `boxes` and `points` is required.
 
     Attributes:
-        image (str): The image's file in base64, with or without a `data:image/…;base64,` prefix; or its address, which
-            begins with `http://` or `https://`.
-        text_prompts (list[str] | Unset): Concepts, each looked for by itself: every instance of it is found.
-        points (list[list[float]] | Unset): Clicks. Those in a positive box are clicks on its object, and all others are
-            on one object more. Negative ones alone show no object.
-        point_labels (list[SpaceLabel] | Unset): One for each point: 1 on the object, 0 beside it.
-        boxes (list[list[float]] | Unset): A positive box is around one object; what is in a negative one is taken out
-            of every mask, also of those found by words.
-        box_labels (list[SpaceLabel] | Unset): One for each box: 1 is positive, 0 negative.
-        multimask_output (bool | Unset): Three masks, of different extent, for each object by boxes or points. Default:
-            False.
-        confidence_threshold (float | Unset): Least score of a mask. Default: 0.5.
-        vectorize (bool | Unset): Polygons beside the masks. Default: False.
-        simplify_epsilon (float | Unset): How far a polygon may be from the outline, in pixels. Default: 2.0.
+        image (str): The base64-encoded image file, with or without a `data:image/…;base64,` prefix, or an `http://` or
+            `https://` URL.
+        text_prompts (list[str] | Unset): Concepts. All instances of each one are found.
+        points (list[list[float]] | Unset): Points. Those inside a positive box refine the object in that box; all
+            others together select one more object. Negative points alone select nothing.
+        point_labels (list[SpaceLabel] | Unset): One label per point: 1 on the object, 0 outside it.
+        boxes (list[list[float]] | Unset): A positive box selects one object. The area of a negative box is removed from
+            all masks, including those of text prompts.
+        box_labels (list[SpaceLabel] | Unset): One label per box: 1 for positive, 0 for negative.
+        multimask_output (bool | Unset): Return three masks of different extent per object selected by boxes or points.
+            Default: False.
+        confidence_threshold (float | Unset): Minimum score of a mask. Default: 0.5.
+        vectorize (bool | Unset): Return polygons in addition to the masks. Default: False.
+        simplify_epsilon (float | Unset): Maximum deviation of a polygon from the outline, in pixels. Default: 2.0.
     """
 
     image: str

@@ -13,12 +13,11 @@ T = TypeVar("T", bound="SpacePredictRequest")
 
 @_attrs_define
 class SpacePredictRequest:
-    """Words alone, in the envelope of Gradio.
+    """A text prompt in Gradio's request format.
 
     Attributes:
-        data (list[float | str]): The image, the concept, and the least score of a mask, in this order; the last is 0.5
-            by default.
-        api_key (str | Unset): The API key, for clients that send it here; a header or the query does as well.
+        data (list[float | str]): Image, concept and minimum score of a mask (optional, default 0.5), in this order.
+        api_key (str | Unset): API key. It can also be sent in a header or the query string.
     """
 
     data: list[float | str]

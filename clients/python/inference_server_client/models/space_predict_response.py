@@ -15,13 +15,13 @@ T = TypeVar("T", bound="SpacePredictResponse")
 
 @_attrs_define
 class SpacePredictResponse:
-    """The objects that were found, in the envelope of Gradio.
+    """The segmented objects in Gradio's response format.
 
     Attributes:
-        data (list[SpaceResponse]): One entry: the objects.
-        is_generating (bool): False: this is all.
-        duration (float): Seconds that it took.
-        average_duration (float): Seconds that such a request takes on average.
+        data (list[SpaceResponse]): A list with one entry: the segmented objects.
+        is_generating (bool): Always false: the response is complete.
+        duration (float): Processing time in seconds.
+        average_duration (float): Average processing time of such requests, in seconds.
     """
 
     data: list[SpaceResponse]

@@ -17,11 +17,11 @@ T = TypeVar("T", bound="SpaceRequest")
 
 @_attrs_define
 class SpaceRequest:
-    """A request of the Space's SAM 2 compatible API.
+    """A request to the Space's SAM 2 compatible API.
 
     Attributes:
-        inputs (SpaceInputs): An image and prompts; at least one of `text_prompts`, `boxes` and `points` is needed.
-        api_key (str | Unset): The API key, for clients that send it here; a header or the query does as well.
+        inputs (SpaceInputs): An image and prompts. At least one of `text_prompts`, `boxes` and `points` is required.
+        api_key (str | Unset): API key. It can also be sent in a header or the query string.
     """
 
     inputs: SpaceInputs

@@ -19,20 +19,20 @@ T = TypeVar("T", bound="SpaceResponse")
 
 @_attrs_define
 class SpaceResponse:
-    """The objects that were found; empty lists when there is none.
+    """The segmented objects; the lists are empty if none was found.
 
     Attributes:
-        masks (list[str]): One for each object: a PNG in base64, of one channel and the image's size, 255 on the object
-            and 0 elsewhere. Those of words come first, in the order of the prompts; then those of boxes and of points.
-        scores (list[float]): One for each mask: confidence, or the predicted IoU with points and boxes.
-        num_objects (int): How many masks there are.
+        masks (list[str]): One base64-encoded PNG per mask: single channel, image size, 255 on the object and 0
+            elsewhere. Masks of text prompts come first, in request order, then masks of boxes, then masks of points.
+        scores (list[float]): One score per mask: confidence for text, predicted IoU for points and boxes.
+        num_objects (int): Number of masks.
         sam_version (str): Always `3.0`.
-        prompt_types (list[PromptType]): Which prompts the request had.
-        success (bool): True.
-        polygons (list[list[list[float]]] | Unset): With `vectorize`, one for each mask: the outline of its largest
+        prompt_types (list[PromptType]): Types of the prompts in the request.
+        success (bool): Always true.
+        polygons (list[list[list[float]]] | Unset): With `vectorize`, one polygon per mask: the outline of its largest
             part.
-        polygon_format (Literal['pixel_coordinates'] | Unset): With `vectorize`: what `polygons` are in.
-        original_image_size (list[int] | Unset): With `vectorize`: `[width, height]` of the image.
+        polygon_format (Literal['pixel_coordinates'] | Unset): With `vectorize`: unit of `polygons`.
+        original_image_size (list[int] | Unset): With `vectorize`: `[width, height]` of the image, in pixels.
     """
 
     masks: list[str]

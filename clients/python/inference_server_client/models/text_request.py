@@ -20,20 +20,20 @@ T = TypeVar("T", bound="TextRequest")
 
 @_attrs_define
 class TextRequest:
-    """A concept in words. SAM 3.
+    """Segment by a text prompt (SAM 3).
 
     Attributes:
-        file (File): The image: GeoTIFF, TIFF, PNG, JPEG, WebP, BMP, GIF or AVIF.
-        prompt (str): What to look for, in a few words: `building`, `tree`.
+        file (File): Image file: GeoTIFF, TIFF, PNG, JPEG, WebP, BMP, GIF or AVIF.
+        prompt (str): What to find: a short noun phrase, such as `building` or `tree`.
         output_format (TextRequestOutputFormat | Unset): `geojson`: polygons; `detections`: boxes as GeoJSON; both in
-            the image's CRS, or in pixels without one. `json`: boxes in pixels. `geotiff`, `png`: a raster of ids. Default:
-            'geojson'.
-        model_id (str | Unset): One of the ids that `GET /models` lists; the largest model by default.
-        min_size (int | Unset): Least pixels of an object. Default: 0.
-        max_size (int | Unset): Most pixels of an object; 0 or less is no limit.
-        api_key (str | Unset): The key, if it is sent nowhere else. It has to come before the file.
-        backend (TextRequestBackend | Unset): Accepted, and without effect: this server has one engine. Default: 'meta'.
-        confidence_threshold (float | Unset): Least score of an object. Default: 0.5.
+            the CRS of the image, or in pixels if it has none. `json`: boxes in pixels. `geotiff`, `png`: a raster of object
+            ids. Default: 'geojson'.
+        model_id (str | Unset): Model id from `GET /models`; the largest model by default.
+        min_size (int | Unset): Minimum area of an object, in pixels. Default: 0.
+        max_size (int | Unset): Maximum area of an object, in pixels; 0 or less for no limit.
+        api_key (str | Unset): API key, if not sent in a header or the query. This part must precede the file.
+        backend (TextRequestBackend | Unset): Accepted for compatibility; has no effect. Default: 'meta'.
+        confidence_threshold (float | Unset): Minimum score of an object. Default: 0.5.
     """
 
     file: File

@@ -11,13 +11,13 @@ T = TypeVar("T", bound="TopLeftBox")
 
 @_attrs_define
 class TopLeftBox:
-    """A box by its **top-left corner** and its size, in pixels. Concept prompts use it.
+    """A box given by its **top-left corner** and size, in pixels. Used by concept prompts.
 
     Attributes:
-        x (float): The left edge.
-        y (float): The top edge.
-        width (float): The width, rightwards.
-        height (float): The height, downwards.
+        x (float): Left edge, in pixels.
+        y (float): Top edge, in pixels.
+        width (float): Width, in pixels.
+        height (float): Height, in pixels.
     """
 
     x: float

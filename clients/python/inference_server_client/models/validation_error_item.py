@@ -11,12 +11,12 @@ T = TypeVar("T", bound="ValidationErrorItem")
 
 @_attrs_define
 class ValidationErrorItem:
-    """One thing that is wrong with a request.
+    """One validation error.
 
     Attributes:
-        loc (list[int | str]): Where: `body`, then field names and positions in lists.
-        msg (str): What is wrong, for people.
-        type_ (str): What is wrong, for programs.
+        loc (list[int | str]): Path to the invalid value: `body`, then field names and list positions.
+        msg (str): Human-readable error message.
+        type_ (str): Machine-readable error type.
     """
 
     loc: list[int | str]

@@ -15,10 +15,10 @@ T = TypeVar("T", bound="ValidationErrorResponse")
 
 @_attrs_define
 class ValidationErrorResponse:
-    """Everything that is wrong with a request. It never repeats the image or the key.
+    """All validation errors of a request. They never contain the image or the API key.
 
     Attributes:
-        detail (list[ValidationErrorItem]): One entry for each mistake.
+        detail (list[ValidationErrorItem]): One entry per error.
     """
 
     detail: list[ValidationErrorItem]

@@ -21,7 +21,7 @@ export type Options<TData extends TDataShape = TDataShape, ThrowOnError extends 
 /**
  * Promptable concept segmentation (PCS)
  *
- * Finds every instance of each concept, by words, by exemplar boxes, or by both. SAM 3.
+ * Finds every instance of each concept, given by text, exemplar boxes or both. Uses SAM 3.
  */
 export const conceptSegment = <ThrowOnError extends boolean = false>(options: Options<ConceptSegmentData, ThrowOnError>) => (options.client ?? client).post<ConceptSegmentResponses, ConceptSegmentErrors, ThrowOnError>({
     security: [
@@ -45,7 +45,7 @@ export const conceptSegment = <ThrowOnError extends boolean = false>(options: Op
 /**
  * Promptable visual segmentation (PVS)
  *
- * Segments one object a prompt, by clicks, by a box, or by both. SAM 2.
+ * Segments one object per prompt, given by points, a box or both. Uses SAM 2.
  */
 export const visualSegment = <ThrowOnError extends boolean = false>(options: Options<VisualSegmentData, ThrowOnError>) => (options.client ?? client).post<VisualSegmentResponses, VisualSegmentErrors, ThrowOnError>({
     security: [
@@ -67,9 +67,9 @@ export const visualSegment = <ThrowOnError extends boolean = false>(options: Opt
 });
 
 /**
- * Promptable visual segmentation, under its SAM 2 name
+ * Promptable visual segmentation (SAM 2 path)
  *
- * The same as `/sam3/visual_segment`.
+ * Alias of `/sam3/visual_segment`.
  */
 export const segmentImage = <ThrowOnError extends boolean = false>(options: Options<SegmentImageData, ThrowOnError>) => (options.client ?? client).post<SegmentImageResponses, SegmentImageErrors, ThrowOnError>({
     security: [
@@ -91,9 +91,9 @@ export const segmentImage = <ThrowOnError extends boolean = false>(options: Opti
 });
 
 /**
- * Encode an image ahead of time, for both engines
+ * Encode an image ahead of time for SAM 3 and SAM 2
  *
- * The answer's `image_id` names the image in later requests that use the same id.
+ * Later requests with the returned `image_id` reuse the embedding.
  */
 export const embedImageSam3 = <ThrowOnError extends boolean = false>(options: Options<EmbedImageSam3Data, ThrowOnError>) => (options.client ?? client).post<EmbedImageSam3Responses, EmbedImageSam3Errors, ThrowOnError>({
     security: [
@@ -115,9 +115,9 @@ export const embedImageSam3 = <ThrowOnError extends boolean = false>(options: Op
 });
 
 /**
- * Encode an image ahead of time, for clicks and boxes
+ * Encode an image ahead of time for SAM 2
  *
- * The answer's `image_id` names the image in later requests that use the same id.
+ * Later requests with the returned `image_id` reuse the embedding.
  */
 export const embedImageSam2 = <ThrowOnError extends boolean = false>(options: Options<EmbedImageSam2Data, ThrowOnError>) => (options.client ?? client).post<EmbedImageSam2Responses, EmbedImageSam2Errors, ThrowOnError>({
     security: [
@@ -141,7 +141,7 @@ export const embedImageSam2 = <ThrowOnError extends boolean = false>(options: Op
 /**
  * Segment everything
  *
- * Finds all objects without a prompt.
+ * Finds every object in the image, without a prompt.
  */
 export const segmentAutomatic = <ThrowOnError extends boolean = false>(options: Options<SegmentAutomaticData, ThrowOnError>) => (options.client ?? client).post<SegmentAutomaticResponses, SegmentAutomaticErrors, ThrowOnError>({
     ...formDataBodySerializer,
@@ -166,7 +166,7 @@ export const segmentAutomatic = <ThrowOnError extends boolean = false>(options: 
 /**
  * Segment by points or boxes
  *
- * Points and boxes in pixels, or in any CRS where the image has one.
+ * Points and boxes are in pixels, or in the CRS `point_crs` if the image is georeferenced.
  */
 export const segmentPredict = <ThrowOnError extends boolean = false>(options: Options<SegmentPredictData, ThrowOnError>) => (options.client ?? client).post<SegmentPredictResponses, SegmentPredictErrors, ThrowOnError>({
     ...formDataBodySerializer,
@@ -189,9 +189,9 @@ export const segmentPredict = <ThrowOnError extends boolean = false>(options: Op
 });
 
 /**
- * Segment by words
+ * Segment by text
  *
- * Finds every instance of a concept.
+ * Finds every instance of a concept given by text.
  */
 export const segmentText = <ThrowOnError extends boolean = false>(options: Options<SegmentTextData, ThrowOnError>) => (options.client ?? client).post<SegmentTextResponses, SegmentTextErrors, ThrowOnError>({
     ...formDataBodySerializer,
@@ -214,9 +214,9 @@ export const segmentText = <ThrowOnError extends boolean = false>(options: Optio
 });
 
 /**
- * Segment an image, and get images
+ * Segment an image; the response is images
  *
- * Finds every object of a concept by words and exemplar boxes, one object by points, or everything. The answer is the image if either `return_preview` or `return_overlay` is true alone; otherwise JSON. Where nothing is found the preview is black, the overlay is the input image, and `masks` is empty.
+ * Finds every instance of a concept given by text and exemplar boxes, one object given by points, or every object. The response is a PNG if exactly one of `return_preview` and `return_overlay` is true and `return_masks` is false; otherwise it is JSON. If nothing is found, the preview is black, the overlay is the input image, and `masks` is empty.
  */
 export const sam3Image = <ThrowOnError extends boolean = false>(options: Options<Sam3ImageData, ThrowOnError>) => (options.client ?? client).post<Sam3ImageResponses, Sam3ImageErrors, ThrowOnError>({
     security: [
@@ -238,9 +238,9 @@ export const sam3Image = <ThrowOnError extends boolean = false>(options: Options
 });
 
 /**
- * Segment an image by words or points, and get an image
+ * Segment an image by text or points; the response is an image
  *
- * Finds every object of a concept by words, or one object by points. Where nothing is found the overlay is the input image, and the mask is black.
+ * Finds every instance of a concept given by text, or one object given by points. If nothing is found, the overlay is the input image, and the mask is black.
  */
 export const samV2Image = <ThrowOnError extends boolean = false>(options: Options<SamV2ImageData, ThrowOnError>) => (options.client ?? client).post<SamV2ImageResponses, SamV2ImageErrors, ThrowOnError>({
     security: [
@@ -262,9 +262,9 @@ export const samV2Image = <ThrowOnError extends boolean = false>(options: Option
 });
 
 /**
- * Segment by words, points and boxes
+ * Segment by text, points and boxes
  *
- * Each text finds every instance of a concept (SAM 3). Each positive box, with the points in it, selects one object, and so do the points in no such box together (SAM 2). Pixels in a negative box belong to no mask.
+ * Each text finds every instance of a concept (SAM 3). Each positive box, together with the points inside it, selects one object; all points outside these boxes select one more object (SAM 2). Pixels in a negative box are removed from all masks.
  */
 export const spaceSegment = <ThrowOnError extends boolean = false>(options: Options<SpaceSegmentData, ThrowOnError>) => (options.client ?? client).post<SpaceSegmentResponses, SpaceSegmentErrors, ThrowOnError>({
     security: [
@@ -286,9 +286,9 @@ export const spaceSegment = <ThrowOnError extends boolean = false>(options: Opti
 });
 
 /**
- * Segment by words, in Gradio's form
+ * Segment by text, in the envelope of Gradio's API
  *
- * Finds every instance of a concept. SAM 3.
+ * Finds every instance of a concept. Uses SAM 3.
  */
 export const spacePredict = <ThrowOnError extends boolean = false>(options: Options<SpacePredictData, ThrowOnError>) => (options.client ?? client).post<SpacePredictResponses, SpacePredictErrors, ThrowOnError>({
     security: [
@@ -312,7 +312,7 @@ export const spacePredict = <ThrowOnError extends boolean = false>(options: Opti
 /**
  * Submit a job: sam3-image
  *
- * Takes what `/v1/sam3-image` takes, and answers at once; the result is fetched later. An accepted job survives a restart of the server.
+ * Accepts the body of `/v1/sam3-image` and responds immediately; poll for the result. Accepted jobs survive a restart of the server.
  */
 export const submitSam3Image = <ThrowOnError extends boolean = false>(options: Options<SubmitSam3ImageData, ThrowOnError>) => (options.client ?? client).post<SubmitSam3ImageResponses, SubmitSam3ImageErrors, ThrowOnError>({
     security: [
@@ -336,7 +336,7 @@ export const submitSam3Image = <ThrowOnError extends boolean = false>(options: O
 /**
  * Submit a job: sam-v2-image
  *
- * Takes what `/v1/sam-v2-image` takes, and answers at once; the result is fetched later. An accepted job survives a restart of the server.
+ * Accepts the body of `/v1/sam-v2-image` and responds immediately; poll for the result. Accepted jobs survive a restart of the server.
  */
 export const submitSamV2Image = <ThrowOnError extends boolean = false>(options: Options<SubmitSamV2ImageData, ThrowOnError>) => (options.client ?? client).post<SubmitSamV2ImageResponses, SubmitSamV2ImageErrors, ThrowOnError>({
     security: [
@@ -358,9 +358,9 @@ export const submitSamV2Image = <ThrowOnError extends boolean = false>(options: 
 });
 
 /**
- * How it stands with a job
+ * Get a job's status
  *
- * Ask about once a second until it is `COMPLETED` or `FAILED`.
+ * Poll about once per second until the status is `COMPLETED` or `FAILED`.
  */
 export const jobStatus = <ThrowOnError extends boolean = false>(options: Options<JobStatusData, ThrowOnError>) => (options.client ?? client).get<JobStatusResponses, JobStatusErrors, ThrowOnError>({
     security: [
@@ -378,9 +378,9 @@ export const jobStatus = <ThrowOnError extends boolean = false>(options: Options
 });
 
 /**
- * The result of a job
+ * Get a job's result
  *
- * Before the job is done it has no `output`. Results are kept for an hour.
+ * `output` is null until the job is completed. By default, results expire after one hour.
  */
 export const jobResult = <ThrowOnError extends boolean = false>(options: Options<JobResultData, ThrowOnError>) => (options.client ?? client).get<JobResultResponses, JobResultErrors, ThrowOnError>({
     security: [
@@ -398,16 +398,16 @@ export const jobResult = <ThrowOnError extends boolean = false>(options: Options
 });
 
 /**
- * A file of a result
+ * Get a file of a result
  *
- * Its address, with the signature, is in the result; it needs no key.
+ * The result contains the signed URL, which needs no API key.
  */
 export const jobFile = <ThrowOnError extends boolean = false>(options: Options<JobFileData, ThrowOnError>) => (options.client ?? client).get<JobFileResponses, JobFileErrors, ThrowOnError>({ url: '/v2/requests/{request_id}/files/{name}', ...options });
 
 /**
  * Submit a job: sam3/concept_segment
  *
- * Takes what `/sam3/concept_segment` takes, and answers at once; the result is fetched later. An accepted job survives a restart of the server.
+ * Accepts the body of `/sam3/concept_segment` and responds immediately; poll for the result. Accepted jobs survive a restart of the server.
  */
 export const submitConceptSegment = <ThrowOnError extends boolean = false>(options: Options<SubmitConceptSegmentData, ThrowOnError>) => (options.client ?? client).post<SubmitConceptSegmentResponses, SubmitConceptSegmentErrors, ThrowOnError>({
     security: [
@@ -431,7 +431,7 @@ export const submitConceptSegment = <ThrowOnError extends boolean = false>(optio
 /**
  * Submit a job: sam3/visual_segment
  *
- * Takes what `/sam3/visual_segment` takes, and answers at once; the result is fetched later. An accepted job survives a restart of the server.
+ * Accepts the body of `/sam3/visual_segment` and responds immediately; poll for the result. Accepted jobs survive a restart of the server.
  */
 export const submitVisualSegment = <ThrowOnError extends boolean = false>(options: Options<SubmitVisualSegmentData, ThrowOnError>) => (options.client ?? client).post<SubmitVisualSegmentResponses, SubmitVisualSegmentErrors, ThrowOnError>({
     security: [
@@ -455,35 +455,35 @@ export const submitVisualSegment = <ThrowOnError extends boolean = false>(option
 /**
  * Name, version and links
  *
- * Where to go next. Browsers, which ask for HTML by name, get the playground.
+ * Name, version and links of the server. Browsers, which accept `text/html`, get the playground.
  */
 export const serverInfo = <ThrowOnError extends boolean = false>(options?: Options<ServerInfoData, ThrowOnError>) => (options?.client ?? client).get<ServerInfoResponses, unknown, ThrowOnError>({ url: '/', ...options });
 
 /**
- * Whether the server runs
+ * Liveness probe
  *
- * Answers as long as the process is well, also while models are loaded or busy.
+ * Returns 200 while the process runs, also while models are loading or busy.
  */
 export const livez = <ThrowOnError extends boolean = false>(options?: Options<LivezData, ThrowOnError>) => (options?.client ?? client).get<LivezResponses, unknown, ThrowOnError>({ url: '/livez', ...options });
 
 /**
- * Whether the server runs, by the name that samgeo's clients know
+ * Liveness probe for samgeo's clients
  *
  * The same as `/livez`.
  */
 export const health = <ThrowOnError extends boolean = false>(options?: Options<HealthData, ThrowOnError>) => (options?.client ?? client).get<HealthResponses, unknown, ThrowOnError>({ url: '/health', ...options });
 
 /**
- * Whether the server may be sent work
+ * Readiness probe
  *
- * Ready once the models that are to be preloaded were loaded, until the server is told to stop. A load that fails is tried again now and then.
+ * Returns 200 from when the preloaded models are loaded until the server begins to stop. A failed load is retried.
  */
 export const readyz = <ThrowOnError extends boolean = false>(options?: Options<ReadyzData, ThrowOnError>) => (options?.client ?? client).get<ReadyzResponses, ReadyzErrors, ThrowOnError>({ url: '/readyz', ...options });
 
 /**
- * Unload the models, empty the caches
+ * Unload the models and clear the caches
  *
- * Frees the memory that models, embeddings and images take, of every API key. Requests that have begun are answered as if nothing had happened, and free their part when they are done; later ones load what they need again. The server stays ready. For keys of the scope `admin`.
+ * Frees the memory of models, embeddings and images of all API keys. Requests in progress are still answered; later ones load the models again. The server stays ready. Needs a key with scope `admin`.
  */
 export const clearModels = <ThrowOnError extends boolean = false>(options?: Options<ClearModelsData, ThrowOnError>) => (options?.client ?? client).delete<ClearModelsResponses, ClearModelsErrors, ThrowOnError>({
     security: [
@@ -501,9 +501,9 @@ export const clearModels = <ThrowOnError extends boolean = false>(options?: Opti
 });
 
 /**
- * The models of this server
+ * List the models
  *
- * Which models there are, what they are made of, and which are in memory.
+ * The available models, their checkpoints, and which are loaded.
  */
 export const listModels = <ThrowOnError extends boolean = false>(options?: Options<ListModelsData, ThrowOnError>) => (options?.client ?? client).get<ListModelsResponses, ListModelsErrors, ThrowOnError>({
     security: [
@@ -523,7 +523,7 @@ export const listModels = <ThrowOnError extends boolean = false>(options?: Optio
 /**
  * Prometheus metrics
  *
- * Requests, failures, durations of every step, batch sizes, the embedding cache. For keys of the scope `admin`, unless the server's settings open it to all.
+ * Requests, failures, durations of each stage, batch sizes, caches, queues and jobs. Needs a key with scope `admin`, unless INFERENCE_METRICS_ACCESS is `open`.
  */
 export const metrics = <ThrowOnError extends boolean = false>(options?: Options<MetricsData, ThrowOnError>) => (options?.client ?? client).get<MetricsResponses, MetricsErrors, ThrowOnError>({
     security: [

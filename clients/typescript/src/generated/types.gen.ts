@@ -7,55 +7,55 @@ export type ClientOptions = {
 /**
  * AutomaticRequest
  *
- * Segment everything: SAM 2 by a grid of points, SAM 3 by the word `everything`.
+ * Segment everything: SAM 2 with a grid of points, SAM 3 with the prompt `everything`.
  */
 export type AutomaticRequest = {
     /**
-     * The image: GeoTIFF, TIFF, PNG, JPEG, WebP, BMP, GIF or AVIF.
+     * Image file: GeoTIFF, TIFF, PNG, JPEG, WebP, BMP, GIF or AVIF.
      */
     file: Blob | File;
     /**
-     * `geojson`: polygons; `detections`: boxes as GeoJSON; both in the image's CRS, or in pixels without one. `json`: boxes in pixels. `geotiff`, `png`: a raster of ids.
+     * `geojson`: polygons; `detections`: boxes as GeoJSON; both in the CRS of the image, or in pixels if it has none. `json`: boxes in pixels. `geotiff`, `png`: a raster of object ids.
      */
     output_format?: 'detections' | 'geojson' | 'geotiff' | 'json' | 'png';
     /**
-     * One of the ids that `GET /models` lists; the largest model by default.
+     * Model id from `GET /models`; the largest model by default.
      */
     model_id?: string;
     /**
-     * Least pixels of an object.
+     * Minimum area of an object, in pixels.
      */
     min_size?: number;
     /**
-     * Most pixels of an object; 0 or less is no limit.
+     * Maximum area of an object, in pixels; 0 or less for no limit.
      */
     max_size?: number;
     /**
-     * The key, if it is sent nowhere else. It has to come before the file.
+     * API key, if not sent in a header or the query. This part must precede the file.
      */
     api_key?: string;
     /**
-     * The family of the model. This server has `sam2` and `sam3`.
+     * Model family. This server supports `sam2` and `sam3`.
      */
     model_version?: 'sam' | 'sam2' | 'sam3';
     /**
-     * With `unique=false`: start from an empty raster; false starts from a full one, in which the objects' outlines are 0.
+     * Only with `unique=false`: true draws filled objects (255 on 0); false draws their outlines (0 on 255).
      */
     foreground?: boolean;
     /**
-     * An id for each object; false makes one raster of 0 and 255.
+     * Give each object its own id; false returns a raster of 0 and 255.
      */
     unique?: boolean;
     /**
-     * The grid has as many points squared. SAM 2 only.
+     * Grid points per side of the image. SAM 2 only.
      */
     points_per_side?: number;
     /**
-     * Least predicted IoU of a mask. SAM 2 only.
+     * Minimum predicted IoU of a mask. SAM 2 only.
      */
     pred_iou_thresh?: number;
     /**
-     * Least stability of a mask against a change of its threshold. SAM 2 only.
+     * Minimum stability score of a mask: the IoU of the masks at a higher and a lower threshold. SAM 2 only.
      */
     stability_score_thresh?: number;
 };
@@ -63,30 +63,30 @@ export type AutomaticRequest = {
 /**
  * Base64Image
  *
- * A PNG in base64.
+ * A base64-encoded PNG.
  */
 export type Base64Image = string;
 
 /**
  * BoxCollection
  *
- * Objects as boxes on the map: `output_format=detections`.
+ * Objects as georeferenced boxes: `output_format=detections`.
  */
 export type BoxCollection = {
     /**
-     * What it is.
+     * GeoJSON type.
      */
     type: 'FeatureCollection';
     /**
-     * `EPSG:N`; absent where there is none.
+     * CRS as `EPSG:N`; absent if the image has none.
      */
     crs?: string;
     /**
-     * How many objects there are.
+     * Number of objects.
      */
     num_detections: number;
     /**
-     * The objects.
+     * One entry per object.
      */
     features: Array<BoxFeature>;
 };
@@ -94,59 +94,59 @@ export type BoxCollection = {
 /**
  * BoxFeature
  *
- * The box of an object.
+ * The bounding box of an object, as GeoJSON.
  */
 export type BoxFeature = {
     /**
-     * What it is.
+     * GeoJSON type.
      */
     type: 'Feature';
     /**
-     * Top left, top right, bottom right, bottom left, top left.
+     * Corners: top left, top right, bottom right, bottom left, top left.
      */
     geometry: PolygonGeometry;
     /**
-     * The object.
+     * Id, score and box of the object.
      */
     properties: BoxProperties;
 };
 
 /**
- * Whether a box shows the concept.
+ * Whether the box is a positive exemplar (1, true) or a negative one (0, false).
  */
 export type BoxLabel = BoxLabelNumber | BoxLabelFlag;
 
 /**
- * True is a positive exemplar, false a negative one.
+ * True for a positive exemplar, false for a negative one.
  */
 export type BoxLabelFlag = boolean;
 
 /**
- * 1 is a positive exemplar, 0 a negative one.
+ * 1 for a positive exemplar, 0 for a negative one.
  */
 export type BoxLabelNumber = 0 | 1;
 
 /**
- * Boxes in pixels: `[[x0, y0, x1, y1], …]`, or one of them flat.
+ * Boxes in pixels: `[[x0, y0, x1, y1], …]`, or a single `[x0, y0, x1, y1]`.
  */
 export type BoxList = JsonText | NumberRow | NumberRows;
 
 /**
  * BoxProperties
  *
- * One object in numbers.
+ * Id, score and box of an object.
  */
 export type BoxProperties = {
     /**
-     * From 1.
+     * Number of the object, starting at 1.
      */
     id: number;
     /**
-     * The object's id in rasters.
+     * Object id in rasters.
      */
     value?: number;
     /**
-     * Confidence.
+     * Confidence from 0 to 1.
      */
     score?: number;
     /**
@@ -163,23 +163,23 @@ export type BoxProperties = {
 /**
  * CenterBox
  *
- * A box by its **centre** and its size, in pixels. Visual prompts use it.
+ * A box given by its **centre** and size, in pixels. Used by visual prompts.
  */
 export type CenterBox = {
     /**
-     * The centre, from the left.
+     * Horizontal centre, in pixels from the left edge of the image.
      */
     x: number;
     /**
-     * The centre, from the top.
+     * Vertical centre, in pixels from the top edge of the image.
      */
     y: number;
     /**
-     * The whole width.
+     * Full width, in pixels.
      */
     width: number;
     /**
-     * The whole height.
+     * Full height, in pixels.
      */
     height: number;
 };
@@ -187,47 +187,47 @@ export type CenterBox = {
 /**
  * Checkpoint
  *
- * Weights that this server answers with.
+ * Weights that this server uses.
  */
 export type Checkpoint = {
     /**
-     * The architecture.
+     * Model family.
      */
     family: 'sam2' | 'sam3';
     /**
-     * The name that requests use.
+     * Name of the checkpoint in requests.
      */
     name: string;
     /**
-     * Where the weights come from: `demo`, a path, or an id.
+     * Source of the weights: `demo`, a path, or a Hugging Face id.
      */
     source: string;
     /**
-     * Where they compute.
+     * Device of the model, such as `cpu` or `cuda:0`.
      */
     device: string;
     /**
-     * The arithmetic they compute in.
+     * Data type of the computation.
      */
     dtype: string;
     /**
-     * Whether they are in memory now.
+     * Whether the model is in memory.
      */
     loaded: boolean;
     /**
-     * What image embeddings are kept in.
+     * Data type of cached image embeddings.
      */
     cache_dtype?: string;
     /**
-     * CPU threads that they may use.
+     * Number of CPU threads the model may use.
      */
     threads?: number;
     /**
-     * Most images that are encoded in one forward.
+     * Maximum number of images per encoder batch.
      */
     encode_batch?: number;
     /**
-     * Most prompts that are decoded in one forward.
+     * Maximum number of prompts per decoder batch.
      */
     decode_batch?: number;
 };
@@ -235,52 +235,52 @@ export type Checkpoint = {
 /**
  * CocoRle
  *
- * A mask in COCO's compressed run-length encoding, as `pycocotools` reads it.
+ * A mask in COCO's compressed run-length encoding (RLE), as `pycocotools` reads it.
  */
 export type CocoRle = {
     /**
-     * `[height, width]` of the image.
+     * `[height, width]` of the image, in pixels.
      */
     size: [
         number,
         number
     ];
     /**
-     * The runs, compressed.
+     * Compressed run lengths, in column-major order.
      */
     counts: string;
 };
 
 /**
- * A box around an exemplar, in one of two forms.
+ * A box around an exemplar, given by corner and size or by two corners.
  */
 export type ConceptBox = TopLeftBox | CornerBox;
 
 /**
- * `polygon` (`json` means the same) or `rle`.
+ * `polygon` (alias: `json`) or `rle`.
  */
 export type ConceptFormat = 'polygon' | 'json' | 'rle';
 
 /**
  * CornerBox
  *
- * A box by two corners, in pixels: top-left and bottom-right. Concept prompts use it.
+ * A box given by its top-left and bottom-right corners, in pixels. Used by concept prompts.
  */
 export type CornerBox = {
     /**
-     * The left edge.
+     * Left edge, in pixels.
      */
     x0: number;
     /**
-     * The top edge.
+     * Top edge, in pixels.
      */
     y0: number;
     /**
-     * The right edge, greater than `x0`.
+     * Right edge, in pixels; greater than `x0`.
      */
     x1: number;
     /**
-     * The bottom edge, greater than `y0`.
+     * Bottom edge, in pixels; greater than `y0`.
      */
     y1: number;
 };
@@ -292,7 +292,7 @@ export type CornerBox = {
  */
 export type CrsName = {
     /**
-     * `urn:ogc:def:crs:EPSG::N`, for 4326 that of CRS84.
+     * `urn:ogc:def:crs:EPSG::N`; for EPSG:4326 the URN of CRS84.
      */
     name: string;
 };
@@ -300,23 +300,23 @@ export type CrsName = {
 /**
  * Detection
  *
- * The box of an object in pixels.
+ * The bounding box of an object, in pixels.
  */
 export type Detection = {
     /**
-     * From 1.
+     * Number of the object, starting at 1.
      */
     id: number;
     /**
-     * The object's id in rasters.
+     * Object id in rasters.
      */
     value?: number;
     /**
-     * Confidence.
+     * Confidence from 0 to 1.
      */
     score?: number;
     /**
-     * `[x1, y1, x2, y2]`.
+     * `[x1, y1, x2, y2]` in pixels.
      */
     bbox: [
         number,
@@ -325,11 +325,11 @@ export type Detection = {
         number
     ];
     /**
-     * x2 - x1.
+     * Width of the box (x2 - x1), in pixels.
      */
     width: number;
     /**
-     * y2 - y1.
+     * Height of the box (y2 - y1), in pixels.
      */
     height: number;
 };
@@ -341,19 +341,19 @@ export type Detection = {
  */
 export type DetectionList = {
     /**
-     * In pixels.
+     * Width of the image, in pixels.
      */
     image_width: number;
     /**
-     * In pixels.
+     * Height of the image, in pixels.
      */
     image_height: number;
     /**
-     * How many objects there are.
+     * Number of objects.
      */
     num_detections: number;
     /**
-     * The objects.
+     * One entry per object.
      */
     detections: Array<Detection>;
 };
@@ -361,23 +361,23 @@ export type DetectionList = {
 /**
  * EmbeddingRequest
  *
- * Encode an image ahead of the requests about it.
+ * Encode an image in advance, so that later requests with its `image_id` are fast.
  */
 export type EmbeddingRequest = {
     /**
-     * The API key, for clients that send it here; a header or the query does as well.
+     * API key. It can also be sent in a header or the query string.
      */
     api_key?: string;
     /**
-     * A name for the image. Its embedding is kept under this name, and a later request with the same name need not send the image again.
+     * Client-chosen id under which the server caches the image. Later requests with the same id can omit `image`.
      */
     image_id?: string;
     /**
-     * The image. It may be left out when `image_id` names one that the server still has.
+     * The image. Optional if `image_id` refers to an image that is still cached.
      */
     image?: InferenceRequestImage;
     /**
-     * The size of SAM 2 to encode the image for.
+     * Size of the SAM 2 model that encodes the image.
      */
     sam2_version_id?: Sam2Version;
 };
@@ -385,15 +385,15 @@ export type EmbeddingRequest = {
 /**
  * EmbeddingResponse
  *
- * The image is encoded.
+ * The image was encoded.
  */
 export type EmbeddingResponse = {
     /**
-     * The name to use in later requests: the one that was sent, or else a digest.
+     * Id to send in later requests: the one sent, or a digest of the image.
      */
     image_id: string;
     /**
-     * Seconds that it took.
+     * Processing time in seconds.
      */
     time: number;
 };
@@ -401,11 +401,11 @@ export type EmbeddingResponse = {
 /**
  * ErrorDetail
  *
- * What went wrong, and what to do about it.
+ * What went wrong, and how to fix it.
  */
 export type ErrorDetail = {
     /**
-     * What went wrong, for people.
+     * Human-readable error message.
      */
     detail: string;
 };
@@ -413,11 +413,11 @@ export type ErrorDetail = {
 /**
  * ErrorMessage
  *
- * What went wrong, and what to do about it.
+ * What went wrong, and how to fix it.
  */
 export type ErrorMessage = {
     /**
-     * What went wrong, for people.
+     * Human-readable error message.
      */
     message: string;
 };
@@ -425,19 +425,19 @@ export type ErrorMessage = {
 /**
  * Health
  *
- * Whether the server runs, or may be sent work.
+ * Whether the server is alive, or ready for requests.
  */
 export type Health = {
     /**
-     * `ok`, or why the server cannot be sent work: its models are being `loading`, they `failed` to load, or it is `stopping`.
+     * `ok`, or why the server is not ready: models are `loading` or `failed` to load, or the server is `stopping`.
      */
     status: 'ok' | 'loading' | 'failed' | 'stopping';
     /**
-     * More about it, for people.
+     * Human-readable details.
      */
     message?: string;
     /**
-     * The version of the server.
+     * Version of the server.
      */
     version?: string;
 };
@@ -445,15 +445,15 @@ export type Health = {
 /**
  * InferenceRequestImage
  *
- * An image, by its address or in the request itself.
+ * An image, given by URL or as base64.
  */
 export type InferenceRequestImage = {
     /**
-     * How the image is given.
+     * How the image is sent: by URL or as base64.
      */
     type: 'url' | 'base64';
     /**
-     * The address of the image, or its file in base64, with or without a `data:image/…;base64,` prefix.
+     * URL of the image, or the base64-encoded file, with or without a `data:image/…;base64,` prefix.
      */
     value: string;
 };
@@ -461,11 +461,11 @@ export type InferenceRequestImage = {
 /**
  * JobFailed
  *
- * A job that ended without a result.
+ * A job that failed.
  */
 export type JobFailed = {
     /**
-     * The job's id.
+     * Id of the job.
      */
     request_id: string;
     /**
@@ -473,7 +473,7 @@ export type JobFailed = {
      */
     status: 'FAILED';
     /**
-     * What went wrong, and what to do about it.
+     * What went wrong, and how to fix it.
      */
     error: string;
 };
@@ -481,23 +481,23 @@ export type JobFailed = {
 /**
  * JobImage
  *
- * A file of a result.
+ * A file of a job's result.
  */
 export type JobImage = {
     /**
-     * Its address, good without a key until the result expires.
+     * Signed URL; valid without an API key until the result expires.
      */
     url: string;
     /**
-     * Its media type.
+     * Media type.
      */
     content_type: string;
     /**
-     * Its name.
+     * File name.
      */
     file_name: string;
     /**
-     * Its bytes.
+     * Size in bytes.
      */
     file_size: number;
 };
@@ -505,11 +505,11 @@ export type JobImage = {
 /**
  * JobMetrics
  *
- * What a job took.
+ * Metrics of a job.
  */
 export type JobMetrics = {
     /**
-     * Seconds that the server worked on it; absent until it is done.
+     * Processing time in seconds; absent until the job is done.
      */
     inference_time?: number;
 };
@@ -517,31 +517,31 @@ export type JobMetrics = {
 /**
  * JobResult
  *
- * A job and its result, which is kept for an hour.
+ * A job with its result. Results expire after one hour.
  */
 export type JobResult = {
     /**
-     * The job's id.
+     * Id of the job.
      */
     request_id: string;
     /**
-     * As in the job's status.
+     * Status of the job; see `JobStatus`.
      */
     status: 'QUEUED' | 'PROCESSING' | 'COMPLETED';
     /**
-     * Always null; a job that failed is answered with 422.
+     * Always null; a failed job is reported with status code 422.
      */
     error: null;
     /**
-     * The address of the file, or a list of addresses where the request asks for several files. For requests that are answered with JSON: that answer. Null until the job is done.
+     * URL of the result file, or a list of URLs if the request asks for several files. For requests with a JSON response: that response. Null until the job is done.
      */
     output: unknown;
     /**
-     * What it took.
+     * Metrics of the job.
      */
     metrics: JobMetrics;
     /**
-     * The files of the result.
+     * Files of the result.
      */
     images: Array<JobImage>;
 };
@@ -549,19 +549,19 @@ export type JobResult = {
 /**
  * JobStatus
  *
- * How it stands with a job.
+ * The status of a job.
  */
 export type JobStatus = {
     /**
-     * The job's id.
+     * Id of the job.
      */
     request_id: string;
     /**
-     * `QUEUED` until a worker takes it, `PROCESSING` until it ends, `COMPLETED` when the result is there. A job that `FAILED` is answered with 422.
+     * `QUEUED` until a worker claims the job, `PROCESSING` while it runs, `COMPLETED` when the result is available. A `FAILED` job is reported with status code 422.
      */
     status: 'QUEUED' | 'PROCESSING' | 'COMPLETED';
     /**
-     * What it took.
+     * Metrics of the job.
      */
     metrics: JobMetrics;
 };
@@ -569,11 +569,11 @@ export type JobStatus = {
 /**
  * JobSubmitted
  *
- * A job was accepted. It is done even if the server is restarted meanwhile.
+ * The job was queued. It survives a restart of the server.
  */
 export type JobSubmitted = {
     /**
-     * The job's id.
+     * Id of the job.
      */
     request_id: string;
     /**
@@ -581,46 +581,46 @@ export type JobSubmitted = {
      */
     status: 'QUEUED';
     /**
-     * Where to ask how it stands with the job.
+     * URL of the job's status.
      */
     status_url: string;
     /**
-     * Where the result will be.
+     * URL of the job's result.
      */
     response_url: string;
     /**
-     * The same as `status_url`.
+     * Same as `status_url`.
      */
     poll_url: string;
 };
 
 /**
- * A text that holds JSON, such as `[[300, 400]]`.
+ * A string that contains JSON, such as `[[300, 400]]`.
  */
 export type JsonText = string;
 
 /**
- * Labels of points.
+ * Point labels.
  */
 export type LabelRow = Array<0 | 1>;
 
 /**
- * Labels of points, in groups.
+ * Point labels, in groups.
  */
 export type LabelRows = Array<LabelRow>;
 
 /**
- * A position in a list, counted from 0.
+ * Zero-based position in a list.
  */
 export type LocationIndex = number;
 
 /**
- * The part of the request, or a field of it.
+ * `body`, `query` or the name of a field.
  */
 export type LocationName = string;
 
 /**
- * One step towards a mistake.
+ * One step of the path to an invalid value.
  */
 export type LocationPart = LocationName | LocationIndex;
 
@@ -631,19 +631,19 @@ export type LocationPart = LocationName | LocationIndex;
  */
 export type MaskCollection = {
     /**
-     * What it is.
+     * GeoJSON type.
      */
     type: 'FeatureCollection';
     /**
-     * `output`.
+     * Always `output`.
      */
     name: string;
     /**
-     * The image's CRS; absent where it has none.
+     * CRS of the image; absent if it has none.
      */
     crs?: NamedCrs;
     /**
-     * Parts, from the top of the image down.
+     * Connected parts of objects, from top to bottom of the image.
      */
     features: Array<MaskFeature>;
 };
@@ -655,15 +655,15 @@ export type MaskCollection = {
  */
 export type MaskFeature = {
     /**
-     * What it is.
+     * GeoJSON type.
      */
     type: 'Feature';
     /**
-     * Which object it is a part of.
+     * The object that the part belongs to.
      */
     properties: MaskProperties;
     /**
-     * Where it is.
+     * Outline and holes.
      */
     geometry: PolygonGeometry;
 };
@@ -671,28 +671,28 @@ export type MaskFeature = {
 /**
  * MaskProperties
  *
- * Which object a polygon belongs to.
+ * The object that a polygon belongs to.
  */
 export type MaskProperties = {
     /**
-     * The object's id, or 255 with `unique=false`.
+     * Object id; 255 with `unique=false`.
      */
     value: number;
     /**
-     * Confidence, or predicted IoU.
+     * Confidence or predicted IoU, from 0 to 1.
      */
     score?: number;
 };
 
 /**
- * A mask: polygons, or run lengths.
+ * A mask, as polygons or RLE.
  */
 export type Masks = Polygons | CocoRle;
 
 /**
  * ModelsCleared
  *
- * The models were unloaded and the caches emptied.
+ * The models were unloaded and the caches cleared.
  */
 export type ModelsCleared = {
     /**
@@ -704,11 +704,11 @@ export type ModelsCleared = {
 /**
  * ModelsResponse
  *
- * The models that this server knows.
+ * The models that this server offers.
  */
 export type ModelsResponse = {
     /**
-     * The ids of the models, by version.
+     * Model ids, by version.
      */
     models: {
         [key: string]: Array<string>;
@@ -721,7 +721,7 @@ export type ModelsResponse = {
         string
     ]>;
     /**
-     * What the models are made of.
+     * Weights of the models.
      */
     checkpoints: Array<Checkpoint>;
 };
@@ -729,61 +729,61 @@ export type ModelsResponse = {
 /**
  * NamedCrs
  *
- * A coordinate reference system, as the first edition of GeoJSON wrote it.
+ * A coordinate reference system (CRS), in the form of GeoJSON 2008.
  */
 export type NamedCrs = {
     /**
-     * How it is told.
+     * Always `name`.
      */
     type: 'name';
     /**
-     * Its name.
+     * Name of the CRS.
      */
     properties: CrsName;
 };
 
 /**
- * One point, or one box.
+ * One point or box.
  */
 export type NumberRow = Array<number>;
 
 /**
- * Points, or boxes.
+ * Points or boxes.
  */
 export type NumberRows = Array<NumberRow>;
 
 /**
  * Point
  *
- * A click on the image.
+ * A point (click) on the image.
  */
 export type Point = {
     /**
-     * From the left, in pixels.
+     * Pixels from the left edge.
      */
     x: number;
     /**
-     * From the top, in pixels.
+     * Pixels from the top edge.
      */
     y: number;
     /**
-     * True on the object, false on what does not belong to it.
+     * True for a point on the object, false for one outside it.
      */
     positive: boolean;
 };
 
 /**
- * Labels: `[[1, 0]]`, `[[1], [0]]` or `[1, 0]`.
+ * Point labels: `[[1, 0]]`, `[[1], [0]]` or `[1, 0]`.
  */
 export type PointLabelList = JsonText | LabelRow | LabelRows;
 
 /**
- * Points in pixels: `[[x, y], …]`, or one flat `[x, y]`.
+ * Points in pixels: `[[x, y], …]`, or a single `[x, y]`.
  */
 export type PointList = JsonText | NumberRow | NumberRows;
 
 /**
- * The outline of one connected part, as `[x, y]` pixels.
+ * Outline of one connected part, as `[x, y]` in pixels.
  */
 export type Polygon = Array<[
     number,
@@ -793,97 +793,97 @@ export type Polygon = Array<[
 /**
  * PolygonGeometry
  *
- * A polygon: its outline, then its holes.
+ * A polygon: its outline, followed by its holes.
  */
 export type PolygonGeometry = {
     /**
-     * What it is.
+     * GeoJSON type.
      */
     type: 'Polygon';
     /**
-     * Closed rings of `[x, y]` in the collection's CRS, or in pixels without one.
+     * Closed rings of `[x, y]`, in the CRS of the collection or, without one, in pixels.
      */
     coordinates: Array<Array<Array<number>>>;
 };
 
 /**
- * A mask as the outer contours of its connected parts.
+ * A mask as the outer contours of its connected parts; holes are not kept.
  */
 export type Polygons = Array<Polygon>;
 
 /**
  * PredictRequest
  *
- * Points or boxes. At least one of `point_coords` and `boxes` is needed.
+ * Segment by points or boxes. At least one of `point_coords` and `boxes` is required.
  */
 export type PredictRequest = {
     /**
-     * The image: GeoTIFF, TIFF, PNG, JPEG, WebP, BMP, GIF or AVIF.
+     * Image file: GeoTIFF, TIFF, PNG, JPEG, WebP, BMP, GIF or AVIF.
      */
     file: Blob | File;
     /**
-     * `geojson`: polygons; `detections`: boxes as GeoJSON; both in the image's CRS, or in pixels without one. `json`: boxes in pixels. `geotiff`, `png`: a raster of ids.
+     * `geojson`: polygons; `detections`: boxes as GeoJSON; both in the CRS of the image, or in pixels if it has none. `json`: boxes in pixels. `geotiff`, `png`: a raster of object ids.
      */
     output_format?: 'detections' | 'geojson' | 'geotiff' | 'json' | 'png';
     /**
-     * One of the ids that `GET /models` lists; the largest model by default.
+     * Model id from `GET /models`; the largest model by default.
      */
     model_id?: string;
     /**
-     * Least pixels of an object.
+     * Minimum area of an object, in pixels.
      */
     min_size?: number;
     /**
-     * Most pixels of an object; 0 or less is no limit.
+     * Maximum area of an object, in pixels; 0 or less for no limit.
      */
     max_size?: number;
     /**
-     * The key, if it is sent nowhere else. It has to come before the file.
+     * API key, if not sent in a header or the query. This part must precede the file.
      */
     api_key?: string;
     /**
-     * `sam3`: boxes find all objects that are like what they hold, points one object. `sam2`: each box, and all points together, find one object each; points beside a single box refine it.
+     * `sam3`: boxes are exemplars that find all similar objects, points select one object. `sam2`: each box selects one object, and all points together select one; with a single box, the points refine its object.
      */
     model_version?: 'sam' | 'sam2' | 'sam3';
     /**
-     * JSON: `[[x, y], …]`, points on one object.
+     * JSON `[[x, y], …]`: points of one object.
      */
     point_coords?: string;
     /**
-     * JSON: `[1, 0, …]`, 1 on the object, 0 beside it; all 1 by default.
+     * JSON `[1, 0, …]`: one label per point, 1 on the object, 0 outside it; all 1 by default.
      */
     point_labels?: string;
     /**
-     * JSON: `[[xmin, ymin, xmax, ymax], …]`, or one flat box.
+     * JSON `[[xmin, ymin, xmax, ymax], …]`, or a single flat box.
      */
     boxes?: string;
     /**
-     * CRS of points and boxes, such as `EPSG:4326`, in the order x, y (longitude, latitude). Without it they are pixels.
+     * CRS of points and boxes, such as `EPSG:4326`; coordinates are in x, y order (longitude, latitude). Without it, coordinates are pixels.
      */
     point_crs?: string;
     /**
-     * Three masks for each prompt.
+     * Return three masks per prompt.
      */
     multimask_output?: boolean;
 };
 
 /**
- * Words, or else points and boxes.
+ * `text` for text prompts, `visual` for points and boxes.
  */
 export type PromptType = 'text' | 'visual';
 
 /**
  * Sam2Prompt
  *
- * One object: a box around it, clicks on it, or both.
+ * One object, given by a box, points, or both.
  */
 export type Sam2Prompt = {
     /**
-     * A box around the object.
+     * Box around the object.
      */
     box?: CenterBox;
     /**
-     * Clicks on the object, and beside it.
+     * Positive points on the object and negative points outside it.
      */
     points?: Array<Point>;
 };
@@ -891,7 +891,7 @@ export type Sam2Prompt = {
 /**
  * Sam2PromptList
  *
- * Prompts, one for each object.
+ * A list of prompts, one per object.
  */
 export type Sam2PromptList = Array<Sam2Prompt>;
 
@@ -902,11 +902,11 @@ export type Sam2PromptList = Array<Sam2Prompt>;
  */
 export type Sam2PromptResult = {
     /**
-     * The position of the prompt in the request, from 0.
+     * Zero-based position of the prompt in the request.
      */
     prompt_index: number;
     /**
-     * The mask; empty when the prompt selects nothing.
+     * The mask; empty if the prompt selects nothing.
      */
     predictions: Array<SegmentationPrediction>;
 };
@@ -914,60 +914,60 @@ export type Sam2PromptResult = {
 /**
  * Sam2PromptSet
  *
- * Prompts, wrapped in an object.
+ * A list of prompts, wrapped in an object.
  */
 export type Sam2PromptSet = {
     /**
-     * One prompt for each object.
+     * One prompt per object.
      */
     prompts?: Array<Sam2Prompt>;
 };
 
 /**
- * Prompts: wrapped in an object, as a list, a single one, or none.
+ * Prompts: a list, a list wrapped in an object, a single prompt, or none.
  */
 export type Sam2Prompts = Sam2PromptSet | Sam2PromptList | Sam2Prompt | null;
 
 /**
  * Sam2SegmentationRequest
  *
- * Segment one object for each prompt.
+ * Segment one object per prompt.
  */
 export type Sam2SegmentationRequest = {
     /**
-     * The API key, for clients that send it here; a header or the query does as well.
+     * API key. It can also be sent in a header or the query string.
      */
     api_key?: string;
     /**
-     * A name for the image. Its embedding is kept under this name, and a later request with the same name need not send the image again.
+     * Client-chosen id under which the server caches the image. Later requests with the same id can omit `image`.
      */
     image_id?: string;
     /**
-     * The image. It may be left out when `image_id` names one that the server still has.
+     * The image. Optional if `image_id` refers to an image that is still cached.
      */
     image?: InferenceRequestImage;
     /**
-     * One prompt for each object: wrapped in an object, as a list, or a single one. Without prompts the answer is what the model finds most likely by itself.
+     * One prompt per object, as a list, a list wrapped in an object, or a single prompt. Without prompts, the model segments the object it considers most likely.
      */
     prompts?: Sam2Prompts;
     /**
-     * The form of the masks in the answer.
+     * Format of the masks in the response.
      */
     format?: VisualFormat;
     /**
-     * The size of SAM 2 to use.
+     * Size of the SAM 2 model to use.
      */
     sam2_version_id?: Sam2Version;
     /**
-     * Whether the model considers three masks for each prompt, which helps where a prompt is ambiguous. The answer holds the best one either way.
+     * Whether the model predicts three candidate masks per prompt, which helps with ambiguous prompts. The response contains the best one either way.
      */
     multimask_output?: boolean;
     /**
-     * Whether to keep the low-resolution logits for later clicks.
+     * Whether to cache the low-resolution logits for later requests.
      */
     save_logits_to_cache?: boolean;
     /**
-     * Whether to start from the logits kept for an earlier prompt on the same image: one with the same box whose points are among these.
+     * Whether to refine the cached logits of an earlier prompt on the same image: one with the same box and a subset of these points.
      */
     load_logits_from_cache?: boolean;
 };
@@ -975,87 +975,87 @@ export type Sam2SegmentationRequest = {
 /**
  * Sam2SegmentationResponse
  *
- * The selected objects: by prompt, and all in one list.
+ * The selected objects, grouped by prompt and as one list.
  */
 export type Sam2SegmentationResponse = {
     /**
-     * One result for each prompt, in their order.
+     * One result per prompt, in request order.
      */
     prompt_results: Array<Sam2PromptResult>;
     /**
-     * The same predictions in one list.
+     * The predictions of all prompts in one list.
      */
     predictions: Array<SegmentationPrediction>;
     /**
-     * Seconds that it took.
+     * Processing time in seconds.
      */
     time: number;
 };
 
 /**
- * A size of SAM 2.
+ * Size of a SAM 2 model.
  */
 export type Sam2Version = 'hiera_tiny' | 'hiera_small' | 'hiera_b_plus' | 'hiera_large';
 
 /**
  * Sam3ImageRequest
  *
- * Segment by words, exemplar boxes or points; without any of them, everything.
+ * Segment by text, exemplar boxes or points; without a prompt, segment everything.
  *
- * Words and boxes find every object of a concept; points select one object. With both, the answer
- * has the masks of both, and an object that both find is there once.
+ * Text and boxes find all instances of a concept; points select one object. With both, the
+ * response contains the masks of both, without duplicates.
  */
 export type Sam3ImageRequest = {
     /**
-     * The API key, for clients that send it here; the header x-api-key does as well.
+     * API key. It can also be sent in the header `x-api-key`.
      */
     api_key?: string;
     /**
-     * The image: its http or https address, or its file in base64, with or without a `data:image/…;base64,` prefix.
+     * The image: an http or https URL, or the base64-encoded file, with or without a `data:image/…;base64,` prefix.
      */
     image: string;
     /**
-     * What to look for, in a few words: `animal`, `plant`.
+     * What to find: a short noun phrase, such as `animal` or `plant`.
      */
     text_prompt?: string;
     /**
-     * Boxes around examples of what to look for, `[[x0, y0, x1, y1], …]` in pixels, as a list or as a text that holds it as JSON.
+     * Boxes around exemplars: `[[x0, y0, x1, y1], …]` in pixels, as a list or a JSON string.
      */
     boxes_input?: BoxList;
     /**
-     * Points on one object, and beside it where their label is 0: `[[x, y], …]` in pixels, as a list or as a text that holds it as JSON.
+     * Points of one object: `[[x, y], …]` in pixels, as a list or a JSON string.
      */
     points_input?: PointList;
     /**
-     * For each point 1 (on the object) or 0 (beside it); one label alone counts for all points. `[[1]]` by default.
+     * One label per point: 1 (on the object) or 0 (outside it). A single label applies to all points. `[[1]]` by default.
      */
     point_labels_input?: PointLabelList;
     /**
-     * Have all masks as one image, white on black.
+     * Return all masks in one image, white on black.
      */
     return_preview?: boolean;
     /**
-     * Have the input image with the masks in colours over it.
+     * Return the input image with the masks drawn over it.
      */
     return_overlay?: boolean;
     /**
-     * Have each mask as an image of its own, the best first.
+     * Return each mask as a separate image, highest score first.
      */
     return_masks?: boolean;
     /**
-     * Least score of a mask: confidence, or for points and without a prompt predicted IoU.
+     * Minimum score of a mask: confidence for text and boxes, predicted IoU for points and without a prompt.
      */
     threshold?: number;
     /**
-     * Without a prompt the image is searched by a grid of as many points squared, which needs 1 at least.
+     * Without a prompt: points per side of the grid that covers the image; at least 1.
      */
     points_per_side?: number;
     /**
-     * Least predicted IoU of a mask that is found without a prompt.
+     * Without a prompt: minimum predicted IoU of a mask.
      */
     pred_iou_thresh?: number;
     /**
-     * Only as many masks, the best ones; 0 is no limit.
+     * Maximum number of masks, highest scores first; 0 for no limit.
      */
     max_masks?: number;
 };
@@ -1063,27 +1063,27 @@ export type Sam3ImageRequest = {
 /**
  * Sam3Prompt
  *
- * A concept: a text, exemplar boxes, or both.
+ * A concept, given by text, exemplar boxes, or both.
  */
 export type Sam3Prompt = {
     /**
-     * A hint of what the prompt is about. A `visual` prompt needs at least one box.
+     * Type of the prompt; inferred if absent. A `visual` prompt needs at least one box.
      */
     type?: 'text' | 'visual';
     /**
-     * What to look for, in a few words.
+     * What to find: a short noun phrase, such as `red car`.
      */
     text?: string;
     /**
-     * Boxes around exemplars, in pixels.
+     * Boxes around exemplars of the concept.
      */
     boxes?: Array<ConceptBox>;
     /**
-     * For each box whether it shows the concept (1, true) or something to leave out (0, false). Without it, all boxes show the concept.
+     * One label per box: positive exemplar (1, true) or negative exemplar (0, false). Without it, all boxes are positive.
      */
     box_labels?: Array<BoxLabel>;
     /**
-     * Least score of this prompt's predictions, in place of the request's.
+     * Minimum score of this prompt's predictions; overrides the request's.
      */
     output_prob_thresh?: number;
 };
@@ -1091,23 +1091,23 @@ export type Sam3Prompt = {
 /**
  * Sam3PromptEcho
  *
- * The prompt that a result answers.
+ * Summary of the prompt that a result belongs to.
  */
 export type Sam3PromptEcho = {
     /**
-     * The position of the prompt in the request, from 0.
+     * Zero-based position of the prompt in the request.
      */
     prompt_index: number;
     /**
-     * What the prompt was about.
+     * Type of the prompt, given or inferred.
      */
     type: 'text' | 'visual';
     /**
-     * The prompt's text, if it had one.
+     * Text of the prompt; absent without text.
      */
     text?: string;
     /**
-     * How many boxes the prompt had.
+     * Number of boxes in the prompt.
      */
     num_boxes: number;
 };
@@ -1115,19 +1115,19 @@ export type Sam3PromptEcho = {
 /**
  * Sam3PromptResult
  *
- * What was found for one concept.
+ * Instances found for one concept.
  */
 export type Sam3PromptResult = {
     /**
-     * The position of the prompt in the request, from 0.
+     * Zero-based position of the prompt in the request.
      */
     prompt_index: number;
     /**
-     * The prompt.
+     * Summary of the prompt.
      */
     echo: Sam3PromptEcho;
     /**
-     * One entry for each instance, the best first; empty when there is none.
+     * One entry per instance, highest score first; empty if none was found.
      */
     predictions: Array<SegmentationPrediction>;
 };
@@ -1135,39 +1135,39 @@ export type Sam3PromptResult = {
 /**
  * Sam3SegmentationRequest
  *
- * Find every instance of each concept.
+ * Find all instances of each concept.
  */
 export type Sam3SegmentationRequest = {
     /**
-     * The API key, for clients that send it here; a header or the query does as well.
+     * API key. It can also be sent in a header or the query string.
      */
     api_key?: string;
     /**
-     * A name for the image. Its embedding is kept under this name, and a later request with the same name need not send the image again.
+     * Client-chosen id under which the server caches the image. Later requests with the same id can omit `image`.
      */
     image_id?: string;
     /**
-     * The image. It may be left out when `image_id` names one that the server still has.
+     * The image. Optional if `image_id` refers to an image that is still cached.
      */
     image?: InferenceRequestImage;
     /**
-     * The concepts to look for; 16 at most, unless the server says otherwise.
+     * Concepts to find; at most 16 by default (`INFERENCE_MAX_PROMPTS`).
      */
     prompts: Array<Sam3Prompt>;
     /**
-     * The form of the masks in the answer.
+     * Format of the masks in the response.
      */
     format?: ConceptFormat;
     /**
-     * Least score of a prediction; 0 keeps all of them.
+     * Minimum score of a prediction; 0 keeps all.
      */
     output_prob_thresh?: number;
     /**
-     * The SAM 3 model; the default is the generic one.
+     * SAM 3 model to use; the default is the base model.
      */
     model_id?: string;
     /**
-     * Of two masks, of any prompts, that overlap more than this (intersection over union), only the one with the higher score is kept. Without it all are kept.
+     * Non-maximum suppression across all prompts: of two masks with an IoU above this value, only the one with the higher score is kept. Without it, all masks are kept.
      */
     nms_iou_threshold?: number;
 };
@@ -1175,15 +1175,15 @@ export type Sam3SegmentationRequest = {
 /**
  * Sam3SegmentationResponse
  *
- * What was found, one result for each prompt.
+ * Instances of each concept, one result per prompt.
  */
 export type Sam3SegmentationResponse = {
     /**
-     * One result for each prompt, in their order.
+     * One result per prompt, in request order.
      */
     prompt_results: Array<Sam3PromptResult>;
     /**
-     * Seconds that it took.
+     * Processing time in seconds.
      */
     time: number;
 };
@@ -1191,35 +1191,35 @@ export type Sam3SegmentationResponse = {
 /**
  * SamV2ImageRequest
  *
- * Segment by words, or one object by points on it.
+ * Segment by text, or segment one object by points.
  */
 export type SamV2ImageRequest = {
     /**
-     * The API key, for clients that send it here; the header x-api-key does as well.
+     * API key. It can also be sent in the header `x-api-key`.
      */
     api_key?: string;
     /**
-     * The image: its http or https address, or its file in base64, with or without a `data:image/…;base64,` prefix.
+     * The image: an http or https URL, or the base64-encoded file, with or without a `data:image/…;base64,` prefix.
      */
     image: string;
     /**
-     * What to look for, in a few words. It may be left out where there are coordinates.
+     * What to find: a short noun phrase. Optional if `coordinates` are sent.
      */
     prompt?: string;
     /**
-     * Points on one object: `[x, y]` or `[[x, y], …]` in pixels, as a list or as a text that holds it as JSON. Ignored if there is a prompt.
+     * Points on one object: `[x, y]` or `[[x, y], …]` in pixels, as a list or a JSON string. Ignored if `prompt` is sent.
      */
     coordinates?: PointList;
     /**
-     * Points beside the object, in the same form. With a prompt, objects on which one of them lies are left out.
+     * Points outside the object, in the same form. With `prompt`, objects that contain one of them are removed.
      */
     remove_coordinates?: PointList;
     /**
-     * Have the input image with the mask over it; otherwise the mask, white on black.
+     * Return the input image with the mask drawn over it; otherwise the mask, white on black.
      */
     overlay_mask?: boolean;
     /**
-     * Have the image as a JSON text in base64, not as a file.
+     * Return the image as a base64 JSON string instead of a file.
      */
     base64?: boolean;
 };
@@ -1227,19 +1227,19 @@ export type SamV2ImageRequest = {
 /**
  * SegmentationPrediction
  *
- * One mask and its score.
+ * One mask with its score.
  */
 export type SegmentationPrediction = {
     /**
-     * The form of `masks`.
+     * Format of `masks`.
      */
     format: 'polygon' | 'rle';
     /**
-     * The score, from 0 to 1.
+     * Score from 0 to 1.
      */
     confidence: number;
     /**
-     * The mask, in the form that `format` says.
+     * The mask, in the format given by `format`.
      */
     masks: Masks;
 };
@@ -1247,18 +1247,18 @@ export type SegmentationPrediction = {
 /**
  * SegmentationResult
  *
- * The JSON answers, by `output_format`: `json`, `detections`, `geojson`.
+ * The JSON response for `output_format` `json`, `detections` or `geojson`.
  */
 export type SegmentationResult = DetectionList | BoxCollection | MaskCollection;
 
 /**
  * SegmindFailure
  *
- * What went wrong, and what to do about it.
+ * What went wrong, and how to fix it.
  */
 export type SegmindFailure = {
     /**
-     * What went wrong, for people.
+     * Human-readable error message.
      */
     error: string;
 };
@@ -1266,7 +1266,7 @@ export type SegmindFailure = {
 /**
  * SegmindImages
  *
- * Several images, each a PNG in base64. What was not asked for is absent.
+ * Several images, each a base64-encoded PNG. Images that were not requested are absent.
  */
 export type SegmindImages = {
     /**
@@ -1274,11 +1274,11 @@ export type SegmindImages = {
      */
     preview?: string;
     /**
-     * The input image with the masks over it.
+     * The input image with the masks drawn over it.
      */
     overlay?: string;
     /**
-     * Each mask, the best first; empty where nothing was found.
+     * Each mask, highest score first; empty if none was found.
      */
     masks?: Array<string>;
 };
@@ -1286,19 +1286,19 @@ export type SegmindImages = {
 /**
  * ServerInfo
  *
- * What this server is, and where to go next.
+ * Name, version and entry points of this server.
  */
 export type ServerInfo = {
     /**
-     * The name of the product.
+     * Name of the product.
      */
     name: string;
     /**
-     * Its version.
+     * Version of the server.
      */
     version: string;
     /**
-     * Paths on this server, by what they are.
+     * Paths on this server, by name.
      */
     links: {
         [key: string]: string;
@@ -1311,12 +1311,12 @@ export type ServerInfo = {
 export type SpaceArgument = SpaceArgumentText | SpaceArgumentNumber;
 
 /**
- * The least score of a mask.
+ * Minimum score of a mask.
  */
 export type SpaceArgumentNumber = number;
 
 /**
- * The image, or else the concept.
+ * The image or the concept.
  */
 export type SpaceArgumentText = string;
 
@@ -1333,40 +1333,40 @@ export type SpaceBox = [
 /**
  * SpaceError
  *
- * What went wrong, and what to do about it.
+ * What went wrong, and how to fix it.
  */
 export type SpaceError = {
     /**
-     * False.
+     * Always false.
      */
     success: boolean;
     /**
-     * What went wrong, for people.
+     * Human-readable error message.
      */
     error: string;
     /**
-     * Empty.
+     * Always empty.
      */
     masks: Array<string>;
     /**
-     * Empty.
+     * Always empty.
      */
     scores: Array<number>;
     /**
-     * 0.
+     * Always 0.
      */
     num_objects: number;
 };
 
 /**
- * The image's file in base64, with or without a `data:image/…;base64,` prefix; or its address, which begins with `http://` or `https://`.
+ * The base64-encoded image file, with or without a `data:image/…;base64,` prefix, or an `http://` or `https://` URL.
  */
 export type SpaceImage = string;
 
 /**
  * SpaceInputs
  *
- * An image and prompts; at least one of `text_prompts`, `boxes` and `points` is needed.
+ * An image and prompts. At least one of `text_prompts`, `boxes` and `points` is required.
  */
 export type SpaceInputs = {
     /**
@@ -1374,45 +1374,45 @@ export type SpaceInputs = {
      */
     image: SpaceImage;
     /**
-     * Concepts, each looked for by itself: every instance of it is found.
+     * Concepts. All instances of each one are found.
      */
     text_prompts?: Array<SpaceText>;
     /**
-     * Clicks. Those in a positive box are clicks on its object, and all others are on one object more. Negative ones alone show no object.
+     * Points. Those inside a positive box refine the object in that box; all others together select one more object. Negative points alone select nothing.
      */
     points?: Array<SpacePoint>;
     /**
-     * One for each point: 1 on the object, 0 beside it.
+     * One label per point: 1 on the object, 0 outside it.
      */
     point_labels?: Array<SpaceLabel>;
     /**
-     * A positive box is around one object; what is in a negative one is taken out of every mask, also of those found by words.
+     * A positive box selects one object. The area of a negative box is removed from all masks, including those of text prompts.
      */
     boxes?: Array<SpaceBox>;
     /**
-     * One for each box: 1 is positive, 0 negative.
+     * One label per box: 1 for positive, 0 for negative.
      */
     box_labels?: Array<SpaceLabel>;
     /**
-     * Three masks, of different extent, for each object by boxes or points.
+     * Return three masks of different extent per object selected by boxes or points.
      */
     multimask_output?: boolean;
     /**
-     * Least score of a mask.
+     * Minimum score of a mask.
      */
     confidence_threshold?: number;
     /**
-     * Polygons beside the masks.
+     * Return polygons in addition to the masks.
      */
     vectorize?: boolean;
     /**
-     * How far a polygon may be from the outline, in pixels.
+     * Maximum deviation of a polygon from the outline, in pixels.
      */
     simplify_epsilon?: number;
 };
 
 /**
- * 1 is positive, 0 negative.
+ * 1 for positive, 0 for negative.
  */
 export type SpaceLabel = 0 | 1;
 
@@ -1427,15 +1427,15 @@ export type SpacePoint = [
 /**
  * SpacePredictRequest
  *
- * Words alone, in the envelope of Gradio.
+ * A text prompt in Gradio's request format.
  */
 export type SpacePredictRequest = {
     /**
-     * The API key, for clients that send it here; a header or the query does as well.
+     * API key. It can also be sent in a header or the query string.
      */
     api_key?: string;
     /**
-     * The image, the concept, and the least score of a mask, in this order; the last is 0.5 by default.
+     * Image, concept and minimum score of a mask (optional, default 0.5), in this order.
      */
     data: Array<SpaceArgument>;
 };
@@ -1443,25 +1443,25 @@ export type SpacePredictRequest = {
 /**
  * SpacePredictResponse
  *
- * The objects that were found, in the envelope of Gradio.
+ * The segmented objects in Gradio's response format.
  */
 export type SpacePredictResponse = {
     /**
-     * One entry: the objects.
+     * A list with one entry: the segmented objects.
      */
     data: [
         SpaceResponse
     ];
     /**
-     * False: this is all.
+     * Always false: the response is complete.
      */
     is_generating: boolean;
     /**
-     * Seconds that it took.
+     * Processing time in seconds.
      */
     duration: number;
     /**
-     * Seconds that such a request takes on average.
+     * Average processing time of such requests, in seconds.
      */
     average_duration: number;
 };
@@ -1469,15 +1469,15 @@ export type SpacePredictResponse = {
 /**
  * SpaceRequest
  *
- * A request of the Space's SAM 2 compatible API.
+ * A request to the Space's SAM 2 compatible API.
  */
 export type SpaceRequest = {
     /**
-     * The API key, for clients that send it here; a header or the query does as well.
+     * API key. It can also be sent in a header or the query string.
      */
     api_key?: string;
     /**
-     * The image and the prompts.
+     * Image and prompts.
      */
     inputs: SpaceInputs;
 };
@@ -1485,19 +1485,19 @@ export type SpaceRequest = {
 /**
  * SpaceResponse
  *
- * The objects that were found; empty lists when there is none.
+ * The segmented objects; the lists are empty if none was found.
  */
 export type SpaceResponse = {
     /**
-     * One for each object: a PNG in base64, of one channel and the image's size, 255 on the object and 0 elsewhere. Those of words come first, in the order of the prompts; then those of boxes and of points.
+     * One base64-encoded PNG per mask: single channel, image size, 255 on the object and 0 elsewhere. Masks of text prompts come first, in request order, then masks of boxes, then masks of points.
      */
     masks: Array<string>;
     /**
-     * One for each mask: confidence, or the predicted IoU with points and boxes.
+     * One score per mask: confidence for text, predicted IoU for points and boxes.
      */
     scores: Array<number>;
     /**
-     * How many masks there are.
+     * Number of masks.
      */
     num_objects: number;
     /**
@@ -1505,23 +1505,23 @@ export type SpaceResponse = {
      */
     sam_version: string;
     /**
-     * Which prompts the request had.
+     * Types of the prompts in the request.
      */
     prompt_types: Array<PromptType>;
     /**
-     * True.
+     * Always true.
      */
     success: boolean;
     /**
-     * With `vectorize`, one for each mask: the outline of its largest part.
+     * With `vectorize`, one polygon per mask: the outline of its largest part.
      */
     polygons?: Array<Polygon>;
     /**
-     * With `vectorize`: what `polygons` are in.
+     * With `vectorize`: unit of `polygons`.
      */
     polygon_format?: 'pixel_coordinates';
     /**
-     * With `vectorize`: `[width, height]` of the image.
+     * With `vectorize`: `[width, height]` of the image, in pixels.
      */
     original_image_size?: [
         number,
@@ -1530,50 +1530,50 @@ export type SpaceResponse = {
 };
 
 /**
- * A concept in a few words, such as `kitten`.
+ * A concept as a short noun phrase, such as `kitten`.
  */
 export type SpaceText = string;
 
 /**
  * TextRequest
  *
- * A concept in words. SAM 3.
+ * Segment by a text prompt (SAM 3).
  */
 export type TextRequest = {
     /**
-     * The image: GeoTIFF, TIFF, PNG, JPEG, WebP, BMP, GIF or AVIF.
+     * Image file: GeoTIFF, TIFF, PNG, JPEG, WebP, BMP, GIF or AVIF.
      */
     file: Blob | File;
     /**
-     * `geojson`: polygons; `detections`: boxes as GeoJSON; both in the image's CRS, or in pixels without one. `json`: boxes in pixels. `geotiff`, `png`: a raster of ids.
+     * `geojson`: polygons; `detections`: boxes as GeoJSON; both in the CRS of the image, or in pixels if it has none. `json`: boxes in pixels. `geotiff`, `png`: a raster of object ids.
      */
     output_format?: 'detections' | 'geojson' | 'geotiff' | 'json' | 'png';
     /**
-     * One of the ids that `GET /models` lists; the largest model by default.
+     * Model id from `GET /models`; the largest model by default.
      */
     model_id?: string;
     /**
-     * Least pixels of an object.
+     * Minimum area of an object, in pixels.
      */
     min_size?: number;
     /**
-     * Most pixels of an object; 0 or less is no limit.
+     * Maximum area of an object, in pixels; 0 or less for no limit.
      */
     max_size?: number;
     /**
-     * The key, if it is sent nowhere else. It has to come before the file.
+     * API key, if not sent in a header or the query. This part must precede the file.
      */
     api_key?: string;
     /**
-     * What to look for, in a few words: `building`, `tree`.
+     * What to find: a short noun phrase, such as `building` or `tree`.
      */
     prompt: string;
     /**
-     * Accepted, and without effect: this server has one engine.
+     * Accepted for compatibility; has no effect.
      */
     backend?: 'meta' | 'transformers';
     /**
-     * Least score of an object.
+     * Minimum score of an object.
      */
     confidence_threshold?: number;
 };
@@ -1581,23 +1581,23 @@ export type TextRequest = {
 /**
  * TopLeftBox
  *
- * A box by its **top-left corner** and its size, in pixels. Concept prompts use it.
+ * A box given by its **top-left corner** and size, in pixels. Used by concept prompts.
  */
 export type TopLeftBox = {
     /**
-     * The left edge.
+     * Left edge, in pixels.
      */
     x: number;
     /**
-     * The top edge.
+     * Top edge, in pixels.
      */
     y: number;
     /**
-     * The width, rightwards.
+     * Width, in pixels.
      */
     width: number;
     /**
-     * The height, downwards.
+     * Height, in pixels.
      */
     height: number;
 };
@@ -1605,19 +1605,19 @@ export type TopLeftBox = {
 /**
  * ValidationErrorItem
  *
- * One thing that is wrong with a request.
+ * One validation error.
  */
 export type ValidationErrorItem = {
     /**
-     * Where: `body`, then field names and positions in lists.
+     * Path to the invalid value: `body`, then field names and list positions.
      */
     loc: Array<LocationPart>;
     /**
-     * What is wrong, for people.
+     * Human-readable error message.
      */
     msg: string;
     /**
-     * What is wrong, for programs.
+     * Machine-readable error type.
      */
     type: string;
 };
@@ -1625,17 +1625,17 @@ export type ValidationErrorItem = {
 /**
  * ValidationErrorResponse
  *
- * Everything that is wrong with a request. It never repeats the image or the key.
+ * All validation errors of a request. They never contain the image or the API key.
  */
 export type ValidationErrorResponse = {
     /**
-     * One entry for each mistake.
+     * One entry per error.
      */
     detail: Array<ValidationErrorItem>;
 };
 
 /**
- * `json` (`polygon` means the same), `rle`, or `binary`: a compressed `.npz` file with the arrays `masks` and `low_res_masks`.
+ * `json` (alias: `polygon`), `rle`, or `binary`: a compressed `.npz` file with the arrays `masks` and `low_res_masks`.
  */
 export type VisualFormat = 'json' | 'polygon' | 'rle' | 'binary';
 
@@ -1656,43 +1656,43 @@ export type ConceptSegmentErrors = {
      */
     401: ErrorMessage;
     /**
-     * The API key has not enough credits left for this.
+     * The API key has insufficient credits.
      */
     402: ErrorMessage;
     /**
-     * The API key has not the scope that this needs.
+     * The API key lacks the required scope.
      */
     403: ErrorMessage;
     /**
-     * No image is cached under this id, and none was sent.
+     * No image is cached under this `image_id`, and none was sent.
      */
     404: ErrorMessage;
     /**
-     * The body took too long to arrive.
+     * The request body did not arrive in time.
      */
     408: ErrorMessage;
     /**
-     * The body or the image is over a limit.
+     * The request body or the image exceeds a limit.
      */
     413: ErrorMessage;
     /**
-     * The request is not valid.
+     * The request is invalid.
      */
     422: ValidationErrorResponse;
     /**
-     * The API key asks too often, or too many requests are waiting: try again.
+     * The API key exceeds its rate limit, or the server is at capacity; try again.
      */
     429: ErrorMessage;
     /**
-     * Something failed in the server; its log has the request's id.
+     * Internal error; the server's log has details under the request id.
      */
     500: ErrorMessage;
     /**
-     * Not now: a model's weights are missing, the server is stopping or has no memory left, or a database cannot be used. The message says which.
+     * Unavailable: a model's weights are missing, the server is stopping or out of memory, or a database is unavailable. The message says which.
      */
     503: ErrorMessage;
     /**
-     * The request took longer than the server's time limit.
+     * The request timed out.
      */
     504: ErrorMessage;
 };
@@ -1725,43 +1725,43 @@ export type VisualSegmentErrors = {
      */
     401: ErrorMessage;
     /**
-     * The API key has not enough credits left for this.
+     * The API key has insufficient credits.
      */
     402: ErrorMessage;
     /**
-     * The API key has not the scope that this needs.
+     * The API key lacks the required scope.
      */
     403: ErrorMessage;
     /**
-     * No image is cached under this id, and none was sent.
+     * No image is cached under this `image_id`, and none was sent.
      */
     404: ErrorMessage;
     /**
-     * The body took too long to arrive.
+     * The request body did not arrive in time.
      */
     408: ErrorMessage;
     /**
-     * The body or the image is over a limit.
+     * The request body or the image exceeds a limit.
      */
     413: ErrorMessage;
     /**
-     * The request is not valid.
+     * The request is invalid.
      */
     422: ValidationErrorResponse;
     /**
-     * The API key asks too often, or too many requests are waiting: try again.
+     * The API key exceeds its rate limit, or the server is at capacity; try again.
      */
     429: ErrorMessage;
     /**
-     * Something failed in the server; its log has the request's id.
+     * Internal error; the server's log has details under the request id.
      */
     500: ErrorMessage;
     /**
-     * Not now: a model's weights are missing, the server is stopping or has no memory left, or a database cannot be used. The message says which.
+     * Unavailable: a model's weights are missing, the server is stopping or out of memory, or a database is unavailable. The message says which.
      */
     503: ErrorMessage;
     /**
-     * The request took longer than the server's time limit.
+     * The request timed out.
      */
     504: ErrorMessage;
 };
@@ -1770,7 +1770,7 @@ export type VisualSegmentError = VisualSegmentErrors[keyof VisualSegmentErrors];
 
 export type VisualSegmentResponses = {
     /**
-     * One mask a prompt.
+     * One mask per prompt.
      */
     200: Sam2SegmentationResponse | Blob | File;
 };
@@ -1794,43 +1794,43 @@ export type SegmentImageErrors = {
      */
     401: ErrorMessage;
     /**
-     * The API key has not enough credits left for this.
+     * The API key has insufficient credits.
      */
     402: ErrorMessage;
     /**
-     * The API key has not the scope that this needs.
+     * The API key lacks the required scope.
      */
     403: ErrorMessage;
     /**
-     * No image is cached under this id, and none was sent.
+     * No image is cached under this `image_id`, and none was sent.
      */
     404: ErrorMessage;
     /**
-     * The body took too long to arrive.
+     * The request body did not arrive in time.
      */
     408: ErrorMessage;
     /**
-     * The body or the image is over a limit.
+     * The request body or the image exceeds a limit.
      */
     413: ErrorMessage;
     /**
-     * The request is not valid.
+     * The request is invalid.
      */
     422: ValidationErrorResponse;
     /**
-     * The API key asks too often, or too many requests are waiting: try again.
+     * The API key exceeds its rate limit, or the server is at capacity; try again.
      */
     429: ErrorMessage;
     /**
-     * Something failed in the server; its log has the request's id.
+     * Internal error; the server's log has details under the request id.
      */
     500: ErrorMessage;
     /**
-     * Not now: a model's weights are missing, the server is stopping or has no memory left, or a database cannot be used. The message says which.
+     * Unavailable: a model's weights are missing, the server is stopping or out of memory, or a database is unavailable. The message says which.
      */
     503: ErrorMessage;
     /**
-     * The request took longer than the server's time limit.
+     * The request timed out.
      */
     504: ErrorMessage;
 };
@@ -1839,7 +1839,7 @@ export type SegmentImageError = SegmentImageErrors[keyof SegmentImageErrors];
 
 export type SegmentImageResponses = {
     /**
-     * One mask a prompt.
+     * One mask per prompt.
      */
     200: Sam2SegmentationResponse | Blob | File;
 };
@@ -1863,43 +1863,43 @@ export type EmbedImageSam3Errors = {
      */
     401: ErrorMessage;
     /**
-     * The API key has not enough credits left for this.
+     * The API key has insufficient credits.
      */
     402: ErrorMessage;
     /**
-     * The API key has not the scope that this needs.
+     * The API key lacks the required scope.
      */
     403: ErrorMessage;
     /**
-     * No image is cached under this id, and none was sent.
+     * No image is cached under this `image_id`, and none was sent.
      */
     404: ErrorMessage;
     /**
-     * The body took too long to arrive.
+     * The request body did not arrive in time.
      */
     408: ErrorMessage;
     /**
-     * The body or the image is over a limit.
+     * The request body or the image exceeds a limit.
      */
     413: ErrorMessage;
     /**
-     * The request is not valid.
+     * The request is invalid.
      */
     422: ValidationErrorResponse;
     /**
-     * The API key asks too often, or too many requests are waiting: try again.
+     * The API key exceeds its rate limit, or the server is at capacity; try again.
      */
     429: ErrorMessage;
     /**
-     * Something failed in the server; its log has the request's id.
+     * Internal error; the server's log has details under the request id.
      */
     500: ErrorMessage;
     /**
-     * Not now: a model's weights are missing, the server is stopping or has no memory left, or a database cannot be used. The message says which.
+     * Unavailable: a model's weights are missing, the server is stopping or out of memory, or a database is unavailable. The message says which.
      */
     503: ErrorMessage;
     /**
-     * The request took longer than the server's time limit.
+     * The request timed out.
      */
     504: ErrorMessage;
 };
@@ -1908,7 +1908,7 @@ export type EmbedImageSam3Error = EmbedImageSam3Errors[keyof EmbedImageSam3Error
 
 export type EmbedImageSam3Responses = {
     /**
-     * The image is cached.
+     * The image is encoded and cached.
      */
     200: EmbeddingResponse;
 };
@@ -1932,43 +1932,43 @@ export type EmbedImageSam2Errors = {
      */
     401: ErrorMessage;
     /**
-     * The API key has not enough credits left for this.
+     * The API key has insufficient credits.
      */
     402: ErrorMessage;
     /**
-     * The API key has not the scope that this needs.
+     * The API key lacks the required scope.
      */
     403: ErrorMessage;
     /**
-     * No image is cached under this id, and none was sent.
+     * No image is cached under this `image_id`, and none was sent.
      */
     404: ErrorMessage;
     /**
-     * The body took too long to arrive.
+     * The request body did not arrive in time.
      */
     408: ErrorMessage;
     /**
-     * The body or the image is over a limit.
+     * The request body or the image exceeds a limit.
      */
     413: ErrorMessage;
     /**
-     * The request is not valid.
+     * The request is invalid.
      */
     422: ValidationErrorResponse;
     /**
-     * The API key asks too often, or too many requests are waiting: try again.
+     * The API key exceeds its rate limit, or the server is at capacity; try again.
      */
     429: ErrorMessage;
     /**
-     * Something failed in the server; its log has the request's id.
+     * Internal error; the server's log has details under the request id.
      */
     500: ErrorMessage;
     /**
-     * Not now: a model's weights are missing, the server is stopping or has no memory left, or a database cannot be used. The message says which.
+     * Unavailable: a model's weights are missing, the server is stopping or out of memory, or a database is unavailable. The message says which.
      */
     503: ErrorMessage;
     /**
-     * The request took longer than the server's time limit.
+     * The request timed out.
      */
     504: ErrorMessage;
 };
@@ -1977,7 +1977,7 @@ export type EmbedImageSam2Error = EmbedImageSam2Errors[keyof EmbedImageSam2Error
 
 export type EmbedImageSam2Responses = {
     /**
-     * The image is cached.
+     * The image is encoded and cached.
      */
     200: EmbeddingResponse;
 };
@@ -2001,43 +2001,43 @@ export type SegmentAutomaticErrors = {
      */
     401: ErrorDetail;
     /**
-     * The API key has not enough credits left for this.
+     * The API key has insufficient credits.
      */
     402: ErrorDetail;
     /**
-     * The API key has not the scope that this needs.
+     * The API key lacks the required scope.
      */
     403: ErrorDetail;
     /**
-     * No image is cached under this id, and none was sent.
+     * No image is cached under this `image_id`, and none was sent.
      */
     404: ErrorDetail;
     /**
-     * The body took too long to arrive.
+     * The request body did not arrive in time.
      */
     408: ErrorDetail;
     /**
-     * The body or the image is over a limit.
+     * The request body or the image exceeds a limit.
      */
     413: ErrorDetail;
     /**
-     * The request is not valid.
+     * The request is invalid.
      */
     422: ValidationErrorResponse;
     /**
-     * The API key asks too often, or too many requests are waiting: try again.
+     * The API key exceeds its rate limit, or the server is at capacity; try again.
      */
     429: ErrorDetail;
     /**
-     * Something failed in the server; its log has the request's id.
+     * Internal error; the server's log has details under the request id.
      */
     500: ErrorDetail;
     /**
-     * Not now: a model's weights are missing, the server is stopping or has no memory left, or a database cannot be used. The message says which.
+     * Unavailable: a model's weights are missing, the server is stopping or out of memory, or a database is unavailable. The message says which.
      */
     503: ErrorDetail;
     /**
-     * The request took longer than the server's time limit.
+     * The request timed out.
      */
     504: ErrorDetail;
 };
@@ -2046,7 +2046,7 @@ export type SegmentAutomaticError = SegmentAutomaticErrors[keyof SegmentAutomati
 
 export type SegmentAutomaticResponses = {
     /**
-     * The objects, in the form of `output_format`: JSON, a GeoTIFF or a PNG.
+     * The objects in the requested `output_format`: JSON, a GeoTIFF or a PNG.
      */
     200: SegmentationResult | Blob | File;
 };
@@ -2070,43 +2070,43 @@ export type SegmentPredictErrors = {
      */
     401: ErrorDetail;
     /**
-     * The API key has not enough credits left for this.
+     * The API key has insufficient credits.
      */
     402: ErrorDetail;
     /**
-     * The API key has not the scope that this needs.
+     * The API key lacks the required scope.
      */
     403: ErrorDetail;
     /**
-     * No image is cached under this id, and none was sent.
+     * No image is cached under this `image_id`, and none was sent.
      */
     404: ErrorDetail;
     /**
-     * The body took too long to arrive.
+     * The request body did not arrive in time.
      */
     408: ErrorDetail;
     /**
-     * The body or the image is over a limit.
+     * The request body or the image exceeds a limit.
      */
     413: ErrorDetail;
     /**
-     * The request is not valid.
+     * The request is invalid.
      */
     422: ValidationErrorResponse;
     /**
-     * The API key asks too often, or too many requests are waiting: try again.
+     * The API key exceeds its rate limit, or the server is at capacity; try again.
      */
     429: ErrorDetail;
     /**
-     * Something failed in the server; its log has the request's id.
+     * Internal error; the server's log has details under the request id.
      */
     500: ErrorDetail;
     /**
-     * Not now: a model's weights are missing, the server is stopping or has no memory left, or a database cannot be used. The message says which.
+     * Unavailable: a model's weights are missing, the server is stopping or out of memory, or a database is unavailable. The message says which.
      */
     503: ErrorDetail;
     /**
-     * The request took longer than the server's time limit.
+     * The request timed out.
      */
     504: ErrorDetail;
 };
@@ -2115,7 +2115,7 @@ export type SegmentPredictError = SegmentPredictErrors[keyof SegmentPredictError
 
 export type SegmentPredictResponses = {
     /**
-     * The objects, in the form of `output_format`: JSON, a GeoTIFF or a PNG.
+     * The objects in the requested `output_format`: JSON, a GeoTIFF or a PNG.
      */
     200: SegmentationResult | Blob | File;
 };
@@ -2139,43 +2139,43 @@ export type SegmentTextErrors = {
      */
     401: ErrorDetail;
     /**
-     * The API key has not enough credits left for this.
+     * The API key has insufficient credits.
      */
     402: ErrorDetail;
     /**
-     * The API key has not the scope that this needs.
+     * The API key lacks the required scope.
      */
     403: ErrorDetail;
     /**
-     * No image is cached under this id, and none was sent.
+     * No image is cached under this `image_id`, and none was sent.
      */
     404: ErrorDetail;
     /**
-     * The body took too long to arrive.
+     * The request body did not arrive in time.
      */
     408: ErrorDetail;
     /**
-     * The body or the image is over a limit.
+     * The request body or the image exceeds a limit.
      */
     413: ErrorDetail;
     /**
-     * The request is not valid.
+     * The request is invalid.
      */
     422: ValidationErrorResponse;
     /**
-     * The API key asks too often, or too many requests are waiting: try again.
+     * The API key exceeds its rate limit, or the server is at capacity; try again.
      */
     429: ErrorDetail;
     /**
-     * Something failed in the server; its log has the request's id.
+     * Internal error; the server's log has details under the request id.
      */
     500: ErrorDetail;
     /**
-     * Not now: a model's weights are missing, the server is stopping or has no memory left, or a database cannot be used. The message says which.
+     * Unavailable: a model's weights are missing, the server is stopping or out of memory, or a database is unavailable. The message says which.
      */
     503: ErrorDetail;
     /**
-     * The request took longer than the server's time limit.
+     * The request timed out.
      */
     504: ErrorDetail;
 };
@@ -2184,7 +2184,7 @@ export type SegmentTextError = SegmentTextErrors[keyof SegmentTextErrors];
 
 export type SegmentTextResponses = {
     /**
-     * The objects, in the form of `output_format`: JSON, a GeoTIFF or a PNG.
+     * The objects in the requested `output_format`: JSON, a GeoTIFF or a PNG.
      */
     200: SegmentationResult | Blob | File;
 };
@@ -2200,35 +2200,35 @@ export type Sam3ImageData = {
 
 export type Sam3ImageErrors = {
     /**
-     * The request is not valid, or its image cannot be read.
+     * The request is invalid, or the image cannot be read.
      */
     400: SegmindFailure;
     /**
-     * The API key is missing or wrong, has expired or was revoked.
+     * The API key is missing, unknown, expired or revoked.
      */
     401: SegmindFailure;
     /**
-     * The API key has not the scope that this needs.
+     * The API key lacks the required scope.
      */
     403: SegmindFailure;
     /**
-     * The API key has not enough credits left for this.
+     * The API key has insufficient credits.
      */
     406: SegmindFailure;
     /**
-     * The API key asks too often, or too many requests are waiting: try again.
+     * The API key exceeded its rate limit, or too many requests are queued. Retry later.
      */
     429: SegmindFailure;
     /**
-     * Something failed in the server; its log has the request's id.
+     * Internal error; the server's log has it under the request id.
      */
     500: SegmindFailure;
     /**
-     * Not now: a model's weights are missing, the server is stopping or has no memory left, or a database cannot be used. The message says which.
+     * Temporarily unavailable: weights are missing, the server is stopping or out of memory, or a database is unreachable. The message says which.
      */
     502: SegmindFailure;
     /**
-     * The request took longer than the server's time limit.
+     * The request exceeded the server's time limit.
      */
     504: SegmindFailure;
 };
@@ -2237,7 +2237,7 @@ export type Sam3ImageError = Sam3ImageErrors[keyof Sam3ImageErrors];
 
 export type Sam3ImageResponses = {
     /**
-     * One image, or several in JSON.
+     * One PNG, or several images in JSON.
      */
     200: Blob | File | SegmindImages;
 };
@@ -2253,35 +2253,35 @@ export type SamV2ImageData = {
 
 export type SamV2ImageErrors = {
     /**
-     * The request is not valid, or its image cannot be read.
+     * The request is invalid, or the image cannot be read.
      */
     400: SegmindFailure;
     /**
-     * The API key is missing or wrong, has expired or was revoked.
+     * The API key is missing, unknown, expired or revoked.
      */
     401: SegmindFailure;
     /**
-     * The API key has not the scope that this needs.
+     * The API key lacks the required scope.
      */
     403: SegmindFailure;
     /**
-     * The API key has not enough credits left for this.
+     * The API key has insufficient credits.
      */
     406: SegmindFailure;
     /**
-     * The API key asks too often, or too many requests are waiting: try again.
+     * The API key exceeded its rate limit, or too many requests are queued. Retry later.
      */
     429: SegmindFailure;
     /**
-     * Something failed in the server; its log has the request's id.
+     * Internal error; the server's log has it under the request id.
      */
     500: SegmindFailure;
     /**
-     * Not now: a model's weights are missing, the server is stopping or has no memory left, or a database cannot be used. The message says which.
+     * Temporarily unavailable: weights are missing, the server is stopping or out of memory, or a database is unreachable. The message says which.
      */
     502: SegmindFailure;
     /**
-     * The request took longer than the server's time limit.
+     * The request exceeded the server's time limit.
      */
     504: SegmindFailure;
 };
@@ -2290,7 +2290,7 @@ export type SamV2ImageError = SamV2ImageErrors[keyof SamV2ImageErrors];
 
 export type SamV2ImageResponses = {
     /**
-     * The image; with `base64` its PNG as a JSON text.
+     * The image as a PNG; with `base64`, a JSON string with the PNG in base64.
      */
     200: Blob | File | Base64Image;
 };
@@ -2306,7 +2306,7 @@ export type SpaceSegmentData = {
 
 export type SpaceSegmentErrors = {
     /**
-     * The request is not valid, or the image could not be fetched or decoded.
+     * The request is invalid, or the image cannot be fetched or decoded.
      */
     400: SpaceError;
     /**
@@ -2314,35 +2314,35 @@ export type SpaceSegmentErrors = {
      */
     401: SpaceError;
     /**
-     * The API key has not enough credits left for this.
+     * The API key has insufficient credits.
      */
     402: SpaceError;
     /**
-     * The API key has not the scope that this needs.
+     * The API key lacks the required scope.
      */
     403: SpaceError;
     /**
-     * The body took too long to arrive.
+     * The request body did not arrive in time.
      */
     408: SpaceError;
     /**
-     * The body or the image is over a limit.
+     * The request body or the image exceeds a limit.
      */
     413: SpaceError;
     /**
-     * The API key asks too often, or too many requests are waiting: try again.
+     * The API key exceeds its rate limit, or the server is at capacity; try again.
      */
     429: SpaceError;
     /**
-     * Something failed in the server; its log has the request's id.
+     * Internal error; the server's log has details under the request id.
      */
     500: SpaceError;
     /**
-     * Not now: a model's weights are missing, the server is stopping or has no memory left, or a database cannot be used. The message says which.
+     * Unavailable: a model's weights are missing, the server is stopping or out of memory, or a database is unavailable. The message says which.
      */
     503: SpaceError;
     /**
-     * The request took longer than the server's time limit.
+     * The request timed out.
      */
     504: SpaceError;
 };
@@ -2351,7 +2351,7 @@ export type SpaceSegmentError = SpaceSegmentErrors[keyof SpaceSegmentErrors];
 
 export type SpaceSegmentResponses = {
     /**
-     * The objects.
+     * The objects found.
      */
     200: SpaceResponse;
 };
@@ -2367,7 +2367,7 @@ export type SpacePredictData = {
 
 export type SpacePredictErrors = {
     /**
-     * The request is not valid, or the image could not be fetched or decoded.
+     * The request is invalid, or the image cannot be fetched or decoded.
      */
     400: SpaceError;
     /**
@@ -2375,35 +2375,35 @@ export type SpacePredictErrors = {
      */
     401: SpaceError;
     /**
-     * The API key has not enough credits left for this.
+     * The API key has insufficient credits.
      */
     402: SpaceError;
     /**
-     * The API key has not the scope that this needs.
+     * The API key lacks the required scope.
      */
     403: SpaceError;
     /**
-     * The body took too long to arrive.
+     * The request body did not arrive in time.
      */
     408: SpaceError;
     /**
-     * The body or the image is over a limit.
+     * The request body or the image exceeds a limit.
      */
     413: SpaceError;
     /**
-     * The API key asks too often, or too many requests are waiting: try again.
+     * The API key exceeds its rate limit, or the server is at capacity; try again.
      */
     429: SpaceError;
     /**
-     * Something failed in the server; its log has the request's id.
+     * Internal error; the server's log has details under the request id.
      */
     500: SpaceError;
     /**
-     * Not now: a model's weights are missing, the server is stopping or has no memory left, or a database cannot be used. The message says which.
+     * Unavailable: a model's weights are missing, the server is stopping or out of memory, or a database is unavailable. The message says which.
      */
     503: SpaceError;
     /**
-     * The request took longer than the server's time limit.
+     * The request timed out.
      */
     504: SpaceError;
 };
@@ -2412,7 +2412,7 @@ export type SpacePredictError = SpacePredictErrors[keyof SpacePredictErrors];
 
 export type SpacePredictResponses = {
     /**
-     * The objects.
+     * The objects found.
      */
     200: SpacePredictResponse;
 };
@@ -2428,31 +2428,31 @@ export type SubmitSam3ImageData = {
 
 export type SubmitSam3ImageErrors = {
     /**
-     * The request is not valid, or its image cannot be read.
+     * The request is invalid, or the image cannot be read.
      */
     400: SegmindFailure;
     /**
-     * The API key is missing or wrong, has expired or was revoked.
+     * The API key is missing, unknown, expired or revoked.
      */
     401: SegmindFailure;
     /**
-     * The API key has not the scope that this needs.
+     * The API key lacks the required scope.
      */
     403: SegmindFailure;
     /**
-     * The API key has not enough credits left for this.
+     * The API key has insufficient credits.
      */
     406: SegmindFailure;
     /**
-     * The API key asks too often, or too many requests are waiting: try again.
+     * The API key exceeded its rate limit, or too many requests are queued. Retry later.
      */
     429: SegmindFailure;
     /**
-     * Something failed in the server; its log has the request's id.
+     * Internal error; the server's log has it under the request id.
      */
     500: SegmindFailure;
     /**
-     * Not now: a model's weights are missing, the server is stopping or has no memory left, or a database cannot be used. The message says which.
+     * Temporarily unavailable: weights are missing, the server is stopping or out of memory, or a database is unreachable. The message says which.
      */
     502: SegmindFailure;
 };
@@ -2477,31 +2477,31 @@ export type SubmitSamV2ImageData = {
 
 export type SubmitSamV2ImageErrors = {
     /**
-     * The request is not valid, or its image cannot be read.
+     * The request is invalid, or the image cannot be read.
      */
     400: SegmindFailure;
     /**
-     * The API key is missing or wrong, has expired or was revoked.
+     * The API key is missing, unknown, expired or revoked.
      */
     401: SegmindFailure;
     /**
-     * The API key has not the scope that this needs.
+     * The API key lacks the required scope.
      */
     403: SegmindFailure;
     /**
-     * The API key has not enough credits left for this.
+     * The API key has insufficient credits.
      */
     406: SegmindFailure;
     /**
-     * The API key asks too often, or too many requests are waiting: try again.
+     * The API key exceeded its rate limit, or too many requests are queued. Retry later.
      */
     429: SegmindFailure;
     /**
-     * Something failed in the server; its log has the request's id.
+     * Internal error; the server's log has it under the request id.
      */
     500: SegmindFailure;
     /**
-     * Not now: a model's weights are missing, the server is stopping or has no memory left, or a database cannot be used. The message says which.
+     * Temporarily unavailable: weights are missing, the server is stopping or out of memory, or a database is unreachable. The message says which.
      */
     502: SegmindFailure;
 };
@@ -2521,7 +2521,7 @@ export type JobStatusData = {
     body?: never;
     path: {
         /**
-         * The `request_id` of the answer to the submit.
+         * The `request_id` that the submission returned.
          */
         request_id: string;
     };
@@ -2531,15 +2531,15 @@ export type JobStatusData = {
 
 export type JobStatusErrors = {
     /**
-     * The API key is missing or wrong, has expired or was revoked.
+     * The API key is missing, unknown, expired or revoked.
      */
     401: SegmindFailure;
     /**
-     * The API key has not the scope that this needs.
+     * The API key lacks the required scope.
      */
     403: SegmindFailure;
     /**
-     * The job is unknown, has expired, or is another key's.
+     * The job is unknown or expired, or belongs to another key.
      */
     404: SegmindFailure;
     /**
@@ -2547,11 +2547,11 @@ export type JobStatusErrors = {
      */
     422: JobFailed;
     /**
-     * Something failed in the server; its log has the request's id.
+     * Internal error; the server's log has it under the request id.
      */
     500: SegmindFailure;
     /**
-     * Not now: a model's weights are missing, the server is stopping or has no memory left, or a database cannot be used. The message says which.
+     * Temporarily unavailable: weights are missing, the server is stopping or out of memory, or a database is unreachable. The message says which.
      */
     502: SegmindFailure;
 };
@@ -2560,7 +2560,7 @@ export type JobStatusError = JobStatusErrors[keyof JobStatusErrors];
 
 export type JobStatusResponses = {
     /**
-     * How it stands.
+     * The status.
      */
     200: JobStatus;
 };
@@ -2571,7 +2571,7 @@ export type JobResultData = {
     body?: never;
     path: {
         /**
-         * The `request_id` of the answer to the submit.
+         * The `request_id` that the submission returned.
          */
         request_id: string;
     };
@@ -2581,15 +2581,15 @@ export type JobResultData = {
 
 export type JobResultErrors = {
     /**
-     * The API key is missing or wrong, has expired or was revoked.
+     * The API key is missing, unknown, expired or revoked.
      */
     401: SegmindFailure;
     /**
-     * The API key has not the scope that this needs.
+     * The API key lacks the required scope.
      */
     403: SegmindFailure;
     /**
-     * The job is unknown, has expired, or is another key's.
+     * The job is unknown or expired, or belongs to another key.
      */
     404: SegmindFailure;
     /**
@@ -2597,11 +2597,11 @@ export type JobResultErrors = {
      */
     422: JobFailed;
     /**
-     * Something failed in the server; its log has the request's id.
+     * Internal error; the server's log has it under the request id.
      */
     500: SegmindFailure;
     /**
-     * Not now: a model's weights are missing, the server is stopping or has no memory left, or a database cannot be used. The message says which.
+     * Temporarily unavailable: weights are missing, the server is stopping or out of memory, or a database is unreachable. The message says which.
      */
     502: SegmindFailure;
 };
@@ -2610,7 +2610,7 @@ export type JobResultError = JobResultErrors[keyof JobResultErrors];
 
 export type JobResultResponses = {
     /**
-     * The job.
+     * The status, and the result once the job is completed.
      */
     200: JobResult;
 };
@@ -2621,21 +2621,21 @@ export type JobFileData = {
     body?: never;
     path: {
         /**
-         * The `request_id` of the answer to the submit.
+         * The `request_id` that the submission returned.
          */
         request_id: string;
         /**
-         * The file's name.
+         * Name of the file.
          */
         name: string;
     };
     query: {
         /**
-         * When the link ends, in seconds since 1970.
+         * Expiry of the link, in seconds since 1970-01-01 UTC.
          */
         expires: string;
         /**
-         * Shows that this server made the link.
+         * Signature of the link.
          */
         signature: string;
     };
@@ -2644,15 +2644,15 @@ export type JobFileData = {
 
 export type JobFileErrors = {
     /**
-     * The link is not complete, or it has expired.
+     * The link is incomplete or expired.
      */
     404: SegmindFailure;
     /**
-     * Something failed in the server; its log has the request's id.
+     * Internal error; the server's log has it under the request id.
      */
     500: SegmindFailure;
     /**
-     * Not now: a model's weights are missing, the server is stopping or has no memory left, or a database cannot be used. The message says which.
+     * Temporarily unavailable: weights are missing, the server is stopping or out of memory, or a database is unreachable. The message says which.
      */
     502: SegmindFailure;
 };
@@ -2681,35 +2681,35 @@ export type SubmitConceptSegmentErrors = {
      */
     401: ErrorMessage;
     /**
-     * The API key has not enough credits left for this.
+     * The API key has insufficient credits.
      */
     402: ErrorMessage;
     /**
-     * The API key has not the scope that this needs.
+     * The API key lacks the required scope.
      */
     403: ErrorMessage;
     /**
-     * The body took too long to arrive.
+     * The request body did not arrive in time.
      */
     408: ErrorMessage;
     /**
-     * The body or the image is over a limit.
+     * The request body or the image exceeds a limit.
      */
     413: ErrorMessage;
     /**
-     * The request is not valid.
+     * The request is invalid.
      */
     422: ValidationErrorResponse;
     /**
-     * The API key asks too often, or too many requests are waiting: try again.
+     * The API key exceeds its rate limit, or the server is at capacity; try again.
      */
     429: ErrorMessage;
     /**
-     * Something failed in the server; its log has the request's id.
+     * Internal error; the server's log has details under the request id.
      */
     500: ErrorMessage;
     /**
-     * Not now: a model's weights are missing, the server is stopping or has no memory left, or a database cannot be used. The message says which.
+     * Unavailable: a model's weights are missing, the server is stopping or out of memory, or a database is unavailable. The message says which.
      */
     503: ErrorMessage;
 };
@@ -2738,35 +2738,35 @@ export type SubmitVisualSegmentErrors = {
      */
     401: ErrorMessage;
     /**
-     * The API key has not enough credits left for this.
+     * The API key has insufficient credits.
      */
     402: ErrorMessage;
     /**
-     * The API key has not the scope that this needs.
+     * The API key lacks the required scope.
      */
     403: ErrorMessage;
     /**
-     * The body took too long to arrive.
+     * The request body did not arrive in time.
      */
     408: ErrorMessage;
     /**
-     * The body or the image is over a limit.
+     * The request body or the image exceeds a limit.
      */
     413: ErrorMessage;
     /**
-     * The request is not valid.
+     * The request is invalid.
      */
     422: ValidationErrorResponse;
     /**
-     * The API key asks too often, or too many requests are waiting: try again.
+     * The API key exceeds its rate limit, or the server is at capacity; try again.
      */
     429: ErrorMessage;
     /**
-     * Something failed in the server; its log has the request's id.
+     * Internal error; the server's log has details under the request id.
      */
     500: ErrorMessage;
     /**
-     * Not now: a model's weights are missing, the server is stopping or has no memory left, or a database cannot be used. The message says which.
+     * Unavailable: a model's weights are missing, the server is stopping or out of memory, or a database is unavailable. The message says which.
      */
     503: ErrorMessage;
 };
@@ -2791,7 +2791,7 @@ export type ServerInfoData = {
 
 export type ServerInfoResponses = {
     /**
-     * What this server is.
+     * Name, version and links.
      */
     200: ServerInfo | string;
 };
@@ -2807,7 +2807,7 @@ export type LivezData = {
 
 export type LivezResponses = {
     /**
-     * It runs.
+     * The server runs.
      */
     200: Health;
 };
@@ -2823,7 +2823,7 @@ export type HealthData = {
 
 export type HealthResponses = {
     /**
-     * It runs.
+     * The server runs.
      */
     200: Health;
 };
@@ -2839,7 +2839,7 @@ export type ReadyzData = {
 
 export type ReadyzErrors = {
     /**
-     * Not now; the body says why.
+     * Not ready; the body contains the reason.
      */
     503: Health;
 };
@@ -2848,7 +2848,7 @@ export type ReadyzError = ReadyzErrors[keyof ReadyzErrors];
 
 export type ReadyzResponses = {
     /**
-     * Send work.
+     * Ready for requests.
      */
     200: Health;
 };
@@ -2868,11 +2868,11 @@ export type ClearModelsErrors = {
      */
     401: ErrorMessage;
     /**
-     * The API key has not the scope that this needs.
+     * The API key lacks the required scope.
      */
     403: ErrorMessage;
     /**
-     * Not now: a model's weights are missing, the server is stopping or has no memory left, or a database cannot be used. The message says which.
+     * Unavailable: a model's weights are missing, the server is stopping or out of memory, or a database is unavailable. The message says which.
      */
     503: ErrorMessage;
 };
@@ -2881,7 +2881,7 @@ export type ClearModelsError = ClearModelsErrors[keyof ClearModelsErrors];
 
 export type ClearModelsResponses = {
     /**
-     * They are gone.
+     * Models unloaded and caches cleared.
      */
     200: ModelsCleared;
 };
@@ -2901,7 +2901,7 @@ export type ListModelsErrors = {
      */
     401: ErrorMessage;
     /**
-     * Not now: a model's weights are missing, the server is stopping or has no memory left, or a database cannot be used. The message says which.
+     * Unavailable: a model's weights are missing, the server is stopping or out of memory, or a database is unavailable. The message says which.
      */
     503: ErrorMessage;
 };
@@ -2930,11 +2930,11 @@ export type MetricsErrors = {
      */
     401: ErrorMessage;
     /**
-     * The API key has not the scope that this needs.
+     * The API key lacks the required scope.
      */
     403: ErrorMessage;
     /**
-     * Not now: a model's weights are missing, the server is stopping or has no memory left, or a database cannot be used. The message says which.
+     * Unavailable: a model's weights are missing, the server is stopping or out of memory, or a database is unavailable. The message says which.
      */
     503: ErrorMessage;
 };

@@ -87,9 +87,9 @@ def sync_detailed(
     expires: str,
     signature: str,
 ) -> Response[File | SegmindFailure]:
-    """A file of a result
+    """Get a file of a result
 
-     Its address, with the signature, is in the result; it needs no key.
+     The result contains the signed URL, which needs no API key.
 
     Args:
         request_id (str):
@@ -127,9 +127,9 @@ def sync(
     expires: str,
     signature: str,
 ) -> File | SegmindFailure | None:
-    """A file of a result
+    """Get a file of a result
 
-     Its address, with the signature, is in the result; it needs no key.
+     The result contains the signed URL, which needs no API key.
 
     Args:
         request_id (str):
@@ -162,9 +162,9 @@ async def asyncio_detailed(
     expires: str,
     signature: str,
 ) -> Response[File | SegmindFailure]:
-    """A file of a result
+    """Get a file of a result
 
-     Its address, with the signature, is in the result; it needs no key.
+     The result contains the signed URL, which needs no API key.
 
     Args:
         request_id (str):
@@ -200,9 +200,9 @@ async def asyncio(
     expires: str,
     signature: str,
 ) -> File | SegmindFailure | None:
-    """A file of a result
+    """Get a file of a result
 
-     Its address, with the signature, is in the result; it needs no key.
+     The result contains the signed URL, which needs no API key.
 
     Args:
         request_id (str):

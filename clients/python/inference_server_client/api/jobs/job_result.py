@@ -86,9 +86,9 @@ def sync_detailed(
     *,
     client: AuthenticatedClient,
 ) -> Response[JobFailed | JobResult | SegmindFailure]:
-    """The result of a job
+    """Get a job's result
 
-     Before the job is done it has no `output`. Results are kept for an hour.
+     `output` is null until the job is completed. By default, results expire after one hour.
 
     Args:
         request_id (str):
@@ -117,9 +117,9 @@ def sync(
     *,
     client: AuthenticatedClient,
 ) -> JobFailed | JobResult | SegmindFailure | None:
-    """The result of a job
+    """Get a job's result
 
-     Before the job is done it has no `output`. Results are kept for an hour.
+     `output` is null until the job is completed. By default, results expire after one hour.
 
     Args:
         request_id (str):
@@ -143,9 +143,9 @@ async def asyncio_detailed(
     *,
     client: AuthenticatedClient,
 ) -> Response[JobFailed | JobResult | SegmindFailure]:
-    """The result of a job
+    """Get a job's result
 
-     Before the job is done it has no `output`. Results are kept for an hour.
+     `output` is null until the job is completed. By default, results expire after one hour.
 
     Args:
         request_id (str):
@@ -172,9 +172,9 @@ async def asyncio(
     *,
     client: AuthenticatedClient,
 ) -> JobFailed | JobResult | SegmindFailure | None:
-    """The result of a job
+    """Get a job's result
 
-     Before the job is done it has no `output`. Results are kept for an hour.
+     `output` is null until the job is completed. By default, results expire after one hour.
 
     Args:
         request_id (str):

@@ -86,9 +86,9 @@ def sync_detailed(
     *,
     client: AuthenticatedClient,
 ) -> Response[JobFailed | JobStatus | SegmindFailure]:
-    """How it stands with a job
+    """Get a job's status
 
-     Ask about once a second until it is `COMPLETED` or `FAILED`.
+     Poll about once per second until the status is `COMPLETED` or `FAILED`.
 
     Args:
         request_id (str):
@@ -117,9 +117,9 @@ def sync(
     *,
     client: AuthenticatedClient,
 ) -> JobFailed | JobStatus | SegmindFailure | None:
-    """How it stands with a job
+    """Get a job's status
 
-     Ask about once a second until it is `COMPLETED` or `FAILED`.
+     Poll about once per second until the status is `COMPLETED` or `FAILED`.
 
     Args:
         request_id (str):
@@ -143,9 +143,9 @@ async def asyncio_detailed(
     *,
     client: AuthenticatedClient,
 ) -> Response[JobFailed | JobStatus | SegmindFailure]:
-    """How it stands with a job
+    """Get a job's status
 
-     Ask about once a second until it is `COMPLETED` or `FAILED`.
+     Poll about once per second until the status is `COMPLETED` or `FAILED`.
 
     Args:
         request_id (str):
@@ -172,9 +172,9 @@ async def asyncio(
     *,
     client: AuthenticatedClient,
 ) -> JobFailed | JobStatus | SegmindFailure | None:
-    """How it stands with a job
+    """Get a job's status
 
-     Ask about once a second until it is `COMPLETED` or `FAILED`.
+     Poll about once per second until the status is `COMPLETED` or `FAILED`.
 
     Args:
         request_id (str):

@@ -108,11 +108,11 @@ def sync_detailed(
 ) -> Response[ErrorMessage | JobSubmitted | ValidationErrorResponse]:
     """Submit a job: sam3/concept_segment
 
-     Takes what `/sam3/concept_segment` takes, and answers at once; the result is fetched later. An
-    accepted job survives a restart of the server.
+     Accepts the body of `/sam3/concept_segment` and responds immediately; poll for the result. Accepted
+    jobs survive a restart of the server.
 
     Args:
-        body (Sam3SegmentationRequest): Find every instance of each concept.
+        body (Sam3SegmentationRequest): Find all instances of each concept.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -140,11 +140,11 @@ def sync(
 ) -> ErrorMessage | JobSubmitted | ValidationErrorResponse | None:
     """Submit a job: sam3/concept_segment
 
-     Takes what `/sam3/concept_segment` takes, and answers at once; the result is fetched later. An
-    accepted job survives a restart of the server.
+     Accepts the body of `/sam3/concept_segment` and responds immediately; poll for the result. Accepted
+    jobs survive a restart of the server.
 
     Args:
-        body (Sam3SegmentationRequest): Find every instance of each concept.
+        body (Sam3SegmentationRequest): Find all instances of each concept.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -167,11 +167,11 @@ async def asyncio_detailed(
 ) -> Response[ErrorMessage | JobSubmitted | ValidationErrorResponse]:
     """Submit a job: sam3/concept_segment
 
-     Takes what `/sam3/concept_segment` takes, and answers at once; the result is fetched later. An
-    accepted job survives a restart of the server.
+     Accepts the body of `/sam3/concept_segment` and responds immediately; poll for the result. Accepted
+    jobs survive a restart of the server.
 
     Args:
-        body (Sam3SegmentationRequest): Find every instance of each concept.
+        body (Sam3SegmentationRequest): Find all instances of each concept.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -197,11 +197,11 @@ async def asyncio(
 ) -> ErrorMessage | JobSubmitted | ValidationErrorResponse | None:
     """Submit a job: sam3/concept_segment
 
-     Takes what `/sam3/concept_segment` takes, and answers at once; the result is fetched later. An
-    accepted job survives a restart of the server.
+     Accepts the body of `/sam3/concept_segment` and responds immediately; poll for the result. Accepted
+    jobs survive a restart of the server.
 
     Args:
-        body (Sam3SegmentationRequest): Find every instance of each concept.
+        body (Sam3SegmentationRequest): Find all instances of each concept.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.

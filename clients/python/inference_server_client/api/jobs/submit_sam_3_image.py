@@ -97,16 +97,15 @@ def sync_detailed(
 ) -> Response[JobSubmitted | SegmindFailure]:
     """Submit a job: sam3-image
 
-     Takes what `/v1/sam3-image` takes, and answers at once; the result is fetched later. An accepted job
-    survives a restart of the server.
+     Accepts the body of `/v1/sam3-image` and responds immediately; poll for the result. Accepted jobs
+    survive a restart of the server.
 
     Args:
-        body (Sam3ImageRequest): Segment by words, exemplar boxes or points; without any of them,
-            everything.
+        body (Sam3ImageRequest): Segment by text, exemplar boxes or points; without a prompt,
+            segment everything.
 
-            Words and boxes find every object of a concept; points select one object. With both, the
-            answer
-            has the masks of both, and an object that both find is there once.
+            Text and boxes find all instances of a concept; points select one object. With both, the
+            response contains the masks of both, without duplicates.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -134,16 +133,15 @@ def sync(
 ) -> JobSubmitted | SegmindFailure | None:
     """Submit a job: sam3-image
 
-     Takes what `/v1/sam3-image` takes, and answers at once; the result is fetched later. An accepted job
-    survives a restart of the server.
+     Accepts the body of `/v1/sam3-image` and responds immediately; poll for the result. Accepted jobs
+    survive a restart of the server.
 
     Args:
-        body (Sam3ImageRequest): Segment by words, exemplar boxes or points; without any of them,
-            everything.
+        body (Sam3ImageRequest): Segment by text, exemplar boxes or points; without a prompt,
+            segment everything.
 
-            Words and boxes find every object of a concept; points select one object. With both, the
-            answer
-            has the masks of both, and an object that both find is there once.
+            Text and boxes find all instances of a concept; points select one object. With both, the
+            response contains the masks of both, without duplicates.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -166,16 +164,15 @@ async def asyncio_detailed(
 ) -> Response[JobSubmitted | SegmindFailure]:
     """Submit a job: sam3-image
 
-     Takes what `/v1/sam3-image` takes, and answers at once; the result is fetched later. An accepted job
-    survives a restart of the server.
+     Accepts the body of `/v1/sam3-image` and responds immediately; poll for the result. Accepted jobs
+    survive a restart of the server.
 
     Args:
-        body (Sam3ImageRequest): Segment by words, exemplar boxes or points; without any of them,
-            everything.
+        body (Sam3ImageRequest): Segment by text, exemplar boxes or points; without a prompt,
+            segment everything.
 
-            Words and boxes find every object of a concept; points select one object. With both, the
-            answer
-            has the masks of both, and an object that both find is there once.
+            Text and boxes find all instances of a concept; points select one object. With both, the
+            response contains the masks of both, without duplicates.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -201,16 +198,15 @@ async def asyncio(
 ) -> JobSubmitted | SegmindFailure | None:
     """Submit a job: sam3-image
 
-     Takes what `/v1/sam3-image` takes, and answers at once; the result is fetched later. An accepted job
-    survives a restart of the server.
+     Accepts the body of `/v1/sam3-image` and responds immediately; poll for the result. Accepted jobs
+    survive a restart of the server.
 
     Args:
-        body (Sam3ImageRequest): Segment by words, exemplar boxes or points; without any of them,
-            everything.
+        body (Sam3ImageRequest): Segment by text, exemplar boxes or points; without a prompt,
+            segment everything.
 
-            Words and boxes find every object of a concept; points select one object. With both, the
-            answer
-            has the masks of both, and an object that both find is there once.
+            Text and boxes find all instances of a concept; points select one object. With both, the
+            response contains the masks of both, without duplicates.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.

@@ -97,11 +97,11 @@ def sync_detailed(
 ) -> Response[JobSubmitted | SegmindFailure]:
     """Submit a job: sam-v2-image
 
-     Takes what `/v1/sam-v2-image` takes, and answers at once; the result is fetched later. An accepted
-    job survives a restart of the server.
+     Accepts the body of `/v1/sam-v2-image` and responds immediately; poll for the result. Accepted jobs
+    survive a restart of the server.
 
     Args:
-        body (SamV2ImageRequest): Segment by words, or one object by points on it.
+        body (SamV2ImageRequest): Segment by text, or segment one object by points.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -129,11 +129,11 @@ def sync(
 ) -> JobSubmitted | SegmindFailure | None:
     """Submit a job: sam-v2-image
 
-     Takes what `/v1/sam-v2-image` takes, and answers at once; the result is fetched later. An accepted
-    job survives a restart of the server.
+     Accepts the body of `/v1/sam-v2-image` and responds immediately; poll for the result. Accepted jobs
+    survive a restart of the server.
 
     Args:
-        body (SamV2ImageRequest): Segment by words, or one object by points on it.
+        body (SamV2ImageRequest): Segment by text, or segment one object by points.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -156,11 +156,11 @@ async def asyncio_detailed(
 ) -> Response[JobSubmitted | SegmindFailure]:
     """Submit a job: sam-v2-image
 
-     Takes what `/v1/sam-v2-image` takes, and answers at once; the result is fetched later. An accepted
-    job survives a restart of the server.
+     Accepts the body of `/v1/sam-v2-image` and responds immediately; poll for the result. Accepted jobs
+    survive a restart of the server.
 
     Args:
-        body (SamV2ImageRequest): Segment by words, or one object by points on it.
+        body (SamV2ImageRequest): Segment by text, or segment one object by points.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -186,11 +186,11 @@ async def asyncio(
 ) -> JobSubmitted | SegmindFailure | None:
     """Submit a job: sam-v2-image
 
-     Takes what `/v1/sam-v2-image` takes, and answers at once; the result is fetched later. An accepted
-    job survives a restart of the server.
+     Accepts the body of `/v1/sam-v2-image` and responds immediately; poll for the result. Accepted jobs
+    survive a restart of the server.
 
     Args:
-        body (SamV2ImageRequest): Segment by words, or one object by points on it.
+        body (SamV2ImageRequest): Segment by text, or segment one object by points.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.

@@ -153,11 +153,11 @@ def sync_detailed(
 ]:
     """Segment everything
 
-     Finds all objects without a prompt.
+     Finds every object in the image, without a prompt.
 
     Args:
-        body (AutomaticRequest): Segment everything: SAM 2 by a grid of points, SAM 3 by the word
-            `everything`.
+        body (AutomaticRequest): Segment everything: SAM 2 with a grid of points, SAM 3 with the
+            prompt `everything`.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -185,11 +185,11 @@ def sync(
 ) -> BoxCollection | DetectionList | MaskCollection | ErrorDetail | ValidationErrorResponse | None:
     """Segment everything
 
-     Finds all objects without a prompt.
+     Finds every object in the image, without a prompt.
 
     Args:
-        body (AutomaticRequest): Segment everything: SAM 2 by a grid of points, SAM 3 by the word
-            `everything`.
+        body (AutomaticRequest): Segment everything: SAM 2 with a grid of points, SAM 3 with the
+            prompt `everything`.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -214,11 +214,11 @@ async def asyncio_detailed(
 ]:
     """Segment everything
 
-     Finds all objects without a prompt.
+     Finds every object in the image, without a prompt.
 
     Args:
-        body (AutomaticRequest): Segment everything: SAM 2 by a grid of points, SAM 3 by the word
-            `everything`.
+        body (AutomaticRequest): Segment everything: SAM 2 with a grid of points, SAM 3 with the
+            prompt `everything`.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -244,11 +244,11 @@ async def asyncio(
 ) -> BoxCollection | DetectionList | MaskCollection | ErrorDetail | ValidationErrorResponse | None:
     """Segment everything
 
-     Finds all objects without a prompt.
+     Finds every object in the image, without a prompt.
 
     Args:
-        body (AutomaticRequest): Segment everything: SAM 2 by a grid of points, SAM 3 by the word
-            `everything`.
+        body (AutomaticRequest): Segment everything: SAM 2 with a grid of points, SAM 3 with the
+            prompt `everything`.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.

@@ -153,11 +153,11 @@ def sync_detailed(
 ]:
     """Segment by points or boxes
 
-     Points and boxes in pixels, or in any CRS where the image has one.
+     Points and boxes are in pixels, or in the CRS `point_crs` if the image is georeferenced.
 
     Args:
-        body (PredictRequest): Points or boxes. At least one of `point_coords` and `boxes` is
-            needed.
+        body (PredictRequest): Segment by points or boxes. At least one of `point_coords` and
+            `boxes` is required.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -185,11 +185,11 @@ def sync(
 ) -> BoxCollection | DetectionList | MaskCollection | ErrorDetail | ValidationErrorResponse | None:
     """Segment by points or boxes
 
-     Points and boxes in pixels, or in any CRS where the image has one.
+     Points and boxes are in pixels, or in the CRS `point_crs` if the image is georeferenced.
 
     Args:
-        body (PredictRequest): Points or boxes. At least one of `point_coords` and `boxes` is
-            needed.
+        body (PredictRequest): Segment by points or boxes. At least one of `point_coords` and
+            `boxes` is required.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -214,11 +214,11 @@ async def asyncio_detailed(
 ]:
     """Segment by points or boxes
 
-     Points and boxes in pixels, or in any CRS where the image has one.
+     Points and boxes are in pixels, or in the CRS `point_crs` if the image is georeferenced.
 
     Args:
-        body (PredictRequest): Points or boxes. At least one of `point_coords` and `boxes` is
-            needed.
+        body (PredictRequest): Segment by points or boxes. At least one of `point_coords` and
+            `boxes` is required.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -244,11 +244,11 @@ async def asyncio(
 ) -> BoxCollection | DetectionList | MaskCollection | ErrorDetail | ValidationErrorResponse | None:
     """Segment by points or boxes
 
-     Points and boxes in pixels, or in any CRS where the image has one.
+     Points and boxes are in pixels, or in the CRS `point_crs` if the image is georeferenced.
 
     Args:
-        body (PredictRequest): Points or boxes. At least one of `point_coords` and `boxes` is
-            needed.
+        body (PredictRequest): Segment by points or boxes. At least one of `point_coords` and
+            `boxes` is required.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.

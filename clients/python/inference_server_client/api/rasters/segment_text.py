@@ -151,12 +151,12 @@ def sync_detailed(
 ) -> Response[
     BoxCollection | DetectionList | MaskCollection | ErrorDetail | ValidationErrorResponse
 ]:
-    """Segment by words
+    """Segment by text
 
-     Finds every instance of a concept.
+     Finds every instance of a concept given by text.
 
     Args:
-        body (TextRequest): A concept in words. SAM 3.
+        body (TextRequest): Segment by a text prompt (SAM 3).
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -182,12 +182,12 @@ def sync(
     client: AuthenticatedClient,
     body: TextRequest,
 ) -> BoxCollection | DetectionList | MaskCollection | ErrorDetail | ValidationErrorResponse | None:
-    """Segment by words
+    """Segment by text
 
-     Finds every instance of a concept.
+     Finds every instance of a concept given by text.
 
     Args:
-        body (TextRequest): A concept in words. SAM 3.
+        body (TextRequest): Segment by a text prompt (SAM 3).
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -210,12 +210,12 @@ async def asyncio_detailed(
 ) -> Response[
     BoxCollection | DetectionList | MaskCollection | ErrorDetail | ValidationErrorResponse
 ]:
-    """Segment by words
+    """Segment by text
 
-     Finds every instance of a concept.
+     Finds every instance of a concept given by text.
 
     Args:
-        body (TextRequest): A concept in words. SAM 3.
+        body (TextRequest): Segment by a text prompt (SAM 3).
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -239,12 +239,12 @@ async def asyncio(
     client: AuthenticatedClient,
     body: TextRequest,
 ) -> BoxCollection | DetectionList | MaskCollection | ErrorDetail | ValidationErrorResponse | None:
-    """Segment by words
+    """Segment by text
 
-     Finds every instance of a concept.
+     Finds every instance of a concept given by text.
 
     Args:
-        body (TextRequest): A concept in words. SAM 3.
+        body (TextRequest): Segment by a text prompt (SAM 3).
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.

@@ -123,10 +123,10 @@ def sync_detailed(
 ) -> Response[ErrorMessage | Sam3SegmentationResponse | ValidationErrorResponse]:
     """Promptable concept segmentation (PCS)
 
-     Finds every instance of each concept, by words, by exemplar boxes, or by both. SAM 3.
+     Finds every instance of each concept, given by text, exemplar boxes or both. Uses SAM 3.
 
     Args:
-        body (Sam3SegmentationRequest): Find every instance of each concept.
+        body (Sam3SegmentationRequest): Find all instances of each concept.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -154,10 +154,10 @@ def sync(
 ) -> ErrorMessage | Sam3SegmentationResponse | ValidationErrorResponse | None:
     """Promptable concept segmentation (PCS)
 
-     Finds every instance of each concept, by words, by exemplar boxes, or by both. SAM 3.
+     Finds every instance of each concept, given by text, exemplar boxes or both. Uses SAM 3.
 
     Args:
-        body (Sam3SegmentationRequest): Find every instance of each concept.
+        body (Sam3SegmentationRequest): Find all instances of each concept.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -180,10 +180,10 @@ async def asyncio_detailed(
 ) -> Response[ErrorMessage | Sam3SegmentationResponse | ValidationErrorResponse]:
     """Promptable concept segmentation (PCS)
 
-     Finds every instance of each concept, by words, by exemplar boxes, or by both. SAM 3.
+     Finds every instance of each concept, given by text, exemplar boxes or both. Uses SAM 3.
 
     Args:
-        body (Sam3SegmentationRequest): Find every instance of each concept.
+        body (Sam3SegmentationRequest): Find all instances of each concept.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -209,10 +209,10 @@ async def asyncio(
 ) -> ErrorMessage | Sam3SegmentationResponse | ValidationErrorResponse | None:
     """Promptable concept segmentation (PCS)
 
-     Finds every instance of each concept, by words, by exemplar boxes, or by both. SAM 3.
+     Finds every instance of each concept, given by text, exemplar boxes or both. Uses SAM 3.
 
     Args:
-        body (Sam3SegmentationRequest): Find every instance of each concept.
+        body (Sam3SegmentationRequest): Find all instances of each concept.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.

@@ -121,12 +121,13 @@ def sync_detailed(
     client: AuthenticatedClient,
     body: EmbeddingRequest,
 ) -> Response[EmbeddingResponse | ErrorMessage | ValidationErrorResponse]:
-    """Encode an image ahead of time, for both engines
+    """Encode an image ahead of time for SAM 3 and SAM 2
 
-     The answer's `image_id` names the image in later requests that use the same id.
+     Later requests with the returned `image_id` reuse the embedding.
 
     Args:
-        body (EmbeddingRequest): Encode an image ahead of the requests about it.
+        body (EmbeddingRequest): Encode an image in advance, so that later requests with its
+            `image_id` are fast.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -152,12 +153,13 @@ def sync(
     client: AuthenticatedClient,
     body: EmbeddingRequest,
 ) -> EmbeddingResponse | ErrorMessage | ValidationErrorResponse | None:
-    """Encode an image ahead of time, for both engines
+    """Encode an image ahead of time for SAM 3 and SAM 2
 
-     The answer's `image_id` names the image in later requests that use the same id.
+     Later requests with the returned `image_id` reuse the embedding.
 
     Args:
-        body (EmbeddingRequest): Encode an image ahead of the requests about it.
+        body (EmbeddingRequest): Encode an image in advance, so that later requests with its
+            `image_id` are fast.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -178,12 +180,13 @@ async def asyncio_detailed(
     client: AuthenticatedClient,
     body: EmbeddingRequest,
 ) -> Response[EmbeddingResponse | ErrorMessage | ValidationErrorResponse]:
-    """Encode an image ahead of time, for both engines
+    """Encode an image ahead of time for SAM 3 and SAM 2
 
-     The answer's `image_id` names the image in later requests that use the same id.
+     Later requests with the returned `image_id` reuse the embedding.
 
     Args:
-        body (EmbeddingRequest): Encode an image ahead of the requests about it.
+        body (EmbeddingRequest): Encode an image in advance, so that later requests with its
+            `image_id` are fast.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -207,12 +210,13 @@ async def asyncio(
     client: AuthenticatedClient,
     body: EmbeddingRequest,
 ) -> EmbeddingResponse | ErrorMessage | ValidationErrorResponse | None:
-    """Encode an image ahead of time, for both engines
+    """Encode an image ahead of time for SAM 3 and SAM 2
 
-     The answer's `image_id` names the image in later requests that use the same id.
+     Later requests with the returned `image_id` reuse the embedding.
 
     Args:
-        body (EmbeddingRequest): Encode an image ahead of the requests about it.
+        body (EmbeddingRequest): Encode an image in advance, so that later requests with its
+            `image_id` are fast.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.

@@ -121,12 +121,12 @@ def sync_detailed(
     client: AuthenticatedClient,
     body: Sam2SegmentationRequest,
 ) -> Response[ErrorMessage | Sam2SegmentationResponse | ValidationErrorResponse]:
-    """Promptable visual segmentation, under its SAM 2 name
+    """Promptable visual segmentation (SAM 2 path)
 
-     The same as `/sam3/visual_segment`.
+     Alias of `/sam3/visual_segment`.
 
     Args:
-        body (Sam2SegmentationRequest): Segment one object for each prompt.
+        body (Sam2SegmentationRequest): Segment one object per prompt.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -152,12 +152,12 @@ def sync(
     client: AuthenticatedClient,
     body: Sam2SegmentationRequest,
 ) -> ErrorMessage | Sam2SegmentationResponse | ValidationErrorResponse | None:
-    """Promptable visual segmentation, under its SAM 2 name
+    """Promptable visual segmentation (SAM 2 path)
 
-     The same as `/sam3/visual_segment`.
+     Alias of `/sam3/visual_segment`.
 
     Args:
-        body (Sam2SegmentationRequest): Segment one object for each prompt.
+        body (Sam2SegmentationRequest): Segment one object per prompt.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -178,12 +178,12 @@ async def asyncio_detailed(
     client: AuthenticatedClient,
     body: Sam2SegmentationRequest,
 ) -> Response[ErrorMessage | Sam2SegmentationResponse | ValidationErrorResponse]:
-    """Promptable visual segmentation, under its SAM 2 name
+    """Promptable visual segmentation (SAM 2 path)
 
-     The same as `/sam3/visual_segment`.
+     Alias of `/sam3/visual_segment`.
 
     Args:
-        body (Sam2SegmentationRequest): Segment one object for each prompt.
+        body (Sam2SegmentationRequest): Segment one object per prompt.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -207,12 +207,12 @@ async def asyncio(
     client: AuthenticatedClient,
     body: Sam2SegmentationRequest,
 ) -> ErrorMessage | Sam2SegmentationResponse | ValidationErrorResponse | None:
-    """Promptable visual segmentation, under its SAM 2 name
+    """Promptable visual segmentation (SAM 2 path)
 
-     The same as `/sam3/visual_segment`.
+     Alias of `/sam3/visual_segment`.
 
     Args:
-        body (Sam2SegmentationRequest): Segment one object for each prompt.
+        body (Sam2SegmentationRequest): Segment one object per prompt.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.

@@ -123,10 +123,10 @@ def sync_detailed(
 ) -> Response[ErrorMessage | Sam2SegmentationResponse | ValidationErrorResponse]:
     """Promptable visual segmentation (PVS)
 
-     Segments one object a prompt, by clicks, by a box, or by both. SAM 2.
+     Segments one object per prompt, given by points, a box or both. Uses SAM 2.
 
     Args:
-        body (Sam2SegmentationRequest): Segment one object for each prompt.
+        body (Sam2SegmentationRequest): Segment one object per prompt.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -154,10 +154,10 @@ def sync(
 ) -> ErrorMessage | Sam2SegmentationResponse | ValidationErrorResponse | None:
     """Promptable visual segmentation (PVS)
 
-     Segments one object a prompt, by clicks, by a box, or by both. SAM 2.
+     Segments one object per prompt, given by points, a box or both. Uses SAM 2.
 
     Args:
-        body (Sam2SegmentationRequest): Segment one object for each prompt.
+        body (Sam2SegmentationRequest): Segment one object per prompt.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -180,10 +180,10 @@ async def asyncio_detailed(
 ) -> Response[ErrorMessage | Sam2SegmentationResponse | ValidationErrorResponse]:
     """Promptable visual segmentation (PVS)
 
-     Segments one object a prompt, by clicks, by a box, or by both. SAM 2.
+     Segments one object per prompt, given by points, a box or both. Uses SAM 2.
 
     Args:
-        body (Sam2SegmentationRequest): Segment one object for each prompt.
+        body (Sam2SegmentationRequest): Segment one object per prompt.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -209,10 +209,10 @@ async def asyncio(
 ) -> ErrorMessage | Sam2SegmentationResponse | ValidationErrorResponse | None:
     """Promptable visual segmentation (PVS)
 
-     Segments one object a prompt, by clicks, by a box, or by both. SAM 2.
+     Segments one object per prompt, given by points, a box or both. Uses SAM 2.
 
     Args:
-        body (Sam2SegmentationRequest): Segment one object for each prompt.
+        body (Sam2SegmentationRequest): Segment one object per prompt.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.

@@ -100,20 +100,19 @@ def sync_detailed(
     client: AuthenticatedClient,
     body: Sam3ImageRequest,
 ) -> Response[File | SegmindFailure]:
-    """Segment an image, and get images
+    """Segment an image; the response is images
 
-     Finds every object of a concept by words and exemplar boxes, one object by points, or everything.
-    The answer is the image if either `return_preview` or `return_overlay` is true alone; otherwise
-    JSON. Where nothing is found the preview is black, the overlay is the input image, and `masks` is
-    empty.
+     Finds every instance of a concept given by text and exemplar boxes, one object given by points, or
+    every object. The response is a PNG if exactly one of `return_preview` and `return_overlay` is true
+    and `return_masks` is false; otherwise it is JSON. If nothing is found, the preview is black, the
+    overlay is the input image, and `masks` is empty.
 
     Args:
-        body (Sam3ImageRequest): Segment by words, exemplar boxes or points; without any of them,
-            everything.
+        body (Sam3ImageRequest): Segment by text, exemplar boxes or points; without a prompt,
+            segment everything.
 
-            Words and boxes find every object of a concept; points select one object. With both, the
-            answer
-            has the masks of both, and an object that both find is there once.
+            Text and boxes find all instances of a concept; points select one object. With both, the
+            response contains the masks of both, without duplicates.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -139,20 +138,19 @@ def sync(
     client: AuthenticatedClient,
     body: Sam3ImageRequest,
 ) -> File | SegmindFailure | None:
-    """Segment an image, and get images
+    """Segment an image; the response is images
 
-     Finds every object of a concept by words and exemplar boxes, one object by points, or everything.
-    The answer is the image if either `return_preview` or `return_overlay` is true alone; otherwise
-    JSON. Where nothing is found the preview is black, the overlay is the input image, and `masks` is
-    empty.
+     Finds every instance of a concept given by text and exemplar boxes, one object given by points, or
+    every object. The response is a PNG if exactly one of `return_preview` and `return_overlay` is true
+    and `return_masks` is false; otherwise it is JSON. If nothing is found, the preview is black, the
+    overlay is the input image, and `masks` is empty.
 
     Args:
-        body (Sam3ImageRequest): Segment by words, exemplar boxes or points; without any of them,
-            everything.
+        body (Sam3ImageRequest): Segment by text, exemplar boxes or points; without a prompt,
+            segment everything.
 
-            Words and boxes find every object of a concept; points select one object. With both, the
-            answer
-            has the masks of both, and an object that both find is there once.
+            Text and boxes find all instances of a concept; points select one object. With both, the
+            response contains the masks of both, without duplicates.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -173,20 +171,19 @@ async def asyncio_detailed(
     client: AuthenticatedClient,
     body: Sam3ImageRequest,
 ) -> Response[File | SegmindFailure]:
-    """Segment an image, and get images
+    """Segment an image; the response is images
 
-     Finds every object of a concept by words and exemplar boxes, one object by points, or everything.
-    The answer is the image if either `return_preview` or `return_overlay` is true alone; otherwise
-    JSON. Where nothing is found the preview is black, the overlay is the input image, and `masks` is
-    empty.
+     Finds every instance of a concept given by text and exemplar boxes, one object given by points, or
+    every object. The response is a PNG if exactly one of `return_preview` and `return_overlay` is true
+    and `return_masks` is false; otherwise it is JSON. If nothing is found, the preview is black, the
+    overlay is the input image, and `masks` is empty.
 
     Args:
-        body (Sam3ImageRequest): Segment by words, exemplar boxes or points; without any of them,
-            everything.
+        body (Sam3ImageRequest): Segment by text, exemplar boxes or points; without a prompt,
+            segment everything.
 
-            Words and boxes find every object of a concept; points select one object. With both, the
-            answer
-            has the masks of both, and an object that both find is there once.
+            Text and boxes find all instances of a concept; points select one object. With both, the
+            response contains the masks of both, without duplicates.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -210,20 +207,19 @@ async def asyncio(
     client: AuthenticatedClient,
     body: Sam3ImageRequest,
 ) -> File | SegmindFailure | None:
-    """Segment an image, and get images
+    """Segment an image; the response is images
 
-     Finds every object of a concept by words and exemplar boxes, one object by points, or everything.
-    The answer is the image if either `return_preview` or `return_overlay` is true alone; otherwise
-    JSON. Where nothing is found the preview is black, the overlay is the input image, and `masks` is
-    empty.
+     Finds every instance of a concept given by text and exemplar boxes, one object given by points, or
+    every object. The response is a PNG if exactly one of `return_preview` and `return_overlay` is true
+    and `return_masks` is false; otherwise it is JSON. If nothing is found, the preview is black, the
+    overlay is the input image, and `masks` is empty.
 
     Args:
-        body (Sam3ImageRequest): Segment by words, exemplar boxes or points; without any of them,
-            everything.
+        body (Sam3ImageRequest): Segment by text, exemplar boxes or points; without a prompt,
+            segment everything.
 
-            Words and boxes find every object of a concept; points select one object. With both, the
-            answer
-            has the masks of both, and an object that both find is there once.
+            Text and boxes find all instances of a concept; points select one object. With both, the
+            response contains the masks of both, without duplicates.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.

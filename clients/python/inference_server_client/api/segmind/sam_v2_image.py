@@ -100,13 +100,13 @@ def sync_detailed(
     client: AuthenticatedClient,
     body: SamV2ImageRequest,
 ) -> Response[File | SegmindFailure]:
-    """Segment an image by words or points, and get an image
+    """Segment an image by text or points; the response is an image
 
-     Finds every object of a concept by words, or one object by points. Where nothing is found the
-    overlay is the input image, and the mask is black.
+     Finds every instance of a concept given by text, or one object given by points. If nothing is found,
+    the overlay is the input image, and the mask is black.
 
     Args:
-        body (SamV2ImageRequest): Segment by words, or one object by points on it.
+        body (SamV2ImageRequest): Segment by text, or segment one object by points.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -132,13 +132,13 @@ def sync(
     client: AuthenticatedClient,
     body: SamV2ImageRequest,
 ) -> File | SegmindFailure | None:
-    """Segment an image by words or points, and get an image
+    """Segment an image by text or points; the response is an image
 
-     Finds every object of a concept by words, or one object by points. Where nothing is found the
-    overlay is the input image, and the mask is black.
+     Finds every instance of a concept given by text, or one object given by points. If nothing is found,
+    the overlay is the input image, and the mask is black.
 
     Args:
-        body (SamV2ImageRequest): Segment by words, or one object by points on it.
+        body (SamV2ImageRequest): Segment by text, or segment one object by points.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -159,13 +159,13 @@ async def asyncio_detailed(
     client: AuthenticatedClient,
     body: SamV2ImageRequest,
 ) -> Response[File | SegmindFailure]:
-    """Segment an image by words or points, and get an image
+    """Segment an image by text or points; the response is an image
 
-     Finds every object of a concept by words, or one object by points. Where nothing is found the
-    overlay is the input image, and the mask is black.
+     Finds every instance of a concept given by text, or one object given by points. If nothing is found,
+    the overlay is the input image, and the mask is black.
 
     Args:
-        body (SamV2ImageRequest): Segment by words, or one object by points on it.
+        body (SamV2ImageRequest): Segment by text, or segment one object by points.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -189,13 +189,13 @@ async def asyncio(
     client: AuthenticatedClient,
     body: SamV2ImageRequest,
 ) -> File | SegmindFailure | None:
-    """Segment an image by words or points, and get an image
+    """Segment an image by text or points; the response is an image
 
-     Finds every object of a concept by words, or one object by points. Where nothing is found the
-    overlay is the input image, and the mask is black.
+     Finds every instance of a concept given by text, or one object given by points. If nothing is found,
+    the overlay is the input image, and the mask is black.
 
     Args:
-        body (SamV2ImageRequest): Segment by words, or one object by points on it.
+        body (SamV2ImageRequest): Segment by text, or segment one object by points.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.

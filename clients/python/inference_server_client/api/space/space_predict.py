@@ -110,12 +110,12 @@ def sync_detailed(
     client: AuthenticatedClient,
     body: SpacePredictRequest,
 ) -> Response[SpaceError | SpacePredictResponse]:
-    """Segment by words, in Gradio's form
+    """Segment by text, in the envelope of Gradio's API
 
-     Finds every instance of a concept. SAM 3.
+     Finds every instance of a concept. Uses SAM 3.
 
     Args:
-        body (SpacePredictRequest): Words alone, in the envelope of Gradio.
+        body (SpacePredictRequest): A text prompt in Gradio's request format.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -141,12 +141,12 @@ def sync(
     client: AuthenticatedClient,
     body: SpacePredictRequest,
 ) -> SpaceError | SpacePredictResponse | None:
-    """Segment by words, in Gradio's form
+    """Segment by text, in the envelope of Gradio's API
 
-     Finds every instance of a concept. SAM 3.
+     Finds every instance of a concept. Uses SAM 3.
 
     Args:
-        body (SpacePredictRequest): Words alone, in the envelope of Gradio.
+        body (SpacePredictRequest): A text prompt in Gradio's request format.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -167,12 +167,12 @@ async def asyncio_detailed(
     client: AuthenticatedClient,
     body: SpacePredictRequest,
 ) -> Response[SpaceError | SpacePredictResponse]:
-    """Segment by words, in Gradio's form
+    """Segment by text, in the envelope of Gradio's API
 
-     Finds every instance of a concept. SAM 3.
+     Finds every instance of a concept. Uses SAM 3.
 
     Args:
-        body (SpacePredictRequest): Words alone, in the envelope of Gradio.
+        body (SpacePredictRequest): A text prompt in Gradio's request format.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -196,12 +196,12 @@ async def asyncio(
     client: AuthenticatedClient,
     body: SpacePredictRequest,
 ) -> SpaceError | SpacePredictResponse | None:
-    """Segment by words, in Gradio's form
+    """Segment by text, in the envelope of Gradio's API
 
-     Finds every instance of a concept. SAM 3.
+     Finds every instance of a concept. Uses SAM 3.
 
     Args:
-        body (SpacePredictRequest): Words alone, in the envelope of Gradio.
+        body (SpacePredictRequest): A text prompt in Gradio's request format.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.

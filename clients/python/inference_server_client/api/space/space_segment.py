@@ -110,14 +110,14 @@ def sync_detailed(
     client: AuthenticatedClient,
     body: SpaceRequest,
 ) -> Response[SpaceError | SpaceResponse]:
-    """Segment by words, points and boxes
+    """Segment by text, points and boxes
 
-     Each text finds every instance of a concept (SAM 3). Each positive box, with the points in it,
-    selects one object, and so do the points in no such box together (SAM 2). Pixels in a negative box
-    belong to no mask.
+     Each text finds every instance of a concept (SAM 3). Each positive box, together with the points
+    inside it, selects one object; all points outside these boxes select one more object (SAM 2). Pixels
+    in a negative box are removed from all masks.
 
     Args:
-        body (SpaceRequest): A request of the Space's SAM 2 compatible API.
+        body (SpaceRequest): A request to the Space's SAM 2 compatible API.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -143,14 +143,14 @@ def sync(
     client: AuthenticatedClient,
     body: SpaceRequest,
 ) -> SpaceError | SpaceResponse | None:
-    """Segment by words, points and boxes
+    """Segment by text, points and boxes
 
-     Each text finds every instance of a concept (SAM 3). Each positive box, with the points in it,
-    selects one object, and so do the points in no such box together (SAM 2). Pixels in a negative box
-    belong to no mask.
+     Each text finds every instance of a concept (SAM 3). Each positive box, together with the points
+    inside it, selects one object; all points outside these boxes select one more object (SAM 2). Pixels
+    in a negative box are removed from all masks.
 
     Args:
-        body (SpaceRequest): A request of the Space's SAM 2 compatible API.
+        body (SpaceRequest): A request to the Space's SAM 2 compatible API.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -171,14 +171,14 @@ async def asyncio_detailed(
     client: AuthenticatedClient,
     body: SpaceRequest,
 ) -> Response[SpaceError | SpaceResponse]:
-    """Segment by words, points and boxes
+    """Segment by text, points and boxes
 
-     Each text finds every instance of a concept (SAM 3). Each positive box, with the points in it,
-    selects one object, and so do the points in no such box together (SAM 2). Pixels in a negative box
-    belong to no mask.
+     Each text finds every instance of a concept (SAM 3). Each positive box, together with the points
+    inside it, selects one object; all points outside these boxes select one more object (SAM 2). Pixels
+    in a negative box are removed from all masks.
 
     Args:
-        body (SpaceRequest): A request of the Space's SAM 2 compatible API.
+        body (SpaceRequest): A request to the Space's SAM 2 compatible API.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -202,14 +202,14 @@ async def asyncio(
     client: AuthenticatedClient,
     body: SpaceRequest,
 ) -> SpaceError | SpaceResponse | None:
-    """Segment by words, points and boxes
+    """Segment by text, points and boxes
 
-     Each text finds every instance of a concept (SAM 3). Each positive box, with the points in it,
-    selects one object, and so do the points in no such box together (SAM 2). Pixels in a negative box
-    belong to no mask.
+     Each text finds every instance of a concept (SAM 3). Each positive box, together with the points
+    inside it, selects one object; all points outside these boxes select one more object (SAM 2). Pixels
+    in a negative box are removed from all masks.
 
     Args:
-        body (SpaceRequest): A request of the Space's SAM 2 compatible API.
+        body (SpaceRequest): A request to the Space's SAM 2 compatible API.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.

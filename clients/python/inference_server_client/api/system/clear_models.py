@@ -64,11 +64,10 @@ def sync_detailed(
     *,
     client: AuthenticatedClient,
 ) -> Response[ErrorMessage | ModelsCleared]:
-    """Unload the models, empty the caches
+    """Unload the models and clear the caches
 
-     Frees the memory that models, embeddings and images take, of every API key. Requests that have begun
-    are answered as if nothing had happened, and free their part when they are done; later ones load
-    what they need again. The server stays ready. For keys of the scope `admin`.
+     Frees the memory of models, embeddings and images of all API keys. Requests in progress are still
+    answered; later ones load the models again. The server stays ready. Needs a key with scope `admin`.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -91,11 +90,10 @@ def sync(
     *,
     client: AuthenticatedClient,
 ) -> ErrorMessage | ModelsCleared | None:
-    """Unload the models, empty the caches
+    """Unload the models and clear the caches
 
-     Frees the memory that models, embeddings and images take, of every API key. Requests that have begun
-    are answered as if nothing had happened, and free their part when they are done; later ones load
-    what they need again. The server stays ready. For keys of the scope `admin`.
+     Frees the memory of models, embeddings and images of all API keys. Requests in progress are still
+    answered; later ones load the models again. The server stays ready. Needs a key with scope `admin`.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -114,11 +112,10 @@ async def asyncio_detailed(
     *,
     client: AuthenticatedClient,
 ) -> Response[ErrorMessage | ModelsCleared]:
-    """Unload the models, empty the caches
+    """Unload the models and clear the caches
 
-     Frees the memory that models, embeddings and images take, of every API key. Requests that have begun
-    are answered as if nothing had happened, and free their part when they are done; later ones load
-    what they need again. The server stays ready. For keys of the scope `admin`.
+     Frees the memory of models, embeddings and images of all API keys. Requests in progress are still
+    answered; later ones load the models again. The server stays ready. Needs a key with scope `admin`.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -139,11 +136,10 @@ async def asyncio(
     *,
     client: AuthenticatedClient,
 ) -> ErrorMessage | ModelsCleared | None:
-    """Unload the models, empty the caches
+    """Unload the models and clear the caches
 
-     Frees the memory that models, embeddings and images take, of every API key. Requests that have begun
-    are answered as if nothing had happened, and free their part when they are done; later ones load
-    what they need again. The server stays ready. For keys of the scope `admin`.
+     Frees the memory of models, embeddings and images of all API keys. Requests in progress are still
+    answered; later ones load the models again. The server stays ready. Needs a key with scope `admin`.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.

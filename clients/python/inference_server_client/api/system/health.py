@@ -48,7 +48,7 @@ def sync_detailed(
     *,
     client: AuthenticatedClient | Client,
 ) -> Response[Health]:
-    """Whether the server runs, by the name that samgeo's clients know
+    """Liveness probe for samgeo's clients
 
      The same as `/livez`.
 
@@ -73,7 +73,7 @@ def sync(
     *,
     client: AuthenticatedClient | Client,
 ) -> Health | None:
-    """Whether the server runs, by the name that samgeo's clients know
+    """Liveness probe for samgeo's clients
 
      The same as `/livez`.
 
@@ -94,7 +94,7 @@ async def asyncio_detailed(
     *,
     client: AuthenticatedClient | Client,
 ) -> Response[Health]:
-    """Whether the server runs, by the name that samgeo's clients know
+    """Liveness probe for samgeo's clients
 
      The same as `/livez`.
 
@@ -117,7 +117,7 @@ async def asyncio(
     *,
     client: AuthenticatedClient | Client,
 ) -> Health | None:
-    """Whether the server runs, by the name that samgeo's clients know
+    """Liveness probe for samgeo's clients
 
      The same as `/livez`.
 

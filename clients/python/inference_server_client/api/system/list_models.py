@@ -59,9 +59,9 @@ def sync_detailed(
     *,
     client: AuthenticatedClient,
 ) -> Response[ErrorMessage | ModelsResponse]:
-    """The models of this server
+    """List the models
 
-     Which models there are, what they are made of, and which are in memory.
+     The available models, their checkpoints, and which are loaded.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -84,9 +84,9 @@ def sync(
     *,
     client: AuthenticatedClient,
 ) -> ErrorMessage | ModelsResponse | None:
-    """The models of this server
+    """List the models
 
-     Which models there are, what they are made of, and which are in memory.
+     The available models, their checkpoints, and which are loaded.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -105,9 +105,9 @@ async def asyncio_detailed(
     *,
     client: AuthenticatedClient,
 ) -> Response[ErrorMessage | ModelsResponse]:
-    """The models of this server
+    """List the models
 
-     Which models there are, what they are made of, and which are in memory.
+     The available models, their checkpoints, and which are loaded.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -128,9 +128,9 @@ async def asyncio(
     *,
     client: AuthenticatedClient,
 ) -> ErrorMessage | ModelsResponse | None:
-    """The models of this server
+    """List the models
 
-     Which models there are, what they are made of, and which are in memory.
+     The available models, their checkpoints, and which are loaded.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.

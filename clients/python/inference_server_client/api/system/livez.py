@@ -48,9 +48,9 @@ def sync_detailed(
     *,
     client: AuthenticatedClient | Client,
 ) -> Response[Health]:
-    """Whether the server runs
+    """Liveness probe
 
-     Answers as long as the process is well, also while models are loaded or busy.
+     Returns 200 while the process runs, also while models are loading or busy.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -73,9 +73,9 @@ def sync(
     *,
     client: AuthenticatedClient | Client,
 ) -> Health | None:
-    """Whether the server runs
+    """Liveness probe
 
-     Answers as long as the process is well, also while models are loaded or busy.
+     Returns 200 while the process runs, also while models are loading or busy.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -94,9 +94,9 @@ async def asyncio_detailed(
     *,
     client: AuthenticatedClient | Client,
 ) -> Response[Health]:
-    """Whether the server runs
+    """Liveness probe
 
-     Answers as long as the process is well, also while models are loaded or busy.
+     Returns 200 while the process runs, also while models are loading or busy.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -117,9 +117,9 @@ async def asyncio(
     *,
     client: AuthenticatedClient | Client,
 ) -> Health | None:
-    """Whether the server runs
+    """Liveness probe
 
-     Answers as long as the process is well, also while models are loaded or busy.
+     Returns 200 while the process runs, also while models are loading or busy.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.

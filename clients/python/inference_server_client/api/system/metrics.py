@@ -64,8 +64,8 @@ def sync_detailed(
 ) -> Response[ErrorMessage | str]:
     """Prometheus metrics
 
-     Requests, failures, durations of every step, batch sizes, the embedding cache. For keys of the scope
-    `admin`, unless the server's settings open it to all.
+     Requests, failures, durations of each stage, batch sizes, caches, queues and jobs. Needs a key with
+    scope `admin`, unless INFERENCE_METRICS_ACCESS is `open`.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -90,8 +90,8 @@ def sync(
 ) -> ErrorMessage | str | None:
     """Prometheus metrics
 
-     Requests, failures, durations of every step, batch sizes, the embedding cache. For keys of the scope
-    `admin`, unless the server's settings open it to all.
+     Requests, failures, durations of each stage, batch sizes, caches, queues and jobs. Needs a key with
+    scope `admin`, unless INFERENCE_METRICS_ACCESS is `open`.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -112,8 +112,8 @@ async def asyncio_detailed(
 ) -> Response[ErrorMessage | str]:
     """Prometheus metrics
 
-     Requests, failures, durations of every step, batch sizes, the embedding cache. For keys of the scope
-    `admin`, unless the server's settings open it to all.
+     Requests, failures, durations of each stage, batch sizes, caches, queues and jobs. Needs a key with
+    scope `admin`, unless INFERENCE_METRICS_ACCESS is `open`.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -136,8 +136,8 @@ async def asyncio(
 ) -> ErrorMessage | str | None:
     """Prometheus metrics
 
-     Requests, failures, durations of every step, batch sizes, the embedding cache. For keys of the scope
-    `admin`, unless the server's settings open it to all.
+     Requests, failures, durations of each stage, batch sizes, caches, queues and jobs. Needs a key with
+    scope `admin`, unless INFERENCE_METRICS_ACCESS is `open`.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.

@@ -53,10 +53,10 @@ def sync_detailed(
     *,
     client: AuthenticatedClient | Client,
 ) -> Response[Health]:
-    """Whether the server may be sent work
+    """Readiness probe
 
-     Ready once the models that are to be preloaded were loaded, until the server is told to stop. A load
-    that fails is tried again now and then.
+     Returns 200 from when the preloaded models are loaded until the server begins to stop. A failed load
+    is retried.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -79,10 +79,10 @@ def sync(
     *,
     client: AuthenticatedClient | Client,
 ) -> Health | None:
-    """Whether the server may be sent work
+    """Readiness probe
 
-     Ready once the models that are to be preloaded were loaded, until the server is told to stop. A load
-    that fails is tried again now and then.
+     Returns 200 from when the preloaded models are loaded until the server begins to stop. A failed load
+    is retried.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -101,10 +101,10 @@ async def asyncio_detailed(
     *,
     client: AuthenticatedClient | Client,
 ) -> Response[Health]:
-    """Whether the server may be sent work
+    """Readiness probe
 
-     Ready once the models that are to be preloaded were loaded, until the server is told to stop. A load
-    that fails is tried again now and then.
+     Returns 200 from when the preloaded models are loaded until the server begins to stop. A failed load
+    is retried.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -125,10 +125,10 @@ async def asyncio(
     *,
     client: AuthenticatedClient | Client,
 ) -> Health | None:
-    """Whether the server may be sent work
+    """Readiness probe
 
-     Ready once the models that are to be preloaded were loaded, until the server is told to stop. A load
-    that fails is tried again now and then.
+     Returns 200 from when the preloaded models are loaded until the server begins to stop. A failed load
+    is retried.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.

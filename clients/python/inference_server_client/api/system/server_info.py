@@ -50,7 +50,7 @@ def sync_detailed(
 ) -> Response[ServerInfo]:
     """Name, version and links
 
-     Where to go next. Browsers, which ask for HTML by name, get the playground.
+     Name, version and links of the server. Browsers, which accept `text/html`, get the playground.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -75,7 +75,7 @@ def sync(
 ) -> ServerInfo | None:
     """Name, version and links
 
-     Where to go next. Browsers, which ask for HTML by name, get the playground.
+     Name, version and links of the server. Browsers, which accept `text/html`, get the playground.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -96,7 +96,7 @@ async def asyncio_detailed(
 ) -> Response[ServerInfo]:
     """Name, version and links
 
-     Where to go next. Browsers, which ask for HTML by name, get the playground.
+     Name, version and links of the server. Browsers, which accept `text/html`, get the playground.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -119,7 +119,7 @@ async def asyncio(
 ) -> ServerInfo | None:
     """Name, version and links
 
-     Where to go next. Browsers, which ask for HTML by name, get the playground.
+     Name, version and links of the server. Browsers, which accept `text/html`, get the playground.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.

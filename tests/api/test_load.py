@@ -29,7 +29,7 @@ from tests.api.serving import (
 )
 
 
-class AuthService:
+class Gate:
     """Holds the encoding of images while it is shut.
 
     Attributes:
@@ -53,9 +53,9 @@ class AuthService:
 
 
 @contextmanager
-def gated(**settings: Any) -> Iterator[tuple[RunningHere, AuthService]]:
+def gated(**settings: Any) -> Iterator[tuple[RunningHere, Gate]]:
     """A server whose clicks encode images one by one, and only while a gate is open."""
-    gate = AuthService()
+    gate = Gate()
     encode = VisualEngine.encode
 
     def slowly(self: VisualEngine, images: Sequence[Prepared]) -> list[Embedding]:
@@ -260,13 +260,13 @@ class TestGone:
             assert answer.headers["x-embedding-cache"] == "hit"
             assert gate.arrived == 1
 
-    def test_a_client_that_never_sends_its_whole_body(self, server: Running) -> None:
-        gone = server.metric("inference_failures_total", reason="gone")
-        host, port = server.url.removeprefix("http://").split(":")
+    def test_a_client_that_never_sends_its_whole_body(self, listening: Running) -> None:
+        gone = listening.metric("inference_failures_total", reason="gone")
+        host, port = listening.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=60) as connection:
             head = f"POST {VISUAL} HTTP/1.1\r\nhost: x\r\nx-api-key: {ALICE}"
             connection.sendall(f"{head}\r\ncontent-length: 1000\r\n\r\n{{".encode())
-        until(lambda: server.metric("inference_failures_total", reason="gone") == gone + 1)
+        until(lambda: listening.metric("inference_failures_total", reason="gone") == gone + 1)
 
 
 def test_a_failure_inside_tells_nothing_and_can_be_found_in_the_log(

@@ -168,7 +168,7 @@ class TestErrors:
         message: Any = caught.value.api_message
         (mistake,) = message
         assert mistake["loc"] == ["body", "prompts", 0]
-        assert mistake["msg"] == "A visual prompt needs at least one box"
+        assert mistake["msg"] == "A visual prompt needs boxes; send at least one"
 
     def test_an_unknown_model(self, client: Any, inputs: Inputs) -> None:
         with pytest.raises(HTTPCallErrorError) as caught:

@@ -214,7 +214,7 @@ class ClusterSegmentationService(SegmentationService):
         self._stored.clear()
 
     def readings(self) -> Iterable[Metric]:
-        """What this ingress was answered from; `cluster.exported` tells what replicas keep."""
+        """What this ingress was answered from; `cluster.metrics` has what replicas keep."""
         return cache_counts(self._hits, self._misses)
 
     async def _segment(

@@ -171,8 +171,11 @@ class Encoder:
             known = await self.embeddings.find(key)
             if known is not None:
                 encoded = EncodedImage(key, known.embedding, model.label, True, known.digest)
-                check = asyncio.create_task(self._differs(image, known.digest))
-                return PendingImage(encoded, check)
+                differs = self._differs(image, known.digest)
+                if image.file is None and image.base64 is not None:
+                    return PendingImage(encoded, asyncio.create_task(differs))
+                # Nothing has to be decoded or hashed, so that a click by id needs no task.
+                return PendingImage(replace(encoded, mismatch=await differs))
         stored, mismatch = await self._reader.load(tenant, image, timings)
         by_digest = image.image_id in (None, stored.digest)
         name = f"sha256:{stored.digest}" if by_digest else f"id:{image.image_id}"

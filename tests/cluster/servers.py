@@ -126,12 +126,14 @@ class ClusterServer(Running):
         gone = {replica.name for replica in without}
 
         def settled() -> bool:
-            app = serve.status().applications[NAME]
-            assert app.status != "DEPLOY_FAILED", app
-            return app.status == "RUNNING" and all(
-                app.deployments[name].status == "HEALTHY"
-                and app.deployments[name].replica_states == {"RUNNING": count}
-                and not gone & {replica.name for replica in self.replicas(name)}
+            # One snapshot: between two, Serve may notice that a replica is dead.
+            app = _client().get_serve_details()["applications"][NAME]
+            assert app["status"] != "DEPLOY_FAILED", app
+            return app["status"] == "RUNNING" and all(
+                app["deployments"][name]["status"] == "HEALTHY"
+                and [r["state"] for r in app["deployments"][name]["replicas"]]
+                == ["RUNNING"] * count
+                and not gone & {r["replica_id"] for r in app["deployments"][name]["replicas"]}
                 for name, count in counts.items()
             )
 

@@ -48,8 +48,8 @@ import pytest
 from pycocotools import mask as coco
 from pydantic import BaseModel
 
-from inference_server.setting_types import variable_of
 from inference_server.settings import Settings
+from inference_server.settings.types import variable_of
 from tests.environment import clean_environment
 
 ROOT = Path(__file__).parents[1]

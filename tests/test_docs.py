@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco
 
-from inference_server.setting_types import variable_of
 from inference_server.settings import Settings
+from inference_server.settings.types import variable_of
 from tests.readme import (
     MORE,
     ROOT,

@@ -6,8 +6,8 @@ import ast
 import re
 from functools import cache
 
-from inference_server.setting_types import PREFIX
 from inference_server.settings import Settings
+from inference_server.settings.types import PREFIX
 from tests.conftest import SYSTEM
 from tests.readme import ROOT
 

@@ -8,8 +8,8 @@ from typing import get_args
 
 import pytest
 
-from inference_server.setting_types import SettingsError, variable_of
 from inference_server.settings import Settings, misspelled
+from inference_server.settings.types import SettingsError, variable_of
 from schemas.common import Limits
 from tests.readme import GROUPS, NAMES, ROOT, SETTINGS_PAGE, settings_tables, with_tables
 

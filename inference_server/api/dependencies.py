@@ -19,8 +19,8 @@ from inference_server.api.middleware.body_budget import BodyBudget, BodyReservat
 from inference_server.auth import Key, Receipt, Tenant, Work, key_from_request
 from inference_server.errors import ImageTooLargeError, NothingFoundError, PromptError
 from inference_server.observability.metrics import Timings
-from inference_server.setting_types import Scope
 from inference_server.settings import MiB, Settings
+from inference_server.settings.types import Scope
 from schemas.common import Limits
 
 T = TypeVar("T")

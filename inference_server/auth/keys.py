@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from limits import RateLimitItem
 
-from inference_server.setting_types import SCOPES, Scope
+from inference_server.settings.types import SCOPES, Scope
 
 _STORED = re.compile(r"inf_([0-9a-f]{12})_[A-Za-z0-9_-]{43}")
 

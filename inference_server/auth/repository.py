@@ -18,7 +18,7 @@ from inference_server.auth.models import KEYS, USAGE
 from inference_server.auth.rate_limit import parse_rate
 from inference_server.database import FACTS, Database
 from inference_server.errors import CreditsError
-from inference_server.setting_types import SCOPES, Scope
+from inference_server.settings.types import SCOPES, Scope
 
 _CHANGE = "keys"
 """Name of the fact that holds the keys' version, replaced on every change but that of credits."""

@@ -20,8 +20,8 @@ from inference_server.auth.rate_limit import RateLimiter
 from inference_server.auth.repository import Charge, KeyRepository, Secret, day_of
 from inference_server.database import Database, in_short
 from inference_server.errors import AuthError, ScopeError, StorageError
-from inference_server.setting_types import SCOPES, Scope
 from inference_server.settings import Settings
+from inference_server.settings.types import SCOPES, Scope
 
 logger = logging.getLogger(__name__)
 

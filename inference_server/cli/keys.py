@@ -19,8 +19,8 @@ import click
 import orjson
 
 from inference_server.cli.options import settings_of
-from inference_server.setting_types import SCOPES, Scope
 from inference_server.settings import Settings
+from inference_server.settings.types import SCOPES, Scope
 
 if TYPE_CHECKING:
     from inference_server.auth import KeyRepository, StoredKey

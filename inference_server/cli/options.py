@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 import click
 
 from inference_server.engines.weights import SAM2_VERSIONS
-from inference_server.setting_types import SettingsError
 from inference_server.settings import Settings, misspelled
+from inference_server.settings.types import SettingsError
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 

@@ -18,8 +18,8 @@ from inference_server.cluster.messages import Family
 from inference_server.cluster.replica import EngineReplica
 from inference_server.cluster.service import ClusterSegmentationService
 from inference_server.engines.registry import ModelRegistry
-from inference_server.setting_types import replica_bounds
 from inference_server.settings import Settings
+from inference_server.settings.types import replica_bounds
 
 NAME = "inference-server"
 """Of the application."""

@@ -10,8 +10,8 @@ from inference_server.cluster import application
 from inference_server.cluster import launcher as running
 from inference_server.cluster.deployments import build, resources_of
 from inference_server.cluster.launcher import ClusterError, check
-from inference_server.setting_types import SettingsError
 from inference_server.settings import Settings
+from inference_server.settings.types import SettingsError
 
 
 def deployments(**settings: Any) -> dict[str, Any]:

@@ -22,8 +22,8 @@ from pydantic_settings import BaseSettings
 
 from inference_server.cli import main
 from inference_server.observability.tracing import ENDPOINTS
-from inference_server.setting_types import PREFIX
 from inference_server.settings import Settings
+from inference_server.settings.types import PREFIX
 from tests.api.serving import Running, until
 
 ROOT = Path(__file__).parents[2]

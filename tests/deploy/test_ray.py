@@ -16,8 +16,8 @@ from kubernetes_validate.utils import ValidationError, validate
 from openapi_schema_validator import OAS31Validator
 from ray.serve.schema import ServeDeploySchema
 
-from inference_server.setting_types import replica_bounds
 from inference_server.settings import Settings
+from inference_server.settings.types import replica_bounds
 from tests.deploy.test_container import OTHERS, VARIABLES, arguments
 
 ROOT = Path(__file__).parents[2]

@@ -1,0 +1,66 @@
+"""Settings: the database and the job queue."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from inference_server.settings import types
+from inference_server.settings.types import EnvironmentSettings
+
+
+class JobSettings(EnvironmentSettings):
+    """The database and the job queue."""
+
+    data_dir: str = Field(
+        ".inference-server",
+        description="Directory of the SQLite database of jobs and keys, created with mode 0700. "
+        "Processes with the same directory share jobs and keys.",
+    )
+    database_url: types.DatabaseUrl = Field(
+        "",
+        repr=False,
+        description="PostgreSQL database for jobs and keys instead of SQLite, such as "
+        "`postgresql://user:password@host/name`. Needed for servers on several machines.",
+    )
+    job_workers: int = Field(
+        2,
+        ge=0,
+        le=64,
+        description="Jobs that this process works on at a time; 0 leaves them to other processes.",
+    )
+    job_queue_size: int = Field(
+        256,
+        ge=1,
+        description="Maximum number of unfinished jobs; beyond it, submissions get 429.",
+    )
+    job_queue_per_key: int = Field(
+        64,
+        ge=1,
+        description="Maximum number of unfinished jobs per key; beyond it, submissions get 429.",
+    )
+    job_storage_mb: int = Field(
+        4096,
+        ge=1,
+        description="Maximum size in MiB of stored jobs and results; beyond it, submissions get "
+        "429.",
+    )
+    job_result_mb: int = Field(64, ge=1, description="Maximum size of a job's result in MiB.")
+    job_retention: float = Field(
+        3600.0, gt=0, description="Seconds for which the result of a job is kept."
+    )
+    job_attempts: int = Field(
+        3,
+        ge=1,
+        description="Maximum number of attempts at a job if servers crash or are overloaded.",
+    )
+    job_retry_pause: float = Field(
+        5.0,
+        gt=0,
+        description="Seconds before the second attempt at a job; doubles with each attempt.",
+    )
+    job_lease: float = Field(
+        30.0,
+        ge=1,
+        description="Seconds after which a job of a lost process is started again. With SQLite, a "
+        "crashed process is noticed within two seconds.",
+    )

@@ -1,0 +1,62 @@
+"""Settings: bounds on one request: body, image, prompts."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from inference_server.settings.types import EnvironmentSettings
+
+
+class RequestSettings(EnvironmentSettings):
+    """Bounds on one request: body, image, prompts."""
+
+    max_body_mb: int = Field(64, ge=1, description="Maximum size of a request body in MiB.")
+    body_memory_mb: int = Field(
+        1024,
+        ge=1,
+        description="Maximum size in MiB of all JSON bodies in progress together; beyond it, "
+        "requests get 429.",
+    )
+    max_json_values: int = Field(
+        200_000,
+        ge=1,
+        description="Maximum number of values in a JSON body, counted by its brackets and commas.",
+    )
+    max_json_depth: int = Field(
+        32, ge=4, le=200, description="Maximum nesting depth of a JSON body."
+    )
+    max_upload_mb: int = Field(
+        128, ge=1, description="Maximum size of a form (image and fields) in MiB."
+    )
+    upload_storage_mb: int = Field(
+        1024,
+        ge=1,
+        description="Maximum size in MiB of all forms in progress together; beyond it, requests "
+        "get 429.",
+    )
+    max_image_mb: int = Field(
+        32,
+        ge=1,
+        description="Maximum size of an encoded image in MiB; in a form, INFERENCE_MAX_UPLOAD_MB "
+        "applies instead.",
+    )
+    max_image_pixels: int = Field(
+        50_000_000, ge=1, description="Maximum number of pixels of an image, as its header says."
+    )
+    max_prompts: int = Field(16, ge=1, description="Maximum number of prompts per concept request.")
+    max_visual_prompts: int = Field(
+        256, ge=1, description="Maximum number of prompts per visual request."
+    )
+    max_points: int = Field(1024, ge=1, description="Maximum number of points per prompt.")
+    max_boxes: int = Field(64, ge=1, description="Maximum number of exemplar boxes per prompt.")
+    max_shapes: int = Field(
+        4096,
+        ge=1,
+        description="Maximum number of points and boxes of all prompts of a request together.",
+    )
+    max_text_length: int = Field(
+        256, ge=1, description="Maximum length of a text prompt in characters."
+    )
+    max_id_length: int = Field(
+        256, ge=1, description="Maximum length of an `image_id` in characters."
+    )

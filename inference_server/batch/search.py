@@ -11,8 +11,8 @@ import numpy as np
 
 from inference_server.engines.base import ConceptPrompt, VisualPrompt
 from inference_server.observability.metrics import Timings
-from inference_server.segmentation.postprocess import suppressed
-from inference_server.segmentation.prompts import objects_at
+from inference_server.segmentation.postprocess import suppress_overlaps
+from inference_server.segmentation.prompts import group_points_by_box
 from inference_server.segmentation.types import (
     AutomaticOptions,
     ConceptOptions,
@@ -94,7 +94,7 @@ class Search:
 
     def __post_init__(self) -> None:
         points = np.array(self.points, np.float32).reshape(-1, 3)
-        found = objects_at(
+        found = group_points_by_box(
             points[:, :2],
             points[:, 2].astype(np.int64),
             np.array(self.boxes, np.float32).reshape(-1, 4),
@@ -221,7 +221,7 @@ class Search:
             if not each.mask.is_empty
         ]
         if self.nms is not None:
-            instances = await segmenter.in_thread(partial(suppressed, instances, self.nms))
+            instances = await segmenter.in_thread(partial(suppress_overlaps, instances, self.nms))
         return Found(results[0][1].image.embedding.size, instances)
 
     def _version(self, segmenter: LocalSegmentationService) -> str:

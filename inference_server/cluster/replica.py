@@ -109,7 +109,7 @@ class EngineReplica:
 
     async def file(self, tenant: str, image_id: str) -> StoredImage | None:
         """The file of an image that was named here, for an engine that does not know it yet."""
-        return self._segmenter.reader.images.get(tenant, image_id)
+        return self._segmenter.image_loader.images.get(tenant, image_id)
 
     async def checkpoints(self) -> tuple[list[Checkpoint], str]:
         """What can be asked for here, and why the configured models could not be loaded."""

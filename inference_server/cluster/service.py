@@ -162,7 +162,7 @@ class ClusterSegmentationService(SegmentationService):
     async def read(self, tenant: str, image: ImageRef, timings: Timings) -> StoredImage:
         """See `SegmentationService`."""
         try:
-            stored, _ = await self.reader.load(tenant, image, timings)
+            stored, _ = await self.image_loader.load(tenant, image, timings)
         except UnknownImageError:
             found = await self._file(tenant, image.image_id, tuple(self._handles))
             if found is None:
@@ -202,7 +202,7 @@ class ClusterSegmentationService(SegmentationService):
 
     async def clear(self) -> None:
         """See `SegmentationService`."""
-        self.reader.images.clear()
+        self.image_loader.images.clear()
         self._sent.clear()
         self._stored.clear()
         for handle in self._handles.values():
@@ -210,7 +210,7 @@ class ClusterSegmentationService(SegmentationService):
 
     async def evict_half(self) -> None:
         """Drop the files that are kept here; embeddings are elsewhere."""
-        self.reader.images.clear()
+        self.image_loader.images.clear()
         self._stored.clear()
 
     def readings(self) -> Iterable[Metric]:
@@ -253,7 +253,7 @@ class ClusterSegmentationService(SegmentationService):
             reply = await answer(again)
         self._sent[known] = True
         if named.file is not None and image.image_id is not None and not reply.image.mismatch:
-            self.reader.images.put(tenant, image.image_id, named.file)
+            self.image_loader.images.put(tenant, image.image_id, named.file)
         self._count(reply, timings)
         return SegmentationResult(reply.image, reply.instances)
 
@@ -262,7 +262,9 @@ class ClusterSegmentationService(SegmentationService):
         file, broken = image.file, None
         if image.image_id is None or image.base64 is not None:
             try:
-                file, _ = await self.reader.load(tenant, replace(image, image_id=None), timings)
+                file, _ = await self.image_loader.load(
+                    tenant, replace(image, image_id=None), timings
+                )
             except (ImageError, ImageTooLargeError) as error:
                 if image.image_id is None:
                     raise
@@ -296,7 +298,7 @@ class ClusterSegmentationService(SegmentationService):
         """The file of a named image: kept here, or by an engine that was asked about it."""
         if image_id is None:
             return None
-        kept = self.reader.images.get(tenant, image_id)
+        kept = self.image_loader.images.get(tenant, image_id)
         for family in families:
             if kept is None:
                 session = session_of(tenant, image_id)

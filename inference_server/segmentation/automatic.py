@@ -23,7 +23,7 @@ from inference_server.engines.base import Candidates, Embedding, Query, VisualPr
 from inference_server.engines.batch_queue import BatchResult
 from inference_server.errors import CapacityError
 from inference_server.masks import upsample_mask
-from inference_server.segmentation.postprocess import suppressed
+from inference_server.segmentation.postprocess import suppress_overlaps
 from inference_server.segmentation.types import AutomaticOptions, Instance
 
 CHUNK = 32
@@ -187,7 +187,7 @@ class AutomaticMasks:
         found = [found[i] for i in box_nms(boxes, scores, self._options.box_nms_threshold)]
         if self._options.mask_nms_threshold == 1:
             return found
-        return suppressed(found, self._options.mask_nms_threshold)
+        return suppress_overlaps(found, self._options.mask_nms_threshold)
 
 
 def point_grid(points_per_side: int) -> NDArray[np.float64]:

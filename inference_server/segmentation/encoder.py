@@ -60,7 +60,7 @@ class Encoder:
     Args:
         settings: limits and cache sizes.
         device: the `torch.device` that the models run on.
-        reader: loads image files.
+        image_loader: loads image files.
         metrics: counts encode batches.
         threads: worker threads for decoding images.
 
@@ -72,17 +72,17 @@ class Encoder:
         self,
         settings: Settings,
         device: Any,
-        reader: ImageLoader,
+        image_loader: ImageLoader,
         metrics: Metrics,
         threads: Threads,
     ) -> None:
         self._settings = settings
-        self._reader = reader
+        self._image_loader = image_loader
         self._metrics = metrics
         self._threads = threads
         room = settings.embedding_cache_mb or _DEFAULT_CACHE_MB.get(device.type, 2048)
         self.embeddings = EmbeddingCache(room * MiB, self._host_tier(device))
-        self._relief: asyncio.Future[None] | None = None
+        self._eviction: asyncio.Future[None] | None = None
 
     def _host_tier(self, device: Any) -> HostTier | None:
         """The cache's second tier, where the first one is not in host memory itself."""
@@ -176,7 +176,7 @@ class Encoder:
                     return PendingImage(encoded, asyncio.create_task(differs))
                 # Nothing has to be decoded or hashed, so that a click by id needs no task.
                 return PendingImage(replace(encoded, mismatch=await differs))
-        stored, mismatch = await self._reader.load(tenant, image, timings)
+        stored, mismatch = await self._image_loader.load(tenant, image, timings)
         by_digest = image.image_id in (None, stored.digest)
         name = f"sha256:{stored.digest}" if by_digest else f"id:{image.image_id}"
         key = ImageKey(tenant, model.label, name)
@@ -187,22 +187,22 @@ class Encoder:
             mismatch = True
         elif keep or image.image_id is not None:
             # Not before: an image that cannot be decoded must not hold on to the id.
-            self._reader.images.put(tenant, image.image_id or stored.digest, stored)
+            self._image_loader.images.put(tenant, image.image_id or stored.digest, stored)
         encoded = EncodedImage(key, entry.embedding, model.label, hit, entry.digest, mismatch)
         return PendingImage(encoded)
 
     async def _differs(self, image: ImageRef, digest: str) -> bool:
         """Whether a request sent other bytes than those with a digest."""
-        return await self._reader.sent_digest(image) not in (None, digest)
+        return await self._image_loader.sent_digest(image) not in (None, digest)
 
     async def evict_half(self) -> None:
         """Make room where memory ran out: half of the embeddings go.
 
         Those who ask meanwhile wait for the same, so that many failures at once cost one half.
         """
-        if self._relief is None or self._relief.done():
-            self._relief = asyncio.ensure_future(self._make_room())
-        await asyncio.shield(self._relief)
+        if self._eviction is None or self._eviction.done():
+            self._eviction = asyncio.ensure_future(self._make_room())
+        await asyncio.shield(self._eviction)
 
     async def _make_room(self) -> None:
         from inference_server.engines.device import release_memory

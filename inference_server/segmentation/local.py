@@ -26,8 +26,8 @@ from inference_server.segmentation.cache.mask_inputs import MaskInputCache
 from inference_server.segmentation.encoder import Encoder
 from inference_server.segmentation.image_loader import ImageLoader
 from inference_server.segmentation.metrics import readings_of
-from inference_server.segmentation.postprocess import instances_of, suppressed
-from inference_server.segmentation.prompts import refuse_outside
+from inference_server.segmentation.postprocess import suppress_overlaps, to_instances
+from inference_server.segmentation.prompts import check_inside
 from inference_server.segmentation.service import SegmentationService
 from inference_server.segmentation.types import (
     AutomaticOptions,
@@ -68,7 +68,7 @@ class LocalSegmentationService(SegmentationService):
         self._settings = settings
         self._metrics = metrics
         self.models = models
-        self.encoder = Encoder(settings, models.compute.device, self.reader, metrics, threads)
+        self.encoder = Encoder(settings, models.compute.device, self.image_loader, metrics, threads)
         self.logits = MaskInputCache(settings.logits_cache_mb * MiB)
         models.evict_half = self.encoder.evict_half
 
@@ -78,7 +78,7 @@ class LocalSegmentationService(SegmentationService):
         step = max(_LEAST_PART, -(-len(numbered) // self._threads.count))
         parts = [numbered[start : start + step] for start in range(0, len(numbered), step)]
         done = await asyncio.gather(
-            *(self.in_thread(partial(instances_of, size, part)) for part in parts)
+            *(self.in_thread(partial(to_instances, size, part)) for part in parts)
         )
         return [instance for part in done for instance in part]
 
@@ -96,13 +96,13 @@ class LocalSegmentationService(SegmentationService):
         async with self.encoder.encoding(tenant, model, image, timings) as pending:
             encoded = pending.image
             if options.within:
-                refuse_outside(encoded.embedding.size, prompts)
+                check_inside(encoded.embedding.size, prompts)
             done = await model.decode(queries(encoded.embedding, prompts))
             self._decoded(model.family, done, timings)
             with timings.measure("masks"):
                 instances = await self._masks(encoded.embedding.size, done.value)
                 if options.nms_iou_threshold is not None:
-                    suppress = partial(suppressed, instances, options.nms_iou_threshold)
+                    suppress = partial(suppress_overlaps, instances, options.nms_iou_threshold)
                     instances = await self.in_thread(suppress)
             return SegmentationResult(await pending.checked(), instances)
 
@@ -121,7 +121,7 @@ class LocalSegmentationService(SegmentationService):
         async with self.encoder.encoding(tenant, model, image, timings) as pending:
             encoded = pending.image
             if options.within:
-                refuse_outside(encoded.embedding.size, prompts)
+                check_inside(encoded.embedding.size, prompts)
             # Keyed by the image's bytes: an id that was evicted may be given to another image.
             key = replace(encoded.key, image=f"sha256:{encoded.digest}")
             asked = list(prompts)
@@ -191,7 +191,7 @@ class LocalSegmentationService(SegmentationService):
 
     async def read(self, tenant: str, image: ImageRef, timings: Timings) -> StoredImage:
         """See `SegmentationService`."""
-        stored, _ = await self.reader.load(tenant, image, timings)
+        stored, _ = await self.image_loader.load(tenant, image, timings)
         return stored
 
     async def start(self) -> None:
@@ -252,7 +252,7 @@ class LocalSegmentationService(SegmentationService):
     def forget(self) -> None:
         """Forget every image and every answer."""
         self.encoder.embeddings.clear()
-        self.reader.images.clear()
+        self.image_loader.images.clear()
         self.logits.clear()
 
     async def evict_half(self) -> None:
@@ -264,7 +264,7 @@ class LocalSegmentationService(SegmentationService):
         return readings_of(
             self.models,
             self.encoder.embeddings,
-            self.reader.images,
+            self.image_loader.images,
             self.logits,
             self._settings,
         )

@@ -12,7 +12,7 @@ from inference_server.masks import mask_nms, upsample_masks
 from inference_server.segmentation.types import Instance
 
 
-def instances_of(
+def to_instances(
     size: tuple[int, int], answers: Sequence[tuple[int, Candidates]]
 ) -> list[Instance]:
     """All candidates of each answer; which of them to make is the engine's choice.
@@ -43,7 +43,7 @@ def _corners(box: NDArray[np.float32], size: tuple[int, int]) -> tuple[float, fl
     return x0, y0, x1, y1
 
 
-def suppressed(found: list[Instance], iou_threshold: float) -> list[Instance]:
+def suppress_overlaps(found: list[Instance], iou_threshold: float) -> list[Instance]:
     """What is left after non-maximum suppression across all prompts."""
     scores = np.array([instance.score for instance in found], np.float32)
     kept = mask_nms([instance.mask for instance in found], scores, iou_threshold)

@@ -11,7 +11,7 @@ from inference_server.engines.base import ConceptPrompt, VisualPrompt
 from inference_server.errors import RequestError
 
 
-def refuse_outside(
+def check_inside(
     size: tuple[int, int], prompts: Sequence[ConceptPrompt] | Sequence[VisualPrompt]
 ) -> None:
     """Refuse points beside the image, and boxes of which no part is on it.
@@ -39,7 +39,7 @@ def refuse_outside(
             raise _outside("box", box, size)
 
 
-def objects_at(
+def group_points_by_box(
     points: NDArray[np.float32],
     labels: NDArray[np.int64],
     boxes: NDArray[np.float32],

@@ -38,12 +38,12 @@ class SegmentationService(ABC):
 
     Args:
         threads: worker threads for masks, images and responses.
-        reader: loads image files.
+        image_loader: loads image files.
     """
 
-    def __init__(self, threads: Threads, reader: ImageLoader) -> None:
+    def __init__(self, threads: Threads, image_loader: ImageLoader) -> None:
         self._threads = threads
-        self.reader = reader
+        self.image_loader = image_loader
 
     @abstractmethod
     async def concept(
@@ -163,7 +163,7 @@ class SegmentationService(ABC):
         self, image: StoredImage, work: Callable[[NDArray[np.uint8]], T], timings: Timings
     ) -> T:
         """Decode an image at full size and process its pixels: `ImageLoader.on_pixels`."""
-        return await self.reader.on_pixels(image, work, timings)
+        return await self.image_loader.on_pixels(image, work, timings)
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Run CPU work in a worker thread, so that the event loop stays responsive."""

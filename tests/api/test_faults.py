@@ -104,7 +104,7 @@ class TestMemory:
         with serving() as server:
             body = {"image": picture.sent, "prompts": [click(picture.scene.objects[0])]}
             with monkeypatch.context() as patch:
-                patch.setattr("inference_server.segmentation.local.instances_of", full)
+                patch.setattr("inference_server.segmentation.local.to_instances", full)
                 refused = server.post(VISUAL, body)
             assert refused.status_code == 503
             assert "no memory left" in refused.json()["message"]

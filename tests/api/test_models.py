@@ -72,7 +72,7 @@ def test_everything_goes_and_comes_again(own: RunningHere, picture: Picture) -> 
         before = own.post(VISUAL, body)
         assert own.post(CONCEPT, {**body, "prompts": [{"text": "circle"}]}).is_success
         assert own.metric("inference_embedding_cache_bytes") > 0
-        assert segmenter.reader.images.nbytes > 0
+        assert segmenter.image_loader.images.nbytes > 0
         assert segmenter.logits.nbytes > 0
         parts = engines(own)
 
@@ -84,7 +84,7 @@ def test_everything_goes_and_comes_again(own: RunningHere, picture: Picture) -> 
         assert listed["loaded"] == []
         assert len(listed["models"]["sam2"]) == 4
         assert own.metric("inference_embedding_cache_bytes") == 0
-        assert (segmenter.reader.images.nbytes, segmenter.logits.nbytes) == (0, 0)
+        assert (segmenter.image_loader.images.nbytes, segmenter.logits.nbytes) == (0, 0)
         assert own.get("/readyz", key=None).status_code == 200
         assert len(parts) == 4
         until_gone(parts)

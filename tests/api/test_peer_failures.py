@@ -401,7 +401,7 @@ class TestNamesThatLeadInside:
             return [address]
 
         with serving(ready=False) as server:
-            server.segmenter.reader._fetcher._resolve = resolver
+            server.segmenter.image_loader._fetcher._resolve = resolver
             gallery.visits.clear()
             url = f"http://pictures.example.com:{port}/inside.png"
             for path in PATHS:

@@ -571,7 +571,7 @@ async def test_an_id_given_to_another_image_takes_no_logits_along(make: Make) ->
     bench = make()
     await bench.click(sent(png(1), "x"), (1, 1), save_logits=True)
     bench.segmenter.encoder.embeddings.clear()
-    bench.segmenter.reader.images.clear()
+    bench.segmenter.image_loader.images.clear()
     found = await bench.click(sent(png(2), "x"), (1, 1), (2, 2), load_logits=True)
     assert not found.image.mismatch
     assert bench.sam2.asked[-1].mask_input is None
@@ -691,7 +691,7 @@ async def test_prompts_are_decoded_while_a_redundant_image_is_compared(
     decoded = asyncio.Event()
     model = await bench.segmenter.models.visual("hiera_tiny")
     queue = model.queues[1]
-    compare, decode = bench.segmenter.reader.sent_digest, queue._work
+    compare, decode = bench.segmenter.image_loader.sent_digest, queue._work
 
     async def compare_late(image: ImageRef) -> str | None:
         await asyncio.wait_for(decoded.wait(), 60)
@@ -701,7 +701,7 @@ async def test_prompts_are_decoded_while_a_redundant_image_is_compared(
         loop.call_soon_threadsafe(decoded.set)
         return decode(asked)
 
-    monkeypatch.setattr(bench.segmenter.reader, "sent_digest", compare_late)
+    monkeypatch.setattr(bench.segmenter.image_loader, "sent_digest", compare_late)
     monkeypatch.setattr(queue, "_work", decode_and_tell)
     for image, differs in ((first, False), (other, True)):
         decoded.clear()

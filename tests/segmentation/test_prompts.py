@@ -7,7 +7,7 @@ import pytest
 
 from inference_server.engines.base import ConceptPrompt, VisualPrompt
 from inference_server.errors import RequestError
-from inference_server.segmentation.prompts import objects_at, refuse_outside
+from inference_server.segmentation.prompts import check_inside, group_points_by_box
 
 SIZE = (480, 640)
 
@@ -26,29 +26,29 @@ def alike(*boxes: tuple[float, float, float, float]) -> ConceptPrompt:
 
 
 def test_what_is_on_the_image_or_its_border() -> None:
-    refuse_outside(SIZE, [clicks((0, 0), (640, 480)), clicks(), drawn(-50, 470, 3, 900)])
-    refuse_outside(SIZE, [alike(), alike((600, 400, 700, 500), (-9, -9, 0, 0))])
+    check_inside(SIZE, [clicks((0, 0), (640, 480)), clicks(), drawn(-50, 470, 3, 900)])
+    check_inside(SIZE, [alike(), alike((600, 400, 700, 500), (-9, -9, 0, 0))])
 
 
 @pytest.mark.parametrize("point", [(640.5, 1), (1, 481), (-0.5, 1), (1, -1)])
 def test_points_outside(point: tuple[float, float]) -> None:
     with pytest.raises(RequestError, match=r"The point \(.*640 pixels wide and 480 high"):
-        refuse_outside(SIZE, [clicks((1, 1), point)])
+        check_inside(SIZE, [clicks((1, 1), point)])
 
 
 @pytest.mark.parametrize("box", [(641, 1, 700, 9), (1, 481, 9, 600), (-9, 1, -1, 9)])
 def test_boxes_outside(box: tuple[float, float, float, float]) -> None:
     with pytest.raises(RequestError, match=r"The box \("):
-        refuse_outside(SIZE, [drawn(*box)])
+        check_inside(SIZE, [drawn(*box)])
     with pytest.raises(RequestError, match=r"The box \("):
-        refuse_outside(SIZE, [alike((1, 1, 9, 9), box)])
+        check_inside(SIZE, [alike((1, 1, 9, 9), box)])
 
 
 def test_points_go_with_the_box_that_they_lie_in() -> None:
     points = np.array([(5, 5), (15, 15), (50, 50), (60, 60)], np.float32)
     labels = np.array([1, 0, 1, 0])
     boxes = np.array([(0, 0, 10, 10), (10, 10, 20, 20)], np.float32)
-    first, second, alone = objects_at(points, labels, boxes, 0.3)
+    first, second, alone = group_points_by_box(points, labels, boxes, 0.3)
     assert first.box is not None
     assert second.box is not None
     assert (first.box.tolist(), first.points.tolist(), first.labels.tolist()) == (
@@ -63,4 +63,4 @@ def test_points_go_with_the_box_that_they_lie_in() -> None:
         [1, 0],
     )
     assert {each.threshold for each in (first, second, alone)} == {0.3}
-    assert len(objects_at(points[3:], labels[3:], boxes, 0)) == 2  # beside what?
+    assert len(group_points_by_box(points[3:], labels[3:], boxes, 0)) == 2  # beside what?

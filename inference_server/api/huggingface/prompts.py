@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference_server.errors import RequestError
-from inference_server.segmentation.prompts import objects_at
+from inference_server.segmentation.prompts import group_points_by_box
 from inference_server.segmentation.types import ConceptPrompt, ImageRef, VisualPrompt
 from schemas.huggingface import SpaceInputs
 
@@ -53,7 +53,7 @@ class SpacePrompts:
         ]
         points = np.array(inputs.points, np.float32).reshape(-1, 2)
         labels = np.array(inputs.point_labels, np.int64)
-        objects = objects_at(points, labels, boxes[positive], threshold)
+        objects = group_points_by_box(points, labels, boxes[positive], threshold)
         if not concepts and not objects:
             raise RequestError(
                 "All boxes and points are negative. Send at least one positive box or point "

@@ -27,7 +27,7 @@ from inference_server.auth import Tenant, Work
 from inference_server.jobs.task import Task, TaskContext, TaskResult
 from inference_server.masks import Mask
 from inference_server.observability.metrics import Timings
-from inference_server.segmentation.postprocess import suppressed
+from inference_server.segmentation.postprocess import suppress_overlaps
 from inference_server.segmentation.types import (
     ConceptOptions,
     ConceptPrompt,
@@ -127,7 +127,9 @@ async def run_sam3_image(
     image = EncodedImage.joined([result.image for result in results])
     found = _visible([each for result in results for each in result.instances], body.threshold)
     if len(results) > 1:
-        found = await context.segmenter.in_thread(partial(suppressed, found, _SAME_OBJECT_IOU))
+        found = await context.segmenter.in_thread(
+            partial(suppress_overlaps, found, _SAME_OBJECT_IOU)
+        )
     found.sort(key=lambda instance: -instance.score)
     files = await task.mask_images(image, found[: body.max_masks or None]).prepare(
         union="preview.png" if body.return_preview else None,

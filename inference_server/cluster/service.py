@@ -64,20 +64,16 @@ _CLEAR_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Named:
-    """An image, as far as an ingress knows it.
+class _SentFile:
+    """The image file in a request.
 
     Attributes:
-        sent: its name, without the file.
-        session: by which its replica is found.
-        file: what was sent by the client, if anything.
-        broken: what was sent cannot be read; it matters only to a replica that needs it.
+        stored: the file; None if the request has only an id, a digest, or an id and a URL.
+        error: why the bytes cannot be decoded. With an id of a known image it is no error.
     """
 
-    sent: SentImage
-    session: str
-    file: StoredImage | None = None
-    broken: ImageError | ImageTooLargeError | None = None
+    stored: StoredImage | None = None
+    error: ImageError | ImageTooLargeError | None = None
 
 
 class ClusterSegmentationService(SegmentationService):
@@ -226,53 +222,91 @@ class ClusterSegmentationService(SegmentationService):
         options: dict[str, Any],
         timings: Timings,
     ) -> SegmentationResult:
-        """Ask an engine; send it the file where it has not been sent it, or has dropped it."""
-        named = await self._name(tenant, image, timings)
-        known = (family, named.session)
+        """Ask an engine; send it the file only if it has not been sent or was evicted there.
 
-        async def answer(file: StoredImage | None) -> Reply:
-            sent = named.sent if file is None else await self._with_file(named.sent, file)
+        Bytes that came with the id of a known image are only compared with those of the image, so
+        they are decoded while the engine works.
+        """
+        reading: asyncio.Task[_SentFile] | None = None
+        if image.base64 is not None:
+            reading = asyncio.create_task(self._read_sent(tenant, image, timings))
+        try:
+            return await self._ask(family, method, tenant, image, options, timings, reading)
+        finally:
+            if reading is not None:
+                reading.cancel()
+
+    async def _ask(
+        self,
+        family: Family,
+        method: Method,
+        tenant: str,
+        image: ImageRef,
+        options: dict[str, Any],
+        timings: Timings,
+        reading: asyncio.Task[_SentFile] | None,
+    ) -> SegmentationResult:
+        """As `_segment`; `reading` decodes the bytes in the request."""
+        session = session_of(tenant, image.image_id or image.digest)
+        # Encoding ahead of time keeps the file as well, whatever is known of the embedding.
+        known = method != "embed" and (family, session) in self._sent
+        if reading is not None and known:
+            sent, file = SentImage(image.image_id), _SentFile()
+        else:
+            file = await self._file_of(tenant, image, timings) if reading is None else await reading
+            if file.error is not None and image.image_id is None:
+                raise file.error
+            digest = "" if file.error else file.stored.digest if file.stored else image.digest
+            sent = SentImage(image.image_id, None if file.stored else image.url, digest)
+            session = session_of(tenant, image.image_id or digest)
+            known = method != "embed" and (family, session) in self._sent
+
+        async def answer(stored: StoredImage | None) -> Reply:
+            asked = sent if stored is None else await self._with_file(sent, stored)
             reply: Reply | InferenceServerError = await self._call(
-                family, "ask", named.session, method, tenant, sent, options
+                family, "ask", session, method, tenant, asked, options
             )
             if isinstance(reply, InferenceServerError):
                 raise reply
             return reply
 
-        # Encoding ahead of time keeps the file as well, whatever is known of the embedding.
-        file = named.file if method == "embed" or known not in self._sent else None
+        first = None if known else file.stored
         try:
-            reply = await answer(file)
+            reply = await answer(first)
         except UnknownImageError:
-            if named.broken is not None:
-                raise named.broken from None
+            if reading is not None:
+                file = await reading
+            if file.error is not None:
+                raise file.error from None
             others: tuple[Family, ...] = tuple(each for each in self._handles if each != family)
-            again = named.file or await self._file(tenant, image.image_id, others)
-            if file is not None or again is None:
+            again = file.stored or await self._file(tenant, image.image_id, others)
+            if first is not None or again is None:
                 raise
             reply = await answer(again)
-        self._sent[known] = True
-        if named.file is not None and image.image_id is not None and not reply.image.mismatch:
-            self.image_loader.images.put(tenant, image.image_id, named.file)
+        found = reply.image
+        if reading is not None:
+            file = await reading
+            differs = file.stored is None or file.stored.digest != found.digest
+            found = replace(found, mismatch=differs)
+        self._sent[family, session] = True
+        if file.stored is not None and image.image_id is not None and not found.mismatch:
+            self.image_loader.images.put(tenant, image.image_id, file.stored)
         self._count(reply, timings)
-        return SegmentationResult(reply.image, reply.instances)
+        return SegmentationResult(found, reply.instances)
 
-    async def _name(self, tenant: str, image: ImageRef, timings: Timings) -> _Named:
-        """What to call an image; one without an id is read, for its digest."""
-        file, broken = image.file, None
-        if image.image_id is None or image.base64 is not None:
-            try:
-                file, _ = await self.image_loader.load(
-                    tenant, replace(image, image_id=None), timings
-                )
-            except (ImageError, ImageTooLargeError) as error:
-                if image.image_id is None:
-                    raise
-                broken = error
-        digest = "" if broken else image.digest if file is None else file.digest
-        url = image.url if file is None else None
-        sent = SentImage(image.image_id, url, digest)
-        return _Named(sent, session_of(tenant, image.image_id or digest), file, broken)
+    async def _read_sent(self, tenant: str, image: ImageRef, timings: Timings) -> _SentFile:
+        """Decode and hash the bytes in a request; an id decides later whether an error counts."""
+        try:
+            return await self._file_of(tenant, replace(image, image_id=None), timings)
+        except (ImageError, ImageTooLargeError) as error:
+            return _SentFile(error=error)
+
+    async def _file_of(self, tenant: str, image: ImageRef, timings: Timings) -> _SentFile:
+        """The file that a request sent; an image without an id is fetched, for its digest."""
+        if image.image_id is not None:
+            return _SentFile(image.file)
+        stored, _ = await self.image_loader.load(tenant, image, timings)
+        return _SentFile(stored)
 
     async def _with_file(self, sent: SentImage, file: StoredImage) -> SentImage:
         """With the file itself, or where it is in Ray's object store."""

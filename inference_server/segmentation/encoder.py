@@ -171,25 +171,28 @@ class Encoder:
             known = await self.embeddings.find(key)
             if known is not None:
                 encoded = EncodedImage(key, known.embedding, model.label, True, known.digest)
-                differs = self._differs(image, known.digest)
-                if image.file is None and image.base64 is not None:
-                    return PendingImage(encoded, asyncio.create_task(differs))
-                # Nothing has to be decoded or hashed, so that a click by id needs no task.
-                return PendingImage(replace(encoded, mismatch=await differs))
-        stored, mismatch = await self._image_loader.load(tenant, image, timings)
+                return await self._compared(encoded, image)
+        stored, cached = await self._image_loader.load(tenant, image, timings)
         by_digest = image.image_id in (None, stored.digest)
         name = f"sha256:{stored.digest}" if by_digest else f"id:{image.image_id}"
         key = ImageKey(tenant, model.label, name)
         entry, hit = await self.embeddings.get_or_create(
             key, partial(self._encode_bytes, model, stored, timings)
         )
-        if entry.digest != stored.digest:  # another image came first under this id
-            mismatch = True
-        elif keep or image.image_id is not None:
+        other = entry.digest != stored.digest  # another image came first under this id
+        if not other and (keep or image.image_id is not None):
             # Not before: an image that cannot be decoded must not hold on to the id.
             self._image_loader.images.put(tenant, image.image_id or stored.digest, stored)
-        encoded = EncodedImage(key, entry.embedding, model.label, hit, entry.digest, mismatch)
-        return PendingImage(encoded)
+        encoded = EncodedImage(key, entry.embedding, model.label, hit, entry.digest, other)
+        return await self._compared(encoded, image) if cached else PendingImage(encoded)
+
+    async def _compared(self, encoded: EncodedImage, image: ImageRef) -> PendingImage:
+        """Compare what a request sent along with the image that is used instead."""
+        differs = self._differs(image, encoded.digest)
+        if image.file is None and image.base64 is not None:
+            return PendingImage(encoded, asyncio.create_task(differs))
+        # Nothing has to be decoded or hashed, so that a click by id needs no task.
+        return PendingImage(replace(encoded, mismatch=await differs))
 
     async def _differs(self, image: ImageRef, digest: str) -> bool:
         """Whether a request sent other bytes than those with a digest."""

@@ -68,27 +68,29 @@ class ImageLoader:
     async def load(
         self, tenant: str, image: ImageRef, timings: Timings
     ) -> tuple[StoredImage, bool]:
-        """The file of an image.
+        """Load the file of an image.
+
+        A file that is cached under the image's id wins over one that was sent along: that one is
+        neither decoded nor fetched here. `sent_digest` tells whether it differs.
 
         Args:
             tenant: owner of the image.
             image: the image.
-            timings: of the request.
+            timings: receives the duration of each step.
 
         Returns:
-            (the file, by its id if it is kept, whether another one was sent with that id).
+            (the file, whether it came from the cache).
 
         Raises:
-            ImageError: it cannot be fetched.
-            ImageTooLargeError: it is over a limit.
-            UnknownImageError: there is only an id, or a digest, and it is not cached.
+            ImageError: the image cannot be fetched.
+            ImageTooLargeError: the image exceeds a limit.
+            UnknownImageError: only an id or a digest was given, and it is not cached.
         """
         kept = None
         if image.image_id is not None:
             kept = self.images.get(tenant, image.image_id)
         if kept is not None:
-            sent = await self.sent_digest(image)
-            return kept, sent not in (None, kept.digest)
+            return kept, True
         if image.file is not None:
             stored = image.file
         elif image.base64 is not None:
@@ -106,9 +108,11 @@ class ImageLoader:
         return stored, False
 
     async def sent_digest(self, image: ImageRef) -> str | None:
-        """Digest of the bytes that were sent, or meant.
+        """Decode and hash the image that a request sent.
 
-        None if there were none, and "" if they cannot be read.
+        Returns:
+            Its SHA-256 in hexadecimal; None if the request sent no bytes and no digest, "" if the
+            bytes are not an image file of an allowed size.
         """
         if image.file is not None:
             return image.file.digest

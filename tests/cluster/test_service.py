@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import pickle
 from collections.abc import AsyncIterator, Generator
@@ -157,6 +158,29 @@ async def test_other_bytes_under_a_known_name_are_told(ingress: Ingress) -> None
     with pytest.raises(ImageError):
         await ingress.click(image="no base64 at all", image_id="another")
     assert (await ingress.click(image="", image_id="mine")).hit, "the first one is kept"
+
+
+async def test_a_redundant_image_is_compared_while_the_engine_works(
+    ingress: Ingress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await ingress.click(image_id="mine")
+    answered = asyncio.Event()
+    load, ask = ingress.segmenter.image_loader.load, ingress.wire.replica.ask
+
+    async def load_late(*arguments: Any) -> Any:
+        await asyncio.wait_for(answered.wait(), 60)
+        return await load(*arguments)
+
+    async def ask_and_tell(*arguments: Any) -> Any:
+        answered.set()
+        return await ask(*arguments)
+
+    monkeypatch.setattr(ingress.segmenter.image_loader, "load", load_late)
+    monkeypatch.setattr(ingress.wire.replica, "ask", ask_and_tell)
+    other = base64.b64encode(b"other").decode()
+    assert not (await ingress.click(image_id="mine")).mismatch
+    answered.clear()
+    assert (await ingress.click(image=other, image_id="mine")).mismatch
 
 
 async def test_an_image_that_is_none_is_kept_nowhere(ingress: Ingress) -> None:

@@ -703,8 +703,11 @@ async def test_prompts_are_decoded_while_a_redundant_image_is_compared(
 
     monkeypatch.setattr(bench.segmenter.image_loader, "sent_digest", compare_late)
     monkeypatch.setattr(queue, "_work", decode_and_tell)
-    for image, differs in ((first, False), (other, True)):
-        decoded.clear()
-        found = await bench.click(image, (1, 1))
-        assert found.image.hit
-        assert found.image.mismatch == differs
+    for evicted in (False, True):
+        for image, differs in ((first, False), (other, True)):
+            if evicted:  # the file is left, so that the image is encoded again
+                bench.segmenter.encoder.embeddings.clear()
+            decoded.clear()
+            found = await bench.click(image, (1, 1))
+            assert found.image.hit == (not evicted)
+            assert found.image.mismatch == differs

@@ -6,9 +6,9 @@
                                 jobs)        files, embeddings, queues, masks
 
 The ingress runs the same application as a single process, with a `ClusterSegmentationService`. All
-requests of a tenant about one image go to the same replica of each engine while that replica lives.
-Messages are small: an image file once, then its digest; prompts; run-length masks. Embeddings stay
-in their replica.
+requests of a tenant about one image go to the same replica of each engine, as long as that replica
+is running. Messages are small: an image file once and its digest afterwards, prompts, run-length
+masks. Embeddings never leave their replica.
 
 Ray is imported lazily; the extra `cluster` installs it.
 """
@@ -22,15 +22,18 @@ if TYPE_CHECKING:
 
 
 def application(args: dict[str, Any] | None = None) -> Application:
-    """Make the Serve application: `serve run inference_server.cluster:application`.
+    """Build the Serve application: `serve run inference_server.cluster:application`.
 
     Args:
-        args: settings by name, such as `{"cluster_visual_replicas": "1-8"}`; what is not given is
-            read from the environment, as everywhere.
+        args: settings by name, such as `{"cluster_visual_replicas": "1-8"}`. All other settings
+            come from the environment. Default: none.
+
+    Returns:
+        The application, bound to its deployments; nothing is started.
 
     Raises:
-        SettingsError: a value that cannot be.
-        ClusterError: the cluster has several machines, and no database for all of them is named.
+        SettingsError: a value is invalid.
+        ClusterError: the cluster has several machines but no shared database is configured.
     """
     import ray
 
@@ -39,6 +42,6 @@ def application(args: dict[str, Any] | None = None) -> Application:
     from inference_server.settings import Settings
 
     settings = Settings(**(args or {}))
-    if ray.is_initialized():  # not where a configuration is only looked at
+    if ray.is_initialized():  # false when a configuration is only validated
         check(settings)
     return build(settings)

@@ -1,4 +1,4 @@
-"""Asking a replica of an engine: by session, once more where it is lost, in the server's errors."""
+"""Calls replicas of an engine by session, retries once if a replica is lost, and maps errors."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ from inference_server.errors import CapacityError, ModelUnavailableError, Transi
 
 logger = logging.getLogger(__name__)
 
-_ATTEMPTS = 2
-_PAUSE = 0.05
-"""Seconds before the second attempt, in which the router hears of the loss."""
+ATTEMPTS = 2
 
-_RETRY_AFTER = 5.0
-"""Seconds that Ray may take to have another replica."""
+RETRY_PAUSE = 0.05
+"""Seconds before the second attempt, so that the router learns of the loss."""
+
+RETRY_AFTER = 5.0
+"""Seconds after which a client should retry: Ray needs about as long to start another replica."""
 
 _LOST = (
     NodeDiedError,
@@ -39,7 +40,7 @@ _LOST = (
     TaskCancelledError,
     WorkerCrashedError,
 )
-"""What is raised when a replica, its node, or what was sent to it is gone."""
+"""Errors that Ray raises if a replica, its node or an object that was sent to it is lost."""
 
 
 async def ask(
@@ -48,80 +49,92 @@ async def ask(
     session: str,
     *arguments: Any,
     patience: float | None,
+    retry_pause: float = RETRY_PAUSE,
+    retry_after: float = RETRY_AFTER,
 ) -> Any:
-    """Call a method of the replica that has a session.
+    """Call a method on the replica that owns a session.
 
-    A call whose replica is lost is made once more, and goes to the replica that has the session
-    now: answers are functions of what is asked, so that nothing is done twice that matters.
+    If the replica is lost, the call is retried once on the session's new owner. This is safe
+    because calls have no side effects other than filling caches.
 
     Args:
-        handle: of the deployment.
-        method: to call.
-        session: requests of one session go to one replica, while it lives and is not too busy.
-        arguments: of the method.
-        patience: seconds until a replica is there and free; None is as long as it takes.
+        handle: handle of the deployment.
+        method: name of the method.
+        session: session id; requests of one session go to one replica while it is running and not
+            too busy.
+        arguments: positional arguments of the method.
+        patience: seconds to wait for a free replica; None waits without limit.
+        retry_pause: seconds before the second attempt. Default: 0.05.
+        retry_after: seconds in `Retry-After` if no replica answered. Default: 5.
+
+    Returns:
+        The result of the method.
 
     Raises:
-        CapacityError: as many requests wait for replicas as may.
+        CapacityError: the queue of requests that wait for replicas is full.
         TransientError: no replica was free in time, or two in a row were lost.
         ModelUnavailableError: the deployment has failed.
     """
     called = handle.options(method_name=method, session_id=session)
-    for attempt in range(_ATTEMPTS):
+    for attempt in range(ATTEMPTS):
         if attempt:
-            await asyncio.sleep(_PAUSE)
+            await asyncio.sleep(retry_pause)
         response = called.remote(*arguments)
         try:
-            return await _answer(
-                cast("DeploymentResponse[Any]", response), patience, handle.deployment_name
+            return await _result(
+                cast("DeploymentResponse[Any]", response),
+                patience,
+                handle.deployment_name,
+                retry_after,
             )
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            logger.warning("A replica of %s has dropped a request", handle.deployment_name)
+            logger.warning("A replica of %s cancelled a request", handle.deployment_name)
         except BackPressureError:
             raise CapacityError(
-                f"Too many requests wait for {handle.deployment_name} engines. Try again shortly.",
+                f"Too many requests wait for {handle.deployment_name} replicas. Try again shortly.",
                 full="queue",
             ) from None
         except DeploymentUnavailableError as error:
             raise ModelUnavailableError(
-                f"The {handle.deployment_name} engines could not be started; `serve status` says "
-                "why."
+                f"The {handle.deployment_name} replicas failed to start; run `serve status` for "
+                "the reason."
             ) from error
         except _LOST as error:
             logger.warning(
-                "A replica of %s is lost (%s)", handle.deployment_name, type(error).__name__
+                "A replica of %s was lost (%s)", handle.deployment_name, type(error).__name__
             )
     raise TransientError(
-        f"Two replicas of {handle.deployment_name} were lost while they answered. Try again "
-        "shortly.",
-        _RETRY_AFTER,
+        f"Two replicas of {handle.deployment_name} were lost while processing the request. Try "
+        "again shortly.",
+        retry_after,
     )
 
 
-async def _answer(response: DeploymentResponse[Any], patience: float | None, name: str) -> Any:
-    """Wait for an answer, but not so long for a replica to begin with it.
+async def _result(
+    response: DeploymentResponse[Any], patience: float | None, name: str, retry_after: float
+) -> Any:
+    """Wait for a result without limit, but only `patience` seconds for a replica to start on it.
 
     Raises:
-        TransientError: none has.
+        TransientError: no replica started in time.
     """
 
     async def result() -> Any:
         return await response
 
     task = asyncio.ensure_future(result())
-    # One that is given up ends with an error of Ray's, which nobody waits for.
+    # An abandoned call ends with an error of Ray's; retrieve it so that asyncio does not log it.
     task.add_done_callback(lambda done: done.cancelled() or done.exception())
     try:
         await asyncio.wait({task}, timeout=patience)
-        # There is no public way to ask whether a replica has it.
+        # Ray has no public API that tells whether a replica has accepted the request.
         if not task.done() and getattr(response, "_replica_result", response) is None:
             raise TransientError(
-                f"No replica of the {name} engines was free within {patience:g} seconds. Try again "
-                "shortly.",
-                _RETRY_AFTER,
+                f"No {name} replica was free within {patience:g} seconds. Try again shortly.",
+                retry_after,
             )
         return await task
     finally:
@@ -131,15 +144,15 @@ async def _answer(response: DeploymentResponse[Any], patience: float | None, nam
 
 
 async def ask_all(handle: DeploymentHandle[Any], method: str, seconds: float) -> None:
-    """Call a method of every replica; one that is lost meanwhile has nothing to be told.
+    """Call a method on every replica; replicas that are lost meanwhile are ignored.
 
     Args:
-        handle: of the deployment.
-        method: to call.
-        seconds: that they may take.
+        handle: handle of the deployment.
+        method: name of the method; it has no arguments.
+        seconds: timeout for all replicas together.
 
     Raises:
-        TimeoutError: they take longer.
+        TimeoutError: not all replicas answered in time.
     """
     response = handle.broadcast(method)
     answers = await response.results_async(timeout_s=seconds, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""The Serve application: an ingress, and the deployments of the engines behind it."""
+"""The Serve application: an ingress deployment and one deployment per engine behind it."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from inference_server.settings import Settings
 from inference_server.settings.types import replica_bounds
 
 NAME = "inference-server"
-"""Of the application."""
+"""Name of the Serve application."""
 
 ROUTER = "ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
-"""Finds the replica of a session."""
+"""Router class that maps a session to its replica by consistent hashing."""
 
 _VIRTUAL_NODES = 100
-"""Places of a replica on the ring: with a hundred, the busiest of many replicas has about a quarter
-more of the ring than its share."""
+"""Positions of a replica on the hash ring: with 100, the largest share of many replicas is about a
+quarter above the mean."""
 
 _PROBES = 64
-"""Requests that an ingress takes besides work: probes, metrics, and what is asked about jobs."""
+"""Concurrent requests of an ingress in addition to segmentation: probes, metrics, job polling."""
 
 
 class Ingress:
-    """Takes HTTP: the whole application, without the engines.
+    """Serves HTTP: the whole application except the engines.
 
     Args:
-        settings: of the server.
-        concept: handle of SAM 3's deployment.
-        visual: handle of SAM 2's.
+        settings: the server's settings.
+        concept: handle of the SAM 3 deployment.
+        visual: handle of the SAM 2 deployment.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Ingress:
         self._handles: dict[Family, DeploymentHandle[Any]] = {"sam2": visual, "sam3": concept}
 
     def __serve_build_asgi_app__(self) -> Starlette:
-        """The application, made where it runs: it has sockets and threads, and is not sent."""
+        """Create the application in the replica: its sockets and threads cannot be pickled."""
         app = create_app(
             self._settings, segmenter=partial(ClusterSegmentationService, handles=self._handles)
         )
@@ -63,29 +63,34 @@ class Ingress:
 
 
 class _WithoutIdentity:
-    """Leaves the header `x-request-id` to Serve's proxy, which gives answers the same one."""
+    """Removes `x-request-id` from responses, because Serve's proxy adds the same header."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def passed(message: Message) -> None:
+        async def send_without_id(message: Message) -> None:
             if message["type"] == "http.response.start":
                 del MutableHeaders(scope=message)["x-request-id"]
             await send(message)
 
-        await self._app(scope, receive, passed)
+        await self._app(scope, receive, send_without_id)
 
 
 def build(
     settings: Settings, registry: Registry = ModelRegistry, router: str = ROUTER
 ) -> Application:
-    """Bind the deployments to their settings; starts nothing yet.
+    """Build the application from the settings, without starting anything.
 
     Args:
-        settings: of the server. They travel to the replicas by way of Ray's own store.
-        registry: a subclass of `ModelRegistry`, for an engine that is not in this package.
-        router: class of Ray Serve that chooses an engine's replica, where it is to be another.
+        settings: the server's settings; Ray's control store distributes them to the replicas.
+        registry: factory of each replica's `ModelRegistry`, such as a subclass with a custom
+            engine. Default: `ModelRegistry`.
+        router: import path of the Ray Serve class that chooses an engine's replica. Default:
+            `ROUTER`.
+
+    Returns:
+        The application.
     """
     engine = partial(_engine, settings, registry, router)
     visual = engine(
@@ -104,7 +109,7 @@ def build(
     )
     ingress = serve.deployment(
         name="ingress",
-        # The application bounds its work itself, and answers 429 in its contracts' words.
+        # The application limits its own work and returns 429 in each vendor's error format.
         max_ongoing_requests=settings.max_requests + _PROBES,
         ray_actor_options={"num_cpus": settings.cluster_ingress_cpus},
         **_common(settings),
@@ -114,7 +119,14 @@ def build(
 
 
 def resources_of(settings: Settings) -> dict[str, float]:
-    """The CPUs and GPUs that the replicas ask Ray for, where there are as many as there may be."""
+    """Return the CPUs and GPUs that all replicas request when scaled to their maximum.
+
+    Args:
+        settings: the server's settings.
+
+    Returns:
+        Number of CPUs and GPUs, by the keys `CPU` and `GPU`; fractions are possible.
+    """
     _, ingress = replica_bounds(settings.cluster_ingress_replicas)
     _, concept = replica_bounds(settings.cluster_concept_replicas)
     _, visual = replica_bounds(settings.cluster_visual_replicas)
@@ -137,7 +149,7 @@ def _engine(
     gpus: float,
 ) -> Application:
     routing = RequestRouterConfig(
-        request_router_class=router,  # type: ignore[arg-type]  # its validator makes it one
+        request_router_class=router,  # type: ignore[arg-type]  # its validator imports the path
         request_router_kwargs={
             "num_virtual_nodes": _VIRTUAL_NODES,
             "num_fallback_replicas": settings.cluster_spill,
@@ -156,12 +168,12 @@ def _engine(
 
 
 def _common(settings: Settings) -> dict[str, Any]:
-    """What holds for all deployments."""
+    """Return the options that all deployments share."""
     return {"graceful_shutdown_timeout_s": settings.shutdown_timeout}
 
 
 def _count(replicas: str, settings: Settings) -> dict[str, Any]:
-    """As many replicas as a setting says, or as the load needs between two bounds."""
+    """Return the options for a fixed number of replicas, or for autoscaling between two bounds."""
     least, most = replica_bounds(replicas)
     if least == most:
         return {"num_replicas": least}

@@ -1,4 +1,4 @@
-"""A server on a cluster, from the command line: Ray is started or joined, and left as it was."""
+"""Runs the server on Ray from the command line: starts Ray or joins it, and cleans up at exit."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from math import ceil
 from typing import Any
 
-# Read by Ray when it is imported. It would tell its makers that it runs, leave out of the log what
-# repeats, and put something before each line of JSON.
+# Ray reads these when it is imported. By default it sends usage statistics, deduplicates log lines
+# and puts a prefix before each JSON line.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_DEDUP_LOGS", "0")
 os.environ.setdefault("RAY_DISABLE_WORKER_LOG_PREFIX", "1")
@@ -28,39 +28,41 @@ from inference_server.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-_LOOK_SECONDS = 5.0
+CONNECT_TIMEOUT = 5.0
+"""Seconds to wait for a connection to an existing cluster."""
 
 _QUIET = LoggingConfig(log_level="ERROR", enable_access_log=False)
-"""The application has an access log of its own, without the keys that travel in queries; and what
-Serve warns of is that models take their time to load."""
+"""The application has its own access log, which omits API keys in queries. Serve's warnings are
+about slow starts, which loading models causes."""
 
 
 class ClusterError(Exception):
-    """The cluster cannot be used as it stands; the message says what to do."""
+    """The cluster cannot run the server; the message says what to change."""
 
 
 @contextmanager
-def on_cluster(settings: Settings) -> Iterator[None]:
-    """Serve on a cluster for as long as the block lasts; all engines are up when it begins.
+def on_cluster(settings: Settings, connect_timeout: float = CONNECT_TIMEOUT) -> Iterator[None]:
+    """Run the application on a cluster while the block runs; all engines are ready at its start.
 
     Args:
-        settings: of the server. Its port is listened on by every node that has a replica.
+        settings: the server's settings. Every node with a replica listens on the port.
+        connect_timeout: seconds to wait for a connection to `cluster_address`. Default: 5.
 
     Raises:
-        ClusterError: Ray cannot be reached, does not start the application, or the cluster needs
-            settings that are not there.
+        ClusterError: Ray is unreachable, fails to start the application, or the cluster lacks
+            resources or a shared database.
     """
     joined = bool(settings.cluster_address)
     if not joined:
-        # Ray would keep a token of its own choice in the home directory, which services have not.
+        # By default Ray stores its token in the home directory, which service users may lack.
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     try:
         if joined:
-            _look_for(settings.cluster_address)
+            _check_address(settings.cluster_address, connect_timeout)
         ray.init(
             address=settings.cluster_address or "local",
-            # On a machine of its own, what Ray counts CPUs for is nobody else's: a laptop with two
-            # cores runs an ingress and both engines.
+            # A Ray started here schedules nothing else, so it may count more CPUs than there are:
+            # a laptop with two cores runs an ingress and both engines.
             num_cpus=None
             if joined
             else max(os.cpu_count() or 1, ceil(resources_of(settings)["CPU"])),
@@ -71,9 +73,9 @@ def on_cluster(settings: Settings) -> Iterator[None]:
     except (OSError, RuntimeError, ValueError) as error:
         raise ClusterError(
             f"INFERENCE_CLUSTER_ADDRESS={settings.cluster_address}: {error}. Start Ray there with "
-            "`ray start --head`, or leave the setting empty to start it here."
+            "`ray start --head`, or leave the setting empty to start Ray on this machine."
         ) from None
-    # Ray's own way to end by a signal leaves processes behind.
+    # Ray's own signal handler leaves processes behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     try:
@@ -87,8 +89,8 @@ def on_cluster(settings: Settings) -> Iterator[None]:
             serve.run(build(settings), name=NAME, route_prefix="/", logging_config=_QUIET)
         except RuntimeError as error:
             raise ClusterError(
-                f"Ray could not start the server: {error} Are there the CPUs and GPUs that the "
-                "replicas ask for? `ray status` tells."
+                f"Ray failed to start the server: {error} Check with `ray status` that the CPUs "
+                "and GPUs that the replicas request are available."
             ) from None
         yield
     finally:
@@ -99,19 +101,19 @@ def on_cluster(settings: Settings) -> Iterator[None]:
         ray.shutdown()
 
 
-def _look_for(address: str) -> None:
-    """See that somebody listens; Ray itself would try for minutes.
+def _check_address(address: str, timeout: float) -> None:
+    """Check that a cluster's address accepts connections; Ray itself would retry for minutes.
 
     Raises:
-        OSError: nobody does.
-        ValueError: it is no address of a cluster.
+        OSError: the connection failed.
+        ValueError: the address is malformed.
     """
     if address == "auto":
-        return  # Ray looks for processes of this machine, at once
+        return  # Ray finds processes of this machine without retries
     host, _, port = address.rpartition(":")
     if "/" in host or not port.isdecimal():
-        raise ValueError("it should be like 10.0.0.5:6379, or auto")
-    socket.create_connection((host.strip("[]"), int(port)), _LOOK_SECONDS).close()
+        raise ValueError("invalid address; write it like 10.0.0.5:6379, or auto")
+    socket.create_connection((host.strip("[]"), int(port)), timeout).close()
 
 
 def _nodes() -> list[dict[str, Any]]:
@@ -120,36 +122,37 @@ def _nodes() -> list[dict[str, Any]]:
 
 
 def check(settings: Settings, *, alone: bool = False) -> None:
-    """Hold settings against the cluster that there is, and tell what would wait for ever.
+    """Check that a running cluster can satisfy the settings; log what it cannot satisfy yet.
 
     Args:
-        settings: of the server.
-        alone: the cluster is this machine, and no other will come.
+        settings: the server's settings.
+        alone: True if the cluster is this machine only, and no other will join. Default: False.
 
     Raises:
-        ClusterError: keys and jobs would be lost, or this machine has not what is asked for.
+        ClusterError: several machines would have separate keys and jobs, or this machine lacks
+            CPUs or GPUs.
     """
     machines = {node["NodeManagerAddress"] for node in _nodes() if node["Alive"]}
     if len(machines) > 1 and not settings.database_url:
         raise ClusterError(
-            f"The cluster has {len(machines)} machines, and keys and jobs would be in a file on "
-            "one of them. Set INFERENCE_DATABASE_URL to a PostgreSQL that all of them reach."
+            f"The cluster has {len(machines)} machines, but keys and jobs would be in a file on "
+            "one of them. Set INFERENCE_DATABASE_URL to a PostgreSQL that all machines can reach."
         )
-    there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     for kind, count in resources_of(settings).items():
-        if count <= there.get(kind, 0.0):
+        available = resources.get(kind, 0.0)
+        if count <= available:
             continue
         if alone:
             raise ClusterError(
-                f"The replicas ask for {count:g} {kind}s, and this machine has "
-                f"{there.get(kind, 0.0):g}. Lower INFERENCE_CLUSTER_*_REPLICAS or _{kind}S."
+                f"The replicas request {count:g} {kind}s, but this machine has {available:g}. "
+                f"Lower INFERENCE_CLUSTER_*_REPLICAS or INFERENCE_CLUSTER_*_{kind}S."
             )
-        else:
-            logger.warning(
-                "The replicas ask for %g %ss, and the cluster has %g: some wait until it has more. "
-                "Add machines, or lower INFERENCE_CLUSTER_*_REPLICAS or _%sS",
-                count,
-                kind,
-                there.get(kind, 0.0),
-                kind,
-            )
+        logger.warning(
+            "The replicas request %g %ss, but the cluster has %g: some replicas wait. Add "
+            "machines, or lower INFERENCE_CLUSTER_*_REPLICAS or INFERENCE_CLUSTER_*_%sS",
+            count,
+            kind,
+            available,
+            kind,
+        )

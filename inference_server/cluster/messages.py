@@ -1,4 +1,4 @@
-"""What crosses the wire between an ingress and a replica of an engine."""
+"""Messages between an ingress and a replica of an engine."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from inference_server.segmentation.types import EncodedImage, Instance
 Family = Literal["sam2", "sam3"]
 
 Method = Literal["concept", "visual", "automatic", "embed"]
-"""Methods of `SegmentationService` that an engine answers."""
+"""Methods of `SegmentationService` that an ingress calls on a replica."""
 
 
 @dataclass(frozen=True, slots=True)
 class SentImage:
-    """An image as an ingress names it to a replica.
+    """Reference to an image, or the image itself, as an ingress sends it to a replica.
 
     Attributes:
-        image_id: the client's name for it.
-        url: to fetch it from, where it is not known by its id.
-        digest: SHA-256 of the file, where the ingress has it.
-        data: the file, or a reference to it in Ray's object store; None where the replica is
-            thought to know it.
+        image_id: id that the client gave the image; None without an id.
+        url: URL to fetch the image from if the replica does not know the id; None without a URL.
+        digest: SHA-256 of the file in hex; None if the ingress does not have the file.
+        data: bytes of the file, or a reference to them in Ray's object store; None if the replica
+            is expected to have the image.
     """
 
     image_id: str | None = None
@@ -34,12 +34,12 @@ class SentImage:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a replica answers, where it is no error.
+    """A replica's successful response.
 
     Attributes:
-        image: without the features of its embedding, which stay where they are.
-        instances: what was found.
-        seconds: spent in each stage; see `Timings`.
+        image: the encoded image, without the features of its embedding.
+        instances: objects that were found, with their masks.
+        seconds: seconds spent in each stage, by the stage names of `Timings`.
     """
 
     image: EncodedImage
@@ -55,13 +55,16 @@ class Reply:
         *,
         logits: bool = False,
     ) -> Reply:
-        """What is to be sent.
+        """Create a reply without the data that an ingress does not need.
 
         Args:
-            image: that was asked about.
-            instances: what was found.
-            seconds: by stage.
-            logits: send the instances' logits as well: 256 kB each.
+            image: the encoded image; the features of its embedding are removed.
+            instances: objects that were found.
+            seconds: seconds spent, by stage.
+            logits: also send the logits of the instances, 256 kB each. Default: False.
+
+        Returns:
+            The reply.
         """
         embedding = replace(image.embedding, features=None)
         if not logits:

@@ -14,31 +14,33 @@ from ray.serve.metrics import Counter, Gauge
 
 logger = logging.getLogger(__name__)
 
-_SECONDS = 5.0
-"""Seconds between exports; Ray itself exports every ten."""
+INTERVAL = 5.0
+"""Seconds between exports; Ray itself exports every 10 s."""
 
 
 class ExportedReadings:
-    """Copies metrics to Ray, which adds labels for deployment and replica. Made in a replica.
+    """Copies metrics to Ray, which adds labels for deployment and replica. Created in a replica.
 
     Args:
         read: returns the current gauges and counters.
+        interval: seconds between exports. Default: 5.
     """
 
-    def __init__(self, read: Callable[[], Iterable[Metric]]) -> None:
+    def __init__(self, read: Callable[[], Iterable[Metric]], interval: float = INTERVAL) -> None:
         self._read = read
+        self._interval = interval
         self._gauges: dict[str, Gauge] = {}
         self._counters: dict[str, Counter] = {}
         self._counted: dict[tuple[str, tuple[str, ...]], float] = {}
 
     async def run(self) -> None:
-        """Export every 5 s until cancelled."""
+        """Export every `interval` seconds until cancelled."""
         while True:
             try:
                 self.update()
             except Exception:
                 logger.exception("Exporting metrics to Ray failed; retrying")
-            await asyncio.sleep(_SECONDS)
+            await asyncio.sleep(self._interval)
 
     def update(self) -> None:
         """Export once."""

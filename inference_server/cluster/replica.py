@@ -1,4 +1,4 @@
-"""A replica of an engine: a segmenter of one family of models, behind Ray."""
+"""A replica of an engine: the segmentation service of one model family, as a Ray Serve class."""
 
 from __future__ import annotations
 
@@ -35,19 +35,20 @@ logger = logging.getLogger(__name__)
 
 
 class EngineReplica:
-    """Answers what an ingress asks about images, all of whose requests come here.
+    """Processes the requests for the images that the router assigns to this replica.
 
-    Errors that a client is to see are answered, not raised: Ray would wrap them, and log each as a
+    Errors for the client are returned, not raised: Ray would wrap a raised error and log it as a
     failure of the replica.
 
     Args:
-        settings: of the server.
-        family: of the models that are asked for here.
-        cpus: that Ray keeps for this replica.
-        registry: makes its models.
+        settings: the server's settings.
+        family: model family that this replica serves.
+        cpus: CPUs that Ray reserves for this replica; also its number of threads, unless
+            `settings.threads` is set.
+        registry: factory of its `ModelRegistry`. Default: `ModelRegistry`.
     """
 
-    async def __init__(  # type: ignore[misc]  # Serve waits for it
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
         self,
         settings: Settings,
         family: Family,
@@ -70,22 +71,22 @@ class EngineReplica:
         try:
             await self._segmenter.load()
         except ModelUnavailableError as error:
-            # As a server in one process: it is up, and tells each client what is wrong.
+            # Like a server in one process, the replica runs and returns the reason to each client.
             self._failure = error.message
 
     async def ask(
         self, method: Method, tenant: str, image: SentImage, arguments: dict[str, Any]
     ) -> Reply | InferenceServerError:
-        """Answer a request.
+        """Process a request.
 
         Args:
-            method: of the segmenter.
+            method: method of `SegmentationService` to call.
             tenant: owner of the image.
-            image: the image.
+            image: the image, or a reference to it.
             arguments: further keyword arguments of the method.
 
         Returns:
-            What was found, or what a client is to be told.
+            The result, or the error for the client.
         """
         timings = Timings()
         try:
@@ -96,9 +97,12 @@ class EngineReplica:
         except InferenceServerError as error:
             return error
         except TimeoutError:
-            return DeadlineError("The engine took too long. Try again when it is less busy.")
+            return DeadlineError(
+                f"The engine exceeded INFERENCE_REQUEST_TIMEOUT ({self._limit:g} s). Try again "
+                "when it is less busy."
+            )
         except MemoryError:
-            logger.exception("A request ran out of memory")
+            logger.exception("Out of memory during a request; evicting half of the embeddings")
             await self._segmenter.evict_half()
             return MemoryShortageError.of_request()
         if not isinstance(done, SegmentationResult):
@@ -108,18 +112,30 @@ class EngineReplica:
         return Reply.of(done.image, done.instances, timings.seconds, logits=wanted)
 
     async def file(self, tenant: str, image_id: str) -> StoredImage | None:
-        """The file of an image that was named here, for an engine that does not know it yet."""
+        """Return the file of an image with an id, for another engine that does not have it.
+
+        Args:
+            tenant: owner of the image.
+            image_id: id of the image.
+
+        Returns:
+            The file; None if this replica does not have it.
+        """
         return self._segmenter.image_loader.images.get(tenant, image_id)
 
     async def checkpoints(self) -> tuple[list[Checkpoint], str]:
-        """What can be asked for here, and why the configured models could not be loaded."""
+        """Return the checkpoints of this family, and why configured models failed to load.
+
+        Returns:
+            The checkpoints, and the reason; the reason is empty if loading did not fail.
+        """
         if self._failure and self._segmenter.has_loaded():
             self._failure = ""
         known = await self._segmenter.checkpoints()
         return [each for each in known if each.family == self._family], self._failure
 
     async def clear(self) -> None:
-        """Unload the models and forget every image."""
+        """Unload the models and clear the caches."""
         await self._segmenter.clear()
 
     async def _named(self, image: SentImage) -> ImageRef:
@@ -127,5 +143,5 @@ class EngineReplica:
             return ImageRef(url=image.url, image_id=image.image_id, digest=image.digest)
         data = await image.data if isinstance(image.data, ray.ObjectRef) else image.data
         if image.digest is None:
-            raise ValueError("an image is sent with its digest")
+            raise ValueError("SentImage has data but no digest")
         return ImageRef(file=StoredImage(data, image.digest), image_id=image.image_id)

@@ -1,4 +1,4 @@
-"""The segmenter of an ingress: it asks the replica that has, or will have, an image's embedding."""
+"""The segmentation service of an ingress: calls the replica that owns an image's embedding."""
 
 from __future__ import annotations
 
@@ -48,19 +48,21 @@ from inference_server.settings import MiB, Settings
 
 logger = logging.getLogger(__name__)
 
-_INLINE_BYTES = 100_000
-"""Larger files go through Ray's object store: once, for both engines and for a second attempt."""
+INLINE_BYTES = 100_000
+"""Maximum bytes of a file inside a message. Larger files are put into Ray's object store once, for
+both engines and for a retry."""
 
 _STORE_BYTES = 64 * MiB
-"""Of files that an ingress keeps there for that."""
+"""Maximum bytes of files that an ingress keeps in Ray's object store."""
 
 _REMEMBERED = 100_000
-"""Images of which an ingress remembers that it has sent them to an engine."""
+"""Maximum images of which an ingress remembers that it sent them to an engine."""
 
-_DESCRIBE_SECONDS = 5.0
-"""That an engine may take to tell what it has, before what it told last is believed."""
+DESCRIBE_TIMEOUT = 5.0
+"""Seconds to wait for an engine's checkpoints before the last known ones are used."""
 
-_CLEAR_SECONDS = 60.0
+CLEAR_TIMEOUT = 60.0
+"""Seconds to wait until all replicas have unloaded their models and cleared their caches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ class _SentFile:
 
     Attributes:
         stored: the file; None if the request has only an id, a digest, or an id and a URL.
-        error: why the bytes cannot be decoded. With an id of a known image it is no error.
+        error: why the bytes cannot be decoded; ignored if the request has the id of a known image.
     """
 
     stored: StoredImage | None = None
@@ -77,12 +79,17 @@ class _SentFile:
 
 
 class ClusterSegmentationService(SegmentationService):
-    """Asks engines elsewhere.
+    """Forwards requests to replicas of engines.
 
     Args:
-        settings: of the server.
-        metrics: where durations go.
-        handles: of the engines' deployments.
+        settings: the server's settings.
+        metrics: metrics that record durations.
+        handles: handle of each engine's deployment, by model family.
+        inline_bytes: maximum bytes of a file inside a message; larger files go through Ray's
+            object store. Default: 100 000.
+        describe_timeout: seconds to wait for an engine's checkpoints before the last known ones
+            are used. Default: 5.
+        clear_timeout: seconds to wait until all replicas are cleared. Default: 60.
     """
 
     def __init__(
@@ -90,11 +97,18 @@ class ClusterSegmentationService(SegmentationService):
         settings: Settings,
         metrics: Metrics,
         handles: Mapping[Family, DeploymentHandle[Any]],
+        *,
+        inline_bytes: int = INLINE_BYTES,
+        describe_timeout: float = DESCRIBE_TIMEOUT,
+        clear_timeout: float = CLEAR_TIMEOUT,
     ) -> None:
         threads = Threads(settings.cpu_workers)
         super().__init__(threads, ImageLoader(settings, fetcher_of(settings), metrics, threads))
         self._handles = handles
         self._patience = settings.cluster_patience
+        self._inline_bytes = inline_bytes
+        self._describe_timeout = describe_timeout
+        self._clear_timeout = clear_timeout
         self._known: dict[Family, list[Checkpoint]] = {}
         self._loaded = False
         self._hits = self._misses = 0
@@ -167,13 +181,13 @@ class ClusterSegmentationService(SegmentationService):
         return stored
 
     async def start(self) -> None:
-        """Nothing is here; each replica logs what it computes on."""
+        """Do nothing; each replica logs its device and settings."""
 
     async def load(self) -> None:
-        """Wait until each engine has a replica; they load the models."""
+        """Wait until each engine has a replica; replicas load the models when they start."""
         failures = []
         for family in self._handles:
-            # While a cluster starts, that it has no replica yet is no failure.
+            # A cluster that is starting has no replicas yet; that is not a failure.
             known, failure = await self._describe(family, patience=None)
             self._known[family] = known
             failures += [failure] if failure else []
@@ -182,14 +196,14 @@ class ClusterSegmentationService(SegmentationService):
         self._loaded = True
 
     def has_loaded(self) -> bool:
-        """Whether each engine has said so once."""
+        """Return whether each engine has reported once that its models are loaded."""
         return self._loaded
 
     async def checkpoints(self) -> list[Checkpoint]:
-        """What one replica of each engine tells; what it told last if none does in time."""
+        """Return the checkpoints of one replica per engine, or the last known ones on timeout."""
         for family in self._handles:
             try:
-                async with asyncio.timeout(_DESCRIBE_SECONDS):
+                async with asyncio.timeout(self._describe_timeout):
                     self._known[family], _ = await self._describe(family, self._patience)
             except (TimeoutError, TransientError, ModelUnavailableError):
                 known = self._known.get(family, [])
@@ -202,15 +216,18 @@ class ClusterSegmentationService(SegmentationService):
         self._sent.clear()
         self._stored.clear()
         for handle in self._handles.values():
-            await ask_all(handle, "clear", _CLEAR_SECONDS)
+            await ask_all(handle, "clear", self._clear_timeout)
 
     async def evict_half(self) -> None:
-        """Drop the files that are kept here; embeddings are elsewhere."""
+        """Drop the image files; an ingress has no embeddings."""
         self.image_loader.images.clear()
         self._stored.clear()
 
     def readings(self) -> Iterable[Metric]:
-        """What this ingress was answered from; `cluster.metrics` has what replicas keep."""
+        """Return the cache hits and misses of this ingress's requests.
+
+        `cluster.metrics` exports the caches and queues of the replicas.
+        """
         return cache_counts(self._hits, self._misses)
 
     async def _segment(
@@ -222,10 +239,10 @@ class ClusterSegmentationService(SegmentationService):
         options: dict[str, Any],
         timings: Timings,
     ) -> SegmentationResult:
-        """Ask an engine; send it the file only if it has not been sent or was evicted there.
+        """Call an engine; include the file if the replica was never sent it or has evicted it.
 
-        Bytes that came with the id of a known image are only compared with those of the image, so
-        they are decoded while the engine works.
+        If a request has the bytes and the id of a known image, the bytes are only compared with
+        the known image, so they are decoded while the engine works.
         """
         reading: asyncio.Task[_SentFile] | None = None
         if image.base64 is not None:
@@ -246,9 +263,9 @@ class ClusterSegmentationService(SegmentationService):
         timings: Timings,
         reading: asyncio.Task[_SentFile] | None,
     ) -> SegmentationResult:
-        """As `_segment`; `reading` decodes the bytes in the request."""
+        """Implement `_segment`; `reading` is the task that decodes the bytes in the request."""
         session = session_of(tenant, image.image_id or image.digest)
-        # Encoding ahead of time keeps the file as well, whatever is known of the embedding.
+        # `embed` also stores the file for later requests, so it sends the file every time.
         known = method != "embed" and (family, session) in self._sent
         if reading is not None and known:
             sent, file = SentImage(image.image_id), _SentFile()
@@ -295,30 +312,32 @@ class ClusterSegmentationService(SegmentationService):
         return SegmentationResult(found, reply.instances)
 
     async def _read_sent(self, tenant: str, image: ImageRef, timings: Timings) -> _SentFile:
-        """Decode and hash the bytes in a request; an id decides later whether an error counts."""
+        """Decode and hash the bytes in a request; the caller decides whether an error matters."""
         try:
             return await self._file_of(tenant, replace(image, image_id=None), timings)
         except (ImageError, ImageTooLargeError) as error:
             return _SentFile(error=error)
 
     async def _file_of(self, tenant: str, image: ImageRef, timings: Timings) -> _SentFile:
-        """The file that a request sent; an image without an id is fetched, for its digest."""
+        """Return the file in a request; load an image without an id, for its digest."""
         if image.image_id is not None:
             return _SentFile(image.file)
         stored, _ = await self.image_loader.load(tenant, image, timings)
         return _SentFile(stored)
 
     async def _with_file(self, sent: SentImage, file: StoredImage) -> SentImage:
-        """With the file itself, or where it is in Ray's object store."""
+        """Add the file, or a reference to it in Ray's object store."""
         data: Any = file.data
-        if len(file.data) > _INLINE_BYTES:
+        if len(file.data) > self._inline_bytes:
             kept = self._stored.get(file.digest)
             if kept is None:
                 try:
                     reference = await self.in_thread(partial(ray.put, file.data))
                 except (ObjectStoreFullError, OutOfDiskError):
                     raise CapacityError(
-                        "There is no room left to pass images on. Try again shortly.", full="store"
+                        "The object store that passes images to the engines is full. Try again "
+                        "shortly.",
+                        full="store",
                     ) from None
                 kept = (reference, len(file.data))
                 if kept[1] <= self._stored.maxsize:
@@ -329,7 +348,7 @@ class ClusterSegmentationService(SegmentationService):
     async def _file(
         self, tenant: str, image_id: str | None, families: Sequence[Family]
     ) -> StoredImage | None:
-        """The file of a named image: kept here, or by an engine that was asked about it."""
+        """Find the file of an image by its id: in this ingress, or in the owning replicas."""
         if image_id is None:
             return None
         kept = self.image_loader.images.get(tenant, image_id)
@@ -361,10 +380,13 @@ class ClusterSegmentationService(SegmentationService):
 
 
 def session_of(tenant: str, name: str | None) -> str:
-    """What a router hashes: the same for all that is asked about a tenant's image.
+    """Return the session id that a router hashes; all requests about an image share it.
 
     Args:
         tenant: owner of the image.
-        name: its id, or the digest of one without.
+        name: id of the image, or its SHA-256 digest if it has no id.
+
+    Returns:
+        SHA-256 in hex.
     """
     return hashlib.sha256(f"{tenant}\0{name}".encode()).hexdigest()

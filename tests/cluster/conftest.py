@@ -1,4 +1,4 @@
-"""One Ray cluster for all tests that are marked `cluster`; each module deploys what it needs."""
+"""One Ray cluster for all tests marked `cluster`; each module deploys what it needs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
 
 @pytest.fixture(scope="session")
 def bare(postgres_url: str, shared_redis: Redis) -> Iterator[ClusterServer]:
-    """Three nodes with Serve on them; keys and jobs are in PostgreSQL, rates in Redis."""
+    """A cluster of three nodes with Serve; keys and jobs in PostgreSQL, rate limits in Redis."""
     from tests.cluster.servers import cluster_server
 
     with cluster_server(database_url=postgres_url, redis_url=shared_redis.url) as running:
@@ -32,7 +32,7 @@ def bare(postgres_url: str, shared_redis: Redis) -> Iterator[ClusterServer]:
 
 @pytest.fixture(scope="module")
 def two(bare: ClusterServer) -> ClusterServer:
-    """With two ingresses, two replicas of SAM 2 and one of SAM 3."""
+    """The cluster with two ingresses, two replicas of SAM 2 and one of SAM 3."""
     bare.deploy()
     bare.until_deployed(ingress=2, visual=2, concept=1)
     return bare

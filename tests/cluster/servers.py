@@ -1,4 +1,4 @@
-"""A server on a Ray cluster of several nodes, all on this machine, and ways to disturb it."""
+"""A server on a Ray cluster of several nodes, all on this machine, and ways to make it fail."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import Any
 import httpx
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-# A replica that does not say within 0.1 s how busy it is is passed over, and its images are encoded
-# elsewhere: on a busy machine it takes longer.
+# By default Ray skips a replica that does not report its load within 0.1 s, and its images are
+# encoded elsewhere. On a busy machine a report takes longer.
 os.environ.setdefault("RAY_SERVE_QUEUE_LENGTH_RESPONSE_DEADLINE_S", "10")
 
 import ray
@@ -34,15 +34,16 @@ from tests.api.serving import ALICE, BOB, KEPT, Running, until
 NO_AFFINITY = {
     "request_router_class": "ray.serve._private.request_router:PowerOfTwoChoicesRequestRouter"
 }
-"""Serve's own choice: any replica, the less busy one of two."""
+"""Serve's default router: the less busy of two random replicas."""
 
 _PLACES = [
     {"name": name, "ray_actor_options": {"num_cpus": 1, "resources": {place: 0.001}}}
     for name, place in (("ingress", "front"), ("concept", "engines"), ("visual", "engines"))
 ]
-"""Ingresses on the first node, engines on the others, which may die."""
+"""Ingresses on the first node, engines on the others, which tests may remove."""
 
-_SECONDS = 240.0
+DEADLINE = 240.0
+"""Seconds to wait for deployments and responses."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Replica:
         os.kill(self.pid, signal.SIGKILL)
 
     def ongoing(self) -> int:
-        """Requests that it works at."""
+        """Return the number of requests that it is processing."""
         actor: Any = ray.get_actor(self.actor, namespace="serve")
         ongoing: int = ray.get(actor.get_num_ongoing_requests.remote())
         return ongoing
@@ -69,9 +70,9 @@ class ClusterServer(Running):
     """A server on a cluster.
 
     Attributes:
-        cluster: its nodes; the first one has Serve's controller, the proxy and the ingresses.
-        nodes: the others.
-        settings: that every deployment of it has.
+        cluster: Ray's cluster; its head has Serve's controller, the proxy and the ingresses.
+        settings: settings of every deployment, by name.
+        nodes: the nodes besides the head, for engines.
     """
 
     cluster: Cluster
@@ -79,11 +80,13 @@ class ClusterServer(Running):
     nodes: list[Any] = field(default_factory=list)
 
     def deploy(self, *deployments: Mapping[str, Any], **settings: Any) -> None:
-        """Deploys from a Serve config, as production does; replicas stay if only these change.
+        """Deploy from a Serve config, as in production.
 
         Args:
-            deployments: what is different from what the settings make of them.
-            settings: that are different; then all replicas are replaced.
+            deployments: options of deployments that override those from the settings. A change
+                of these keeps the running replicas.
+            settings: settings that override `self.settings`. A change of these replaces all
+                replicas.
         """
         config = {
             "proxy_location": "HeadOnly",
@@ -103,7 +106,7 @@ class ClusterServer(Running):
         _client().deploy_apps(ServeDeploySchema.model_validate(config))
 
     def add_node(self) -> None:
-        """One more, for engines."""
+        """Add a node for engines."""
         self.nodes.append(
             self.cluster.add_node(
                 num_cpus=4, resources={"engines": 1}, object_store_memory=200 << 20
@@ -111,17 +114,17 @@ class ClusterServer(Running):
         )
 
     def lose_node(self, name: str) -> None:
-        """Ends one of them, all at once."""
+        """Kill a node by its id."""
         (node,) = (node for node in self.nodes if node.node_id == name)
         self.nodes.remove(node)
         self.cluster.remove_node(node, allow_graceful=False)
 
     def until_deployed(self, *, without: Iterable[Replica] = (), **counts: int) -> None:
-        """Waits until each deployment has so many replicas, none of them of a certain kind.
+        """Wait until each deployment has a number of running replicas.
 
         Args:
-            without: replicas that are to be replaced; Serve notices only after a while.
-            counts: by deployment.
+            without: replicas that must have been replaced; Serve takes a while to notice a loss.
+            counts: number of replicas, by deployment.
         """
         gone = {replica.name for replica in without}
 
@@ -137,11 +140,11 @@ class ClusterServer(Running):
                 for name, count in counts.items()
             )
 
-        until(settled, _SECONDS, 0.2)
-        self.until_ready(_SECONDS)
+        until(settled, DEADLINE, 0.2)
+        self.until_ready(DEADLINE)
 
     def replicas(self, deployment: str) -> list[Replica]:
-        """Those that run."""
+        """Return the running replicas of a deployment."""
         app = _client().get_serve_details()["applications"][NAME]
         found = app["deployments"].get(deployment, {}).get("replicas", [])  # none while it is built
         return [
@@ -151,11 +154,11 @@ class ClusterServer(Running):
         ]
 
     def owner(self, deployment: str, image: str, key: str = ALICE) -> Replica:
-        """The replica that a tenant's image belongs to, by the very ring that Ray uses."""
+        """Return the replica that owns a tenant's image, computed with Ray's own hash ring."""
         replicas = self.replicas(deployment)
         router = ConsistentHashRouter.__new__(ConsistentHashRouter)
         router._num_virtual_nodes, router._num_fallback_replicas = 100, 0
-        router._deployment_id = deployment  # type: ignore[assignment]  # for its log alone
+        router._deployment_id = deployment  # type: ignore[assignment]  # only logged
         where = DeploymentID(deployment, NAME)
         router._rebuild_ring(frozenset(ReplicaID(replica.name, where) for replica in replicas))
         known = KeyRing([key]).find(key)
@@ -170,8 +173,8 @@ def _client() -> Any:
 
 @contextmanager
 def cluster_server(**settings: Any) -> Iterator[ClusterServer]:
-    """Starts Ray on three nodes, and Serve; nothing is deployed yet."""
-    # Nobody else is given the port while this is open; Serve shares it.
+    """Start Ray on three nodes, and Serve, without deploying anything."""
+    # While this socket is open no other process is given the port; Serve shares it.
     held = socket.socket()
     held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     held.bind(("127.0.0.1", 0))
@@ -199,7 +202,7 @@ def cluster_server(**settings: Any) -> Iterator[ClusterServer]:
             "fetch_networks": "127.0.0.0/8",
             "cluster_patience": 100,
             "shutdown_timeout": 120,
-            # Ray counts these, to spread replicas over nodes; two cores do it all.
+            # Ray spreads replicas over nodes by these numbers; the machine may have fewer cores.
             "cluster_ingress_cpus": 1,
             "cluster_visual_cpus": 1,
             "cluster_concept_cpus": 1,
@@ -207,7 +210,7 @@ def cluster_server(**settings: Any) -> Iterator[ClusterServer]:
             "cluster_visual_replicas": "2",
             **settings,
         }
-        with httpx.Client(base_url=url, timeout=_SECONDS, limits=KEPT) as http:
+        with httpx.Client(base_url=url, timeout=DEADLINE, limits=KEPT) as http:
             server = ClusterServer(url, http, cluster, used)
             for _ in range(2):
                 server.add_node()

@@ -1,4 +1,4 @@
-"""All requests about an image go where its embedding is, however many replicas there are."""
+"""All requests about an image go to the replica with its embedding, at any number of replicas."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CLICKS = 5
 
 
 def missed(server: ClusterServer, images: Sequence[str]) -> list[str]:
-    """Asks about images, in this order: those that had to be encoded."""
+    """Send a request about each image in order; return the images that had to be encoded."""
     found = []
     for image in images:
         body = {
@@ -35,7 +35,7 @@ def missed(server: ClusterServer, images: Sequence[str]) -> list[str]:
 
 
 def shuffled() -> list[str]:
-    """Every image several times, in an order that is always the same."""
+    """Return every image several times, in a shuffled order that is the same in each run."""
     order = IMAGES * CLICKS
     random.Random(5).shuffle(order)
     return order
@@ -44,7 +44,7 @@ def shuffled() -> list[str]:
 def test_each_image_is_encoded_once_and_few_move_when_replicas_come_and_go(
     two: ClusterServer,
 ) -> None:
-    """The hit rate is its ceiling; what moves is what the ring says, and nothing else."""
+    """The hit rate is the maximum possible; only images whose owner changed are encoded again."""
     before: dict[str, str] = {}
     held: set[tuple[str, str]] = set()
     for count in (2, 4, 2):
@@ -56,16 +56,16 @@ def test_each_image_is_encoded_once_and_few_move_when_replicas_come_and_go(
             assert 0 < len(moved) < len(IMAGES)
         if count == 4:
             known = set(before.values())
-            assert all(after[image] not in known for image in moved), "they go to the new ones"
-        # What comes back to a replica that has lived on finds its embedding there.
+            assert all(after[image] not in known for image in moved), "moved to the new replicas"
+        # An image that returns to a replica that kept running finds its embedding there.
         new = [image for image in IMAGES if (after[image], image) not in held]
-        assert sorted(missed(two, shuffled())) == sorted(new), "each of them once"
+        assert sorted(missed(two, shuffled())) == sorted(new), "each one is encoded once"
         held |= {(owner, image) for image, owner in after.items()}
         before = after
 
 
 def test_half_of_the_images_go_to_each_of_two(two: ClusterServer) -> None:
-    """As far as a hundred places of each replica on the ring make it so."""
+    """Approximately: each replica has a hundred positions on the ring."""
     two.deploy()
     two.until_deployed(ingress=2, visual=2, concept=1)
     owners = [two.owner("visual", f"many-{number}").name for number in range(200)]
@@ -75,14 +75,14 @@ def test_half_of_the_images_go_to_each_of_two(two: ClusterServer) -> None:
 def test_a_hot_image_spills_to_the_next_replica_and_no_farther(
     two: ClusterServer, picture: Picture
 ) -> None:
-    """It is encoded once more there, and never a third time."""
+    """The image is encoded once more on the next replica, and never on a third one."""
     two.deploy({"name": "visual", "num_replicas": 3, "max_ongoing_requests": 1})
     two.until_deployed(ingress=2, visual=3, concept=1)
     two.http.request("DELETE", "/models", headers={"x-api-key": ALICE})
     item = picture.one("red square")
 
     def asked() -> str:
-        """Clicks once: whether the embedding was there, a hit or a miss."""
+        """Click once; return `hit` or `miss` of the embedding cache."""
         body = {"image": picture.sent, "prompts": {"prompts": [click(item)]}, "format": "rle"}
         answer = two.post(VISUAL, body)
         assert answer.status_code == 200, answer.text
@@ -92,13 +92,13 @@ def test_a_hot_image_spills_to_the_next_replica_and_no_farther(
     owner = two.owner("visual", StoredImage.of(picture.data).digest)
     others = [replica for replica in two.replicas("visual") if replica != owner]
     assert [asked() for _ in range(3)] == ["miss", "hit", "hit"]
-    # All objects of the image, by so many clicks that all else is done before; nobody waits for
-    # them in the end.
+    # Automatic segmentation with so many points that it outlasts the clicks below; then the client
+    # disconnects.
     body = {"image": picture.sent["value"], "points_per_side": 128}
     with sending(two, "/v1/sam3-image", body):
         until(lambda: owner.ongoing() == 1, TIMEOUT)
         spilled = [asked() for _ in range(3)]
-        assert owner.ongoing() == 1, "the image's own replica was to be busy all the while"
+        assert owner.ongoing() == 1, "the owner must be busy during the clicks"
     assert spilled == ["miss", "hit", "hit"]
     until(lambda: all(replica.ongoing() == 0 for replica in (owner, *others)), 120)
     assert asked() == "hit"

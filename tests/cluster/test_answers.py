@@ -1,4 +1,4 @@
-"""Through a cluster comes what one process answers: masks, headers, errors, jobs."""
+"""A cluster's responses equal those of one process: masks, headers, errors, jobs."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ pytestmark = pytest.mark.cluster
 
 
 def without_times(answer: Any) -> Any:
-    """An answer less what differs from one time to the next."""
+    """Remove the fields that differ between two identical requests."""
     if isinstance(answer, dict):
         return {k: without_times(v) for k, v in answer.items() if k not in ("time", "job_id")}
     if isinstance(answer, list):
         return [without_times(each) for each in answer]
-    # Replicas have fewer threads, and sum in another order.
+    # Replicas have fewer threads, so sums are in another order.
     return round(answer, 3) if isinstance(answer, float) else answer
 
 
 def test_masks_are_right_and_those_of_one_process(
     two: ClusterServer, server: RunningHere, picture: Picture
 ) -> None:
-    """The replicas compute as the process does, so that the answers are equal to the pixel."""
+    """Masks of a cluster and of one process are equal to the pixel."""
     item = picture.one("red square")
     two_concepts = [{"text": "circle"}, {"text": "red circle"}]
     prompts = [click(item), click(picture.one("blue circle"))]
@@ -61,7 +61,7 @@ def test_masks_are_right_and_those_of_one_process(
 def test_the_other_contracts_are_answered_alike(
     two: ClusterServer, server: RunningHere, picture: Picture
 ) -> None:
-    """PNGs, drawings over the image, everything in it: what the ingress makes of masks."""
+    """PNGs, overlays and automatic masks, which the ingress renders."""
     x, y = picture.one("red square").click()
     image = picture.sent["value"]
     both = {"text_prompts": ["blue circle"], "points": [[x, y]], "point_labels": [1]}
@@ -95,8 +95,9 @@ def test_the_other_contracts_are_answered_alike(
 def test_a_large_image_and_one_by_address(
     two: ClusterServer, picture: Picture, gallery: Gallery
 ) -> None:
-    """The first goes through the object store; the second is fetched by the ingress, unless a
-    replica knows it by its id: then nobody fetches it."""
+    """A large file goes through the object store. A URL is fetched by the ingress, and not at all
+    if a replica has the image under its id.
+    """
     height, width = picture.size
     rng = np.random.default_rng(7)
     noisy = picture.scene.image.astype(int) + rng.integers(-9, 10, (height, width, 3))
@@ -124,7 +125,7 @@ def test_an_id_is_its_tenants_and_every_engines(two: ClusterServer, picture: Pic
     response = two.post(VISUAL, by_name)
     assert response.headers["x-embedding-cache"] == "hit"
     assert iou(plane(response.json()["predictions"][0], picture.size), item.mask) > 0.8
-    # SAM 3 has not seen it: its replica is sent the file that SAM 2's has.
+    # SAM 3 does not have the image: its replica gets the file from the replica of SAM 2.
     found = two.answer(CONCEPT, image_id=named, prompts=[{"text": "red circle"}], format="rle")
     assert len(found["prompt_results"][0]["predictions"]) == 2
     refused = two.post(VISUAL, by_name, key=BOB)
@@ -150,7 +151,7 @@ def test_logits_and_masks_in_full_cross_the_wire(
     assert sorted(files[0]) == sorted(files[1])
     for name in files[0]:
         np.testing.assert_allclose(files[0][name], files[1][name], atol=1e-3)
-    # A second click refines what the first one left with the replica.
+    # A second click refines the logits that the first one saved in the replica.
     again = {**body, "format": "rle", "load_logits_from_cache": True}
     here, there = server.post(VISUAL, again), two.post(VISUAL, again)
     assert without_times(there.json()) == without_times(here.json())
@@ -173,7 +174,7 @@ def test_errors_are_told_as_ever(two: ClusterServer, picture: Picture) -> None:
 def test_keys_jobs_and_rates_are_the_same_at_every_ingress(
     two: ClusterServer, picture: Picture
 ) -> None:
-    """Requests go to either ingress; what one has been told, both know."""
+    """Requests go to either ingress; keys, jobs and rate limits are shared."""
     made = CliRunner().invoke(
         main,
         ["keys", "create", "--name", "cluster", "--rate", "3/hour"],
@@ -185,7 +186,7 @@ def test_keys_jobs_and_rates_are_the_same_at_every_ingress(
     body = {"image": noise(1), "prompts": {"prompts": []}}
     statuses = [two.post(VISUAL, body, key=key).status_code for _ in range(12)]
     assert sorted(set(statuses)) == [200, 429]
-    assert statuses.count(200) == 3, "counted together, not by each ingress"
+    assert statuses.count(200) == 3, "the ingresses count together"
     jobs = [
         submitted(two, f"/v2{VISUAL}", image=noise(number), prompts={"prompts": []})
         for number in range(6)

@@ -1,4 +1,4 @@
-"""Replicas come with the load, and go with it; that takes a minute or two."""
+"""Autoscaling: replicas start and stop with the load. Takes a minute or two."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from tests.cluster.test_faults import Load
 pytestmark = pytest.mark.slow
 
 QUICK = {"upscale_delay_s": 1, "downscale_delay_s": 2, "look_back_period_s": 2}
-"""Where Ray would wait half a minute before there are more, and ten before there are fewer."""
+"""Ray's defaults wait 30 s before scaling up and 10 minutes before scaling down."""
 
 
 def test_a_second_replica_comes_with_the_load_and_goes_with_it(
     two: ClusterServer, picture: Picture
 ) -> None:
-    """`MIN-MAX`, as the settings make a deployment of it; nobody notices."""
+    """`MIN-MAX` from the settings scales a deployment without failed requests."""
     made = deployments(cluster_visual_replicas="1-2", cluster_target=0.1)
     scaling = made["visual"]._deployment_config.autoscaling_config.model_dump(exclude_unset=True)
     two.deploy({"name": "visual", "autoscaling_config": {**scaling, **QUICK}})

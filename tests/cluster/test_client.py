@@ -1,4 +1,4 @@
-"""Asking a replica: what is lost is asked once more, and what goes wrong is told."""
+"""Calls to a replica: a lost one is retried once, and failures become the server's errors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from ray.serve._private.common import DeploymentID
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from inference_server import errors
-from inference_server.cluster import client as asking
 from inference_server.cluster.client import ask
 from inference_server.errors import (
     CapacityError,
@@ -32,20 +31,22 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture(autouse=True)
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asking, "_PAUSE", 0.0)
-
-
 class Response:
-    """What a handle gives: to be awaited, or cancelled."""
+    """Stands in for Ray's `DeploymentResponse`.
+
+    Args:
+        outcome: result to return; an exception is raised, and an event is first waited for.
+        assigned: whether a replica has accepted the request. Default: True.
+    """
 
     def __init__(self, outcome: Any, *, assigned: bool = True) -> None:
         self.outcome = outcome
         self.cancelled = False
+        self.awaited = asyncio.Event()
         self._replica_result = object() if assigned else None
 
     def __await__(self) -> Generator[Any, None, Any]:
+        self.awaited.set()
         if isinstance(self.outcome, asyncio.Event):
             yield from self.outcome.wait().__await__()
         if isinstance(self.outcome, Exception):
@@ -57,7 +58,7 @@ class Response:
 
 
 class Handle:
-    """Ray's handle of a deployment, with answers that were prepared."""
+    """Stands in for Ray's `DeploymentHandle`: returns prepared responses in order."""
 
     deployment_name = "visual"
 
@@ -76,7 +77,13 @@ class Handle:
 
 
 async def asked(handle: Any, patience: float | None = 60.0) -> Any:
-    return await ask(handle, "ask", "session", 1, 2, patience=patience)
+    return await ask(handle, "ask", "session", 1, 2, patience=patience, retry_pause=0.0)
+
+
+async def settle() -> None:
+    """Let the event loop run everything that is ready, timeouts of zero seconds included."""
+    for _ in range(20):
+        await asyncio.sleep(0)
 
 
 async def test_an_answer_comes_from_the_replica_of_the_session() -> None:
@@ -101,7 +108,7 @@ async def test_a_full_queue_is_told_as_one() -> None:
     with pytest.raises(CapacityError) as told:
         await asked(handle)
     assert (told.value.status, told.value.full) == (429, "queue")
-    assert len(handle.asked) == 1, "the queue is not made longer"
+    assert len(handle.asked) == 1, "a full queue is not retried"
 
 
 async def test_an_engine_that_cannot_start_is_told() -> None:
@@ -112,8 +119,8 @@ async def test_an_engine_that_cannot_start_is_told() -> None:
 
 async def test_nobody_waits_for_ever_for_a_free_replica() -> None:
     waiting = Response(asyncio.Event(), assigned=False)
-    with pytest.raises(TransientError, match="No replica of the visual engines was free"):
-        await asked(Handle(waiting), patience=0.01)
+    with pytest.raises(TransientError, match="No visual replica was free within 0 seconds"):
+        await asked(Handle(waiting), patience=0.0)
     assert waiting.cancelled
 
 
@@ -121,7 +128,9 @@ async def test_who_has_time_waits_until_there_is_one() -> None:
     event = asyncio.Event()
     waiting = Response(event, assigned=False)
     task = asyncio.create_task(asked(Handle(waiting), patience=None))
-    await asyncio.sleep(0.05)
+    await waiting.awaited.wait()
+    await settle()
+    assert not task.done()
     event.set()
     assert await task is event
     assert not waiting.cancelled
@@ -129,8 +138,10 @@ async def test_who_has_time_waits_until_there_is_one() -> None:
 
 async def test_work_that_has_begun_is_waited_for() -> None:
     event = asyncio.Event()
-    task = asyncio.create_task(asked(Handle(Response(event)), patience=0.01))
-    await asyncio.sleep(0.1)
+    begun = Response(event)
+    task = asyncio.create_task(asked(Handle(begun), patience=0.0))
+    await begun.awaited.wait()
+    await settle()
     assert not task.done()
     event.set()
     assert await task is event
@@ -140,7 +151,7 @@ async def test_who_goes_away_takes_the_work_along() -> None:
     waiting = Response(asyncio.Event())
     handle = Handle(waiting)
     task = asyncio.create_task(asked(handle))
-    await asyncio.sleep(0.01)
+    await waiting.awaited.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -162,7 +173,7 @@ def _all(kind: type[InferenceServerError]) -> Iterator[type[InferenceServerError
 
 @pytest.mark.parametrize("kind", list(_all(InferenceServerError)))
 def test_every_error_survives_the_wire(kind: type[InferenceServerError]) -> None:
-    error = kind("what happened, and what to do")
+    error = kind("message")
     copy = pickle.loads(pickle.dumps(error))
     assert (type(copy), copy.message, copy.status) == (kind, error.message, error.status)
     assert (copy.headers, vars(copy)) == (error.headers, vars(error))

@@ -1,4 +1,4 @@
-"""What the settings make of the deployments; nothing is started."""
+"""Deployments built from settings, without starting Ray."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from inference_server.settings.types import SettingsError
 
 
 def deployments(**settings: Any) -> dict[str, Any]:
-    """Serve's deployments by name, as an application binds them."""
+    """Return the deployments of an application, by name."""
     ingress = build(Settings(**settings))._bound_deployment
     engines: Any = ingress.init_args[1:]
     bound = [engine._bound_deployment for engine in engines]
@@ -57,7 +57,7 @@ def test_bounds_are_those_of_the_settings() -> None:
         routing = config.request_router_config
         assert routing.request_router_class.endswith("ConsistentHashRouter")
         assert routing.request_router_kwargs["num_fallback_replicas"] == 3
-    # The application itself refuses the 101st in its contract's words.
+    # The application itself rejects the 101st request, in its own error format.
     assert made["ingress"]._deployment_config.max_ongoing_requests > 100
     waits = {each._deployment_config.graceful_shutdown_timeout_s for each in made.values()}
     assert waits == {11}
@@ -92,9 +92,9 @@ def test_machines_that_would_not_share_keys_and_jobs_are_refused(
     with pytest.raises(ClusterError, match=r"2 machines.*INFERENCE_DATABASE_URL"):
         check(Settings())
     check(Settings(database_url="postgresql://db/jobs"))
-    # A server of other tests may say something meanwhile.
+    # Servers of other tests may log at the same time.
     assert not [record for record in caplog.records if record.name == running.__name__]
     check(Settings(database_url="postgresql://db/jobs", cluster_visual_gpus=1))
-    assert "ask for 1 GPUs, and the cluster has 0" in caplog.text
+    assert "request 1 GPUs, but the cluster has 0" in caplog.text
     with pytest.raises(ClusterError, match="this machine has 0"):
         check(Settings(database_url="postgresql://db/jobs", cluster_visual_gpus=1), alone=True)

@@ -1,4 +1,4 @@
-"""Replicas and nodes die, roll over, and are too busy: requests are answered all the same."""
+"""Requests succeed, or get 503 or 429, while replicas and nodes fail, roll over or are full."""
 
 from __future__ import annotations
 
@@ -21,7 +21,12 @@ _CLIENTS = 3
 
 
 class Load:
-    """Clients that click without pause, and look at every mask."""
+    """Clients that click without pause and check every mask.
+
+    Attributes:
+        answers: all responses.
+        wrong: descriptions of failed connections and wrong masks.
+    """
 
     def __init__(self, server: ClusterServer, picture: Picture) -> None:
         self.answers: list[httpx.Response] = []
@@ -50,7 +55,7 @@ class Load:
                     self.wrong.append("a wrong mask")
 
     def until_more(self, count: int) -> None:
-        """Waits for so many further answers."""
+        """Wait for a number of further responses."""
         goal = len(self.answers) + count
         until(lambda: len(self.answers) >= goal or self.wrong, 240)
 
@@ -68,7 +73,7 @@ class Load:
                 thread.join(240)
 
     def failed(self) -> list[str]:
-        """What was not answered right."""
+        """Return descriptions of everything but correct responses."""
         bad = [f"{a.status_code} {a.text}" for a in self.answers if a.status_code != 200]
         return bad + self.wrong
 
@@ -88,7 +93,7 @@ def test_a_replica_that_is_killed_costs_nobody_an_answer(two: ClusterServer, loa
 
 
 def long_request(server: ClusterServer, picture: Picture, answers: list[httpx.Response]) -> Any:
-    """Everything in an image, asked for in a thread: long enough to be disturbed."""
+    """Start automatic segmentation in a thread, long enough to kill its replica meanwhile."""
 
     def ask() -> None:
         files = {"file": ("a.png", picture.data)}
@@ -106,12 +111,12 @@ def long_request(server: ClusterServer, picture: Picture, answers: list[httpx.Re
 def test_a_request_whose_replica_dies_is_answered_by_another(
     two: ClusterServer, picture: Picture
 ) -> None:
-    """And if that one dies too, it is told to come again; never a bare 500."""
+    """If the second replica dies too, the response is 503 with `Retry-After`, not a bare 500."""
     answers: list[httpx.Response] = []
     owner = two.owner("visual", StoredImage.of(picture.data).digest)
     thread = long_request(two, picture, answers)
     until(lambda: owner.ongoing() == 1 or answers, 120)
-    assert not answers, "it was to take longer"
+    assert not answers, "the request must outlast the wait"
     owner.kill()
     thread.join(240)
     (answer,) = answers
@@ -129,7 +134,7 @@ def test_a_request_whose_replica_dies_is_answered_by_another(
     other.kill()
     thread.join(240)
     (answer,) = answers
-    # Unless the second one had not begun with it: then a third one answers.
+    # 200 if the second replica had not started on the request, and a third one answered.
     assert answer.status_code in (200, 503), answer.text
     if answer.status_code == 503:
         assert int(answer.headers["retry-after"]) >= 1
@@ -155,7 +160,7 @@ def test_fewer_replicas_finish_what_they_have(two: ClusterServer, load: Load) ->
 
 
 def test_a_node_that_dies_is_done_without(two: ClusterServer, load: Load) -> None:
-    """And another one that comes is used."""
+    """A node that is added replaces it."""
     before = two.replicas("visual")
     node = before[0].node
     with load.running():
@@ -175,7 +180,7 @@ def test_a_node_that_dies_is_done_without(two: ClusterServer, load: Load) -> Non
 
 
 def test_too_much_is_refused_in_the_contracts_words(two: ClusterServer) -> None:
-    """What waits for replicas is bounded by INFERENCE_QUEUE_SIZE, for each ingress."""
+    """INFERENCE_QUEUE_SIZE bounds the requests that wait for replicas, per ingress."""
     narrow = {"max_ongoing_requests": 1, "max_queued_requests": 1}
     two.deploy({"name": "visual", "num_replicas": 1, **narrow}, max_prompts=17)
     two.until_deployed(ingress=2, visual=1, concept=1)
@@ -196,4 +201,4 @@ def test_too_much_is_refused_in_the_contracts_words(two: ClusterServer) -> None:
     for answer in answers:
         if answer.status_code == 429:
             assert int(answer.headers["retry-after"]) >= 1
-            assert "wait for visual engines" in answer.json()["message"]
+            assert "wait for visual replicas" in answer.json()["message"]

@@ -1,4 +1,4 @@
-"""What replicas measure, as Prometheus reads it from each node."""
+"""Metrics of the replicas, as Prometheus scrapes them from each node."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CACHE = "ray_inference_embedding_cache_"
 
 
 def samples(deployment: str) -> dict[str, dict[str, float]]:
-    """Values of a deployment's readings on all nodes, by name and replica."""
+    """Return the values of a deployment's metrics on all nodes, by name and replica."""
     found: dict[str, dict[str, float]] = {}
     for node in ray.nodes():  # type: ignore[no-untyped-call]
         if not node["Alive"]:
@@ -40,7 +40,7 @@ def test_caches_of_all_replicas_are_among_rays_metrics(two: ClusterServer) -> No
     owners = [two.owner("visual", name).name for name in names]
     kept = {each.name: owners.count(each.name) for each in two.replicas("visual")}
     until(lambda: samples("visual").get(f"{CACHE}entries") == kept, 120)
-    # These go on counting over what others have asked for; they may come a moment later.
+    # Counters include the requests of earlier tests, and may be exported a moment later.
 
     def told(name: str) -> bool:
         return sum(samples("visual").get(CACHE + name, {}).values()) >= len(names)

@@ -1,4 +1,4 @@
-"""What an ingress sends: a file once, then its name, and the file again where it was forgotten."""
+"""An ingress sends a file once, then its digest, and the file again if the replica evicted it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from inference_server.cluster import service as module
 from inference_server.cluster.messages import SentImage
 from inference_server.cluster.replica import EngineReplica
 from inference_server.cluster.service import ClusterSegmentationService, session_of
@@ -34,7 +33,7 @@ def anyio_backend() -> str:
 
 
 class Pickled:
-    """The answer of a replica in this process, which crosses a wire nevertheless."""
+    """Response of a replica in this process; arguments and result are pickled as by Ray."""
 
     def __init__(self, replica: EngineReplica, method: str, arguments: Any) -> None:
         self._call = getattr(replica, method)
@@ -48,7 +47,15 @@ class Pickled:
 
 @dataclass
 class Wire:
-    """Stands for Ray's handle, and notes what is sent."""
+    """Stands in for Ray's handle and records what is sent.
+
+    Attributes:
+        replica: the replica that answers.
+        deployment_name: name of the deployment, as in Ray's handle.
+        sent: images that were sent.
+        sessions: session ids of the calls.
+        method: method of the last call.
+    """
 
     replica: EngineReplica
     deployment_name: str = "visual"
@@ -76,12 +83,12 @@ async def replica() -> AsyncIterator[EngineReplica]:
 
 @dataclass
 class Ingress:
-    """An ingress of one replica.
+    """An ingress with one replica.
 
     Attributes:
-        wire: to the replica.
-        segmenter: of the ingress.
-        picture: that is asked about.
+        wire: handle of the replica.
+        segmenter: the service under test.
+        picture: image of the requests.
     """
 
     wire: Wire
@@ -89,7 +96,16 @@ class Ingress:
     picture: Picture
 
     async def click(self, *, image: str | None = None, tenant: str = "a", **named: Any) -> Any:
-        """Clicks on the red square, whose mask must be right; the image is sent unless told."""
+        """Click on the red square and check its mask.
+
+        Args:
+            image: base64 to send; an empty string sends none. Default: the picture.
+            tenant: owner of the image. Default: `a`.
+            named: further fields of `ImageRef`.
+
+        Returns:
+            The encoded image.
+        """
         item = self.picture.one("red square")
         prompt = VisualPrompt(np.array([item.click()], np.float32), np.ones(1, np.int64))
         sent = base64.b64encode(self.picture.data).decode() if image is None else image
@@ -103,21 +119,20 @@ class Ingress:
         )
         (instance,) = found.instances
         assert iou(instance.mask.to_plane(), item.mask) > 0.8
-        assert found.image.embedding.features is None, "embeddings stay where they are"
+        assert found.image.embedding.features is None, "embeddings stay in the replica"
         assert instance.logits is None
         return found.image
 
 
 @pytest.fixture
-async def ingress(
-    replica: EngineReplica, picture: Picture, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Ingress]:
-    # There is no Ray here whose object store could take the file.
-    monkeypatch.setattr(module, "_INLINE_BYTES", len(picture.data))
+async def ingress(replica: EngineReplica, picture: Picture) -> AsyncIterator[Ingress]:
     replica._segmenter.forget()
     wire = Wire(replica)
     handles: Any = {"sam2": wire}
-    segmenter = ClusterSegmentationService(SETTINGS, Metrics(), handles)
+    # Files are sent inline, because no Ray is running whose object store could hold them.
+    segmenter = ClusterSegmentationService(
+        SETTINGS, Metrics(), handles, inline_bytes=len(picture.data), describe_timeout=0.0
+    )
     yield Ingress(wire, segmenter, picture)
     segmenter.close()
 
@@ -135,7 +150,7 @@ async def test_a_file_that_was_forgotten_is_sent_again(ingress: Ingress) -> None
     ingress.wire.replica._segmenter.forget()
     assert not (await ingress.click(image_id="mine")).hit
     assert [each.data is not None for each in ingress.wire.sent] == [True, False, True]
-    # Also to who sends no file any more: the ingress keeps those of named images.
+    # Also if the request has no file: the ingress keeps the files of images with an id.
     ingress.wire.replica._segmenter.forget()
     assert not (await ingress.click(image="", image_id="mine")).hit
     assert set(ingress.wire.sessions) == {session_of("a", "mine")}
@@ -157,7 +172,7 @@ async def test_other_bytes_under_a_known_name_are_told(ingress: Ingress) -> None
         assert (await ingress.click(image=other, image_id="mine")).mismatch
     with pytest.raises(ImageError):
         await ingress.click(image="no base64 at all", image_id="another")
-    assert (await ingress.click(image="", image_id="mine")).hit, "the first one is kept"
+    assert (await ingress.click(image="", image_id="mine")).hit, "the first image is kept"
 
 
 async def test_a_redundant_image_is_compared_while_the_engine_works(
@@ -211,6 +226,15 @@ async def test_hits_are_counted(ingress: Ingress) -> None:
         "inference_embedding_cache_hits_total": 2,
         "inference_embedding_cache_misses_total": 1,
     }
+
+
+async def test_checkpoints_of_a_slow_engine_are_the_last_known_ones(ingress: Ingress) -> None:
+    """The fixture's timeout is 0 s, so only `load`, which has none, gets an answer."""
+    assert await ingress.segmenter.checkpoints() == []
+    await ingress.segmenter.load()
+    known = await ingress.segmenter.checkpoints()
+    assert {each.name for each in known} >= {"hiera_large"}
+    assert not any(each.loaded for each in known), "not confirmed, so not reported as loaded"
 
 
 def test_sessions_are_tenants_and_images() -> None:

@@ -1,4 +1,7 @@
-"""What the ring is for. Last of the tests on the cluster: it replaces every replica."""
+"""Without the hash ring images are encoded repeatedly.
+
+Runs last of the tests on the cluster, because it replaces every replica.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ pytestmark = pytest.mark.cluster
 
 
 def test_images_are_encoded_wherever_they_come(bare: ClusterServer) -> None:
-    """By Serve's own router; the more replicas there are, the more often."""
+    """With Serve's default router, more replicas mean more encodings per image."""
     counts = []
     for count in (2, 4):
         plain = {"name": "visual", "num_replicas": count, "request_router_config": NO_AFFINITY}

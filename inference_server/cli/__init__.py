@@ -1,4 +1,4 @@
-"""The command line: `inference-server`, a module a command."""
+"""The command line: `inference-server`, one module per command."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from inference_server.cli.openapi import openapi
 from inference_server.cli.segment import segment
 from inference_server.cli.serve import serve
 
-# The interpreter's last collection walks through all of PyTorch, for seconds and for nothing: the
-# system takes the memory back at once.
+# The interpreter's final garbage collection would traverse all of PyTorch for seconds, although
+# the operating system frees the memory anyway.
 atexit.register(gc.freeze)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def main() -> None:
-    """Segment images with SAM 2 and SAM 3: over HTTP, or from files to files.
+    """Segment images with SAM 2 and SAM 3, over HTTP or from files to files.
 
-    Every setting can be given in the environment as INFERENCE_<NAME>; docs/settings.md lists them.
+    Environment variables INFERENCE_<NAME> configure all commands; docs/settings.md lists them.
     """
 
 

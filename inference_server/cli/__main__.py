@@ -1,4 +1,4 @@
-"""`python -m inference_server.cli`."""
+"""Entry point of `python -m inference_server.cli`."""
 
 from inference_server.cli import main
 

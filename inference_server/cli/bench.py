@@ -1,4 +1,4 @@
-"""`inference-server bench`."""
+"""`inference-server bench`: measure this machine."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from inference_server.bench.figures import Bench, Figure
 
 _BAR = 14
+"""Width of the longest bar in characters."""
 
 _EPILOG = """
 \b
@@ -34,22 +35,26 @@ Examples:
 def _size(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, int]:
     found = re.fullmatch(r"(\d{2,5})x(\d{2,5})", value)
     if found is None or int(found[1]) * int(found[2]) > 50_000_000:
-        raise click.BadParameter(f"{value!r} is no size: give WIDTHxHEIGHT, at most 50 megapixels.")
+        raise click.BadParameter(
+            f"{value!r} is not a valid size. Use WIDTHxHEIGHT, at most 50 megapixels."
+        )
     return int(found[1]), int(found[2])
 
 
 def _picture(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
     if value is not None and importlib.util.find_spec("matplotlib") is None:
-        raise click.UsageError("--plot takes matplotlib: pip install 'inference-server[plot]'")
+        raise click.UsageError(
+            "--plot needs matplotlib: run pip install '.[plot]' in a checkout of the repository."
+        )
     if value is not None and value.suffix not in (".pdf", ".png", ".svg"):
-        raise click.BadParameter(f"{value} does not end in .png, .svg or .pdf.")
+        raise click.BadParameter(f"{value} must end in .png, .svg or .pdf.")
     return value
 
 
 @click.command(epilog=_EPILOG)
 @model_options
 @size_option
-@click.option("--only", type=click.Choice(["sam2", "sam3"]), help="Measure one of the two.")
+@click.option("--only", type=click.Choice(["sam2", "sam3"]), help="Measure this model only.")
 @click.option(
     "--image",
     default="1920x1080",
@@ -63,14 +68,14 @@ def _picture(context: click.Context, parameter: click.Parameter, value: Path | N
     type=click.FloatRange(0, 3600),
     default=5.0,
     show_default=True,
-    help="For each kind of work, which is done three times at least.",
+    help="Duration of each workload; each one runs at least three times.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON in place of the table.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @click.option(
     "--plot",
     type=click.Path(dir_okay=False, path_type=Path),
     callback=_picture,
-    help="Draw the figures: a .png, .svg or .pdf file.",
+    help="Write a chart to this .png, .svg or .pdf file.",
 )
 def bench(
     size: str | None,
@@ -81,19 +86,19 @@ def bench(
     plot: Path | None,
     **options: str | None,
 ) -> None:
-    """Measure this machine with your weights.
+    """Measure latency and throughput of this machine with your weights.
 
-    Encoding an image, a click, boxes and a concept on an encoded one, and how many clicks a second
-    there are when several people click. HTTP and JSON are left out.
+    Measures encoding of an image; a click, boxes and a concept on an encoded image; and the
+    throughput of clicks from concurrent clients. HTTP and JSON are excluded.
     """
     settings = settings_of(**options)
     from inference_server.bench.figures import Bench
     from inference_server.bench.machine import machine
     from inference_server.errors import ModelUnavailableError
-    from inference_server.segmentation.command import local_segmenter
+    from inference_server.segmentation.local import LocalSegmentationService
 
     try:
-        with closing(local_segmenter(settings)) as segmenter:
+        with closing(LocalSegmentationService.for_files(settings)) as segmenter:
             made = Bench(segmenter, size, image, seconds)
             figures = asyncio.run(_measure(made, only))
             compute, effort = segmenter.models.compute, segmenter.models.effort
@@ -127,7 +132,7 @@ def bench(
         try:
             draw(figures, title, plot)
         except OSError as error:
-            raise click.ClickException(f"{plot} cannot be written: {error.strerror}.") from None
+            raise click.ClickException(f"Cannot write {plot}: {error.strerror}.") from None
 
 
 async def _measure(made: Bench, only: str | None) -> list[Figure]:
@@ -142,7 +147,7 @@ async def _measure(made: Bench, only: str | None) -> list[Figure]:
 
 
 def _table(figures: list[Figure], title: str) -> Table:
-    """Times, and a bar of the median for each, as long as the longest one allows."""
+    """Format the figures as a table with a bar for each median."""
     from rich import box
     from rich.table import Table
 

@@ -1,4 +1,4 @@
-"""`inference-server serve --cluster`."""
+"""`inference-server serve --cluster`: run the server on Ray."""
 
 from __future__ import annotations
 
@@ -22,9 +22,14 @@ def serve_on_cluster(
     """Serve until interrupted, with engines on Ray.
 
     Args:
-        settings: of the server.
-        say: tells the operator something.
-        announce: tells the address, once there is somebody at it.
+        settings: the server's settings.
+        say: prints or logs a message for the operator.
+        announce: called with the server's URL once it accepts requests.
+
+    Raises:
+        ClickException: Ray is not installed, the port is in use, or the cluster cannot run the
+            server.
+        SystemExit: interrupted before all replicas were ready; the exit status is 130.
     """
     try:
         from inference_server.cluster.launcher import ClusterError, on_cluster
@@ -32,8 +37,8 @@ def serve_on_cluster(
         if error.name is None or error.name.partition(".")[0] != "ray":
             raise
         raise click.ClickException(
-            "--cluster takes Ray: pip install 'inference-server[cluster]', or in a checkout "
-            ".venv/bin/pip install -r requirements/cluster.txt"
+            "--cluster needs Ray. Install it in a checkout of the repository: "
+            ".venv/bin/pip install -r requirements/cluster.txt, or pip install '.[cluster]'."
         ) from None
     configure_logging(settings)
     if not settings.cluster_address:
@@ -42,13 +47,13 @@ def serve_on_cluster(
     settings = settings.model_copy(
         update={
             "port": port.getsockname()[1],
-            # Replicas have other working directories, and no terminal.
+            # Replicas run in other working directories and without a terminal.
             "data_dir": str(Path(settings.data_dir).resolve()),
             "log_format": "text" if in_text(settings) else "json",
         }
     )
     where = settings.cluster_address or "this machine"
-    say(f"Starting replicas on {where}: half a minute or more, each loads its models")
+    say(f"Starting replicas on {where}; loading the models takes half a minute or more")
     ended = threading.Event()
 
     def end(number: int, frame: FrameType | None) -> None:
@@ -68,15 +73,21 @@ def serve_on_cluster(
         raise click.ClickException(str(error)) from None
     except KeyboardInterrupt:
         if not ended.is_set():
-            say("Stopped before all replicas were there")
+            say("Stopped before all replicas were ready")
         raise SystemExit(130) from None
     say("Stopped")
 
 
 def _free_port(settings: Settings) -> socket.socket:
-    """A socket at the port to listen on, which nobody has: Ray would share it with another server.
+    """Reserve the port that Ray will listen on, and fail if another server uses it.
 
-    It does not listen. While it is open nobody else is given the port, and Ray shares it.
+    Ray sets SO_REUSEPORT, so without this check it would share the port with another server.
+
+    Returns:
+        A bound socket that does not listen. While it is open, no other process is given the port.
+
+    Raises:
+        ClickException: the port is in use.
     """
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     with socket.socket(family) as trial:

@@ -1,4 +1,4 @@
-"""Messages and checks that `serve` shares with `serve --cluster`."""
+"""Messages and checks shared by `serve` and `serve --cluster`."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import click
 
 from inference_server.settings import Settings
 
-STOPPING = "Stopping: requests under way are answered first. Interrupt again to drop them"
-"""Message at the first signal."""
+STOPPING = "Stopping after the requests in progress. Interrupt again to cancel them"
+"""Message after the first signal."""
 
 
 def check_models(settings: Settings) -> None:
-    """Check that the weights and the device in the settings exist, without loading them.
+    """Check that the configured weights and device exist, without loading the weights.
+
+    Args:
+        settings: the server's settings.
 
     Raises:
         ClickException: a setting names weights or a device that do not exist.
@@ -26,12 +29,21 @@ def check_models(settings: Settings) -> None:
 
 
 def cannot_listen(settings: Settings) -> click.ClickException:
-    """Return the error for an address that is in use."""
+    """Return the error for an address that is in use.
+
+    Args:
+        settings: the server's settings, for host and port.
+    """
     address = url_of(settings.host, settings.port)
     return click.ClickException(f"Cannot listen on {address}: choose another --port.")
 
 
 def url_of(host: str, port: int) -> str:
-    """Return the URL at which a client on this machine reaches the server."""
+    """Return the URL at which a client on this machine reaches the server.
+
+    Args:
+        host: address that the server listens on; a wildcard address becomes loopback.
+        port: port that it listens on.
+    """
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"

@@ -1,7 +1,7 @@
-"""`inference-server keys`: make, list, change and revoke the keys of the database; see their usage.
+"""`inference-server keys`: create, list, change and revoke stored API keys; show their usage.
 
-Commands speak to the database alone, so that they work while servers run, and while none does.
-Running servers look for changes every second.
+The commands access only the database, so they work whether or not servers are running. Running
+servers check for changes every second.
 """
 
 from __future__ import annotations
@@ -26,11 +26,13 @@ if TYPE_CHECKING:
     from inference_server.auth import KeyRepository, StoredKey
 
 _NONE = "none"
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800, "y": 31536000}
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800, "y": 31536000}
+"""Seconds per unit of a duration such as 30d."""
+
 _MOST_CREDITS = 2**53
 _LONGEST_RATE = 64
 _WIDTH = 160
-"""Of tables that are not written to a terminal."""
+"""Width in characters of tables that are not written to a terminal."""
 
 
 class _Rate(click.ParamType[str]):
@@ -46,7 +48,7 @@ class _Rate(click.ParamType[str]):
         except ValueError as error:
             self.fail(str(error), param, ctx)
         if len(value) > _LONGEST_RATE:
-            self.fail(f"at most {_LONGEST_RATE} characters", param, ctx)
+            self.fail(f"{value!r} is longer than {_LONGEST_RATE} characters.", param, ctx)
         return str(value)
 
 
@@ -57,7 +59,12 @@ class _Credits(click.ParamType[int]):
         if value == _NONE:
             return -1
         if not re.fullmatch(r"\d{1,16}", str(value)) or int(value) > _MOST_CREDITS:
-            self.fail(f"{value!r} is no number of credits, and not {_NONE!r}", param, ctx)
+            self.fail(
+                f"{value!r} is not a number of credits. Use a whole number from 0 to "
+                f"{_MOST_CREDITS}, or {_NONE}.",
+                param,
+                ctx,
+            )
         return int(value)
 
 
@@ -68,63 +75,80 @@ class _When(click.ParamType[float]):
         if value in (_NONE, "never"):
             return 0.0
         if match := re.fullmatch(r"(\d{1,6})([smhdwy])", value):
-            return time.time() + int(match[1]) * _SECONDS[match[2]]
+            return time.time() + int(match[1]) * _UNITS[match[2]]
         try:
             moment = datetime.fromisoformat(value)
         except ValueError:
-            self.fail(f"{value!r} is neither like 30d or 12h, nor a date like 2027-01-31", param)
+            self.fail(
+                f"{value!r} is not a duration or a date. Use 30d, 12h, a date such as 2027-01-31, "
+                "or never.",
+                param,
+                ctx,
+            )
         end = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
         if end <= time.time():
-            self.fail(f"{value!r} is over", param, ctx)
+            self.fail(f"{value!r} is in the past. Use a later date.", param, ctx)
         return end
 
 
 class _Word(click.ParamType[str]):
-    def __init__(self, name: str, pattern: str, said: str) -> None:
-        self.name, self._pattern, self._said = name, pattern, said
+    def __init__(self, name: str, pattern: str, rule: str) -> None:
+        self.name, self._pattern, self._rule = name, pattern, rule
 
     def convert(self, value: Any, param: Any, ctx: Any) -> str:
         if not re.fullmatch(self._pattern, value) or not value.isprintable():
-            self.fail(self._said, param, ctx)
+            self.fail(f"{value!r} is invalid: {self._rule}.", param, ctx)
         return str(value)
 
 
-_NAME = _Word("NAME", r"\S(.{0,62}\S)?", "a name has 1 to 64 characters, and no spaces around it")
-_TENANT = _Word("TENANT", r"[A-Za-z0-9._-]{1,48}", "1 to 48 of the characters A-Z a-z 0-9 . _ -")
-_ID = _Word("ID", r"[0-9a-f]{12}", "an id has 12 characters of 0-9 a-f, as `keys list` shows it")
+_NAME = _Word(
+    "NAME", r"\S(.{0,62}\S)?", "a name has 1 to 64 characters, without spaces at either end"
+)
+_TENANT = _Word(
+    "TENANT", r"[A-Za-z0-9._-]{1,48}", "a tenant has 1 to 48 of the characters A-Z a-z 0-9 . _ -"
+)
+_ID = _Word(
+    "ID", r"[0-9a-f]{12}", "an id has 12 characters of 0-9 a-f; `keys list` shows all ids"
+)
 
-_json = click.option("--json", "as_json", is_flag=True, help="For machines.")
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _scopes = click.option(
     "--scope",
     "scopes",
     multiple=True,
     type=click.Choice(SCOPES),
-    help="`segment`: images and jobs; `admin`: the server itself. May be repeated.",
+    help="Permission: `segment` for images and jobs, `admin` for the server itself. Repeatable.",
 )
 _rate = click.option(
-    "--rate", type=_Rate(), help="How often it may ask, as 10/s or `100/m; 5000/d`; none: always."
+    "--rate",
+    type=_Rate(),
+    help="Rate limit, such as 10/s or '100/m; 5000/d'; `none` for unlimited.",
 )
 _credits = click.option(
-    "--credits", "balance", type=_Credits(), help="What it has to pay with; none: it need not."
+    "--credits", "balance", type=_Credits(), help="Credit balance; `none` for unlimited."
 )
 _expires = click.option(
-    "--expires", type=_When(), help="When it ends: 30d, 12h, or a date in UTC; never: it does not."
+    "--expires",
+    type=_When(),
+    help="Expiry: a duration such as 30d or 12h, or a date in UTC; `never` for no expiry.",
 )
 
 
 @click.group()
 def keys() -> None:
-    """Make, list, change and revoke API keys, and see what they used.
+    """Create, list, change and revoke API keys, and show their usage.
 
-    Keys are kept in the database of the jobs: INFERENCE_DATA_DIR or INFERENCE_DATABASE_URL say
-    where, and must be the same as the server's. Changes reach running servers within seconds.
+    Keys are stored in the server's database; set INFERENCE_DATA_DIR or INFERENCE_DATABASE_URL as
+    for the server. Running servers apply changes within seconds.
     """
 
 
 @keys.command()
-@click.option("--name", type=_NAME, required=True, help="What people call it.")
+@click.option("--name", type=_NAME, required=True, help="Display name of the key.")
 @click.option(
-    "--tenant", type=_TENANT, help="Keys of one tenant share images and jobs. Default: its own."
+    "--tenant",
+    type=_TENANT,
+    help="Tenant of the key. Keys of one tenant share images and jobs. Default: a new tenant.",
 )
 @_scopes
 @_rate
@@ -140,7 +164,7 @@ def create(
     expires: float | None,
     as_json: bool,
 ) -> None:
-    """Make a key, and show it this once."""
+    """Create a key and print it. It cannot be shown again."""
     with _store() as store:
         key, made = store.create(
             name,
@@ -151,47 +175,49 @@ def create(
             expires=expires or None,
         )
     if as_json:
-        _write({"key": key, **_told(made)})
+        _write({"key": key, **_plain(made)})
         return
     click.echo(key)
-    click.echo("This is the only time that the key is shown. What is known of it:", err=True)
+    click.echo("Save the key now: this is the only time that it is shown.", err=True)
     _table([made], to_stderr=True)
 
 
 @keys.command("list")
-@click.option("--all", "everything", is_flag=True, help="Those that ended too.")
+@click.option("--all", "everything", is_flag=True, help="Include expired and revoked keys.")
 @_json
 def list_(everything: bool, as_json: bool) -> None:
-    """List the keys, the oldest first; never the keys themselves."""
+    """List keys with their ids and limits, the oldest first. The secrets are not stored."""
     with _store() as store:
         found = [key for key in store.all() if everything or key.state == "active"]
     if as_json:
-        _write([_told(key) for key in found])
+        _write([_plain(key) for key in found])
     elif found:
         _table(found)
     else:
-        click.echo("There is no key. Make one: inference-server keys create --name NAME", err=True)
+        click.echo(
+            "No keys. Create one with: inference-server keys create --name NAME", err=True
+        )
 
 
 @keys.command()
 @click.argument("key_id", metavar="ID", type=_ID)
 @_json
 def revoke(key_id: str, as_json: bool) -> None:
-    """End a key for good. Requests and jobs under way are still done."""
+    """Revoke a key permanently. Its requests and jobs in progress are finished."""
     with _store() as store:
         _show(store.revoke(key_id), key_id, as_json)
 
 
 @keys.command("set")
 @click.argument("key_id", metavar="ID", type=_ID)
-@click.option("--name", type=_NAME, help="What people call it.")
+@click.option("--name", type=_NAME, help="Display name of the key.")
 @_scopes
 @_rate
 @_credits
 @click.option(
     "--add-credits",
     type=click.IntRange(1, _MOST_CREDITS),
-    help="More besides what it has.",
+    help="Add to the credit balance.",
 )
 @_expires
 @_json
@@ -205,9 +231,9 @@ def set_(
     expires: float | None,
     as_json: bool,
 ) -> None:
-    """Change a key. What is not given stays as it is."""
+    """Change a key. Options that are not given keep their values."""
     if balance is not None and add_credits is not None:
-        raise click.UsageError("Give --credits or --add-credits, not both.")
+        raise click.UsageError("Use --credits or --add-credits, not both.")
     new: dict[str, object] = {}
     if name is not None:
         new["name"] = name
@@ -220,25 +246,31 @@ def set_(
     if expires is not None:
         new["expires"] = expires or None
     if not new and add_credits is None:
-        raise click.UsageError("Nothing is to be changed: see --help.")
+        raise click.UsageError("Nothing to change. Use at least one option; see --help.")
     with _store() as store:
         if add_credits is not None:
             known = next((key for key in store.all() if key.id == key_id), None)
             if known is not None and known.credits is None:
-                raise click.ClickException("The key needs no credits: set some with --credits.")
+                raise click.ClickException(
+                    f"Key {key_id} has unlimited credits. Set a balance with --credits."
+                )
         _show(store.change(key_id, new, add_credits=add_credits or 0), key_id, as_json)
 
 
 @keys.command()
 @click.argument("key_id", metavar="[ID]", required=False)
 @click.option(
-    "--days", type=click.IntRange(1), default=30, show_default=True, help="The last ones."
+    "--days",
+    type=click.IntRange(1),
+    default=30,
+    show_default=True,
+    help="Number of days to show, including today.",
 )
 @_json
 def usage(key_id: str | None, days: int, as_json: bool) -> None:
-    """List what keys used, by key and day (UTC), the latest first.
+    """List usage by key and day (UTC), the latest day first.
 
-    A key of INFERENCE_API_KEYS stands there as the name of its tenant, which the log shows too.
+    Keys from INFERENCE_API_KEYS are listed by the name of their tenant, as in the log.
     """
     from inference_server.auth import day_of
 
@@ -255,7 +287,7 @@ def usage(key_id: str | None, days: int, as_json: bool) -> None:
 
 @contextmanager
 def _store(settings: Settings | None = None) -> Iterator[KeyRepository]:
-    """The keys; a database that fails is told in its own words, without what was sent to it."""
+    """Open the stored keys; report a database's error without its query and password."""
     from pathlib import Path
 
     from sqlalchemy.exc import SQLAlchemyError
@@ -273,15 +305,19 @@ def _store(settings: Settings | None = None) -> Iterator[KeyRepository]:
             database.close()
     except SQLAlchemyError as error:
         why = in_short(error)
-        raise click.ClickException(f"The database of {where} cannot be used: {why}") from None
+        raise click.ClickException(f"Cannot use the database of {where}: {why}") from None
     except (OSError, RuntimeError) as error:
-        raise click.ClickException(f"The database of {where} cannot be used: {error}") from None
+        raise click.ClickException(f"Cannot use the database of {where}: {error}") from None
 
 
 def has_stored_keys(settings: Settings) -> bool:
-    """Whether a server with these settings has a key in its database that may be used.
+    """Return whether the database of a server has an active key.
 
-    A PostgreSQL that cannot be asked now may have some.
+    Args:
+        settings: the server's settings, for the location of the database.
+
+    Returns:
+        True also if a PostgreSQL database is unavailable, because it may have keys.
     """
     try:
         with _store(settings) as store:
@@ -295,8 +331,8 @@ def _in_order(scopes: Sequence[Scope]) -> tuple[Scope, ...]:
     return tuple(scope for scope in SCOPES if scope in scopes)
 
 
-def _told(key: StoredKey) -> dict[str, Any]:
-    """A key as JSON."""
+def _plain(key: StoredKey) -> dict[str, Any]:
+    """Return a key as JSON values, with times in ISO 8601."""
 
     def moment(seconds: float | None) -> str | None:
         if seconds is None:
@@ -314,9 +350,11 @@ def _told(key: StoredKey) -> dict[str, Any]:
 
 def _show(key: StoredKey | None, key_id: str, as_json: bool) -> None:
     if key is None:
-        raise click.ClickException(f"There is no key {key_id}: see `inference-server keys list`.")
+        raise click.ClickException(
+            f"Unknown key {key_id}. Run `inference-server keys list` for the ids."
+        )
     if as_json:
-        _write(_told(key))
+        _write(_plain(key))
     else:
         _table([key])
 
@@ -327,14 +365,14 @@ def _write(value: object) -> None:
 
 def _table(found: Sequence[StoredKey], *, to_stderr: bool = False) -> None:
     columns = ("id", "name", "tenant", "scopes", "rate", "credits", "expires", "state")
-    rows = [{**_told(key), "scopes": ", ".join(key.scopes)} for key in found]
+    rows = [{**_plain(key), "scopes": ", ".join(key.scopes)} for key in found]
     _print(columns, rows, to_stderr=to_stderr)
 
 
 def _print(
     columns: Sequence[str], rows: Sequence[dict[str, Any]], *, to_stderr: bool = False
 ) -> None:
-    """A table for people."""
+    """Print a table."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -350,7 +388,7 @@ def _print(
             no_wrap=name in ("id", "key_id", "day"),
         )
     for row in rows:
-        # As text, so that nothing in a name is taken for markup.
+        # `Text`, so that rich does not interpret markup in a name.
         cells = ("" if row[name] is None else f"{row[name]}" for name in columns)
         table.add_row(*map(Text, cells))
     Console(file=file, width=None if file.isatty() else _WIDTH).print(table)

@@ -1,4 +1,4 @@
-"""`inference-server models`."""
+"""`inference-server models`: list the configured models."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from inference_server.cli.options import settings_of
 
 @click.command()
 def models() -> None:
-    """List the models that the settings name."""
+    """List the configured models, their weights and the device, without loading them."""
     from inference_server.engines.registry import ModelRegistry
     from inference_server.engines.weights import SAM3_NAME
     from inference_server.errors import ModelUnavailableError

@@ -1,4 +1,4 @@
-"""`inference-server openapi`."""
+"""`inference-server openapi`: write the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -12,9 +12,14 @@ from inference_server import __version__
 
 
 @click.command()
-@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File to write. Default: standard output.",
+)
 def openapi(output: Path | None) -> None:
-    """Write the OpenAPI document."""
+    """Write the OpenAPI document as JSON."""
     from inference_server.api.app import OPERATIONS
     from inference_server.api.openapi import build_document
 

@@ -1,4 +1,4 @@
-"""Settings of a command: the environment's, overridden by its options."""
+"""Settings of a command: from the environment, overridden by its options."""
 
 from __future__ import annotations
 
@@ -15,17 +15,24 @@ from inference_server.settings.types import SettingsError
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
 size_option = click.option(
-    "--size", type=click.Choice(SAM2_VERSIONS), help="Of SAM 2; the largest by default."
+    "--size", type=click.Choice(SAM2_VERSIONS), help="Size of SAM 2. Default: the largest."
 )
-"""Which SAM 2 a command works with."""
+"""Option for the SAM 2 size of a command."""
 
 
 def model_options(command: CommandT) -> CommandT:
-    """Options for the weights and where they compute, as settings are called."""
+    """Add the options for weights and device, named like their settings.
+
+    Args:
+        command: the function of a command.
+
+    Returns:
+        The same function with the options.
+    """
     options = (
-        click.option("--sam2-weights", help="SAM 2 weights, as INFERENCE_SAM2_WEIGHTS."),
-        click.option("--sam3-weights", help="SAM 3 weights, as INFERENCE_SAM3_WEIGHTS."),
-        click.option("--device", help="auto, cpu, cuda, cuda:N or mps."),
+        click.option("--sam2-weights", help="SAM 2 weights; overrides INFERENCE_SAM2_WEIGHTS."),
+        click.option("--sam3-weights", help="SAM 3 weights; overrides INFERENCE_SAM3_WEIGHTS."),
+        click.option("--device", help="Device: auto, cpu, cuda, cuda:N or mps."),
     )
     for option in reversed(options):
         command = option(command)
@@ -33,10 +40,20 @@ def model_options(command: CommandT) -> CommandT:
 
 
 def settings_of(**options: object) -> Settings:
-    """Settings from the environment, overridden by the options that were given."""
-    for name, meant in misspelled(os.environ).items():
-        hint = f" Is {meant} meant?" if meant else ""
-        click.echo(f"{name} is no setting, and is ignored.{hint}", err=True)
+    """Read the settings from the environment, overridden by options; warn of unknown variables.
+
+    Args:
+        options: values of a command's options, by setting name; None if an option is not given.
+
+    Returns:
+        The settings.
+
+    Raises:
+        SystemExit: a value is invalid; the exit status is 2.
+    """
+    for name, similar in misspelled(os.environ).items():
+        hint = f" Did you mean {similar}?" if similar else ""
+        click.echo(f"Ignoring {name}: unknown setting.{hint}", err=True)
     try:
         return Settings(**{name: value for name, value in options.items() if value is not None})  # type: ignore[arg-type]
     except SettingsError as error:

@@ -1,4 +1,4 @@
-"""Progress on standard error: a bar on a terminal, a line now and then elsewhere."""
+"""Progress on standard error: a bar on a terminal, periodic lines elsewhere."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from rich.progress import (
 )
 from rich.text import Text
 
-_EVERY = 10.0
-"""Seconds between two lines."""
+INTERVAL = 10.0
+"""Seconds between two progress lines."""
 
 
 class _Rate(ProgressColumn):
-    """Items a second of late."""
+    """Recent throughput in items per second."""
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
@@ -32,19 +32,29 @@ class _Rate(ProgressColumn):
 
 
 class Bar:
-    """Counts items that are done.
+    """Shows the progress of a run.
 
     Args:
-        noun: of the items, in the plural.
-        total: how many there are.
-        done: how many were done before.
-        quiet: show nothing.
+        noun: name of the items in the plural, such as `images`.
+        total: number of items.
+        done: number of items done by earlier runs. Default: 0.
+        quiet: show nothing. Default: False.
+        interval: seconds between two lines if there is no terminal. Default: 10.
     """
 
-    def __init__(self, noun: str, total: int, *, done: int = 0, quiet: bool = False) -> None:
+    def __init__(
+        self,
+        noun: str,
+        total: int,
+        *,
+        done: int = 0,
+        quiet: bool = False,
+        interval: float = INTERVAL,
+    ) -> None:
         self._noun, self._total, self._done = noun, total, done
         self._first, self._failed = done, 0
         self._quiet = quiet
+        self._interval = interval
         self._begin = self._told = time.monotonic()
         console = Console(stderr=True)
         self._progress: Progress | None = None
@@ -78,7 +88,11 @@ class Bar:
             self._progress.stop()
 
     def advance(self, *, failed: bool = False) -> None:
-        """One more item is done, or has failed."""
+        """Count one more item.
+
+        Args:
+            failed: whether the item failed. Default: False.
+        """
         self._done += 1
         self._failed += failed
         if self._progress is not None:
@@ -86,7 +100,7 @@ class Bar:
             self._progress.update(self._task, advance=1, failed=told)
         elif not self._quiet:
             now = time.monotonic()
-            if self._done == self._total or now - self._told >= _EVERY:
+            if self._done == self._total or now - self._told >= self._interval:
                 self._told = now
                 click.echo(self._line(now), err=True)
 
@@ -102,7 +116,7 @@ class Bar:
 
 
 def _duration(seconds: float) -> str:
-    """Such as `1:02:03` or `0:42`."""
+    """Format a duration like `1:02:03` or `0:42`."""
     minutes, second = divmod(round(seconds), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"

@@ -1,4 +1,4 @@
-"""`inference-server segment`."""
+"""`inference-server segment`: segment files without a server."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from inference_server.segmentation.local import LocalSegmentationService
     from inference_server.settings import Settings
 
-# NumPy, OpenCV and PyTorch take seconds to import: only a run does that, and no --help.
+# NumPy, OpenCV and PyTorch take seconds to import, so only a run imports them, not --help.
 
 _FORMATS = ("coco", "polygon", "rle", "geojson", "png")
-_SOME_FAILED, _INTERRUPTED = 1, 130  # 2 is click's, for mistakes of usage
+_SOME_FAILED, _INTERRUPTED = 1, 130  # 2 is click's exit status for usage errors
 
 _EPILOG = """
 \b
@@ -34,17 +34,23 @@ Examples:
   inference-server segment photos/ --automatic --points-per-side 16 --format png -o out/
 
 \b
-Exit status: 0 all images are done; 1 some are not; 2 the command cannot be meant;
-130 interrupted (the same command goes on from there).
+Exit status: 0 all images are done; 1 some images failed; 2 invalid command;
+130 interrupted (run the same command again to resume).
 """  # noqa: E501
 
 
 class _Numbers(click.ParamType):  # type: ignore[type-arg]
-    """Numbers with commas between them."""
+    """Numbers separated by commas.
 
-    def __init__(self, name: str, counts: tuple[int, ...], form: str) -> None:
+    Args:
+        noun: name of the value in error messages, such as `box`.
+        counts: accepted numbers of numbers.
+        form: notation of the value in help and error messages, such as `x0,y0,x1,y1`.
+    """
+
+    def __init__(self, noun: str, counts: tuple[int, ...], form: str) -> None:
         self.name = form
-        self._noun, self._counts = name, counts
+        self._noun, self._counts = noun, counts
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -53,7 +59,7 @@ class _Numbers(click.ParamType):  # type: ignore[type-arg]
             numbers = tuple(float(part) for part in str(value).split(","))
             if len(numbers) in self._counts and all(abs(each) <= 1e9 for each in numbers):
                 return numbers
-        self.fail(f"{value!r} is no {self._noun}: give {self.name}, in pixels.", param, ctx)
+        self.fail(f"{value!r} is not a {self._noun}. Use {self.name} in pixels.", param, ctx)
 
 
 def _boxes(
@@ -62,8 +68,8 @@ def _boxes(
     for x0, y0, x1, y1 in value:
         if x0 >= x1 or y0 >= y1:
             raise click.BadParameter(
-                f"{x0:g},{y0:g},{x1:g},{y1:g} is empty or inside out: give the top left corner "
-                "and then the bottom right one, x0,y0,x1,y1."
+                f"{x0:g},{y0:g},{x1:g},{y1:g} is an empty box. Use x0,y0,x1,y1: the top left "
+                "corner, then the bottom right corner."
             )
     return value
 
@@ -75,7 +81,7 @@ def _points(
     for x, y, *label in value:
         if label and label[0] not in (0, 1):
             raise click.BadParameter(
-                f"{x:g},{y:g},{label[0]:g}: the third number is 1 on the object or 0 beside it."
+                f"{x:g},{y:g},{label[0]:g} has an invalid label. Use 1 on the object or 0 outside."
             )
         points.append((x, y, int(label[0]) if label else 1))
     return tuple(points)
@@ -83,20 +89,26 @@ def _points(
 
 def _score(context: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
     if value is not None and not (0 <= value <= 1):
-        raise click.BadParameter(f"{value:g} is not from 0 to 1.")
+        raise click.BadParameter(f"{value:g} is not between 0 and 1.")
     return value
 
 
 @click.command(epilog=_EPILOG)
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE|FOLDER|GLOB...")
-@click.option("--text", "texts", multiple=True, metavar="WORDS", help="Find every instance of it.")
+@click.option(
+    "--text",
+    "texts",
+    multiple=True,
+    metavar="WORDS",
+    help="Find all instances of a concept. Repeatable.",
+)
 @click.option(
     "--box",
     "boxes",
     multiple=True,
     type=_Numbers("box", (4,), "x0,y0,x1,y1"),
     callback=_boxes,
-    help="Segment the one object in it.",
+    help="Segment the object in a box. Repeatable.",
 )
 @click.option(
     "--point",
@@ -104,15 +116,15 @@ def _score(context: click.Context, parameter: click.Parameter, value: float | No
     multiple=True,
     type=_Numbers("point", (2, 3), "x,y[,0|1]"),
     callback=_points,
-    help="1 (or nothing): on the object; 0: beside it. Points in a box refine its object; all "
-    "others are one object's.",
+    help="A point on the object (1, the default) or outside it (0). Points in a box refine its "
+    "object; all others together select one object. Repeatable.",
 )
-@click.option("--automatic", is_flag=True, help="Find everything.")
+@click.option("--automatic", is_flag=True, help="Segment everything in the image.")
 @click.option(
     "-o",
     "--output",
     required=True,
-    help="A folder (out/), or a file (out.json) of one image or in COCO's format.",
+    help="A folder (out/), or a file (out.json) for one image or in COCO format.",
 )
 @click.option(
     "--format",
@@ -120,8 +132,9 @@ def _score(context: click.Context, parameter: click.Parameter, value: float | No
     type=click.Choice(_FORMATS),
     default="coco",
     show_default=True,
-    help="coco: one file of all images. For each image: polygon, rle: the server's JSON; geojson: "
-    "in the image's CRS; png: a picture of ids, and JSON that names them.",
+    help="coco: one file for all images. The others write files per image: polygon and rle, the "
+    "server's JSON; geojson, in the CRS of the image; png, an image of object ids and JSON that "
+    "describes them.",
 )
 @click.option(
     "--coco-segmentation",
@@ -129,51 +142,53 @@ def _score(context: click.Context, parameter: click.Parameter, value: float | No
     type=click.Choice(["rle", "polygon"]),
     default="rle",
     show_default=True,
-    help="How COCO's masks are written. RLE is exact; polygons have no holes.",
+    help="Masks in COCO format. RLE is exact; polygons have no holes.",
 )
-@click.option("--overlay", is_flag=True, help="A picture of each image with its masks besides.")
-@click.option("--recursive", is_flag=True, help="Also the folders in a folder.")
+@click.option(
+    "--overlay", is_flag=True, help="Also write each image with its masks drawn on it."
+)
+@click.option("--recursive", is_flag=True, help="Include the subfolders of a folder.")
 @click.option(
     "--threshold",
     type=float,
     callback=_score,
-    help="Least score. By default 0.5 of --text, 0.8 of --automatic, none of boxes and points.",
+    help="Minimum score. Default: 0.5 for --text, 0.8 for --automatic, none for boxes and points.",
 )
 @click.option(
     "--nms",
     type=float,
     callback=_score,
     metavar="IOU",
-    help="Of two objects that overlap more than this, keep the better one.",
+    help="Of two objects whose IoU exceeds this, keep only the better one. Default: keep both.",
 )
 @click.option(
     "--points-per-side",
     type=click.IntRange(1, 128),
     default=32,
     show_default=True,
-    help="Of the grid of clicks of --automatic; half as many take a quarter of the time.",
+    help="Density of the click grid of --automatic; half as many take a quarter of the time.",
 )
 @click.option(
     "--category",
     default="object",
     show_default=True,
-    help="What the objects of boxes, points and --automatic are called.",
+    help="Category of the objects of boxes, points and --automatic.",
 )
 @size_option
 @model_options
 @click.option(
     "--workers",
     type=click.IntRange(1, 256),
-    help="Most images under way at a time; by default 4 on a CPU, 18 on a GPU.",
+    help="Maximum number of images in progress. Default: 4 on a CPU, 18 on a GPU.",
 )
 @click.option(
     "--force",
     "--restart",
     "force",
     is_flag=True,
-    help="Begin anew, and write over what is there.",
+    help="Start over, and overwrite existing files.",
 )
-@click.option("--quiet", is_flag=True, help="Tell nothing but what fails.")
+@click.option("--quiet", is_flag=True, help="Report failures only.")
 def segment(
     images: tuple[str, ...],
     texts: tuple[str, ...],
@@ -197,12 +212,11 @@ def segment(
 ) -> None:
     """Segment images without a server.
 
-    What an interrupted run has done is kept: the same command goes on from there. One bad image
-    does not stop the others, and is listed at the end. In a folder that is given, the files that
-    are images by their names are meant.
+    The same command resumes an interrupted run. A bad image does not stop the others and is
+    listed at the end. In a folder, files with the suffix of an image format are segmented.
     """
     if not (texts or boxes or points or automatic):
-        raise click.UsageError("What to look for? Give --text, --box, --point or --automatic.")
+        raise click.UsageError("No prompt. Use --text, --box, --point or --automatic.")
     settings = settings_of(**options)
     _check_bounds(settings, texts, boxes, points)
     from inference_server.batch.journal import JournalError
@@ -210,22 +224,22 @@ def segment(
     from inference_server.batch.plan import NothingToDoError, Request, planned
     from inference_server.batch.search import Search
     from inference_server.errors import ModelUnavailableError
-    from inference_server.segmentation.command import local_segmenter
+    from inference_server.segmentation.local import LocalSegmentationService
 
     search = Search(
         texts, boxes, points, automatic, threshold, nms, size, points_per_side, category
     )
     if search.unused_points:
         raise click.UsageError(
-            "A --point beside the object (x,y,0) lies in no --box, and no --point on an object is "
-            "with it."
+            "A negative --point (x,y,0) is outside every --box, and there is no positive --point "
+            "that it could refine. Add one, or move it into a box."
         )
     workers = workers or 0
     with ExitStack() as stack:
         try:
-            # Requests of a run do not refuse one another.
-            room = {"queue_size": max(settings.queue_size, 4 * workers, 128)}
-            segmenter = local_segmenter(settings.model_copy(update=room))
+            # Large enough that the requests of a run are never rejected with a full queue.
+            queue = {"queue_size": max(settings.queue_size, 4 * workers, 128)}
+            segmenter = LocalSegmentationService.for_files(settings.model_copy(update=queue))
             stack.callback(segmenter.close)
             request = Request(
                 images,
@@ -252,7 +266,7 @@ def segment(
 def _check_bounds(
     settings: Settings, texts: Sequence[str], boxes: Sequence[object], points: Sequence[object]
 ) -> None:
-    """The bounds of a request to the server, which its models are made for."""
+    """Apply the server's limits of a request, which its models are designed for."""
     for option, count, most, setting in (
         ("--text", len(texts), settings.max_prompts, "MAX_PROMPTS"),
         ("--box", len(boxes), settings.max_visual_prompts, "MAX_VISUAL_PROMPTS"),
@@ -266,43 +280,44 @@ def _check_bounds(
     ):
         if count > most:
             raise click.UsageError(
-                f"{count} {option} are more than {most}: give fewer, or raise INFERENCE_{setting}."
+                f"{count} {option} exceed the limit of {most}. Use fewer, or raise "
+                f"INFERENCE_{setting}."
             )
     if not all(text.strip() for text in texts):
-        raise click.UsageError("A --text is empty.")
+        raise click.UsageError("--text is empty. Name a concept.")
 
 
 def _run(
     plan: Plan, request: Request, segmenter: LocalSegmentationService, workers: int, quiet: bool
 ) -> int:
-    """Do what is left to do, and tell how it went; returns the exit status."""
+    """Process the remaining images and report the outcome; return the exit status."""
     from inference_server.batch.runner import ABORTS, reason_of
 
     say = _silent if quiet else _say
     summary, total = plan.summary, len(plan.sources)
     before = summary.images
     if before:
-        say(f"Going on: {before} of {total} images are done already.")
+        say(f"Resuming: {before} of {total} images are already done.")
     if plan.left:
-        say(f"With {', '.join(request.models)} on {segmenter.models.compute.device}.")
+        say(f"Using {', '.join(request.models)} on {segmenter.models.compute.device}.")
         demo = [label.split("/")[0] for label in request.models if label.endswith("/demo")]
         if demo:
             options = " and ".join(f"--{family}-weights" for family in demo)
-            say(f"The demo's weights are right on generated scenes only: see {options}.")
+            say(f"Demo weights recognise generated shapes only; set {options} for real images.")
     try:
         asyncio.run(_work(plan, segmenter, workers, quiet))
         complete = not summary.failures
         plan.batch.finish(plan.sources, request.models, complete=complete)
     except (KeyboardInterrupt, asyncio.CancelledError):
         _say(
-            f"Stopped: {summary.images} of {total} images are done. The same command goes on from "
-            "there."
+            f"Interrupted: {summary.images} of {total} images are done. Run the same command to "
+            "resume."
         )
         return _INTERRUPTED
     except ABORTS as error:
         _say(
-            f"Stopped: {reason_of(error)}\n{summary.images} of {total} images are done. The same "
-            "command goes on from there."
+            f"Stopped: {reason_of(error)}\n{summary.images} of {total} images are done. Run the "
+            "same command to resume."
         )
         return _SOME_FAILED
     output = plan.batch.output
@@ -312,7 +327,7 @@ def _run(
     )
     if not summary.failures:
         return 0
-    _say(f"{len(summary.failures)} failed; the same command tries them again:")
+    _say(f"{len(summary.failures)} failed; run the same command to retry them:")
     for failure in summary.failures:
         _say(f"  {failure.what}: {failure.reason}")
     return _SOME_FAILED

@@ -1,4 +1,4 @@
-"""`inference-server serve`."""
+"""`inference-server serve`: run the server."""
 
 from __future__ import annotations
 
@@ -21,29 +21,40 @@ from inference_server.settings import Settings
 logger = logging.getLogger(__name__)
 
 _LAST_SECONDS = 2.0
-"""For threads whose work is not waited for any more."""
+"""Seconds to wait at exit for worker threads whose results are no longer needed."""
 
 
 @click.command()
 @click.option("--host", help="Address to listen on.")
-@click.option("--port", type=int, help="Port to listen on; 0 picks a free one.")
+@click.option("--port", type=int, help="Port to listen on; 0 selects a free one.")
 @model_options
 @click.option(
     "--preload",
     multiple=True,
     metavar="VERSION:MODEL_ID",
-    help="Load this model before the server is ready, as sam2:sam2-hiera-large or "
-    "sam3:facebook/sam3; may be repeated.",
+    help="Model to load before the server is ready, such as sam2:sam2-hiera-large or "
+    "sam3:facebook/sam3. Repeatable.",
 )
-@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]))
-@click.option("--log-format", type=click.Choice(["auto", "text", "json"]))
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    help="Least severe log lines to write.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["auto", "text", "json"]),
+    help="Format of the log; auto is text on a terminal and JSON elsewhere.",
+)
 @click.option(
     "--cluster",
     is_flag=True,
-    help="Serve on Ray: on this machine, or on the cluster of INFERENCE_CLUSTER_ADDRESS.",
+    help="Serve on Ray, on this machine or on the cluster at INFERENCE_CLUSTER_ADDRESS.",
 )
 def serve(preload: tuple[str, ...], cluster: bool, **options: str | int | None) -> None:
-    """Serve until interrupted."""
+    """Serve the HTTP APIs until interrupted.
+
+    Options override the environment variables INFERENCE_<NAME>.
+    """
     settings = settings_of(preload=",".join(preload) or None, **options)
     made = settings.auth == "on" and not settings.api_keys and not has_stored_keys(settings)
     if made:
@@ -89,13 +100,13 @@ def _serve_here(
         host=settings.host,
         port=settings.port,
         log_level="warning",
-        timeout_graceful_shutdown=5,  # for what is left after `Server` has drained
+        timeout_graceful_shutdown=5,  # `Server` has drained before
     )
     configure_logging(settings)  # after uvicorn has configured its own
 
     try:
         listener = config.bind_socket()
-    except SystemExit:  # uvicorn has said why
+    except SystemExit:  # uvicorn has printed the reason
         raise cannot_listen(settings) from None
     announce(url_of(*listener.getsockname()[:2]))
 
@@ -106,21 +117,21 @@ def _serve_here(
     server.run(sockets=[listener])
     if not server.started:
         raise SystemExit(3)
-    if not end_all(_LAST_SECONDS):  # a long forward that nobody waits for
+    if not end_all(_LAST_SECONDS):  # a long forward pass would delay the exit
         sys.stderr.flush()
         os._exit(0)
 
 
 def _greet(url: str, key: str) -> None:
-    """Show the key of the run, in a link that can be opened and a command that can be pasted.
+    """Print the generated key of this run, with a link to the playground and a curl command.
 
-    Browsers keep what follows the `#` to themselves, and the page takes it out of the address. A
-    key that the operator has chosen is printed nowhere.
+    Browsers do not send what follows the `#`, and the page removes it from the address. A key that
+    the operator has configured is never printed.
     """
     click.echo(
-        f"No INFERENCE_API_KEYS: the API key of this run is {key}\n"
-        f"Try it in a browser: {url}/#key={key}\n"
-        "Or from another terminal, once the log says Ready:\n\n"
+        f"INFERENCE_API_KEYS is not set; the API key of this run is {key}\n"
+        f"Open the playground: {url}/#key={key}\n"
+        "Or, once the log says Ready, send a request from another terminal:\n\n"
         f"curl -s '{url}/sam3/concept_segment?api_key={key}' \\\n"
         "  -H 'content-type: application/json' -d @- <<END\n"
         '{"image": {"type": "base64", "value": "'

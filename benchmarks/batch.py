@@ -17,7 +17,7 @@ from benchmarks.timing import compare
 from inference_server.batch.plan import Request, planned
 from inference_server.batch.search import Search
 from inference_server.demo.scenes import make_scene
-from inference_server.segmentation.command import local_segmenter
+from inference_server.segmentation.local import LocalSegmentationService
 from inference_server.segmentation.local import LocalSegmentationService
 from inference_server.settings import Settings
 
@@ -55,7 +55,7 @@ def run(small: bool) -> Report:
         rows: list[dict[str, Cell]] = []
         for name, search in searches.items():
             with (
-                closing(local_segmenter(Settings(sam2_weights=weights))) as segmenter,
+                closing(LocalSegmentationService.for_files(Settings(sam2_weights=weights))) as segmenter,
                 asyncio.Runner() as loop,
             ):
                 one = partial(_segment, loop, segmenter, search, Path(folder))

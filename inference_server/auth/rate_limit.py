@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from limits import RateLimitItem, parse_many
 from limits.aio.storage import RedisStorage
@@ -65,6 +65,8 @@ class RateLimiter:
             Redis is unavailable, each server counts for itself.
         redis_timeout: seconds to wait for Redis.
         redis_pause: seconds to count locally after Redis failed.
+        clock: returns a monotonic time in seconds, which `redis_pause` is measured by. Default:
+            `time.monotonic`.
     """
 
     def __init__(
@@ -72,7 +74,9 @@ class RateLimiter:
         redis_url: str = "",
         redis_timeout: float = REDIS_TIMEOUT,
         redis_pause: float = REDIS_PAUSE,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._clock = clock
         self._redis_pause = redis_pause
         self._own = MovingWindowRateLimiter(MemoryStorage())
         self._redis: RedisStorage | None = None
@@ -99,11 +103,11 @@ class RateLimiter:
         """
         if not rates:
             return
-        if self._redis is not None and time.monotonic() >= self._without_until:
+        if self._redis is not None and self._clock() >= self._without_until:
             try:
                 return await self._count_shared(key_id, rates)
             except (RedisError, OSError) as error:
-                self._without_until = time.monotonic() + self._redis_pause
+                self._without_until = self._clock() + self._redis_pause
                 logger.error(
                     "Redis is unavailable (%s); this server counts rates for itself",
                     type(error).__name__,

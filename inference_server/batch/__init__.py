@@ -1,5 +1,5 @@
-"""Many images at a time, from files to files, without a server.
+"""Segments many image files and writes result files, without a server.
 
-The same segmenter as behind HTTP, so that masks are the same. Knows files and formats, and nothing
-of terminals: what happens is told to a callback.
+Uses the same service as the server, so masks are identical. Progress is reported to a callback;
+only `cli` writes to the terminal.
 """

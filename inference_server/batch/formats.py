@@ -1,4 +1,4 @@
-"""Formats: what was found in an image, as the bytes of files or as a part of a larger one."""
+"""Output formats: the objects of an image as the bytes of files, or as part of a document."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _JPEG_QUALITY = 90
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """An image that was searched.
+    """An image with its results.
 
     Attributes:
-        source: its file.
-        image: the file's content.
-        found: what was found.
-        asked: the prompts, by `Instance.prompt`.
+        source: path and output name of the image file.
+        image: content of the file.
+        found: the objects that were found.
+        asked: the prompts; `Instance.prompt` is an index into them.
     """
 
     source: Source
@@ -44,12 +44,12 @@ class Picture:
     asked: Sequence[Asked]
 
     def category(self, instance: Instance) -> str:
-        """What an object is called."""
+        """Return the category of an object."""
         return self.asked[instance.prompt].category
 
 
 Render = Callable[[Picture], dict[str, bytes]]
-"""The files of an image, by what is added to its name; for worker threads."""
+"""Makes the files of an image, by the suffix that is added to its name. Runs in worker threads."""
 
 
 def _json(value: object) -> bytes:
@@ -63,11 +63,14 @@ def _described(picture: Picture) -> dict[str, Any]:
 
 
 def answer(picture: Picture, form: str) -> bytes:
-    """What the server answers, with the image's name and size in place of its time.
+    """Format an image's results as the server's JSON response, with `image` instead of `time`.
 
     Args:
-        picture: that was searched.
+        picture: the image and its results.
         form: `polygon` or `rle`.
+
+    Returns:
+        JSON.
     """
     results = []
     for index, asked in enumerate(picture.asked):
@@ -88,15 +91,22 @@ def answer(picture: Picture, form: str) -> bytes:
 
 
 def feature_collection(picture: Picture) -> bytes:
-    """GeoJSON: a polygon for each part of an object, in the CRS of the image's file.
+    """Format an image's results as GeoJSON: one polygon per part of an object.
 
-    Where the file has none, coordinates are pixels. Pixels without data belong to no object.
-    Objects keep their shapes where they overlap: each is traced on its own, in its box.
+    Coordinates are in the CRS of the image file, or in pixels without a CRS. Nodata pixels belong
+    to no object. Each object is traced separately inside its box, so overlapping objects keep
+    their full shapes.
+
+    Args:
+        picture: the image and its results.
+
+    Returns:
+        JSON.
     """
     file = geo.GeoRaster(picture.image.data)
     reference = file.reference
     inside = None if file.valid is None else Mask.from_plane(file.valid)
-    whole = geo.polygon_features(np.zeros((1, 1), np.uint8), reference)  # what says the CRS
+    whole = geo.polygon_features(np.zeros((1, 1), np.uint8), reference)  # empty, but with the CRS
     for number, each in enumerate(picture.found.instances, 1):
         mask = each.mask if inside is None else clip(each.mask, inside)
         if mask.is_empty:
@@ -115,18 +125,24 @@ def feature_collection(picture: Picture) -> bytes:
 
 
 def labels(picture: Picture) -> dict[str, bytes]:
-    """A PNG of ids, and JSON that tells what each id is.
+    """Format an image's results as a PNG of object ids and JSON that describes each id.
 
-    Id i is object i of the list, counted from 1, and 0 the background; in 8 bits, or in 16 for more
+    Ids count the objects from 1; 0 is the background. The PNG has 8 bits per pixel, or 16 for more
     than 255 objects. Where objects overlap, the one with the highest score is on top.
 
+    Args:
+        picture: the image and its results.
+
+    Returns:
+        The files by suffix, `.png` and `.json`.
+
     Raises:
-        RequestError: there are more objects than 16 bits can tell apart.
+        RequestError: there are more objects than 16-bit ids.
     """
     instances = picture.found.instances
     if len(instances) > _MOST_LABELS:
         raise RequestError(
-            f"There are {len(instances)} objects, and a PNG tells {_MOST_LABELS} apart. Raise "
+            f"The image has {len(instances)} objects, but a PNG can hold {_MOST_LABELS}. Raise "
             "--threshold, or choose another --format."
         )
     order = sorted(range(len(instances)), key=lambda i: instances[i].score)
@@ -149,13 +165,20 @@ def labels(picture: Picture) -> dict[str, bytes]:
 
 
 def _corner_and_size(mask: Mask) -> list[int]:
-    """x, y, width, height."""
+    """Return the box of a mask as x, y, width, height in pixels."""
     x0, y0, x1, y1 = mask.box
     return [x0, y0, x1 - x0, y1 - y0]
 
 
 def drawn(pixels: NDArray[np.uint8], picture: Picture) -> bytes:
-    """A JPEG of the image, `uint8[H, W, 3]` RGB, with the masks over it.
+    """Draw the masks on an image and encode it as JPEG.
+
+    Args:
+        pixels: the image, `uint8[H, W, 3]` RGB.
+        picture: the image's results.
+
+    Returns:
+        The JPEG file.
 
     Raises:
         RequestError: the image is too large for JPEG.
@@ -173,18 +196,25 @@ def drawn(pixels: NDArray[np.uint8], picture: Picture) -> bytes:
     except cv2.error:
         done = False
     if not done:
-        raise RequestError("The image is too large for an overlay, which is JPEG.")
+        height, width = pixels.shape[:2]
+        raise RequestError(
+            f"The image of {width} x {height} pixels is too large for an overlay, which is JPEG. "
+            "Run without --overlay."
+        )
     return data.tobytes()
 
 
 def coco_part(picture: Picture, categories: Sequence[str], form: str) -> bytes:
-    """An image of a COCO document, without the numbers that it gets in the whole.
+    """Format an image's results as part of a COCO document, without image and annotation ids.
 
     Args:
-        picture: that was searched.
-        categories: of the document, in order.
-        form: of segmentations: `rle`, or `polygon`, where a mask without a polygon (in COCO one of
-            three points or more) is RLE all the same.
+        picture: the image and its results.
+        categories: category names of the document; ids count them from 1.
+        form: `rle` or `polygon`. A mask without a polygon of at least three points, which COCO
+            requires, is written as RLE in either case.
+
+    Returns:
+        JSON.
     """
     annotations = [
         {
@@ -211,12 +241,15 @@ def _segmentation(mask: Mask, form: str) -> object:
 def coco_document(
     parts: Callable[[], Iterable[bytes]], categories: Sequence[str], models: Sequence[str]
 ) -> Iterator[bytes]:
-    """A COCO document in pieces, so that it need not fit into memory.
+    """Join parts to a COCO document, in pieces so that it need not fit into memory.
 
     Args:
-        parts: tells those of all images in their order, as `coco_part` made them; called twice.
-        categories: names, in order.
-        models: that found the objects.
+        parts: returns the parts of all images in order, as made by `coco_part`; called twice.
+        categories: category names; ids count them from 1.
+        models: labels of the models, for the description.
+
+    Yields:
+        Pieces of the JSON document.
     """
     info = {
         "description": f"Found by {', '.join(models)}",

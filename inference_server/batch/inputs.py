@@ -1,4 +1,4 @@
-"""Inputs: which files a command line means, what each is called, and reading one."""
+"""Input files: finds them from arguments, gives them unique names and reads them."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from inference_server.settings import MiB
 SUFFIXES = frozenset(
     {".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 )
-"""What a folder's images end in; a file that is named itself may be called anything."""
+"""Suffixes of images in a folder. A file that is an argument itself may have any name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """An image's file.
+    """An image file.
 
     Attributes:
-        path: absolute.
-        name: of its outputs, without what is added to tell them from the image; a path below the
-            folder that was named, or else the file's own name.
+        path: absolute path.
+        name: name of its outputs without their suffixes: the path relative to the folder argument,
+            or the file name.
     """
 
     path: Path
@@ -33,17 +33,17 @@ class Source:
 
     @property
     def shown(self) -> str:
-        """The name as JSON and terminals can hold it, whatever bytes are in it."""
+        """Return the name as valid Unicode, for JSON and terminals."""
         return shown(self.name)
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What could not be done, and why.
+    """An input that failed, and why.
 
     Attributes:
-        what: a file, a folder or a pattern, as people know it.
-        reason: one or two sentences.
+        what: path of a file or folder, or a pattern.
+        reason: one or two sentences for the user.
     """
 
     what: str
@@ -52,10 +52,11 @@ class Failure:
 
 @dataclass(slots=True)
 class Inputs:
-    """What the arguments mean.
+    """The images that arguments select.
 
     Attributes:
-        sources: the images, each once, in the order of the arguments; a folder's by name.
+        sources: the images without duplicates, in the order of the arguments; inside a folder by
+            name.
         failures: arguments and folders that cannot be read.
     """
 
@@ -64,11 +65,18 @@ class Inputs:
 
 
 class InputError(Exception):
-    """An image's file cannot be read; the message is the reason."""
+    """An image file cannot be read; the message is the reason."""
 
 
 def shown(text: str) -> str:
-    """A path with a mark in place of each byte that is no text."""
+    """Replace the undecodable bytes of a path by the replacement character.
+
+    Args:
+        text: the path, as `os.fsdecode` returns it.
+
+    Returns:
+        Valid Unicode.
+    """
     return os.fsencode(text).decode("utf-8", "replace")
 
 
@@ -79,19 +87,20 @@ def collect(
     without: Collection[Path] = frozenset(),
     outputs: Path | None = None,
 ) -> Inputs:
-    """Find the images that arguments name.
+    """Find the images that arguments select.
 
-    In a folder these are the files that end in one of `SUFFIXES`. Hidden files and folders in it
-    are left out, and links to folders are not followed.
+    In a folder these are the files with one of `SUFFIXES`. Hidden files and folders are skipped,
+    and links to folders are not followed.
 
     Args:
-        arguments: files, folders, and patterns such as `photos/*.jpg` (`**` is any depth).
-        recursive: with the folders' folders.
-        without: absolute paths that are none of the inputs, such as earlier outputs.
-        outputs: a folder that holds none of the inputs, unless it is named itself.
+        arguments: files, folders, and patterns such as `photos/*.jpg`; `**` matches any depth.
+        recursive: include subfolders. Default: False.
+        without: absolute paths to skip, such as outputs of earlier runs. Default: none.
+        outputs: absolute path of the output folder, which is skipped as a subfolder but not as an
+            argument. Default: none.
 
     Returns:
-        The images; their names may be alike.
+        The images; their names are not unique yet.
     """
     inputs = Inputs()
     seen: set[Path] = set(without)
@@ -117,7 +126,7 @@ def collect(
                     add(path, str(path.relative_to(folder)))
 
     for argument in arguments:
-        path = Path(os.path.abspath(argument))  # links are kept: their names are the user's
+        path = Path(os.path.abspath(argument))  # not resolved: outputs are named like the links
         found = [path]
         if not os.path.lexists(path) and glob.has_magic(argument):
             matches = sorted(glob.glob(argument, recursive=True))
@@ -134,18 +143,18 @@ def collect(
 
 
 def named_apart(sources: Sequence[Source], taken: dict[Path, str]) -> list[Source]:
-    """The same images, no two of them of the same name.
+    """Make the names of images unique.
 
-    The first one keeps its name. Others are called by as much of their path as tells them apart,
-    and if all of it does not, are numbered. Names that differ in case alone are the same to some
-    file systems.
+    Of several images with a name, the first one keeps it. The others are named by as many folders
+    of their paths as needed, or are numbered if their whole paths are not enough. Names that
+    differ only in case are duplicates, as they are in some file systems.
 
     Args:
         sources: the images.
-        taken: names that some images have from before, and keep.
+        taken: names from earlier runs, by absolute path; these images keep them.
 
     Returns:
-        The images in their order.
+        The images in the same order.
     """
     used = {name.casefold() for name in taken.values()}
     named = []
@@ -172,29 +181,38 @@ def _unused(source: Source, used: Collection[str]) -> str:
 
 
 def stamp(source: Source) -> tuple[int, int]:
-    """(bytes, time of the last change in ns) of a file, which tell whether it may have changed.
+    """Return size and modification time of a file, to detect changes.
+
+    Args:
+        source: the image file.
+
+    Returns:
+        Size in bytes and modification time in ns.
 
     Raises:
-        InputError: it is not there, or is no file.
+        InputError: the file does not exist or is not a regular file.
     """
     try:
         found = source.path.stat()
     except OSError as error:
         raise _unreadable(error) from None
     if not stat.S_ISREG(found.st_mode):  # opening a pipe would wait for a writer
-        raise InputError("It is no regular file.")
+        raise InputError("Not a regular file.")
     return found.st_size, found.st_mtime_ns
 
 
 def read(source: Source, max_mb: int) -> StoredImage:
-    """An image's file, with its digest; for worker threads.
+    """Read an image file and compute its digest. Runs in worker threads.
 
     Args:
-        source: the image.
-        max_mb: most MiB of it.
+        source: the image file.
+        max_mb: maximum size in MiB.
+
+    Returns:
+        The content and its digest.
 
     Raises:
-        InputError: it cannot be read, or is too large.
+        InputError: the file is unreadable or too large.
     """
     stamp(source)
     try:
@@ -203,9 +221,12 @@ def read(source: Source, max_mb: int) -> StoredImage:
     except OSError as error:
         raise _unreadable(error) from None
     if len(data) > max_mb * MiB:
-        raise InputError(f"It is larger than {max_mb} MiB. Raise INFERENCE_MAX_UPLOAD_MB.")
+        raise InputError(
+            f"The file is larger than {max_mb} MiB. Raise INFERENCE_MAX_UPLOAD_MB, or reduce the "
+            "image."
+        )
     return StoredImage.of(data)
 
 
 def _unreadable(error: OSError) -> InputError:
-    return InputError(f"It cannot be read: {error.strerror or error}.")
+    return InputError(f"Cannot read the file: {error.strerror or error}.")

@@ -1,7 +1,7 @@
-"""The journal: what a run has done, so that the next one goes on from there.
+"""The journal of a run: records finished images, so that the next run resumes it.
 
-An SQLite database in a folder of its own beside the outputs. One process has it at a time; one that
-is killed loses the image that it was at.
+It is an SQLite database in its own folder next to the outputs, locked by one process at a time. If
+that process is killed, only the images in progress are lost.
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ CREATE TABLE IF NOT EXISTS image (
 
 
 class JournalError(Exception):
-    """The journal cannot be used; the message says why and what to do."""
+    """The journal cannot be opened or written; the message says why and what to do."""
 
 
 class DamagedJournalError(JournalError):
-    """There is something in its place that is no journal, or none of this version."""
+    """The file is damaged, is not a journal, or was written by another version."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An image that was done.
+    """A finished image.
 
     Attributes:
-        stamp: of the file when it was read, as `inputs.stamp` has it.
-        digest: SHA-256 of the file.
-        objects: how many were found.
+        stamp: size in bytes and modification time in ns of the file when it was read.
+        digest: SHA-256 of the file in hex.
+        objects: number of objects found.
     """
 
     stamp: tuple[int, int]
@@ -59,32 +59,34 @@ class Entry:
 
 
 class Journal:
-    """What was done of one output. Its methods may be called from any thread.
+    """Finished images of one output. Its methods are thread-safe.
 
     Args:
-        folder: its own; made where it is missing.
+        folder: folder of the journal alone; created if it does not exist.
 
     Raises:
-        JournalError: another process has it, or it is damaged.
+        JournalError: another process uses the journal, or it is damaged.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         new = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
-        # Each statement is a transaction of its own, and SQLite's threads take turns.
+        # In autocommit mode, and SQLite serialises statements of different threads.
         self._database = sqlite3.connect(
             folder / _FILE, isolation_level=None, check_same_thread=False, timeout=0
         )
         try:
-            with self._told():
+            with self._errors():
                 self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
                 self._database.execute("PRAGMA journal_mode = WAL")
                 self._database.execute("PRAGMA synchronous = NORMAL")
                 self._database.executescript(f"BEGIN EXCLUSIVE; {_TABLES} COMMIT;")
                 row = self._database.execute("SELECT layout FROM run").fetchone()
                 if row is not None and row[0] != _LAYOUT:
-                    raise DamagedJournalError(f"{folder} is of another version. {_ANEW}")
+                    raise DamagedJournalError(
+                        f"The journal {folder} was written by another version. {_ADVICE}"
+                    )
         except BaseException:
             self._database.close()
             if new:
@@ -98,47 +100,60 @@ class Journal:
         except sqlite3.OperationalError as error:
             if error.sqlite_errorname.startswith("SQLITE_BUSY"):
                 raise JournalError(
-                    f"Another run is at work here: it has {self.folder}. Wait for it to end, or "
+                    f"Another run is using the journal {self.folder}. Wait for it to end, or "
                     "choose another -o."
                 ) from None
-            raise JournalError(f"{self.folder} cannot be used: {error}.") from None
+            raise JournalError(f"Cannot use the journal {self.folder}: {error}.") from None
         except sqlite3.DatabaseError as error:
-            raise DamagedJournalError(f"{self.folder} is damaged: {error}. {_ANEW}") from None
+            raise DamagedJournalError(
+                f"The journal {self.folder} is damaged: {error}. {_ADVICE}"
+            ) from None
 
     @property
     def search(self) -> dict[str, Any] | None:
-        """What was looked for, as `begin` was told; None in a new journal."""
-        with self._told():
+        """The description of the run, as passed to `begin`; None in a new journal."""
+        with self._errors():
             row = self._database.execute("SELECT search FROM run").fetchone()
         return None if row is None else dict(orjson.loads(row[0]))
 
     def begin(self, search: Mapping[str, Any]) -> None:
-        """Note what is looked for."""
-        with self._told():
+        """Record the description of the run.
+
+        Args:
+            search: options that affect the results, as JSON values by name.
+        """
+        with self._errors():
             self._database.execute("BEGIN")
             self._database.execute("DELETE FROM run")
             self._database.execute("INSERT INTO run VALUES (?, ?)", (_LAYOUT, orjson.dumps(search)))
             self._database.execute("COMMIT")
 
     def clear(self) -> None:
-        """Forget everything, for a run that begins anew."""
-        with self._told():
+        """Delete all entries and the description, to start over."""
+        with self._errors():
             self._database.executescript("BEGIN; DELETE FROM run; DELETE FROM image; COMMIT;")
 
     def names(self, *, done: bool = False) -> dict[Path, str]:
-        """Names of the images that this or an earlier run was given, by their path.
+        """Return the output names of the images of this and earlier runs.
 
         Args:
-            done: of those alone that are done.
+            done: only finished images. Default: False.
+
+        Returns:
+            Names by absolute path.
         """
         which = "WHERE digest IS NOT NULL" if done else ""
-        with self._told():
+        with self._errors():
             rows = self._database.execute(f"SELECT path, name FROM image {which}").fetchall()  # noqa: S608
         return {Path(os.fsdecode(path)): os.fsdecode(name) for path, name in rows}
 
     def expect(self, sources: Sequence[Source]) -> None:
-        """Note images before they are begun: from now on their outputs are ours."""
-        with self._told():
+        """Record images before they are processed, so that their outputs belong to this run.
+
+        Args:
+            sources: the images; those that are recorded already are ignored.
+        """
+        with self._errors():
             self._database.execute("BEGIN")
             self._database.executemany(
                 "INSERT OR IGNORE INTO image (path, name) VALUES (?, ?)",
@@ -149,16 +164,16 @@ class Journal:
     def finish(
         self, source: Source, stamp: tuple[int, int], digest: str, objects: int, part: bytes
     ) -> None:
-        """Note that an image is done, its files written.
+        """Record an image as finished, after its files are written.
 
         Args:
-            source: the image, that is expected.
-            stamp: of the file when it was read.
-            digest: of the file.
-            objects: how many were found.
-            part: of an output that holds several images.
+            source: the image, recorded before by `expect`.
+            stamp: size in bytes and modification time in ns of the file when it was read.
+            digest: SHA-256 of the file in hex.
+            objects: number of objects found.
+            part: the image's part of a document; empty without a document.
         """
-        with self._told():
+        with self._errors():
             self._database.execute(
                 "UPDATE image SET size = ?, changed = ?, digest = ?, objects = ?, part = ? "
                 "WHERE path = ?",
@@ -166,24 +181,29 @@ class Journal:
             )
 
     def touch(self, source: Source, stamp: tuple[int, int]) -> None:
-        """Note that a file was written anew with the same content."""
-        with self._told():
+        """Update the stamp of a file that was rewritten with the same content.
+
+        Args:
+            source: the finished image.
+            stamp: its new size in bytes and modification time in ns.
+        """
+        with self._errors():
             self._database.execute(
                 "UPDATE image SET size = ?, changed = ? WHERE path = ?",
                 (*stamp, os.fsencode(source.path)),
             )
 
     def forget(self, source: Source) -> None:
-        """Note that an image is to be done again."""
-        with self._told():
+        """Mark an image as not finished, so that it is processed again."""
+        with self._errors():
             self._database.execute(
                 "UPDATE image SET digest = NULL, part = NULL WHERE path = ?",
                 (os.fsencode(source.path),),
             )
 
     def entry(self, source: Source) -> Entry | None:
-        """What is known of an image; None if it is not done."""
-        with self._told():
+        """Return the entry of an image; None if it is not finished."""
+        with self._errors():
             row = self._database.execute(
                 "SELECT size, changed, digest, objects FROM image "
                 "WHERE path = ? AND digest IS NOT NULL",
@@ -192,8 +212,8 @@ class Journal:
         return None if row is None else Entry((row[0], row[1]), row[2], row[3])
 
     def part(self, source: Source) -> bytes | None:
-        """The part of an image that is done."""
-        with self._told():
+        """Return an image's part of the document; None if the image is not finished."""
+        with self._errors():
             row = self._database.execute(
                 "SELECT part FROM image WHERE path = ? AND digest IS NOT NULL",
                 (os.fsencode(source.path),),
@@ -201,13 +221,13 @@ class Journal:
         return None if row is None else bytes(row[0])
 
     def close(self) -> None:
-        """Let others have it."""
+        """Close the database and release its lock."""
         self._database.close()
 
     def remove(self) -> None:
-        """Close it, and leave nothing of it behind."""
+        """Close the journal and delete its folder."""
         self.close()
         shutil.rmtree(self.folder)
 
 
-_ANEW = "--force begins anew."
+_ADVICE = "Use --force to start over."

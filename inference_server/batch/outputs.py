@@ -1,4 +1,4 @@
-"""Outputs: where results go, what their files are called, and writing them whole or not at all."""
+"""Output files: their names and folder, and atomic writes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from inference_server.batch.inputs import Source
 FORMATS = ("coco", "polygon", "rle", "geojson", "png")
 
 DOCUMENT = "annotations.json"
-"""What the whole of a folder's images is called."""
+"""File name of the COCO document in an output folder."""
 
 OVERLAY = ".overlay.jpg"
 
@@ -28,19 +28,19 @@ _WORK = ".segment"
 
 
 class OutputError(Exception):
-    """Something cannot be written, or must not be; the message says what to do."""
+    """An output cannot be written or must not be overwritten; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """Where results go: files in a folder, or one file.
+    """Destination of a run: a folder or a single file.
 
     Attributes:
-        folder: that holds everything that is written.
-        document: the file that holds all images' results; None where each image has files.
-        only: the file of the only image; None in a folder of its own.
-        suffixes: added to an image's name for its files.
-        work: folder of the journal, and of files that are not whole yet.
+        folder: folder of all files that are written.
+        document: file with the results of all images; None if each image has its own files.
+        only: file of the only image; None otherwise.
+        suffixes: suffixes of an image's files, which are added to its name.
+        work: folder of the journal and of incomplete files.
     """
 
     folder: Path
@@ -51,31 +51,34 @@ class Output:
 
     @classmethod
     def at(cls, target: str, form: str, *, overlay: bool) -> Output:
-        """What `-o` means.
+        """Create the destination for a value of `-o`.
 
-        A path that ends in `/`, is a folder, or has no suffix is a folder.
+        The value is a folder if it ends in `/`, is an existing folder, or has no suffix.
 
         Args:
-            target: the path.
+            target: value of `-o`.
             form: one of `FORMATS`.
-            overlay: whether there are overlays.
+            overlay: whether overlays are written.
+
+        Returns:
+            The destination.
 
         Raises:
-            OutputError: a file cannot hold what is asked for.
+            OutputError: a single file cannot hold these results.
         """
         path = Path(os.path.abspath(target))
         ends = ".geojson" if form == "geojson" else ".json"
         if target.endswith("/") or path.is_dir() or not path.suffix:
             if path.exists() and not path.is_dir():
-                raise OutputError(f"{target} is a file: choose another -o.")
+                raise OutputError(f"{target} is a file, not a folder. Choose another -o.")
             suffixes = (*_SUFFIXES.get(form, ()), *([OVERLAY] if overlay else []))
             document = path / DOCUMENT if form == "coco" else None
             return cls(path, document, None, suffixes, path / _WORK)
-        advice = f"Give a folder: -o {target.removesuffix(path.suffix)}/"
+        advice = f"Use a folder: -o {target.removesuffix(path.suffix)}/"
         if form == "png" or path.suffix != ends:
-            raise OutputError(f"--format {form} does not go to a {path.suffix} file. {advice}")
+            raise OutputError(f"--format {form} cannot be written to a {path.suffix} file. {advice}")
         if overlay:
-            raise OutputError(f"--overlay makes pictures besides. {advice}")
+            raise OutputError(f"--overlay writes more files than {target}. {advice}")
         work = path.with_name(f".{path.name}{_WORK}")
         if form == "coco":
             return cls(path.parent, path, None, (), work)
@@ -83,37 +86,40 @@ class Output:
 
     @property
     def is_file(self) -> bool:
-        """Whether it is one file, which a journal beside it would only be in the way of."""
+        """Whether the destination is a single file, whose journal is deleted after the run."""
         return self.work.name != _WORK
 
     def files(self, source: Source) -> list[Path]:
-        """The files of an image."""
+        """Return the files of an image."""
         if self.only is not None:
             return [self.only]
         return [self.folder / f"{source.name}{suffix}" for suffix in self.suffixes]
 
     def all_files(self, sources: Iterable[Source]) -> list[Path]:
-        """All files of images together."""
+        """Return the files of all images, and the document."""
         whole = [] if self.document is None else [self.document]
         return [*whole, *itertools.chain.from_iterable(map(self.files, sources))]
 
     def refuse_many(self, images: int) -> None:
-        """Refuse to put the results of several images into the file of one.
+        """Reject several images if the destination is a file for one.
+
+        Args:
+            images: number of images.
 
         Raises:
-            OutputError: there are several.
+            OutputError: there is more than one image.
         """
         if self.only is not None and images > 1:
             raise OutputError(
-                f"{self.only} is a file for one image, and there are {images}. Give a folder, "
-                "such as -o out/, or choose --format coco, which holds all of them."
+                f"{self.only} holds the result of one image, but there are {images} images. Use a "
+                "folder, such as -o out/, or --format coco."
             )
 
     def refuse_strangers(self, planned: Iterable[Path]) -> None:
-        """Refuse to write over files of others.
+        """Reject a run that would overwrite files from another source.
 
         Args:
-            planned: files that are not there yet, as far as we know.
+            planned: files of this run that no earlier run wrote.
 
         Raises:
             OutputError: some of them exist.
@@ -123,12 +129,16 @@ class Output:
             more = f" and {len(there) - 1} more" if len(there) > 1 else ""
             exist = "exist" if more else "exists"
             raise OutputError(
-                f"{there[0]}{more} {exist} already, and no unfinished run made it. Choose another "
-                "-o, or --force to write over it."
+                f"{there[0]}{more} already {exist} and no earlier run wrote it. Choose another -o, "
+                "or use --force to overwrite."
             )
 
     def tidy(self) -> None:
-        """Remove what a killed run was writing."""
+        """Delete the incomplete files of a killed run.
+
+        Raises:
+            OutputError: the folder of incomplete files is not writable.
+        """
         try:
             shutil.rmtree(self._unfinished, ignore_errors=True)
             self._unfinished.mkdir(parents=True, exist_ok=True)
@@ -136,10 +146,13 @@ class Output:
             raise _unwritable(self._unfinished, error) from None
 
     def remove(self, paths: Iterable[Path]) -> None:
-        """Remove files of this output, which need not be there.
+        """Delete files of this output, if they exist.
+
+        Args:
+            paths: the files.
 
         Raises:
-            OutputError: one cannot be removed.
+            OutputError: a file cannot be deleted.
         """
         for path in paths:
             try:
@@ -148,25 +161,25 @@ class Output:
                 raise _unwritable(path, error) from None
 
     def write(self, path: Path, content: Iterable[bytes]) -> None:
-        """Write a file of this output; nobody ever sees half of it.
+        """Write a file of this output atomically.
 
         Args:
             path: one of `all_files`.
-            content: in pieces.
+            content: pieces of the content.
 
         Raises:
-            OutputError: it cannot be written.
+            OutputError: the file cannot be written.
         """
-        self_made = self._unfinished / str(next(_NUMBERS))
+        unfinished = self._unfinished / str(next(_NUMBERS))
         try:
-            with self_made.open("wb") as file:
+            with unfinished.open("wb") as file:
                 file.writelines(content)
                 file.flush()
                 os.fsync(file.fileno())
             path.parent.mkdir(parents=True, exist_ok=True)
-            self_made.replace(path)
+            unfinished.replace(path)
         except OSError as error:
-            self_made.unlink(missing_ok=True)
+            unfinished.unlink(missing_ok=True)
             raise _unwritable(path, error) from None
 
     @property
@@ -178,4 +191,4 @@ _NUMBERS = itertools.count()
 
 
 def _unwritable(path: Path, error: OSError) -> OutputError:
-    return OutputError(f"{path} cannot be written: {error.strerror or error}.")
+    return OutputError(f"Cannot write {path}: {error.strerror or error}.")

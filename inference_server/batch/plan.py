@@ -1,4 +1,4 @@
-"""The plan: what a command line comes to, before anything is computed."""
+"""Plans a run: validates the command, finds the images and opens the journal."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from inference_server.batch.search import Search
 
 
 class NothingToDoError(Exception):
-    """The arguments name no image; the message says why."""
+    """The arguments select no image; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A command line.
+    """The options of a run.
 
     Attributes:
         arguments: files, folders and patterns.
-        recursive: with the folders' folders.
-        search: what to look for.
-        models: labels of the models that look for it.
-        target: where the results go.
-        form: of the results, one of `outputs.FORMATS`.
-        segmentation: of COCO: `rle` or `polygon`.
-        overlay: draw the masks over each image.
-        force: begin anew, and write over what is there.
-        max_mb: most MiB of an image's file.
+        recursive: include subfolders.
+        search: the prompts.
+        models: labels of the models that process the prompts, such as `sam3/demo`.
+        target: output folder or file, the value of `-o`.
+        form: output format, one of `outputs.FORMATS`.
+        segmentation: masks in COCO format, `rle` or `polygon`.
+        overlay: also write each image with its masks drawn on it.
+        force: start over, and overwrite existing files.
+        max_mb: maximum size of an image file in MiB.
     """
 
     arguments: Sequence[str]
@@ -51,7 +51,7 @@ class Request:
     max_mb: int
 
     def described(self) -> dict[str, Any]:
-        """All that makes results others: options and their JSON values."""
+        """Return the options that affect the results, as JSON values by name."""
         described = {
             **self.search.described(),
             "--format": self.form,
@@ -64,13 +64,13 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What there is to do.
+    """A validated run.
 
     Attributes:
-        batch: how.
+        batch: processes the images.
         sources: all images.
-        left: those that are not done yet.
-        summary: of what was done before, with the arguments that cannot be read.
+        left: images that are not finished.
+        summary: counts of earlier runs, and the arguments that cannot be read.
     """
 
     batch: Batch
@@ -81,12 +81,18 @@ class Plan:
 
 @contextmanager
 def planned(request: Request) -> Iterator[Plan]:
-    """Find out what there is to do; holds the journal as long as the block lasts.
+    """Plan a run, and hold its journal while the block runs.
+
+    Args:
+        request: the options of the run.
+
+    Yields:
+        The plan.
 
     Raises:
-        NothingToDoError: there is no image.
-        OutputError: the results cannot go where they should.
-        JournalError: the journal cannot be used.
+        NothingToDoError: the arguments select no image.
+        OutputError: the output cannot be written or must not be overwritten.
+        JournalError: the journal is damaged, or another process uses it.
     """
     output = Output.at(request.target, request.form, overlay=request.overlay)
     there = output.folder.exists()
@@ -104,7 +110,7 @@ def planned(request: Request) -> Iterator[Plan]:
         output.tidy()
     except OSError as error:
         _leave(journal, output, there)
-        raise OutputError(f"{output.work} cannot be written: {error.strerror or error}.") from None
+        raise OutputError(f"Cannot write {output.work}: {error.strerror or error}.") from None
     except BaseException:
         _leave(journal, output, there)
         raise
@@ -135,7 +141,7 @@ def _journal(output: Output, force: bool) -> Journal:
 
 
 def _inputs(request: Request, output: Output, journal: Journal | None) -> Inputs:
-    """The images, without what earlier runs made of them."""
+    """Find the images, excluding the outputs of earlier runs."""
     known = {} if journal is None else journal.names()
     ours = output.all_files(Source(path, name) for path, name in known.items())
     inputs = collect(
@@ -148,12 +154,12 @@ def _inputs(request: Request, output: Output, journal: Journal | None) -> Inputs
         reasons = [f"{each.what}: {each.reason}" for each in inputs.failures]
         raise NothingToDoError(
             "\n".join(reasons)
-            or f"There is no image in {', '.join(request.arguments)}."
-            + ("" if request.recursive else " --recursive also looks into folders in folders.")
+            or f"No images in {', '.join(request.arguments)}."
+            + ("" if request.recursive else " Use --recursive to include subfolders.")
         )
     if not any(source.path.exists() for source in inputs.sources):
         raise NothingToDoError(
-            "\n".join(f"There is no file {shown(str(source.path))}." for source in inputs.sources)
+            "\n".join(f"No such file: {shown(str(source.path))}." for source in inputs.sources)
         )
     output.refuse_many(len(inputs.sources))
     return inputs
@@ -162,24 +168,24 @@ def _inputs(request: Request, output: Output, journal: Journal | None) -> Inputs
 def _refuse_another(
     request: Request, output: Output, journal: Journal, sources: Sequence[Source]
 ) -> None:
-    """Refuse to mix results with those of another command, or of nobody knows what.
+    """Reject a run whose output contains results of another command or other files.
 
     Raises:
-        OutputError: they would be.
+        OutputError: it does.
     """
     before, done = journal.search, journal.names(done=True)
     now = request.described()
     if before is not None and done and before != now:
         raise OutputError(
-            f"{request.target} was begun by another command: {_differences(before, now)}. Choose "
-            "another -o, or --force to begin anew."
+            f"{request.target} has results of a different command: {_differences(before, now)}. "
+            "Choose another -o, or use --force to start over."
         )
     mine = {source.path for source in sources}
     others = [path for path in done if path not in mine and path.exists()]
     if output.document is not None and others:
         raise OutputError(
-            f"{output.document} holds {len(others)} other images, such as {others[0]}. Give them "
-            "too, choose another -o, or --force to begin anew."
+            f"{output.document} contains {len(others)} other images, such as {others[0]}. Add "
+            "them to the command, choose another -o, or use --force to start over."
         )
     known = journal.names()
     strange = output.all_files(each for each in sources if each.path not in known)
@@ -191,14 +197,14 @@ def _refuse_another(
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     return "; ".join(
-        f"{name} was {orjson.dumps(before.get(name)).decode()}, and is "
+        f"{name} was {orjson.dumps(before.get(name)).decode()} and is now "
         f"{orjson.dumps(now.get(name)).decode()}"
         for name in names
     )
 
 
 def _leave(journal: Journal | None, output: Output, there: bool) -> None:
-    """Close the journal; of one that was never begun nothing stays."""
+    """Close the journal; delete a journal and output folder that this run created."""
     if journal is None:
         return
     if journal.search is not None:
@@ -206,5 +212,5 @@ def _leave(journal: Journal | None, output: Output, there: bool) -> None:
         return
     journal.remove()
     if not there:
-        with suppress(OSError):  # it holds something by now
+        with suppress(OSError):  # another process has put files there
             Path(output.folder).rmdir()

@@ -1,4 +1,4 @@
-"""The runner: searches many images, several at a time, and goes on where an earlier run ended."""
+"""Processes many images concurrently, and resumes earlier runs."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 ABORTS = (JournalError, OutputError, ModelUnavailableError)
-"""What the next image would meet as well."""
+"""Errors that stop a run, because the next image would fail as well."""
 
 
 @dataclass(slots=True)
 class Summary:
-    """What a run came to.
+    """The outcome of a run.
 
     Attributes:
-        images: that are done, now or before.
-        objects: that were found in these.
-        failures: images that are not done.
+        images: number of finished images, including those of earlier runs.
+        objects: number of objects in these images.
+        failures: images and arguments that failed.
     """
 
     images: int = 0
@@ -52,16 +52,16 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A search in many images.
+    """Processes the images of a run.
 
     Attributes:
-        search: what to look for.
-        form: one of `outputs.FORMATS`.
-        segmentation: of COCO: `rle` or `polygon`.
-        overlay: draw the masks over each image.
-        output: where the results go.
-        journal: what is done already.
-        max_mb: most MiB of an image's file.
+        search: the prompts.
+        form: output format, one of `outputs.FORMATS`.
+        segmentation: masks in COCO format, `rle` or `polygon`.
+        overlay: also write each image with its masks drawn on it.
+        output: destination of the results.
+        journal: journal of finished images.
+        max_mb: maximum size of an image file in MiB.
     """
 
     search: Search
@@ -73,11 +73,14 @@ class Batch:
     max_mb: int
 
     def remaining(self, sources: Sequence[Source], summary: Summary) -> list[Source]:
-        """The images that are not done yet, or are others by now, or whose files are gone.
+        """Return the images that are not finished, have changed, or lack output files.
 
         Args:
             sources: all images.
-            summary: counts those that are done.
+            summary: updated with the finished images.
+
+        Returns:
+            The images to process. Outdated results of changed images are deleted.
         """
         left = []
         for source in sources:
@@ -87,13 +90,13 @@ class Batch:
                 summary.objects += entry.objects
                 continue
             left.append(source)
-            if entry is not None:  # should it fail now, nothing may pass for its result
+            if entry is not None:  # an image that fails now must not keep its old result
                 self.journal.forget(source)
                 self.output.remove(self.output.files(source))
         return left
 
     def _still(self, source: Source, known: tuple[int, int], digest: str) -> bool:
-        """Whether an image is the one that was done, and its files are there."""
+        """Return whether a finished image is unchanged and its output files exist."""
         if not all(path.exists() for path in self.output.files(source)):
             return False
         try:
@@ -116,20 +119,20 @@ class Batch:
         workers: int,
         done: Callable[[Failure | None], None],
     ) -> None:
-        """Search images; each is in the journal when it is done.
+        """Process images, and record each finished one in the journal.
 
         Args:
-            segmenter: that does it.
+            segmenter: the segmentation service.
             sources: the images.
-            summary: is counted up.
-            workers: most images under way at a time: what their files, pixels and masks take is
-                the memory that the run takes.
-            done: is told of each image, with the failure of one that failed.
+            summary: updated with finished and failed images.
+            workers: maximum number of images in progress; the memory of a run is proportional to
+                it.
+            done: called after each image, with its failure or None.
 
         Raises:
-            OutputError: a file cannot be written.
-            JournalError: nor can the journal.
-            ModelUnavailableError: a model was lost.
+            OutputError: an output file cannot be written.
+            JournalError: the journal cannot be written.
+            ModelUnavailableError: a model cannot be loaded.
         """
         waiting = iter(sources)
 
@@ -142,7 +145,7 @@ class Batch:
                     summary.images += 1
                 except ABORTS:
                     raise
-                except Exception as error:  # whatever it is, it is this image's
+                except Exception as error:  # any other error concerns this image only
                     logger.debug("%s", source.path, exc_info=True)
                     failure = Failure(str(source.path), reason_of(error))
                     summary.failures.append(failure)
@@ -159,7 +162,7 @@ class Batch:
             summary.failures.sort(key=lambda failure: order.get(failure.what, -1))
 
     async def _one(self, segmenter: LocalSegmentationService, source: Source) -> int:
-        """Search one image, and write its files; returns how many objects it has."""
+        """Process one image and write its files; return the number of objects."""
         timings = Timings()
 
         def load() -> tuple[tuple[int, int], StoredImage]:
@@ -185,7 +188,7 @@ class Batch:
         return len(found.instances)
 
     def _files(self, picture: Picture) -> dict[str, bytes]:
-        """The files of an image by suffix, or under "" its part of the document."""
+        """Return the files of an image by suffix, or its part of the document under ""."""
         if self.form == "coco":
             return {"": coco_part(picture, self.search.categories, self.segmentation)}
         if self.form == "geojson":
@@ -195,15 +198,15 @@ class Batch:
         return {".json": answer(picture, self.form)}
 
     def finish(self, sources: Sequence[Source], models: Sequence[str], *, complete: bool) -> None:
-        """Write the document of all images, where there is one.
+        """Write the document of all images, if the output has one.
 
         Args:
-            sources: all images; those that failed are left out.
-            models: that found the objects.
-            complete: whether none failed, so that there is nothing to go on with.
+            sources: all images; unfinished ones are omitted.
+            models: labels of the models, for the document's description.
+            complete: whether all images are finished; then a single file's journal is deleted.
 
         Raises:
-            OutputError: it cannot be written.
+            OutputError: the document cannot be written.
         """
         if self.output.document is not None:
 
@@ -217,7 +220,11 @@ class Batch:
 
 
 def reason_of(error: Exception) -> str:
-    """Why an image failed, for people at a terminal."""
+    """Return why an image failed, as text for the terminal.
+
+    Args:
+        error: the error that was raised.
+    """
     if isinstance(error, InferenceServerError):
         return error.message.removeprefix("Could not load input image. Cause: ")
     if isinstance(error, InputError | JournalError | OutputError):

@@ -1,4 +1,4 @@
-"""The search: what is looked for in every image, and what of it was found in one."""
+"""The prompts of a run, and the objects that they find in an image."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ if TYPE_CHECKING:
     from inference_server.segmentation.local import LocalSegmentationService
     from inference_server.segmentation.types import SegmentationResult, StoredImage
 
-_NOBODY = ""
-"""Owner of images where there are no keys."""
+_TENANT = ""
+"""Owner of all images: without a server there are no keys."""
 
 _CONCEPT_SCORE, _AUTOMATIC_SCORE = 0.5, 0.8
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One prompt, as answers name it.
+    """Description of a prompt in results.
 
     Attributes:
         kind: `text`, `visual` (a box or points) or `automatic`.
-        category: what its objects are called.
-        text: the words, of `text`.
-        boxes: how many boxes it has.
+        category: category of its objects.
+        text: the words of a `text` prompt; None for others.
+        boxes: number of boxes, 0 or 1. Default: 0.
     """
 
     kind: str
@@ -51,11 +51,12 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What was found in an image.
+    """Objects found in an image.
 
     Attributes:
         size: (height, width) of the image in pixels.
-        instances: by prompt, the best first, each with a pixel; `prompt` counts `Search.asked`.
+        instances: objects with non-empty masks, ordered by prompt and then by descending score;
+            `prompt` is an index into `Search.asked`.
     """
 
     size: tuple[int, int]
@@ -64,21 +65,21 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What to look for.
+    """The prompts of a run.
 
     Attributes:
-        texts: concepts, of each of which all instances are found (SAM 3).
-        boxes: x0, y0, x1, y1 in pixels; each is around one object (SAM 2).
-        points: x, y in pixels, and 1 on the object or 0 beside it. Those in a box refine its
-            object, all others together are one object's.
-        automatic: find everything (SAM 2).
-        threshold: least score of an object; None is 0.5 of `texts`, 0.8 of `automatic`, and 0 of
-            boxes and points.
-        nms: of two objects of any prompts that overlap by more than this IoU, only the one with
-            the higher score stays; None keeps both.
-        version: SAM 2 size; None is the largest.
-        points_per_side: of the grid of `automatic`.
-        category: what objects that no text names are called.
+        texts: concepts whose instances are all found (SAM 3).
+        boxes: x0, y0, x1, y1 in pixels; each box selects one object (SAM 2).
+        points: x, y in pixels, and a label: 1 on the object, 0 outside it (SAM 2). Points in a box
+            refine its object; all others together select one object.
+        automatic: segment everything (SAM 2). Default: False.
+        threshold: minimum score of an object, 0 to 1. Default: 0.5 for `texts`, 0.8 for
+            `automatic`, 0 for boxes and points.
+        nms: maximum IoU of two objects of any prompts; above it the one with the lower score is
+            dropped. Default: keep all.
+        version: SAM 2 size. Default: the largest.
+        points_per_side: points per side of the grid of `automatic`. Default: 32.
+        category: category of objects from boxes, points and `automatic`. Default: `object`.
     """
 
     texts: tuple[str, ...] = ()
@@ -104,14 +105,12 @@ class Search:
 
     @property
     def unused_points(self) -> int:
-        """How many points are beside nothing: negative, and neither in a box nor with a positive
-        one.
-        """
+        """Number of negative points without an object: outside boxes, and no positive point."""
         return len(self.points) - sum(len(each.points) for each in self._objects)
 
     @property
     def asked(self) -> list[Asked]:
-        """The prompts, in the order of answers."""
+        """Descriptions of the prompts, in the order of results."""
         return [
             *(Asked("text", text, text) for text in self.texts),
             *(
@@ -123,21 +122,21 @@ class Search:
 
     @property
     def categories(self) -> list[str]:
-        """Names of what is found, each once, in the order of the prompts."""
+        """Categories without duplicates, in the order of the prompts."""
         return list(dict.fromkeys(asked.category for asked in self.asked))
 
     @property
     def concepts(self) -> bool:
-        """Whether SAM 3 is asked."""
+        """Whether the prompts need SAM 3."""
         return bool(self.texts)
 
     @property
     def visual(self) -> bool:
-        """Whether SAM 2 is asked."""
+        """Whether the prompts need SAM 2."""
         return bool(self._objects) or self.automatic
 
     def described(self) -> dict[str, Any]:
-        """What makes an answer another one, for comparisons: names and JSON values."""
+        """Return the options that affect the results, as JSON values by option name."""
         return {
             "--text": list(self.texts),
             "--box": [list(box) for box in self.boxes],
@@ -150,16 +149,26 @@ class Search:
         }
 
     def models(self, registry: ModelRegistry) -> list[str]:
-        """Labels of the models that it takes, such as `sam3/demo`; loads none of them."""
+        """Return the labels of the models that the prompts need, without loading the models.
+
+        Args:
+            registry: the configured models.
+
+        Returns:
+            Labels such as `sam3/demo`.
+        """
         version = self.version or registry.default_version
         sam3 = [f"sam3/{registry.concept_name}"] if self.concepts else []
         return [*sam3, f"sam2/{registry.versions.get(version, version)}"] if self.visual else sam3
 
     async def load(self, registry: ModelRegistry) -> None:
-        """Load the models that it takes.
+        """Load the models that the prompts need.
+
+        Args:
+            registry: the configured models.
 
         Raises:
-            ModelUnavailableError: one cannot be loaded.
+            ModelUnavailableError: a model cannot be loaded.
         """
         if self.concepts:
             await registry.concept()
@@ -169,18 +178,18 @@ class Search:
     async def run(
         self, segmenter: LocalSegmentationService, image: StoredImage, timings: Timings
     ) -> Found:
-        """Look for it in one image.
+        """Process the prompts on one image.
 
         Args:
-            segmenter: that does it.
-            image: the image.
-            timings: of this image.
+            segmenter: the segmentation service.
+            image: the image file.
+            timings: records the seconds spent in each stage.
 
         Returns:
-            What was found.
+            The objects.
 
         Raises:
-            InferenceServerError: the image cannot be read, or a prompt lies outside of it.
+            InferenceServerError: the image cannot be decoded, or a prompt lies outside of it.
         """
         reference = ImageRef(file=image)
         results: list[tuple[int, SegmentationResult]] = []  # with the number of the first prompt
@@ -189,12 +198,12 @@ class Search:
             least = _CONCEPT_SCORE if self.threshold is None else self.threshold
             concepts = [ConceptPrompt(text, *nothing, least) for text in self.texts]
             found = await segmenter.concept(
-                _NOBODY, reference, concepts, ConceptOptions(), timings=timings
+                _TENANT, reference, concepts, ConceptOptions(), timings=timings
             )
             results.append((0, found))
         if self._objects:
             found = await segmenter.visual(
-                _NOBODY,
+                _TENANT,
                 self._version(segmenter),
                 reference,
                 self._objects,
@@ -208,7 +217,7 @@ class Search:
                 points_per_side=self.points_per_side, pred_iou_threshold=least
             )
             found = await segmenter.automatic(
-                _NOBODY, self._version(segmenter), reference, options, timings=timings
+                _TENANT, self._version(segmenter), reference, options, timings=timings
             )
             together = [replace(each, prompt=0) for each in found.instances]
             results.append(

@@ -1,1 +1,1 @@
-"""Measuring: how fast a machine is with some weights, by the segmenter itself, without HTTP."""
+"""Measures latency and throughput of a machine with the segmentation service, without HTTP."""

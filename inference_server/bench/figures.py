@@ -1,7 +1,7 @@
-"""Figures: how long encoding, a click, boxes and a concept take, and how many clicks a second.
+"""Measures encoding, clicks, boxes, concepts, and the throughput of concurrent clicks.
 
-Everything goes the way of a request to the server: file to pixels, to embedding, prompts to masks
-of the image's size, in the server's lanes and threads. HTTP and JSON are left out.
+The workloads use the server's code, queues and threads, from the image file to full-size masks.
+HTTP and JSON are excluded.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from inference_server.segmentation.types import (
 )
 
 CLIENTS = 16
-"""That click at the same time."""
+"""Number of concurrent clients in the throughput workload."""
 
 BOXES = 16
 
@@ -42,13 +42,13 @@ _CONCEPTS = ("red circle", "star", "blue shape", "green cross")
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """What was measured of one kind of work.
+    """The measurement of one workload.
 
     Attributes:
-        name: of the work.
-        model: label of the weights.
-        timing: of each time.
-        rate: times a second, in all.
+        name: name of the workload.
+        model: label of the weights, such as `sam2/demo`.
+        timing: duration of each round.
+        rate: rounds per second, of all clients together.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Figure:
     rate: float
 
     def values(self) -> dict[str, str | float | int]:
-        """In plain values: times in ms."""
+        """Return the measurement as JSON values, with times in ms."""
         return {
             "name": self.name,
             "model": self.model,
@@ -70,13 +70,13 @@ class Figure:
 
 
 class Bench:
-    """Measures a segmenter.
+    """Measures a segmentation service.
 
     Args:
-        segmenter: with its weights; they are loaded where they are not.
-        version: SAM 2 size; None is the largest.
-        size: (width, height) of the generated image, in pixels.
-        seconds: that each kind of work is done for, though at least three times.
+        segmenter: the service; its models are loaded if necessary.
+        version: SAM 2 size; None selects the largest.
+        size: (width, height) of the generated image in pixels.
+        seconds: duration of each workload in seconds; each one runs at least three times.
     """
 
     def __init__(
@@ -96,17 +96,17 @@ class Bench:
         self._numbers = count()
 
     async def run(self, *, sam2: bool = True, sam3: bool = True) -> AsyncIterator[Figure]:
-        """Measure one kind of work after the other.
+        """Measure the workloads one after the other.
 
         Args:
-            sam2: measure SAM 2: encoding, clicks, boxes.
-            sam3: measure SAM 3: encoding, concepts.
+            sam2: measure SAM 2: encoding, clicks, boxes. Default: True.
+            sam3: measure SAM 3: encoding, concepts. Default: True.
 
         Yields:
-            The figures as they are known.
+            The figure of each workload when it is done.
 
         Raises:
-            ModelUnavailableError: weights cannot be loaded.
+            ModelUnavailableError: the weights cannot be loaded.
         """
         if sam2:
             visual = await self._segmenter.models.visual(self._version)
@@ -128,7 +128,7 @@ class Bench:
         model: ConceptModel | VisualModel,
         work: Callable[[int], Awaitable[object]],
     ) -> Figure:
-        """Do it for as long as it should take; the first time, which warms up, does not count."""
+        """Run a workload for the configured duration, after one round of warm-up."""
         await work(0)
         taken: list[float] = []
         begin = time.perf_counter()
@@ -141,7 +141,7 @@ class Bench:
         return Figure(name, model.label, Timing.of(taken), len(taken) / sum(taken))
 
     async def _throughput(self, model: VisualModel, image: ImageRef) -> Figure:
-        """Clicks of several clients, each of whom clicks again as soon as it has its mask."""
+        """Measure clients that each click again as soon as they have a mask."""
         taken: list[float] = []
         begin = time.perf_counter()
 
@@ -160,7 +160,7 @@ class Bench:
         )
 
     def _image(self) -> ImageRef:
-        """The image, under a name that nobody has encoded."""
+        """Return the image with a new digest, so that it is not in the embedding cache."""
         return ImageRef(file=StoredImage(self._file, f"bench {next(self._numbers)}"))
 
     def _encode_with(
@@ -170,7 +170,7 @@ class Bench:
         return lambda _: encode(_TENANT, model, self._image(), Timings())
 
     def _box(self, index: int) -> VisualPrompt:
-        """One of the boxes of a grid of four by four."""
+        """Return a box of a 4 x 4 grid."""
         width, height = self._size
         x, y = index % 4 * width / 4, index // 4 * height / 4
         box = np.array([x, y, x + width / 4, y + height / 4], np.float32)
@@ -200,5 +200,5 @@ class Bench:
 def _jpeg(image: NDArray[np.uint8]) -> bytes:
     done, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     if not done:
-        raise ValueError(f"{image.shape} is no JPEG")
+        raise ValueError(f"cannot encode an image of shape {image.shape} as JPEG")
     return data.tobytes()

@@ -1,4 +1,4 @@
-"""The machine that figures were measured on."""
+"""Describes the machine of a measurement."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def machine() -> dict[str, str]:
-    """What the figures were measured on: processor, accelerator, versions."""
+    """Return processor, cores, accelerator and versions of this machine, by name."""
     from inference_server.engines.device import accelerator
 
     processor = platform.processor() or platform.machine()

@@ -1,4 +1,4 @@
-"""Figures as a picture; takes matplotlib, which the extra `plot` installs."""
+"""Plots figures. Needs matplotlib, which the extra `plot` installs."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ _TITLE_WIDTH = 90
 
 
 def plot(figures: Sequence[Figure], title: str, path: Path) -> None:
-    """Draw a bar for each figure: its median, and a line up to the 90th percentile.
+    """Write a bar chart of medians, with error bars up to the 90th percentile.
 
     Args:
-        figures: from top to bottom.
-        title: of the picture.
-        path: of the picture; its suffix says the format, such as `.png` or `.svg`.
+        figures: the figures, from top to bottom.
+        title: title of the chart.
+        path: file to write; its suffix selects the format, such as `.png` or `.svg`.
 
     Raises:
-        OSError: it cannot be written.
-        ValueError: matplotlib has no such format.
+        OSError: the file cannot be written.
+        ValueError: matplotlib does not support the format.
     """
     from matplotlib.figure import Figure as Canvas  # without pyplot: no window, no global state
 
@@ -47,7 +47,7 @@ def plot(figures: Sequence[Figure], title: str, path: Path) -> None:
     axes.set_yticks(places, [f"{figure.model}: {figure.name}" for figure in figures])
     axes.invert_yaxis()
     axes.set_xscale("log")
-    # Room for what is written beside the longest bar.
+    # Leave space for the text beside the longest bar.
     axes.set_xlim(min(medians) / 2, max(map(sum, zip(medians, tails, strict=True))) * 12)
     axes.set_xlabel("milliseconds, median and 90th percentile")
     canvas.suptitle(textwrap.fill(title, _TITLE_WIDTH), fontsize="small")

@@ -1,4 +1,4 @@
-"""Durations of work that is done several times."""
+"""Statistics of repeated durations."""
 
 from __future__ import annotations
 
@@ -10,22 +10,26 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Durations of the same work, done several times.
+    """Durations of repetitions of the same work.
 
     Attributes:
-        seconds: of each time, ascending.
+        seconds: duration of each repetition in seconds, ascending.
     """
 
     seconds: tuple[float, ...]
 
     @classmethod
     def of(cls, seconds: Sequence[float]) -> Timing:
-        """From durations in any order."""
+        """Create a timing from durations.
+
+        Args:
+            seconds: durations in seconds, in any order; at least one.
+        """
         return cls(tuple(sorted(seconds)))
 
     @property
     def median(self) -> float:
-        """Half of the times took longer, in seconds."""
+        """Median in seconds."""
         return statistics.median(self.seconds)
 
     @property
@@ -35,9 +39,13 @@ class Timing:
 
     @property
     def best(self) -> float:
-        """The shortest, in seconds: what it costs when nothing else disturbs it."""
+        """Minimum in seconds: the duration without disturbance by other work."""
         return self.seconds[0]
 
     def percentile(self, share: float) -> float:
-        """Nearest-rank percentile in seconds; `share` is in (0, 1], 0.95 for p95."""
+        """Return the nearest-rank percentile in seconds.
+
+        Args:
+            share: rank in (0, 1], such as 0.95 for the 95th percentile.
+        """
         return self.seconds[max(0, math.ceil(share * len(self.seconds)) - 1)]

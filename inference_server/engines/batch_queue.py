@@ -83,6 +83,7 @@ class BatchQueue(Generic[ItemT, ResultT]):
         niceness: Niceness of the threads: 0 for normal priority, or `BACKGROUND`.
         enter: Called in a worker thread before each batch, with the number of this queue's threads
             that are busy or about to be; None for nothing.
+        clock: Returns a monotonic time in seconds. Default: `time.monotonic`.
     """
 
     def __init__(
@@ -95,7 +96,9 @@ class BatchQueue(Generic[ItemT, ResultT]):
         workers: int = 1,
         niceness: int = 0,
         enter: Callable[[int], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._clock = clock
         self._name = name
         self._work = work
         self._max_batch = max_batch
@@ -168,7 +171,7 @@ class BatchQueue(Generic[ItemT, ResultT]):
             )
         loop = asyncio.get_running_loop()
         submission: _Submission[ItemT, ResultT] = _Submission(
-            items, time.monotonic(), loop.create_future()
+            items, self._clock(), loop.create_future()
         )
         submission.waiting = len(items)
         self._submissions += 1
@@ -188,7 +191,7 @@ class BatchQueue(Generic[ItemT, ResultT]):
         return BatchResult(
             results,
             begun - submission.since,
-            time.monotonic() - begun,
+            self._clock() - begun,
             submission.batch,
             submission.led,
         )
@@ -207,7 +210,7 @@ class BatchQueue(Generic[ItemT, ResultT]):
         while self._queue and self._busy < self._workers and not self._closed:
             size = min(self._max_batch, len(self._queue))
             batch = [heapq.heappop(self._queue) for _ in range(size)]
-            begin = time.monotonic()
+            begin = self._clock()
             batch[0].submission.led.append(size)
             for entry in batch:
                 submission = entry.submission
@@ -245,7 +248,7 @@ class BatchQueue(Generic[ItemT, ResultT]):
         else:
             error = done.exception()
         if error is None:
-            self._pace = (time.monotonic() - begin) / len(batch)
+            self._pace = (self._clock() - begin) / len(batch)
             for entry, result in zip(batch, done.result(), strict=True):
                 entry.submission.results[entry.index] = result
         for entry in batch:

@@ -24,7 +24,7 @@ from inference_server.observability.metrics import Metrics, Timings
 from inference_server.segmentation.automatic import AutomaticMasks
 from inference_server.segmentation.cache.mask_inputs import MaskInputCache
 from inference_server.segmentation.encoder import Encoder
-from inference_server.segmentation.image_loader import ImageLoader
+from inference_server.segmentation.image_loader import ImageLoader, fetcher_of
 from inference_server.segmentation.metrics import readings_of
 from inference_server.segmentation.postprocess import suppress_overlaps, to_instances
 from inference_server.segmentation.prompts import check_inside
@@ -49,6 +49,9 @@ logger = logging.getLogger(__name__)
 _LEAST_PART = 8
 """Prompts whose masks are not worth a second thread."""
 
+_FILES_CACHE_MB = 1024
+"""Embedding cache of `for_files` in MiB: a run uses each embedding once or twice, at once."""
+
 
 class LocalSegmentationService(SegmentationService):
     """Images and prompts to masks, in this process: over one set of models and caches.
@@ -71,6 +74,26 @@ class LocalSegmentationService(SegmentationService):
         self.encoder = Encoder(settings, models.compute.device, self.image_loader, metrics, threads)
         self.logits = MaskInputCache(settings.logits_cache_mb * MiB)
         models.evict_half = self.encoder.evict_half
+
+    @classmethod
+    def for_files(cls, settings: Settings) -> LocalSegmentationService:
+        """Create a service for a command that segments files without a server.
+
+        Its embedding cache is small. Models are loaded on demand; the caller closes the service.
+
+        Args:
+            settings: settings, as for a server; those of HTTP, keys and jobs have no effect.
+
+        Returns:
+            The service.
+
+        Raises:
+            ModelUnavailableError: the configured weights or device do not exist.
+        """
+        size = settings.embedding_cache_mb or _FILES_CACHE_MB
+        # The host tier never pays off for files; 1 MiB is too small for any embedding.
+        settings = settings.model_copy(update={"embedding_cache_mb": size, "host_cache_mb": 1})
+        return cls(settings, ModelRegistry(settings), fetcher_of(settings), Metrics())
 
     async def _masks(self, size: tuple[int, int], answers: Sequence[Candidates]) -> list[Instance]:
         """Make the masks of answers; of many, in several threads at a time."""

@@ -1,4 +1,4 @@
-"""What was found, as files: shapes that the demo's scenes do not have."""
+"""Output formats: overlaps, holes and tiny masks, which the demo's scenes do not have."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ PLANES = (RING, OVER, DOT)
 
 
 def picture(data: bytes | None = None) -> Picture:
-    """A ring, what lies over it, and a pixel."""
+    """An image with a ring, a box that overlaps it, and a single pixel."""
     found = [
         Instance(index, score, Mask.from_plane(plane))
         for index, score, plane in zip((0, 1, 1), (0.9, 0.6, 0.5), PLANES, strict=True)
@@ -74,7 +74,7 @@ def test_geojson_of_pixels_without_data() -> None:
     raster = geotiff(image, "EPSG:32633", nodata=7)
     collection = json.loads(feature_collection(picture(raster)))
     place = PLACES["EPSG:32633"]
-    ring, over = masks_of_geojson(collection, SIZE, place)  # nothing is left of the pixel
+    ring, over = masks_of_geojson(collection, SIZE, place)  # the single pixel is nodata
     valid = box(0, 0, 18, SIZE[0])
     assert iou(ring, RING & valid) == 1
     assert iou(over, OVER & valid) == 1
@@ -94,7 +94,7 @@ def test_labels_have_the_better_one_on_top(monkeypatch: pytest.MonkeyPatch) -> N
     assert [each["area"] for each in listed["objects"]] == [each.sum() for each in PLANES]
     assert listed["objects"][1]["bbox"] == [10, 10, 20, 15]
     monkeypatch.setattr(formats, "_MOST_LABELS", 2)
-    with pytest.raises(RequestError, match="There are 3 objects, and a PNG tells 2 apart"):
+    with pytest.raises(RequestError, match="The image has 3 objects, but a PNG can hold 2"):
         labels(picture())
 
 

@@ -1,4 +1,4 @@
-"""Which files a command line means, and what their outputs are called."""
+"""Input files: selection by arguments, unique names, reading."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from inference_server.batch.inputs import (
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Images by their names, and other files."""
+    """A folder with files that have names of images, and others."""
     folder = tmp_path / "photos"
     for name in (
         "b.JPG",
@@ -59,12 +59,12 @@ def test_a_folder_means_the_images_in_it(photos: Path) -> None:
 def test_outputs_are_no_inputs(photos: Path) -> None:
     found = names(photos, recursive=True, outputs=photos / "out", without={photos / "a.png"})
     assert found == ["a.jpg", "b.JPG", "sub/c.tif", "sub/deep/d.webp"]
-    assert names(photos / "out", outputs=photos / "out") == ["overlay.jpg"]  # named itself
+    assert names(photos / "out", outputs=photos / "out") == ["overlay.jpg"]  # an argument
 
 
 def test_files_and_patterns(photos: Path) -> None:
-    assert names(photos / "notes.txt") == ["notes.txt"]  # whatever it is called
-    assert names(photos / "*.jpg", photos / "a.*") == ["a.jpg", "a.png"]  # each once
+    assert names(photos / "notes.txt") == ["notes.txt"]  # any name is accepted
+    assert names(photos / "*.jpg", photos / "a.*") == ["a.jpg", "a.png"]  # no duplicates
     assert names(photos / "**" / "*.webp") == ["d.webp"]
     literal = photos / "[1].jpg"
     literal.touch()
@@ -99,7 +99,7 @@ def test_names_that_would_be_alike(tmp_path: Path) -> None:
         "x/2/A.JPG",
         "a.jpg-2",
     ]
-    # They stay what they are when others come first.
+    # Names from an earlier run are kept in any order of the images.
     again = named_apart(sources[::-1], {each.path: each.name for each in named})
     assert {each.path: each.name for each in again} == {each.path: each.name for each in named}
 
@@ -123,11 +123,11 @@ def test_reading(photos: Path) -> None:
         read(Source(large, ""), 1)
     pipe = photos / "pipe.jpg"
     os.mkfifo(pipe)
-    with pytest.raises(InputError, match="no regular file"):
+    with pytest.raises(InputError, match="Not a regular file"):
         read(Source(pipe, ""), 1)
-    with pytest.raises(InputError, match="no regular file"):
+    with pytest.raises(InputError, match="Not a regular file"):
         read(Source(photos, ""), 1)
     unreadable = photos / "unreadable.jpg"
     unreadable.symlink_to("/proc/self/mem")  # a regular file that even root cannot read at 0
-    with pytest.raises(InputError, match="It cannot be read: Input/output error"):
+    with pytest.raises(InputError, match="Cannot read the file: Input/output error"):
         read(Source(unreadable, ""), 1)

@@ -1,4 +1,4 @@
-"""What a run has done, kept for the next one."""
+"""The journal: entries survive a run, and only one process opens it at a time."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_what_is_done_is_there_for_the_next_run(tmp_path: Path) -> None:
     assert again.part(ONE) is None
     assert again.entry(ODD) == Entry((7, 9), "abc", 3)
     assert again.part(ODD) == b"part"
-    again.expect([ODD])  # known already
+    again.expect([ODD])  # already recorded
     assert again.entry(ODD) is not None
     again.touch(ODD, (7, 10))
     assert again.entry(ODD) == Entry((7, 10), "abc", 3)
@@ -46,7 +46,7 @@ def test_what_is_done_is_there_for_the_next_run(tmp_path: Path) -> None:
 
 def test_one_run_at_a_time(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "work")
-    with pytest.raises(JournalError, match="Another run is at work here"):
+    with pytest.raises(JournalError, match="Another run is using the journal"):
         Journal(tmp_path / "work")
     journal.close()
     Journal(tmp_path / "work").close()
@@ -56,6 +56,6 @@ def test_what_is_no_journal(tmp_path: Path) -> None:
     folder = tmp_path / "work"
     folder.mkdir()
     (folder / "journal.sqlite3").write_bytes(b"something else" * 100)
-    with pytest.raises(DamagedJournalError, match="--force begins anew"):
+    with pytest.raises(DamagedJournalError, match="Use --force to start over"):
         Journal(folder)
-    assert folder.exists()  # it is not ours to remove
+    assert folder.exists()  # files of the user are never deleted

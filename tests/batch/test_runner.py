@@ -1,4 +1,4 @@
-"""Several images at a time."""
+"""Concurrent processing of images, and counts of resumed runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from inference_server.engines.batch_queue import BatchResult
 from inference_server.engines.model import LoadedModel
 from inference_server.engines.sam2.engine import VisualEngine
 from inference_server.observability.metrics import Metrics
-from inference_server.segmentation.command import local_segmenter
+from inference_server.segmentation.local import LocalSegmentationService
 from inference_server.settings import Settings
 from tests.api.pictures import noise
 from tests.api.serving import until
@@ -65,7 +65,7 @@ def test_images_are_encoded_together_and_few_are_in_memory(
         return await submit(self, image)
 
     def patient(self: VisualEngine, images: Sequence[Prepared]) -> list[Embedding]:
-        until(lambda: len(submitted) > 2, 60)  # two others wait when the first is done
+        until(lambda: len(submitted) > 2, 60)  # two more images are queued during the first
         return forward(self, images)
 
     monkeypatch.setattr(LoadedModel, "encode", noting)
@@ -81,7 +81,7 @@ def test_images_are_encoded_together_and_few_are_in_memory(
 
     monkeypatch.setattr(runner, "read", watched)
     ended: list[Failure | None] = []
-    segmenter = local_segmenter(Settings(device="cpu", encode_batch=4))
+    segmenter = LocalSegmentationService.for_files(Settings(device="cpu", encode_batch=4))
     with planned(request_of_noise) as plan:
         asyncio.run(
             plan.batch.run(segmenter, plan.left, plan.summary, workers=WORKERS, done=ended.append)
@@ -95,8 +95,8 @@ def test_images_are_encoded_together_and_few_are_in_memory(
 
 
 def test_objects_are_counted_once(request_of_noise: Request) -> None:
-    """Also by a run that goes on, and by the one that has nothing left to do."""
-    segmenter = local_segmenter(Settings(device="cpu"))
+    """A resumed run includes the images and objects of the run before."""
+    segmenter = LocalSegmentationService.for_files(Settings(device="cpu"))
     for _ in range(2):
         with planned(request_of_noise) as plan:
             work = plan.batch.run(
@@ -104,6 +104,6 @@ def test_objects_are_counted_once(request_of_noise: Request) -> None:
             )
             asyncio.run(work)
         segmenter.close()
-        segmenter = local_segmenter(Settings(device="cpu"))
+        segmenter = LocalSegmentationService.for_files(Settings(device="cpu"))
     segmenter.close()
     assert plan.summary.objects == plan.summary.images == 10

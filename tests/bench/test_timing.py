@@ -1,4 +1,4 @@
-"""Durations, in order."""
+"""Statistics of durations."""
 
 from __future__ import annotations
 

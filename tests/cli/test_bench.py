@@ -1,4 +1,4 @@
-"""`inference-server bench`: what it tells, and that it tells it in time; no duration is judged."""
+"""`inference-server bench`: its output and errors; measured durations are not checked."""
 
 from __future__ import annotations
 
@@ -54,28 +54,28 @@ def test_json() -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--image", "big"], "'big' is no size: give WIDTHxHEIGHT"),
+        (["--image", "big"], "'big' is not a valid size. Use WIDTHxHEIGHT"),
         (["--image", "99999x99999"], "at most 50 megapixels"),
-        (["--plot", "bench.txt"], "does not end in .png, .svg or .pdf"),
+        (["--plot", "bench.txt"], "bench.txt must end in .png, .svg or .pdf"),
         (["--seconds", "-1"], "-1.0 is not in the range"),
         (["--only", "sam"], "'sam' is not one of"),
     ],
 )
-def test_what_cannot_be_meant(options: list[str], told: str) -> None:
+def test_invalid_options(options: list[str], told: str) -> None:
     result = bench(*options)
     assert result.exit_code == 2
     assert told in " ".join(result.stderr.split())
 
 
-def test_a_picture_takes_matplotlib(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Told before anything is measured."""
+def test_a_plot_needs_matplotlib(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The error comes before anything is measured."""
     find = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "matplotlib" else find(name)
     )
     result = bench("--plot", tmp_path / "bench.png")
     assert result.exit_code == 2
-    assert "pip install 'inference-server[plot]'" in result.stderr
+    assert "pip install '.[plot]'" in result.stderr
 
 
 def test_weights_that_are_not_there() -> None:
@@ -85,7 +85,7 @@ def test_weights_that_are_not_there() -> None:
 
 
 def test_the_package_needs_nothing_that_is_not_installed_with_it() -> None:
-    """`benchmarks`, `tests` and `training` stay in the repository."""
+    """The package never imports `benchmarks`, `tests` and `training`."""
     root = Path(inference_server.__file__).parent
     for path in root.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):

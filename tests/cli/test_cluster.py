@@ -1,4 +1,4 @@
-"""`serve --cluster`, from its first line to the end of everything that it started."""
+"""`serve --cluster`: start, errors, and cleanup of all processes that it started."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.environment import clean_environment
 
 
 def run(*lines: str) -> subprocess.CompletedProcess[str]:
-    """Runs Python in a process of its own."""
+    """Run Python code in a new process."""
     return subprocess.run(
         [sys.executable, "-c", "\n".join(lines)],
         env={**clean_environment(), "INFERENCE_API_KEYS": ALICE},
@@ -44,7 +44,7 @@ def test_without_ray_it_says_what_to_install() -> None:
 
 
 def test_a_port_that_is_taken_is_told_before_anything_is_started() -> None:
-    """Serve would share it with the server that is there."""
+    """Otherwise Serve would share the port with the other server."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         ended = run(
@@ -81,7 +81,7 @@ def test_it_serves_and_leaves_nothing_behind(tmp_path: Path, picture: Picture) -
         body = {"image": picture.sent, "prompts": {"prompts": [click(item)]}}
         assert server.post(VISUAL, body).headers["x-embedding-cache"] == "hit"
         assert len(server.concept(picture.sent, "red circle")[0]) == 2
-        # Ray brings the replicas' lines along a little later.
+        # Ray forwards the log lines of the replicas with a delay.
         until(lambda: server.log.read_text().count("POST /sam3/visual_segment 200") >= 3, 120)
         server.tell(signal.SIGTERM)
         assert server.ended() == 0, server.log.read_text()
@@ -91,7 +91,7 @@ def test_it_serves_and_leaves_nothing_behind(tmp_path: Path, picture: Picture) -
     told = [json.loads(line)["message"] for line in lines if line.startswith("{")]
     assert "Stopped" in told
     asked = [message for message in told if message.startswith("POST /sam3/visual_segment 200")]
-    assert len(asked) == 3, "each line of the log is there, as it was written"
+    assert len(asked) == 3, "no line is dropped, repeated or prefixed"
 
 
 @pytest.mark.cluster
@@ -105,7 +105,7 @@ def test_it_can_be_stopped_while_it_starts(tmp_path: Path) -> None:
     def starting() -> bool:
         assert server.poll() is None, log.read_text()
         for each in server.children(recursive=True):
-            with suppress(psutil.NoSuchProcess):  # Ray has some that live for a moment
+            with suppress(psutil.NoSuchProcess):  # some of Ray's processes end at once
                 if "ServeReplica" in " ".join(each.cmdline()):
                     return True
         return False
@@ -120,5 +120,5 @@ def test_it_can_be_stopped_while_it_starts(tmp_path: Path) -> None:
     finally:
         if server.poll() is None:
             server.kill()
-    assert "Stopped before all replicas were there" in log.read_text()
+    assert "Stopped before all replicas were ready" in log.read_text()
     assert "Traceback" not in log.read_text()

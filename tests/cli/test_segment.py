@@ -1,4 +1,4 @@
-"""`inference-server segment`: files in, files out, and what comes between them."""
+"""`inference-server segment`: output formats, folders, errors, progress and resuming."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def done(*arguments: object, **environment: str) -> Result:
 
 
 def scene(seed: int) -> Scene:
-    """Of the seeds below 12 the demo finds every shape in 0, 2, 5, 7 and, only just, 10."""
+    """Make a scene; below seed 12 the demo finds every shape of 0, 2, 5, 7 and (barely) 10."""
     return make_scene(seed, (320, 240), count=(3, 4), colors=("red", "blue"))
 
 
@@ -56,7 +56,7 @@ def write(path: Path, seed: int) -> Scene:
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder but the journal's."""
+    """Return the contents of all files in a folder, except the journal's, by relative path."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
@@ -72,13 +72,13 @@ def matched(found: list[Plane], truth: list[Plane], at_least: float = ENOUGH) ->
 
 @pytest.fixture(scope="module")
 def shot(picture: Picture, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The picture of two red circles, two blue ones and a square of either, as a file."""
+    """A file of the picture: two circles and a square in red, and the same in blue."""
     path = tmp_path_factory.mktemp("shot") / "shot.png"
     path.write_bytes(picture.data)
     return path
 
 
-# What is written
+# Output formats
 
 
 def test_coco_loads_in_pycocotools(picture: Picture, shot: Path, tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_coco_loads_in_pycocotools(picture: Picture, shot: Path, tmp_path: Path)
             assert annotation["iscrowd"] == 0
     ids = coco.getAnnIds()
     assert len(set(ids)) == len(ids) == 5
-    assert [each.name for each in tmp_path.iterdir()] == ["out.json"]  # and nothing beside it
+    assert [each.name for each in tmp_path.iterdir()] == ["out.json"]  # no journal is left
 
 
 def test_coco_of_polygons(picture: Picture, shot: Path, tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_masks_are_those_of_the_server(
     asked = found["prompt_results"]
     assert [each["echo"] for each in asked[:2]] == [each["echo"] for each in words]
     assert [each["echo"]["num_boxes"] for each in asked[2:]] == [1, 0]
-    # --nms is across all prompts here: what the words found, and the box and the point again.
+    # --nms applies across all prompts; the texts find the objects of the box and point as well.
     kept = [each for result in asked for each in result["predictions"]]
     told = [*(each for result in words for each in result["predictions"]), *places]
     assert len(picture.scene.objects) == len(kept) < len(told)
@@ -208,7 +208,7 @@ def test_ids_as_pixels(picture: Picture, shot: Path, tmp_path: Path) -> None:
     objects = listed["objects"]
     assert [each["id"] for each in objects] == list(range(1, 9))
     assert [each["category"] for each in objects] == ["shape"] * 6 + ["red circle"] * 2
-    # Red circles are shapes too; where two overlap, the better one is on top.
+    # Red circles are shapes too; of two overlapping objects the better one is on top.
     assert matched([ids > 0], [np.any([each.mask for each in picture.scene.objects], axis=0)])
     for item in picture.matching("red circle"):
         here = [each for each in objects if (ids[item] == each["id"]).mean() > 0.5]
@@ -232,7 +232,7 @@ def test_an_overlay_shows_the_masks(picture: Picture, shot: Path, tmp_path: Path
     assert drawn is not None
     changed = np.abs(drawn[..., ::-1].astype(int) - picture.scene.image).max(axis=2) > 40
     assert changed[item.mask].mean() > 0.9
-    assert changed[~item.mask].mean() < 0.05  # the label, and what JPEG does to outlines
+    assert changed[~item.mask].mean() < 0.05  # the label, and JPEG artefacts at outlines
     assert (tmp_path / "annotations.json").exists()
 
 
@@ -241,7 +241,7 @@ def test_an_overlay_shows_the_masks(picture: Picture, shot: Path, tmp_path: Path
 
 @pytest.fixture
 def photos(tmp_path: Path) -> tuple[Path, dict[str, Scene]]:
-    """Three images, two of them of the same stem, and one a folder deeper."""
+    """Three images: two with the same stem, and one in a subfolder."""
     folder = tmp_path / "photos"
     names = {"a.png": 0, "a.jpg": 2, "deep/b.webp": 5}
     return folder, {name: write(folder / name, seed) for name, seed in names.items()}
@@ -255,7 +255,7 @@ def masks(file: Path, size: tuple[int, int] = (240, 320)) -> list[Plane]:
 def test_a_folder(photos: tuple[Path, dict[str, Scene]], tmp_path: Path) -> None:
     folder, scenes = photos
     before = tree(tmp_path)
-    # Into the folder itself: what is written there is none of the next run's images.
+    # The output goes to the input folder; the next run must not segment the overlays.
     options = (folder, "--recursive", "-o", folder, "--text", "shape", "--overlay")
     result = done(*options, "--format", "rle")
     assert "3 of 3 images" in result.stderr
@@ -267,7 +267,7 @@ def test_a_folder(photos: tuple[Path, dict[str, Scene]], tmp_path: Path) -> None
     written = {f"photos/{name}{end}" for name in scenes for end in (".json", ".overlay.jpg")}
     assert after.keys() - before.keys() == written
     again = done(*options, "--format", "rle")
-    assert "3 of 3 images are done already" in again.stderr
+    assert "3 of 3 images are already done" in again.stderr
     assert tree(tmp_path) == after
 
 
@@ -284,7 +284,7 @@ def test_only_what_changed_is_done_again(
     (tmp_path / "out" / "deep" / "b.webp.overlay.jpg").unlink()
     write(folder / "c.png", 78)
     result = done(*options)
-    assert "1 of 4 images are done already" in result.stderr
+    assert "1 of 4 images are already done" in result.stderr
     now = overlays(tmp_path / "out")
     assert [name for name in known if known[name] == now[name]] == ["a.png.overlay.jpg"]
     assert len(now) == 4
@@ -297,7 +297,7 @@ def test_only_what_changed_is_done_again(
 
 
 def overlays(folder: Path) -> dict[str, int]:
-    """When each was written."""
+    """Return the modification time in ns of each overlay, by relative path."""
     return {
         str(path.relative_to(folder)): path.stat().st_mtime_ns
         for path in sorted(folder.rglob("*.overlay.jpg"))
@@ -318,7 +318,7 @@ def test_bad_files_are_listed_and_do_not_stop_the_others(
     options = (folder, tmp_path / "gone.jpg", "-o", tmp_path / "out", "--text", "shape")
     result = run(*options, "--format", "rle")
     assert result.exit_code == 1
-    *_, told = result.stderr.partition("6 failed; the same command tries them again:\n")
+    *_, told = result.stderr.partition("6 failed; run the same command to retry them:\n")
     lines = [line.strip() for line in told.splitlines()]
     for line, (name, reason) in zip(
         lines,
@@ -326,7 +326,7 @@ def test_bad_files_are_listed_and_do_not_stop_the_others(
             (folder / "cut.jpg", "The JPEG file is truncated"),
             (folder / "dangling.jpg", "No such file or directory"),
             (folder / "empty.tif", "The data is empty"),
-            (folder / "pipe.jpg", "It is no regular file."),
+            (folder / "pipe.jpg", "Not a regular file."),
             (folder / "text.png", "The data is no image"),
             (tmp_path / "gone.jpg", "No such file or directory"),
         ),
@@ -336,14 +336,14 @@ def test_bad_files_are_listed_and_do_not_stop_the_others(
         assert reason in line
     assert tree(tmp_path / "out").keys() == {"a.png.json", "a.jpg.json"}
 
-    # Mended, they are all that is done.
+    # After the files are repaired, the next run processes only these.
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.json")}
     for bad in ("empty.tif", "pipe.jpg", "dangling.jpg"):
         (folder / bad).unlink()
     made = [write(folder / bad, 7) for bad in ("cut.jpg", "text.png")]
     write(tmp_path / "gone.jpg", 10)
     mended = done(*options, "--format", "rle")
-    assert "2 of 5 images are done already" in mended.stderr
+    assert "2 of 5 images are already done" in mended.stderr
     assert all(path.stat().st_mtime_ns == then for path, then in times.items())
     truth = [each.mask for each in made[0].objects]
     assert matched(masks(tmp_path / "out" / "cut.jpg.json"), truth, 0.7)
@@ -373,10 +373,10 @@ def test_a_file_that_holds_all_keeps_a_journal_until_all_is_done(
     assert run(*options).exit_code == 1
     assert (tmp_path / ".all.json.segment").is_dir()
     write(folder / "bad.png", 9)
-    assert "2 of 3 images are done already" in done(*options).stderr
+    assert "2 of 3 images are already done" in done(*options).stderr
     assert len(COCO(tmp_path / "all.json").imgs) == 3
     assert not (tmp_path / ".all.json.segment").exists()
-    # Beside its images, it is not in their way.
+    # A document in the input folder is not taken for an image.
     done(tmp_path, "--recursive", "-o", folder / "all.json", *options[3:])
     assert len(COCO(folder / "all.json").imgs) == 4
 
@@ -397,7 +397,7 @@ def test_a_prompt_outside_of_an_image_is_that_images_failure(
     assert "1 image, 1 object" in result.stderr
 
 
-# What is refused
+# Invalid commands and limits
 
 
 def listed(folder: Path) -> list[str]:
@@ -407,33 +407,34 @@ def listed(folder: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ("PHOTO -o out", "What to look for? Give --text, --box, --point or --automatic."),
+        ("PHOTO -o out", "No prompt. Use --text, --box, --point or --automatic."),
         ("PHOTO --text star", "Missing option '-o'"),
         ("--text star -o out", "Missing argument"),
         ("PHOTO --text star -o out --format svg", "'svg' is not one of"),
-        ("PHOTO --text star -o out.json --format png", "Give a folder: -o out/"),
-        ("PHOTO --text star -o out.txt --format rle", "does not go to a .txt file"),
-        ("PHOTO --text star -o out.json --overlay", "Give a folder: -o out/"),
-        ("PHOTO --text star -o PHOTO/", "PHOTO/ is a file: choose another -o."),
-        ("PHOTO --text star -o PHOTO/out", "out/.segment cannot be written: Not a directory"),
-        ("PHOTO PHOTO2 --text star -o out.json --format rle", "a file for one image, and there"),
-        ("PHOTO --box 1,2,3 -o out", "'1,2,3' is no box: give x0,y0,x1,y1, in pixels."),
-        ("PHOTO --box 9,9,1,1 -o out", "9,9,1,1 is empty or inside out"),
-        ("PHOTO --point 1 -o out", "'1' is no point: give x,y[,0|1]"),
-        ("PHOTO --point 1,nan -o out", "'1,nan' is no point"),
-        ("PHOTO --point 1,2,3 -o out", "the third number is 1 on the object or 0 beside it"),
-        ("PHOTO --point 1,2,0 -o out", "beside the object (x,y,0) lies in no --box"),
-        ("PHOTO --text star --threshold 2 -o out", "2 is not from 0 to 1"),
-        ("PHOTO --text star --nms nan -o out", "nan is not from 0 to 1"),
+        ("PHOTO --text star -o out.json --format png", "Use a folder: -o out/"),
+        ("PHOTO --text star -o out.txt --format rle", "cannot be written to a .txt file"),
+        ("PHOTO --text star -o out.json --overlay", "Use a folder: -o out/"),
+        ("PHOTO --text star -o PHOTO/", "PHOTO/ is a file, not a folder. Choose another -o."),
+        ("PHOTO --text star -o PHOTO/out", "Cannot write"),
+        ("PHOTO --text star -o PHOTO/out", "out/.segment: Not a directory"),
+        ("PHOTO PHOTO2 --text star -o out.json --format rle", "holds the result of one image"),
+        ("PHOTO --box 1,2,3 -o out", "'1,2,3' is not a box. Use x0,y0,x1,y1 in pixels."),
+        ("PHOTO --box 9,9,1,1 -o out", "9,9,1,1 is an empty box"),
+        ("PHOTO --point 1 -o out", "'1' is not a point. Use x,y[,0|1]"),
+        ("PHOTO --point 1,nan -o out", "'1,nan' is not a point"),
+        ("PHOTO --point 1,2,3 -o out", "1,2,3 has an invalid label. Use 1 on the object or 0"),
+        ("PHOTO --point 1,2,0 -o out", "A negative --point (x,y,0) is outside every --box"),
+        ("PHOTO --text star --threshold 2 -o out", "2 is not between 0 and 1"),
+        ("PHOTO --text star --nms nan -o out", "nan is not between 0 and 1"),
         ("PHOTO --automatic --points-per-side 0 -o out", "0 is not in the range 1<=x<=128"),
-        ("EMPTY --text star -o out", "There is no image in EMPTY."),
+        ("EMPTY --text star -o out", "No images in EMPTY."),
         ("gone.jpg --text star -o out", "gone.jpg."),
         ("*.gif --text star -o out", "*.gif: No file matches this pattern."),
-        ("PHOTO --text  -o out", "A --text is empty."),
+        ("PHOTO --text  -o out", "--text is empty."),
         ("PHOTO --text star --size huge -o out", "'huge' is not one of"),
     ],
 )
-def test_a_command_that_cannot_be_meant_leaves_nothing_behind(
+def test_an_invalid_command_writes_nothing(
     options: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -450,10 +451,10 @@ def test_a_command_that_cannot_be_meant_leaves_nothing_behind(
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"--text": ["star"] * 3}, "3 --text are more than 2: give fewer, or raise INFERENCE_MAX"),
-        ({"--text": ["s" * 9]}, "9 characters in a --text are more than 8"),
-        ({"--point": ["1,2"] * 4}, "4 --point are more than 3"),
-        ({"--box": ["1,2,3,4"] * 2}, "2 --box are more than 1"),
+        ({"--text": ["star"] * 3}, "3 --text exceed the limit of 2. Use fewer, or raise INFERENCE"),
+        ({"--text": ["s" * 9]}, "9 characters in a --text exceed the limit of 8"),
+        ({"--point": ["1,2"] * 4}, "4 --point exceed the limit of 3"),
+        ({"--box": ["1,2,3,4"] * 2}, "2 --box exceed the limit of 1"),
     ],
 )
 def test_bounds(options: dict[str, list[str]], told: str, tmp_path: Path) -> None:
@@ -496,25 +497,25 @@ def test_nothing_is_written_over_in_silence(
     options = (folder, "-o", out, "--text", "shape", "--format", "rle")
     result = run(*options)
     assert result.exit_code == 2
-    assert "a.png.json exists already" in " ".join(result.stderr.split())
+    assert "a.png.json already exists" in " ".join(result.stderr.split())
     assert tree(out) == {"a.png.json": b"mine"}
     done(*options, "--force")
     assert len(masks(out / "a.png.json")) > 0
 
-    # Nor by another command, in the same place.
+    # A different command with the same output is rejected, too.
     before = tree(out)
     result = run(*options[:-1], "polygon")
     assert result.exit_code == 2
     told = " ".join(result.stderr.split())
-    assert '--format was "rle", and is "polygon"' in told
+    assert '--format was "rle" and is now "polygon"' in told
     result = run(*options, "--threshold", 0.9)
     assert result.exit_code == 2
-    assert "--threshold was null, and is 0.9" in " ".join(result.stderr.split())
+    assert "--threshold was null and is now 0.9" in " ".join(result.stderr.split())
     assert tree(out) == before
     done(*options[:-1], "polygon", "--restart")
     assert b'"polygon"' in (out / "a.png.json").read_bytes()
 
-    # More images of the same command are welcome.
+    # The same command with more images is accepted.
     write(tmp_path / "other" / "a.png", 4)
     done(tmp_path / "other", *options[1:-1], "polygon")
     assert tree(out).keys() == {"a.jpg.json", "a.png.json", "other/a.png.json"}
@@ -528,9 +529,9 @@ def test_a_document_of_other_images_is_not_written_over(
     done(folder / "a.png", *options)
     result = run(folder / "a.jpg", *options)
     assert result.exit_code == 2
-    assert "holds 1 other images, such as" in " ".join(result.stderr.split())
+    assert "contains 1 other images, such as" in " ".join(result.stderr.split())
     done(folder / "a.jpg", folder / "a.png", *options)
-    (folder / "a.png").unlink()  # what is gone is not missed
+    (folder / "a.png").unlink()  # a deleted image need not be in the command
     done(folder / "a.jpg", *options)
     coco = COCO(tmp_path / "out" / "annotations.json")
     assert [each["file_name"] for each in coco.imgs.values()] == ["a.jpg"]
@@ -554,10 +555,10 @@ def test_a_full_disk_stops_the_run(
         patch.setattr(Path, "replace", replace)
         result = run(*options, "--workers", 1)
     assert result.exit_code == 1
-    assert "cannot be written: No space left on device" in result.stderr
-    assert "1 of 3 images are done. The same command goes on from there." in result.stderr
+    assert ".json: No space left on device" in result.stderr
+    assert "1 of 3 images are done. Run the same command to resume." in result.stderr
     assert len(tree(tmp_path / "out")) == 1
-    assert "1 of 3 images are done already" in done(*options).stderr
+    assert "1 of 3 images are already done" in done(*options).stderr
 
 
 # Progress
@@ -584,12 +585,12 @@ def test_quiet_tells_nothing_but_what_fails(
     result = run(folder, "-o", tmp_path / "out", "--text", "shape", "--quiet")
     assert result.exit_code == 1
     assert [line.split(":")[0].strip() for line in result.stderr.splitlines()] == [
-        "1 failed; the same command tries them again",
+        "1 failed; run the same command to retry them",
         str(folder / "bad.png"),
     ]
 
 
-# Killed and interrupted
+# Killed and interrupted runs
 
 
 _A_FEW = """
@@ -608,26 +609,26 @@ async def one_of_a_few(self, segmenter, source):
 Batch._one = one_of_a_few
 main()
 """
-"""Begins no more than twelve images: a command that is still at work, however late we look."""
+"""Starts at most twelve images, so that the command is still running when a signal is sent."""
 
 
 class Started:
-    """A command in a process of its own."""
+    """A command in a new process."""
 
     def __init__(self, *arguments: object) -> None:
-        # The same thread count as in the run to compare with: sums depend on their order.
+        # As many threads as in the run to compare with, because sums depend on their order.
         self._process = subprocess.Popen(
             [sys.executable, "-c", _A_FEW, "segment", *map(str, arguments)],
             cwd=ROOT,
             env=os.environ | THREADS,
             stderr=subprocess.PIPE,
             text=True,
-            # A shell that runs the tests in the background lets them ignore it, and their children.
+            # In a background job of a shell, SIGINT is ignored and children inherit that.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def stopped(self, by: signal.Signals, when: Callable[[], bool]) -> tuple[int, str]:
-        """Send a signal once something is true; returns the exit status and what was said."""
+        """Send a signal once a condition holds; return the exit status and standard error."""
         deadline = time.monotonic() + 240
         while not when():
             assert self._process.poll() is None, self._process.communicate()[1]
@@ -641,12 +642,12 @@ class Started:
 THREADS = {"INFERENCE_THREADS": "1"}
 
 MANY = 30
-"""More than two runs of `_A_FEW` do."""
+"""More than two runs of `_A_FEW` process."""
 
 
 @pytest.fixture
 def many(tmp_path: Path) -> Iterator[Path]:
-    """More images than can be done before a signal comes."""
+    """More images than are processed before a signal is sent."""
     folder = tmp_path / "many"
     for seed in range(MANY):
         write(folder / f"{seed:02}.png", seed)
@@ -670,20 +671,20 @@ def test_a_killed_run_goes_on_where_it_was(many: Path, tmp_path: Path) -> None:
     kept = {f"{name}.overlay.jpg" for name in journal.names(done=True).values()}
     journal.close()
     assert kept <= first.keys()
-    assert len(first.keys() - kept) <= 3, "those that it was at"
+    assert len(first.keys() - kept) <= 3, "at most the three images in progress"
 
     def further() -> bool:
-        """Four more are done, and so are those that the first run had not put down."""
+        """Four more images are done, as are those that the first run had not recorded."""
         now = overlays(out)
         return len(now) >= len(first) + 4 and all(now[n] != first[n] for n in first.keys() - kept)
 
     status, said = Started(*arguments).stopped(signal.SIGINT, further)
     second = overlays(out)
     assert status == 130, said
-    assert "images are done. The same command goes on from there." in said
+    assert "images are done. Run the same command to resume." in said
     assert "Traceback" not in said
-    # What the killed run had put in its journal was left alone.
-    begun = int(said.split("Going on: ")[1].split(f" of {MANY} images are done already")[0])
+    # Images in the journal of the killed run are not processed again.
+    begun = int(said.split("Resuming: ")[1].split(f" of {MANY} images are already done")[0])
     assert begun == len(kept)
     assert {name for name in first if first[name] == second[name]} == kept
     assert len(second) < MANY

@@ -1,4 +1,4 @@
-"""`inference-server serve`, and what all commands share."""
+"""`inference-server serve`, and behaviour that all commands share."""
 
 from __future__ import annotations
 
@@ -91,17 +91,17 @@ def test_models_that_cannot_be_preloaded_stop_the_start(
 
 
 def test_only_what_is_to_be_preloaded_is(tmp_path: Path) -> None:
-    """By the options, which go before the environment."""
+    """Options override the environment."""
     names = ["--preload", "sam2:sam2-hiera-small", "--preload", "sam2:hiera_small"]
     with serving(*names, INFERENCE_PRELOAD="sam3:facebook/sam3") as (_, said):
         assert "Loaded sam2/demo" in said
         assert "Loaded sam3" not in said
-        # There is no terminal, so there is no bar.
+        # Without a terminal there is no progress bar.
         assert "Loading weights" not in said
     chosen = "a-key-of-the-operator"
     with serving("--preload", "sam3:facebook/sam3", INFERENCE_API_KEYS=chosen) as (address, said):
         assert "Loaded sam3/demo" in said
-        # Only a key that `serve` has made itself is printed.
+        # Only a generated key is printed.
         assert chosen not in said
         assert "#key=" not in said
         assert f"Playground: {address}/\n" in said
@@ -114,8 +114,8 @@ def test_bad_settings_stop_the_start(command: str) -> None:
     result = invoke(command, INFERENCE_PORT="http", INFERENCE_QUEUE_SIZES="1")
     assert result.exit_code == 2
     assert "INFERENCE_PORT=http: Input should be a valid integer" in result.stderr
-    assert "INFERENCE_QUEUE_SIZES is no setting" in result.stderr
-    assert "Is INFERENCE_QUEUE_SIZE meant?" in result.stderr
+    assert "Ignoring INFERENCE_QUEUE_SIZES: unknown setting." in result.stderr
+    assert "Did you mean INFERENCE_QUEUE_SIZE?" in result.stderr
 
 
 def test_a_port_in_use_stops_the_start() -> None:
@@ -174,7 +174,7 @@ def test_uvicorn_finds_the_application() -> None:
 
 
 def test_options_are_settings() -> None:
-    """Every option of `serve` is a setting of the same name, but where it serves."""
+    """Every option of `serve` except `--cluster` is a setting of the same name."""
     options = {option.name for option in main.commands["serve"].params} - {"cluster"}
     assert options <= Settings.model_fields.keys()
     assert {"host", "port", "sam2_weights", "sam3_weights", "device"} <= options

@@ -18,7 +18,6 @@ from inference_server.batch.plan import Request, planned
 from inference_server.batch.search import Search
 from inference_server.demo.scenes import make_scene
 from inference_server.segmentation.local import LocalSegmentationService
-from inference_server.segmentation.local import LocalSegmentationService
 from inference_server.settings import Settings
 
 _NUMBERS = itertools.count()
@@ -55,7 +54,9 @@ def run(small: bool) -> Report:
         rows: list[dict[str, Cell]] = []
         for name, search in searches.items():
             with (
-                closing(LocalSegmentationService.for_files(Settings(sam2_weights=weights))) as segmenter,
+                closing(
+                    LocalSegmentationService.for_files(Settings(sam2_weights=weights))
+                ) as segmenter,
                 asyncio.Runner() as loop,
             ):
                 one = partial(_segment, loop, segmenter, search, Path(folder))

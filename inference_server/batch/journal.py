@@ -94,7 +94,8 @@ class Journal:
             raise
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _errors(self) -> Iterator[None]:
+        """Raise errors of SQLite as `JournalError`."""
         try:
             yield
         except sqlite3.OperationalError as error:

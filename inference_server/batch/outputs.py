@@ -76,7 +76,9 @@ class Output:
             return cls(path, document, None, suffixes, path / _WORK)
         advice = f"Use a folder: -o {target.removesuffix(path.suffix)}/"
         if form == "png" or path.suffix != ends:
-            raise OutputError(f"--format {form} cannot be written to a {path.suffix} file. {advice}")
+            raise OutputError(
+                f"--format {form} cannot be written to a {path.suffix} file. {advice}"
+            )
         if overlay:
             raise OutputError(f"--overlay writes more files than {target}. {advice}")
         work = path.with_name(f".{path.name}{_WORK}")

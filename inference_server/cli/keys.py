@@ -107,9 +107,7 @@ _NAME = _Word(
 _TENANT = _Word(
     "TENANT", r"[A-Za-z0-9._-]{1,48}", "a tenant has 1 to 48 of the characters A-Z a-z 0-9 . _ -"
 )
-_ID = _Word(
-    "ID", r"[0-9a-f]{12}", "an id has 12 characters of 0-9 a-f; `keys list` shows all ids"
-)
+_ID = _Word("ID", r"[0-9a-f]{12}", "an id has 12 characters of 0-9 a-f; `keys list` shows all ids")
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _scopes = click.option(
@@ -194,9 +192,7 @@ def list_(everything: bool, as_json: bool) -> None:
     elif found:
         _table(found)
     else:
-        click.echo(
-            "No keys. Create one with: inference-server keys create --name NAME", err=True
-        )
+        click.echo("No keys. Create one with: inference-server keys create --name NAME", err=True)
 
 
 @keys.command()

@@ -144,9 +144,7 @@ def _score(context: click.Context, parameter: click.Parameter, value: float | No
     show_default=True,
     help="Masks in COCO format. RLE is exact; polygons have no holes.",
 )
-@click.option(
-    "--overlay", is_flag=True, help="Also write each image with its masks drawn on it."
-)
+@click.option("--overlay", is_flag=True, help="Also write each image with its masks drawn on it.")
 @click.option("--recursive", is_flag=True, help="Include the subfolders of a folder.")
 @click.option(
     "--threshold",

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from inference_server.api.dependencies import authenticate, read_with, state_of
 from inference_server.api.openapi import COMMON_ERRORS, Answer, Operation
 from inference_server.api.public_url import public_url
-from inference_server.api.responses import respond
+from inference_server.api.responses import PiecewiseResponse, respond
 from inference_server.api.roboflow import routes as roboflow
 from inference_server.api.segmind import routes as segmind
 from inference_server.api.segmind.errors import ERRORS as SEGMIND_ERRORS
@@ -134,12 +134,13 @@ async def job_file(request: Request) -> Response:
     jobs = state_of(request).jobs
     found = None
     if jobs.links.is_signed(job_id, name, expires, signature):
-        found = await jobs.file(job_id, name)
+        found = await jobs.find_file(job_id, name)
     if found is None:
         raise UnknownJobError("File not found: the link is incomplete or expired.")
     file, left = found
-    return Response(
-        file.content,
+    return await PiecewiseResponse.begin(
+        partial(jobs.piece, job_id, name),
+        file.nbytes,
         media_type=file.media_type,
         headers={
             "cache-control": f"private, max-age={max(0, int(left))}, immutable",

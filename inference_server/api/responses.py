@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
+import logging
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
+from typing import Self
 from urllib.parse import quote
 
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from inference_server.api.dependencies import state_of, timings_of
+from inference_server.errors import StorageError, UnknownJobError
 from inference_server.segmentation.types import EncodedImage
+
+logger = logging.getLogger(__name__)
 
 _JSON = "application/json"
 _GZIP_MIN_BYTES = 1024
 _GZIP_LEVEL = 1
+_PIECE_BYTES = 256 * 1024
+
+ReadPiece = Callable[[int, int], Awaitable[bytes | None]]
+"""Reads a piece of a stored file by offset and maximum length; None if the file is gone."""
 
 
 def accepts_gzip(accepted: str) -> bool:
@@ -78,3 +89,98 @@ async def respond(
             headers["x-image-mismatch"] = "true"
     headers["server-timing"] = timings.header()
     return Response(content, media_type=media_type, headers=headers)
+
+
+class PiecewiseResponse(Response):
+    """A stored file, read and sent in pieces, at the pace of its reader.
+
+    `begin` makes one, and reads the first piece: if the storage fails then, the client gets an
+    error response. If it fails later, the connection is closed before the announced length.
+
+    Args:
+        read: reads a piece of the file.
+        nbytes: size of the file in bytes.
+        first: the first piece.
+        media_type: media type of the file.
+        headers: additional response headers.
+    """
+
+    def __init__(
+        self,
+        read: ReadPiece,
+        nbytes: int,
+        first: bytes,
+        media_type: str,
+        headers: Mapping[str, str],
+    ) -> None:
+        length = {"content-length": str(nbytes)}
+        super().__init__(media_type=media_type, headers={**headers, **length})
+        self._read = read
+        self._nbytes = nbytes
+        self._first = first
+
+    @classmethod
+    async def begin(
+        cls, read: ReadPiece, nbytes: int, *, media_type: str, headers: Mapping[str, str]
+    ) -> Self:
+        """Read the first piece, and make a response.
+
+        Args:
+            read: reads a piece of the file.
+            nbytes: size of the file in bytes.
+            media_type: media type of the file.
+            headers: additional response headers.
+
+        Raises:
+            StorageError: If the storage is unavailable.
+            UnknownJobError: If the file has just been deleted.
+        """
+        first = await read(0, _PIECE_BYTES) if nbytes else b""
+        if first is None:
+            raise UnknownJobError("File not found: it has expired.")
+        return cls(read, nbytes, first, media_type, headers)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the response; stop reading the file when the client disconnects."""
+        await send(
+            {
+                "type": "http.response.start",
+                "status": self.status_code,
+                "headers": self.raw_headers,
+            }
+        )
+        if scope["method"] == "HEAD":
+            await send({"type": "http.response.body"})
+            return
+        gone = asyncio.ensure_future(_disconnect(receive))
+        try:
+            sent, piece = 0, self._first
+            while not gone.done():
+                sent += len(piece)
+                left = self._nbytes - sent
+                await send({"type": "http.response.body", "body": piece, "more_body": left > 0})
+                if left <= 0:
+                    return
+                # `send` waits until the client has read the pieces before.
+                piece = await self._next(sent)
+                if not piece:
+                    return
+        finally:
+            gone.cancel()
+
+    async def _next(self, offset: int) -> bytes:
+        """Read the next piece; return no bytes if that fails."""
+        try:
+            piece = await self._read(offset, _PIECE_BYTES)
+        except StorageError as error:
+            logger.error("A download was broken off: %s", error.message)
+            return b""
+        if not piece:
+            logger.warning("A download was broken off: its file has expired")
+        return piece or b""
+
+
+async def _disconnect(receive: Receive) -> None:
+    """Return when the client disconnects."""
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -120,6 +120,14 @@ class JobQueue:
         """Get a file of a result; see `JobRepository.file`."""
         return await self._storage.call(self._storage.repository.file, job_id, name)
 
+    async def find_file(self, job_id: str, name: str) -> tuple[StoredFile, float] | None:
+        """Look up a file of a result; see `ResultReader.find`."""
+        return await self._storage.call(self._storage.results.find, job_id, name)
+
+    async def piece(self, job_id: str, name: str, offset: int, size: int) -> bytes | None:
+        """Read a piece of a file; see `ResultReader.piece`."""
+        return await self._storage.call(self._storage.results.piece, job_id, name, offset, size)
+
     async def _run(self, context: TaskContext) -> None:
         locks = await self._storage.open()
         settings = self._settings

@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from inference_server.database import Database, in_short
 from inference_server.errors import StorageError
 from inference_server.jobs.repository import JobRepository
+from inference_server.jobs.results import ResultReader
 from inference_server.jobs.signing import LinkSigner
 from inference_server.jobs.worker_locks import WorkerLocks
 from inference_server.settings import Settings
@@ -46,6 +47,7 @@ class JobStorage:
         self._settings = settings
         self._open_pause = open_pause
         self._repository: JobRepository | None = None
+        self._results: ResultReader | None = None
         self._links: LinkSigner | None = None
         self._failure = "The job database is being opened; try again."
         self.tried = asyncio.Event()
@@ -64,6 +66,17 @@ class JobStorage:
         if self._repository is None:
             raise StorageError(self._failure)
         return self._repository
+
+    @property
+    def results(self) -> ResultReader:
+        """The result files in the database.
+
+        Raises:
+            StorageError: the database is unavailable.
+        """
+        if self._results is None:
+            raise StorageError(self._failure)
+        return self._results
 
     @property
     def links(self) -> LinkSigner:
@@ -117,6 +130,7 @@ class JobStorage:
                 await asyncio.sleep(self._open_pause)
                 continue
             self._repository = JobRepository(database, settings)
+            self._results = ResultReader(database)
             requeue = functools.partial(_requeue, self._repository, locks.name)
             self._close += [locks.close, requeue]
             self._links = LinkSigner(database.secret)
@@ -127,7 +141,7 @@ class JobStorage:
 
     async def close(self) -> None:
         """Requeue this process's unfinished jobs, and close the database."""
-        self._repository = self._links = None
+        self._repository = self._results = self._links = None
         self._failure = "The server is stopping."
         # A claim may still be running in a thread. Requeue after the last thread has ended.
         await asyncio.to_thread(self._threads.shutdown)

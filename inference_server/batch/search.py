@@ -189,7 +189,7 @@ class Search:
             The objects.
 
         Raises:
-            InferenceServerError: the image cannot be decoded, or a prompt lies outside of it.
+            InferenceServerError: the image cannot be decoded, or a prompt lies outside it.
         """
         reference = ImageRef(file=image)
         results: list[tuple[int, SegmentationResult]] = []  # with the number of the first prompt

@@ -1,1 +1,1 @@
-"""The models. No other package imports torch."""
+"""The models: SAM 2 and SAM 3. No other package imports torch."""

@@ -141,7 +141,18 @@ def queries(
     best: bool = False,
     logits: bool = True,
 ) -> list[Query[PromptT]]:
-    """Queries for several prompts on one image, with the same options."""
+    """Create queries for several prompts on one image, with the same options.
+
+    Args:
+        embedding: The encoded image.
+        prompts: What to find in the image.
+        multimask: Predict three candidates instead of one, if the engine supports it; default true.
+        best: Keep only the candidate with the highest score of the three; default false.
+        logits: Return `Candidates.logits`; default true.
+
+    Returns:
+        One query per prompt, in order.
+    """
     return [Query(embedding, prompt, multimask, best, logits) for prompt in prompts]
 
 
@@ -179,9 +190,23 @@ class Engine(Protocol[AskedT]):
         ...
 
     def encode(self, images: Sequence[Prepared]) -> list[Embedding]:
-        """Encode a batch of images; the expensive step."""
+        """Encode a batch of images; the expensive step.
+
+        Args:
+            images: Images from `prepare`.
+
+        Returns:
+            One embedding per image, in order.
+        """
         ...
 
     def decode(self, queries: Sequence[Query[AskedT]]) -> list[Candidates]:
-        """Decode prompts on one or several images; one result per query, in order."""
+        """Decode prompts on one or several images.
+
+        Args:
+            queries: Prompts, each with its image.
+
+        Returns:
+            One result per query, in order.
+        """
         ...

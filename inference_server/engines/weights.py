@@ -1,4 +1,4 @@
-"""Where weights come from: the package, a directory, a file, or a Hugging Face id.
+"""Find weights: in the package, in a directory or file, or on Hugging Face.
 
 Nothing is loaded here, and neither PyTorch nor a model's library is imported.
 """
@@ -17,7 +17,7 @@ from inference_server.demo import WEIGHTS
 from inference_server.errors import ModelUnavailableError
 
 SAM2_VERSIONS: tuple[str, ...] = ("hiera_tiny", "hiera_small", "hiera_b_plus", "hiera_large")
-"""The sizes of SAM 2, by the names that requests use."""
+"""Names of the SAM 2 sizes in requests, smallest first."""
 
 _PUBLISHED = {
     "hiera_tiny": ("tiny", "t", "tiny"),
@@ -25,41 +25,42 @@ _PUBLISHED = {
     "hiera_b_plus": ("base_plus", "b+", "base-plus"),
     "hiera_large": ("large", "l", "large"),
 }
-"""A size's name in published file names, configuration names and repository names."""
+"""By version: the size in published file names, configuration names and repository names."""
 
 SAM2_IDS: dict[str, str] = {
     f"sam2-hiera-{repository}": version for version, (_, _, repository) in _PUBLISHED.items()
 }
-"""The sizes by the ids that samgeo's clients know: `sam2-hiera-base-plus` and so on."""
+"""SAM 2 versions by the ids that samgeo's clients send, such as `sam2-hiera-base-plus`."""
 
 SAM3_ID = "facebook/sam3"
-"""What samgeo's clients call SAM 3."""
+"""Id of SAM 3 that samgeo's clients send."""
 
 SAM3_NAME = "sam3/sam3_final"
-"""What Roboflow's clients call SAM 3."""
+"""Id of SAM 3 that Roboflow's clients send."""
 
 Wanted = tuple[Literal["sam2", "sam3"], str]
-"""A model by its family and the name that Roboflow's clients use."""
+"""A model to load: its family, and a SAM 2 version or `SAM3_NAME`."""
 
 _RELEASES = ("2.1", "2")
-"""Newest first."""
+"""Releases of SAM 2, newest first."""
 
 _SAM3_TYPES = ("sam3", "sam3_video")
-"""The layouts of a SAM 3 directory, by `model_type`."""
+"""Values of `model_type` in the config.json of a supported SAM 3 directory."""
 
 _CUSTOM_CONFIG, _CUSTOM_WEIGHTS = "config.yaml", "model.pt"
+"""Files of a SAM 2 with a custom architecture."""
 
 
 @dataclass(frozen=True)
 class Sam2Checkpoint:
-    """Weights of one SAM 2 model, found but not loaded.
+    """Weights of one SAM 2 model, not loaded yet.
 
     Attributes:
-        name: for people; never a path of this machine.
-        config: a configuration with the key `model`.
-        file: local weights, or None if they are on the hub.
-        repository: Hugging Face id, or None if they are local.
-        filename: inside of the repository.
+        name: Name of the weights for display; never a local path, which clients must not see.
+        config: Path of the model's configuration, a YAML file with the key `model`.
+        file: Path of the weights; None if they are on Hugging Face.
+        repository: Hugging Face id; None if the weights are local.
+        filename: Path of the weights in the repository; empty if they are local.
     """
 
     name: str
@@ -71,10 +72,12 @@ class Sam2Checkpoint:
 
 @cache
 def _config_directory() -> Path:
-    """The configurations inside of the package `sam2`, found without importing it."""
+    """Directory of the configurations in the package `sam2`, found without importing it."""
     package = find_spec("sam2")
     if package is None or not package.submodule_search_locations:
-        raise ModelUnavailableError("The package sam2 is not installed. Run `make serve`.")
+        raise ModelUnavailableError(
+            "The package `sam2` is not installed. Run `make serve`, which installs it."
+        )
     return Path(package.submodule_search_locations[0]) / "configs"
 
 
@@ -94,11 +97,11 @@ def find_sam2(weights: str) -> dict[str, Sam2Checkpoint]:
         weights: `demo`, a directory, a file, `facebook`, or a Hugging Face id.
 
     Returns:
-        Checkpoints by version; versions that the setting has no weights for are left out. One
-        checkpoint with a configuration of its own, such as the demo, answers for every version.
+        Checkpoints by version, without the versions that have no weights. A checkpoint with a
+        custom configuration, such as the demo, is used for every version.
 
     Raises:
-        ModelUnavailableError: the setting names nothing that exists.
+        ModelUnavailableError: The setting names no existing weights.
     """
     path = WEIGHTS / "sam2" if weights == "demo" else Path(weights).expanduser()
     setting = f"INFERENCE_SAM2_WEIGHTS={weights}"
@@ -107,8 +110,8 @@ def find_sam2(weights: str) -> dict[str, Sam2Checkpoint]:
         if not found:
             expected = ", ".join(_file_of(version, "2.1") for version in SAM2_VERSIONS)
             raise ModelUnavailableError(
-                f"{setting}: the directory holds no SAM 2 weights. Put at least one of {expected} "
-                f"(or the older sam2_hiera_*.pt) into it, or {_CUSTOM_CONFIG} with "
+                f"{setting}: the directory contains no SAM 2 weights. Add at least one of "
+                f"{expected} (or the older sam2_hiera_*.pt), or {_CUSTOM_CONFIG} with "
                 f"{_CUSTOM_WEIGHTS}."
             )
         return found
@@ -119,8 +122,8 @@ def find_sam2(weights: str) -> dict[str, Sam2Checkpoint]:
                     config = _config_of(version, release)
                     return {version: Sam2Checkpoint(path.name, config, file=path)}
         raise ModelUnavailableError(
-            f"{setting}: cannot tell the model's size from this file's name. "
-            f"Give it its published name, such as {_file_of('hiera_large', '2.1')}."
+            f"{setting}: the file name does not tell the model's size. "
+            f"Rename the file to its published name, such as {_file_of('hiera_large', '2.1')}."
         )
     if weights == "facebook":
         return {version: _on_hub(version, "2.1") for version in SAM2_VERSIONS}
@@ -130,8 +133,8 @@ def find_sam2(weights: str) -> dict[str, Sam2Checkpoint]:
             if checkpoint.repository == weights:
                 return {version: checkpoint}
     raise ModelUnavailableError(
-        f"{setting}: no such directory or file, and no published SAM 2 repository. Set it to demo, "
-        "to a directory or file that exists, to facebook, or to an id such as "
+        f"{setting}: no such directory or file, and not a published SAM 2 repository. Set it to "
+        "demo, to an existing directory or file, to facebook, or to an id such as "
         "facebook/sam2.1-hiera-large."
     )
 
@@ -142,15 +145,16 @@ def preloaded(
     """Resolve the setting `preload` without loading anything.
 
     Args:
-        preload: models as `version:model_id`; empty for SAM 3 and the largest SAM 2.
-        sam2_weights: the setting, for messages.
-        sam2: what it provides, from `find_sam2`.
+        preload: Models as `family:id`, such as `sam2:hiera_large`; empty for SAM 3 and the largest
+            available SAM 2.
+        sam2_weights: The setting `sam2_weights`, for error messages.
+        sam2: Available checkpoints, from `find_sam2`.
 
     Returns:
-        The models, each once, in the order of the setting.
+        The models without duplicates, in the order of the setting.
 
     Raises:
-        ModelUnavailableError: one of them is unknown, or has no weights here.
+        ModelUnavailableError: A model is unknown or has no weights.
     """
     if not preload:
         return [("sam3", SAM3_NAME), ("sam2", largest(sam2))]
@@ -176,7 +180,11 @@ def preloaded(
 
 
 def largest(sam2: Mapping[str, Sam2Checkpoint]) -> str:
-    """The largest SAM 2 version that there are weights for."""
+    """The largest SAM 2 version with weights.
+
+    Args:
+        sam2: Available checkpoints, from `find_sam2`; at least one.
+    """
     return next(version for version in reversed(SAM2_VERSIONS) if version in sam2)
 
 
@@ -211,37 +219,38 @@ def sam3_source(weights: str) -> tuple[str, str]:
         weights: `demo`, a directory, or a Hugging Face id.
 
     Returns:
-        (what `from_pretrained` takes, name for people).
+        The argument of `from_pretrained`, and the name of the weights for display.
 
     Raises:
-        ModelUnavailableError: a path that does not exist, or a directory without a model.
+        ModelUnavailableError: The directory does not exist or contains no SAM 3.
     """
     setting = f"INFERENCE_SAM3_WEIGHTS={weights}"
     path = WEIGHTS / "sam3" if weights == "demo" else Path(weights).expanduser()
     if weights and path.is_dir():
-        # Without its words, a tokenizer is made that knows none, and nobody complains.
-        words = "vocab.json" if (path / "vocab.json").is_file() else "tokenizer.json"
-        for needed in ("config.json", "tokenizer_config.json", words):
-            if not (path / needed).is_file():
+        # Checked, because without a vocabulary `transformers` silently creates an empty tokenizer.
+        vocabulary = "vocab.json" if (path / "vocab.json").is_file() else "tokenizer.json"
+        for required in ("config.json", "tokenizer_config.json", vocabulary):
+            if not (path / required).is_file():
                 raise ModelUnavailableError(
-                    f"{setting}: {needed} is missing. The directory must hold what "
+                    f"{setting}: {required} is missing. The directory must contain what "
                     "`hf download facebook/sam3` or `save_pretrained` writes."
                 )
         if _model_type(path / "config.json") not in _SAM3_TYPES:
             raise ModelUnavailableError(
-                f"{setting}: by its config.json, this is no SAM 3. The directory must hold what "
-                "`hf download facebook/sam3` or `save_pretrained` writes."
+                f"{setting}: the config.json is not that of a SAM 3. The directory must contain "
+                "what `hf download facebook/sam3` or `save_pretrained` writes."
             )
         return str(path), "demo" if weights == "demo" else path.name
     if weights.count("/") == 1 and not weights.startswith((".", "/", "~")):
         return weights, weights
     raise ModelUnavailableError(
-        f"{setting}: no such directory. Set it to demo, to a directory that exists, or to a "
+        f"{setting}: no such directory. Set it to demo, to an existing directory, or to a "
         "Hugging Face id such as facebook/sam3."
     )
 
 
 def _model_type(config: Path) -> object:
+    """The value of `model_type` in a config.json; None if the file has none or is invalid."""
     try:
         content = json.loads(config.read_text("utf-8"))
     except ValueError:

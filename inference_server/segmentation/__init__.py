@@ -1,1 +1,1 @@
-"""Images and prompts become masks; knows no HTTP and no vendor."""
+"""Turns images and prompts into masks; independent of HTTP and of any vendor's API."""

@@ -32,6 +32,7 @@ from inference_server.settings import MiB, Settings
 logger = logging.getLogger(__name__)
 
 _DEFAULT_CACHE_MB = {"cpu": 2048, "mps": 2048, "cuda": 8192}
+"""Default size of the embedding cache in MiB, by type of device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,27 +81,27 @@ class Encoder:
         self._image_loader = image_loader
         self._metrics = metrics
         self._threads = threads
-        room = settings.embedding_cache_mb or _DEFAULT_CACHE_MB.get(device.type, 2048)
-        self.embeddings = EmbeddingCache(room * MiB, self._host_tier(device))
+        cache_mb = settings.embedding_cache_mb or _DEFAULT_CACHE_MB.get(device.type, 2048)
+        self.embeddings = EmbeddingCache(cache_mb * MiB, self._host_tier(device))
         self._eviction: asyncio.Future[None] | None = None
 
     def _host_tier(self, device: Any) -> HostTier | None:
-        """The cache's second tier, where the first one is not in host memory itself."""
+        """The cache's second tier; None on a CPU, where the first tier is in host memory."""
         if device.type == "cpu":
             return None
-        room = self._settings.host_cache_mb * MiB or _quarter_of_memory()
+        max_bytes = self._settings.host_cache_mb * MiB or _quarter_of_memory()
 
         async def to_host(embedding: Embedding) -> Embedding:
             return await self._threads.run_in_background(lambda: embedding.to("cpu"))
 
         async def to_device(embedding: Embedding) -> Embedding:
             try:
-                return await self._threads.run(lambda: _moved(embedding, device))
+                return await self._threads.run(lambda: _copy_to(embedding, device))
             except MemoryShortageError:
                 await self.evict_half()
-            return await self._threads.run(lambda: _moved(embedding, device))
+            return await self._threads.run(lambda: _copy_to(embedding, device))
 
-        return HostTier(room, to_host=to_host, to_device=to_device)
+        return HostTier(max_bytes, to_host=to_host, to_device=to_device)
 
     async def encode(
         self,
@@ -143,10 +144,24 @@ class Encoder:
         *,
         keep: bool = False,
     ) -> AsyncIterator[PendingImage]:
-        """As `encode`, without waiting until a redundant image has been compared.
+        """Encode an image without waiting until a redundant image has been compared.
 
         Prompts are decoded inside the context while the comparison runs; `PendingImage.checked`
         waits for it. Leaving the context cancels it.
+
+        Args:
+            tenant: see `encode`.
+            model: see `encode`.
+            image: see `encode`.
+            timings: see `encode`.
+            keep: see `encode`.
+
+        Yields:
+            The encoded image.
+
+        Raises:
+            ImageError: see `encode`.
+            UnknownImageError: see `encode`.
         """
         pending = await self._pending(tenant, model, image, timings, keep=keep)
         try:
@@ -179,43 +194,44 @@ class Encoder:
         entry, hit = await self.embeddings.get_or_create(
             key, partial(self._encode_bytes, model, stored, timings)
         )
-        other = entry.digest != stored.digest  # another image came first under this id
-        if not other and (keep or image.image_id is not None):
-            # Not before: an image that cannot be decoded must not hold on to the id.
+        # False if a concurrent request used the id for another image.
+        same = entry.digest == stored.digest
+        if same and (keep or image.image_id is not None):
+            # Only now, because an image that cannot be decoded must not occupy the id.
             self._image_loader.images.put(tenant, image.image_id or stored.digest, stored)
-        encoded = EncodedImage(key, entry.embedding, model.label, hit, entry.digest, other)
+        encoded = EncodedImage(key, entry.embedding, model.label, hit, entry.digest, not same)
         return await self._compared(encoded, image) if cached else PendingImage(encoded)
 
     async def _compared(self, encoded: EncodedImage, image: ImageRef) -> PendingImage:
-        """Compare what a request sent along with the image that is used instead."""
+        """Compare the image that a request sent with the cached one that is used instead."""
         differs = self._differs(image, encoded.digest)
         if image.file is None and image.base64 is not None:
             return PendingImage(encoded, asyncio.create_task(differs))
-        # Nothing has to be decoded or hashed, so that a click by id needs no task.
+        # Nothing to decode or hash, so a click by id does not pay for a task.
         return PendingImage(replace(encoded, mismatch=await differs))
 
     async def _differs(self, image: ImageRef, digest: str) -> bool:
-        """Whether a request sent other bytes than those with a digest."""
+        """Whether the request sent an image whose digest differs from this one."""
         return await self._image_loader.sent_digest(image) not in (None, digest)
 
     async def evict_half(self) -> None:
-        """Make room where memory ran out: half of the embeddings go.
+        """Evict half of the cached embeddings, after memory ran out.
 
-        Those who ask meanwhile wait for the same, so that many failures at once cost one half.
+        Concurrent callers share one eviction, so many failures at once evict only one half.
         """
         if self._eviction is None or self._eviction.done():
-            self._eviction = asyncio.ensure_future(self._make_room())
+            self._eviction = asyncio.ensure_future(self._evict_half())
         await asyncio.shield(self._eviction)
 
-    async def _make_room(self) -> None:
+    async def _evict_half(self) -> None:
         from inference_server.engines.device import release_memory
 
         before = self.embeddings.nbytes
         await self.embeddings.shrink()
         await asyncio.to_thread(release_memory)
         logger.warning(
-            "Memory ran out: of %d MiB of embeddings %d MiB are kept, and no more than %d MiB "
-            "until DELETE /models",
+            "Out of memory: reduced the cached embeddings from %d MiB to %d MiB; the limit is %d "
+            "MiB until DELETE /models",
             before // MiB,
             self.embeddings.nbytes // MiB,
             self.embeddings.max_bytes // MiB,
@@ -239,13 +255,13 @@ class Encoder:
         return CachedEmbedding(done.value, image.digest)
 
 
-def _moved(embedding: Embedding, device: Any) -> Embedding:
-    """The embedding on another device, or `MemoryShortageError`."""
+def _copy_to(embedding: Embedding, device: Any) -> Embedding:
+    """Copy an embedding to a device; raises `MemoryShortageError` if memory runs out."""
     from inference_server.engines.oom import raise_on_oom
 
     return raise_on_oom("embedding", lambda: embedding.to(device))
 
 
 def _quarter_of_memory() -> int:
-    """Bytes."""
+    """A quarter of the machine's memory in bytes."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4

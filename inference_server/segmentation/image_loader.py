@@ -1,4 +1,4 @@
-"""Images come in: fetched by URL, decoded from base64, or known by their ids."""
+"""Load image files: from a URL, from base64, or from the store of files with an id."""
 
 from __future__ import annotations
 
@@ -25,13 +25,17 @@ from inference_server.settings import MiB, Settings
 
 T = TypeVar("T")
 
-_MOST_IN_FULL = 2
-"""Images that are decoded in full at a time: one of 50 million pixels and a drawing over it take
+_MAX_FULL_DECODES = 2
+"""Maximum images decoded at full size at a time: one of 50 million pixels, with an overlay, takes
 half a GB."""
 
 
 def fetcher_of(settings: Settings) -> ImageFetcher:
-    """What fetches images for a server, as far as its settings let it."""
+    """Create the fetcher of a server.
+
+    Args:
+        settings: limits of a fetch, and the networks and hosts that may be fetched from.
+    """
     return ImageFetcher(
         max_bytes=settings.max_image_mb * MiB,
         timeout=settings.fetch_timeout,
@@ -43,16 +47,16 @@ def fetcher_of(settings: Settings) -> ImageFetcher:
 
 
 class ImageLoader:
-    """The files of images, and their pixels for those who draw on them.
+    """Loads image files, and decodes them at full size for callers that draw on them.
 
     Args:
-        settings: bounds and sizes.
+        settings: limits of images, and the size of the store.
         fetcher: fetches images by URL.
-        metrics: where fetches are counted.
-        threads: for work on images.
+        metrics: counts fetches by outcome.
+        threads: worker threads for decoding and hashing.
 
     Attributes:
-        images: the files of those that have an id.
+        images: stored files of images with an id.
     """
 
     def __init__(
@@ -63,34 +67,34 @@ class ImageLoader:
         self._metrics = metrics
         self._threads = threads
         self.images = ImageStore(settings.image_cache_mb * MiB)
-        self._in_full = asyncio.Semaphore(_MOST_IN_FULL)
+        self._full_decodes = asyncio.Semaphore(_MAX_FULL_DECODES)
 
     async def load(
         self, tenant: str, image: ImageRef, timings: Timings
     ) -> tuple[StoredImage, bool]:
         """Load the file of an image.
 
-        A file that is cached under the image's id wins over one that was sent along: that one is
-        neither decoded nor fetched here. `sent_digest` tells whether it differs.
+        A file stored under the image's id takes precedence over one that is sent, which is then
+        neither decoded nor fetched; `sent_digest` tells whether it differs.
 
         Args:
             tenant: owner of the image.
-            image: the image.
+            image: image to load.
             timings: receives the duration of each step.
 
         Returns:
-            (the file, whether it came from the cache).
+            The file, and whether it came from the store.
 
         Raises:
-            ImageError: the image cannot be fetched.
+            ImageError: the image cannot be fetched, or its base64 is invalid.
             ImageTooLargeError: the image exceeds a limit.
-            UnknownImageError: only an id or a digest was given, and it is not cached.
+            UnknownImageError: only an id or a digest was given, and no file is stored under it.
         """
-        kept = None
+        known = None
         if image.image_id is not None:
-            kept = self.images.get(tenant, image.image_id)
-        if kept is not None:
-            return kept, True
+            known = self.images.get(tenant, image.image_id)
+        if known is not None:
+            return known, True
         if image.file is not None:
             stored = image.file
         elif image.base64 is not None:
@@ -108,11 +112,14 @@ class ImageLoader:
         return stored, False
 
     async def sent_digest(self, image: ImageRef) -> str | None:
-        """Decode and hash the image that a request sent.
+        """The digest of the file that a request sent, or the digest that it sent instead.
+
+        Args:
+            image: the image as the request names it; nothing is fetched.
 
         Returns:
-            Its SHA-256 in hexadecimal; None if the request sent no bytes and no digest, "" if the
-            bytes are not an image file of an allowed size.
+            SHA-256 in hexadecimal; None if the request sent neither, "" if its base64 is invalid or
+            too large.
         """
         if image.file is not None:
             return image.file.digest
@@ -126,18 +133,21 @@ class ImageLoader:
     async def on_pixels(
         self, image: StoredImage, work: Callable[[NDArray[np.uint8]], T], timings: Timings
     ) -> T:
-        """Decode an image in full, and do something with its pixels; the engines need less of it.
+        """Decode an image at full size and process its pixels.
 
-        Both in one thread, and of few images at a time: pixels that wait are memory.
+        Both happen in one worker thread, and for few images at a time, to bound the memory.
 
         Args:
-            image: the image.
-            work: takes `uint8[H, W, 3]`, RGB.
-            timings: of the request.
+            image: image to decode.
+            work: takes the pixels, `uint8[H, W, 3]`, RGB.
+            timings: receives the duration of decoding.
+
+        Returns:
+            The result of `work`.
 
         Raises:
-            ImageError: it cannot be decoded.
-            ImageTooLargeError: it has too many pixels.
+            ImageError: the image cannot be decoded.
+            ImageTooLargeError: the image has too many pixels.
         """
         limit = self._settings.max_image_pixels
 
@@ -146,11 +156,11 @@ class ImageLoader:
                 pixels = decode_image(image.data, max_pixels=limit)
             return work(pixels)
 
-        async with self._in_full:
+        async with self._full_decodes:
             return await self._threads.run_in_background(run)
 
     async def _fetch(self, url: str) -> bytes:
-        """Fetch an image, and count how that went."""
+        """Fetch an image and count the outcome."""
         outcome = "failed"
         try:
             data = await self._fetcher.fetch(url)

@@ -1,7 +1,7 @@
-"""The heart: an image and prompts become masks.
+"""The segmentation service that runs the models in this process.
 
-The only place where the caches, the engines and the masks meet. It knows nothing of HTTP or of any
-contract; every contract's routes call the same methods.
+It combines the caches, the engines and the masks, and is independent of HTTP and of any vendor's
+API.
 """
 
 from __future__ import annotations
@@ -46,21 +46,26 @@ from inference_server.settings import MiB, Settings
 
 logger = logging.getLogger(__name__)
 
-_LEAST_PART = 8
-"""Prompts whose masks are not worth a second thread."""
+_MIN_PER_THREAD = 8
+"""Minimum prompts per thread when masks are made; for fewer, a thread costs more than it saves."""
 
 _FILES_CACHE_MB = 1024
 """Embedding cache of `for_files` in MiB: a run uses each embedding once or twice, at once."""
 
 
 class LocalSegmentationService(SegmentationService):
-    """Images and prompts to masks, in this process: over one set of models and caches.
+    """A `SegmentationService` with one set of models and caches, in this process.
 
     Args:
-        settings: bounds and sizes.
-        models: the models.
+        settings: limits, cache sizes and the number of worker threads.
+        models: loads the models on demand.
         fetcher: fetches images by URL.
-        metrics: where durations go.
+        metrics: counts fetches and batch sizes.
+
+    Attributes:
+        models: the models.
+        encoder: encodes images behind the embedding cache.
+        logits: low-resolution logits of earlier results.
     """
 
     def __init__(
@@ -95,10 +100,10 @@ class LocalSegmentationService(SegmentationService):
         settings = settings.model_copy(update={"embedding_cache_mb": size, "host_cache_mb": 1})
         return cls(settings, ModelRegistry(settings), fetcher_of(settings), Metrics())
 
-    async def _masks(self, size: tuple[int, int], answers: Sequence[Candidates]) -> list[Instance]:
-        """Make the masks of answers; of many, in several threads at a time."""
-        numbered = list(enumerate(answers))
-        step = max(_LEAST_PART, -(-len(numbered) // self._threads.count))
+    async def _masks(self, size: tuple[int, int], results: Sequence[Candidates]) -> list[Instance]:
+        """Make the masks of all results, in several threads if there are many."""
+        numbered = list(enumerate(results))
+        step = max(_MIN_PER_THREAD, -(-len(numbered) // self._threads.count))
         parts = [numbered[start : start + step] for start in range(0, len(numbered), step)]
         done = await asyncio.gather(
             *(self.in_thread(partial(to_instances, size, part)) for part in parts)
@@ -121,7 +126,7 @@ class LocalSegmentationService(SegmentationService):
             if options.within:
                 check_inside(encoded.embedding.size, prompts)
             done = await model.decode(queries(encoded.embedding, prompts))
-            self._decoded(model.family, done, timings)
+            self._record_decode(model.family, done, timings)
             with timings.measure("masks"):
                 instances = await self._masks(encoded.embedding.size, done.value)
                 if options.nms_iou_threshold is not None:
@@ -145,23 +150,23 @@ class LocalSegmentationService(SegmentationService):
             encoded = pending.image
             if options.within:
                 check_inside(encoded.embedding.size, prompts)
-            # Keyed by the image's bytes: an id that was evicted may be given to another image.
+            # Keyed by digest, because an evicted id may be reused for another image.
             key = replace(encoded.key, image=f"sha256:{encoded.digest}")
-            asked = list(prompts)
+            inputs = list(prompts)
             if options.load_logits:
-                asked = [
-                    replace(prompt, mask_input=self.logits.find(key, prompt)) for prompt in asked
+                inputs = [
+                    replace(prompt, mask_input=self.logits.find(key, prompt)) for prompt in inputs
                 ]
             done = await model.decode(
                 queries(
                     encoded.embedding,
-                    asked,
+                    inputs,
                     multimask=options.multimask,
                     best=options.best,
                     logits=options.save_logits or options.logits,
                 )
             )
-            self._decoded(model.family, done, timings)
+            self._record_decode(model.family, done, timings)
             with timings.measure("masks"):
                 instances = await self._masks(encoded.embedding.size, done.value)
             if options.save_logits:
@@ -192,7 +197,9 @@ class LocalSegmentationService(SegmentationService):
                 instances = await masks.finish()
             return SegmentationResult(await pending.checked(), instances)
 
-    def _decoded(self, family: str, done: BatchResult[list[Candidates]], timings: Timings) -> None:
+    def _record_decode(
+        self, family: str, done: BatchResult[list[Candidates]], timings: Timings
+    ) -> None:
         timings.add("queue", done.queued, before=done.worked)
         timings.add("decode-prompts", done.worked)
         self._metrics.count_batches(f"{family} decode", done.led)
@@ -208,7 +215,7 @@ class LocalSegmentationService(SegmentationService):
         name, done = image.image_id, []
         for model in loaded:
             done.append(await self.encoder.encode(tenant, model, image, timings, keep=True))
-            # Under a name the next engine finds the bytes: a URL is fetched once.
+            # With an id, the next engine finds the stored file, so a URL is fetched only once.
             image = replace(image, image_id=name or done[-1].digest)
         return EncodedImage.joined(done)
 
@@ -218,11 +225,11 @@ class LocalSegmentationService(SegmentationService):
         return stored
 
     async def start(self) -> None:
-        """Log what the settings have become on this machine."""
+        """Log the device, dtypes and sizes that the settings resolve to on this machine."""
         compute, effort, cache = self.models.compute, self.models.effort, self.encoder.embeddings
         logger.info(
-            "Computing on %s in %s; %d CPU threads; encode batch %d, decode batch %d; embeddings "
-            "in %s, room for %d MiB%s",
+            "Computing on %s in %s; %d CPU threads; encode batch %d, decode batch %d; embedding "
+            "cache in %s: %d MiB%s",
             compute.device,
             compute.dtype_name,
             effort.threads,
@@ -230,7 +237,9 @@ class LocalSegmentationService(SegmentationService):
             effort.decode_batch,
             compute.cache_dtype_name,
             cache.max_bytes // MiB,
-            f" and {cache.host_max_bytes // MiB} MiB on the host" if cache.host_max_bytes else "",
+            f" and {cache.host_max_bytes // MiB} MiB in host memory"
+            if cache.host_max_bytes
+            else "",
         )
 
     async def load(self) -> None:
@@ -265,21 +274,21 @@ class LocalSegmentationService(SegmentationService):
         """See `SegmentationService`."""
         from inference_server.engines.device import release_memory
 
-        def gone() -> None:
+        def on_freed() -> None:
             asyncio.get_running_loop().run_in_executor(None, release_memory)
 
-        self.models.unload(gone)
+        self.models.unload(on_freed)
         self.forget()
         await asyncio.to_thread(release_memory)
 
     def forget(self) -> None:
-        """Forget every image and every answer."""
+        """Empty all caches; the models stay loaded."""
         self.encoder.embeddings.clear()
         self.image_loader.images.clear()
         self.logits.clear()
 
     async def evict_half(self) -> None:
-        """Make room where memory ran out: half of the embeddings go."""
+        """See `SegmentationService`."""
         await self.encoder.evict_half()
 
     def readings(self) -> Iterable[Metric]:

@@ -31,7 +31,7 @@ def readings_of(
         settings: the server's settings, for the sizes of the caches.
     """
     yield from _memory(models)
-    yield from _lanes(models)
+    yield from _queues(models)
     yield from _caches(embeddings, images, logits, settings)
 
 
@@ -65,8 +65,8 @@ def _memory(models: ModelRegistry) -> Iterator[Metric]:
         yield memory
 
 
-def _lanes(models: ModelRegistry) -> Iterator[Metric]:
-    depth, busy, room = (
+def _queues(models: ModelRegistry) -> Iterator[Metric]:
+    depth, busy, capacity = (
         GaugeMetricFamily(f"inference_queue_{name}", what, labels=["lane"])
         for name, what in (
             ("depth", "Requests waiting in a queue."),
@@ -75,19 +75,19 @@ def _lanes(models: ModelRegistry) -> Iterator[Metric]:
         )
     )
     sums: dict[str, tuple[int, int, int]] = {}
-    # Several sizes of SAM 2 have lanes of the same name.
+    # Queues of several SAM 2 models have the same name.
     for model in models.loaded():
-        for lane in model.queues:
-            waiting, working, most = sums.get(lane.name, (0, 0, 0))
-            sums[lane.name] = (
-                waiting + lane.depth,
-                working + lane.busy,
-                most + lane.capacity,
+        for queue in model.queues:
+            waiting, working, limit = sums.get(queue.name, (0, 0, 0))
+            sums[queue.name] = (
+                waiting + queue.depth,
+                working + queue.busy,
+                limit + queue.capacity,
             )
     for name, values in sums.items():
-        for family, value in zip((depth, busy, room), values, strict=True):
+        for family, value in zip((depth, busy, capacity), values, strict=True):
             family.add_metric([name], value)
-    yield from (depth, busy, room)
+    yield from (depth, busy, capacity)
 
 
 def _caches(

@@ -1,4 +1,4 @@
-"""Instances: the answers of an engine, as masks of the image's size."""
+"""Turn an engine's results into instances with masks of the image's size."""
 
 from __future__ import annotations
 
@@ -13,38 +13,49 @@ from inference_server.segmentation.types import Instance
 
 
 def to_instances(
-    size: tuple[int, int], answers: Sequence[tuple[int, Candidates]]
+    size: tuple[int, int], results: Sequence[tuple[int, Candidates]]
 ) -> list[Instance]:
-    """All candidates of each answer; which of them to make is the engine's choice.
+    """Upsample all candidates of each result.
 
     Args:
         size: (height, width) of the image in pixels.
-        answers: with the number of the prompt.
+        results: index of each prompt, with its candidates.
+
+    Returns:
+        One instance per candidate, in order.
     """
     return [
         Instance(
             index,
             float(score),
             mask,
-            logits=None if answer.logits is None else answer.logits[i],
-            box=None if answer.boxes is None else _corners(answer.boxes[i], size),
+            logits=None if result.logits is None else result.logits[i],
+            box=None if result.boxes is None else _clip_box(result.boxes[i], size),
         )
-        for index, answer in answers
+        for index, result in results
         for i, (mask, score) in enumerate(
-            zip(upsample_masks(answer.planes, size, answer.threshold), answer.scores, strict=True)
+            zip(upsample_masks(result.planes, size, result.threshold), result.scores, strict=True)
         )
     ]
 
 
-def _corners(box: NDArray[np.float32], size: tuple[int, int]) -> tuple[float, float, float, float]:
-    """A box without what reaches out of the image."""
+def _clip_box(box: NDArray[np.float32], size: tuple[int, int]) -> tuple[float, float, float, float]:
+    """Clip a box to an image of (height, width)."""
     height, width = size
     x0, y0, x1, y1 = box.clip(0, (width, height, width, height)).tolist()
     return x0, y0, x1, y1
 
 
-def suppress_overlaps(found: list[Instance], iou_threshold: float) -> list[Instance]:
-    """What is left after non-maximum suppression across all prompts."""
-    scores = np.array([instance.score for instance in found], np.float32)
-    kept = mask_nms([instance.mask for instance in found], scores, iou_threshold)
-    return [found[index] for index in kept]
+def suppress_overlaps(instances: list[Instance], iou_threshold: float) -> list[Instance]:
+    """Non-maximum suppression by mask IoU, across all prompts.
+
+    Args:
+        instances: instances of one image, in any order.
+        iou_threshold: maximum IoU of two remaining masks, 0 to 1.
+
+    Returns:
+        The remaining instances, in their original order.
+    """
+    scores = np.array([instance.score for instance in instances], np.float32)
+    kept = mask_nms([instance.mask for instance in instances], scores, iou_threshold)
+    return [instances[index] for index in kept]

@@ -1,4 +1,4 @@
-"""Where prompts lie: on the image, or beside it by mistake; in a box, or alone."""
+"""Validate and group prompts by where they lie."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from inference_server.errors import RequestError
 def check_inside(
     size: tuple[int, int], prompts: Sequence[ConceptPrompt] | Sequence[VisualPrompt]
 ) -> None:
-    """Refuse points beside the image, and boxes of which no part is on it.
+    """Refuse points outside the image, and boxes that do not overlap it.
 
-    A model answers them too, with something that nobody meant.
+    A model would return a meaningless mask for them.
 
     Args:
         size: (height, width) of the image in pixels.
-        prompts: in pixels of the image; its border belongs to it.
+        prompts: prompts in pixels of the image; its border counts as inside.
 
     Raises:
-        RequestError: a prompt lies outside.
+        RequestError: a prompt lies outside the image.
     """
     limits = np.array(size[::-1], np.float32)
     for prompt in prompts:
@@ -31,12 +31,12 @@ def check_inside(
             boxes = prompt.boxes
         else:
             boxes = np.zeros((0, 4), np.float32) if prompt.box is None else prompt.box[None]
-            beside = ((prompt.points < 0) | (prompt.points > limits)).any(axis=1)
-            for point in prompt.points[beside]:
-                raise _outside("point", point, size)
-        beside = ((boxes[:, 2:] < 0) | (boxes[:, :2] > limits)).any(axis=1)
-        for box in boxes[beside]:
-            raise _outside("box", box, size)
+            outside = ((prompt.points < 0) | (prompt.points > limits)).any(axis=1)
+            for point in prompt.points[outside]:
+                raise _outside_error("point", point, size)
+        outside = ((boxes[:, 2:] < 0) | (boxes[:, :2] > limits)).any(axis=1)
+        for box in boxes[outside]:
+            raise _outside_error("box", box, size)
 
 
 def group_points_by_box(
@@ -45,33 +45,36 @@ def group_points_by_box(
     boxes: NDArray[np.float32],
     threshold: float,
 ) -> list[VisualPrompt]:
-    """One object a box, with the points in it, and one for the points in no box.
+    """Make one prompt per box with the points inside it, and one for the remaining points.
 
     Args:
-        points: [N, 2], x, y in pixels.
-        labels: [N], 1 on an object, 0 beside it.
-        boxes: [M, 4], x0, y0, x1, y1 in pixels.
-        threshold: an object's predicted IoU is greater than this.
+        points: `float32[N, 2]`, x, y in pixels.
+        labels: `int64[N]`, 1 for foreground, 0 for background.
+        boxes: `float32[M, 4]`, x0, y0, x1, y1 in pixels.
+        threshold: minimum predicted IoU of an object, 0 to 1, exclusive.
 
     Returns:
-        The boxes' objects in their order, then that of the points, unless none of these is on it.
+        The prompts of the boxes in order, then that of the remaining points if one of them is
+        foreground.
     """
     x, y = points.T
     x0, y0, x1, y1 = boxes.T[..., None]
-    held = (x >= x0) & (x <= x1) & (y >= y0) & (y <= y1)  # [boxes, points]
-    found = [
-        VisualPrompt(points[mine], labels[mine], box=box, threshold=threshold)
-        for box, mine in zip(boxes, held, strict=True)
+    inside = (x >= x0) & (x <= x1) & (y >= y0) & (y <= y1)  # [boxes, points]
+    prompts = [
+        VisualPrompt(points[own], labels[own], box=box, threshold=threshold)
+        for box, own in zip(boxes, inside, strict=True)
     ]
-    alone = ~held.any(axis=0)
-    if labels[alone].any():  # negative points alone show no object
-        found.append(VisualPrompt(points[alone], labels[alone], threshold=threshold))
-    return found
+    rest = ~inside.any(axis=0)
+    if labels[rest].any():  # background points alone select nothing
+        prompts.append(VisualPrompt(points[rest], labels[rest], threshold=threshold))
+    return prompts
 
 
-def _outside(noun: str, place: NDArray[np.float32], size: tuple[int, int]) -> RequestError:
-    numbers = ", ".join(f"{value:g}" for value in place)
+def _outside_error(
+    noun: str, coordinates: NDArray[np.float32], size: tuple[int, int]
+) -> RequestError:
+    numbers = ", ".join(f"{value:g}" for value in coordinates)
     return RequestError(
-        f"The {noun} ({numbers}) lies outside of the image, which is {size[1]} pixels wide and "
-        f"{size[0]} high. Send pixels of the image as it was sent, x before y."
+        f"The {noun} ({numbers}) lies outside the image, which is {size[1]} pixels wide and "
+        f"{size[0]} high. Send coordinates in pixels of the original image, x before y."
     )

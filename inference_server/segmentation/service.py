@@ -124,34 +124,44 @@ class SegmentationService(ABC):
 
         Returns:
             The instances by descending predicted IoU; `prompt` is the index of a grid point.
+
+        Raises:
+            InferenceServerError: the image cannot be loaded, or the model cannot be used now.
         """
 
     @abstractmethod
     async def embed(
         self, tenant: str, image: ImageRef, models: Sequence[tuple[str, str]], timings: Timings
     ) -> EncodedImage:
-        """Encode an image ahead of time; an image without an id is named by its digest.
+        """Encode an image ahead of time. Without an id, its digest becomes its id.
 
         Args:
             tenant: owner of the image.
             image: image to encode.
-            models: (family, version) of each model to encode it for.
+            models: family and version of each model to encode it for, such as `("sam2",
+                "hiera_large")`.
             timings: receives the duration of each step.
 
         Returns:
-            What all models made of it, with the embedding of the last one.
+            The encoded image, summed up over the models, with the embedding of the last one.
+
+        Raises:
+            InferenceServerError: the image cannot be loaded, or a model cannot be used now.
         """
 
     @abstractmethod
     async def read(self, tenant: str, image: ImageRef, timings: Timings) -> StoredImage:
-        """Load an image's file, for callers that need more of it than its embedding.
+        """Load an image's file, for callers that need more than its embedding.
 
-        Passed on as `ImageRef(file=...)` it is not fetched again.
+        Pass it on as `ImageRef(file=...)`, so that it is not fetched again.
 
         Args:
             tenant: owner of the image.
             image: image to load.
             timings: receives the duration of each step.
+
+        Returns:
+            The file and its digest.
 
         Raises:
             ImageError: the image cannot be fetched.
@@ -162,11 +172,31 @@ class SegmentationService(ABC):
     async def on_pixels(
         self, image: StoredImage, work: Callable[[NDArray[np.uint8]], T], timings: Timings
     ) -> T:
-        """Decode an image at full size and process its pixels: `ImageLoader.on_pixels`."""
+        """Decode an image at full size and process its pixels in a worker thread.
+
+        Args:
+            image: image to decode.
+            work: takes the pixels, `uint8[H, W, 3]`, RGB.
+            timings: receives the duration of decoding.
+
+        Returns:
+            The result of `work`.
+
+        Raises:
+            ImageError: the image cannot be decoded.
+            ImageTooLargeError: the image has too many pixels.
+        """
         return await self.image_loader.on_pixels(image, work, timings)
 
     async def in_thread(self, work: Callable[[], T]) -> T:
-        """Run CPU work in a worker thread, so that the event loop stays responsive."""
+        """Run CPU work in a worker thread, so that the event loop stays responsive.
+
+        Args:
+            work: the work to run.
+
+        Returns:
+            The result of `work`.
+        """
         return await self._threads.run(work)
 
     @abstractmethod

@@ -48,7 +48,11 @@ class StoredImage:
 
     @classmethod
     def of(cls, data: bytes) -> StoredImage:
-        """Hash a file; call it in a worker thread, because hashing takes CPU time."""
+        """Hash a file. Call it in a worker thread, because hashing takes CPU time.
+
+        Args:
+            data: the file's bytes.
+        """
         return cls(data, hashlib.sha256(data).hexdigest())
 
 
@@ -102,7 +106,7 @@ class CachedEmbedding:
 
 @dataclass(frozen=True, slots=True)
 class EncodedImage:
-    """An image that is ready for prompts, and how it became so.
+    """An image that is ready for prompts, and where its embedding came from.
 
     Attributes:
         key: the image's key in the embedding cache.
@@ -122,7 +126,7 @@ class EncodedImage:
 
     @classmethod
     def joined(cls, images: Sequence[EncodedImage]) -> EncodedImage:
-        """Combine what several models made of one image.
+        """Combine the results of several models for one image.
 
         Args:
             images: at least one; the result has the embedding of the last.

@@ -71,7 +71,7 @@ class TestMemory:
             assert forwards == [1, 1]
             assert cache.nbytes == 3 * one, "of four, two went; and one came"
             assert cache.max_bytes == room // 16
-            assert "Memory ran out" in caplog.text
+            assert "Out of memory" in caplog.text
             # What was used last is still there.
             body = {"image": noise(803)}
             assert server.post(VISUAL, body).headers["x-embedding-cache"] == "hit"

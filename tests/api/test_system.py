@@ -76,7 +76,7 @@ class TestInformation:
             pass
         assert (
             "Computing on cpu in float32; 3 CPU threads; encode batch 1, decode batch 4; "
-            "embeddings in float16, room for 77 MiB\n"
+            "embedding cache in float16: 77 MiB\n"
         ) in caplog.text
 
     def test_head(self, server: Running) -> None:

@@ -390,9 +390,7 @@ def test_a_prompt_outside_of_an_image_is_that_images_failure(
     )
     result = run(shot, folder / "a.png", "-o", tmp_path / "out", "--point", f"{x},{y}")
     assert result.exit_code == 1
-    assert (
-        f"{folder / 'a.png'}: The point ({x:g}, {y:g}) lies outside of the image" in result.stderr
-    )
+    assert f"{folder / 'a.png'}: The point ({x:g}, {y:g}) lies outside the image" in result.stderr
     assert "320 pixels wide" in result.stderr
     assert "1 image, 1 object" in result.stderr
 

@@ -64,7 +64,7 @@ def test_coverage_is_the_outlines_area(
     # OpenCV fills the pixels of the outline too, of a drawing four times as large.
     edge = sum(perimeter(contour) for contour in outline(shape)) * max(radius)
     assert float(coverage.sum()) == pytest.approx(true, abs=0.25 * edge)
-    # The crop is tight: nothing of the shape lies outside of it.
+    # The crop is tight: nothing of the shape lies outside it.
     assert max(coverage.shape) <= 2 * max(radius) + 5
     assert coverage[0].max() < 1
     assert coverage[:, -1].max() < 1

@@ -1,4 +1,4 @@
-"""Automatic masks: those of SAM 2's own generator, and what a search may take."""
+"""Automatic masks: equality with SAM 2's generator, and limits of a search."""
 
 from __future__ import annotations
 
@@ -23,10 +23,9 @@ from inference_server.engines.sam2.engine import VisualEngine
 from inference_server.engines.weights import find_sam2
 from inference_server.errors import CapacityError
 from inference_server.masks import Mask
-from inference_server.segmentation import automatic as module
 from inference_server.segmentation.automatic import (
     CHUNK,
-    IN_FLIGHT,
+    CONCURRENT_CHUNKS,
     AutomaticMasks,
     is_stable,
     point_grid,
@@ -41,7 +40,7 @@ pytestmark = pytest.mark.anyio
 
 T = TypeVar("T")
 SIZE = (40, 60)
-"""(height, width) of the image that scripted decoders answer about."""
+"""(height, width) in pixels of the image that scripted decoders segment."""
 
 
 @pytest.fixture
@@ -59,7 +58,7 @@ async def at_once(work: Callable[[], T]) -> T:
 
 
 async def everything(decoder: Any, embedding: Embedding, **options: Any) -> list[Instance]:
-    # The reference has no suppression by mask.
+    # The reference does not suppress by mask.
     asked = AutomaticOptions(**{"mask_nms_threshold": 1.0, **options})
     masks = AutomaticMasks(decoder, embedding, asked, at_once)
     await masks.search(lambda done: None)
@@ -68,7 +67,7 @@ async def everything(decoder: Any, embedding: Embedding, **options: Any) -> list
 
 @dataclass
 class Direct:
-    """An engine without a lane."""
+    """An engine called without a queue."""
 
     engine: VisualEngine
 
@@ -78,7 +77,7 @@ class Direct:
 
 
 def generated(engine: VisualEngine, image: Picture, **options: Any) -> list[dict[str, Any]]:
-    """What SAM 2's own generator finds with the same model and the same pixels."""
+    """The result of SAM 2's own generator with the same model and the same pixels."""
     generator: Any = SAM2AutomaticMaskGenerator(engine._model, **options)
     side = engine.side
     predictor = generator.predictor
@@ -148,7 +147,7 @@ def test_stability_is_judged_as_on_the_enlarged_planes(size: tuple[int, int], st
 
 
 def square(prompt: VisualPrompt, side: float = 3) -> NDArray[np.float32]:
-    """A plane as fine as the image, over 0 in a square about the prompt's point."""
+    """A plane of the image's size, positive in a square around the prompt's point."""
     y, x = np.mgrid[0 : SIZE[0], 0 : SIZE[1]].astype(np.float32) + 0.5
     away = np.maximum(np.abs(x - prompt.points[0, 0]), np.abs(y - prompt.points[0, 1]))
     return np.where(away < side, 9, -9).astype(np.float32)
@@ -156,7 +155,15 @@ def square(prompt: VisualPrompt, side: float = 3) -> NDArray[np.float32]:
 
 @dataclass
 class Scripted:
-    """A lane whose answers are squares around the clicks, the first ones the best."""
+    """A queue that returns squares around the clicks, with descending scores.
+
+    Attributes:
+        asked: sizes of the submissions so far.
+        full: whether each next submission is refused; empty means never.
+        waiting: clicks in progress.
+        most: maximum of `waiting` so far.
+        pause: seconds that each submission takes.
+    """
 
     asked: list[int] = field(default_factory=list)
     full: list[bool] = field(default_factory=list)
@@ -198,7 +205,7 @@ async def test_clicks_are_asked_in_chunks_of_which_few_are_under_way(
     found = await everything(lane, EMBEDDING, points_per_side=side)
     assert sum(lane.asked) == side * side
     assert len(lane.asked) == chunks
-    assert lane.most <= IN_FLIGHT * CHUNK
+    assert lane.most <= CONCURRENT_CHUNKS * CHUNK
     assert found
     assert {instance.mask.size for instance in found} == {SIZE}
 
@@ -298,7 +305,7 @@ async def test_a_search_that_is_cancelled_leaves_nothing_behind() -> None:
     assert asyncio.all_tasks() == before
     assert lane.depth == 0
     gate.set()
-    # Whatever waited would be done before this.
+    # A click that was still queued would be decoded before this one.
     last = Query(EMBEDDING, VisualPrompt(np.ones((1, 2), np.float32), np.ones(1, np.int64)))
     await lane.submit(last)
     assert len(decoded) == 101
@@ -306,17 +313,13 @@ async def test_a_search_that_is_cancelled_leaves_nothing_behind() -> None:
     lane.close()
 
 
-async def test_many_masks_are_suppressed_before_all_are_known(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_many_masks_are_suppressed_before_all_are_known() -> None:
     options = AutomaticOptions(points_per_side=30, box_nms_threshold=0.1)
     expected = await everything(Scripted(), EMBEDDING, points_per_side=30, box_nms_threshold=0.1)
-    masks = AutomaticMasks(Scripted(), EMBEDDING, options, at_once)
-    monkeypatch.setattr(masks, "_room", 5_000)
-    monkeypatch.setattr(module, "KEPT_BYTES", 5_000)
+    masks = AutomaticMasks(Scripted(), EMBEDDING, options, at_once, max_candidate_bytes=5_000)
     held = []
-    await masks.search(lambda done: held.append(len(masks._found)))
+    await masks.search(lambda done: held.append(len(masks._candidates)))
     found = await masks.finish()
-    # In this grid what suppresses is kept to the end, so that the result is the same.
+    # In this grid no suppressing mask is suppressed later, so the result is the same.
     assert [i.prompt for i in found] == [i.prompt for i in expected]
     assert max(held) < 450

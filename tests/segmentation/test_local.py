@@ -1,4 +1,4 @@
-"""The heart: which work a request causes, and which it is spared."""
+"""The local service: which steps a request needs, and which the caches save it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ from tests.engines.conftest import CPU, random_sam2
 pytestmark = pytest.mark.anyio
 
 SIZE = (40, 60)
-"""(height, width) of the pictures."""
+"""(height, width) of the images in pixels."""
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def anyio_backend() -> str:
 
 
 def png(shade: int = 0) -> bytes:
-    """An image of `SIZE`, of one shade."""
+    """A PNG of `SIZE` in one shade of grey."""
     return cv2.imencode(".png", np.full((*SIZE, 3), shade, np.uint8))[1].tobytes()
 
 
@@ -75,7 +75,7 @@ def named(image_id: str) -> ImageRef:
 
 
 def block(x0: int, y0: int, x1: int, y1: int) -> NDArray[np.float32]:
-    """A plane as fine as the picture, so that the mask is the block itself."""
+    """A plane of the image's size, so that the mask is exactly this block."""
     plane = np.full(SIZE, -1, np.float32)
     plane[y0:y1, x0:x1] = 1
     return plane
@@ -83,9 +83,16 @@ def block(x0: int, y0: int, x1: int, y1: int) -> NDArray[np.float32]:
 
 @dataclass
 class Script:
-    """An engine that answers from a table, and notes what it is asked.
+    """An engine that answers from a table and records what it is asked.
 
-    `planes` and `scores` are by text or by number of points.
+    Attributes:
+        checkpoint: name of the weights.
+        planes: planes of each result, by text or by number of points.
+        scores: scores of each result, by text or by number of points.
+        encoded: grey value of each encoded image.
+        asked: prompts decoded so far.
+        multimask: whether each of them asked for three masks.
+        side: side of the model's input in pixels.
     """
 
     checkpoint: str = "scripted"
@@ -126,7 +133,7 @@ class Script:
 
 
 class Models(ModelRegistry):
-    """Two engines that are already loaded."""
+    """Two scripted models that count as loaded."""
 
     def __init__(self, settings: Settings, sam3: Any, sam2: Any, device: str) -> None:
         self.compute = Compute(torch.device(device), torch.float32, torch.float32)
@@ -145,7 +152,7 @@ class Models(ModelRegistry):
 
 
 class Web(ImageFetcher):
-    """What can be fetched, and how often it was."""
+    """A fetcher that serves `pages` and records what is fetched."""
 
     def __init__(self) -> None:
         super().__init__(max_bytes=1, timeout=1)
@@ -161,7 +168,7 @@ class Web(ImageFetcher):
 
 @dataclass
 class Bench:
-    """A segmenter, and everything around it."""
+    """A segmentation service, its scripted engines and its fetcher."""
 
     segmenter: LocalSegmentationService
     sam3: Script
@@ -212,7 +219,7 @@ Make = Callable[..., Bench]
 
 @pytest.fixture
 async def make(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Make]:
-    """Makes benches, with settings."""
+    """Creates benches with settings, and closes them."""
     decoded: list[bytes] = []
 
     def noting(data: bytes, *, max_pixels: int, side: int) -> Picture:
@@ -237,7 +244,7 @@ async def make(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Make]:
         one.segmenter.close()
 
 
-# Which images are encoded, and which are not even looked at.
+# Images that are encoded, and images that are not even decoded.
 
 
 async def test_a_cached_id_needs_no_image(make: Make) -> None:
@@ -265,7 +272,7 @@ async def test_with_a_cached_id_nothing_is_fetched_or_decoded(make: Make) -> Non
     assert same.image.hit
     assert bench.web.fetched == ["http://a/1"]
     assert bench.decoded == [png(1)]
-    # An image that was fetched is not compared, and so not called another.
+    # A URL is not fetched again to be compared, so it never counts as a mismatch.
     assert not again.image.mismatch
     assert not same.image.mismatch
 
@@ -280,7 +287,7 @@ async def test_other_bytes_under_a_cached_id_are_told_and_not_used(make: Make) -
         assert found.image.hit
         assert found.image.mismatch
     assert bench.sam2.encoded == [1]
-    # The other engine goes by the first image too.
+    # The other engine uses the first image as well.
     found_too = await bench.find(sent(png(2), "x"))
     assert found_too.image.mismatch
     assert bench.sam3.encoded == [1]
@@ -306,7 +313,7 @@ async def test_without_an_id_the_images_digest_is_the_key(make: Make) -> None:
     assert [first.image.hit, again.image.hit, other.image.hit] == [False, True, False]
     assert bench.sam2.encoded == [1, 2]
     assert len(bench.decoded) == 2
-    # By URL, the bytes have to come before they can be known.
+    # A URL is fetched before its digest is known.
     bench.web.pages["http://a/1"] = png(1)
     fetched = await bench.click(ImageRef(url="http://a/1"), (1, 1))
     assert fetched.image.hit
@@ -413,7 +420,7 @@ async def test_tenants_cannot_name_each_others_images(make: Make) -> None:
             await ask(named("x"), tenant="bob")
     theirs = await bench.click(sent(png(2), "x"), (1, 1), tenant="bob")
     assert not theirs.image.hit
-    assert not theirs.image.mismatch  # which would tell that there is another
+    assert not theirs.image.mismatch  # a mismatch would reveal another tenant's image
     assert bench.sam2.encoded == [1, 2]
     assert (await bench.click(named("x"), (1, 1), tenant="ann")).image.embedding.features == 1
     assert (await bench.click(named("x"), (1, 1), tenant="bob")).image.embedding.features == 2
@@ -432,7 +439,7 @@ async def test_tenants_do_not_share_logits(make: Make) -> None:
     assert bench.sam2.asked[-1].mask_input is None
 
 
-# Answers.
+# Results.
 
 
 async def test_every_instance_of_every_concept_comes_in_the_prompts_order(make: Make) -> None:
@@ -475,7 +482,7 @@ async def test_of_overlapping_masks_the_most_confident_stays_across_prompts(make
     everything = [(0, 0.7), (0, 0.6), (1, 0.8), (1, 0.4), (2, 0.75)]
     assert await kept(None) == everything
     assert await kept(1.0) == everything
-    # The cat is nine tenths the pet; its leg is half the cat and 45 of 95 the pet.
+    # The IoU of cat and pet is 0.9, of cat and leg 0.5, of pet and leg 45 / 95.
     assert await kept(0.85) == [(0, 0.6), (1, 0.8), (1, 0.4), (2, 0.75)]
     assert await kept(0.4) == [(0, 0.6), (1, 0.8), (1, 0.4)]
     assert await kept(0.0) == [(0, 0.6), (1, 0.8), (1, 0.4)]
@@ -599,7 +606,7 @@ async def test_saved_logits_change_the_answer_of_a_real_model(make: Make) -> Non
     assert np.count_nonzero(refined.mask.to_plane() != mask.to_plane()) <= 2
 
 
-# What is measured.
+# Timings and metrics.
 
 
 async def test_a_requests_steps_are_timed(make: Make) -> None:
@@ -644,7 +651,7 @@ async def test_many_prompts_keep_their_order_whoever_makes_their_masks(make: Mak
 
 @dataclass(frozen=True)
 class Where:
-    """Features that know the device they are on."""
+    """Features that record the device they are on."""
 
     device: str
 
@@ -653,7 +660,7 @@ class Where:
 
 
 class OnDevice(Script):
-    """An engine with embeddings too large for two of them to stay on its device."""
+    """An engine whose device cache has room for one of its embeddings only."""
 
     def encode(self, images: Sequence[Prepared]) -> list[Embedding]:
         self.encoded.extend(image.pixels for image in images)

@@ -1,4 +1,4 @@
-"""Prompts on the image and beside it."""
+"""Prompts inside and outside the image, and points grouped by box."""
 
 from __future__ import annotations
 
@@ -63,4 +63,6 @@ def test_points_go_with_the_box_that_they_lie_in() -> None:
         [1, 0],
     )
     assert {each.threshold for each in (first, second, alone)} == {0.3}
-    assert len(group_points_by_box(points[3:], labels[3:], boxes, 0)) == 2  # beside what?
+    assert (
+        len(group_points_by_box(points[3:], labels[3:], boxes, 0)) == 2
+    )  # a background point alone selects nothing

@@ -1,6 +1,7 @@
-"""The embedding cache: least recently used, bounded in bytes, one flight a key.
+"""The embedding cache: LRU, bounded in bytes, single-flight per key.
 
-In one tier, or in two where embeddings live on a GPU: what has to leave it goes to host memory.
+It has one tier on a CPU. On a GPU it has two: embeddings evicted from GPU memory move to host
+memory.
 """
 
 from __future__ import annotations
@@ -14,32 +15,34 @@ from cachetools import LRUCache
 from inference_server.segmentation.cache.host_tier import HostTier
 from inference_server.segmentation.types import CachedEmbedding, ImageKey
 
-_LEAST_SHARE = 16
-"""Part of its room that the cache keeps however often it has to shrink."""
+_MIN_FRACTION = 16
+"""`shrink` never reduces the limit below the configured limit divided by this."""
 
 
 @dataclass(slots=True)
 class _Flight:
+    """An embedding that is being computed, and the number of callers that wait for it."""
+
     task: asyncio.Task[CachedEmbedding]
     waiting: int = 0
 
 
-class _Kept(LRUCache[ImageKey, CachedEmbedding]):
-    """An LRU that passes on what it drops for room."""
+class _EvictingLRU(LRUCache[ImageKey, CachedEmbedding]):
+    """An LRU cache that reports each entry it evicts to stay within its limit."""
 
     def __init__(
-        self, max_bytes: int, dropped: Callable[[ImageKey, CachedEmbedding], None]
+        self, max_bytes: int, evicted: Callable[[ImageKey, CachedEmbedding], None]
     ) -> None:
         super().__init__(max_bytes, getsizeof=lambda entry: entry.embedding.nbytes)
-        self._dropped = dropped
+        self._evicted = evicted
 
     def popitem(self) -> tuple[ImageKey, CachedEmbedding]:
         key, entry = super().popitem()
-        self._dropped(key, entry)
+        self._evicted(key, entry)
         return key, entry
 
-    def oldest(self) -> tuple[ImageKey, CachedEmbedding]:
-        """Take out what was used longest ago; it is not dropped."""
+    def take_oldest(self) -> tuple[ImageKey, CachedEmbedding]:
+        """Remove and return the least recently used entry, without reporting an eviction."""
         return super().popitem()
 
 
@@ -47,13 +50,19 @@ class EmbeddingCache:
     """Embeddings by `ImageKey`. Used from the event loop only, so it needs no lock.
 
     Args:
-        max_bytes: room; an embedding larger than that is handed out but not kept.
-        host: where to put what is dropped for room, if anywhere.
+        max_bytes: maximum bytes of cached embeddings; a larger embedding is returned to its
+            callers but not cached.
+        host: second tier, which receives evicted embeddings; None (the default) discards them.
+
+    Attributes:
+        hits: lookups that found an embedding, cached or being computed.
+        misses: lookups that had to compute an embedding.
+        evictions: embeddings evicted from the first tier.
     """
 
     def __init__(self, max_bytes: int, host: HostTier | None = None) -> None:
-        self._room = max_bytes
-        self._kept = _Kept(max_bytes, self._drop)
+        self._configured_bytes = max_bytes
+        self._entries = _EvictingLRU(max_bytes, self._on_evicted)
         self._host = host
         self._flights: dict[ImageKey, _Flight] = {}
         self.hits = 0
@@ -61,65 +70,77 @@ class EmbeddingCache:
         self.evictions = 0
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._entries)
+
+    def __contains__(self, key: ImageKey) -> bool:
+        """Whether the first tier has the embedding; does not count as a use or a hit."""
+        return key in self._entries
 
     @property
     def max_bytes(self) -> int:
-        """Room in bytes; less than was given after `shrink`."""
-        return int(self._kept.maxsize)
+        """Maximum bytes of the first tier; less than configured after `shrink`."""
+        return int(self._entries.maxsize)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the embeddings kept."""
-        return int(self._kept.currsize)
+        """Bytes of the embeddings in the first tier."""
+        return int(self._entries.currsize)
 
     @property
     def host_nbytes(self) -> int:
-        """Bytes of the embeddings kept in the second tier."""
+        """Bytes of the embeddings in the second tier; 0 without one."""
         return 0 if self._host is None else self._host.nbytes
 
     @property
     def host_max_bytes(self) -> int:
-        """Room in bytes in the second tier; 0 where there is none."""
+        """Maximum bytes of the second tier; 0 without one."""
         return 0 if self._host is None else self._host.max_bytes
 
-    def _drop(self, key: ImageKey, entry: CachedEmbedding) -> None:
+    def _on_evicted(self, key: ImageKey, entry: CachedEmbedding) -> None:
         self.evictions += 1
         if self._host is not None:
             self._host.put(key, entry)
 
     def get(self, key: ImageKey) -> CachedEmbedding | None:
-        """The embedding if it is in the first tier, counted as a use and a hit."""
-        entry = self._kept.get(key)
+        """Return an embedding from the first tier, or None. Counts as a use and a hit.
+
+        Args:
+            key: the image's key.
+        """
+        entry = self._entries.get(key)
         if entry is not None:
             self.hits += 1
         return entry
 
     async def find(self, key: ImageKey) -> CachedEmbedding | None:
-        """The embedding if it is in either tier, counted as a use and a hit."""
+        """Return an embedding from either tier, or None. Counts as a use and a hit.
+
+        Args:
+            key: the image's key.
+        """
         entry = self.get(key)
         if entry is not None or self._host is None or key not in self._host:
             return entry
         try:
-            entry, _ = await self.get_or_create(key, _nothing)
-        except LookupError:  # it was dropped while we looked
+            entry, _ = await self.get_or_create(key, _raise_lookup_error)
+        except LookupError:  # evicted from the host tier meanwhile
             return None
         return entry
 
     async def get_or_create(
         self, key: ImageKey, create: Callable[[], Awaitable[CachedEmbedding]]
     ) -> tuple[CachedEmbedding, bool]:
-        """Look an embedding up, or make it; whoever asks meanwhile waits for the same one.
+        """Return a cached embedding, or compute it once for all concurrent callers.
 
-        A caller that goes away does not disturb the others; the work is cancelled when the last one
-        has gone. A failure reaches everybody who waits, and is not remembered.
+        A cancelled caller does not affect the others; the computation is cancelled with the last
+        one. An exception reaches every caller and is not cached.
 
         Args:
-            key: of the image.
-            create: makes the embedding.
+            key: the image's key.
+            create: computes the embedding; called at most once per miss.
 
         Returns:
-            (the embedding, whether it was here or already being made).
+            The embedding, and whether it was cached or already being computed.
         """
         entry = self.get(key)
         if entry is not None:
@@ -140,60 +161,55 @@ class EmbeddingCache:
             flight.waiting -= 1
             if flight.waiting == 0 and not flight.task.done():
                 flight.task.cancel()
-                self._forget(key, flight)
+                self._remove_flight(key, flight)
 
     async def _create(
         self, key: ImageKey, create: Callable[[], Awaitable[CachedEmbedding]]
     ) -> CachedEmbedding:
         flight = self._flights[key]
-        wanted = False
+        current = False
         try:
             entry = None if self._host is None else await self._host.fetch(key)
             if entry is None:
                 entry = await create()
-            wanted = self._flights.get(key) is flight  # or all was dropped meanwhile
+            current = self._flights.get(key) is flight  # false if the cache was cleared meanwhile
         finally:
-            self._forget(key, flight)
-        if wanted and entry.embedding.nbytes <= self._kept.maxsize:
-            self._kept[key] = entry
+            self._remove_flight(key, flight)
+        if current and entry.embedding.nbytes <= self._entries.maxsize:
+            self._entries[key] = entry
         return entry
 
-    def _forget(self, key: ImageKey, flight: _Flight) -> None:
+    def _remove_flight(self, key: ImageKey, flight: _Flight) -> None:
         if self._flights.get(key) is flight:
             del self._flights[key]
 
     async def shrink(self) -> None:
-        """Drop half, the least recently used first, and keep no more than that from now on.
+        """Evict half of the cached bytes, least recently used first, and lower the limit to match.
 
-        The room that was given is had again after `clear`.
+        `clear` restores the configured limit.
         """
-        kept, half = self._kept, self.nbytes // 2
-        while kept.currsize > half:
-            kept.popitem()
-        # Not so small that it would be no cache any more: then it is not to blame.
-        self._kept = _Kept(max(half, self._room // _LEAST_SHARE), self._drop)
-        while kept:
-            key, entry = kept.oldest()
-            self._kept[key] = entry
+        entries, half = self._entries, self.nbytes // 2
+        while entries.currsize > half:
+            entries.popitem()
+        # A cache this small cannot be what exhausted the memory; disabling it would not help.
+        limit = max(half, self._configured_bytes // _MIN_FRACTION)
+        self._entries = _EvictingLRU(limit, self._on_evicted)
+        while entries:
+            key, entry = entries.take_oldest()
+            self._entries[key] = entry
         if self._host is not None:
             await self._host.settle()
 
-    def clear(self, checkpoint: str | None = None) -> None:
-        """Drop everything, or everything of one checkpoint.
+    def clear(self) -> None:
+        """Remove all embeddings and restore the configured limit.
 
-        What is just being made goes to those who wait for it, and is not kept.
+        Embeddings that are being computed reach their callers, but are not cached.
         """
-        for key in [k for k in self._flights if checkpoint in (None, k.checkpoint)]:
-            del self._flights[key]
-        if checkpoint is None:
-            self._kept = _Kept(self._room, self._drop)
-        for key in [k for k in self._kept if checkpoint in (None, k.checkpoint)]:
-            del self._kept[key]
+        self._flights.clear()
+        self._entries = _EvictingLRU(self._configured_bytes, self._on_evicted)
         if self._host is not None:
-            self._host.clear(
-                lambda k: isinstance(k, ImageKey) and checkpoint in (None, k.checkpoint)
-            )
+            self._host.clear()
 
 
-async def _nothing() -> CachedEmbedding:
+async def _raise_lookup_error() -> CachedEmbedding:
     raise LookupError

@@ -1,6 +1,7 @@
-"""The second tier of the embedding cache: host memory, behind that of a GPU.
+"""The second tier of the embedding cache: host memory behind GPU memory.
 
-Bringing an embedding back takes about a millisecond, where making it again takes the whole encoder.
+Copying an embedding back takes about a millisecond; computing it again takes a run of the image
+encoder.
 """
 
 from __future__ import annotations
@@ -19,78 +20,86 @@ logger = logging.getLogger(__name__)
 
 
 Move = Callable[[Embedding], Awaitable[Embedding]]
+"""Copies an embedding to another device."""
 
 
 class HostTier:
-    """Embeddings that were dropped from the device. Used from the event loop only.
+    """Embeddings evicted from the device. Used from the event loop only, so it needs no lock.
 
-    What is brought back stays here as well, so that it need not be copied when it is dropped again.
+    An embedding that returns to the device stays here as well, so its next eviction copies nothing.
 
     Args:
-        max_bytes: room; an embedding larger than that is not kept.
-        to_host: copies an embedding into host memory.
-        to_device: copies it back.
+        max_bytes: maximum bytes of embeddings; a larger embedding is discarded.
+        to_host: copies an embedding to host memory.
+        to_device: copies an embedding to the device.
     """
 
     def __init__(self, max_bytes: int, *, to_host: Move, to_device: Move) -> None:
-        self._kept: LRUCache[Hashable, CachedEmbedding] = LRUCache(
+        self._entries: LRUCache[Hashable, CachedEmbedding] = LRUCache(
             max_bytes, getsizeof=lambda entry: entry.embedding.nbytes
         )
         self._to_host = to_host
         self._to_device = to_device
-        self._moving: dict[Hashable, asyncio.Task[None]] = {}
+        self._copying: dict[Hashable, asyncio.Task[None]] = {}
 
     def __contains__(self, key: Hashable) -> bool:
-        return key in self._kept or key in self._moving
+        return key in self._entries or key in self._copying
 
     @property
     def max_bytes(self) -> int:
-        """Room in bytes."""
-        return int(self._kept.maxsize)
+        """Maximum bytes of embeddings."""
+        return int(self._entries.maxsize)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the embeddings kept."""
-        return int(self._kept.currsize)
+        """Bytes of the embeddings, without those that are still being copied."""
+        return int(self._entries.currsize)
 
     def put(self, key: Hashable, entry: CachedEmbedding) -> None:
-        """Begin to copy an embedding to the host; those there already are only used again."""
-        kept = self._kept.get(key)
-        if kept is not None and kept.digest == entry.digest:
+        """Start to copy an embedding to the host; if it is there already, count a use.
+
+        Args:
+            key: the image's key.
+            entry: the embedding on the device.
+        """
+        known = self._entries.get(key)
+        if known is not None and known.digest == entry.digest:
             return
-        if entry.embedding.nbytes > self._kept.maxsize or key in self._moving:
+        if entry.embedding.nbytes > self._entries.maxsize or key in self._copying:
             return
-        self._moving[key] = asyncio.ensure_future(self._copy(key, entry))
+        self._copying[key] = asyncio.ensure_future(self._copy(key, entry))
 
     async def _copy(self, key: Hashable, entry: CachedEmbedding) -> None:
         try:
             embedding = await self._to_host(entry.embedding)
-        except Exception:  # no harm done: the image is encoded again when it is needed
+        except Exception:  # harmless: the image is encoded again when it is needed
             logger.exception("Could not copy an embedding to host memory")
         else:
-            if key in self._moving:  # it was not cleared meanwhile
-                self._kept[key] = replace(entry, embedding=embedding)
+            if key in self._copying:  # false if the tier was cleared meanwhile
+                self._entries[key] = replace(entry, embedding=embedding)
         finally:
-            self._moving.pop(key, None)
+            self._copying.pop(key, None)
 
     async def settle(self) -> None:
-        """Wait until what is being copied has left the device."""
-        if self._moving:
-            await asyncio.wait(list(self._moving.values()))
+        """Wait until all copies in progress have left the device."""
+        if self._copying:
+            await asyncio.wait(list(self._copying.values()))
 
     async def fetch(self, key: Hashable) -> CachedEmbedding | None:
-        """An embedding on the device again, or None if it is not here."""
-        moving = self._moving.get(key)
-        if moving is not None:
-            await asyncio.wait([moving])
-        entry = self._kept.get(key)
+        """Copy an embedding back to the device, or return None if the tier does not have it.
+
+        Args:
+            key: the image's key; a copy to the host in progress is awaited.
+        """
+        copying = self._copying.get(key)
+        if copying is not None:
+            await asyncio.wait([copying])
+        entry = self._entries.get(key)
         if entry is None:
             return None
         return replace(entry, embedding=await self._to_device(entry.embedding))
 
-    def clear(self, dropped: Callable[[Hashable], bool]) -> None:
-        """Forget those whose key is to be dropped."""
-        for key in [key for key in self._kept if dropped(key)]:
-            del self._kept[key]
-        for key in [key for key in self._moving if dropped(key)]:
-            del self._moving[key]
+    def clear(self) -> None:
+        """Remove all embeddings, including those that are being copied to the host."""
+        self._entries.clear()
+        self._copying.clear()

@@ -1,4 +1,4 @@
-"""The encoded bytes of images that have an id, so that either engine can encode them later."""
+"""Image files by id, so that any engine can encode an image that was sent earlier."""
 
 from __future__ import annotations
 
@@ -8,31 +8,42 @@ from inference_server.segmentation.types import StoredImage
 
 
 class ImageStore:
-    """Images by (tenant, name), least recently used first out. Used from the event loop only.
+    """Image files by tenant and id: LRU, bounded in bytes. Used from the event loop only.
 
     Args:
-        max_bytes: room; a larger image is not kept.
+        max_bytes: maximum bytes of the files; a larger file is not stored.
     """
 
     def __init__(self, max_bytes: int) -> None:
-        self._kept: LRUCache[tuple[str, str], StoredImage] = LRUCache(
+        self._entries: LRUCache[tuple[str, str], StoredImage] = LRUCache(
             max_bytes, getsizeof=lambda image: len(image.data)
         )
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the images kept."""
-        return int(self._kept.currsize)
+        """Bytes of the stored files."""
+        return int(self._entries.currsize)
 
     def get(self, tenant: str, name: str) -> StoredImage | None:
-        """The image of that name, if it is here."""
-        return self._kept.get((tenant, name))
+        """Return an image, or None if it is not stored. Counts as a use.
+
+        Args:
+            tenant: owner of the image.
+            name: id of the image.
+        """
+        return self._entries.get((tenant, name))
 
     def put(self, tenant: str, name: str, image: StoredImage) -> None:
-        """Keep an image, in place of an earlier one of that name."""
-        if len(image.data) <= self._kept.maxsize:
-            self._kept[tenant, name] = image
+        """Store an image, replacing an earlier one with the same id.
+
+        Args:
+            tenant: owner of the image.
+            name: id of the image.
+            image: the file and its digest.
+        """
+        if len(image.data) <= self._entries.maxsize:
+            self._entries[tenant, name] = image
 
     def clear(self) -> None:
-        """Forget everything."""
-        self._kept.clear()
+        """Remove all images."""
+        self._entries.clear()

@@ -1,4 +1,4 @@
-"""Low-resolution logits of earlier answers, so that a second click refines the first."""
+"""Low-resolution logits of earlier results, so that a second click refines the first."""
 
 from __future__ import annotations
 
@@ -11,11 +11,20 @@ from numpy.typing import NDArray
 from inference_server.engines.base import VisualPrompt
 from inference_server.segmentation.types import ImageKey
 
-_MOST_AN_IMAGE = 64
+_MAX_PER_IMAGE = 64
+"""Maximum results cached per image; the oldest are removed first."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
+class _Result:
+    """The logits of a result, and the prompt that yielded them.
+
+    Attributes:
+        box: x0, y0, x1, y1 in pixels; None if the prompt had no box.
+        points: (x, y, label) of each point, x and y in pixels; their order does not matter.
+        logits: `float32[h, w]` low-resolution logits.
+    """
+
     box: tuple[float, ...] | None
     points: frozenset[tuple[float, float, int]]
     logits: NDArray[np.float32]
@@ -31,58 +40,62 @@ def _points_of(prompt: VisualPrompt) -> frozenset[tuple[float, float, int]]:
 
 
 class MaskInputCache:
-    """Answers by image, least recently used image first out. Used from the event loop only.
+    """Logits by image: LRU over images, bounded in bytes. Used from the event loop only.
 
     Args:
-        max_bytes: room for logits.
+        max_bytes: maximum bytes of cached logits.
     """
 
     def __init__(self, max_bytes: int) -> None:
-        self._kept: LRUCache[ImageKey, tuple[_Answer, ...]] = LRUCache(
-            max_bytes, getsizeof=lambda answers: sum(a.logits.nbytes for a in answers)
+        self._entries: LRUCache[ImageKey, tuple[_Result, ...]] = LRUCache(
+            max_bytes, getsizeof=lambda results: sum(r.logits.nbytes for r in results)
         )
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the logits kept."""
-        return int(self._kept.currsize)
+        """Bytes of the cached logits."""
+        return int(self._entries.currsize)
 
     def save(self, key: ImageKey, prompt: VisualPrompt, logits: NDArray[np.float32]) -> None:
-        """Remember the answer to a prompt.
+        """Cache the logits of a result.
 
         Args:
-            key: of the image.
-            prompt: what was asked.
-            logits: `float32[h, w]` of the best mask.
+            key: the image's key.
+            prompt: prompt that yielded the result.
+            logits: `float32[h, w]` low-resolution logits of the best mask.
         """
-        answer = _Answer(_box_of(prompt), _points_of(prompt), logits)
+        result = _Result(_box_of(prompt), _points_of(prompt), logits)
         others = tuple(
-            a for a in self._kept.get(key, ()) if (a.box, a.points) != (answer.box, answer.points)
+            r
+            for r in self._entries.get(key, ())
+            if (r.box, r.points) != (result.box, result.points)
         )
-        answers = (*others, answer)[-_MOST_AN_IMAGE:]
-        while sum(a.logits.nbytes for a in answers) > self._kept.maxsize:
-            answers = answers[1:]
-        self._kept.pop(key, None)  # or what it took so far would count once more
-        if answers:
-            self._kept[key] = answers
+        results = (*others, result)[-_MAX_PER_IMAGE:]
+        while sum(r.logits.nbytes for r in results) > self._entries.maxsize:
+            results = results[1:]
+        # Removed first, because an update would count the bytes of the old and the new value.
+        self._entries.pop(key, None)
+        if results:
+            self._entries[key] = results
 
     def find(self, key: ImageKey, prompt: VisualPrompt) -> NDArray[np.float32] | None:
-        """The best earlier answer that a prompt refines.
+        """Find the cached result that a prompt refines best.
 
         Args:
-            key: of the image.
-            prompt: what is asked now.
+            key: the image's key.
+            prompt: the new prompt.
 
         Returns:
-            `float32[h, w]` of the answer with the same box and the most points, all of them among
-            this prompt's and fewer than them; the latest of several; None if there is none.
+            `float32[h, w]` logits of the result whose box is the same and whose points are a
+            proper subset of the prompt's: the one with the most points, and of several the latest.
+            None if there is none.
         """
         box, points = _box_of(prompt), _points_of(prompt)
-        earlier = [a for a in self._kept.get(key, ()) if a.box == box and a.points < points]
+        earlier = [r for r in self._entries.get(key, ()) if r.box == box and r.points < points]
         if not earlier:
             return None
-        return max(reversed(earlier), key=lambda a: len(a.points)).logits
+        return max(reversed(earlier), key=lambda r: len(r.points)).logits
 
     def clear(self) -> None:
-        """Forget everything."""
-        self._kept.clear()
+        """Remove all logits."""
+        self._entries.clear()

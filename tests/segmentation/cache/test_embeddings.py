@@ -1,4 +1,4 @@
-"""The embedding cache: exact bounds, one flight a key, nobody disturbed by somebody who leaves."""
+"""The embedding cache: exact limits, single-flight per key, independence of concurrent callers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def entry(nbytes: int, digest: str = "digest") -> CachedEmbedding:
 
 
 class Maker:
-    """Makes embeddings when it is told to, and counts."""
+    """Creates embeddings once its gate is open, and counts calls and cancellations."""
 
     def __init__(self, nbytes: int = 10) -> None:
         self.nbytes = nbytes
@@ -61,8 +61,8 @@ async def fill(cache: EmbeddingCache, **sizes: int) -> None:
 
 
 def kept(cache: EmbeddingCache, names: Iterable[str]) -> str:
-    """Which of the names are kept, without counting as a use."""
-    return "".join(name for name in names if key(name) in cache._kept)
+    """The names that are cached; does not count as a use."""
+    return "".join(name for name in names if key(name) in cache)
 
 
 async def turns(count: int = 5) -> None:
@@ -105,7 +105,7 @@ async def test_the_least_recently_used_goes_first() -> None:
     cache = EmbeddingCache(30)
     await fill(cache, a=10, b=10, c=10)
     assert cache.get(key("a")) is not None
-    await fill(cache, b=10)  # by `get_or_create` is a use too
+    await fill(cache, b=10)  # a hit of `get_or_create` counts as a use
     await fill(cache, d=10)
     assert kept(cache, "abcd") == "abd"
     await fill(cache, e=10)
@@ -229,7 +229,7 @@ async def test_leaving_before_the_work_began_leaves_nothing_behind() -> None:
     cache = EmbeddingCache(100)
     maker = Maker()
     caller = asyncio.create_task(cache.get_or_create(key("a"), maker))
-    await asyncio.sleep(0)  # it waits for a task that has not had its turn
+    await asyncio.sleep(0)  # the task of the flight has not started yet
     caller.cancel()
     await turns()
     assert caller.cancelled()
@@ -264,18 +264,14 @@ async def test_hits_and_misses_are_counted() -> None:
     await fill(cache, a=10)
     await fill(cache, a=10)
     cache.get(key("a"))
-    cache.get(key("b"))  # a question, not a need: whoever needs it goes on to make it
+    cache.get(key("b"))  # `get` counts no miss, because its caller goes on to `get_or_create`
     assert (cache.hits, cache.misses) == (2, 1)
 
 
-async def test_clearing_one_checkpoint_leaves_the_others() -> None:
+async def test_clearing_removes_every_checkpoints_embeddings() -> None:
     cache = EmbeddingCache(100)
     await fill(cache, a=10, b=10)
     await cache.get_or_create(key("a", checkpoint="sam3/demo"), making(10))
-    cache.clear("sam2/demo")
-    assert len(cache) == 1
-    assert cache.nbytes == 10
-    assert cache.get(key("a", checkpoint="sam3/demo")) is not None
     cache.clear()
     assert (len(cache), cache.nbytes) == (0, 0)
 
@@ -285,9 +281,8 @@ async def test_what_is_being_made_while_all_is_cleared_is_handed_out_and_not_kep
     old, new = Maker(), Maker()
     waiting = [asyncio.create_task(cache.get_or_create(key("a"), old)) for _ in range(2)]
     await turns()
-    cache.clear("sam3/demo")  # of others
-    cache.clear("sam2/demo")
-    # Who asks now does not share what was begun before.
+    cache.clear()
+    # A later caller does not share a flight that began before.
     later = asyncio.create_task(cache.get_or_create(key("a"), new))
     await turns()
     assert (old.calls, new.calls) == (1, 1)
@@ -312,7 +307,7 @@ async def test_what_is_cleared_can_still_be_left() -> None:
     assert maker.cancelled == 1
 
 
-# Memory that runs out.
+# Out of memory.
 
 
 async def test_shrinking_drops_the_older_half_and_keeps_no_more_until_it_is_cleared() -> None:
@@ -320,12 +315,10 @@ async def test_shrinking_drops_the_older_half_and_keeps_no_more_until_it_is_clea
     await fill(cache, a=20, b=20, c=20, d=20)
     cache.get(key("a"))
     await cache.shrink()
-    assert kept(cache, "abcd") == "ad", "the least recently used went"
+    assert kept(cache, "abcd") == "ad", "the least recently used were not evicted first"
     assert (cache.nbytes, cache.max_bytes) == (40, 40)
     await fill(cache, e=20)
-    assert kept(cache, "ade") == "ae", "the order of use outlived it"
-    cache.clear("sam2/demo")
-    assert cache.max_bytes == 40
+    assert kept(cache, "ade") == "ae", "the order of use was lost"
     cache.clear()
     assert cache.max_bytes == 100
 

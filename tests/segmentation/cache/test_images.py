@@ -1,4 +1,4 @@
-"""The bytes of images that have an id."""
+"""The store of image files by id."""
 
 from __future__ import annotations
 

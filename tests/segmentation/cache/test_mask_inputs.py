@@ -1,4 +1,4 @@
-"""Earlier answers: which of them a prompt refines, and how many are kept."""
+"""The mask input cache: which earlier result a prompt refines, and how many are cached."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ KEY = ImageKey("tenant", "sam2/demo", "id:a")
 A, B, C = (1.0, 2.0, 1), (3.0, 4.0, 0), (5.0, 6.0, 1)
 BOX = (0.0, 0.0, 9.0, 9.0)
 PLANE = 64
-"""Bytes of what `plane` makes."""
+"""Bytes of one `plane`."""
 
 
 def visual_prompt(
@@ -32,7 +32,7 @@ def plane(value: float = 0) -> NDArray[np.float32]:
 
 
 def found(cache: MaskInputCache, prompt: VisualPrompt, key: ImageKey = KEY) -> float | None:
-    """The number that the answer was filled with."""
+    """The value of the logits that a prompt refines, or None."""
     logits = cache.find(key, prompt)
     return None if logits is None else float(logits[0, 0])
 
@@ -43,7 +43,7 @@ def test_a_prompt_refines_answers_to_some_of_its_points() -> None:
     cache.save(KEY, visual_prompt(A), plane(1))
     assert found(cache, visual_prompt(A, B)) == 1
     assert found(cache, visual_prompt(B, A)) == 1
-    # Strictly fewer: the same question is asked afresh.
+    # A proper subset: a repeated prompt is decoded without a mask input.
     assert found(cache, visual_prompt(A)) is None
     assert found(cache, visual_prompt(B, C)) is None
     assert found(cache, visual_prompt()) is None
@@ -141,7 +141,7 @@ def test_the_image_used_longest_ago_goes_first() -> None:
     assert found(cache, visual_prompt(A, B), first) == 1
     cache.save(fourth, visual_prompt(A), plane(1))
     assert found(cache, visual_prompt(A, B), second) is None
-    # One more answer for an image costs no more than its own room.
+    # A second result for an image counts its own bytes only, not those of the first again.
     cache.save(fourth, visual_prompt(C), plane(2))
     assert found(cache, visual_prompt(A, B), third) is None
     assert found(cache, visual_prompt(A, B), first) == 1

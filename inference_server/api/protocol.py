@@ -1,21 +1,24 @@
-"""Limits on connections before a request is complete.
+"""Limits on connections: before a request is complete, between requests, and while it is answered.
 
 uvicorn limits neither how long the headers of a request may take, nor their size, nor the number of
 waiting connections: a client that sends nothing holds its connection for ever. Once the headers
-are complete, the routes enforce the limits, in the vendors' error formats.
+are complete, the routes enforce the limits, in the vendors' error formats. Clients that do not read
+their responses are disconnected by `api.readers`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any, ClassVar
+from math import ceil
+from typing import Any, ClassVar, cast
 
 import orjson
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from inference_server.api.readers import MeteredTransport, Readers
 from inference_server.settings import Settings
 
 
@@ -26,15 +29,22 @@ class GuardedProtocol(HttpToolsProtocol):
         settings: the server's settings.
         linger: seconds that a client has to stop sending its body and read an early response. If a
             connection is closed with bytes unread, the response may be lost.
+        readers: the server's connections with responses to read.
         waiting_since: time at which the connection began to wait for a complete request; None while
             one is being answered.
     """
 
     settings: ClassVar[Settings]
     linger: ClassVar[float]
+    readers: ClassVar[Readers]
 
     waiting_since: float | None = None
     _timer: asyncio.TimerHandle | None = None
+    _metered: MeteredTransport
+    _in_head = False
+    """Whether a part of a request's head has been parsed, and not yet all of it."""
+    _idle = False
+    """Whether the connection has been answered, and no byte of its next request has arrived."""
     _head = 0
     """Bytes of the URL and headers parsed so far."""
     _pending = 0
@@ -42,19 +52,24 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start to wait for the first request."""
-        super().connection_made(transport)
+        self._metered = MeteredTransport(transport, self.readers, self.loop)
+        super().connection_made(cast("asyncio.Transport", self._metered))
         self._wait()
         self._make_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Cancel the timer."""
+        """Cancel the timers."""
         self._set_timer(None)
+        self._metered.stop()
         self.waiting_since = None
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Parse received bytes; refuse headers that are too large."""
         self._pending += len(data)
+        if self._idle:
+            self._idle = False
+            self._set_timer(self.settings.header_timeout)
         super().data_received(data)
         if self._pending > self._most and not self.transport.is_closing():
             self._refuse_head()
@@ -63,6 +78,7 @@ class GuardedProtocol(HttpToolsProtocol):
         """Start to count the bytes of URL and headers."""
         super().on_message_begin()
         self._head = 0
+        self._in_head = True
 
     def on_url(self, url: bytes) -> None:
         """Count a piece of the URL."""
@@ -70,13 +86,15 @@ class GuardedProtocol(HttpToolsProtocol):
         self._count(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Count a header or trailer."""
-        super().on_header(name, value)
+        """Count a header or trailer. Trailers are ignored, as nothing may depend on them."""
+        if self._in_head:
+            super().on_header(name, value)
         self._count(len(name) + len(value))
 
     def on_headers_complete(self) -> None:
         """Stop the timer: from here on, the routes enforce time and size."""
         self._pending = 0
+        self._in_head = False
         self._set_timer(None)
         super().on_headers_complete()
 
@@ -125,10 +143,16 @@ class GuardedProtocol(HttpToolsProtocol):
             raise ValueError("headers too large")  # the parser then calls send_400_response
 
     def _wait(self) -> None:
-        """Start to wait for a request."""
+        """Start to wait for a request: a first one, the rest of one, or a further one."""
         # uvloop's clock counts milliseconds, which cannot order the connections of a flood.
         self.waiting_since = time.monotonic()
-        self._set_timer(self.settings.header_timeout)
+        self._idle = self.cycle is not None and not self._in_head
+        settings = self.settings
+        self._set_timer(settings.keep_alive_timeout if self._idle else settings.header_timeout)
+
+    def hurry(self, seconds: float) -> None:
+        """Shorten the time that the client has to read a response; see `MeteredTransport`."""
+        self._metered.hurry(seconds)
 
     def _make_room(self) -> None:
         """Close the connection that has waited longest if too many wait."""
@@ -192,12 +216,17 @@ def server_config(
             Default: 5.
         options: further options of `uvicorn.Config`.
     """
-    protocol = type("Protocol", (GuardedProtocol,), {"settings": settings, "linger": linger})
+    protocol = type(
+        "Protocol",
+        (GuardedProtocol,),
+        {"settings": settings, "linger": linger, "readers": Readers(settings)},
+    )
     return uvicorn.Config(
         app,
         http=protocol,
         ws="none",
         access_log=False,
         proxy_headers=False,  # see `api.public_url`
+        timeout_keep_alive=ceil(settings.keep_alive_timeout) + 1,  # the protocol has its own timer
         **options,
     )

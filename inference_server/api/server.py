@@ -24,11 +24,15 @@ from types import FrameType
 import uvicorn
 
 from inference_server.api.lifecycle import ServerContext
+from inference_server.api.protocol import GuardedProtocol
 
 logger = logging.getLogger(__name__)
 
 _TICK = 1.0
 """Seconds between updates of the `Date` header while draining."""
+
+_PATIENCE = 2.0
+"""Seconds in which a client must go on reading its response when nothing else is left to do."""
 
 
 class Server(uvicorn.Server):
@@ -82,13 +86,27 @@ class Server(uvicorn.Server):
         await self._flush_responses(max(_TICK, left))
 
     async def _flush_responses(self, seconds: float) -> None:
-        """Wait until clients have read their responses; abort connections that do not."""
-        tasks = set(self.server_state.tasks)
-        if tasks:
-            _, tasks = await asyncio.wait(tasks, timeout=seconds)
+        """Wait until clients have read their responses; abort connections that do not.
+
+        Args:
+            seconds: how long to wait for clients that go on reading.
+        """
+        end = time.monotonic() + seconds
+        while tasks := set(self.server_state.tasks):
+            self._hurry_readers()
+            left = end - time.monotonic()
+            if left <= 0:
+                break
+            await asyncio.wait(tasks, timeout=min(_TICK, left))
+        self._hurry_readers()
         if tasks:
             logger.warning("Shutdown timeout: %d clients do not read their responses", len(tasks))
             for connection in list(self.server_state.connections):
                 transport = getattr(connection, "transport", None)
                 if transport is not None and transport.get_write_buffer_size():
                     transport.abort()
+
+    def _hurry_readers(self) -> None:
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, GuardedProtocol):
+                connection.hurry(_PATIENCE)

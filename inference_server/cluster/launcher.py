@@ -82,7 +82,11 @@ def on_cluster(settings: Settings, connect_timeout: float = CONNECT_TIMEOUT) -> 
         check(settings, alone=not joined)
         serve.start(
             proxy_location=ProxyLocation.EveryNode,
-            http_options=HTTPOptions(host=settings.host, port=settings.port),
+            http_options=HTTPOptions(
+                host=settings.host,
+                port=settings.port,
+                keep_alive_timeout_s=ceil(settings.keep_alive_timeout),
+            ),
             logging_config=_QUIET,
         )
         try:

@@ -11,6 +11,7 @@ from contextlib import ExitStack, closing
 
 import pytest
 
+from inference_server.settings import Settings
 from tests.api.rasters import TEXT
 from tests.api.serving import ALICE, CONCEPT, TIMEOUT, VISUAL, RunningHere, serving, until
 from tests.api.test_load import ask, gated
@@ -139,6 +140,22 @@ class TestHeads:
                 return
             assert b" 200 " not in everything(connection)
 
+    @pytest.mark.parametrize("apart", [False, True], ids=["at-once", "apart"])
+    def test_a_trailer_is_no_header(self, patient: RunningHere, apart: bool) -> None:
+        head = post(VISUAL, "transfer-encoding: chunked", "connection: close")
+        head = head.replace(f"x-api-key: {ALICE}\r\n".encode(), b"")
+        end = f"2\r\n{{}}\r\n0\r\nx-api-key: {ALICE}\r\nx-request-id: trailer\r\n\r\n".encode()
+        with connect(patient) as connection:
+            if apart:
+                connection.sendall(head)
+                until(lambda: len(patient.state.admission) == 1)
+                connection.sendall(end)
+            else:
+                connection.sendall(head + end)
+            answer = everything(connection)
+        assert answer.startswith(b"HTTP/1.1 401 ")
+        assert b"x-request-id: trailer" not in answer
+
     def test_a_head_just_within(self, patient: RunningHere) -> None:
         head = b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncookie: "
         with connect(patient) as connection:
@@ -178,6 +195,48 @@ class TestHeads:
             with connect(patient) as connection:
                 connection.sendall(PROBE[:-2] + extra + b"\r\n")
                 assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
+class TestIdle:
+    """Connections between two requests."""
+
+    def test_they_are_kept_for_longer_than_proxies_pool_them(self) -> None:
+        assert Settings().keep_alive_timeout >= 75
+
+    def test_they_may_wait_longer_than_the_headers_of_a_request(self) -> None:
+        with (
+            serving(ready=False, header_timeout=0.2, keep_alive_timeout=3600) as server,
+            connect(server) as idle,
+        ):
+            idle.sendall(PROBE)
+            assert idle.recv(65536).startswith(b"HTTP/1.1 200 ")
+            # One that comes later is closed first: it has sent nothing.
+            with connect(server) as later:
+                assert everything(later) == b""
+            idle.sendall(PROBE)
+            assert idle.recv(65536).startswith(b"HTTP/1.1 200 ")
+            idle.sendall(PROBE[:20])
+            assert said(everything(idle), 408)
+
+    def test_they_do_not_wait_for_ever(self) -> None:
+        with (
+            serving(ready=False, header_timeout=3600, keep_alive_timeout=0.2) as server,
+            connect(server) as idle,
+        ):
+            idle.sendall(PROBE)
+            answer = everything(idle)
+            assert answer.startswith(b"HTTP/1.1 200 ")
+
+    def test_of_too_many_the_longest_idle_one_is_closed(self, patient: RunningHere) -> None:
+        with ExitStack() as stack:
+            idle = [stack.enter_context(connect(patient)) for _ in range(MOST + 3)]
+            for connection in idle:
+                connection.sendall(PROBE)
+                assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+            stack.enter_context(connect(patient))
+            assert everything(idle[0]) == b""
+            idle[-1].sendall(PROBE)
+            assert idle[-1].recv(65536).startswith(b"HTTP/1.1 200 ")
 
 
 class TestBodies:

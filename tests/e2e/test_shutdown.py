@@ -281,7 +281,7 @@ class TestDrain:
     ) -> None:
         scene = make_scene(930, (2600, 2600), count=(3, 3))
         prompts = [click(item) for item in scene.objects]
-        with process(tmp_path, shutdown_timeout=1) as server:
+        with process(tmp_path, shutdown_timeout=3600) as server:
             request = httpx.Request(
                 "POST",
                 server.url + "/sam2/segment_image",

@@ -14,7 +14,7 @@ import cv2
 from benchmarks.report import Cell, Goal, Report, Table
 from benchmarks.sam2_models import softened
 from benchmarks.timing import compare
-from inference_server.batch.plan import Request, planned
+from inference_server.batch.plan import Request, open_plan
 from inference_server.batch.search import Search
 from inference_server.demo.scenes import make_scene
 from inference_server.segmentation.local import LocalSegmentationService
@@ -119,7 +119,7 @@ def _segment(
         max_mb=128,
     )
     segmenter.forget()
-    with planned(request) as plan:
+    with open_plan(request) as plan:
         loop.run(
             plan.batch.run(
                 segmenter, plan.left, plan.summary, workers=workers, done=lambda failure: None

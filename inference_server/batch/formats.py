@@ -13,7 +13,7 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from inference_server import __version__, geo
-from inference_server.batch.search import Asked, Found
+from inference_server.batch.search import PromptInfo, SearchResult
 from inference_server.errors import RequestError
 from inference_server.masks import Mask, clip, encode_pixels, encode_rle, label_plane, mask_polygons
 from inference_server.masks.render import overlay
@@ -40,8 +40,8 @@ class Picture:
 
     source: Source
     image: StoredImage
-    found: Found
-    asked: Sequence[Asked]
+    found: SearchResult
+    asked: Sequence[PromptInfo]
 
     def category(self, instance: Instance) -> str:
         """Return the category of an object."""
@@ -62,7 +62,7 @@ def _described(picture: Picture) -> dict[str, Any]:
     return {"file_name": picture.source.shown, "width": width, "height": height}
 
 
-def answer(picture: Picture, form: str) -> bytes:
+def response_json(picture: Picture, form: str) -> bytes:
     """Format an image's results as the server's JSON response, with `image` instead of `time`.
 
     Args:
@@ -124,7 +124,7 @@ def feature_collection(picture: Picture) -> bytes:
     return _json(whole)
 
 
-def labels(picture: Picture) -> dict[str, bytes]:
+def label_files(picture: Picture) -> dict[str, bytes]:
     """Format an image's results as a PNG of object ids and JSON that describes each id.
 
     Ids count the objects from 1; 0 is the background. The PNG has 8 bits per pixel, or 16 for more
@@ -170,7 +170,7 @@ def _corner_and_size(mask: Mask) -> list[int]:
     return [x0, y0, x1 - x0, y1 - y0]
 
 
-def drawn(pixels: NDArray[np.uint8], picture: Picture) -> bytes:
+def overlay_jpeg(pixels: NDArray[np.uint8], picture: Picture) -> bytes:
     """Draw the masks on an image and encode it as JPEG.
 
     Args:

@@ -142,7 +142,7 @@ def collect(
     return inputs
 
 
-def named_apart(sources: Sequence[Source], taken: dict[Path, str]) -> list[Source]:
+def with_unique_names(sources: Sequence[Source], taken: dict[Path, str]) -> list[Source]:
     """Make the names of images unique.
 
     Of several images with a name, the first one keeps it. The others are named by as many folders

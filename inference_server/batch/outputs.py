@@ -102,7 +102,7 @@ class Output:
         whole = [] if self.document is None else [self.document]
         return [*whole, *itertools.chain.from_iterable(map(self.files, sources))]
 
-    def refuse_many(self, images: int) -> None:
+    def reject_many(self, images: int) -> None:
         """Reject several images if the destination is a file for one.
 
         Args:
@@ -117,7 +117,7 @@ class Output:
                 "folder, such as -o out/, or --format coco."
             )
 
-    def refuse_strangers(self, planned: Iterable[Path]) -> None:
+    def reject_existing(self, planned: Iterable[Path]) -> None:
         """Reject a run that would overwrite files from another source.
 
         Args:
@@ -135,7 +135,7 @@ class Output:
                 "or use --force to overwrite."
             )
 
-    def tidy(self) -> None:
+    def delete_unfinished(self) -> None:
         """Delete the incomplete files of a killed run.
 
         Raises:

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from inference_server.batch.inputs import Inputs, Source, collect, named_apart, shown
+from inference_server.batch.inputs import Inputs, Source, collect, shown, with_unique_names
 from inference_server.batch.journal import DamagedJournalError, Journal
 from inference_server.batch.outputs import Output, OutputError
 from inference_server.batch.runner import Batch, Summary
@@ -80,7 +80,7 @@ class Plan:
 
 
 @contextmanager
-def planned(request: Request) -> Iterator[Plan]:
+def open_plan(request: Request) -> Iterator[Plan]:
     """Plan a run, and hold its journal while the block runs.
 
     Args:
@@ -100,14 +100,14 @@ def planned(request: Request) -> Iterator[Plan]:
     try:
         inputs = _inputs(request, output, journal)
         journal = journal or _journal(output, request.force)
-        sources = named_apart(inputs.sources, {} if request.force else journal.names())
+        sources = with_unique_names(inputs.sources, {} if request.force else journal.names())
         if not request.force:
-            _refuse_another(request, output, journal, sources)
+            _reject_other_results(request, output, journal, sources)
         else:
             journal.clear()
         journal.begin(request.described())
         journal.expect(sources)
-        output.tidy()
+        output.delete_unfinished()
     except OSError as error:
         _leave(journal, output, there)
         raise OutputError(f"Cannot write {output.work}: {error.strerror or error}.") from None
@@ -161,11 +161,11 @@ def _inputs(request: Request, output: Output, journal: Journal | None) -> Inputs
         raise NothingToDoError(
             "\n".join(f"No such file: {shown(str(source.path))}." for source in inputs.sources)
         )
-    output.refuse_many(len(inputs.sources))
+    output.reject_many(len(inputs.sources))
     return inputs
 
 
-def _refuse_another(
+def _reject_other_results(
     request: Request, output: Output, journal: Journal, sources: Sequence[Source]
 ) -> None:
     """Reject a run whose output contains results of another command or other files.
@@ -191,7 +191,7 @@ def _refuse_another(
     strange = output.all_files(each for each in sources if each.path not in known)
     if before is not None and output.document is not None:
         strange.remove(output.document)
-    output.refuse_strangers(strange)
+    output.reject_existing(strange)
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

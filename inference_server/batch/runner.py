@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from inference_server.batch.formats import (
     Picture,
-    answer,
     coco_document,
     coco_part,
-    drawn,
     feature_collection,
-    labels,
+    label_files,
+    overlay_jpeg,
+    response_json,
 )
 from inference_server.batch.inputs import Failure, InputError, Source, read, stamp
 from inference_server.batch.journal import Journal, JournalError
@@ -173,7 +173,7 @@ class Batch:
         picture = Picture(source, image, found, self.search.asked)
         files = await segmenter.in_thread(partial(self._files, picture))
         if self.overlay:
-            draw = partial(drawn, picture=picture)
+            draw = partial(overlay_jpeg, picture=picture)
             files[OVERLAY] = await segmenter.on_pixels(image, draw, timings)
 
         def keep() -> None:
@@ -194,8 +194,8 @@ class Batch:
         if self.form == "geojson":
             return {".geojson": feature_collection(picture)}
         if self.form == "png":
-            return labels(picture)
-        return {".json": answer(picture, self.form)}
+            return label_files(picture)
+        return {".json": response_json(picture, self.form)}
 
     def finish(self, sources: Sequence[Source], models: Sequence[str], *, complete: bool) -> None:
         """Write the document of all images, if the output has one.

@@ -33,7 +33,7 @@ _CONCEPT_SCORE, _AUTOMATIC_SCORE = 0.5, 0.8
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class PromptInfo:
     """Description of a prompt in results.
 
     Attributes:
@@ -50,7 +50,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SearchResult:
     """Objects found in an image.
 
     Attributes:
@@ -109,15 +109,15 @@ class Search:
         return len(self.points) - sum(len(each.points) for each in self._objects)
 
     @property
-    def asked(self) -> list[Asked]:
+    def asked(self) -> list[PromptInfo]:
         """Descriptions of the prompts, in the order of results."""
         return [
-            *(Asked("text", text, text) for text in self.texts),
+            *(PromptInfo("text", text, text) for text in self.texts),
             *(
-                Asked("visual", self.category, boxes=int(each.box is not None))
+                PromptInfo("visual", self.category, boxes=int(each.box is not None))
                 for each in self._objects
             ),
-            *([Asked("automatic", self.category)] if self.automatic else []),
+            *([PromptInfo("automatic", self.category)] if self.automatic else []),
         ]
 
     @property
@@ -177,7 +177,7 @@ class Search:
 
     async def run(
         self, segmenter: LocalSegmentationService, image: StoredImage, timings: Timings
-    ) -> Found:
+    ) -> SearchResult:
         """Process the prompts on one image.
 
         Args:
@@ -231,7 +231,7 @@ class Search:
         ]
         if self.nms is not None:
             instances = await segmenter.in_thread(partial(suppress_overlaps, instances, self.nms))
-        return Found(results[0][1].image.embedding.size, instances)
+        return SearchResult(results[0][1].image.embedding.size, instances)
 
     def _version(self, segmenter: LocalSegmentationService) -> str:
         return self.version or segmenter.models.default_version

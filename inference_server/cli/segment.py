@@ -219,7 +219,7 @@ def segment(
     _check_bounds(settings, texts, boxes, points)
     from inference_server.batch.journal import JournalError
     from inference_server.batch.outputs import OutputError
-    from inference_server.batch.plan import NothingToDoError, Request, planned
+    from inference_server.batch.plan import NothingToDoError, Request, open_plan
     from inference_server.batch.search import Search
     from inference_server.errors import ModelUnavailableError
     from inference_server.segmentation.local import LocalSegmentationService
@@ -251,7 +251,7 @@ def segment(
                 force,
                 settings.max_upload_mb,
             )
-            plan = stack.enter_context(planned(request))
+            plan = stack.enter_context(open_plan(request))
         except (JournalError, NothingToDoError, OutputError) as error:
             raise click.UsageError(str(error)) from None
         except ModelUnavailableError as error:

@@ -15,12 +15,12 @@ from inference_server.batch.formats import (
     Picture,
     coco_document,
     coco_part,
-    drawn,
     feature_collection,
-    labels,
+    label_files,
+    overlay_jpeg,
 )
 from inference_server.batch.inputs import Source
-from inference_server.batch.search import Asked, Found
+from inference_server.batch.search import PromptInfo, SearchResult
 from inference_server.errors import RequestError
 from inference_server.masks import Mask
 from inference_server.segmentation.types import Instance, StoredImage
@@ -51,12 +51,12 @@ def picture(data: bytes | None = None) -> Picture:
     return Picture(
         Source(Path("/x/y.png"), "y.png"),
         StoredImage.of(encoded(np.zeros((*SIZE, 3), np.uint8)) if data is None else data),
-        Found(SIZE, found),
-        [Asked("text", "ring", "ring"), Asked("visual", "object")],
+        SearchResult(SIZE, found),
+        [PromptInfo("text", "ring", "ring"), PromptInfo("visual", "object")],
     )
 
 
-def test_geojson_keeps_what_overlaps_and_what_is_a_hole() -> None:
+def test_geojson_keeps_overlaps_and_holes() -> None:
     collection = json.loads(feature_collection(picture()))
     assert "crs" not in collection
     for mask, plane in zip(masks_of_geojson(collection, SIZE), PLANES, strict=True):
@@ -68,7 +68,7 @@ def test_geojson_keeps_what_overlaps_and_what_is_a_hole() -> None:
     ]
 
 
-def test_geojson_of_pixels_without_data() -> None:
+def test_geojson_excludes_nodata() -> None:
     image = np.full((*SIZE, 1), 100, np.uint8)
     image[:, 18:] = 7
     raster = geotiff(image, "EPSG:32633", nodata=7)
@@ -80,10 +80,10 @@ def test_geojson_of_pixels_without_data() -> None:
     assert iou(over, OVER & valid) == 1
 
 
-def test_labels_have_the_better_one_on_top(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_labels_put_the_better_object_on_top(monkeypatch: pytest.MonkeyPatch) -> None:
     import cv2
 
-    files = labels(picture())
+    files = label_files(picture())
     plane = cv2.imdecode(np.frombuffer(files[".png"], np.uint8), cv2.IMREAD_UNCHANGED)
     assert plane is not None
     assert (plane[RING] == 1).all()
@@ -95,10 +95,10 @@ def test_labels_have_the_better_one_on_top(monkeypatch: pytest.MonkeyPatch) -> N
     assert listed["objects"][1]["bbox"] == [10, 10, 20, 15]
     monkeypatch.setattr(formats, "_MOST_LABELS", 2)
     with pytest.raises(RequestError, match="The image has 3 objects, but a PNG can hold 2"):
-        labels(picture())
+        label_files(picture())
 
 
-def test_a_mask_without_a_polygon_is_rle() -> None:
+def test_a_mask_without_polygon_is_rle() -> None:
     part = json.loads(coco_part(picture(), ["ring", "object"], "polygon"))
     ring, over, dot = (each["segmentation"] for each in part["annotations"])
     assert ring == [[2.0, 2.0, 2.0, 19.0, 19.0, 19.0, 19.0, 2.0]]
@@ -106,7 +106,7 @@ def test_a_mask_without_a_polygon_is_rle() -> None:
     assert (coco.decode(dot) == DOT).all()
 
 
-def test_numbers_of_a_document_go_on_from_image_to_image() -> None:
+def test_ids_of_a_document_are_unique() -> None:
     parts = [coco_part(picture(), ["ring", "object"], "rle")] * 2
     document = json.loads(b"".join(coco_document(lambda: parts, ["ring", "object"], ["sam3/x"])))
     assert [each["id"] for each in document["images"]] == [1, 2]
@@ -118,9 +118,9 @@ def test_numbers_of_a_document_go_on_from_image_to_image() -> None:
     assert (empty["images"], empty["annotations"]) == ([], [])
 
 
-def test_an_image_that_jpeg_cannot_hold() -> None:
+def test_an_image_too_large_for_jpeg() -> None:
     with pytest.raises(RequestError, match="too large for an overlay"):
-        drawn(
+        overlay_jpeg(
             np.zeros((1, 70_000, 3), np.uint8),
-            Picture(picture().source, picture().image, Found((1, 70_000), []), []),
+            Picture(picture().source, picture().image, SearchResult((1, 70_000), []), []),
         )

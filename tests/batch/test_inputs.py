@@ -11,9 +11,9 @@ from inference_server.batch.inputs import (
     InputError,
     Source,
     collect,
-    named_apart,
     read,
     stamp,
+    with_unique_names,
 )
 
 
@@ -44,7 +44,7 @@ def names(*arguments: object, **options: object) -> list[str]:
     return [source.name for source in inputs.sources]
 
 
-def test_a_folder_means_the_images_in_it(photos: Path) -> None:
+def test_a_folder_selects_its_images(photos: Path) -> None:
     assert names(photos) == ["a.jpg", "a.png", "b.JPG"]
     assert names(photos, recursive=True) == [
         "a.jpg",
@@ -56,7 +56,7 @@ def test_a_folder_means_the_images_in_it(photos: Path) -> None:
     ]
 
 
-def test_outputs_are_no_inputs(photos: Path) -> None:
+def test_outputs_are_not_inputs(photos: Path) -> None:
     found = names(photos, recursive=True, outputs=photos / "out", without={photos / "a.png"})
     assert found == ["a.jpg", "b.JPG", "sub/c.tif", "sub/deep/d.webp"]
     assert names(photos / "out", outputs=photos / "out") == ["overlay.jpg"]  # an argument
@@ -71,7 +71,7 @@ def test_files_and_patterns(photos: Path) -> None:
     assert names(literal) == ["[1].jpg"]
 
 
-def test_what_is_not_there(photos: Path) -> None:
+def test_missing_files(photos: Path) -> None:
     inputs = collect([str(photos / "*.gif"), str(photos / "gone.jpg"), str(photos / "a.jpg")])
     (failure,) = inputs.failures
     assert failure.what.endswith("*.gif")
@@ -87,10 +87,10 @@ def test_links_to_folders_are_not_followed(photos: Path) -> None:
     assert len(names(photos / "sub", recursive=True)) == 2
 
 
-def test_names_that_would_be_alike(tmp_path: Path) -> None:
+def test_duplicate_names_are_extended(tmp_path: Path) -> None:
     paths = ["/x/1/a.jpg", "/x/2/a.jpg", "/y/2/a.jpg", "/x/2/A.JPG", "/a.jpg"]
     sources = [Source(Path(path), Path(path).name) for path in paths]
-    named = named_apart(sources, {})
+    named = with_unique_names(sources, {})
     assert [each.path for each in named] == [each.path for each in sources]
     assert [each.name for each in named] == [
         "a.jpg",
@@ -100,15 +100,15 @@ def test_names_that_would_be_alike(tmp_path: Path) -> None:
         "a.jpg-2",
     ]
     # Names from an earlier run are kept in any order of the images.
-    again = named_apart(sources[::-1], {each.path: each.name for each in named})
+    again = with_unique_names(sources[::-1], {each.path: each.name for each in named})
     assert {each.path: each.name for each in again} == {each.path: each.name for each in named}
 
 
-def test_a_name_stays_below_the_outputs(photos: Path) -> None:
+def test_names_are_relative_without_parents(photos: Path) -> None:
     odd = Path(os.fsdecode(os.fsencode(photos) + b"/\xff.jpg"))
     odd.touch()
     inputs = collect([f"{photos}/sub/../{odd.name}", f"{photos}/sub/.."])
-    for source in named_apart(inputs.sources, {}):
+    for source in with_unique_names(inputs.sources, {}):
         assert ".." not in Path(source.name).parts
         assert not Path(source.name).is_absolute()
     assert inputs.sources[0].shown == "\N{REPLACEMENT CHARACTER}.jpg"

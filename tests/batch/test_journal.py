@@ -14,7 +14,7 @@ ONE = Source(Path("/photos/1.jpg"), "1.jpg")
 ODD = Source(Path(os.fsdecode(b"/photos/\xff.jpg")), os.fsdecode(b"\xff.jpg"))
 
 
-def test_what_is_done_is_there_for_the_next_run(tmp_path: Path) -> None:
+def test_entries_are_kept_for_the_next_run(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "work")
     assert journal.search is None
     journal.begin({"--text": ["star"]})
@@ -44,7 +44,7 @@ def test_what_is_done_is_there_for_the_next_run(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_one_run_at_a_time(tmp_path: Path) -> None:
+def test_one_process_at_a_time(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "work")
     with pytest.raises(JournalError, match="Another run is using the journal"):
         Journal(tmp_path / "work")
@@ -52,7 +52,7 @@ def test_one_run_at_a_time(tmp_path: Path) -> None:
     Journal(tmp_path / "work").close()
 
 
-def test_what_is_no_journal(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_journal(tmp_path: Path) -> None:
     folder = tmp_path / "work"
     folder.mkdir()
     (folder / "journal.sqlite3").write_bytes(b"something else" * 100)

@@ -12,7 +12,7 @@ import pytest
 
 from inference_server.batch import inputs, runner
 from inference_server.batch.inputs import Failure
-from inference_server.batch.plan import Request, planned
+from inference_server.batch.plan import Request, open_plan
 from inference_server.batch.search import Search
 from inference_server.engines.base import Embedding, Prepared
 from inference_server.engines.batch_queue import BatchResult
@@ -47,7 +47,7 @@ def request_of_noise(tmp_path: Path) -> Request:
     )
 
 
-def test_images_are_encoded_together_and_few_are_in_memory(
+def test_images_are_encoded_in_batches_and_few_are_in_memory(
     request_of_noise: Request, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batches: list[int] = []
@@ -82,7 +82,7 @@ def test_images_are_encoded_together_and_few_are_in_memory(
     monkeypatch.setattr(runner, "read", watched)
     ended: list[Failure | None] = []
     segmenter = LocalSegmentationService.for_files(Settings(device="cpu", encode_batch=4))
-    with planned(request_of_noise) as plan:
+    with open_plan(request_of_noise) as plan:
         asyncio.run(
             plan.batch.run(segmenter, plan.left, plan.summary, workers=WORKERS, done=ended.append)
         )
@@ -94,11 +94,11 @@ def test_images_are_encoded_together_and_few_are_in_memory(
     assert 1 < most <= WORKERS
 
 
-def test_objects_are_counted_once(request_of_noise: Request) -> None:
+def test_resumed_runs_count_objects_once(request_of_noise: Request) -> None:
     """A resumed run includes the images and objects of the run before."""
     segmenter = LocalSegmentationService.for_files(Settings(device="cpu"))
     for _ in range(2):
-        with planned(request_of_noise) as plan:
+        with open_plan(request_of_noise) as plan:
             work = plan.batch.run(
                 segmenter, plan.left[:5], plan.summary, workers=3, done=lambda failure: None
             )

@@ -23,7 +23,7 @@ def bench(*arguments: object) -> Result:
     return CliRunner().invoke(main, ["bench", *QUICK, *map(str, arguments)], catch_exceptions=False)
 
 
-def test_a_table_and_a_picture(tmp_path: Path) -> None:
+def test_a_table_and_a_plot(tmp_path: Path) -> None:
     result = bench("--plot", tmp_path / "bench.png")
     assert result.exit_code == 0, result.stderr
     rows = [line for line in result.stdout.splitlines() if "/demo" in line]
@@ -78,13 +78,13 @@ def test_a_plot_needs_matplotlib(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert "pip install '.[plot]'" in result.stderr
 
 
-def test_weights_that_are_not_there() -> None:
+def test_missing_weights_are_an_error() -> None:
     result = bench("--sam2-weights", "/not/there")
     assert result.exit_code == 1
     assert "INFERENCE_SAM2_WEIGHTS=/not/there" in result.stderr
 
 
-def test_the_package_needs_nothing_that_is_not_installed_with_it() -> None:
+def test_the_package_imports_no_repository_only_code() -> None:
     """The package never imports `benchmarks`, `tests` and `training`."""
     root = Path(inference_server.__file__).parent
     for path in root.rglob("*.py"):

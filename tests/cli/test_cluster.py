@@ -31,7 +31,7 @@ def run(*lines: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_without_ray_it_says_what_to_install() -> None:
+def test_without_ray_the_error_names_the_package() -> None:
     ended = run(
         "import sys",
         "sys.modules['ray'] = None",
@@ -43,7 +43,7 @@ def test_without_ray_it_says_what_to_install() -> None:
     assert "Traceback" not in ended.stderr
 
 
-def test_a_port_that_is_taken_is_told_before_anything_is_started() -> None:
+def test_a_port_in_use_is_an_error_before_anything_starts() -> None:
     """Otherwise Serve would share the port with the other server."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -57,7 +57,7 @@ def test_a_port_that_is_taken_is_told_before_anything_is_started() -> None:
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "here"])
-def test_a_cluster_that_is_not_there_is_told(address: str) -> None:
+def test_an_unreachable_cluster_is_an_error(address: str) -> None:
     ended = run(
         "import os",
         f"os.environ['INFERENCE_CLUSTER_ADDRESS'] = {address!r}",
@@ -70,7 +70,7 @@ def test_a_cluster_that_is_not_there_is_told(address: str) -> None:
 
 
 @pytest.mark.cluster
-def test_it_serves_and_leaves_nothing_behind(tmp_path: Path, picture: Picture) -> None:
+def test_it_serves_and_stops_all_its_processes(tmp_path: Path, picture: Picture) -> None:
     with process(tmp_path, options=("--cluster",), preload="") as server:
         started = psutil.Process(server.popen.pid).children(recursive=True)
         assert len(started) >= 5, "Ray, and a process for each replica"
@@ -95,7 +95,7 @@ def test_it_serves_and_leaves_nothing_behind(tmp_path: Path, picture: Picture) -
 
 
 @pytest.mark.cluster
-def test_it_can_be_stopped_while_it_starts(tmp_path: Path) -> None:
+def test_it_can_be_stopped_during_the_start(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with log.open("wb") as file:
         command = [sys.executable, "-m", "inference_server.cli", "serve", "--cluster", "--port=0"]

@@ -64,7 +64,7 @@ def test_only_a_salted_digest_is_stored(keys: Keys, tmp_path: Path) -> None:
     assert {(len(salt), len(digest)) for salt, digest in rows} == {(16, 32)}
 
 
-def test_what_is_not_said_has_defaults(keys: Keys) -> None:
+def test_options_have_defaults(keys: Keys) -> None:
     begin = datetime.now(UTC).replace(microsecond=0)
     key = made(keys, "--name", "plain")
     assert key.pop("key").startswith(f"inf_{key['id']}_")
@@ -82,7 +82,7 @@ def test_what_is_not_said_has_defaults(keys: Keys) -> None:
     }
 
 
-def test_what_is_said_is_kept(keys: Keys) -> None:
+def test_options_are_stored(keys: Keys) -> None:
     options = ["--tenant", "acme", "--scope", "admin", "--scope", "segment"]
     options += ["--rate", "10/s; 500/day", "--credits", "0", "--expires", "30d"]
     key = made(keys, "--name", "full", *options)
@@ -94,19 +94,19 @@ def test_what_is_said_is_kept(keys: Keys) -> None:
     assert timedelta(days=29, hours=23) < left <= timedelta(days=30)
 
 
-def test_a_table_for_people(keys: Keys) -> None:
+def test_the_table_lists_all_columns(keys: Keys) -> None:
     key = made(keys, "--name", "[bold]ops[/bold]", "--tenant", "acme", "--credits", "12")
     printed = keys("list").stdout
     for text in (key["id"], "[bold]ops[/bold]", "acme", "segment", "12", "active"):
         assert text in printed
 
 
-def test_without_keys_the_command_says_how_to_make_one(keys: Keys) -> None:
+def test_without_keys_list_says_how_to_create_one(keys: Keys) -> None:
     assert "keys create" in keys("list").stderr
     assert json.loads(keys("list", "--json").stdout) == []
 
 
-def test_what_is_given_is_changed_and_the_rest_stays(keys: Keys) -> None:
+def test_set_changes_only_the_given_options(keys: Keys) -> None:
     key = made(keys, "--name", "old", "--rate", "1/s", "--credits", "5", "--expires", "1h")
     key.pop("key")
     changes: list[tuple[list[str], dict[str, Any]]] = [
@@ -165,16 +165,16 @@ def test_a_revoked_key_is_listed_by_all_only(keys: Keys, monkeypatch: pytest.Mon
         (["usage", "--days", "0"], "--days"),
     ],
 )
-def test_what_cannot_be_is_told(keys: Keys, arguments: list[str], told: str) -> None:
+def test_invalid_options_are_errors(keys: Keys, arguments: list[str], told: str) -> None:
     assert told in keys(*arguments, code=2).stderr
 
 
 @pytest.mark.parametrize("command", [["revoke"], ["set", "--name", "x"]])
-def test_an_unknown_key_is_told(keys: Keys, command: list[str]) -> None:
+def test_an_unknown_key_is_an_error(keys: Keys, command: list[str]) -> None:
     assert "Unknown key 0123456789ab" in keys(*command, "0123456789ab", code=1).stderr
 
 
-def test_credits_are_not_added_to_a_key_without(keys: Keys) -> None:
+def test_credits_cannot_be_added_to_unlimited_credits(keys: Keys) -> None:
     key = made(keys, "--name", "free")
     result = keys("set", key["id"], "--add-credits", "1", code=1)
     assert f"Key {key['id']} has unlimited credits" in result.stderr
@@ -211,7 +211,7 @@ def test_usage_is_listed_by_key_and_day(keys: Keys, tmp_path: Path) -> None:
     assert re.search(rf"{today}\s+{key['id']}\s+busy\s+5\s+1\s+6", printed)
 
 
-def test_a_database_that_is_gone_is_told_without_its_password(keys: Keys) -> None:
+def test_a_database_error_does_not_show_the_password(keys: Keys) -> None:
     url = "postgresql://someone:s3cret@127.0.0.1:1/jobs"
     result = keys("list", code=1, INFERENCE_DATABASE_URL=url)
     assert "Cannot use the database of INFERENCE_DATABASE_URL" in result.stderr
@@ -219,13 +219,13 @@ def test_a_database_that_is_gone_is_told_without_its_password(keys: Keys) -> Non
     assert "Traceback" not in result.output
 
 
-def test_a_directory_that_cannot_be_is_told(keys: Keys, tmp_path: Path) -> None:
+def test_an_unusable_data_directory_is_an_error(keys: Keys, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     where = str(tmp_path / "file" / "data")
     assert where in keys("list", code=1, INFERENCE_DATA_DIR=where).stderr
 
 
-def test_whether_there_is_a_stored_key(keys: Keys, tmp_path: Path) -> None:
+def test_has_stored_keys(keys: Keys, tmp_path: Path) -> None:
     settings = Settings(data_dir=str(tmp_path / "data"))
     assert not has_stored_keys(settings)
     key = made(keys, "--name", "only")

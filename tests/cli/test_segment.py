@@ -123,7 +123,7 @@ def test_coco_of_polygons(picture: Picture, shot: Path, tmp_path: Path) -> None:
     assert matched(planes, picture.matching("circle"))
 
 
-def test_masks_are_those_of_the_server(
+def test_masks_equal_the_servers(
     server: RunningHere, picture: Picture, shot: Path, tmp_path: Path
 ) -> None:
     item, other = picture.one("red square"), picture.one("blue circle")
@@ -161,7 +161,7 @@ def test_masks_are_those_of_the_server(
         assert same["confidence"] == pytest.approx(each["confidence"], abs=0.01)
 
 
-def test_polygons_and_everything(picture: Picture, shot: Path, tmp_path: Path) -> None:
+def test_automatic_masks_as_polygons(picture: Picture, shot: Path, tmp_path: Path) -> None:
     options = ("--automatic", "--points-per-side", 8, "--size", "hiera_tiny")
     done(shot, "-o", tmp_path / "out", "--format", "polygon", *options)
     (result,) = json.loads((tmp_path / "out" / "shot.png.json").read_bytes())["prompt_results"]
@@ -171,7 +171,7 @@ def test_polygons_and_everything(picture: Picture, shot: Path, tmp_path: Path) -
         assert max(iou(item.mask, each) for each in planes) > ENOUGH
 
 
-def test_geojson_is_that_of_samgeo(server: RunningHere, picture: Picture, tmp_path: Path) -> None:
+def test_geojson_equals_samgeos(server: RunningHere, picture: Picture, tmp_path: Path) -> None:
     items = [picture.one("red square"), picture.one("blue square")]
     data = geotiff(picture.scene.image, "EPSG:32633")
     (tmp_path / "place.tif").write_bytes(data)
@@ -198,7 +198,7 @@ def test_geojson_is_that_of_samgeo(server: RunningHere, picture: Picture, tmp_pa
         assert iou(mask, item.mask) > ENOUGH
 
 
-def test_ids_as_pixels(picture: Picture, shot: Path, tmp_path: Path) -> None:
+def test_png_of_object_ids(picture: Picture, shot: Path, tmp_path: Path) -> None:
     done(shot, "-o", tmp_path, "--format", "png", "--text", "shape", "--text", "red circle")
     listed = json.loads((tmp_path / "shot.png.json").read_bytes())
     ids = cv2.imread(str(tmp_path / "shot.png.png"), cv2.IMREAD_UNCHANGED)
@@ -271,7 +271,7 @@ def test_a_folder(photos: tuple[Path, dict[str, Scene]], tmp_path: Path) -> None
     assert tree(tmp_path) == after
 
 
-def test_only_what_changed_is_done_again(
+def test_only_changed_images_are_processed_again(
     photos: tuple[Path, dict[str, Scene]], tmp_path: Path
 ) -> None:
     folder, _ = photos
@@ -349,7 +349,7 @@ def test_bad_files_are_listed_and_do_not_stop_the_others(
     assert matched(masks(tmp_path / "out" / "cut.jpg.json"), truth, 0.7)
 
 
-def test_an_image_that_turns_bad_leaves_no_result_behind(
+def test_a_damaged_image_loses_its_old_result(
     photos: tuple[Path, dict[str, Scene]], tmp_path: Path
 ) -> None:
     folder, _ = photos
@@ -364,7 +364,7 @@ def test_an_image_that_turns_bad_leaves_no_result_behind(
     assert set(overlays(tmp_path / "out")) == {"a.png.overlay.jpg"}
 
 
-def test_a_file_that_holds_all_keeps_a_journal_until_all_is_done(
+def test_a_single_file_has_a_journal_until_all_images_are_done(
     photos: tuple[Path, dict[str, Scene]], tmp_path: Path
 ) -> None:
     folder, _ = photos
@@ -381,7 +381,7 @@ def test_a_file_that_holds_all_keeps_a_journal_until_all_is_done(
     assert len(COCO(folder / "all.json").imgs) == 4
 
 
-def test_a_prompt_outside_of_an_image_is_that_images_failure(
+def test_a_prompt_outside_an_image_fails_that_image_only(
     picture: Picture, shot: Path, photos: tuple[Path, dict[str, Scene]], tmp_path: Path
 ) -> None:
     folder, _ = photos
@@ -470,14 +470,14 @@ def test_bounds(options: dict[str, list[str]], told: str, tmp_path: Path) -> Non
     assert told in " ".join(result.stderr.split())
 
 
-def test_an_image_over_the_limits(shot: Path, tmp_path: Path) -> None:
+def test_an_image_above_the_pixel_limit_fails(shot: Path, tmp_path: Path) -> None:
     options = (shot, "-o", tmp_path / "out.json", "--text", "star")
     result = run(*options, INFERENCE_MAX_IMAGE_PIXELS="1000")
     assert result.exit_code == 1
     assert "INFERENCE_MAX_IMAGE_PIXELS" in result.stderr
 
 
-def test_weights_that_are_not_there(shot: Path, tmp_path: Path) -> None:
+def test_missing_weights_are_an_error(shot: Path, tmp_path: Path) -> None:
     options = (shot, "-o", tmp_path / "out", "--text", "star", "--sam3-weights", "/not/there")
     result = run(*options)
     assert result.exit_code == 1
@@ -485,7 +485,7 @@ def test_weights_that_are_not_there(shot: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_nothing_is_written_over_in_silence(
+def test_existing_files_are_not_overwritten(
     photos: tuple[Path, dict[str, Scene]], tmp_path: Path
 ) -> None:
     folder, _ = photos
@@ -519,7 +519,7 @@ def test_nothing_is_written_over_in_silence(
     assert tree(out).keys() == {"a.jpg.json", "a.png.json", "other/a.png.json"}
 
 
-def test_a_document_of_other_images_is_not_written_over(
+def test_a_document_with_other_images_is_not_overwritten(
     photos: tuple[Path, dict[str, Scene]], tmp_path: Path
 ) -> None:
     folder, _ = photos
@@ -573,9 +573,7 @@ def test_a_bar_on_a_terminal(photos: tuple[Path, dict[str, Scene]], tmp_path: Pa
     assert "1 failed" in result.stderr
 
 
-def test_quiet_tells_nothing_but_what_fails(
-    photos: tuple[Path, dict[str, Scene]], tmp_path: Path
-) -> None:
+def test_quiet_reports_failures_only(photos: tuple[Path, dict[str, Scene]], tmp_path: Path) -> None:
     folder, _ = photos
     result = done(folder, "-o", tmp_path / "out", "--text", "shape", "--quiet")
     assert result.output == ""
@@ -653,7 +651,7 @@ def many(tmp_path: Path) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def test_a_killed_run_goes_on_where_it_was(many: Path, tmp_path: Path) -> None:
+def test_a_killed_run_resumes(many: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     options = (many, "--text", "shape", "--text", "red circle", "--overlay")
     arguments = (*options, "-o", out, "--workers", 3)

@@ -65,7 +65,7 @@ def test_the_openapi_document_is_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", ["serve", "models"])
 @pytest.mark.parametrize("setting", ["INFERENCE_SAM2_WEIGHTS", "INFERENCE_SAM3_WEIGHTS"])
-def test_weights_that_are_not_there_stop_the_start(command: str, setting: str) -> None:
+def test_missing_weights_stop_the_start(command: str, setting: str) -> None:
     result = invoke(command, **{setting: "/not/there"})
     assert result.exit_code == 1
     assert f"{setting}=/not/there" in result.stderr
@@ -80,7 +80,7 @@ def test_weights_that_are_not_there_stop_the_start(command: str, setting: str) -
         ([], "sam3:facebook/sam3,sam2:big", "INFERENCE_PRELOAD=sam2:big: no such model"),
     ],
 )
-def test_models_that_cannot_be_preloaded_stop_the_start(
+def test_unknown_models_to_preload_stop_the_start(
     options: list[str], environment: str, told: str
 ) -> None:
     result = invoke("serve", *options, INFERENCE_PRELOAD=environment)
@@ -90,7 +90,7 @@ def test_models_that_cannot_be_preloaded_stop_the_start(
     assert "sam3:facebook/sam3" in result.stderr
 
 
-def test_only_what_is_to_be_preloaded_is(tmp_path: Path) -> None:
+def test_only_configured_models_are_preloaded(tmp_path: Path) -> None:
     """Options override the environment."""
     names = ["--preload", "sam2:sam2-hiera-small", "--preload", "sam2:hiera_small"]
     with serving(*names, INFERENCE_PRELOAD="sam3:facebook/sam3") as (_, said):
@@ -136,11 +136,11 @@ def test_a_port_in_use_stops_the_start() -> None:
         ("gpu.example", "http://gpu.example:9001"),
     ],
 )
-def test_the_address_that_is_shown_can_be_called(host: str, url: str) -> None:
+def test_the_announced_url_is_reachable(host: str, url: str) -> None:
     assert url_of(host, 9001) == url
 
 
-def test_serve_makes_a_key_and_prints_a_command_that_works() -> None:
+def test_serve_generates_a_key_and_prints_a_working_command() -> None:
     with serving() as (address, said):
         found = re.search(r"^curl .*?^END$", said, re.MULTILINE | re.DOTALL)
         assert found, said
@@ -156,7 +156,7 @@ def test_serve_makes_a_key_and_prints_a_command_that_works() -> None:
     assert result["echo"]["text"] == "red circle"
 
 
-def test_serve_makes_no_key_where_there_is_a_stored_one(tmp_path: Path) -> None:
+def test_serve_generates_no_key_if_one_is_stored(tmp_path: Path) -> None:
     where = {"INFERENCE_DATA_DIR": str(tmp_path)}
     stored = invoke("keys", "create", "--name", "mine", **where).stdout.strip()
     with serving("--preload", "sam2:hiera_tiny", **where) as (address, said):

@@ -41,7 +41,7 @@ def shuffled() -> list[str]:
     return order
 
 
-def test_each_image_is_encoded_once_and_few_move_when_replicas_come_and_go(
+def test_images_are_encoded_once_and_few_move_when_scaling(
     two: ClusterServer,
 ) -> None:
     """The hit rate is the maximum possible; only images whose owner changed are encoded again."""
@@ -64,7 +64,7 @@ def test_each_image_is_encoded_once_and_few_move_when_replicas_come_and_go(
         before = after
 
 
-def test_half_of_the_images_go_to_each_of_two(two: ClusterServer) -> None:
+def test_images_are_spread_evenly(two: ClusterServer) -> None:
     """Approximately: each replica has a hundred positions on the ring."""
     two.deploy()
     two.until_deployed(ingress=2, visual=2, concept=1)
@@ -72,9 +72,7 @@ def test_half_of_the_images_go_to_each_of_two(two: ClusterServer) -> None:
     assert 50 <= owners.count(owners[0]) <= 150
 
 
-def test_a_hot_image_spills_to_the_next_replica_and_no_farther(
-    two: ClusterServer, picture: Picture
-) -> None:
+def test_a_hot_image_spills_to_one_more_replica(two: ClusterServer, picture: Picture) -> None:
     """The image is encoded once more on the next replica, and never on a third one."""
     two.deploy({"name": "visual", "num_replicas": 3, "max_ongoing_requests": 1})
     two.until_deployed(ingress=2, visual=3, concept=1)

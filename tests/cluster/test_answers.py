@@ -29,7 +29,7 @@ def without_times(answer: Any) -> Any:
     return round(answer, 3) if isinstance(answer, float) else answer
 
 
-def test_masks_are_right_and_those_of_one_process(
+def test_masks_equal_those_of_one_process(
     two: ClusterServer, server: RunningHere, picture: Picture
 ) -> None:
     """Masks of a cluster and of one process are equal to the pixel."""
@@ -58,7 +58,7 @@ def test_masks_are_right_and_those_of_one_process(
     assert iou(plane(square, picture.size), item.mask) > 0.8
 
 
-def test_the_other_contracts_are_answered_alike(
+def test_other_apis_respond_as_one_process(
     two: ClusterServer, server: RunningHere, picture: Picture
 ) -> None:
     """PNGs, overlays and automatic masks, which the ingress renders."""
@@ -92,7 +92,7 @@ def test_the_other_contracts_are_answered_alike(
     assert without_times(answers[0].json()) == without_times(answers[1].json())
 
 
-def test_a_large_image_and_one_by_address(
+def test_a_large_image_and_one_by_url(
     two: ClusterServer, picture: Picture, gallery: Gallery
 ) -> None:
     """A large file goes through the object store. A URL is fetched by the ingress, and not at all
@@ -118,7 +118,7 @@ def test_a_large_image_and_one_by_address(
         assert gallery.visits.count("/cluster.png") == 1, number
 
 
-def test_an_id_is_its_tenants_and_every_engines(two: ClusterServer, picture: Picture) -> None:
+def test_an_id_works_for_its_tenant_and_every_engine(two: ClusterServer, picture: Picture) -> None:
     item = picture.one("red square")
     named = two.answer("/sam2/embed_image", image=picture.sent)["image_id"]
     by_name = {"image_id": named, "prompts": {"prompts": [click(item)]}, "format": "rle"}
@@ -137,7 +137,7 @@ def test_an_id_is_its_tenants_and_every_engines(two: ClusterServer, picture: Pic
     assert refused.status_code == 404
 
 
-def test_logits_and_masks_in_full_cross_the_wire(
+def test_logits_and_binary_masks_cross_the_network(
     two: ClusterServer, server: RunningHere, picture: Picture
 ) -> None:
     body = {
@@ -157,7 +157,7 @@ def test_logits_and_masks_in_full_cross_the_wire(
     assert without_times(there.json()) == without_times(here.json())
 
 
-def test_errors_are_told_as_ever(two: ClusterServer, picture: Picture) -> None:
+def test_errors_have_the_usual_statuses(two: ClusterServer, picture: Picture) -> None:
     point = {"points": [{"x": 1, "y": 1, "positive": True}]}
     broken = in_base64(b"no image at all")
     for status, path, body in (
@@ -171,9 +171,7 @@ def test_errors_are_told_as_ever(two: ClusterServer, picture: Picture) -> None:
     assert two.get("/models", key="wrong").status_code == 401
 
 
-def test_keys_jobs_and_rates_are_the_same_at_every_ingress(
-    two: ClusterServer, picture: Picture
-) -> None:
+def test_ingresses_share_keys_jobs_and_rates(two: ClusterServer, picture: Picture) -> None:
     """Requests go to either ingress; keys, jobs and rate limits are shared."""
     made = CliRunner().invoke(
         main,

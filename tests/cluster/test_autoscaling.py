@@ -16,9 +16,7 @@ QUICK = {"upscale_delay_s": 1, "downscale_delay_s": 2, "look_back_period_s": 2}
 """Ray's defaults wait 30 s before scaling up and 10 minutes before scaling down."""
 
 
-def test_a_second_replica_comes_with_the_load_and_goes_with_it(
-    two: ClusterServer, picture: Picture
-) -> None:
+def test_replicas_scale_with_the_load(two: ClusterServer, picture: Picture) -> None:
     """`MIN-MAX` from the settings scales a deployment without failed requests."""
     made = deployments(cluster_visual_replicas="1-2", cluster_target=0.1)
     scaling = made["visual"]._deployment_config.autoscaling_config.model_dump(exclude_unset=True)

@@ -86,14 +86,14 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-async def test_an_answer_comes_from_the_replica_of_the_session() -> None:
+async def test_a_call_goes_to_the_replica_of_the_session() -> None:
     handle = Handle(Response("answer"))
     assert await asked(handle) == "answer"
     assert handle.asked == [("ask", "session", 1, 2)]
 
 
 @pytest.mark.parametrize("lost", [ActorDiedError(), ActorUnavailableError("gone", None)])
-async def test_what_is_lost_is_asked_once_more(lost: Exception) -> None:
+async def test_a_call_to_a_lost_replica_is_retried_once(lost: Exception) -> None:
     handle = Handle(Response(lost), Response("answer"))
     assert await asked(handle) == "answer"
     assert len(handle.asked) == 2
@@ -103,7 +103,7 @@ async def test_what_is_lost_is_asked_once_more(lost: Exception) -> None:
     assert int(told.value.headers["retry-after"]) > 0
 
 
-async def test_a_full_queue_is_told_as_one() -> None:
+async def test_a_full_queue_is_a_capacity_error() -> None:
     handle = Handle(Response(BackPressureError(3, 3)))
     with pytest.raises(CapacityError) as told:
         await asked(handle)
@@ -111,20 +111,20 @@ async def test_a_full_queue_is_told_as_one() -> None:
     assert len(handle.asked) == 1, "a full queue is not retried"
 
 
-async def test_an_engine_that_cannot_start_is_told() -> None:
+async def test_a_failed_deployment_is_an_error() -> None:
     failed = DeploymentUnavailableError(DeploymentID("visual", "inference-server"))
     with pytest.raises(ModelUnavailableError, match="serve status"):
         await asked(Handle(Response(failed)))
 
 
-async def test_nobody_waits_for_ever_for_a_free_replica() -> None:
+async def test_the_wait_for_a_free_replica_is_bounded() -> None:
     waiting = Response(asyncio.Event(), assigned=False)
     with pytest.raises(TransientError, match="No visual replica was free within 0 seconds"):
         await asked(Handle(waiting), patience=0.0)
     assert waiting.cancelled
 
 
-async def test_who_has_time_waits_until_there_is_one() -> None:
+async def test_without_patience_limit_a_call_waits_for_a_replica() -> None:
     event = asyncio.Event()
     waiting = Response(event, assigned=False)
     task = asyncio.create_task(asked(Handle(waiting), patience=None))
@@ -136,7 +136,7 @@ async def test_who_has_time_waits_until_there_is_one() -> None:
     assert not waiting.cancelled
 
 
-async def test_work_that_has_begun_is_waited_for() -> None:
+async def test_a_started_call_has_no_patience_limit() -> None:
     event = asyncio.Event()
     begun = Response(event)
     task = asyncio.create_task(asked(Handle(begun), patience=0.0))
@@ -147,7 +147,7 @@ async def test_work_that_has_begun_is_waited_for() -> None:
     assert await task is event
 
 
-async def test_who_goes_away_takes_the_work_along() -> None:
+async def test_a_cancelled_request_cancels_the_call() -> None:
     waiting = Response(asyncio.Event())
     handle = Handle(waiting)
     task = asyncio.create_task(asked(handle))
@@ -159,7 +159,7 @@ async def test_who_goes_away_takes_the_work_along() -> None:
     assert len(handle.asked) == 1
 
 
-async def test_a_failure_of_the_code_is_not_hidden() -> None:
+async def test_unexpected_errors_are_raised() -> None:
     with pytest.raises(ZeroDivisionError):
         await asked(Handle(Response(ZeroDivisionError())))
 
@@ -172,14 +172,14 @@ def _all(kind: type[InferenceServerError]) -> Iterator[type[InferenceServerError
 
 
 @pytest.mark.parametrize("kind", list(_all(InferenceServerError)))
-def test_every_error_survives_the_wire(kind: type[InferenceServerError]) -> None:
+def test_every_error_survives_pickling(kind: type[InferenceServerError]) -> None:
     error = kind("message")
     copy = pickle.loads(pickle.dumps(error))
     assert (type(copy), copy.message, copy.status) == (kind, error.message, error.status)
     assert (copy.headers, vars(copy)) == (error.headers, vars(error))
 
 
-def test_what_an_error_carries_survives_too() -> None:
+def test_error_attributes_survive_pickling() -> None:
     detail = [{"loc": ["body", "x"], "msg": "no", "type": "y"}]
     for error in (
         CapacityError("full", 7.0, full="queue"),

@@ -22,7 +22,7 @@ def deployments(**settings: Any) -> dict[str, Any]:
     return {each.name: each for each in (ingress, *bound)}
 
 
-def test_engines_scale_apart() -> None:
+def test_engines_scale_independently() -> None:
     made = deployments(
         cluster_ingress_replicas="3",
         cluster_concept_replicas="2",
@@ -47,7 +47,7 @@ def test_engines_scale_apart() -> None:
     }
 
 
-def test_bounds_are_those_of_the_settings() -> None:
+def test_limits_come_from_the_settings() -> None:
     made = deployments(
         cluster_ongoing=5, cluster_spill=3, queue_size=9, max_requests=100, shutdown_timeout=11
     )
@@ -63,7 +63,7 @@ def test_bounds_are_those_of_the_settings() -> None:
     assert waits == {11}
 
 
-def test_what_ray_is_asked_for_in_all() -> None:
+def test_total_resources() -> None:
     settings = Settings(
         cluster_ingress_replicas="1-2",
         cluster_concept_replicas="2",
@@ -83,7 +83,7 @@ def test_an_application_takes_settings_by_name(monkeypatch: pytest.MonkeyPatch) 
         application({"cluster_visual_replicas": "none"})
 
 
-def test_machines_that_would_not_share_keys_and_jobs_are_refused(
+def test_several_machines_need_a_shared_database(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     nodes = [{"NodeManagerAddress": f"10.0.0.{n}", "Alive": n != 3} for n in (1, 2, 3)]

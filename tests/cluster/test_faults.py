@@ -83,7 +83,7 @@ def load(two: ClusterServer, picture: Picture) -> Load:
     return Load(two, picture)
 
 
-def test_a_replica_that_is_killed_costs_nobody_an_answer(two: ClusterServer, load: Load) -> None:
+def test_a_killed_replica_fails_no_request(two: ClusterServer, load: Load) -> None:
     before = two.replicas("visual")
     with load.running():
         before[0].kill()
@@ -108,9 +108,7 @@ def long_request(server: ClusterServer, picture: Picture, answers: list[httpx.Re
     return thread
 
 
-def test_a_request_whose_replica_dies_is_answered_by_another(
-    two: ClusterServer, picture: Picture
-) -> None:
+def test_a_request_of_a_killed_replica_is_retried(two: ClusterServer, picture: Picture) -> None:
     """If the second replica dies too, the response is 503 with `Retry-After`, not a bare 500."""
     answers: list[httpx.Response] = []
     owner = two.owner("visual", StoredImage.of(picture.data).digest)
@@ -143,7 +141,7 @@ def test_a_request_whose_replica_dies_is_answered_by_another(
     assert two.visual(picture.sent, click(picture.one("red square")))
 
 
-def test_a_new_version_rolls_out_without_a_failed_request(two: ClusterServer, load: Load) -> None:
+def test_a_rolling_update_fails_no_request(two: ClusterServer, load: Load) -> None:
     before = [replica for name in ("ingress", "visual") for replica in two.replicas(name)]
     with load.running():
         two.deploy(max_prompts=17)
@@ -151,7 +149,7 @@ def test_a_new_version_rolls_out_without_a_failed_request(two: ClusterServer, lo
     assert load.failed() == []
 
 
-def test_fewer_replicas_finish_what_they_have(two: ClusterServer, load: Load) -> None:
+def test_scaling_down_fails_no_request(two: ClusterServer, load: Load) -> None:
     with load.running():
         for count in (1, 2):
             two.deploy({"name": "visual", "num_replicas": count}, max_prompts=17)
@@ -159,7 +157,7 @@ def test_fewer_replicas_finish_what_they_have(two: ClusterServer, load: Load) ->
     assert load.failed() == []
 
 
-def test_a_node_that_dies_is_done_without(two: ClusterServer, load: Load) -> None:
+def test_a_lost_node_is_replaced(two: ClusterServer, load: Load) -> None:
     """A node that is added replaces it."""
     before = two.replicas("visual")
     node = before[0].node
@@ -179,7 +177,7 @@ def test_a_node_that_dies_is_done_without(two: ClusterServer, load: Load) -> Non
     two.add_node()
 
 
-def test_too_much_is_refused_in_the_contracts_words(two: ClusterServer) -> None:
+def test_overload_is_429_in_the_apis_error_format(two: ClusterServer) -> None:
     """INFERENCE_QUEUE_SIZE bounds the requests that wait for replicas, per ingress."""
     narrow = {"max_ongoing_requests": 1, "max_queued_requests": 1}
     two.deploy({"name": "visual", "num_replicas": 1, **narrow}, max_prompts=17)

@@ -30,7 +30,7 @@ def samples(deployment: str) -> dict[str, dict[str, float]]:
     return found
 
 
-def test_caches_of_all_replicas_are_among_rays_metrics(two: ClusterServer) -> None:
+def test_rays_metrics_include_the_caches_of_all_replicas(two: ClusterServer) -> None:
     two.http.request("DELETE", "/models", headers={"x-api-key": ALICE})
     names = [f"measured-{number}" for number in range(8)]
     for _ in range(2):

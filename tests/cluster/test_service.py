@@ -145,7 +145,7 @@ async def test_a_file_is_sent_once(ingress: Ingress) -> None:
     assert set(ingress.wire.sessions) == {session_of("a", first.digest)}
 
 
-async def test_a_file_that_was_forgotten_is_sent_again(ingress: Ingress) -> None:
+async def test_an_evicted_file_is_sent_again(ingress: Ingress) -> None:
     await ingress.click(image_id="mine")
     ingress.wire.replica._segmenter.forget()
     assert not (await ingress.click(image_id="mine")).hit
@@ -166,7 +166,7 @@ async def test_a_named_image_needs_no_file(ingress: Ingress) -> None:
         await ingress.click(image="", image_id="mine", tenant="b")
 
 
-async def test_other_bytes_under_a_known_name_are_told(ingress: Ingress) -> None:
+async def test_different_bytes_with_a_known_id_are_a_mismatch(ingress: Ingress) -> None:
     await ingress.click(image_id="mine")
     for other in (base64.b64encode(b"other").decode(), "no base64 at all"):
         assert (await ingress.click(image=other, image_id="mine")).mismatch
@@ -198,7 +198,7 @@ async def test_a_redundant_image_is_compared_while_the_engine_works(
     assert (await ingress.click(image=other, image_id="mine")).mismatch
 
 
-async def test_an_image_that_is_none_is_kept_nowhere(ingress: Ingress) -> None:
+async def test_an_invalid_image_is_not_cached(ingress: Ingress) -> None:
     nothing = base64.b64encode(b"no image").decode()
     for _ in range(2):
         with pytest.raises(ImageError):
@@ -206,7 +206,7 @@ async def test_an_image_that_is_none_is_kept_nowhere(ingress: Ingress) -> None:
     assert not (await ingress.click(image_id="mine")).mismatch
 
 
-async def test_an_image_encoded_ahead_of_time_is_named_by_its_digest(ingress: Ingress) -> None:
+async def test_embed_names_an_image_by_its_digest(ingress: Ingress) -> None:
     await ingress.click()
     sent = base64.b64encode(ingress.picture.data).decode()
     models = [("sam2", "hiera_large")]
@@ -237,7 +237,7 @@ async def test_checkpoints_of_a_slow_engine_are_the_last_known_ones(ingress: Ing
     assert not any(each.loaded for each in known), "not confirmed, so not reported as loaded"
 
 
-def test_sessions_are_tenants_and_images() -> None:
+def test_sessions_differ_by_tenant_and_image() -> None:
     assert session_of("a", "b") == session_of("a", "b")
     names = [("a", "b"), ("b", "a"), ("c", "b"), ("ab", ""), ("", "ab")]
     assert len({session_of(*each) for each in names}) == len(names)

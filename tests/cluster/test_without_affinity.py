@@ -14,7 +14,7 @@ from tests.cluster.test_affinity import IMAGES, missed, shuffled
 pytestmark = pytest.mark.cluster
 
 
-def test_images_are_encoded_wherever_they_come(bare: ClusterServer) -> None:
+def test_images_are_encoded_by_several_replicas(bare: ClusterServer) -> None:
     """With Serve's default router, more replicas mean more encodings per image."""
     counts = []
     for count in (2, 4):

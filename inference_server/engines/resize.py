@@ -16,6 +16,10 @@ from torch import Tensor
 from inference_server.engines.base import RGBImage
 
 
+_TALL = 8
+"""Height, in sides of the square, above which a narrow image is resized vertically first."""
+
+
 def resize(pixels: RGBImage, side: int, extent: tuple[float, float] | None = None) -> Tensor:
     """Resize an image to a square, without keeping its aspect ratio.
 
@@ -41,11 +45,21 @@ def resize(pixels: RGBImage, side: int, extent: tuple[float, float] | None = Non
     # PyTorch warns about arrays that are not writable.
     planes = torch.from_numpy(np.require(pixels, np.uint8, ["C", "W"])).permute(2, 0, 1)[None]
     with torch.inference_mode():
-        # `interpolate` would derive the side from fractional factors and round it down.
-        resized: Tensor = torch.ops.aten._upsample_bilinear2d_aa(
-            planes, [side, side], False, side / height, side / width
-        )
-    return resized[0].contiguous()
+        rows, columns = pixels.shape[:2]
+        if columns < side and rows > _TALL * side:
+            # The kernel resizes horizontally first: `side` columns for every row of the image,
+            # which is gigabytes for an image of one column. This order may round differently by 1.
+            planes = _resized(planes, (side, columns), (side / height, 1.0))
+            height = side
+        planes = _resized(planes, (side, side), (side / height, side / width))
+    return planes[0].contiguous()
+
+
+def _resized(planes: Tensor, size: tuple[int, int], scale: tuple[float, float]) -> Tensor:
+    """Resize `[1, 3, h, w]` to `size`; `scale` is exact where the size is rounded."""
+    # `interpolate` would derive the size from fractional factors and round it down.
+    resized: Tensor = torch.ops.aten._upsample_bilinear2d_aa(planes, size, False, *scale)
+    return resized
 
 
 class Normalizer:

@@ -37,6 +37,9 @@ _DEEP_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
 
 _Pixels = NDArray[np.uint8]
 
+MAX_SIDE = 65_536
+"""Default limit on width and height in pixels. The largest JPEG has 65,535 per side."""
+
 # A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size, in 60, 50 and 40 % of the time; entropy
 # decoding remains. The flags are those of `IMREAD_REDUCED_COLOR_*` without BGR.
 _REDUCED = {
@@ -79,7 +82,9 @@ class Picture:
         return self.size[0] / self.scale, self.size[1] / self.scale
 
 
-def decode_image(data: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
+def decode_image(
+    data: bytes, *, max_pixels: int, max_side: int = MAX_SIDE
+) -> NDArray[np.uint8]:
     """Decode an image at full size; the format is detected from the content.
 
     Of an animation, the first frame is decoded. EXIF orientation is applied. 16-bit values keep
@@ -89,18 +94,22 @@ def decode_image(data: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
     Args:
         data: The encoded image: JPEG, PNG, WebP, TIFF, BMP, GIF or AVIF.
         max_pixels: Maximum number of pixels, checked against the header before decoding.
+        max_side: Maximum width and height in pixels, checked likewise.
 
     Returns:
         `uint8[H, W, 3]`, RGB, contiguous.
 
     Raises:
-        ImageTooLargeError: The image has more than `max_pixels` pixels.
+        ImageTooLargeError: The image has more than `max_pixels` pixels, or a longer side than
+            `max_side`.
         ImageError: The format is not supported, or the file is truncated or damaged.
     """
-    return decode_picture(data, max_pixels=max_pixels).pixels
+    return decode_picture(data, max_pixels=max_pixels, max_side=max_side).pixels
 
 
-def decode_picture(data: bytes, *, max_pixels: int, side: int | None = None) -> Picture:
+def decode_picture(
+    data: bytes, *, max_pixels: int, max_side: int = MAX_SIDE, side: int | None = None
+) -> Picture:
     """Decode an image like `decode_image`, at a reduced size if that is enough.
 
     Only JPEG can be decoded at a reduced size.
@@ -108,6 +117,8 @@ def decode_picture(data: bytes, *, max_pixels: int, side: int | None = None) -> 
     Args:
         data: The encoded image.
         max_pixels: Maximum number of pixels of the full image.
+        max_side: Maximum width and height in pixels. Some decoders, resizing and masks need memory
+            for each row or column, however few pixels it has.
         side: Side in pixels of the square that the caller will resize the image to. The image may
             be reduced if that makes no visible difference. None (the default) for full size.
 
@@ -115,10 +126,18 @@ def decode_picture(data: bytes, *, max_pixels: int, side: int | None = None) -> 
         The decoded image and its full size.
 
     Raises:
-        ImageTooLargeError: The image has more than `max_pixels` pixels.
+        ImageTooLargeError: The image has more than `max_pixels` pixels, or a longer side than
+            `max_side`.
         ImageError: The format is not supported, or the file is truncated or damaged.
     """
     header = read_header(data)
+    if max(header.width, header.height) > max_side:
+        raise too_large(
+            f"The image has {header.width:,} x {header.height:,} pixels; the limit is "
+            f"{max_side:,} per side.",
+            "Crop the image, or send it in parts; the limit is the server's setting "
+            "INFERENCE_MAX_IMAGE_SIDE.",
+        )
     if header.pixels > max_pixels:
         raise too_large(
             f"The image has {header.width} x {header.height} pixels"

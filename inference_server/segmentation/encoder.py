@@ -240,10 +240,15 @@ class Encoder:
     async def _encode_bytes(
         self, model: ConceptModel | VisualModel, image: StoredImage, timings: Timings
     ) -> CachedEmbedding:
-        limit = self._settings.max_image_pixels
+        settings = self._settings
 
         def prepare() -> Prepared:
-            picture = decode_picture(image.data, max_pixels=limit, side=model.side)
+            picture = decode_picture(
+                image.data,
+                max_pixels=settings.max_image_pixels,
+                max_side=settings.max_image_side,
+                side=model.side,
+            )
             return model.prepare(picture.pixels, picture.size, picture.extent)
 
         with timings.measure("decode"):

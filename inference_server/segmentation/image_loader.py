@@ -149,11 +149,15 @@ class ImageLoader:
             ImageError: the image cannot be decoded.
             ImageTooLargeError: the image has too many pixels.
         """
-        limit = self._settings.max_image_pixels
+        settings = self._settings
 
         def run() -> T:
             with timings.measure("decode"):
-                pixels = decode_image(image.data, max_pixels=limit)
+                pixels = decode_image(
+                    image.data,
+                    max_pixels=settings.max_image_pixels,
+                    max_side=settings.max_image_side,
+                )
             return work(pixels)
 
         async with self._full_decodes:

@@ -43,6 +43,12 @@ class RequestSettings(EnvironmentSettings):
     max_image_pixels: int = Field(
         50_000_000, ge=1, description="Maximum number of pixels of an image, as its header says."
     )
+    max_image_side: int = Field(
+        65_536,
+        ge=1,
+        description="Maximum width and height of an image in pixels, as its header says. Memory "
+        "for resizing and masks grows with the longer side.",
+    )
     max_prompts: int = Field(16, ge=1, description="Maximum number of prompts per concept request.")
     max_visual_prompts: int = Field(
         256, ge=1, description="Maximum number of prompts per visual request."

@@ -316,6 +316,7 @@ class TestLimits:
             max_body_mb=1,
             max_image_mb=1,
             max_image_pixels=10_000,
+            max_image_side=500,
             max_prompts=2,
             max_visual_prompts=3,
             max_points=4,
@@ -359,6 +360,16 @@ class TestLimits:
             response = small.post(path, {"image": noise(311, (100, 101))})
             assert response.status_code == 413, response.text
             assert "INFERENCE_MAX_IMAGE_PIXELS" in response.json()["message"]
+
+    @pytest.mark.parametrize("size", [(1, 501), (501, 1)])
+    def test_a_long_side(self, small: Running, size: tuple[int, int]) -> None:
+        assert small.post(VISUAL, {"image": noise(312, (500, 2))}).status_code == 200
+        for path in (VISUAL, CONCEPT, SAM3_EMBED):
+            body = {"image": noise(313, size), "prompts": [{"text": "a"}]}
+            response = small.post(path, body)
+            assert response.status_code == 413, response.text
+            assert "501" in response.json()["message"]
+            assert "INFERENCE_MAX_IMAGE_SIDE" in response.json()["message"]
 
     @pytest.mark.parametrize(
         ("path", "body", "place", "setting"),

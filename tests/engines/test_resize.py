@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -45,6 +46,29 @@ def test_numbers_are_those_of_sam2s_transforms_rounded_to_bytes(size: tuple[int,
     off = (found[0] - reference(noise(size))).abs() / step
     assert float(off.max()) < 1.001
     assert float(off.mean()) < 0.4
+
+
+@pytest.mark.parametrize("size", [(3000, 1), (700, 40), (2000, 63)])
+def test_tall_and_narrow_images_are_off_by_one_at_most(size: tuple[int, int]) -> None:
+    """They are resized vertically first, and rounded in between."""
+    planes = torch.from_numpy(noise(size)).permute(2, 0, 1)[None].float()
+    exact = torch.nn.functional.interpolate(
+        planes, (SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False
+    )[0]
+    assert float((resize(noise(size), SIDE) - exact).abs().max()) < 1.1
+    extent = (size[0] - 0.5, float(size[1]))
+    shifted = (resize(noise(size), SIDE, extent) - exact).abs()
+    assert float(shifted.mean()) < 3
+
+
+@pytest.mark.parametrize("size", [(400_000, 1), (1, 400_000), (100_000, 16), (16, 100_000)])
+def test_memory_does_not_grow_with_the_aspect(size: tuple[int, int]) -> None:
+    """One column of 400,000 rows took 1.2 GB: the model's side for every row."""
+    image = noise(size)
+    resize(noise((100, 100)), 1024)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert resize(image, 1024).shape == (3, 1024, 1024)
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak) / 1024 < 100
 
 
 def test_a_batch_is_normalised_image_by_image() -> None:

@@ -102,6 +102,12 @@ def _sized(name: str, write: Callable[[bytearray], None]) -> bytes:
     return bytes(data)
 
 
+def _gif_beside_its_screen() -> bytes:
+    """The first image begins at the right edge of the largest screen."""
+    image = b"," + struct.pack("<4HB", 65_000, 0, 60_000, 1, 0)
+    return b"GIF89a" + struct.pack("<HHBBB", 65_000, 1, 0, 0, 0) + image
+
+
 @pytest.mark.usefixtures("_no_decoding")
 @pytest.mark.parametrize(
     "data",
@@ -124,6 +130,39 @@ def test_the_size_is_judged_before_any_pixel_is_decoded(data: bytes) -> None:
     assert "INFERENCE_MAX_IMAGE_PIXELS" in refused(data, ImageTooLargeError)
     height, width = read_header(data).upright_size
     assert height * width > MAX_PIXELS
+
+
+@pytest.mark.usefixtures("_no_decoding")
+@pytest.mark.parametrize(
+    "data",
+    [
+        png(1, 2_000_000, png_chunk(b"IDAT", b"")),
+        png(2_000_000, 1, png_chunk(b"IDAT", b"")),
+        _sized("BMP", lambda data: struct.pack_into("<ii", data, 18, 1, -2_000_000)),
+        _sized("BMP", lambda data: struct.pack_into("<ii", data, 18, 2_000_000, 1)),
+        directory((256, 4, 1, 1), (257, 4, 1, 2_000_000)),
+        directory((256, 4, 1, 2_000_000), (257, 4, 1, 1)),
+        _gif_beside_its_screen(),
+    ],
+    ids=["png-tall", "png-wide", "bmp-tall", "bmp-wide", "tiff-tall", "tiff-wide", "gif"],
+)
+def test_a_long_side_is_refused_before_any_pixel_is_decoded(data: bytes) -> None:
+    """Of few pixels, but with memory per row or column: 1.5 GB for 1 x 2,000,000."""
+    header = read_header(data)
+    assert header.pixels <= MAX_PIXELS
+    message = refused(data, ImageTooLargeError)
+    assert f"{header.width:,} x {header.height:,} pixels" in message
+    assert "65,536 per side" in message
+    assert "INFERENCE_MAX_IMAGE_SIDE" in message
+
+
+def test_the_longest_side_is_decoded() -> None:
+    for width, height in ((1, 65_536), (65_536, 1)):
+        rows = zlib.compress(bytes(height * (1 + -(-width // 8))))
+        data = png(width, height, png_chunk(b"IDAT", rows))
+        assert decode_image(data, max_pixels=MAX_PIXELS).shape == (height, width, 3)
+        with pytest.raises(ImageTooLargeError):
+            decode_image(data, max_pixels=MAX_PIXELS, max_side=65_535)
 
 
 def test_a_bomb_within_the_limit_is_merely_an_image() -> None:
@@ -251,7 +290,7 @@ def test_an_avif_of_countless_boxes() -> None:
 
 def test_a_run_length_bmp_that_skips_gigabytes() -> None:  # 12 GB in Pillow
     codes = bytes((0, 2, 255, 255)) * 1000
-    header = struct.pack("<IiiHHIIiiII", 40, MAX_PIXELS, 1, 1, 8, 1, len(codes), 0, 0, 1, 0)
+    header = struct.pack("<IiiHHIIiiII", 40, 65_536, 1, 1, 8, 1, len(codes), 0, 0, 1, 0)
     data = b"BM" + struct.pack("<IHHI", 58 + len(codes), 0, 0, 58) + header + bytes(4) + codes
     refused(data)
 

@@ -79,7 +79,7 @@ def test_which_request_is_shown(desk: Desk, picture: Picture) -> None:
     expect(code).to_contain_text('{"points": [{"x": 320, "y": 280, "positive": true}]}')
     desk.upload(picture.data)
     expect(desk.page.get_by_role("combobox", name="Image")).to_have_value("file")
-    expect(code).to_contain_text("base64 < 'scene.png'")
+    expect(code).to_contain_text("image=$(base64 < 'scene.png' | tr")
     # The arrow keys switch between the languages.
     desk.page.get_by_role("tab", name="curl").focus()
     for key, name, text in (

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cachetools import LRUCache
 
@@ -23,7 +23,7 @@ _MIN_FRACTION = 16
 class _Flight:
     """An embedding that is being computed, and the number of callers that wait for it."""
 
-    task: asyncio.Task[CachedEmbedding]
+    task: asyncio.Task[CachedEmbedding] = field(init=False)
     waiting: int = 0
 
 
@@ -152,8 +152,9 @@ class EmbeddingCache:
         else:
             self.misses += 1
         if flight is None:
-            flight = _Flight(asyncio.ensure_future(self._create(key, create)))
-            self._flights[key] = flight
+            flight = self._flights[key] = _Flight()
+            # With its flight: `clear` may forget the flight before the task's first step.
+            flight.task = asyncio.ensure_future(self._create(key, flight, create))
         flight.waiting += 1
         try:
             return await asyncio.shield(flight.task), shared
@@ -164,9 +165,8 @@ class EmbeddingCache:
                 self._remove_flight(key, flight)
 
     async def _create(
-        self, key: ImageKey, create: Callable[[], Awaitable[CachedEmbedding]]
+        self, key: ImageKey, flight: _Flight, create: Callable[[], Awaitable[CachedEmbedding]]
     ) -> CachedEmbedding:
-        flight = self._flights[key]
         current = False
         try:
             entry = None if self._host is None else await self._host.fetch(key)

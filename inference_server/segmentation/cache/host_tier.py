@@ -75,10 +75,15 @@ class HostTier:
         except Exception:  # harmless: the image is encoded again when it is needed
             logger.exception("Could not copy an embedding to host memory")
         else:
-            if key in self._copying:  # false if the tier was cleared meanwhile
+            if self._is_current(key):  # false if the tier was cleared meanwhile
                 self._entries[key] = replace(entry, embedding=embedding)
         finally:
-            self._copying.pop(key, None)
+            if self._is_current(key):
+                del self._copying[key]
+
+    def _is_current(self, key: Hashable) -> bool:
+        """Whether the running task is the copy of this key, and not one that `clear` forgot."""
+        return self._copying.get(key) is asyncio.current_task()
 
     async def settle(self) -> None:
         """Wait until all copies in progress have left the device."""

@@ -296,6 +296,20 @@ async def test_what_is_being_made_while_all_is_cleared_is_handed_out_and_not_kep
     assert cache.get(key("a")) is kept_one
 
 
+async def test_what_is_cleared_before_its_first_step_is_made_and_handed_out() -> None:
+    """`DELETE /models` between the request for an embedding and the beginning of its making."""
+    cache = EmbeddingCache(100)
+    maker = Maker()
+    waiting = asyncio.create_task(cache.get_or_create(key("a"), maker))
+    await asyncio.sleep(0)  # it has asked; what makes the embedding has not had its turn
+    assert maker.calls == 0
+    cache.clear()
+    maker.gate.set()
+    made, shared = await waiting
+    assert (made.digest, shared, maker.calls) == ("digest", False, 1)
+    assert len(cache) == 0
+
+
 async def test_what_is_cleared_can_still_be_left() -> None:
     cache = EmbeddingCache(100)
     maker = Maker()

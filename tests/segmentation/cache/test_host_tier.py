@@ -193,6 +193,25 @@ async def test_clearing_empties_both_tiers_and_discards_copies_in_progress() -> 
     assert (cache.nbytes, cache.host_nbytes) == (0, 0)
 
 
+async def test_a_copy_that_was_cleared_is_not_kept_in_the_place_of_a_later_one() -> None:
+    """An id may name another image after a clear."""
+    bus, encoder = Bus(), Encoder()
+    cache = make(bus, room=10)
+    bus.gate.clear()
+    for name in "ab":  # a is on its way to the host
+        await cache.get_or_create(key(name), encoder.of(name))
+    await settle()
+    cache.clear()
+    for name, create in (("a", encoder.of("later")), ("b", encoder.of("b"))):
+        await cache.get_or_create(key(name), create)
+    await settle()
+    bus.gate.set()
+    await settle()
+    found = await cache.find(key("a"))
+    assert found is not None
+    assert found.digest == "later"
+
+
 async def test_shrinking_waits_until_the_dropped_have_left_the_device() -> None:
     bus, encoder = Bus(), Encoder()
     cache = EmbeddingCache(40, HostTier(100, to_host=bus.down, to_device=bus.up))

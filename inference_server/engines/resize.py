@@ -15,7 +15,6 @@ from torch import Tensor
 
 from inference_server.engines.base import RGBImage
 
-
 _TALL = 8
 """Height, in sides of the square, above which a narrow image is resized vertically first."""
 

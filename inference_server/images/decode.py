@@ -82,9 +82,7 @@ class Picture:
         return self.size[0] / self.scale, self.size[1] / self.scale
 
 
-def decode_image(
-    data: bytes, *, max_pixels: int, max_side: int = MAX_SIDE
-) -> NDArray[np.uint8]:
+def decode_image(data: bytes, *, max_pixels: int, max_side: int = MAX_SIDE) -> NDArray[np.uint8]:
     """Decode an image at full size; the format is detected from the content.
 
     Of an animation, the first frame is decoded. EXIF orientation is applied. 16-bit values keep
@@ -131,19 +129,19 @@ def decode_picture(
         ImageError: The format is not supported, or the file is truncated or damaged.
     """
     header = read_header(data)
-    if max(header.width, header.height) > max_side:
-        raise too_large(
-            f"The image has {header.width:,} x {header.height:,} pixels; the limit is "
-            f"{max_side:,} per side.",
-            "Crop the image, or send it in parts; the limit is the server's setting "
-            "INFERENCE_MAX_IMAGE_SIDE.",
-        )
     if header.pixels > max_pixels:
         raise too_large(
             f"The image has {header.width} x {header.height} pixels"
             + (f" {header.burden}" if header.unit_pixels > header.width * header.height else "")
             + f"; the limit is {max_pixels:,} in total.",
             "Send a smaller image; the limit is the server's setting INFERENCE_MAX_IMAGE_PIXELS.",
+        )
+    if max(header.width, header.height) > max_side:
+        raise too_large(
+            f"The image has {header.width:,} x {header.height:,} pixels; the limit is "
+            f"{max_side:,} per side.",
+            "Crop the image, or send it in parts; the limit is the server's setting "
+            "INFERENCE_MAX_IMAGE_SIDE.",
         )
     scale = _scale_for(header, side)
     try:

@@ -159,7 +159,8 @@ def test_a_file_name_is_a_file_name(place: Path, name: str) -> None:
 def test_texts_and_ids_are_sent_as_they_are(place: Path, text: str, file: str | None) -> None:
     text += "\0"
     (place / "a.png").write_bytes(b"the image")
-    body = {"prompts": [{"text": text, "boxes": [[1, 2.5]]}], text: text, "format": None, "on": True}
+    prompts = [{"text": text, "boxes": [[1, 2.5]]}]
+    body = {"prompts": prompts, text: text, "format": None, "on": True}
     for request in requests_of(place, body=body, file=file, id=text, key="k"):
         image = request["body"].pop("image", None)
         identity = request["body"].pop("image_id", None)

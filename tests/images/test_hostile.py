@@ -292,7 +292,7 @@ def test_a_run_length_bmp_that_skips_gigabytes() -> None:  # 12 GB in Pillow
     codes = bytes((0, 2, 255, 255)) * 1000
     header = struct.pack("<IiiHHIIiiII", 40, 65_536, 1, 1, 8, 1, len(codes), 0, 0, 1, 0)
     data = b"BM" + struct.pack("<IHHI", 58 + len(codes), 0, 0, 58) + header + bytes(4) + codes
-    refused(data)
+    assert decode_image(data, max_pixels=MAX_PIXELS).shape == (1, 65_536, 3)
 
 
 def test_a_side_of_nothing() -> None:

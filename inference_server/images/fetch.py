@@ -7,9 +7,8 @@ no second lookup can return a different address. An HTTP client library would do
 
 from __future__ import annotations
 
-import socket
 import ssl
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import anyio
 import anyio.lowlevel
@@ -18,30 +17,62 @@ import httpx
 
 from inference_server.images.addresses import AddressPolicy
 from inference_server.images.failures import could_not_load, over_byte_limit
+from inference_server.images.lookups import Lookups, Resolver
 
-Resolver = Callable[[str], Awaitable[Sequence[str]]]
+Reserve = Callable[[int], None]
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MAX_DIALS = 4  # addresses to try per host, so that a long DNS response cannot cause a port scan
+_HEAD_PIECE = 4096  # bytes to read at a time until the response has begun
+_OVERHEAD = 2  # bytes to receive at most, as a multiple of the limit on the body
 _OR_BASE64 = "or send the image as base64."
 _USER_AGENT = b"inference-server"
 
 
-async def resolve(host: str) -> list[str]:
-    """Resolve a host name, or a literal address in any notation, in a thread.
+class _MeteredStream(httpcore.AsyncNetworkStream):
+    """A stream that counts what it receives, because httpcore limits neither interim responses
+    (`100 Continue`) nor the overhead of chunks.
 
     Args:
-        host: Host name in ASCII, or an address.
-
-    Returns:
-        Its addresses, each once.
-
-    Raises:
-        OSError: The name does not resolve.
-        UnicodeError: The name is not a valid host name.
+        stream: The connection; TLS has begun.
+        max_head_bytes: Maximum bytes until the response has begun.
+        max_bytes: Maximum bytes in all.
+        url: What is fetched, for error messages.
     """
-    found = await anyio.getaddrinfo(host.encode("ascii"), None, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(address[0]) for *_, address in found))
+
+    def __init__(
+        self, stream: httpcore.AsyncNetworkStream, max_head_bytes: int, max_bytes: int, url: str
+    ) -> None:
+        self._stream = stream
+        self._max_head_bytes = max_head_bytes
+        self._max_bytes = max_bytes
+        self._url = url
+        self._received = 0
+        self.in_body = False
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        # In small pieces, because httpcore parses all interim responses of a piece in one go.
+        size = max_bytes if self.in_body else min(max_bytes, _HEAD_PIECE)
+        data = await self._stream.read(size, timeout)
+        self._received += len(data)
+        if not self.in_body and self._received > self._max_head_bytes:
+            raise could_not_load(
+                f"{self._url} sent more than {self._max_head_bytes // 1024} KiB of headers and "
+                "interim responses.",
+                f"Give another URL, {_OR_BASE64}",
+            )
+        if self._received > self._max_bytes:
+            raise could_not_load(
+                f"{self._url} sends its content in chunks that are far too small.",
+                f"Give another URL, {_OR_BASE64}",
+            )
+        return data
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        await self._stream.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
 
 
 class ImageFetcher:
@@ -54,7 +85,11 @@ class ImageFetcher:
         networks: Networks (CIDR) to allow although they are not public.
         hosts: Allowed host names; `*.example.com` allows all subdomains. Empty allows any host.
         https_only: Refuse `http`; default false.
-        resolver: Resolves a host to its addresses.
+        max_head_bytes: Maximum bytes of a response's headers and of the interim responses before
+            it; default 64 KiB.
+        lookups: Maximum number of host names being resolved; default 128.
+        tenant_lookups: Maximum number of them per tenant; default 32.
+        resolver: Resolves a host to its addresses; default: the system's resolver, in threads.
         ssl_context: Verifies servers; default: against `SSL_CERT_FILE` or `certifi`.
 
     Raises:
@@ -70,7 +105,10 @@ class ImageFetcher:
         networks: Iterable[str] = (),
         hosts: Iterable[str] = (),
         https_only: bool = False,
-        resolver: Resolver = resolve,
+        max_head_bytes: int = 2**16,
+        lookups: int = 128,
+        tenant_lookups: int = 32,
+        resolver: Resolver | None = None,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         self._max_bytes = max_bytes
@@ -79,16 +117,21 @@ class ImageFetcher:
         self._policy = AddressPolicy(networks)
         self._hosts = tuple(host.lower() for host in hosts)
         self._schemes = ("https",) if https_only else ("http", "https")
-        self._resolve = resolver
+        self._max_head_bytes = max_head_bytes
+        self._lookups = Lookups(lookups, tenant_lookups, resolver)
         self._ssl_context = ssl_context or httpx.create_ssl_context()
 
-    async def fetch(self, url: str) -> bytes:
+    async def fetch(self, url: str, *, tenant: str = "", reserve: Reserve | None = None) -> bytes:
         """Fetch a URL's body. Its content is not checked.
 
         Args:
             url: An absolute URL; white space around it is ignored.
+            tenant: Whose fetch it is, for its share of look-ups.
+            reserve: Called with the number of bytes of each chunk before it is kept; it may raise
+                `CapacityError`. Default: no limit but that on one body.
 
         Raises:
+            CapacityError: `reserve` refused.
             ImageError: The URL is refused, or the fetch fails or times out.
             ImageTooLargeError: The body exceeds the byte limit.
         """
@@ -97,7 +140,7 @@ class ImageFetcher:
         try:
             with anyio.fail_after(self._timeout):
                 for _ in range(self._redirects + 1):
-                    found = await self._get(target)
+                    found = await self._get(target, tenant, reserve)
                     if isinstance(found, bytes):
                         return found
                     target = self._check(found, target)
@@ -146,11 +189,11 @@ class ImageFetcher:
             for allowed in self._hosts
         )
 
-    async def _get(self, url: httpx.URL) -> bytes | str:
+    async def _get(self, url: httpx.URL, tenant: str, reserve: Reserve | None) -> bytes | str:
         """Make one request; return the body, or the redirect's target as a string."""
-        stream = await self._dial(url)
+        stream = await self._dial(url, tenant)
         try:
-            return await self._exchange(stream, url)
+            return await self._exchange(stream, url, reserve)
         except (
             httpcore.NetworkError,
             httpcore.ProtocolError,
@@ -167,9 +210,9 @@ class ImageFetcher:
             with anyio.CancelScope(shield=True):
                 await stream.aclose()
 
-    async def _dial(self, url: httpx.URL) -> httpcore.AsyncNetworkStream:
+    async def _dial(self, url: httpx.URL, tenant: str) -> httpcore.AsyncNetworkStream:
         """Connect to a checked address."""
-        addresses = await self._addresses(url)
+        addresses = await self._addresses(url, tenant)
         deadline = anyio.current_effective_deadline()
         backend = httpcore.AnyIOBackend()
         for tried, address in enumerate(addresses):
@@ -186,14 +229,14 @@ class ImageFetcher:
             f"Check that the URL opens elsewhere, {_OR_BASE64}",
         )
 
-    async def _addresses(self, url: httpx.URL) -> Sequence[str]:
+    async def _addresses(self, url: httpx.URL, tenant: str) -> Sequence[str]:
         """Resolve the host of `url` and check every address.
 
         One forbidden address refuses the host: a public name with a private address is an attack
         or a mistake.
         """
         try:
-            addresses = await self._resolve(url.raw_host.decode("ascii"))
+            addresses = await self._lookups.resolve(tenant, url.raw_host.decode("ascii"))
         except (OSError, UnicodeError):
             addresses = []
         if not addresses:
@@ -210,15 +253,20 @@ class ImageFetcher:
             )
         return addresses[:_MAX_DIALS]
 
-    async def _exchange(self, stream: httpcore.AsyncNetworkStream, url: httpx.URL) -> bytes | str:
+    async def _exchange(
+        self, stream: httpcore.AsyncNetworkStream, url: httpx.URL, reserve: Reserve | None
+    ) -> bytes | str:
         """Send the request over an open connection; return as `_get` does."""
         if url.scheme == "https":
             # Verified against the host name, not against the address.
             name = url.raw_host.decode("ascii").removesuffix(".")
             stream = await stream.start_tls(self._ssl_context, server_hostname=name)
         request = _request(url)
-        connection = httpcore.AsyncHTTP11Connection(request.url.origin, stream)
+        most = self._max_head_bytes + _OVERHEAD * self._max_bytes
+        metered = _MeteredStream(stream, self._max_head_bytes, most, _quoted(url))
+        connection = httpcore.AsyncHTTP11Connection(request.url.origin, metered)
         response = await connection.handle_async_request(request)
+        metered.in_body = True
         headers = {name.lower(): value for name, value in response.headers}
         if response.status in _REDIRECTS and b"location" in headers:
             return headers[b"location"].decode("utf-8", "replace")
@@ -233,18 +281,22 @@ class ImageFetcher:
                 f"{_quoted(url)} answered with a compressed body that was not asked for.",
                 f"Give another URL, {_OR_BASE64}",
             )
-        return await self._body(response, int(headers.get(b"content-length", b"0")))
+        return await self._body(response, int(headers.get(b"content-length", b"0")), reserve)
 
-    async def _body(self, response: httpcore.Response, announced: int) -> bytes:
+    async def _body(
+        self, response: httpcore.Response, announced: int, reserve: Reserve | None
+    ) -> bytes:
         """Read a body of `announced` bytes (0 if unknown), up to the byte limit."""
         if announced > self._max_bytes:
             raise over_byte_limit(self._max_bytes)
         # Not a list of chunks: a body sent byte by byte would take forty times its size.
         body = bytearray()
         async for chunk in response.aiter_stream():
-            body += chunk
-            if len(body) > self._max_bytes:
+            if len(body) + len(chunk) > self._max_bytes:
                 raise over_byte_limit(self._max_bytes)
+            if reserve is not None:
+                reserve(len(chunk))
+            body += chunk
             # One read may yield thousands of tiny chunks; let other tasks run.
             await anyio.lowlevel.checkpoint()
         return bytes(body)

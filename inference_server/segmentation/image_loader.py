@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
@@ -18,6 +19,7 @@ from inference_server.errors import (
 )
 from inference_server.executor import Threads
 from inference_server.images import ImageFetcher, decode_base64, decode_image
+from inference_server.images.shares import Shares
 from inference_server.observability.metrics import Metrics, Timings
 from inference_server.segmentation.cache.images import ImageStore
 from inference_server.segmentation.types import ImageRef, StoredImage
@@ -43,6 +45,9 @@ def fetcher_of(settings: Settings) -> ImageFetcher:
         networks=settings.fetch_networks,
         hosts=settings.fetch_hosts,
         https_only=settings.fetch_https_only,
+        max_head_bytes=settings.fetch_max_header_kb * 1024,
+        lookups=settings.fetch_lookups,
+        tenant_lookups=settings.fetch_tenant_lookups,
     )
 
 
@@ -66,6 +71,9 @@ class ImageLoader:
         self._fetcher = fetcher
         self._metrics = metrics
         self._threads = threads
+        self._fetched = Shares(
+            settings.fetch_memory_mb * MiB, settings.fetch_tenant_memory_mb * MiB
+        )
         self.images = ImageStore(settings.image_cache_mb * MiB)
         self._full_decodes = asyncio.Semaphore(_MAX_FULL_DECODES)
 
@@ -88,6 +96,7 @@ class ImageLoader:
         Raises:
             ImageError: the image cannot be fetched, or its base64 is invalid.
             ImageTooLargeError: the image exceeds a limit.
+            CapacityError: fetched images in progress use too much memory.
             UnknownImageError: only an id or a digest was given, and no file is stored under it.
         """
         known = None
@@ -101,9 +110,7 @@ class ImageLoader:
             with timings.measure("decode"):
                 stored = await self._decode_base64(image.base64)
         elif image.url is not None:
-            with timings.measure("fetch"):
-                data = await self._fetch(image.url)
-            stored = await self._threads.run(partial(StoredImage.of, data))
+            stored = await self._fetch(tenant, image.url, timings)
         else:
             raise UnknownImageError(
                 "No image is cached under this image_id (it was never sent with this API key, or "
@@ -163,18 +170,27 @@ class ImageLoader:
         async with self._full_decodes:
             return await self._threads.run_in_background(run)
 
-    async def _fetch(self, url: str) -> bytes:
-        """Fetch an image and count the outcome."""
+    async def _fetch(self, tenant: str, url: str, timings: Timings) -> StoredImage:
+        """Fetch an image and count the outcome.
+
+        Its bytes count towards the limits on fetched images as long as the result is referenced.
+        """
         outcome = "failed"
+        share = self._fetched.open(tenant)
         try:
-            data = await self._fetcher.fetch(url)
+            with timings.measure("fetch"):
+                data = await self._fetcher.fetch(url, tenant=tenant, reserve=share.take)
+            stored = await self._threads.run(partial(StoredImage.of, data))
+            weakref.finalize(stored, share.release).atexit = False
             outcome = "done"
         except InferenceServerError as error:
             outcome = error.reason
             raise
         finally:
             self._metrics.fetches.labels(outcome).inc()
-        return data
+            if outcome != "done":
+                share.release()
+        return stored
 
     async def _decode_base64(self, text: str) -> StoredImage:
         limit = self._settings.max_image_mb * MiB

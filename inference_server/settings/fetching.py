@@ -17,6 +17,38 @@ class FetchSettings(EnvironmentSettings):
     fetch_redirects: int = Field(
         3, ge=0, le=10, description="Maximum number of redirects when fetching an image."
     )
+    fetch_memory_mb: int = Field(
+        1024,
+        ge=1,
+        description="Maximum size in MiB of all fetched images in progress together; beyond it, "
+        "requests get 429.",
+    )
+    fetch_tenant_memory_mb: int = Field(
+        512,
+        ge=1,
+        description="Maximum size in MiB of one tenant's fetched images in progress together; "
+        "beyond it, its requests get 429.",
+    )
+    fetch_lookups: int = Field(
+        128,
+        ge=1,
+        le=1024,
+        description="Maximum number of host names being resolved; further fetches wait. Each takes "
+        "a thread until the DNS server answers or the system's resolver gives up.",
+    )
+    fetch_tenant_lookups: int = Field(
+        32,
+        ge=1,
+        le=1024,
+        description="Maximum number of host names being resolved for one tenant, so that names "
+        "whose DNS server does not answer delay only this tenant's fetches.",
+    )
+    fetch_max_header_kb: int = Field(
+        64,
+        ge=4,
+        description="Maximum size in KiB of the headers of a fetched image's response, together "
+        "with the interim responses (1xx) before it.",
+    )
     fetch_https_only: bool = Field(False, description="Fetch images over `https` only.")
     fetch_hosts: types.HostPatterns = Field(
         (),

@@ -100,6 +100,16 @@ def test_redirects_bytes_and_seconds(gallery: Gallery, images: Any) -> None:
         assert "INFERENCE_MAX_IMAGE_MB" in told(small, gallery.url + "/large.png", 413)
 
 
+def test_memory_of_a_tenant(gallery: Gallery) -> None:
+    gallery.hang("/large.png", PNG + bytes(2 << 20))
+    with serving(ready=False, fetch_tenant_memory_mb=1, fetch_networks="127.0.0.0/8") as small:
+        url = {"type": "url", "value": gallery.url + "/large.png"}
+        response = small.post(SAM2_EMBED, {"image": url})
+        assert response.status_code == 429, response.text
+        assert response.headers["retry-after"] == "1"
+        assert "INFERENCE_FETCH_TENANT_MEMORY_MB" in response.json()["message"]
+
+
 @pytest.mark.parametrize("name", ["page.html", "picture.svg", "paper.pdf"])
 def test_what_is_fetched_is_told_by_its_content(
     server: Running, gallery: Gallery, name: str

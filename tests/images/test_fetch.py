@@ -6,7 +6,7 @@ import anyio
 import anyio.abc
 import pytest
 
-from inference_server.images.fetch import resolve
+from inference_server.images.lookups import Lookups
 from tests.images.conftest import (
     Resolver,
     Server,
@@ -135,10 +135,11 @@ async def test_a_name_that_does_not_resolve(answers: list[list[str]]) -> None:
 
 
 async def test_resolving_for_real() -> None:
-    assert await resolve("127.0.0.1") == ["127.0.0.1"]
-    assert await resolve("127.1") == ["127.0.0.1"]
-    assert await resolve("::1") == ["::1"]
-    assert "127.0.0.1" in await resolve("localhost")
+    lookups = Lookups(1, 1)
+    assert await lookups.resolve("", "127.0.0.1") == ["127.0.0.1"]
+    assert await lookups.resolve("", "127.1") == ["127.0.0.1"]
+    assert await lookups.resolve("", "::1") == ["::1"]
+    assert "127.0.0.1" in await lookups.resolve("", "localhost")
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import anyio
 import anyio.abc
 import anyio.lowlevel
+import h11
 import pytest
 
-from inference_server.errors import ImageTooLargeError
+from inference_server.errors import CapacityError, ImageTooLargeError
 from tests.images.conftest import Answer, answering, fetcher, ok, redirect, refused, serve
 
 pytestmark = pytest.mark.anyio
@@ -112,12 +113,13 @@ async def _slow_body(stream: anyio.abc.ByteStream, path: bytes) -> None:
         await stream.send(b"a")
 
 
-async def _endless_hints(stream: anyio.abc.ByteStream, path: bytes) -> None:
+async def _slow_hints(stream: anyio.abc.ByteStream, path: bytes) -> None:
     while True:
+        await anyio.sleep(0.05)
         await stream.send(b"HTTP/1.1 103 Early Hints\r\n\r\n")
 
 
-@pytest.mark.parametrize("answer", [_silence, _slow_head, _slow_body, _endless_hints])
+@pytest.mark.parametrize("answer", [_silence, _slow_head, _slow_body, _slow_hints])
 async def test_the_deadline_holds_for_the_whole_fetch(answer: Answer) -> None:
     async with serve(answer) as server:
         # A busy machine may use up the time before it has asked; then it is tried again.
@@ -166,6 +168,79 @@ async def test_a_cancelled_fetch_closes_its_connection() -> None:
             await server.closed.wait()
 
 
+async def test_endless_interim_responses_are_cut_off() -> None:
+    """httpcore reads on for ever, and lets nobody else run while it parses what has come."""
+    sent = 0
+
+    async def answer(stream: anyio.abc.ByteStream, path: bytes) -> None:
+        nonlocal sent
+        while True:
+            await stream.send(b"HTTP/1.1 100 Continue\r\n\r\n" * 2000)
+            sent += 1
+
+    async with serve(answer) as server:
+        message = await refused(fetcher(max_head_bytes=20_000), server.url("/a?b"))
+        assert f"{server.url('/a')} sent more than 19 KiB of headers and interim" in message
+        with anyio.fail_after(60):
+            await server.closed.wait()
+    assert sent < 400  # what fits into the sockets' buffers
+
+
+async def test_interim_responses_are_parsed_in_small_pieces(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Others run between the pieces."""
+    pieces: list[int] = []
+    receive = h11.Connection.receive_data
+
+    def noting(self: h11.Connection, data: bytes) -> None:
+        pieces.append(len(data))
+        receive(self, data)
+
+    monkeypatch.setattr(h11.Connection, "receive_data", noting)
+    hints = b"HTTP/1.1 100 Continue\r\n\r\n" * 2000
+    async with serve(answering(hints + ok(BODY))) as server:
+        assert await fetcher().fetch(server.url()) == BODY
+    assert sum(pieces) >= len(hints)
+    assert max(pieces) <= 4096
+
+
+async def test_the_headers_have_a_limit() -> None:
+    content = ok(BODY, *(f"x-{number}: {'y' * 100}" for number in range(50)))
+    async with serve(answering(content)) as server:
+        assert await fetcher(max_head_bytes=6000).fetch(server.url()) == BODY
+        message = await refused(fetcher(max_head_bytes=5000), server.url())
+    assert "4 KiB of headers" in message
+
+
+async def test_the_overhead_of_chunks_has_a_limit() -> None:
+    head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+    chunk = b"1;x=" + b"y" * 1000 + b"\r\na\r\n"
+    async with serve(answering(head + chunk * 900 + b"0\r\n\r\n")) as server:
+        assert "too small" in await refused(fetcher(), server.url())
+
+
+async def test_bytes_are_reserved_before_they_are_kept() -> None:
+    reserved = 0
+
+    def reserve(size: int) -> None:
+        nonlocal reserved
+        reserved += size
+        if reserved > 300_000:
+            raise CapacityError("too much")
+
+    async def answer(stream: anyio.abc.ByteStream, path: bytes) -> None:
+        await stream.send(ok(bytes(200_000 if path == b"/small" else 500_000)))
+
+    images = fetcher(max_bytes=1_000_000)
+    async with serve(answer) as server:
+        assert len(await images.fetch(server.url("/small"), reserve=reserve)) == 200_000
+        assert reserved == 200_000
+        with pytest.raises(CapacityError, match="too much"):
+            await images.fetch(server.url("/large"), reserve=reserve)
+    assert reserved < 300_000 + 2**17, "the rest was not received"
+
+
 async def test_tiny_chunks_do_not_hold_up_others() -> None:
     body = b"1\r\na\r\n" * 5000
 
@@ -183,6 +258,6 @@ async def test_tiny_chunks_do_not_hold_up_others() -> None:
         anyio.create_task_group() as tasks,
     ):
         tasks.start_soon(tick)
-        assert len(await fetcher(max_bytes=5000).fetch(server.url())) == 5000
+        assert len(await fetcher(max_bytes=15_000).fetch(server.url())) == 5000
         tasks.cancel_scope.cancel()
     assert turns > 2000

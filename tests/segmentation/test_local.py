@@ -30,8 +30,14 @@ from inference_server.engines.device import Compute
 from inference_server.engines.model import ConceptModel, LoadedModel, VisualModel
 from inference_server.engines.registry import ModelRegistry
 from inference_server.engines.sam2.engine import VisualEngine
-from inference_server.errors import ImageError, ImageTooLargeError, UnknownImageError
+from inference_server.errors import (
+    CapacityError,
+    ImageError,
+    ImageTooLargeError,
+    UnknownImageError,
+)
 from inference_server.images import ImageFetcher, Picture, decode_picture
+from inference_server.images.fetch import Reserve
 from inference_server.masks import upsample_masks
 from inference_server.observability.metrics import Metrics, Timings
 from inference_server.segmentation import encoder as encoder_module
@@ -159,10 +165,12 @@ class Web(ImageFetcher):
         self.pages: dict[str, bytes] = {}
         self.fetched: list[str] = []
 
-    async def fetch(self, url: str) -> bytes:
+    async def fetch(self, url: str, *, tenant: str = "", reserve: Reserve | None = None) -> bytes:
         self.fetched.append(url)
         if url not in self.pages:
             raise ImageError("Could not load the image: no such page.")
+        if reserve is not None:
+            reserve(len(self.pages[url]))
         return self.pages[url]
 
 
@@ -258,6 +266,31 @@ async def test_a_cached_id_needs_no_image(make: Make) -> None:
     assert again.image.key.image == "id:x"
     assert again.image.model == "sam2/scripted"
     assert again.image.embedding.size == SIZE
+
+
+async def test_fetched_bytes_count_until_their_request_is_over(make: Make) -> None:
+    bench = make(fetch_memory_mb=2, fetch_tenant_memory_mb=1)
+    size = 700_000
+    for name in "abc":
+        bench.web.pages[f"http://{name}/"] = png(1).ljust(size, b"\0")
+    stored = await bench.segmenter.read("ann", ImageRef(url="http://a/"), Timings())
+    with pytest.raises(CapacityError, match="TENANT_MEMORY"):
+        await bench.segmenter.read("ann", ImageRef(url="http://b/"), Timings())
+    others = [
+        await bench.segmenter.read("bob", ImageRef(url="http://b/"), Timings()),
+    ]
+    with pytest.raises(CapacityError, match="INFERENCE_FETCH_MEMORY_MB"):
+        await bench.segmenter.read("eve", ImageRef(url="http://c/"), Timings())
+    # Under an id it stays in the cache of files, which has a limit of its own.
+    assert len(others[0].data) == len(stored.data) == size
+    del stored, others
+    for name in "abc":
+        await bench.click(ImageRef(url=f"http://{name}/", image_id=name), (1, 1))
+    assert bench.segmenter.image_loader.images.nbytes == 3 * size
+    # A fetch that fails, or whose caller leaves, gives back what it had.
+    with pytest.raises(ImageError):
+        await bench.segmenter.read("ann", ImageRef(url="http://nowhere/"), Timings())
+    await bench.segmenter.read("ann", ImageRef(url="http://a/"), Timings())
 
 
 async def test_with_a_cached_id_nothing_is_fetched_or_decoded(make: Make) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from cachetools import LRUCache
 
 from inference_server.segmentation.types import StoredImage
@@ -42,7 +44,8 @@ class ImageStore:
             image: the file and its digest.
         """
         if len(image.data) <= self._entries.maxsize:
-            self._entries[tenant, name] = image
+            # A record of its own: as long as the given one exists, its request is in progress.
+            self._entries[tenant, name] = replace(image)
 
     def clear(self) -> None:
         """Remove all images."""

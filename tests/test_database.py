@@ -211,7 +211,7 @@ def test_a_database_of_0_1_0_is_upgraded(directory: Path, url: str) -> None:
             finished = await jobs.status(FINISHED, tenant)
             assert finished is not None
             assert (finished.state, finished.expires) == ("COMPLETED", EXPIRES)
-            assert (finished.seconds, finished.model) == (0.5, "sam3/demo")
+            assert (finished.seconds, finished.facts.model) == (0.5, "sam3/demo")
             found = await jobs.file(FINISHED, "preview.png")
             assert found is not None
             assert found[0].content == CONTENTS["png"]

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 from typing import Any
-from urllib.parse import quote
 
 import orjson
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from inference_server.api.dependencies import authenticate, read_with, state_of
+from inference_server.api.dependencies import authenticate, read_with, state_of, timings_of
 from inference_server.api.openapi import COMMON_ERRORS, Answer, Operation
 from inference_server.api.public_url import public_url
-from inference_server.api.responses import PiecewiseResponse, respond
+from inference_server.api.responses import PiecewiseResponse, image_headers, respond
 from inference_server.api.roboflow import routes as roboflow
 from inference_server.api.segmind import routes as segmind
 from inference_server.api.segmind.errors import ERRORS as SEGMIND_ERRORS
-from inference_server.auth import Work
-from inference_server.errors import UnknownJobError
-from inference_server.jobs import JSON_OUTPUT, Status
+from inference_server.auth import Charge, Tenant, Work
+from inference_server.errors import PromptError, UnknownImageError, UnknownJobError
+from inference_server.jobs import JSON_OUTPUT, Accepted, Facts, RequestKey, Status, Submission
 from inference_server.jobs.task import Task
+from inference_server.observability.metrics import timing_header
+from inference_server.segmentation.types import ImageRef, StoredImage
 from schemas.jobs import JobFailed, JobResult, JobStatus, JobSubmitted
 from schemas.segmind import SegmindFailure
 
@@ -37,26 +41,111 @@ async def submit(slug: str, request: Request) -> Response:
     """Validate a request as its own endpoint does, and queue it as a job."""
     state, task = state_of(request), TASKS[slug]
 
-    def check(data: dict[str, Any]) -> tuple[bytes, Iterable[Work]]:
+    def check(data: dict[str, Any]) -> _Checked:
         body = task.request.model_validate(data, context=state.limits)
         # API keys must not be stored with jobs.
         kept = {name: value for name, value in data.items() if name != "api_key"}
-        return orjson.dumps(kept), task.work(body)
+        payload = orjson.dumps(kept)
+        key = _request_key(request, slug, payload)
+        return _Checked(payload, task.work(body), task.image_id(body), key)
 
-    key, (payload, work) = await read_with(request, check)
-    bill = state.gate.bill(key, work)
-    job_id = await state.jobs.submit(key.tenant, slug, payload, bill)
-    url = f"{public_url(request, state.settings)}{_REQUESTS}/{job_id}"
+    key, checked = await read_with(request, check)
+    image, unknown = await _image(request, key.tenant, checked)
+    bill = state.gate.bill(key, checked.work)
+    submission = Submission(
+        key.tenant.name, slug, checked.payload, bill, image, checked.key, unknown
+    )
+    accepted = await state.jobs.submit(submission)
+    _undo_without_response(request, accepted, bill)
+    headers = dict(_PRIVATE)
+    if accepted.repeated:
+        headers["idempotent-replayed"] = "true"
+    if accepted.credits_left is not None:
+        headers["x-credits-remaining"] = str(accepted.credits_left)
+    url = f"{public_url(request, state.settings)}{_REQUESTS}/{accepted.job_id}"
     return JSONResponse(
         {
-            "request_id": job_id,
+            "request_id": accepted.job_id,
             "status": "QUEUED",
             "status_url": f"{url}/status",
             "response_url": url,
             "poll_url": f"{url}/status",
         },
-        headers=_PRIVATE,
+        headers=headers,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """A valid request.
+
+    Attributes:
+        payload: its body as JSON, without an API key.
+        work: what it asks for.
+        image_id: id of the image that it names without sending it; None if it sends the image.
+        key: its `Idempotency-Key`; None if it has none.
+    """
+
+    payload: bytes
+    work: Iterable[Work]
+    image_id: str | None
+    key: RequestKey | None
+
+
+def _request_key(request: Request, slug: str, payload: bytes) -> RequestKey | None:
+    """Return the `Idempotency-Key` of a request.
+
+    Raises:
+        PromptError: If the key is empty or too long.
+    """
+    name = request.headers.get("idempotency-key")
+    if name is None:
+        return None
+    most = state_of(request).settings.max_id_length
+    if not 0 < len(name) <= most:
+        raise PromptError(
+            f"The Idempotency-Key has {len(name)} characters; send 1 to {most}, or raise "
+            "INFERENCE_MAX_ID_LENGTH on the server.",
+            ("header", "Idempotency-Key"),
+        )
+    asked = hashlib.sha256(slug.encode() + b"\0" + payload)
+    return RequestKey(hashlib.sha256(name.encode()).hexdigest(), asked.hexdigest())
+
+
+async def _image(
+    request: Request, tenant: Tenant, checked: _Checked
+) -> tuple[StoredImage | None, UnknownImageError | None]:
+    """Load the image that a request names by its id alone: it belongs to the job from now on.
+
+    Returns:
+        (the image, why there is none); the second is for a request that may be a repetition, whose
+        job has its image already.
+    """
+    if checked.image_id is None:
+        return None, None
+    segmenter = state_of(request).segmenter
+    image = ImageRef(image_id=checked.image_id)
+    try:
+        return await segmenter.read(tenant.name, image, timings_of(request)), None
+    except UnknownImageError:
+        unknown = UnknownImageError(
+            "A job keeps the file of its image, and none is cached under this image_id (it was "
+            "never sent with this API key, or was evicted). Send the image along with the id."
+        )
+    if checked.key is None:
+        raise unknown
+    return None, unknown
+
+
+def _undo_without_response(request: Request, accepted: Accepted, bill: Charge | None) -> None:
+    """Undo the submission if the request ends without its response, such as at its deadline."""
+
+    def ended(kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            state_of(request).jobs.undo(accepted, bill)
+
+    held: AsyncExitStack = request.state.held
+    held.push(ended)
 
 
 async def _job(request: Request) -> Status:
@@ -122,8 +211,14 @@ async def job_result(request: Request) -> Response:
         "metrics": _metrics(status),
         "images": images,
     }
-    model = {} if status.model is None else {"x-model": quote(status.model, safe="/, ")}
-    return await respond(request, None, lambda: body, extra={**_PRIVATE, **model})
+    extra = {**_PRIVATE, **_fact_headers(status.facts)}
+    return await respond(request, None, lambda: body, extra=extra)
+
+
+def _fact_headers(facts: Facts) -> dict[str, str]:
+    """Return the headers that the synchronous response would have had."""
+    stages = timing_header(facts.stages)
+    return image_headers(facts.model, facts.hit, facts.mismatch, stages)
 
 
 async def job_file(request: Request) -> Response:
@@ -137,7 +232,7 @@ async def job_file(request: Request) -> Response:
         found = await jobs.find_file(job_id, name)
     if found is None:
         raise UnknownJobError("File not found: the link is incomplete or expired.")
-    file, left = found
+    file, left, facts = found
     return await PiecewiseResponse.begin(
         partial(jobs.piece, job_id, name),
         file.nbytes,
@@ -147,6 +242,7 @@ async def job_file(request: Request) -> Response:
             "content-disposition": f'inline; filename="{file.name}"',
             "content-security-policy": "default-src 'none'; sandbox",
             "x-content-type-options": "nosniff",
+            **_fact_headers(facts),
         },
     )
 
@@ -158,6 +254,20 @@ _ID: Mapping[str, Any] = MappingProxyType(
         "required": True,
         "description": "The `request_id` that the submission returned.",
         "schema": {"type": "string"},
+    }
+)
+
+
+_IDEMPOTENCY_KEY: Mapping[str, Any] = MappingProxyType(
+    {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "required": False,
+        "description": "A name for this submission, chosen by the client, at most 256 characters "
+        "by default (`INFERENCE_MAX_ID_LENGTH`). Repeat a submission under the same key if you got "
+        "no response: it returns the same job and is charged once. A key belongs to an API key or "
+        "its tenant, and is free again when its job expires.",
+        "schema": {"type": "string", "minLength": 1},
     }
 )
 
@@ -174,7 +284,12 @@ def _text(name: str, where: str, description: str) -> Mapping[str, Any]:
     )
 
 
-_ACCEPTED = Answer("The job was accepted.", JobSubmitted, headers=("x-request-id",))
+_ACCEPTED = Answer(
+    "The job was accepted.",
+    JobSubmitted,
+    headers=("idempotent-replayed", "x-credits-remaining", "x-request-id"),
+)
+_FACTS = ("x-model", "x-embedding-cache", "x-image-mismatch", "server-timing", "x-request-id")
 _FAILED = Answer("The job failed.", JobFailed, headers=("x-request-id",), component="JobFailed")
 _UNKNOWN = Answer(
     "The job is unknown or expired, or belongs to another key.",
@@ -192,16 +307,20 @@ def _submit(slug: str, operation_id: str, errors: Mapping[int, Answer], instead:
         operation_id,
         f"Submit a job: {slug}",
         f"Accepts the body of `{instead}` and responds immediately; poll for the result. Accepted "
-        "jobs survive a restart of the server.",
+        "jobs survive a restart of the server. A submission that is not answered, such as at its "
+        "deadline, creates no job and costs nothing.",
         ("Jobs",),
         partial(submit, slug),
         {200: _ACCEPTED, **errors},
         request=TASKS[slug].request,
+        parameters=(_IDEMPOTENCY_KEY,),
     )
 
 
-_SEGMIND_ERRORS = {status: SEGMIND_ERRORS[status] for status in (400, 401, 403, 406, 429, 500, 502)}
-_ROBOFLOW_ERRORS = {s: COMMON_ERRORS[s] for s in (401, 402, 403, 408, 413, 422, 429, 500, 503)}
+_SEGMIND_ERRORS = {s: SEGMIND_ERRORS[s] for s in (400, 401, 403, 406, 429, 500, 502, 504)}
+_ROBOFLOW_ERRORS = {
+    s: COMMON_ERRORS[s] for s in (401, 402, 403, 404, 408, 413, 422, 429, 500, 503, 504)
+}
 
 OPERATIONS: tuple[Operation, ...] = (
     _submit("sam3-image", "submitSam3Image", _SEGMIND_ERRORS, "/v1/sam3-image"),
@@ -227,14 +346,16 @@ OPERATIONS: tuple[Operation, ...] = (
         f"{_REQUESTS}/{{request_id}}",
         "jobResult",
         "Get a job's result",
-        "`output` is null until the job is completed. By default, results expire after one hour.",
+        "`output` is null until the job is completed; then the headers are those of the "
+        "synchronous response, such as `x-image-mismatch`. By default, results expire after one "
+        "hour.",
         ("Jobs",),
         job_result,
         {
             200: Answer(
                 "The status, and the result once the job is completed.",
                 JobResult,
-                headers=("x-request-id",),
+                headers=_FACTS,
             ),
             404: _UNKNOWN,
             422: _FAILED,
@@ -254,7 +375,7 @@ OPERATIONS: tuple[Operation, ...] = (
             200: Answer(
                 "The file.",
                 raw={"image/png": "binary", "application/octet-stream": "binary"},
-                headers=("x-request-id",),
+                headers=_FACTS,
             ),
             404: Answer(
                 "The link is incomplete or expired.",

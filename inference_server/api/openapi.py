@@ -111,6 +111,10 @@ HEADERS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "description": "Credit balance of the API key, if it has one.",
             "schema": {"type": "integer", "minimum": 0},
         },
+        "idempotent-replayed": {
+            "description": "An earlier submission under this `Idempotency-Key` created the job.",
+            "schema": {"type": "string", "enum": ["true"]},
+        },
         "server-timing": {
             "description": "Milliseconds spent in each stage, as `name;dur=1.2, …`.",
             "schema": {"type": "string"},

@@ -41,6 +41,30 @@ def accepts_gzip(accepted: str) -> bool:
     return codings.get("gzip", codings.get("*", False))
 
 
+def image_headers(
+    model: str | None, hit: bool | None, mismatch: bool, stages: str = ""
+) -> dict[str, str]:
+    """Return the headers that tell how an image was segmented.
+
+    Args:
+        model: label of the checkpoint; None omits the header.
+        hit: whether the embedding came from the cache; None omits the header.
+        mismatch: whether another image was used than the one that was sent.
+        stages: value of `server-timing`; empty omits the header. Default: empty.
+    """
+    headers = {}
+    if model is not None:
+        # The label may contain a directory's name in any script; header values are ASCII.
+        headers["x-model"] = quote(model, safe="/, ")
+    if hit is not None:
+        headers["x-embedding-cache"] = "hit" if hit else "miss"
+    if mismatch:
+        headers["x-image-mismatch"] = "true"
+    if stages:
+        headers["server-timing"] = stages
+    return headers
+
+
 async def respond(
     request: Request,
     image: EncodedImage | None,
@@ -58,7 +82,8 @@ async def respond(
             `media_type`. It runs in the worker thread and may raise `InferenceServerError`. Its
             time counts as `serialise`, except for steps that it measures itself.
         media_type: media type of the body; only JSON is compressed. Default JSON.
-        extra: additional response headers; default none.
+        extra: additional response headers; default none. A `server-timing` among them replaces
+            that of this request.
     """
     timings = timings_of(request)
     accepted = ",".join(request.headers.getlist("accept-encoding"))
@@ -82,12 +107,8 @@ async def respond(
     if compressed:
         headers["content-encoding"] = "gzip"
     if image is not None:
-        # The label may contain a directory's name in any script; header values are ASCII.
-        headers["x-model"] = quote(image.model, safe="/, ")
-        headers["x-embedding-cache"] = "hit" if image.hit else "miss"
-        if image.mismatch:
-            headers["x-image-mismatch"] = "true"
-    headers["server-timing"] = timings.header()
+        headers |= image_headers(image.model, image.hit, image.mismatch)
+    headers.setdefault("server-timing", timings.header())
     return Response(content, media_type=media_type, headers=headers)
 
 

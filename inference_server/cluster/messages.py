@@ -24,12 +24,14 @@ class SentImage:
         digest: SHA-256 of the file in hex; None if the ingress does not have the file.
         data: bytes of the file, or a reference to them in Ray's object store; None if the replica
             is expected to have the image.
+        pinned: whether the digest selects the image, and not the id; see `ImageRef`.
     """
 
     image_id: str | None = None
     url: str | None = None
     digest: str | None = None
     data: Any = field(default=None, repr=False)
+    pinned: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -274,7 +274,8 @@ class ClusterSegmentationService(SegmentationService):
             if file.error is not None and image.image_id is None:
                 raise file.error
             digest = "" if file.error else file.stored.digest if file.stored else image.digest
-            sent = SentImage(image.image_id, None if file.stored else image.url, digest)
+            url = None if file.stored else image.url
+            sent = SentImage(image.image_id, url, digest, pinned=image.pinned)
             session = session_of(tenant, image.image_id or digest)
             known = method != "embed" and (family, session) in self._sent
 
@@ -306,7 +307,8 @@ class ClusterSegmentationService(SegmentationService):
             differs = file.stored is None or file.stored.digest != found.digest
             found = replace(found, mismatch=differs)
         self._sent[family, session] = True
-        if file.stored is not None and image.image_id is not None and not found.mismatch:
+        names = image.image_id is not None and not image.pinned
+        if file.stored is not None and names and not found.mismatch:
             self.image_loader.images.put(tenant, image.image_id, file.stored)
         self._count(reply, timings)
         return SegmentationResult(found, reply.instances)

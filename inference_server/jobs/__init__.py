@@ -5,12 +5,16 @@
 
 from inference_server.jobs.models import (
     JSON_OUTPUT,
+    Accepted,
     Backlog,
     Claim,
+    Facts,
     Lease,
     Output,
+    RequestKey,
     Status,
     StoredFile,
+    Submission,
 )
 from inference_server.jobs.queue import JobQueue
 from inference_server.jobs.repository import JobRepository
@@ -19,14 +23,18 @@ from inference_server.jobs.timing import JobTiming
 
 __all__ = [
     "JSON_OUTPUT",
+    "Accepted",
     "Backlog",
     "Claim",
+    "Facts",
     "JobQueue",
     "JobRepository",
     "JobTiming",
     "Lease",
     "LinkSigner",
     "Output",
+    "RequestKey",
     "Status",
     "StoredFile",
+    "Submission",
 ]

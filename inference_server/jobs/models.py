@@ -6,13 +6,29 @@ written in one transaction, every process can read them, and no file is orphaned
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Literal
 
-from sqlalchemy import BigInteger, Column, Double, Index, Integer, LargeBinary, String, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    Index,
+    Integer,
+    LargeBinary,
+    String,
+    Table,
+    Text,
+)
 
+from inference_server.auth import Charge
 from inference_server.database import METADATA
+from inference_server.errors import UnknownImageError
 from inference_server.jobs.task import ResultFile
+from inference_server.segmentation.types import StoredImage
 
 State = Literal["QUEUED", "PROCESSING", "COMPLETED", "FAILED"]
 
@@ -34,6 +50,59 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
+class RequestKey:
+    """A client's name for a submission, so that repeating the submission creates no second job.
+
+    Attributes:
+        name: SHA-256 of the name in hexadecimal.
+        request: SHA-256 of the task's name and the request body in hexadecimal; the same name with
+            another request is refused.
+    """
+
+    name: str
+    request: str
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A request to be stored as a job.
+
+    Attributes:
+        tenant: name of the tenant who submits it.
+        kind: name of the task.
+        payload: the request body as JSON, without an API key.
+        bill: credits to charge now and to refund if the job fails; None charges nothing.
+        image: file of the image that the body names by its id alone; None if there is none.
+        key: the client's name for the submission; None if it has none.
+        unknown: why there is no `image` although the body needs it. It is raised unless the
+            submission repeats an earlier one, which has its image already.
+    """
+
+    tenant: str
+    kind: str
+    payload: bytes = field(repr=False)
+    bill: Charge | None = None
+    image: StoredImage | None = None
+    key: RequestKey | None = None
+    unknown: UnknownImageError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The job of a submission.
+
+    Attributes:
+        job_id: the job's id.
+        repeated: whether an earlier submission with the same key created the job.
+        credits_left: credits left after the charge; None if nothing was charged now.
+    """
+
+    job_id: str
+    repeated: bool = False
+    credits_left: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
     """A job that a worker has claimed.
 
@@ -43,6 +112,7 @@ class Claim:
         kind: name of the task.
         attempt: number of this attempt, from 1.
         payload: the request body as JSON.
+        image: file of the image that the body names by its id alone; None if there is none.
     """
 
     lease: Lease
@@ -50,6 +120,25 @@ class Claim:
     kind: str
     attempt: int
     payload: bytes
+    image: StoredImage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the headers of a synchronous response tell about a result.
+
+    Attributes:
+        model: the checkpoint that was used, such as `sam3/demo`; None if none was.
+        hit: whether the embedding came from the cache; None if no image was encoded.
+        mismatch: whether the request sent an image that differs from the one cached under its
+            `image_id`, which was used.
+        stages: seconds spent in each stage of the task.
+    """
+
+    model: str | None = None
+    hit: bool | None = None
+    mismatch: bool = False
+    stages: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +148,12 @@ class Output:
     Attributes:
         files: the result's files; a JSON result is one file with the name `JSON_OUTPUT`.
         seconds: duration of the task.
-        model: the checkpoint that was used, such as `sam3/demo`; None if none was.
+        facts: model, cache hit and stages. Default: none.
     """
 
     files: tuple[ResultFile, ...]
     seconds: float
-    model: str | None = None
+    facts: Facts = Facts()
 
     @property
     def nbytes(self) -> int:
@@ -97,7 +186,7 @@ class Status:
         seconds: duration of the task; None until the job has completed.
         error: the reason for the failure; None unless the job has failed.
         expires: when the job is deleted, in seconds since 1970; None until it has ended.
-        model: the checkpoint that was used; None if none was.
+        facts: model, cache hit and stages of the result.
     """
 
     job_id: str
@@ -105,7 +194,7 @@ class Status:
     seconds: float | None
     error: str | None
     expires: float | None
-    model: str | None
+    facts: Facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +205,7 @@ class Backlog:
         queued: number of jobs that wait for a worker.
         processing: number of jobs that a worker has claimed.
         oldest: seconds since the oldest queued job was submitted; 0 if there is none.
-        nbytes: total size of all payloads and results in bytes.
+        nbytes: total size of all payloads, images and results in bytes.
     """
 
     queued: int
@@ -147,13 +236,39 @@ JOBS = Table(
     Column("nbytes", BigInteger, nullable=False),
     Column("model", Text),
     Column("error", Text),
+    # Number of the latest claim in the order of all claims; 0 before the first.
+    Column("turn", BigInteger, nullable=False, server_default="0"),
+    # Digest of the file in `IMAGES` that the payload names by its id; null once the job has ended.
+    Column("image", String(64)),
+    Column("request_key", String(64)),
+    Column("request_digest", String(64)),
+    # Submissions that were answered, or may still be answered, with this job.
+    Column("submissions", Integer, nullable=False, server_default="1"),
+    Column("cache_hit", Boolean),
+    Column("image_mismatch", Boolean),
+    # Seconds by stage, as JSON.
+    Column("stages", Text),
     Index("inference_jobs_due", "due"),
     Index("inference_jobs_expires", "expires"),
+    Index("inference_jobs_tenant_turn", "tenant", "turn"),
+    Index("inference_jobs_turn", "turn"),
+    Index("inference_jobs_request_key", "tenant", "request_key", unique=True),
 )
 PAYLOADS = Table(
     "inference_job_payloads",
     METADATA,
     Column("job_id", String(32), primary_key=True),
+    Column("content", LargeBinary, nullable=False),
+)
+IMAGES = Table(
+    "inference_job_images",
+    METADATA,
+    # The files that unfinished jobs name by an id: one per tenant and content.
+    Column("tenant", String(64), primary_key=True),
+    Column("digest", String(64), primary_key=True),
+    # Unfinished jobs that need it.
+    Column("jobs", Integer, nullable=False),
+    Column("nbytes", BigInteger, nullable=False),
     Column("content", LargeBinary, nullable=False),
 )
 CHARGES = Table(

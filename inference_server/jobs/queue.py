@@ -10,9 +10,17 @@ from contextlib import suppress
 
 from inference_server.auth import Charge, Tenant
 from inference_server.errors import StorageError
-from inference_server.jobs.models import Backlog, Status, StoredFile
+from inference_server.jobs.models import (
+    Accepted,
+    Backlog,
+    Facts,
+    Status,
+    StoredFile,
+    Submission,
+)
 from inference_server.jobs.signing import LinkSigner
 from inference_server.jobs.storage import JobStorage
+from inference_server.jobs.submissions import Submissions
 from inference_server.jobs.task import ResultFile, Task, TaskContext
 from inference_server.jobs.timing import DEFAULT_TIMING, JobTiming
 from inference_server.jobs.worker import Worker, WorkSignal
@@ -40,6 +48,7 @@ class JobQueue:
         self._tasks = tasks
         self._timing = timing
         self._storage = JobStorage(settings, timing.open_pause)
+        self._submissions = Submissions(self._storage, timing.error_pause)
         self._signal = WorkSignal()
         self._running: list[asyncio.Task[None]] = []
         self._workers: list[asyncio.Task[None]] = []
@@ -81,28 +90,24 @@ class JobQueue:
         for task in self._running:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
+        await self._submissions.close()
         await self._storage.close()
 
-    async def submit(
-        self, tenant: Tenant, kind: str, payload: bytes, bill: Charge | None = None
-    ) -> str:
+    async def submit(self, submission: Submission) -> Accepted:
         """Store a request as a job; see `JobRepository.submit`.
 
-        Args:
-            tenant: the tenant who submits it.
-            kind: name of the task.
-            payload: the request body as JSON, without an API key.
-            bill: credits to charge; None if the key has no credit balance.
-
-        Returns:
-            The job's id.
+        A submission whose caller is cancelled is undone.
         """
-        submit = self._storage.repository.submit
-        job_id = await self._storage.call(submit, tenant.name, kind, payload, bill)
+        accepted = await self._submissions.accept(submission)
         # Links the request's id to the job's, which the job's own log lines have.
-        logger.info("Job %s (%s) accepted", job_id, kind)
+        word = "repeated" if accepted.repeated else "accepted"
+        logger.info("Job %s (%s) %s", accepted.job_id, submission.kind, word)
         self._signal.notify()
-        return job_id
+        return accepted
+
+    def undo(self, accepted: Accepted, bill: Charge | None) -> None:
+        """Undo a submission whose response was not sent; see `Submissions.undo`."""
+        self._submissions.undo(accepted, bill)
 
     async def status(self, job_id: str, tenant: Tenant) -> Status | None:
         """Get a job's status; see `JobRepository.status`."""
@@ -120,7 +125,7 @@ class JobQueue:
         """Get a file of a result; see `JobRepository.file`."""
         return await self._storage.call(self._storage.repository.file, job_id, name)
 
-    async def find_file(self, job_id: str, name: str) -> tuple[StoredFile, float] | None:
+    async def find_file(self, job_id: str, name: str) -> tuple[StoredFile, float, Facts] | None:
         """Look up a file of a result; see `ResultReader.find`."""
         return await self._storage.call(self._storage.results.find, job_id, name)
 

@@ -6,35 +6,38 @@ neither renew nor end the job.
 
 from __future__ import annotations
 
+import json
 import secrets
+import threading
 from collections.abc import Collection, Sequence
-from contextlib import suppress
 
 from sqlalchemy import Connection, case, delete, func, insert, null, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql.elements import ColumnElement
 
-from inference_server.auth import Charge, give_back, take
+from inference_server.auth import Charge, give_back
 from inference_server.database import Database
-from inference_server.errors import CapacityError
+from inference_server.errors import DeadlineError
+from inference_server.jobs import inputs, intake, quota
 from inference_server.jobs.models import (
-    CHARGES,
     FILES,
+    IMAGES,
     JOBS,
-    PAYLOADS,
+    Accepted,
     Backlog,
     Claim,
+    Facts,
     Lease,
     Output,
     Status,
     StoredFile,
+    Submission,
 )
+from inference_server.jobs.results import FACT_COLUMNS, facts_of
 from inference_server.jobs.task import ResultFile
-from inference_server.settings import MiB, Settings
+from inference_server.settings import Settings
 
 _PURGE_BATCH = 100
-_RETRY_AFTER = 5.0
-"""Seconds after which a client whose job was refused should try again."""
 
 
 class JobRepository:
@@ -49,89 +52,66 @@ class JobRepository:
         self._database = database
         self._settings = settings
 
-    def submit(self, tenant: str, kind: str, payload: bytes, bill: Charge | None = None) -> str:
-        """Store a request as a job.
+    def submit(
+        self,
+        submission: Submission,
+        job_id: str = "",
+        abandoned: threading.Event | None = None,
+    ) -> Accepted:
+        """Store a request as a job, unless it repeats an earlier submission of the same key.
 
         Args:
-            tenant: name of the tenant who submits it.
-            kind: name of the task.
-            payload: the request body as JSON, without an API key.
-            bill: credits to charge now and to refund if the job fails; None charges nothing.
+            submission: the request.
+            job_id: id for the job; empty makes one.
+            abandoned: once set, nothing is stored, because nobody waits for the job.
 
         Returns:
-            The job's id.
+            The job.
 
         Raises:
             CapacityError: a limit on jobs or on their storage is reached.
             CreditsError: the key has insufficient credits.
+            PromptError: another request was submitted under the same key.
+            UnknownImageError: `submission.unknown`.
+            DeadlineError: the submission was abandoned.
         """
-        job_id = secrets.token_hex(16)
+        job_id = job_id or secrets.token_hex(16)
 
-        def insert_job(connection: Connection) -> None:
+        def insert_job(connection: Connection) -> Accepted:
+            _check_wanted(abandoned)
             self._database.lock_submits(connection)
-            self._check_capacity(connection, tenant, len(payload))
-            now = self._database.now
-            connection.execute(
-                insert(JOBS).values(
-                    id=job_id,
-                    tenant=tenant,
-                    kind=kind,
-                    status="QUEUED",
-                    token=0,
-                    attempts=0,
-                    due=now,
-                    created=now,
-                    nbytes=len(payload),
-                )
+            accepted = intake.repeated(connection, submission, job_id) or intake.insert_job(
+                connection, self._settings, self._database.now, submission, job_id
             )
-            connection.execute(insert(PAYLOADS).values(job_id=job_id, content=payload))
-            if bill is not None and bill.credits:
-                take(connection, bill)
-                connection.execute(
-                    insert(CHARGES).values(
-                        job_id=job_id, key_id=bill.key_id, credits=bill.credits, day=bill.day
-                    )
-                )
+            # The locks may have taken longer than the client waits.
+            _check_wanted(abandoned)
+            return accepted
 
-        # If the connection was lost after the commit, the retry finds the job already there.
-        with suppress(IntegrityError):
-            self._database.write(insert_job)
-        return job_id
+        try:
+            return self._database.write(insert_job)
+        except IntegrityError:
+            # The connection was lost after the commit, and the retry found the job.
+            return Accepted(job_id)
 
-    def _check_capacity(self, connection: Connection, tenant: str, nbytes: int) -> None:
-        settings = self._settings
-        unfinished = JOBS.c.due.is_not(None)
-        all_, own, stored = connection.execute(
-            select(
-                func.count(case((unfinished, 1))),
-                func.count(case((unfinished & (JOBS.c.tenant == tenant), 1))),
-                func.coalesce(func.sum(JOBS.c.nbytes), 0),
-            )
-        ).one()
-        if own >= settings.job_queue_per_key:
-            raise CapacityError(
-                f"This API key has {own} unfinished jobs. Try again when some have ended, or raise "
-                "INFERENCE_JOB_QUEUE_PER_KEY.",
-                _RETRY_AFTER,
-                full="jobs_of_key",
-            )
-        if all_ >= settings.job_queue_size:
-            raise CapacityError(
-                f"The queue has {all_} unfinished jobs. Try again when some have ended, or raise "
-                "INFERENCE_JOB_QUEUE_SIZE.",
-                _RETRY_AFTER,
-                full="jobs",
-            )
-        if stored + nbytes > settings.job_storage_mb * MiB:
-            raise CapacityError(
-                "Job storage is full. Try again when some results have expired, raise "
-                "INFERENCE_JOB_STORAGE_MB, or lower INFERENCE_JOB_RETENTION.",
-                _RETRY_AFTER,
-                full="job_storage",
-            )
+    def undo(self, job_id: str, bill: Charge | None) -> bool:
+        """Undo a submission that got no response, whatever became of its job.
+
+        The job is deleted, with its result, and its credits are refunded, unless another
+        submission under the same key got or may get the job as its response.
+
+        Args:
+            job_id: the job's id; nothing happens if it does not exist.
+            bill: what the submission was charged.
+
+        Returns:
+            Whether the job was deleted.
+        """
+        return self._database.write(lambda connection: intake.undo(connection, job_id, bill))
 
     def claim(self, worker: str, kinds: Collection[str]) -> Claim | None:
-        """Claim the job that has been due for longest.
+        """Claim a job of the tenant whose latest claim is the longest ago: tenants take turns.
+
+        Of one tenant's jobs, it is the one that has been due for longest.
 
         Args:
             worker: name of the claiming process.
@@ -164,10 +144,12 @@ class JobRepository:
             (whether a job was due, the claim or None).
         """
         now = self._database.now
+        other = JOBS.alias()
+        latest = select(func.max(other.c.turn))
         first = (
             select(JOBS.c.id)
             .where(JOBS.c.due <= now, JOBS.c.kind.in_(kinds))
-            .order_by(JOBS.c.due)
+            .order_by(latest.where(other.c.tenant == JOBS.c.tenant).scalar_subquery(), JOBS.c.due)
             .limit(1)
             .with_for_update(skip_locked=True)
             .scalar_subquery()
@@ -181,8 +163,12 @@ class JobRepository:
                 attempts=JOBS.c.attempts + 1,
                 due=now + self._settings.job_lease,
                 owner=worker,
+                turn=1 + latest.scalar_subquery(),
             )
-            .returning(JOBS.c.id, JOBS.c.token, JOBS.c.tenant, JOBS.c.kind, JOBS.c.attempts)
+            .returning(
+                *(JOBS.c.id, JOBS.c.token, JOBS.c.tenant, JOBS.c.kind, JOBS.c.attempts),
+                JOBS.c.image,
+            )
         ).one_or_none()
         if row is None:
             return False, None
@@ -195,10 +181,9 @@ class JobRepository:
                 error=f"The server stopped {times} times while it processed this request.",
             )
             return True, None
-        payload = connection.execute(
-            select(PAYLOADS.c.content).where(PAYLOADS.c.job_id == row.id)
-        ).scalar_one()
-        return True, Claim(lease, row.tenant, row.kind, row.attempts, payload)
+        payload = inputs.payload_of(connection, row.id)
+        image = inputs.image_of(connection, row.tenant, row.image)
+        return True, Claim(lease, row.tenant, row.kind, row.attempts, payload, image)
 
     def renew(self, lease: Lease) -> bool:
         """Extend a lease to its full length from now; return False if the lease was lost."""
@@ -222,7 +207,11 @@ class JobRepository:
         return self._database.write(lambda connection: connection.execute(change).rowcount == 1)
 
     def finish(self, lease: Lease, output: Output) -> bool:
-        """Complete a job with its result; return False if the lease was lost."""
+        """Complete a job with its result; return False if the lease was lost.
+
+        Raises:
+            CapacityError: the result does not fit into the tenant's share of the job storage.
+        """
         return self._database.write(lambda connection: self._end(connection, lease, output))
 
     def fail(self, lease: Lease, error: str) -> bool:
@@ -236,6 +225,7 @@ class JobRepository:
         output: Output | None = None,
         error: str = "",
     ) -> bool:
+        facts = Facts() if output is None else output.facts
         ended = connection.execute(
             update(JOBS)
             .where(_held(lease))
@@ -246,20 +236,22 @@ class JobRepository:
                 expires=self._database.now + self._settings.job_retention,
                 nbytes=0 if output is None else output.nbytes,
                 seconds=None if output is None else output.seconds,
-                model=None if output is None else output.model,
+                model=facts.model,
+                cache_hit=facts.hit,
+                image_mismatch=facts.mismatch,
+                stages=json.dumps(dict(facts.stages)),
                 error=error if output is None else None,
             )
-        )
-        if ended.rowcount != 1:
-            return False
-        connection.execute(delete(PAYLOADS).where(PAYLOADS.c.job_id == lease.job_id))
-        paid = connection.execute(
-            delete(CHARGES)
-            .where(CHARGES.c.job_id == lease.job_id)
-            .returning(CHARGES.c.key_id, CHARGES.c.credits, CHARGES.c.day)
+            .returning(JOBS.c.tenant)
         ).one_or_none()
+        if ended is None:
+            return False
+        inputs.discard(connection, lease.job_id)
+        if output is not None:
+            quota.check_result(connection, self._settings, ended.tenant, output.nbytes)
+        paid = intake.forget_charge(connection, lease.job_id)
         if paid is not None and output is None:
-            give_back(connection, Charge(*paid))
+            give_back(connection, paid)
         if output is not None and output.files:
             connection.execute(
                 insert(FILES),
@@ -287,6 +279,8 @@ class JobRepository:
                 .limit(_PURGE_BATCH)
                 .with_for_update(skip_locked=True)
             ).all()
+            for job_id in ids:
+                inputs.discard(connection, job_id)  # of a job that a server of 0.1.0 ended
             for table, column in ((FILES, FILES.c.job_id), (JOBS, JOBS.c.id)):
                 connection.execute(delete(table).where(column.in_(ids)))
             return len(ids)
@@ -309,14 +303,16 @@ class JobRepository:
             The status; None if the job is unknown, has expired, or is another tenant's.
         """
         row = JOBS.c
-        query = select(row.id, row.status, row.seconds, row.error, row.expires, row.model).where(
+        query = select(
+            row.id, row.status, row.seconds, row.error, row.expires, *FACT_COLUMNS
+        ).where(
             row.id == job_id,
             row.tenant == tenant,
             row.expires.is_(None) | (row.expires > self._database.now),
         )
 
         found = self._database.read(lambda connection: connection.execute(query).one_or_none())
-        return None if found is None else Status(*found)
+        return None if found is None else Status(*found[:5], facts_of(found))
 
     def files(self, job_id: str) -> Sequence[StoredFile]:
         """List the files of a result in order."""
@@ -357,7 +353,8 @@ class JobRepository:
             func.count(case((waits, 1))),
             func.count(case((row.status == "PROCESSING", 1))),
             func.coalesce(self._database.now - func.min(case((waits, row.created))), 0.0),
-            func.coalesce(func.sum(row.nbytes), 0),
+            func.coalesce(func.sum(row.nbytes), 0)
+            + select(func.coalesce(func.sum(IMAGES.c.nbytes), 0)).scalar_subquery(),
         )
 
         queued, processing, oldest, nbytes = self._database.read(
@@ -397,3 +394,8 @@ def _held(lease: Lease) -> ColumnElement[bool]:
         & (JOBS.c.token == lease.token)
         & (JOBS.c.status == "PROCESSING")
     )
+
+
+def _check_wanted(abandoned: threading.Event | None) -> None:
+    if abandoned is not None and abandoned.is_set():
+        raise DeadlineError("The request ended before its job was stored.")

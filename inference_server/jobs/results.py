@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, func, literal_column, select
+import json
+from typing import Any
+
+from sqlalchemy import Connection, Row, func, literal_column, select
 
 from inference_server.database import Database
-from inference_server.jobs.models import FILES, JOBS, StoredFile
+from inference_server.jobs.models import FILES, JOBS, Facts, StoredFile
+
+FACT_COLUMNS = (JOBS.c.model, JOBS.c.cache_hit, JOBS.c.image_mismatch, JOBS.c.stages)
+"""The columns that `facts_of` needs."""
+
+
+def facts_of(row: Row[Any]) -> Facts:
+    """Return the facts of a job from a row with `FACT_COLUMNS`."""
+    stages = json.loads(row.stages) if row.stages else {}
+    return Facts(row.model, row.cache_hit, bool(row.image_mismatch), stages)
 
 
 class ResultReader:
@@ -18,7 +30,7 @@ class ResultReader:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def find(self, job_id: str, name: str) -> tuple[StoredFile, float] | None:
+    def find(self, job_id: str, name: str) -> tuple[StoredFile, float, Facts] | None:
         """Look up a file of a result.
 
         Args:
@@ -26,17 +38,21 @@ class ResultReader:
             name: the file's name, unchecked.
 
         Returns:
-            (the file without its content, seconds until it expires); None if it is unknown or has
-            expired.
+            (the file without its content, seconds until it expires, facts of the result); None
+            if it is unknown or has expired.
         """
         now = self._database.now
         query = (
-            select(FILES.c.name, FILES.c.media_type, FILES.c.nbytes, JOBS.c.expires - now)
+            select(
+                *(FILES.c.name, FILES.c.media_type, FILES.c.nbytes),
+                (JOBS.c.expires - now).label("left"),
+                *FACT_COLUMNS,
+            )
             .join(JOBS, JOBS.c.id == FILES.c.job_id)
             .where(FILES.c.job_id == job_id, FILES.c.name == name, JOBS.c.expires > now)
         )
         row = self._database.read(lambda connection: connection.execute(query).one_or_none())
-        return None if row is None else (StoredFile(*row[:3]), row[3])
+        return None if row is None else (StoredFile(*row[:3]), row.left, facts_of(row))
 
     def piece(self, job_id: str, name: str, offset: int, size: int) -> bytes | None:
         """Read a piece of a file.

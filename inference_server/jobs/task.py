@@ -12,7 +12,7 @@ from inference_server.auth import Tenant, Work
 from inference_server.observability.metrics import Metrics, Timings
 from inference_server.observability.tracing import Traces
 from inference_server.segmentation.service import SegmentationService
-from inference_server.segmentation.types import EncodedImage
+from inference_server.segmentation.types import EncodedImage, StoredImage
 from inference_server.settings import Settings
 from schemas.common import Limits
 
@@ -27,6 +27,8 @@ class TaskContext:
         settings: the server's settings.
         metrics: where job outcomes and timings are recorded.
         traces: exporter of spans; None if tracing is off.
+        image: file of the image that a job's request names by its id alone, as it was when the job
+            was accepted. Default: None, the id is looked up in the caches.
     """
 
     segmenter: SegmentationService
@@ -34,6 +36,7 @@ class TaskContext:
     settings: Settings
     metrics: Metrics
     traces: Traces | None = None
+    image: StoredImage | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +80,11 @@ class Task:
         request: model that validates the request body.
         run: runs the task; raises `InferenceServerError` with a message for the client.
         work: returns the units of work of a request body, which determine its price in credits.
+        image_id: returns the id of the image that a request body names without sending it; None if
+            it sends the image. Default: requests always send it.
     """
 
     request: type[BaseModel]
     run: Callable[[TaskContext, Tenant, Any, Timings], Awaitable[TaskResult]]
     work: Callable[[Any], Iterable[Work]]
+    image_id: Callable[[Any], str | None] = lambda body: None

@@ -8,20 +8,21 @@ import logging
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import orjson
 from pydantic import ValidationError
 
 from inference_server.auth import Tenant
 from inference_server.errors import (
+    CapacityError,
     DeadlineError,
     InferenceServerError,
     ModelUnavailableError,
     StorageError,
     TransientError,
 )
-from inference_server.jobs.models import JSON_OUTPUT, Claim, Output
+from inference_server.jobs.models import JSON_OUTPUT, Claim, Facts, Output
 from inference_server.jobs.storage import JobStorage
 from inference_server.jobs.task import ResultFile, Task, TaskContext, TaskResult
 from inference_server.jobs.timing import DEFAULT_TIMING, JobTiming
@@ -188,7 +189,10 @@ class Worker:
                         orjson.loads(claim.payload), context=self._context.limits
                     )
                 )
-                result = await task.run(self._context, Tenant(claim.tenant), body, timings)
+                context = self._context
+                if claim.image is not None:
+                    context = replace(context, image=claim.image)
+                result = await task.run(context, Tenant(claim.tenant), body, timings)
                 files = await asyncio.to_thread(_files, result, timings)
         except TimeoutError:
             return _Failure(f"The request took longer than {limit:g} seconds.", again=True)
@@ -210,8 +214,7 @@ class Worker:
                 again=True,
             )
         self._context.metrics.observe(timings)
-        model = None if result.image is None else result.image.model
-        output = Output(files, time.perf_counter() - begin, model)
+        output = Output(files, time.perf_counter() - begin, _facts(result, timings))
         most = self._settings.job_result_mb * MiB
         if output.nbytes > most:
             return _Failure(
@@ -240,6 +243,11 @@ class Worker:
             except StorageError:
                 await asyncio.sleep(self._timing.error_pause)
                 continue
+            except CapacityError as error:
+                # A retry would compute the result again, and it would not fit either.
+                outcome, again = _Failure(error.message), False
+                write = functools.partial(repository.fail, lease, error.message)
+                continue
             if held:
                 self._record(claim, outcome, again=again)
             else:
@@ -263,6 +271,14 @@ class Worker:
             claim.attempt,
             f" in {outcome.seconds * 1e3:.0f} ms" if isinstance(outcome, Output) else "",
         )
+
+
+def _facts(result: TaskResult, timings: Timings) -> Facts:
+    """Return what the headers of a synchronous response would tell."""
+    image = result.image
+    if image is None:
+        return Facts(stages=timings.seconds)
+    return Facts(image.model, image.hit, image.mismatch, timings.seconds)
 
 
 def _files(result: TaskResult, timings: Timings) -> tuple[ResultFile, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
@@ -58,8 +58,17 @@ class Timings:
 
     def header(self) -> str:
         """Return the value of the `server-timing` header, in milliseconds."""
-        known = (stage for stage in STAGES if stage in self.seconds)
-        return ", ".join(f"{stage};dur={self.seconds[stage] * 1e3:.2f}" for stage in known)
+        return timing_header(self.seconds)
+
+
+def timing_header(seconds: Mapping[str, float]) -> str:
+    """Return the value of a `server-timing` header, in milliseconds.
+
+    Args:
+        seconds: seconds by stage.
+    """
+    known = (stage for stage in STAGES if stage in seconds)
+    return ", ".join(f"{stage};dur={seconds[stage] * 1e3:.2f}" for stage in known)
 
 
 class Metrics:

@@ -180,6 +180,15 @@ class Encoder:
         keep: bool,
     ) -> PendingImage:
         """Find or make the embedding; start the comparison if bytes came with a cached id."""
+        if image.pinned:
+            digest = image.digest if image.file is None else image.file.digest
+            key = ImageKey(tenant, model.label, f"id:{image.image_id}")
+            named = await self.embeddings.find(key)
+            if named is not None and named.digest == digest:
+                return PendingImage(
+                    EncodedImage(key, named.embedding, model.label, True, named.digest)
+                )
+            image = replace(image, image_id=None, pinned=False)
         if image.image_id is not None or image.digest is not None:
             by_name = f"sha256:{image.digest}" if image.image_id is None else f"id:{image.image_id}"
             key = ImageKey(tenant, model.label, by_name)

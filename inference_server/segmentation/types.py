@@ -67,6 +67,8 @@ class ImageRef:
         image_id: the client's name for the image.
         digest: SHA-256 of the file in hexadecimal, sent in place of the bytes by a caller that
             expects the image to be cached.
+        pinned: use the file, or the bytes with the digest, whatever image the id names; the id only
+            helps to find its embedding. It is not given to the file.
     """
 
     url: str | None = None
@@ -74,6 +76,7 @@ class ImageRef:
     file: StoredImage | None = None
     image_id: str | None = None
     digest: str | None = None
+    pinned: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,14 @@ class JobSettings(EnvironmentSettings):
         description="Maximum size in MiB of stored jobs and results; beyond it, submissions get "
         "429.",
     )
+    job_storage_share: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="Part of the job storage that the jobs and results of one key may take, of "
+        "what those of other keys leave; beyond it, submissions get 429 and a result fails its "
+        "job. 1 lets one key fill it.",
+    )
     job_result_mb: int = Field(64, ge=1, description="Maximum size of a job's result in MiB.")
     job_retention: float = Field(
         3600.0, gt=0, description="Seconds for which the result of a job is kept."

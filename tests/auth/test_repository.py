@@ -18,6 +18,7 @@ from inference_server.jobs import JobRepository, Output
 from inference_server.jobs.models import CHARGES
 from inference_server.settings import Settings
 from tests.jobs.postgres import fresh_database
+from tests.jobs.submitting import submit
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -165,10 +166,10 @@ def test_a_job_is_paid_for_when_it_is_submitted(
 ) -> None:
     made = store.create("one", credits=5)[1]
     bill = Charge(made.id, 3, day_of())
-    jobs.submit("tenant", "kind", b"{}", bill)
+    submit(jobs, "tenant", "kind", b"{}", bill)
     assert left(store, made.id) == 2
     with pytest.raises(CreditsError):
-        jobs.submit("tenant", "kind", b"{}", bill)
+        submit(jobs, "tenant", "kind", b"{}", bill)
     # A job that was not paid for is not stored.
     assert jobs.claim("me", ["kind"]) is not None
     assert jobs.claim("me", ["kind"]) is None
@@ -179,7 +180,7 @@ def test_a_job_that_fails_gives_its_credits_back_once(
     store: KeyRepository, jobs: JobRepository, database: Database
 ) -> None:
     made = store.create("one", credits=3)[1]
-    jobs.submit("tenant", "kind", b"{}", Charge(made.id, 3, "2026-01-01"))
+    submit(jobs, "tenant", "kind", b"{}", Charge(made.id, 3, "2026-01-01"))
     claim = jobs.claim("me", ["kind"])
     assert claim is not None
     assert jobs.fail(claim.lease, "It failed.")
@@ -193,7 +194,7 @@ def test_a_job_that_kills_its_servers_gives_its_credits_back(
     store: KeyRepository, jobs: JobRepository
 ) -> None:
     made = store.create("one", credits=3)[1]
-    jobs.submit("tenant", "kind", b"{}", Charge(made.id, 3, day_of()))
+    submit(jobs, "tenant", "kind", b"{}", Charge(made.id, 3, day_of()))
     assert jobs.claim("dead", ["kind"]) is not None
     assert left(store, made.id) == 0
     assert jobs.requeue("dead", counts=True) == 1
@@ -205,7 +206,7 @@ def test_a_job_that_is_done_keeps_them(
     store: KeyRepository, jobs: JobRepository, database: Database
 ) -> None:
     made = store.create("one", credits=3)[1]
-    jobs.submit("tenant", "kind", b"{}", Charge(made.id, 3, day_of()))
+    submit(jobs, "tenant", "kind", b"{}", Charge(made.id, 3, day_of()))
     claim = jobs.claim("me", ["kind"])
     assert claim is not None
     assert jobs.finish(claim.lease, Output((), 0.1))
@@ -220,7 +221,7 @@ def test_a_job_for_which_there_is_no_room_costs_nothing(
 ) -> None:
     made = store.create("one", credits=9)[1]
     for _ in range(3):
-        jobs.submit("tenant", "kind", b"{}", Charge(made.id, 1, day_of()))
+        submit(jobs, "tenant", "kind", b"{}", Charge(made.id, 1, day_of()))
     with pytest.raises(Exception, match="unfinished jobs"):
-        jobs.submit("tenant", "kind", b"{}", Charge(made.id, 1, day_of()))
+        submit(jobs, "tenant", "kind", b"{}", Charge(made.id, 1, day_of()))
     assert left(store, made.id) == 6

@@ -18,6 +18,7 @@ from inference_server.jobs import JobRepository
 from inference_server.jobs.models import FILES, PAYLOADS
 from tests.jobs.crashing import KIND, doubled, settings
 from tests.jobs.postgres import fresh_database
+from tests.jobs.submitting import submit
 from tests.waiting import until
 
 ROUNDS = 5
@@ -50,7 +51,7 @@ def test_no_job_is_lost(url: str, tmp_path: Path) -> None:
         return status.state
 
     try:
-        ids = [store.submit("alice", KIND, b'{"number": %d}' % n) for n in range(JOBS)]
+        ids = [submit(store, "alice", KIND, b'{"number": %d}' % n) for n in range(JOBS)]
         for _ in range(3):
             start()
         # One of these three now runs a task that does not end. Each of the three is killed below.

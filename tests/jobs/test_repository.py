@@ -18,17 +18,18 @@ from sqlalchemy import func, select, text, update
 
 from inference_server.database import Database
 from inference_server.errors import CapacityError
-from inference_server.jobs import Backlog, Claim, JobRepository, Lease, Output
+from inference_server.jobs import Backlog, Claim, Facts, JobRepository, Lease, Output
 from inference_server.jobs.models import FILES, JOBS, PAYLOADS
 from inference_server.jobs.task import ResultFile
 from inference_server.settings import Settings
 from tests.jobs.postgres import fresh_database
+from tests.jobs.submitting import submit
 from tests.waiting import until
 
 KIND = "sam3-image"
 PNG = ResultFile("preview.png", "image/png", b"\x89PNG...")
 MASK = ResultFile("mask_1.png", "image/png", b"\x89PNG")
-OUTPUT = Output((PNG, MASK), 0.5, "sam3/demo")
+OUTPUT = Output((PNG, MASK), 0.5, Facts("sam3/demo"))
 
 LEASE = 600.0
 """Longer than any test takes, so that leases expire only by `pass_time`."""
@@ -88,7 +89,7 @@ def state(store: JobRepository, job_id: str, tenant: str = "alice") -> str | Non
 
 
 def test_a_job_from_submit_to_result(store: JobRepository) -> None:
-    job_id = store.submit("alice", KIND, b'{"image": "..."}')
+    job_id = submit(store, "alice", KIND, b'{"image": "..."}')
     assert state(store, job_id) == "QUEUED"
     claim = claimed(store)
     assert claim == Claim(Lease(job_id, 1), "alice", KIND, 1, b'{"image": "..."}')
@@ -98,7 +99,7 @@ def test_a_job_from_submit_to_result(store: JobRepository) -> None:
     assert store.finish(claim.lease, OUTPUT)
     status = store.status(job_id, "alice")
     assert status is not None
-    assert (status.state, status.seconds, status.model) == ("COMPLETED", 0.5, "sam3/demo")
+    assert (status.state, status.seconds, status.facts.model) == ("COMPLETED", 0.5, "sam3/demo")
     assert status.error is None
     assert status.expires == pytest.approx(begin + 3600, abs=60)
     assert [(f.name, f.nbytes) for f in store.files(job_id)] == [
@@ -118,14 +119,14 @@ def test_the_input_is_deleted_when_the_job_ends(store: JobRepository) -> None:
         lambda lease: store.fail(lease, "no"),
     ]
     for end in ends:
-        store.submit("alice", KIND, b"{}")
+        submit(store, "alice", KIND, b"{}")
         assert count(store, PAYLOADS) == 1
         assert end(claimed(store).lease)
         assert count(store, PAYLOADS) == 0
 
 
 def test_a_failure_is_told(store: JobRepository) -> None:
-    job_id = store.submit("alice", KIND, b"{}")
+    job_id = submit(store, "alice", KIND, b"{}")
     assert store.fail(claimed(store).lease, "It is no image.")
     status = store.status(job_id, "alice")
     assert status is not None
@@ -134,21 +135,21 @@ def test_a_failure_is_told(store: JobRepository) -> None:
 
 
 def test_others_do_not_see_it(store: JobRepository) -> None:
-    job_id = store.submit("alice", KIND, b"{}")
+    job_id = submit(store, "alice", KIND, b"{}")
     assert state(store, job_id, "bob") is None
     assert state(store, "0" * 32) is None
     assert state(store, "'; drop table inference_jobs; --") is None
 
 
 def test_first_come_first_served(store: JobRepository) -> None:
-    ids = [store.submit("alice", KIND, b"{}") for _ in range(5)]
+    ids = [submit(store, "alice", KIND, b"{}") for _ in range(5)]
     assert [claimed(store).lease.job_id for _ in ids] == ids
 
 
 def test_unknown_kinds_are_left_to_other_processes(
     store: JobRepository,
 ) -> None:
-    store.submit("alice", "newer", b"{}")
+    submit(store, "alice", "newer", b"{}")
     assert store.claim("me", [KIND]) is None
     assert store.claim("me", [KIND, "newer"]) is not None
 
@@ -156,7 +157,7 @@ def test_unknown_kinds_are_left_to_other_processes(
 def test_an_expired_lease_is_taken_over_and_the_stale_finish_refused(
     store: JobRepository,
 ) -> None:
-    job_id = store.submit("alice", KIND, b"{}")
+    job_id = submit(store, "alice", KIND, b"{}")
     stale = claimed(store, "dead")
     assert store.claim("other", [KIND]) is None
     pass_time(store, 0.99 * LEASE - 60)
@@ -177,7 +178,7 @@ def test_an_expired_lease_is_taken_over_and_the_stale_finish_refused(
 
 
 def test_a_renewed_lease_holds(store: JobRepository) -> None:
-    store.submit("alice", KIND, b"{}")
+    submit(store, "alice", KIND, b"{}")
     claim = claimed(store)
     for _ in range(4):
         pass_time(store, 0.4 * LEASE)
@@ -187,7 +188,7 @@ def test_a_renewed_lease_holds(store: JobRepository) -> None:
 
 def test_a_job_that_kills_its_server_fails_in_the_end(opened: Opener) -> None:
     store = opened(job_attempts=2)
-    job_id = store.submit("alice", KIND, b"{}")
+    job_id = submit(store, "alice", KIND, b"{}")
     for _ in range(2):
         claimed(store, "dead")
         assert store.requeue("dead", counts=True) == 1
@@ -202,7 +203,7 @@ def test_a_job_that_kills_its_server_fails_in_the_end(opened: Opener) -> None:
 
 def test_a_shutdown_is_no_attempt(opened: Opener) -> None:
     store = opened(job_attempts=1)
-    store.submit("alice", KIND, b"{}")
+    submit(store, "alice", KIND, b"{}")
     for token in range(1, 5):
         claim = claimed(store)
         assert (claim.lease.token, claim.attempt) == (token, 1)
@@ -211,7 +212,7 @@ def test_a_shutdown_is_no_attempt(opened: Opener) -> None:
 
 
 def test_a_retry_waits(store: JobRepository) -> None:
-    store.submit("alice", KIND, b"{}")
+    submit(store, "alice", KIND, b"{}")
     assert store.retry(claimed(store).lease, 500)
     assert store.claim("me", [KIND]) is None
     pass_time(store, 500)
@@ -221,7 +222,7 @@ def test_a_retry_waits(store: JobRepository) -> None:
 def test_the_backlog_is_that_of_all(store: JobRepository) -> None:
     assert store.backlog() == Backlog(0, 0, 0.0, 0)
     for tenant in ("alice", "bob", "bob"):
-        store.submit(tenant, KIND, b"{}")
+        submit(store, tenant, KIND, b"{}")
     claim = claimed(store)
     backlog = store.backlog()
     assert (backlog.queued, backlog.processing, backlog.nbytes) == (2, 1, 6)
@@ -233,7 +234,7 @@ def test_the_backlog_is_that_of_all(store: JobRepository) -> None:
 
 def test_owners(store: JobRepository) -> None:
     for _ in range(3):
-        store.submit("alice", KIND, b"{}")
+        submit(store, "alice", KIND, b"{}")
     claims = [claimed(store, owner) for owner in ("one", "two", "two")]
     assert sorted(store.workers()) == ["one", "two"]
     assert store.requeue("two", counts=True) == 2
@@ -244,56 +245,56 @@ def test_owners(store: JobRepository) -> None:
 class TestBounds:
     def test_of_a_key(self, opened: Opener) -> None:
         store = opened(job_queue_per_key=2)
-        store.submit("alice", KIND, b"{}")
-        store.submit("alice", KIND, b"{}")
+        submit(store, "alice", KIND, b"{}")
+        submit(store, "alice", KIND, b"{}")
         with pytest.raises(CapacityError, match="INFERENCE_JOB_QUEUE_PER_KEY") as caught:
-            store.submit("alice", KIND, b"{}")
+            submit(store, "alice", KIND, b"{}")
         assert int(caught.value.headers["retry-after"]) >= 1
-        store.submit("bob", KIND, b"{}")
+        submit(store, "bob", KIND, b"{}")
         # Claimed jobs count, ended ones do not.
         claim = claimed(store)
         with pytest.raises(CapacityError):
-            store.submit("alice", KIND, b"{}")
+            submit(store, "alice", KIND, b"{}")
         store.finish(claim.lease, OUTPUT)
-        store.submit("alice", KIND, b"{}")
+        submit(store, "alice", KIND, b"{}")
 
     def test_of_all(self, opened: Opener) -> None:
         store = opened(job_queue_size=2)
-        store.submit("alice", KIND, b"{}")
-        store.submit("bob", KIND, b"{}")
+        submit(store, "alice", KIND, b"{}")
+        submit(store, "bob", KIND, b"{}")
         with pytest.raises(CapacityError, match="INFERENCE_JOB_QUEUE_SIZE"):
-            store.submit("carol", KIND, b"{}")
+            submit(store, "carol", KIND, b"{}")
 
     def test_hold_for_submits_at_the_same_time(self, opened: Opener) -> None:
         stores = [opened(job_queue_size=10) for _ in range(3)]
 
-        def submit(index: int) -> bool:
+        def accepts(index: int) -> bool:
             try:
-                stores[index % 3].submit("alice", KIND, b"{}")
+                submit(stores[index % 3], "alice", KIND, b"{}")
             except CapacityError:
                 return False
             return True
 
         with ThreadPoolExecutor(6) as pool:
-            assert sum(pool.map(submit, range(30))) == 10
+            assert sum(pool.map(accepts, range(30))) == 10
 
     def test_of_storage(self, opened: Opener) -> None:
-        store = opened(job_storage_mb=1, job_retention=600)
-        store.submit("alice", KIND, bytes(600_000))
+        store = opened(job_storage_mb=1, job_storage_share=1, job_retention=600)
+        submit(store, "alice", KIND, bytes(600_000))
         with pytest.raises(CapacityError, match="INFERENCE_JOB_STORAGE_MB"):
-            store.submit("alice", KIND, bytes(600_000))
+            submit(store, "alice", KIND, bytes(600_000))
         big = ResultFile("preview.png", "image/png", bytes(900_000))
         store.finish(claimed(store).lease, Output((big,), 0.1))
         with pytest.raises(CapacityError):
-            store.submit("alice", KIND, bytes(200_000))
+            submit(store, "alice", KIND, bytes(200_000))
         pass_time(store, 600)
         assert store.purge() == 1
-        store.submit("alice", KIND, bytes(600_000))
+        submit(store, "alice", KIND, bytes(600_000))
 
 
 def test_what_has_expired_is_gone_before_and_after_the_purge(opened: Opener) -> None:
     store = opened(job_retention=600)
-    ids = [store.submit("alice", KIND, b"{}") for _ in range(3)]
+    ids = [submit(store, "alice", KIND, b"{}") for _ in range(3)]
     store.finish(claimed(store).lease, OUTPUT)
     store.fail(claimed(store).lease, "no")
     assert store.purge() == 0
@@ -307,7 +308,7 @@ def test_what_has_expired_is_gone_before_and_after_the_purge(opened: Opener) -> 
 def test_many_are_purged(opened: Opener) -> None:
     store = opened(job_queue_per_key=300, job_queue_size=300)
     for _ in range(120):
-        store.submit("alice", KIND, b"{}")
+        submit(store, "alice", KIND, b"{}")
     with store._database.writing() as connection:
         connection.execute(update(JOBS).values(expires=1.0))
     assert store.purge() == 120
@@ -315,7 +316,7 @@ def test_many_are_purged(opened: Opener) -> None:
 
 def test_each_job_is_claimed_once_by_many(opened: Opener) -> None:
     stores = [opened() for _ in range(4)]
-    ids = [stores[0].submit("alice", KIND, b"{}") for _ in range(40)]
+    ids = [submit(stores[0], "alice", KIND, b"{}") for _ in range(40)]
     taken: Counter[str] = Counter()
     shares: Counter[int] = Counter()
     start = threading.Barrier(4)
@@ -338,7 +339,7 @@ def test_each_job_is_claimed_once_by_many(opened: Opener) -> None:
 
 def test_the_secret_and_the_jobs_survive(opened: Opener) -> None:
     first = opened()
-    job_id = first.submit("alice", KIND, b"{}")
+    job_id = submit(first, "alice", KIND, b"{}")
     second = opened()
     assert second._database.secret == first._database.secret
     assert len(first._database.secret) == 32
@@ -354,7 +355,7 @@ class TestSqlite:
         other = sqlite3.connect(tmp_path / "data" / "jobs.sqlite", isolation_level=None)
         other.execute("begin immediate")
         with ThreadPoolExecutor(1) as pool:
-            submitted = pool.submit(store.submit, "alice", KIND, b"{}")
+            submitted = pool.submit(submit, store, "alice", KIND, b"{}")
             time.sleep(0.3)
             # Readers do not wait for the writer.
             assert state(store, "0" * 32) is None
@@ -367,7 +368,7 @@ class TestSqlite:
         store = opened(job_retention=600)
         file = tmp_path / "data" / "jobs.sqlite"
         marker = b"a picture of somebody" * 50_000
-        store.submit("alice", KIND, marker)
+        submit(store, "alice", KIND, marker)
         store.finish(claimed(store).lease, OUTPUT)
         pass_time(store, 600)
         assert store.purge() == 1
@@ -386,7 +387,7 @@ class TestPostgresql:
             yield database
 
     def test_lost_connections_are_made_anew(self, store: JobRepository, url: str) -> None:
-        job_id = store.submit("alice", KIND, b"{}")
+        job_id = submit(store, "alice", KIND, b"{}")
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute(
                 "select pg_terminate_backend(pid) from pg_stat_activity "

@@ -31,6 +31,7 @@ from inference_server.jobs.worker_locks import WorkerLocks
 from inference_server.observability.metrics import Metrics
 from inference_server.settings import Settings
 from schemas.common import Limits
+from tests.jobs.submitting import queued
 
 pytestmark = pytest.mark.anyio
 
@@ -92,7 +93,7 @@ async def ended(jobs: JobQueue, job_id: str, seconds: float = 60) -> Status:
 
 async def outcome(directory: Path, run: Run, payload: bytes = b"{}", **changes: Any) -> Status:
     async with working(directory, run, **changes) as jobs:
-        return await ended(jobs, await jobs.submit(ALICE, "task", payload))
+        return await ended(jobs, await queued(jobs, ALICE, "task", payload))
 
 
 def failing(*errors: Exception) -> tuple[Run, list[float]]:
@@ -111,7 +112,7 @@ def failing(*errors: Exception) -> tuple[Run, list[float]]:
 async def test_json(tmp_path: Path) -> None:
     # Without polling: the submit wakes the worker.
     async with working(tmp_path, timing=JobTiming(poll=600)) as jobs:
-        job_id = await jobs.submit(ALICE, "task", b'{"number": 7}')
+        job_id = await queued(jobs, ALICE, "task", b'{"number": 7}')
         status = await ended(jobs, job_id)
         assert status.state == "COMPLETED"
         assert status.seconds is not None
@@ -128,10 +129,10 @@ async def test_files_and_text(tmp_path: Path) -> None:
         return TaskResult(None, files=lambda: (FILE,))
 
     async with working(tmp_path, run) as jobs:
-        job_id = await jobs.submit(ALICE, "task", b"{}")
+        job_id = await queued(jobs, ALICE, "task", b"{}")
         await ended(jobs, job_id)
         assert [f.name for f in await jobs.files(job_id)] == ["preview.png"]
-        job_id = await jobs.submit(ALICE, "task", b'{"number": 2}')
+        job_id = await queued(jobs, ALICE, "task", b'{"number": 2}')
         await ended(jobs, job_id)
         stored = await jobs.file(job_id, "output.json")
         assert stored is not None
@@ -229,7 +230,7 @@ async def test_the_lease_of_a_long_job_is_renewed(
 
         monkeypatch.setattr(jobs.storage.repository, "renew", noting)
         before = time.time()
-        job_id = await jobs.submit(ALICE, "task", b"{}")
+        job_id = await queued(jobs, ALICE, "task", b"{}")
         assert (await ended(jobs, job_id)).state == "COMPLETED"
     assert len(runs) == 1
     assert before + 600 < ends[0] < ends[1] < ends[2], "each renewal extends the lease"
@@ -251,7 +252,7 @@ async def test_a_job_that_was_taken_over_is_dropped(tmp_path: Path) -> None:
     # A running process; jobs of a crashed one would be requeued.
     other = WorkerLocks(tmp_path / "workers")
     async with working(tmp_path, run, FAST_RENEWALS, job_workers=1) as jobs:
-        job_id = await jobs.submit(ALICE, "task", b"{}")
+        job_id = await queued(jobs, ALICE, "task", b"{}")
         await begun.wait()
         with jobs.storage.repository._database.writing() as connection:
             changes = update(JOBS).values(token=JOBS.c.token + 1, owner=other.name)
@@ -272,13 +273,13 @@ async def test_a_shutdown_puts_jobs_back_at_once(tmp_path: Path) -> None:
         raise AssertionError
 
     async with working(tmp_path, hang, job_attempts=1) as jobs:
-        job_id = await jobs.submit(ALICE, "task", b"{}")
+        job_id = await queued(jobs, ALICE, "task", b"{}")
         await begun.wait()
     async with working(tmp_path, job_attempts=1) as jobs:
         # Without waiting for the lease of 600 seconds.
         assert (await ended(jobs, job_id, 60)).state == "COMPLETED"
     with pytest.raises(StorageError, match="stopping"):
-        await jobs.submit(ALICE, "task", b"{}")
+        await queued(jobs, ALICE, "task", b"{}")
 
 
 async def test_a_database_that_fails_for_a_while_loses_nothing(
@@ -294,7 +295,7 @@ async def test_a_database_that_fails_for_a_while_loses_nothing(
             return finish(*arguments)
 
         monkeypatch.setattr(jobs.storage.repository, "finish", flaky)
-        job_id = await jobs.submit(ALICE, "task", b"{}")
+        job_id = await queued(jobs, ALICE, "task", b"{}")
         assert (await ended(jobs, job_id)).state == "COMPLETED"
         assert len(calls) == 3
 
@@ -305,17 +306,17 @@ async def test_a_database_that_cannot_be_opened_leaves_the_server_running(tmp_pa
     jobs = JobQueue(settings, {})
     state: Any = SimpleNamespace(settings=settings, limits=Limits(), metrics=Metrics(), traces=None)
     with pytest.raises(StorageError, match="being opened"):
-        await jobs.submit(ALICE, "task", b"{}")
+        await queued(jobs, ALICE, "task", b"{}")
     await jobs.start(state)
     await asyncio.wait_for(jobs.storage.tried.wait(), 60)
     with pytest.raises(StorageError, match="is unavailable"):
-        await jobs.submit(ALICE, "task", b"{}")
+        await queued(jobs, ALICE, "task", b"{}")
     await jobs.stop()
 
 
 async def test_without_workers_jobs_are_left_to_others(tmp_path: Path) -> None:
     async with working(tmp_path, job_workers=0) as front:
-        job_id = await front.submit(ALICE, "task", b"{}")
+        job_id = await queued(front, ALICE, "task", b"{}")
         await asyncio.sleep(0.1)
         status = await front.status(job_id, ALICE)
         assert status is not None

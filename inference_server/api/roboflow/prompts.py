@@ -10,15 +10,29 @@ from numpy.typing import NDArray
 from inference_server.segmentation.types import (
     ConceptPrompt,
     ImageRef,
+    StoredImage,
     VisualOptions,
     VisualPrompt,
 )
 from schemas.roboflow import ImageRequest, Sam2SegmentationRequest, Sam3SegmentationRequest
 
 
-def image_ref(request: ImageRequest) -> ImageRef:
-    """Return the image that a request names."""
+def id_alone(request: ImageRequest) -> str | None:
+    """Return the id of the image if a request names it without sending it; otherwise None."""
+    return request.image_id if request.image is None else None
+
+
+def image_ref(request: ImageRequest, accepted: StoredImage | None = None) -> ImageRef:
+    """Return the image that a request names.
+
+    Args:
+        request: the request body.
+        accepted: the file that the id alone named when the request was accepted as a job; the id
+            may name another by now, or none. Default: None.
+    """
     image = request.image
+    if accepted is not None:
+        return ImageRef(file=accepted, image_id=request.image_id, pinned=True)
     return ImageRef(
         url=image.value if image is not None and image.type == "url" else None,
         base64=image.value if image is not None and image.type == "base64" else None,

@@ -15,6 +15,7 @@ from inference_server.api.openapi import COMMON_ERRORS, RESULT_HEADERS, Answer, 
 from inference_server.api.responses import respond
 from inference_server.api.roboflow.prompts import (
     concept_prompts,
+    id_alone,
     image_ref,
     visual_options,
     visual_prompts,
@@ -51,7 +52,7 @@ async def run_concept_segment(
         )
     result = await context.segmenter.concept(
         tenant.name,
-        image_ref(body),
+        image_ref(body, context.image),
         concept_prompts(body),
         ConceptOptions(nms_iou_threshold=body.nms_iou_threshold),
         timings=timings,
@@ -72,7 +73,7 @@ async def run_visual_segment(
     result = await context.segmenter.visual(
         tenant.name,
         body.sam2_version_id,
-        image_ref(body),
+        image_ref(body, context.image),
         visual_prompts(body),
         visual_options(body),
         timings=timings,
@@ -94,10 +95,10 @@ async def run_visual_segment(
 TASKS: Mapping[str, Task] = MappingProxyType(
     {
         "sam3/concept_segment": Task(
-            Sam3SegmentationRequest, run_concept_segment, lambda body: ["concept"]
+            Sam3SegmentationRequest, run_concept_segment, lambda body: ["concept"], id_alone
         ),
         "sam3/visual_segment": Task(
-            Sam2SegmentationRequest, run_visual_segment, lambda body: ["visual"]
+            Sam2SegmentationRequest, run_visual_segment, lambda body: ["visual"], id_alone
         ),
     }
 )

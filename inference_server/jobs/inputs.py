@@ -1,0 +1,80 @@
+"""What jobs need until they end: request bodies, and the images that these name by an id.
+
+An image is stored once per tenant and content, however many jobs need it, and counts them. Call
+these functions in a transaction that writes.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, delete, insert, null, select, update
+from sqlalchemy.sql.elements import ColumnElement
+
+from inference_server.jobs.models import IMAGES, JOBS, PAYLOADS
+from inference_server.segmentation.types import StoredImage
+
+
+def keep_payload(connection: Connection, job_id: str, payload: bytes) -> None:
+    """Store the request body of a job."""
+    connection.execute(insert(PAYLOADS).values(job_id=job_id, content=payload))
+
+
+def payload_of(connection: Connection, job_id: str) -> bytes:
+    """Read the request body of an unfinished job."""
+    query = select(PAYLOADS.c.content).where(PAYLOADS.c.job_id == job_id)
+    payload: bytes = connection.execute(query).scalar_one()
+    return payload
+
+
+def keep_image(connection: Connection, tenant: str, image: StoredImage) -> int:
+    """Store an image for one more job, unless the tenant's jobs have it already.
+
+    Args:
+        connection: in a transaction that excludes other submits.
+        tenant: owner of the image.
+        image: the image.
+
+    Returns:
+        The bytes that this takes: 0 if the image was there.
+    """
+    more = update(IMAGES).where(_is(tenant, image.digest)).values(jobs=IMAGES.c.jobs + 1)
+    if connection.execute(more).rowcount:
+        return 0
+    size = len(image.data)
+    row = {"tenant": tenant, "digest": image.digest, "jobs": 1, "nbytes": size}
+    connection.execute(insert(IMAGES).values(**row, content=image.data))
+    return size
+
+
+def image_of(connection: Connection, tenant: str, digest: str | None) -> StoredImage | None:
+    """Read an image of an unfinished job; None if the job has none."""
+    if digest is None:
+        return None
+    query = select(IMAGES.c.content).where(_is(tenant, digest))
+    content: bytes | None = connection.execute(query).scalar_one_or_none()
+    return None if content is None else StoredImage(content, digest)
+
+
+def discard(connection: Connection, job_id: str) -> None:
+    """Delete what a job needed; its image stays while other jobs need it.
+
+    Args:
+        connection: in a transaction that holds the job's row.
+        job_id: the job's id.
+    """
+    connection.execute(delete(PAYLOADS).where(PAYLOADS.c.job_id == job_id))
+    owned = select(JOBS.c.tenant, JOBS.c.image).where(
+        JOBS.c.id == job_id, JOBS.c.image.is_not(None)
+    )
+    row = connection.execute(owned).one_or_none()
+    if row is None:
+        return
+    connection.execute(update(JOBS).where(JOBS.c.id == job_id).values(image=null()))
+    # A counter, because PostgreSQL checks the condition of a delete again if another transaction
+    # changed the row meanwhile, but not whether other jobs name it.
+    this = _is(row.tenant, row.image)
+    connection.execute(update(IMAGES).where(this).values(jobs=IMAGES.c.jobs - 1))
+    connection.execute(delete(IMAGES).where(this, IMAGES.c.jobs <= 0))
+
+
+def _is(tenant: str, digest: str) -> ColumnElement[bool]:
+    return (IMAGES.c.tenant == tenant) & (IMAGES.c.digest == digest)

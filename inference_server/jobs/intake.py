@@ -1,0 +1,143 @@
+"""How submissions become jobs: inserted once per client's key, and undone without a trace.
+
+Call these functions in a transaction that writes.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy.sql.elements import ColumnElement
+
+from inference_server.auth import Charge, give_back, take
+from inference_server.errors import PromptError
+from inference_server.jobs import inputs, quota
+from inference_server.jobs.models import CHARGES, FILES, JOBS, Accepted, Submission
+from inference_server.settings import Settings
+
+
+def repeated(connection: Connection, submission: Submission, job_id: str) -> Accepted | None:
+    """Find the job of an earlier submission under the same key, and count this submission.
+
+    Args:
+        connection: in a transaction that excludes other submits.
+        submission: the request.
+        job_id: the id that its job will get, or has got before the connection was lost.
+
+    Returns:
+        The job; None if the submission has no key, or a new one.
+
+    Raises:
+        PromptError: another request was submitted under the same key.
+    """
+    key = submission.key
+    if key is None:
+        return None
+    found = connection.execute(
+        select(JOBS.c.id, JOBS.c.request_digest).where(
+            JOBS.c.tenant == submission.tenant, JOBS.c.request_key == key.name
+        )
+    ).one_or_none()
+    if found is None:
+        return None
+    if found.request_digest != key.request:
+        raise PromptError(
+            "This Idempotency-Key was used for another request. Send a new key with each request, "
+            "and the same key only to repeat one.",
+            ("header", "Idempotency-Key"),
+        )
+    if found.id == job_id:
+        return Accepted(job_id)
+    more = update(JOBS).where(JOBS.c.id == found.id).values(submissions=JOBS.c.submissions + 1)
+    # No row if the job was undone meanwhile.
+    return Accepted(found.id, repeated=True) if connection.execute(more).rowcount else None
+
+
+def insert_job(
+    connection: Connection,
+    settings: Settings,
+    now: ColumnElement[float],
+    submission: Submission,
+    job_id: str,
+) -> Accepted:
+    """Insert and charge a job, if there is room for it.
+
+    Args:
+        connection: in a transaction that excludes other submits.
+        settings: the bounds.
+        now: the current time.
+        submission: the request.
+        job_id: id for the job.
+
+    Raises:
+        CapacityError: a limit on jobs or on their storage is reached.
+        CreditsError: the key has insufficient credits.
+        UnknownImageError: `submission.unknown`.
+    """
+    if submission.unknown is not None:
+        raise submission.unknown
+    tenant, image, key = submission.tenant, submission.image, submission.key
+    if image is not None:
+        # Before the check, which then counts it unless it was there; a refusal rolls it back.
+        inputs.keep_image(connection, tenant, image)
+    nbytes = len(submission.payload)
+    quota.check_submit(connection, settings, tenant, nbytes)
+    connection.execute(
+        insert(JOBS).values(
+            id=job_id,
+            tenant=tenant,
+            kind=submission.kind,
+            status="QUEUED",
+            token=0,
+            attempts=0,
+            due=now,
+            created=now,
+            nbytes=nbytes,
+            turn=0,
+            image=None if image is None else image.digest,
+            request_key=None if key is None else key.name,
+            request_digest=None if key is None else key.request,
+            submissions=1,
+        )
+    )
+    inputs.keep_payload(connection, job_id, submission.payload)
+    bill = submission.bill
+    if bill is None or not bill.credits:
+        return Accepted(job_id)
+    left = take(connection, bill)
+    connection.execute(
+        insert(CHARGES).values(
+            job_id=job_id, key_id=bill.key_id, credits=bill.credits, day=bill.day
+        )
+    )
+    return Accepted(job_id, credits_left=left)
+
+
+def undo(connection: Connection, job_id: str, bill: Charge | None) -> bool:
+    """Undo a submission; see `JobRepository.undo`."""
+    this = JOBS.c.id == job_id
+    left = connection.execute(
+        update(JOBS)
+        .where(this)
+        .values(submissions=JOBS.c.submissions - 1)
+        .returning(JOBS.c.submissions)
+    ).scalar_one_or_none()
+    if left is None or left > 0:
+        return False
+    inputs.discard(connection, job_id)
+    connection.execute(delete(FILES).where(FILES.c.job_id == job_id))
+    status = connection.execute(delete(JOBS).where(this).returning(JOBS.c.status)).scalar_one()
+    # A job that has ended has no record of its charge; a failed one is refunded already.
+    paid = forget_charge(connection, job_id) or (bill if status == "COMPLETED" else None)
+    if paid is not None and paid.credits:
+        give_back(connection, paid)
+    return True
+
+
+def forget_charge(connection: Connection, job_id: str) -> Charge | None:
+    """Delete the record of a job's charge, and return the charge; None if there is none."""
+    paid = connection.execute(
+        delete(CHARGES)
+        .where(CHARGES.c.job_id == job_id)
+        .returning(CHARGES.c.key_id, CHARGES.c.credits, CHARGES.c.day)
+    ).one_or_none()
+    return None if paid is None else Charge(*paid)

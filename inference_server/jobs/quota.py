@@ -1,0 +1,107 @@
+"""Bounds on stored jobs: their number and bytes, in total and per tenant."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, case, func, select
+
+from inference_server.errors import CapacityError
+from inference_server.jobs.models import IMAGES, JOBS
+from inference_server.settings import MiB, Settings
+
+_RETRY_AFTER = 5.0
+"""Seconds after which a client whose job was refused should try again."""
+
+
+def check_submit(connection: Connection, settings: Settings, tenant: str, nbytes: int) -> None:
+    """Check that there is room for another job.
+
+    Args:
+        connection: in a transaction that excludes other submits, so that the bounds are exact.
+        settings: the bounds.
+        tenant: name of the tenant who submits the job.
+        nbytes: size of the request body in bytes, which is not stored yet. The image that the job
+            needs is.
+
+    Raises:
+        CapacityError: a bound is reached.
+    """
+    unfinished = JOBS.c.due.is_not(None)
+    all_, own = connection.execute(
+        select(
+            func.count(case((unfinished, 1))),
+            func.count(case((unfinished & (JOBS.c.tenant == tenant), 1))),
+        )
+    ).one()
+    if own >= settings.job_queue_per_key:
+        raise CapacityError(
+            f"This API key has {own} unfinished jobs. Try again when some have ended, or raise "
+            "INFERENCE_JOB_QUEUE_PER_KEY.",
+            _RETRY_AFTER,
+            full="jobs_of_key",
+        )
+    if all_ >= settings.job_queue_size:
+        raise CapacityError(
+            f"The queue has {all_} unfinished jobs. Try again when some have ended, or raise "
+            "INFERENCE_JOB_QUEUE_SIZE.",
+            _RETRY_AFTER,
+            full="jobs",
+        )
+    stored, own_stored = _stored(connection, tenant)
+    limit = settings.job_storage_mb * MiB
+    if stored + nbytes > limit:
+        raise CapacityError(
+            "Job storage is full. Try again when some results have expired, raise "
+            "INFERENCE_JOB_STORAGE_MB, or lower INFERENCE_JOB_RETENTION.",
+            _RETRY_AFTER,
+            full="job_storage",
+        )
+    if own_stored + nbytes > settings.job_storage_share * (limit - stored + own_stored):
+        raise CapacityError(
+            f"The jobs and results of this API key have {own_stored / MiB:.1f} MiB, its share of "
+            "the job storage. Try again when some results have expired, or raise "
+            "INFERENCE_JOB_STORAGE_MB or INFERENCE_JOB_STORAGE_SHARE.",
+            _RETRY_AFTER,
+            full="job_storage_of_key",
+        )
+
+
+def check_result(connection: Connection, settings: Settings, tenant: str, nbytes: int) -> None:
+    """Check that a tenant's share has room for a result.
+
+    A result counts against the same share as a submit, because a few small requests can have
+    results of many gigabytes.
+
+    Args:
+        connection: in a transaction in which the job has its size with the result, and no input.
+        settings: the bounds.
+        tenant: name of the tenant who submitted the job.
+        nbytes: size of the result in bytes, which is stored already.
+
+    Raises:
+        CapacityError: the tenant's share is exceeded.
+    """
+    stored, own = _stored(connection, tenant)
+    limit = settings.job_storage_mb * MiB
+    if own > settings.job_storage_share * (limit - stored + own):
+        raise CapacityError(
+            f"The result has {nbytes / MiB:.1f} MiB, more than is left of this API key's share of "
+            "the job storage. Submit the job again when earlier results have expired, request "
+            "fewer masks or files, or raise INFERENCE_JOB_STORAGE_MB or "
+            "INFERENCE_JOB_STORAGE_SHARE.",
+            full="job_storage_of_key",
+        )
+
+
+def _stored(connection: Connection, tenant: str) -> tuple[int, int]:
+    """Sum the bytes of payloads, results and images: (of all tenants, of this one)."""
+    all_ = own = 0
+    for table in (JOBS, IMAGES):
+        nbytes = table.c.nbytes
+        sums = connection.execute(
+            select(
+                func.coalesce(func.sum(nbytes), 0),
+                func.coalesce(func.sum(case((table.c.tenant == tenant, nbytes))), 0),
+            )
+        ).one()
+        all_, own = all_ + int(sums[0]), own + int(sums[1])
+    return all_, own

@@ -17,6 +17,7 @@ from inference_server.errors import StorageError, UnknownJobError
 from inference_server.jobs import Output
 from inference_server.jobs.task import ResultFile
 from tests.api.serving import TIMEOUT, RunningHere, until
+from tests.jobs.submitting import submit
 
 SIZE = 64 << 20
 """More than the buffers of both sockets hold."""
@@ -27,7 +28,7 @@ KIND = "stored-by-a-test"
 def link_to(server: RunningHere, content: bytes) -> tuple[str, str]:
     """Stores a job's result: the job's id, and the path of the link to its file."""
     store = server.state.jobs.storage.repository
-    job_id = store.submit("alice", KIND, b"{}")
+    job_id = submit(store, "alice", KIND, b"{}")
     claim = store.claim("test", [KIND])
     assert claim is not None
     assert store.finish(claim.lease, Output((ResultFile("a.png", "image/png", content),), 0.1))

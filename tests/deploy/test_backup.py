@@ -10,6 +10,7 @@ from pathlib import Path
 from inference_server.database import Database
 from inference_server.jobs import JobRepository
 from inference_server.settings import Settings
+from tests.jobs.submitting import submit
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,10 +24,10 @@ def test_a_backup_has_the_jobs(tmp_path: Path) -> None:
     data, restored = tmp_path / "data", tmp_path / "restored"
     database = Database(data)
     store = JobRepository(database, Settings())
-    job = store.submit("alice", "double", b'{"number": 1}')
+    job = submit(store, "alice", "double", b'{"number": 1}')
     environment = {**os.environ, "INFERENCE_DATA_DIR": str(data)}
     subprocess.run(["bash", "-euc", block[1]], cwd=tmp_path, env=environment, check=True)
-    store.submit("alice", "double", b'{"number": 2}')  # after the backup
+    submit(store, "alice", "double", b'{"number": 2}')  # after the backup
     database.close()
 
     restored.mkdir()

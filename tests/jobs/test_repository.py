@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,11 @@ import psycopg
 import pytest
 from sqlalchemy import func, select, text, update
 
-from inference_server.database import Database
 from inference_server.errors import CapacityError
 from inference_server.jobs import Backlog, Claim, Facts, JobRepository, Lease, Output
 from inference_server.jobs.models import FILES, JOBS, PAYLOADS
 from inference_server.jobs.task import ResultFile
-from inference_server.settings import Settings
+from tests.jobs.conftest import LEASE, Opener
 from tests.jobs.postgres import fresh_database
 from tests.jobs.submitting import submit
 from tests.waiting import until
@@ -30,39 +28,6 @@ KIND = "sam3-image"
 PNG = ResultFile("preview.png", "image/png", b"\x89PNG...")
 MASK = ResultFile("mask_1.png", "image/png", b"\x89PNG")
 OUTPUT = Output((PNG, MASK), 0.5, Facts("sam3/demo"))
-
-LEASE = 600.0
-"""Longer than any test takes, so that leases expire only by `pass_time`."""
-
-Opener = Callable[..., JobRepository]
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest) -> Iterator[str]:
-    if request.param == "sqlite":
-        yield ""
-        return
-    server = request.getfixturevalue("postgres_url")
-    with fresh_database(server, f"store{time.monotonic_ns()}") as database:
-        yield database
-
-
-@pytest.fixture
-def opened(url: str, tmp_path: Path) -> Iterator[Opener]:
-    """A function that opens the database once more, as another process would."""
-    with ExitStack() as stack:
-
-        def open_(**changes: Any) -> JobRepository:
-            database = Database(tmp_path / "data", url)
-            stack.callback(database.close)
-            return JobRepository(database, Settings(**{"job_lease": LEASE, **changes}))
-
-        yield open_
-
-
-@pytest.fixture
-def store(opened: Opener) -> JobRepository:
-    return opened()
 
 
 def claimed(store: JobRepository, owner: str = "me") -> Claim:

@@ -13,9 +13,8 @@ from inference_server.jobs import JobRepository, Output
 from inference_server.jobs.results import ResultReader
 from inference_server.jobs.task import ResultFile
 from inference_server.settings import Settings
-from tests.jobs.test_repository import KIND, claimed, pass_time, url
-
-__all__ = ["url"]
+from tests.jobs.submitting import submit
+from tests.jobs.test_repository import KIND, claimed, pass_time
 
 LARGE = ResultFile("overlay.png", "image/png", random.Random(3).randbytes(8_000_001))
 EMPTY = ResultFile("empty.png", "image/png", b"")
@@ -33,7 +32,7 @@ def store(database: Database) -> JobRepository:
 
 @pytest.fixture
 def job_id(store: JobRepository) -> str:
-    job_id = store.submit("alice", KIND, b"{}")
+    job_id = submit(store, "alice", KIND, b"{}")
     assert store.finish(claimed(store).lease, Output((LARGE, EMPTY), 0.1))
     return job_id
 
@@ -42,7 +41,7 @@ def test_a_file_is_the_sum_of_its_pieces(database: Database, job_id: str) -> Non
     reader = ResultReader(database)
     found = reader.find(job_id, LARGE.name)
     assert found is not None
-    file, left = found
+    file, left, _ = found
     assert (file.name, file.media_type, file.nbytes) == (LARGE.name, "image/png", 8_000_001)
     assert left == pytest.approx(600, abs=60)
     size = 300_000

@@ -26,6 +26,7 @@ OTHER_VALUES = {
     "fetch_hosts": "images.example.com, *.example.org",
     "fetch_networks": "10.0.0.0/8, fd00::/8",
     "data_dir": "/var/lib/inference-server",
+    "job_storage_share": "0.25",
     "database_url": "postgresql://user:password@db/jobs",
     "public_url": "https://masks.example.com",
     "trusted_proxies": "10.0.0.0/8",

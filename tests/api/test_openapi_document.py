@@ -18,7 +18,7 @@ from tests.api.pictures import Picture, click
 from tests.api.rasters import AUTOMATIC, PREDICT, TEXT, geotiff, post
 from tests.api.serving import ALICE, BOB, Running
 
-SOMETIMES = {"x-image-mismatch", "x-credits-remaining"}
+SOMETIMES = {"idempotent-replayed", "x-image-mismatch", "x-credits-remaining"}
 ON_503 = {"retry-after"}  # of what passes; weights that are missing do not come by waiting
 
 FILE = Path(__file__).parents[2] / "openapi" / "openapi.json"

@@ -75,8 +75,8 @@ class _MeteredStream(httpcore.AsyncNetworkStream):
         self._last = told[1 - len(_NEXT_RESPONSE) :]
         if self._received > self._max_head_bytes or self._interim > _MAX_INTERIM:
             raise could_not_load(
-                f"{self._url} sent more than {self._max_head_bytes // 1024} KiB of headers, or more "
-                f"than {_MAX_INTERIM} interim responses.",
+                f"{self._url} sent more than {self._max_head_bytes // 1024} KiB of headers, or "
+                f"more than {_MAX_INTERIM} interim responses.",
                 f"Give another URL, {_OR_BASE64}",
             )
 

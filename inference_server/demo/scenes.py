@@ -67,7 +67,12 @@ class Scene:
     objects: list[SceneObject]
 
     def matching(self, text: str) -> list[SceneObject]:
-        """The objects that match a concept such as `"red circle"`, `"star"` or `"blue shape"`."""
+        """The objects that match a concept.
+
+        Args:
+            text: Colour and shape, such as `red circle`; either may be omitted, and `shape` matches
+                any shape.
+        """
         words = text.split()
         return [
             item

@@ -135,7 +135,15 @@ class BatchQueue(Generic[ItemT, ResultT]):
         return self._submissions
 
     async def submit(self, item: ItemT) -> BatchResult[ResultT]:
-        """Queue an item and wait for its result; see `submit_all`."""
+        """Queue one item and wait for its result.
+
+        Args:
+            item: The item to process.
+
+        Raises:
+            CapacityError: See `submit_all`.
+            ModelUnavailableError: See `submit_all`.
+        """
         done = await self.submit_all([item])
         return BatchResult(done.value[0], done.queued, done.worked, done.batch, done.led)
 

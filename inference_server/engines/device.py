@@ -23,9 +23,10 @@ class Compute:
     """A device, the dtype to compute in, and the dtype to cache embeddings in.
 
     Attributes:
-        device: Device of the weights and of all forwards.
-        dtype: `torch.float32` or `torch.bfloat16`.
-        cache_dtype: Dtype of embeddings between encoding and decoding.
+        device: Device of the weights and of all computation.
+        dtype: Dtype of matrix products, `torch.float32` or `torch.bfloat16`.
+        cache_dtype: Dtype of cached embeddings, `torch.float32`, `torch.bfloat16` or
+            `torch.float16`.
     """
 
     device: torch.device

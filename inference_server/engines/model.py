@@ -35,9 +35,9 @@ class Effort:
     """Threads and batch sizes of the models, after `auto` and 0 have been resolved.
 
     Attributes:
-        threads: CPU threads.
-        encode_batch: Maximum images per forward.
-        decode_batch: Maximum prompts per forward.
+        threads: CPU threads of a forward pass.
+        encode_batch: Maximum images per forward pass.
+        decode_batch: Maximum prompts per forward pass.
     """
 
     threads: int
@@ -46,7 +46,12 @@ class Effort:
 
     @classmethod
     def of(cls, settings: Settings, compute: Compute) -> Effort:
-        """Resolve the settings for a device."""
+        """Resolve `auto` and 0 in the settings for a device.
+
+        Args:
+            settings: Settings `threads`, `encode_batch` and `decode_batch`.
+            compute: The device.
+        """
         from inference_server.engines.device import available_threads
 
         on_cpu = compute.device.type == "cpu"
@@ -64,7 +69,7 @@ class LoadedModel(Generic[PromptT]):
     freed when the last request that started with it releases it.
 
     On a CPU, prompts are decoded one at a time in one thread per core: a batch gains nothing there
-    (measured: 16 prompts in one forward take 16 times as long as one), and two threads with one
+    (measured: 16 prompts in one pass take 16 times as long as one), and two threads with one
     prompt each are a quarter faster than two threads that share each prompt. A thread that runs
     alone uses all cores. Encoding runs at a lower priority. On a GPU each queue has one thread, and
     waiting prompts are decoded in batches.
@@ -137,11 +142,32 @@ class LoadedModel(Generic[PromptT]):
         return self._encode, self._decode
 
     async def encode(self, image: Prepared) -> BatchResult[Embedding]:
-        """Encode a prepared image."""
+        """Encode an image in the encode queue; after running out of memory, evict and retry once.
+
+        Args:
+            image: An image from `prepare`.
+
+        Raises:
+            CapacityError: The queue is full.
+            MemoryShortageError: Memory ran out twice.
+            ModelUnavailableError: The model was unloaded.
+        """
         return await self._retry_on_oom(lambda: self._encode.submit(image))
 
     async def decode(self, queries: Sequence[Query[PromptT]]) -> BatchResult[list[Candidates]]:
-        """Decode the prompts of one request."""
+        """Decode the prompts of one request in the decode queue; retried like `encode`.
+
+        Args:
+            queries: Prompts with their images; together they count as one towards the capacity.
+
+        Returns:
+            One result per query, in order.
+
+        Raises:
+            CapacityError: The queue is full.
+            MemoryShortageError: Memory ran out twice.
+            ModelUnavailableError: The model was unloaded.
+        """
         return await self._retry_on_oom(lambda: self._decode.submit_all(queries))
 
     async def _retry_on_oom(self, submit: Callable[[], Awaitable[T]]) -> T:

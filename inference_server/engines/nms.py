@@ -21,7 +21,7 @@ def box_nms(
 
     Args:
         boxes: `float32[N, 4]`, x0, y0, x1, y1 in pixels.
-        scores: `float32[N]`.
+        scores: `float32[N]`, score of each box; a higher score takes precedence.
         iou_threshold: Maximum IoU of two kept boxes, 0 to 1.
 
     Returns:

@@ -1,8 +1,8 @@
 """Handle out-of-memory errors, on a GPU or on the host.
 
 PyTorch's allocator fails without side effects, so work can be retried once memory is free. The
-exception's traceback refers to the frames of the forward, and these to its tensors, so memory can
-be released only after the exception is gone.
+exception's traceback refers to the frames of the forward pass, and these to its tensors, so memory
+can be released only after the exception is gone.
 """
 
 from __future__ import annotations

@@ -73,7 +73,11 @@ class Mask:
 
     @classmethod
     def from_plane(cls, plane: NDArray[np.bool_]) -> Mask:
-        """The mask of a plane of the whole image, bool [H, W]."""
+        """The mask of a plane.
+
+        Args:
+            plane: Whether each pixel of the image belongs to the mask, bool [H, W].
+        """
         height, width = plane.shape
         pixels = np.zeros(height * width + 2, np.bool_)  # background before and after
         pixels[1:-1] = plane.ravel(order="F")
@@ -146,6 +150,10 @@ class Mask:
 
 def intersection(a: Mask, b: Mask) -> int:
     """Number of pixels in both masks, computed from their runs.
+
+    Args:
+        a: A mask.
+        b: A mask of the same image.
 
     Raises:
         ValueError: The masks belong to images of different sizes.

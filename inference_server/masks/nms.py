@@ -27,7 +27,7 @@ def mask_nms(masks: Sequence[Mask], scores: NDArray[np.float32], iou_threshold: 
 
     Args:
         masks: N masks of one image.
-        scores: float32 [N].
+        scores: Score of each mask, float32 [N]; a higher score takes precedence.
         iou_threshold: Maximum IoU of two kept masks, 0 to 1.
 
     Returns:

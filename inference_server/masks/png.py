@@ -30,7 +30,14 @@ _MODULUS = 65521  # of Adler-32
 
 
 def encode_png(mask: Mask) -> bytes:
-    """A PNG file of the whole image: one 8-bit channel, 255 inside the mask and 0 elsewhere."""
+    """Encode a mask as a PNG file of the whole image.
+
+    Args:
+        mask: The mask, of any size.
+
+    Returns:
+        A file with one 8-bit channel: 255 inside the mask and 0 elsewhere.
+    """
     height, width = mask.size
     x0, y0, x1, y1 = mask.box
     rows = np.zeros((y1 - y0, width + 1), np.uint8)  # each row begins with its filter type, 0
@@ -54,7 +61,7 @@ def encode_pixels(pixels: NDArray[Any]) -> bytes:
     """Encode pixels as a PNG file.
 
     Args:
-        pixels: `uint8` or `uint16`, `[H, W]`, or `[H, W, 3]` in BGR order.
+        pixels: The image, `uint8` or `uint16`, `[H, W]`, or `[H, W, 3]` in BGR order.
 
     Raises:
         ValueError: PNG does not support the shape or dtype.

@@ -17,6 +17,9 @@ def mask_polygons(mask: Mask) -> list[NDArray[np.int32]]:
     structural analysis of digitized binary images by border following", CVGIP 30, 1985), but only
     the mask's box is traced.
 
+    Args:
+        mask: The mask; it may be empty.
+
     Returns:
         For each part of the mask, int32 [n, 2] of (x, y) in image pixels, n >= 1: one vertex for a
         single pixel, two for a straight line. Empty for an empty mask.

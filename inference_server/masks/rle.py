@@ -27,7 +27,11 @@ class RLE(TypedDict):
 
 
 def encode_rle(mask: Mask) -> RLE:
-    """Encode a mask, like `pycocotools.mask.encode` of its plane but without the plane."""
+    """Encode a mask, like `pycocotools.mask.encode` of its plane but without creating the plane.
+
+    Args:
+        mask: The mask; it may be empty.
+    """
     height, width = mask.size
     counts = np.diff(mask.runs.reshape(-1), prepend=0, append=height * width)
     if counts.size > 1 and counts[-1] == 0:  # the mask contains the plane's last pixel

@@ -44,7 +44,7 @@ def upsample_masks(
     """Upsample several planes, see `upsample_mask`.
 
     Args:
-        logits: float32 [N, h, w].
+        logits: Low-resolution planes that each cover the whole image, float32 [N, h, w].
         size: (height, width) of the image, in pixels.
         threshold: A pixel belongs to the mask if its logit exceeds this; default 0.
 
@@ -70,7 +70,7 @@ def upsample_mask(
     float32, but not the same sums. A NaN counts as outside.
 
     Args:
-        logits: float32 [h, w].
+        logits: Low-resolution plane that covers the whole image, float32 [h, w].
         size: (height, width) of the image, in pixels.
         threshold: A pixel belongs to the mask if its logit exceeds this; default 0.
 
@@ -133,8 +133,8 @@ def _knots(
     outside the mask.
 
     Args:
-        logits: [h, w].
-        box: (x, y, w, h) in knots.
+        logits: Low-resolution plane, [h, w].
+        box: Box (x, y, w, h) of the knots that exceed the threshold.
         level: Threshold to subtract.
     """
     x, y, w, h = box

@@ -1,4 +1,4 @@
-"""Generated scenes: the truth that everything else is measured by."""
+"""Generated scenes and their ground truth."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_objects_are_as_promised(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_masks_agree_with_the_outlines(seed: int) -> None:
-    """Drawn anew as a plain polygon at some rotation, a shape has the mask's area and place."""
+    """A shape redrawn as a polygon at the best rotation matches the mask's area and position."""
     scene = make_scene(seed, (320, 240))
     for item in scene.objects:
         best = 0.0

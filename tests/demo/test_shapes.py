@@ -1,4 +1,4 @@
-"""Shapes: their outlines, and that drawing one is true to it."""
+"""Shapes: their outlines, and rasterisation that matches them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from inference_server.demo.shapes import COLORS, SHAPES, outline, rasterize
 
 
 def area(points: NDArray[np.float64]) -> float:
-    """By the shoelace formula."""
+    """Area of a polygon, by the shoelace formula."""
     x, y = points.T
     return float(abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2)
 
@@ -59,12 +59,12 @@ def test_coverage_is_the_outlines_area(
     x0, y0, coverage = rasterize(shape, center, radius, rotation, (160, 200))
     assert coverage.dtype == np.float32
     assert 0 <= coverage.min() <= coverage.max() <= 1
-    # Rotation comes before the radii, so the area is the same for every one of them.
+    # Rotation is applied before the radii, so it does not change the area.
     true = area_of(shape) * radius[0] * radius[1]
-    # OpenCV fills the pixels of the outline too, of a drawing four times as large.
+    # OpenCV also fills the outline's pixels, in a drawing four times as large.
     edge = sum(perimeter(contour) for contour in outline(shape)) * max(radius)
     assert float(coverage.sum()) == pytest.approx(true, abs=0.25 * edge)
-    # The crop is tight: nothing of the shape lies outside it.
+    # The crop is tight and contains the whole shape.
     assert max(coverage.shape) <= 2 * max(radius) + 5
     assert coverage[0].max() < 1
     assert coverage[:, -1].max() < 1
@@ -88,7 +88,7 @@ def test_half_covered_pixels_are_those_inside_of_the_outline(
     contours = [(points @ turn * 30 + center).astype(np.float32) for points in outline(shape)]
     for y in range(0, 100, 3):
         for x in range(0, 100, 3):
-            # Positive inside; a hole turns it round.
+            # Distances are positive inside a contour; inside a hole is outside the shape.
             distances = [cv2.pointPolygonTest(c, (x + 0.5, y + 0.5), True) for c in contours]
             inside = distances[0] if len(distances) == 1 else min(distances[0], -distances[1])
             if abs(inside) > 1:

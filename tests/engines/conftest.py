@@ -1,7 +1,7 @@
-"""Small models with random weights in the real architectures, and pictures to show them.
+"""Small models with random weights in the real architectures, and images for them.
 
-What is compared here is arithmetic, so the weights may be any; they are drawn wide enough that an
-answer depends on every part of its prompt, which the shipped checkpoints' training need not give.
+The tests compare arithmetic, so any weights will do. They are drawn from a wide distribution, so
+that a result depends on every part of its prompt, which trained weights do not guarantee.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Picture = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Concept:
-    """A SAM 3 and what belongs to it."""
+    """A SAM 3, its processor and its engine."""
 
     model: Sam3Model
     processor: Sam3Processor
@@ -54,18 +54,18 @@ def cpu() -> Compute:
 
 @pytest.fixture(scope="session")
 def pictures() -> dict[str, Picture]:
-    """Images of several shapes, by name."""
+    """Images of several aspect ratios, by name."""
     sizes = {"square": (96, 96), "wide": (160, 90), "tall": (70, 130), "large": (400, 300)}
     return {name: make_scene(i, size).image for i, (name, size) in enumerate(sizes.items())}
 
 
 def sam2_config() -> Any:
-    """The demo's configuration, which is the smallest there is."""
+    """The configuration of the demo, the smallest SAM 2."""
     return OmegaConf.load(WEIGHTS / "sam2" / "config.yaml")
 
 
 def random_sam2(seed: int = 0) -> SAM2Base:
-    """A SAM 2 of the demo's architecture with random weights."""
+    """A SAM 2 with the demo's architecture and random weights."""
     torch.manual_seed(seed)
     config = sam2_config()
     config.model.sam_mask_decoder_extra_args = {
@@ -78,7 +78,7 @@ def random_sam2(seed: int = 0) -> SAM2Base:
 
 
 def random_sam3(seed: int = 0) -> Sam3Model:
-    """A SAM 3 of the demo's architecture with random weights."""
+    """A SAM 3 with the demo's architecture and random weights."""
     torch.manual_seed(seed)
     model: Any = Sam3Model(Sam3Config.from_pretrained(WEIGHTS / "sam3"))
     for parameter in model.parameters():
@@ -101,7 +101,7 @@ def visual(sam2_model: SAM2Base) -> VisualEngine:
 
 @pytest.fixture(scope="session")
 def demo() -> VisualEngine:
-    """The shipped weights."""
+    """An engine with the demo weights."""
     checkpoint = find_sam2("demo")["hiera_tiny"]
     return VisualEngine(load_sam2(checkpoint, CPU), "demo", CPU)
 
@@ -115,7 +115,7 @@ def concept() -> Concept:
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    """A directory for weights, with a name that cannot be part of another message."""
+    """A directory for weights, with a name that appears in no error message by itself."""
     path = tmp_path / "my-weights"
     path.mkdir()
     return path

@@ -1,4 +1,4 @@
-"""Lanes: batches of what waits, refusal when full, and nobody left waiting for ever."""
+"""Batch queues: batches of waiting items, refusal when full, fairness, and no lost callers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Bench:
-    """Work that notes what it is given, and stops at a gate."""
+    """Work that records its batches and waits at a gate."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
@@ -86,7 +86,7 @@ async def lane_of(
 async def submitted(
     lane: BatchQueue[int, int], items: Sequence[int]
 ) -> list[asyncio.Task[BatchResult[int]]]:
-    """Tasks whose items are in the queue."""
+    """Submit items and return the waiting tasks."""
     tasks = [asyncio.create_task(lane.submit(item)) for item in items]
     await asyncio.sleep(0)
     return tasks
@@ -239,7 +239,7 @@ async def test_work_that_loses_results_is_a_failure_of_all_of_its_batch() -> Non
 
 
 async def test_items_are_told_apart_by_identity() -> None:
-    """Images do not compare to a truth value, and equal ones are still different requests."""
+    """Arrays do not compare to a truth value, and equal images are different requests."""
     begun, gate = threading.Semaphore(0), threading.Event()
 
     def work(images: Sequence[NDArray[np.uint8]]) -> list[int]:
@@ -286,7 +286,7 @@ async def test_closing_finishes_the_work_and_tells_those_who_wait() -> None:
         bench.gate.set()
         results = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 60)
     assert isinstance(results[0], BatchResult)
-    # Not a cancellation, which would be taken for the client's own.
+    # Not a `CancelledError`, which would look as if the client had disconnected.
     assert [type(result) for result in results[1:]] == [ModelUnavailableError] * 2
     assert bench.batches == [[1]]
 
@@ -301,7 +301,7 @@ async def test_a_closed_lane_takes_nothing_in() -> None:
         lane.close()
 
 
-# Jobs of several items.
+# Submissions of several items.
 
 
 async def test_a_job_of_several_items_is_answered_in_their_order_and_counts_once() -> None:
@@ -347,14 +347,14 @@ async def test_a_small_job_does_not_wait_for_all_of_a_large_one_nor_does_it_star
         return items
 
     async with lane_of(slow, max_batch=1, clock=clock) as lane:
-        await lane.submit(-1)  # so that it knows its pace
+        await lane.submit(-1)  # so that the queue knows its pace
         large = asyncio.create_task(lane.submit_all(range(100, 120)))
-        click = asyncio.create_task(lane.submit(1))  # while the first of those is at work
+        click = asyncio.create_task(lane.submit(1))  # while the first of these items is processed
         await asyncio.sleep(0)
         gate.set()
         await click
         clicks = 1
-        while not large.done():  # as many clicks as the lane can do
+        while not large.done():  # one click after another
             clicks += 1
             await lane.submit(clicks)
         await large
@@ -417,7 +417,7 @@ async def test_a_background_lane_has_a_lower_priority_and_nobody_else_gets_it() 
         return [os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) for _ in items]
 
     before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-    lowered = min(before + BACKGROUND, 19)  # the tests themselves may be in the background
+    lowered = min(before + BACKGROUND, 19)  # the tests themselves may run at a lower priority
     lane: BatchQueue[int, int] = BatchQueue(
         "test", niceness, max_batch=1, capacity=1, niceness=lowered
     )
@@ -429,7 +429,7 @@ async def test_a_background_lane_has_a_lower_priority_and_nobody_else_gets_it() 
 
 
 class Slow:
-    """An engine whose encoding waits for a gate."""
+    """An engine whose `encode` waits at a gate."""
 
     checkpoint = "slow"
 
@@ -462,7 +462,7 @@ class Slow:
 
 
 def test_a_thread_has_its_own_number_of_threads() -> None:
-    """So that lanes can divide the cores; the others keep theirs."""
+    """The number is per thread, so that queues can divide the cores."""
     mine, seen = torch.get_num_threads(), []
 
     def work(count: int) -> None:
@@ -485,7 +485,7 @@ async def test_a_click_does_not_wait_for_an_encode(cpu: Compute) -> None:
     prompts = [
         VisualPrompt(np.zeros((count, 2), np.float32), np.ones(count, np.int64)) for count in (1, 2)
     ]
-    # Several at once, on one embedding: requests do not compare to a truth value either.
+    # Several at once on one embedding, because queries do not compare to a truth value either.
     answers = await asyncio.gather(
         *(
             model.decode(queries(embedding, prompts[::order], multimask=order > 0))

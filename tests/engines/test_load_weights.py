@@ -1,4 +1,4 @@
-"""Weights in the layouts in which they are published, and in every way that they can be wrong."""
+"""Weights in the published layouts, and weights that are missing, corrupt or of another model."""
 
 from __future__ import annotations
 
@@ -39,12 +39,14 @@ FILES = {
     "hiera_b_plus": "sam2.1_hiera_base_plus.pt",
     "hiera_large": "sam2.1_hiera_large.pt",
 }
-"""As Meta publishes them."""
+"""Names of the files that Meta publishes, by version."""
 
 
 def refusal(call: Callable[[], object], setting: str, *, given: str | Path = "") -> str:
-    """The message of the error that a call raises, which names the setting, and of this machine's
-    paths none but the one that was given."""
+    """The message of the error that a call raises.
+
+    It must name the setting, and no local path except the configured one.
+    """
     with pytest.raises(ModelUnavailableError) as caught:
         call()
     message = caught.value.message
@@ -58,17 +60,17 @@ def refusal(call: Callable[[], object], setting: str, *, given: str | Path = "")
 
 
 def packaged_config(version: str, release: str = "2.1") -> Any:
-    """The configuration that `sam2` itself pairs with the published file."""
+    """The configuration in the package `sam2` for a published file."""
     wanted = FILES[version].replace("sam2.1", f"sam{release}")
     (config,) = (c for c, file in HF_MODEL_ID_TO_FILENAMES.values() if file == wanted)
     return OmegaConf.load(Path(sam2.__path__[0]) / config)
 
 
 def write_shapes(path: Path, version: str, release: str = "2.1") -> None:
-    """A published file's every tensor, all zeros: a hundredth of a second and a few kilobytes."""
+    """All tensors of a published file, as zeros, which takes 10 ms and a few kilobytes."""
     config = packaged_config(version, release)
     OmegaConf.resolve(config)
-    # Hiera reads numbers from a tensor while it is built, which the meta device has none in.
+    # Hiera reads values from a tensor while it is built; meta tensors have none.
     real = torch.linspace
     with torch.device("meta"), patch("torch.linspace", partial(real, device="cpu")):
         model = hydra.utils.instantiate(config.model, _recursive_=True)
@@ -79,7 +81,7 @@ def write_shapes(path: Path, version: str, release: str = "2.1") -> None:
 
 
 def write_random(path: Path, version: str, release: str = "2.1") -> dict[str, torch.Tensor]:
-    """A published file with random weights."""
+    """Write a file with random weights in the published format."""
     torch.manual_seed(0)
     model = hydra.utils.instantiate(packaged_config(version, release).model, _recursive_=True)
     state: dict[str, torch.Tensor] = model.state_dict()
@@ -88,7 +90,7 @@ def write_random(path: Path, version: str, release: str = "2.1") -> dict[str, to
 
 
 def write_custom(directory: Path) -> dict[str, torch.Tensor]:
-    """A directory with a configuration of its own, as the demo is."""
+    """Write a directory with a custom configuration, like the demo."""
     state: dict[str, torch.Tensor] = random_sam2().state_dict()
     OmegaConf.save(sam2_config(), directory / "config.yaml")
     torch.save({"model": state}, directory / "model.pt")
@@ -108,7 +110,7 @@ class TestSam2:
     """`INFERENCE_SAM2_WEIGHTS`."""
 
     def test_a_published_file_loads_and_answers_a_click(self, directory: Path) -> None:
-        """In full size, which takes seconds; the smallest of the four will do."""
+        """At full size, so only the smallest of the four versions."""
         file = directory / "sam2.1_hiera_tiny.pt"
         state = write_random(file, "hiera_tiny")
         found = find_sam2(str(file))
@@ -126,7 +128,7 @@ class TestSam2:
 
     @pytest.mark.parametrize("version", SAM2_VERSIONS[1:])
     def test_each_size_takes_its_own_file(self, directory: Path, version: str) -> None:
-        """Strictly, every tensor and shape: the large one is 224 million parameters to fill."""
+        """Compares names and shapes only, because the large one has 224 million parameters."""
         for other in SAM2_VERSIONS:
             (directory / FILES[other]).write_bytes(b"not this one")
         write_shapes(directory / FILES[version], version)
@@ -149,7 +151,7 @@ class TestSam2:
         (directory / "sam2_hiera_large.pt").touch()
         (directory / "sam2.1_hiera_huge.pt").touch()
         found = find_sam2(str(directory))
-        # The newer release wins.
+        # The newer release takes precedence.
         assert {version: checkpoint.name for version, checkpoint in found.items()} == {
             "hiera_small": "sam2.1_hiera_small.pt",
             "hiera_large": "sam2_hiera_large.pt",
@@ -165,7 +167,7 @@ class TestSam2:
         assert found["hiera_large"].name == "my-weights"
         model = load_sam2(found["hiera_large"], CPU)
         assert_same_weights(model, state)
-        # What `build_sam2` adds for inference.
+        # Options that `build_sam2` adds for inference.
         assert model.sam_mask_decoder.dynamic_multimask_via_stability is True
 
     def test_the_demo_is_such_a_directory(self) -> None:
@@ -323,7 +325,7 @@ class TestSam2:
 
 
 class Trap:
-    """Notices being unpickled."""
+    """An object that records that it was unpickled."""
 
     sprung = False
 
@@ -335,7 +337,7 @@ class Trap:
 
 
 def raising(kind: type[HfHubHTTPError]) -> Callable[..., Any]:
-    """A function that fails as the hub's client does."""
+    """A function that raises an error of the Hugging Face client."""
 
     def fail(*_: object, **__: object) -> None:
         response: Any = Mock(status_code=403, headers={})
@@ -346,14 +348,14 @@ def raising(kind: type[HfHubHTTPError]) -> Callable[..., Any]:
 
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """As `HF_HUB_OFFLINE=1` before the start, with nothing downloaded earlier."""
+    """Equals `HF_HUB_OFFLINE=1` with an empty cache."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
 
 
 @pytest.fixture(scope="session")
 def saved_sam3(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As `save_pretrained` writes a SAM 3 and its processor."""
+    """A SAM 3 and its processor, written by `save_pretrained`."""
     directory = tmp_path_factory.mktemp("saved") / "sam3"
     random_sam3().save_pretrained(directory)
     Sam3Processor.from_pretrained(WEIGHTS / "sam3").save_pretrained(directory)
@@ -362,7 +364,7 @@ def saved_sam3(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def saved_sam3_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """In the layout of the published repository: a detector and a tracker in one model."""
+    """A SAM 3 in the published layout, with a detector and a tracker in one model."""
     directory = tmp_path_factory.mktemp("saved") / "sam3-video"
     torch.manual_seed(1)
     tracker = {
@@ -464,7 +466,7 @@ class TestSam3:
     def test_a_directory_of_another_kind_of_model_is_refused(
         self, saved_sam3: Path, directory: Path
     ) -> None:
-        """Before a full-size SAM 3 is made for it to be found lacking."""
+        """Refused by its config.json, before a SAM 3 is created."""
         shutil.copytree(saved_sam3, directory, dirs_exist_ok=True)
         for content in ('{"model_type": "bert"}', "{}", "[]", "not json", ""):
             (directory / "config.json").write_text(content)
@@ -476,7 +478,7 @@ class TestSam3:
     def test_a_file_that_lacks_a_tensor_is_refused(
         self, layout: str, directory: Path, request: pytest.FixtureRequest
     ) -> None:
-        """`from_pretrained` would fill it up with random numbers and warn."""
+        """`from_pretrained` would initialise missing tensors at random and only warn."""
         shutil.copytree(request.getfixturevalue(layout), directory, dirs_exist_ok=True)
         state = load_file(directory / "model.safetensors")
         name = next(key for key in state if "detr_decoder" in key)
@@ -506,7 +508,7 @@ class TestSam3:
         for damage in (b"", b"<html>Sign in</html>", whole[:1000], whole[: len(whole) // 2]):
             (directory / "model.safetensors").write_bytes(damage)
             self.not_loaded(directory)
-        # As `git clone` leaves it without git-lfs.
+        # The file that `git clone` writes without git-lfs.
         pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3439938512\n"
         (directory / "model.safetensors").write_text(pointer)
         self.not_loaded(directory)
@@ -546,7 +548,7 @@ class TestSam3:
     def test_a_repository_that_is_closed_is_explained(
         self, kind: type[HfHubHTTPError], remedy: str, where: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """`transformers` turns the hub's errors into an `OSError` of its own."""
+        """`transformers` wraps the errors of the Hugging Face client in an `OSError`."""
         if where == "hub":
             monkeypatch.setattr(Sam3Model, "from_pretrained", raising(kind))
         else:

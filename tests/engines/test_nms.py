@@ -8,7 +8,7 @@ from inference_server.engines.nms import box_nms
 
 
 def some_boxes(count: int, side: float) -> NDArray[np.float32]:
-    """Boxes of whole pixels, many of them alike; some without area."""
+    """Boxes with integer coordinates, many of them equal or overlapping, some without area."""
     rng = np.random.default_rng(0)
     middle, half = rng.uniform(0, 100, (count, 2)), rng.uniform(0, side, (count, 2))
     return np.round(np.concatenate([middle - half, middle + half], axis=1)).astype(np.float32)
@@ -17,7 +17,7 @@ def some_boxes(count: int, side: float) -> NDArray[np.float32]:
 def brute_force(
     boxes: NDArray[np.float32], scores: NDArray[np.float32], iou_threshold: float
 ) -> list[int]:
-    """By definition, in float32, compared in float64."""
+    """Non-maximum suppression by definition: IoU in float32, compared in float64."""
     kept: list[int] = []
     for i in np.argsort(-scores, kind="stable").tolist():
         side = np.minimum(boxes[i, 2:], boxes[kept, 2:]) - np.maximum(boxes[i, :2], boxes[kept, :2])
@@ -41,7 +41,7 @@ def test_equal_to_brute_force_with_ties_in_order(side: float) -> None:
 
 
 def test_an_iou_at_the_threshold_is_compared_in_float64() -> None:
-    """7 of 10 in float32 is less than 0.7 in float64, 3 of 10 is more than 0.3."""
+    """7/10 in float32 is less than 0.7 in float64, and 3/10 is more than 0.3."""
     scores = np.array([0.9, 0.8], np.float32)
     for wide in range(1, 11):
         boxes = np.array([[0, 0, 10, 1], [0, 0, wide, 1]], np.float32)

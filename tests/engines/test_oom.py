@@ -1,4 +1,4 @@
-"""Memory that runs out: what that is, and what is done about it."""
+"""Out of memory: which errors count, smaller batches, and the retry after an eviction."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_one_that_never_fits_is_told_with_the_remedy() -> None:
 def test_the_tensors_of_the_failed_forward_are_gone_before_memory_is_given_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Otherwise there is nothing to give back on a GPU, and the next try fails as well."""
+    """Otherwise no GPU memory can be released, and the retry fails as well."""
     tensors: list[weakref.ref[torch.Tensor]] = []
     alive: list[bool] = []
 
@@ -123,7 +123,7 @@ def test_the_tensors_of_the_failed_forward_are_gone_before_memory_is_given_back(
 
 
 class Engine:
-    """Has no memory for the first few forwards."""
+    """An engine whose first forward passes run out of memory."""
 
     checkpoint = "demo"
     side = 8

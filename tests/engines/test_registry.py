@@ -1,4 +1,4 @@
-"""The models of a server: loaded once, on demand, and again after a failure or an unloading."""
+"""The model registry: loads models once, on demand, and again after a failure or `unload`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ IMAGE = np.zeros((20, 30, 3), np.uint8)
 
 
 class Loader:
-    """Stands in for the reading of files; notes what is read, and fails when told to."""
+    """Replaces the loading of weights: records calls, waits at a gate, and fails on demand."""
 
     def __init__(self, sam2: SAM2Base, sam3: Concept) -> None:
         self.loads: list[str] = []
@@ -50,7 +50,7 @@ class Loader:
             raise ModelUnavailableError("not today")
 
     async def wait_until_begun(self) -> None:
-        """The first time, for the first load, and so on."""
+        """Wait until the next load has begun."""
         assert await asyncio.to_thread(self.begun.acquire, timeout=60)
 
     def sam2(self, checkpoint: Sam2Checkpoint, compute: Compute) -> SAM2Base:
@@ -179,7 +179,7 @@ async def test_a_caller_who_leaves_does_not_stop_the_load(loader: Loader) -> Non
     leaver = asyncio.create_task(registry.concept())
     await loader.wait_until_begun()
     stayer = asyncio.create_task(registry.concept())
-    await asyncio.sleep(0)  # it waits as well
+    await asyncio.sleep(0)  # the second caller waits as well
     leaver.cancel()
     await asyncio.wait([leaver])
     loader.gate.set()
@@ -204,7 +204,7 @@ async def test_after_closing_models_are_loaded_on_demand(loader: Loader) -> None
     second, again = await registry.visual("hiera_tiny"), await registry.concept()
     assert second is not first
     assert len(loader.loads) == 4
-    # What was encoded before the closing may still be in the cache.
+    # An embedding from before `close` may still be cached.
     click = VisualPrompt(np.array([[5, 5]], np.float32), np.array([1]))
     assert len((await second.decode(queries(image, [click]))).value) == 1
     nothing = np.zeros((0, 4), np.float32)
@@ -227,7 +227,7 @@ async def test_closing_during_a_load_leaves_the_load_to_who_waits(loader: Loader
 
 
 async def test_unloading_leaves_a_model_to_who_has_it(loader: Loader) -> None:
-    """It works as before, and goes with the last one who has it."""
+    """It still works, and is freed when its last user releases it."""
     registry = registry_of()
     gone = asyncio.Event()
     model = await registry.visual("hiera_tiny")
@@ -253,7 +253,7 @@ async def test_unloading_a_model_that_nobody_has_tells_nothing(loader: Loader) -
     registry = registry_of()
     told: list[str] = []
     await registry.visual("hiera_tiny")
-    await asyncio.sleep(0.01)  # until the event loop has let go of it as well
+    await asyncio.sleep(0.01)  # until the event loop has released its reference
     registry.unload(lambda: told.append("gone"))
     registry.unload(lambda: told.append("gone"))
     await asyncio.sleep(0.05)

@@ -1,4 +1,4 @@
-"""Resizing to a model's input: the reference processors' numbers, from whole and reduced images."""
+"""Resizing to a model's input: equality with the reference processors, also for reduced images."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_batch_is_normalised_image_by_image() -> None:
     assert batch.is_contiguous()
     for one, image in zip(batch, images, strict=True):
         assert torch.equal(one, normalize([image])[0])
-    assert images[0].dtype == torch.uint8  # and still what they were
+    assert images[0].dtype == torch.uint8  # not modified
     assert torch.equal(images[0], resize(noise((80, 70), 0), SIDE))
 
 
@@ -106,7 +106,7 @@ def test_an_extent_of_everything_changes_nothing() -> None:
 
 
 def test_what_is_beyond_the_extent_is_not_squeezed_in() -> None:
-    """An edge at half of the extent stays at half of the square."""
+    """An edge in the middle of the extent stays in the middle of the square."""
     image = np.zeros((201, 301, 3), np.uint8)
     image[100:] = 200
     image[:, 300:] = 255

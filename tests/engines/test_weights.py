@@ -1,4 +1,4 @@
-"""Names of models: which of them the server loads before it is ready."""
+"""Models to preload, by their names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random masks as whole planes, for the property tests, and the reference forms."""
+"""Random masks as planes for property tests, and reference implementations."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def iou(a: Mask, b: Mask) -> float:
 
 @st.composite
 def planes(draw: st.DrawFn, size: tuple[int, int] | None = None) -> Plane:
-    """Bool [H, W]: noise, unions and differences of rectangles (lines, pixels, rings), or plain."""
+    """Strategy of bool [H, W]: noise, rectangles added and removed, empty, or full."""
     h, w = size or (draw(st.integers(1, 24)), draw(st.integers(1, 24)))
     kind = draw(st.sampled_from(["noise", "rectangles", "rectangles", "empty", "full"]))
     if kind == "noise":
@@ -35,7 +35,7 @@ def planes(draw: st.DrawFn, size: tuple[int, int] | None = None) -> Plane:
 
 
 def examples() -> dict[str, Plane]:
-    """Named planes of 12 x 17 that each test goes through once."""
+    """Planes of 12 x 17 pixels, by name, that each test covers once."""
     size = (12, 17)
     named: dict[str, Plane] = {name: np.zeros(size, np.bool_) for name in EXAMPLES}
     named["full"][:] = True
@@ -54,7 +54,7 @@ def examples() -> dict[str, Plane]:
     named["ring with an island"][2:10, 2:10] = False
     named["ring with an island"][5:7, 5:7] = True
     named["several parts"][::4, ::3] = True
-    # The foot of a column and the head of the next: one run in column-major order.
+    # The end of one column and the start of the next are one run in column-major order.
     named["run over a column's foot"][8:, 3] = True
     named["run over a column's foot"][:4, 4] = True
     return named

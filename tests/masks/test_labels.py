@@ -60,7 +60,7 @@ def test_ids_and_union_are_those_of_planes(data: st.DataObject) -> None:
     union = label_plane(masks, size, unique=False)
     assert union.dtype == np.uint8
     np.testing.assert_array_equal(union, np.where(expected, 255, 0))
-    # `foreground` says nothing where each mask has its id.
+    # `foreground` has no effect on unique ids.
     np.testing.assert_array_equal(label_plane(masks, size, foreground=False), expected)
 
 

@@ -82,7 +82,7 @@ def test_clip_refuses_masks_of_different_images() -> None:
 
 
 def test_runs_of_an_image_that_no_plane_could_hold() -> None:
-    size = (1 << 26, 1 << 26)  # 2 ** 52 pixels: indices are still exact
+    size = (1 << 26, 1 << 26)  # 2 ** 52 pixels, whose indices are exact in float64
     a = Mask(np.array([[1, 1 << 52]]), size)
     b = Mask(np.array([[0, 3], [(1 << 52) - 1, 1 << 52]]), size)
     assert intersection(a, b) == 3
@@ -106,7 +106,7 @@ def test_empty() -> None:
         np.array([[0, 13]]),
         np.array([[1, 1]]),
         np.array([[2, 1]]),
-        np.array([[0, 1], [1, 2]]),  # one run, in two pieces
+        np.array([[0, 1], [1, 2]]),  # adjacent runs must be one
         np.array([[3, 4], [0, 1]]),
         np.array([[0, 1]], np.int32),
         np.array([0, 1]),

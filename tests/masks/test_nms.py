@@ -37,7 +37,7 @@ def test_equal_to_brute_force(data: st.DataObject) -> None:
         ),
         np.float32,
     )
-    # Small fractions are reached exactly by small masks: greater must not become at least.
+    # Small masks reach these fractions exactly, which tells `>` from `>=`.
     threshold = data.draw(
         st.sampled_from([0.0, 1 / 4, 1 / 3, 1 / 2, 2 / 3, 3 / 4, 1.0]) | st.floats(0, 1)
     )

@@ -1,4 +1,4 @@
-"""PNG files: what any reader makes of them."""
+"""PNG files, decoded with Pillow."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.masks.planes import EXAMPLES, Plane, examples, planes
 def check(plane: Plane) -> None:
     data = encode_png(Mask.from_plane(plane))
     expected = plane.astype(np.uint8) * 255
-    with Image.open(io.BytesIO(data)) as image:  # which verifies all checksums
+    with Image.open(io.BytesIO(data)) as image:  # verifies all checksums
         assert (image.format, image.mode) == ("PNG", "L")
         np.testing.assert_array_equal(np.asarray(image), expected)
     read = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)

@@ -1,4 +1,4 @@
-"""Pictures of masks."""
+"""Images with masks drawn on them."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from inference_server.masks.render import _PIXELS_A_LINE, colors, overlay
 
 GREY = np.full((80, 120, 3), 90, np.uint8)
 DARK = 20
-"""What is darker than this is a dark line: no tint of grey is."""
+"""Pixels darker than this belong to a dark line; no tint of `GREY` is as dark."""
 
 
 def lab(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """CIE L*a*b*."""
+    """Convert RGB to CIE L*a*b*."""
     scaled = rgb[None].astype(np.float32) / 255
     return np.asarray(cv2.cvtColor(scaled, cv2.COLOR_RGB2LAB)[0], np.float32)
 
 
 def distances(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """CIE76 distances between any two."""
+    """CIE76 distances between all pairs of colours."""
     places = lab(rgb)
     return np.asarray(np.linalg.norm(places[:, None] - places[None], axis=2), np.float32)
 
 
 def mask_of(*boxes: tuple[int, int, int, int], image: NDArray[np.uint8] = GREY) -> Mask:
-    """The pixels of boxes (x0, y0, x1, y1)."""
+    """Whether a pixel is in one of the boxes (x0, y0, x1, y1)."""
     plane = np.zeros(image.shape[:2], np.bool_)
     for x0, y0, x1, y1 in boxes:
         plane[y0:y1, x0:x1] = True
@@ -63,7 +63,7 @@ class TestColors:
         lightness, a, b = lab(colors(200)).T
         assert lightness.min() > 40
         assert lightness.max() < 85
-        assert np.hypot(a, b).min() > 25  # a grey has 0
+        assert np.hypot(a, b).min() > 25  # greys have 0
 
     def test_do_not_depend_on_how_many_there_are(self) -> None:
         many = colors(1000)
@@ -91,7 +91,7 @@ class TestTint:
     def test_opacity(self, opacity: float) -> None:
         drawn = overlay(GREY, [mask_of((20, 10, 60, 50))], opacity=opacity)
         assert np.abs(drawn[11:49, 21:59].reshape(-1, 3) - tint(0, opacity)).max() <= 1
-        assert changed(drawn)[10, 20:60].all()  # the outline is there at any
+        assert changed(drawn)[10, 20:60].all()  # the outline does not depend on the opacity
 
     def test_each_mask_has_its_own_color(self) -> None:
         boxes = [(x, 10, x + 16, 30) for x in range(4, 110, 20)]
@@ -100,7 +100,7 @@ class TestTint:
             assert np.abs(drawn[(y0 + y1) // 2, (x0 + x1) // 2] - tint(i)).max() <= 1
 
     def test_the_hue_below_does_not_show_through(self) -> None:
-        """Objects of any colour are told apart by those of their masks."""
+        """The tint is visible on objects of any colour."""
         image = np.empty((80, 120, 3), np.uint8)
         image[:, :60], image[:, 60:] = (230, 40, 40), (40, 40, 230)
         masks = [mask_of((10, 10, 50, 60), image=image), mask_of((70, 10, 110, 60), image=image)]
@@ -157,7 +157,7 @@ class TestOutline:
         assert (drawn[22:58, 60] < DARK).all()
 
     def test_at_the_border(self) -> None:
-        """A mask that the image cuts off is closed by the light line alone."""
+        """Along the image's border, only the light line is drawn."""
         whole = mask_of((0, 0, 120, 80))
         drawn = overlay(GREY, [whole]).astype(int)
         edges = np.ones((80, 120), np.bool_)
@@ -184,7 +184,7 @@ class TestLabels:
         assert ys.max() == 39
         assert abs((xs.min() + xs.max()) / 2 - 60) <= 1
         block = drawn[ys.min() : 40, xs.min() : xs.max() + 1].reshape(-1, 3)
-        # A box in the mask's colour, with dark letters in it.
+        # The label is a box in the mask's colour with dark letters.
         assert 0.4 < (block == colors(1)[0]).all(axis=1).mean() < 0.95
         assert (block.max(axis=1) < 60).any()
 
@@ -264,7 +264,7 @@ class TestOverlay:
         assert first.tolist() == second.tolist()
 
     def test_a_scene(self) -> None:
-        """Each object's middle is of its colour, and most of the ground is as it was."""
+        """Each object is tinted at its centre, and most of the background is unchanged."""
         scene = make_scene(3, (640, 480), count=(6, 8))
         masks = [Mask.from_plane(item.mask) for item in scene.objects]
         drawn = overlay(scene.image, masks, opacity=1.0)
@@ -284,10 +284,10 @@ class TestOverlay:
             Mask(np.array([[x * 4000 + y0, x * 4000 + y1] for x in range(x0, x1)]), (4000, 4000))
             for x0, y0, x1, y1 in spots
         ]
-        begin = time.thread_time()  # what else the process does is not counted
+        begin = time.thread_time()  # excludes other threads and processes
         drawn = overlay(image, runs)
         assert len(spots) == 400
-        # 400 planes of this size would take a minute.
+        # Processing 400 planes of this size would take a minute.
         assert time.thread_time() - begin < 10
         assert all((drawn[y0 + 6, x0 + 6] != 90).any() for x0, y0, _, _ in spots)
 

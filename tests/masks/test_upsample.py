@@ -14,12 +14,12 @@ from inference_server.masks import encode_rle, upsample_mask, upsample_masks
 
 Logits = NDArray[np.float32]
 
-# A pixel may differ only where its logit is this near to the threshold, relative to the largest.
 TOLERANCE = 1e-4
+"""A pixel may differ if its logit is this close to the threshold, relative to the largest logit."""
 
 
 def interpolate(logits: Logits, size: tuple[int, int]) -> Logits:
-    """[N, h, w] -> [N, H, W] by PyTorch."""
+    """Interpolate [N, h, w] to [N, H, W] with PyTorch."""
     planes: Logits = torch.nn.functional.interpolate(
         torch.from_numpy(logits)[None], size, mode="bilinear", align_corners=False
     )[0].numpy()
@@ -38,7 +38,7 @@ def check(logits: Logits, size: tuple[int, int], threshold: float = 0.0) -> None
 
 
 def noise(seed: int, shape: tuple[int, ...], sigma: float = 0.0) -> Logits:
-    """Gaussian noise of unit deviation, smooth over `sigma` cells."""
+    """Gaussian noise with unit deviation, smoothed over `sigma` cells."""
     logits = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
     if sigma:
         logits = np.stack([cv2.GaussianBlur(plane, (0, 0), sigma) for plane in logits])
@@ -47,7 +47,7 @@ def noise(seed: int, shape: tuple[int, ...], sigma: float = 0.0) -> Logits:
 
 
 def blob(cx: float, cy: float, radius: float, n: int = 256) -> Logits:
-    """Logits of a disc, [n, n], in fractions of the side; positive inside."""
+    """Logits [n, n] of a disc, positive inside; centre and radius in fractions of the side."""
     y, x = np.mgrid[0:n, 0:n] / n
     plane: Logits = (60 * (radius - np.hypot(x - cx, y - cy))).astype(np.float32)
     return plane
@@ -62,7 +62,7 @@ def blob(cx: float, cy: float, radius: float, n: int = 256) -> Logits:
         (1013, 677),
         (256, 256),
         (288, 1008),
-        (100, 700),  # smaller down, larger across
+        (100, 700),  # downscaled vertically, upscaled horizontally
         (700, 100),
         (101, 77),
         (1, 1),
@@ -122,7 +122,7 @@ def test_any_shape_to_any_size(
 def test_no_streaks_whatever_the_magnitudes(
     seed: int, shape: tuple[int, int], size: tuple[int, int]
 ) -> None:
-    """Rounding must not hide a crossing: values from subnormal to the largest, ties with zero."""
+    """Rounding must not hide a crossing: from subnormal to the largest values, and ties at zero."""
     values = np.array([0, 1e-45, 1e-38, 1e-7, 1, 1e8, 3e38], np.float32)
     values = np.concatenate([values, -values])
     logits = np.random.default_rng(seed).choice(values, shape)
@@ -130,8 +130,8 @@ def test_no_streaks_whatever_the_magnitudes(
 
     y_matrix, x_matrix = (bilinear(n_in, n) for n_in, n in zip(shape, size, strict=True))
     surface = y_matrix @ logits.astype(np.float64) @ x_matrix.T
-    # A pixel may differ where the terms cancel, to less than float32 can tell from nothing beside
-    # the knots about it: it is float32 that interpolates, here as in PyTorch.
+    # A pixel may differ where the interpolated terms cancel below the float32 resolution of the
+    # knots around it, because both implementations interpolate in float32.
     largest = cv2.dilate(np.abs(logits), np.ones((3, 3), np.uint8))
     about = (y_matrix > 0).astype(np.float64) @ largest @ (x_matrix > 0).T
     float32 = np.finfo(np.float32)
@@ -140,7 +140,7 @@ def test_no_streaks_whatever_the_magnitudes(
 
 
 def bilinear(n_in: int, n_out: int) -> NDArray[np.float64]:
-    """[n_out, n_in] weights of bilinear interpolation along an axis."""
+    """Weights [n_out, n_in] of linear interpolation along an axis."""
     source = ((np.arange(n_out) + 0.5) * n_in / n_out - 0.5).clip(0, n_in - 1)
     weights: NDArray[np.float64] = (1 - np.abs(source[:, None] - np.arange(n_in))).clip(0)
     return weights

@@ -1,1 +1,1 @@
-"""SAM 2: prompts by points and boxes."""
+"""SAM 2: points and boxes select objects."""

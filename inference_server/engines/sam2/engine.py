@@ -1,4 +1,4 @@
-"""PVS, promptable visual segmentation: points and boxes select one object a prompt. SAM 2."""
+"""The SAM 2 engine: promptable visual segmentation (PVS), one object per prompt."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from inference_server.engines.resize import Normalizer
 from inference_server.engines.sam2.mask_decoder import DecoderImage, FastMaskDecoder
 
 _LOGIT_LIMIT = 32.0
-"""SAM 2 clamps the logits that it hands out as mask inputs to plus and minus this."""
+"""SAM 2 clamps logits that serve as mask inputs to plus and minus this value."""
 
 
 class VisualEngine(SquareInput):
-    """SAM 2 behind the engine protocol; the same arithmetic as `SAM2ImagePredictor`.
+    """An `Engine` of SAM 2, with the arithmetic of `SAM2ImagePredictor`.
 
     Args:
-        model: with its weights, on the device, in evaluation mode.
-        checkpoint: name of the weights.
-        compute: device and dtypes.
+        model: The model with its weights, on the device, in evaluation mode.
+        checkpoint: Name of the weights, for display.
+        compute: Device and dtypes.
     """
 
     def __init__(self, model: SAM2Base, checkpoint: str, compute: Compute) -> None:
@@ -52,19 +52,20 @@ class VisualEngine(SquareInput):
 
     @property
     def side(self) -> int:
-        """Side of the square in pixels that images are resized to."""
+        """Side of the model's square input in pixels."""
         side: int = self._model.image_size
         return side
 
     @torch.inference_mode()
     def encode(self, images: Sequence[Prepared]) -> list[Embedding]:
-        """Encode images.
+        """Encode a batch of images.
 
         Args:
-            images: from `prepare`.
+            images: Images from `prepare`.
 
         Returns:
-            One embedding an image, with what the decoder can do before it knows a prompt.
+            One embedding per image, in order, including what the decoder computes independently of
+            the prompt.
         """
         batch = self._normalize([image.pixels for image in images])
         with self._compute.autocast():
@@ -82,16 +83,17 @@ class VisualEngine(SquareInput):
 
     @torch.inference_mode()
     def decode(self, queries: Sequence[Query[VisualPrompt]]) -> list[Candidates]:
-        """Answer prompts; those that are alike share a forward, also on different images.
+        """Decode prompts; prompts of the same kind share a forward pass, also on different images.
 
-        Prompts with different numbers of points do not share one: padding would let them, but SAM 2
-        attends to padding points, so an answer would depend on its neighbours.
+        Prompts with different numbers of points do not share one. Padding would allow it, but SAM 2
+        attends to padding points, so a result would depend on the other prompts.
 
         Args:
-            queries: what to segment; a prompt without points and box is SAM 2's empty prompt.
+            queries: Prompts, each with its image. A prompt without points and box is SAM 2's empty
+                prompt.
 
         Returns:
-            Candidates of every query, in order.
+            One result per query, in order.
         """
         groups: defaultdict[tuple[int, bool, bool, bool], list[int]] = defaultdict(list)
         for index, query in enumerate(queries):
@@ -99,14 +101,14 @@ class VisualEngine(SquareInput):
             tokens = len(prompt.points) + (0 if prompt.box is None else 2)
             refines = prompt.mask_input is not None
             groups[tokens, refines, query.multimask, query.best].append(index)
-        answers: dict[int, Candidates] = {}
+        results: dict[int, Candidates] = {}
         for indices in groups.values():
-            found = self._forward([queries[i] for i in indices])
-            answers.update(zip(indices, found, strict=True))
-        return [answers[index] for index in range(len(queries))]
+            group = self._forward([queries[i] for i in indices])
+            results.update(zip(indices, group, strict=True))
+        return [results[index] for index in range(len(queries))]
 
     def _forward(self, queries: list[Query[VisualPrompt]]) -> list[Candidates]:
-        """One forward over prompts that are alike."""
+        """Decode prompts of the same kind in one forward pass."""
         device = self._compute.device
         coordinates, labels = self._tokens(queries)
         points = None
@@ -125,7 +127,7 @@ class VisualEngine(SquareInput):
             None if masks is None else dense,
             multimask=queries[0].multimask,
             best=queries[0].best,
-            least=self._thresholds(queries),
+            min_iou=self._thresholds(queries),
         )
         ends = np.cumsum(counts)[:-1]
         planes = np.split(logits.cpu().numpy(), ends)
@@ -138,14 +140,14 @@ class VisualEngine(SquareInput):
         ]
 
     def _thresholds(self, queries: list[Query[VisualPrompt]]) -> torch.Tensor | None:
-        """Least predicted IoU `[N]` of each query's candidates; None if all are wanted."""
+        """Minimum predicted IoU of each query's candidates, `float32[N]`; None to keep all."""
         thresholds = [query.prompt.threshold or -math.inf for query in queries]
         if max(thresholds) == -math.inf:
             return None
         return torch.tensor(thresholds, dtype=torch.float32, device=self._compute.device)
 
     def _images(self, embeddings: list[Embedding]) -> DecoderImage:
-        """One image for all queries, or a batch of as many."""
+        """A batch of one image if all queries share it, else a batch with one image per query."""
         first: DecoderImage = embeddings[0].features
         if all(embedding.features is first for embedding in embeddings):
             return first.to(self._compute.dtype)
@@ -156,7 +158,11 @@ class VisualEngine(SquareInput):
     def _tokens(
         self, queries: list[Query[VisualPrompt]]
     ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-        """Coordinates `[N, K, 2]` in model pixels and labels `[N, K]`; a box is two points."""
+        """Convert prompts to points; a box is two points.
+
+        Returns:
+            Coordinates `[N, K, 2]` in pixels of the model's input, and labels `[N, K]`.
+        """
         coordinates, labels = [], []
         for query in queries:
             height, width = query.embedding.size

@@ -1,1 +1,1 @@
-"""SAM 3: prompts by text and exemplar boxes."""
+"""SAM 3: text and exemplar boxes describe concepts."""

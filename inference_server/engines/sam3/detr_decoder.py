@@ -1,8 +1,9 @@
-"""SAM 3's DETR decoder, of which the first layer begins the same for every prompt.
+"""SAM 3's DETR decoder, with the prompt-independent part of its first layer computed once.
 
-The arithmetic is that of `Sam3DetrDecoder`, with its weights. Until a query first attends to the
-prompt, it depends on the weights alone, and so does the position bias of the first layer: both
-belong to the model. Presence is read off once, at the end.
+It uses the weights of `Sam3DetrDecoder`, and its results equal that module's up to rounding. Until
+a query first attends to the prompt, it depends on the weights only, and so does the position bias
+of the first layer: both are computed once per model. The presence logit is computed after the last
+layer only.
 """
 
 from __future__ import annotations
@@ -11,20 +12,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - what everybody calls it
+import torch.nn.functional as F  # noqa: N812 - PyTorch's usual name
 from torch import Tensor
 
-from inference_server.engines.sam3.attention import attend, heads_of, linear
+from inference_server.engines.sam3.attention import attend, linear, split_heads
 
 
 @dataclass(frozen=True, slots=True)
 class _Grid:
-    """What depends on the model and the number of pixels only.
+    """Tensors that depend only on the model and the number of pixels.
 
     Attributes:
-        rows: `float32[h]`, a pixel row's place, 0 to 1.
-        columns: `float32[w]`, likewise.
-        bias: of the first layer, see `_box_bias`.
+        rows: `float32[h]`, position of each pixel row, 0 to 1.
+        columns: `float32[w]`, position of each pixel column, 0 to 1.
+        bias: Attention bias of the first layer, see `_box_bias`.
     """
 
     rows: Tensor
@@ -33,11 +34,11 @@ class _Grid:
 
 
 class FastQueryDecoder:
-    """`Sam3DetrDecoder` for inference. May be used from several threads at a time.
+    """`Sam3DetrDecoder` for inference. Thread-safe.
 
     Args:
-        decoder: with its weights.
-        dtype: of products as large as the image. Queries are few and stay in float32.
+        decoder: `Sam3DetrDecoder` with its weights.
+        dtype: Dtype of products as large as the image; queries, which are few, stay in float32.
     """
 
     def __init__(self, decoder: Any, dtype: torch.dtype) -> None:
@@ -48,28 +49,29 @@ class FastQueryDecoder:
             self._boxes = decoder.reference_points.weight[None].sigmoid()
             self._places = self._box_positions(self._boxes)
             tokens = torch.cat([decoder.presence_token.weight, decoder.query_embed.weight])[None]
-            self._queries = self._among_queries(decoder.layers[0], tokens, self._places)
+            self._queries = self._self_attention(decoder.layers[0], tokens, self._places)
 
     def __call__(
         self,
         pixels: Tensor,
-        placed: Tensor,
+        positioned: Tensor,
         size: tuple[int, int],
         tokens: Tensor,
         mask: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Look for a concept.
+        """Decode object queries for the concepts of B prompts.
 
         Args:
-            pixels: `float32[B, h * w, C]`, the image as the prompt sees it.
-            placed: the same with position codes.
-            size: (h, w).
-            tokens: `float32[B, T, C]`, the prompt.
-            mask: `bool[B, T]`, which tokens count; None if all do.
+            pixels: `float32[B, h * w, C]`, the images after attention to the prompts.
+            positioned: `float32[B, h * w, C]`, the same with position encodings added.
+            size: (h, w), rows and columns of pixels.
+            tokens: `float32[B, T, C]`, the prompts' tokens.
+            mask: `bool[B, T]`, the tokens that are not padding; None if none is.
 
         Returns:
-            Queries `float32[B, Q, C]`, their boxes `float32[B, Q, 4]`, (centre x, centre y, width,
-            height) as shares of the image, and the logit of the concept's presence `float32[B, 1]`.
+            Queries, `float32[B, Q, C]`; their boxes, `float32[B, Q, 4]`, as centre x, centre y,
+            width, height in fractions of the image's sides; and the logit of the concept's
+            presence, `float32[B, 1]`.
         """
         decoder = self._decoder
         grid = self._grid(size)
@@ -81,11 +83,13 @@ class FastQueryDecoder:
                 boxes = self._refined(boxes, decoder.output_layer_norm(hidden[:, 1:]))
                 places = self._box_positions(boxes)
                 bias = self._box_bias(boxes, grid.rows, grid.columns)
-                hidden = self._among_queries(layer, hidden, places)
+                hidden = self._self_attention(layer, hidden, places)
             attention = layer.text_cross_attn
             found = attend(attention, hidden + places, tokens, tokens, seen)
             hidden = layer.text_cross_attn_layer_norm(hidden + found)
-            found = self._to_pixels(layer.vision_cross_attn, hidden + places, placed, pixels, bias)
+            found = self._attend_pixels(
+                layer.vision_cross_attn, hidden + places, positioned, pixels, bias
+            )
             hidden = layer.vision_cross_attn_layer_norm(hidden + found)
             hidden = layer.mlp_layer_norm(hidden + layer.mlp(hidden))
         presence = decoder.presence_head(decoder.presence_layer_norm(hidden[:, 0]))
@@ -94,57 +98,57 @@ class FastQueryDecoder:
         return queries, self._refined(boxes, queries), presence.clamp(-limit, limit)
 
     def _refined(self, boxes: Tensor, queries: Tensor) -> Tensor:
-        """Boxes `[B, Q, 4]` as a layer leaves them, by its queries `[B, Q, C]`."""
+        """Refine boxes `[B, Q, 4]` with a layer's output queries `[B, Q, C]`."""
         before = boxes.clamp(0, 1)
         before = (before.clamp(min=1e-3) / (1 - before).clamp(min=1e-3)).log()
         refined: Tensor = (self._decoder.box_head(queries) + before).sigmoid()
         return refined
 
     def _box_positions(self, boxes: Tensor) -> Tensor:
-        """Position codes `[B, 1 + Q, C]` of queries; zero for the presence token before them."""
+        """Position encodings of queries, `[B, 1 + Q, C]`; zero for the presence token (first)."""
         decoder = self._decoder
         codes = decoder.ref_point_head(decoder.position_encoding.encode_boxes(boxes))
         return F.pad(codes, (0, 0, 1, 0))
 
-    def _among_queries(self, layer: Any, hidden: Tensor, places: Tensor) -> Tensor:
-        """A decoder layer's self-attention and its norm."""
-        placed = hidden + places
-        found = attend(layer.self_attn, placed, placed, hidden)
+    def _self_attention(self, layer: Any, hidden: Tensor, places: Tensor) -> Tensor:
+        """A decoder layer's self-attention, added to its input and normalised."""
+        positioned = hidden + places
+        found = attend(layer.self_attn, positioned, positioned, hidden)
         normalised: Tensor = layer.self_attn_layer_norm(hidden + found)
         return normalised
 
-    def _to_pixels(
+    def _attend_pixels(
         self,
         attention: Any,
         queries: Tensor,
-        placed: Tensor,
+        positioned: Tensor,
         pixels: Tensor,
         bias: tuple[Tensor, Tensor],
     ) -> Tensor:
-        """Queries attend to pixels, with a bias that is a sum of one for rows and columns."""
+        """Attention from queries to pixels; `bias` is one for rows and one for columns, summed."""
         dtype = self._dtype
         rows, columns = bias
         added = (rows[..., None] + columns[..., None, :]).flatten(3).to(dtype)
         found = F.scaled_dot_product_attention(
-            heads_of(linear(attention.q_proj, queries, dtype), attention),
-            heads_of(linear(attention.k_proj, placed, dtype), attention),
-            heads_of(linear(attention.v_proj, pixels, dtype), attention),
+            split_heads(linear(attention.q_proj, queries, dtype), attention),
+            split_heads(linear(attention.k_proj, positioned, dtype), attention),
+            split_heads(linear(attention.v_proj, pixels, dtype), attention),
             attn_mask=added.expand(len(queries), -1, -1, -1),
         )
         attended: Tensor = attention.o_proj(found.transpose(1, 2).flatten(2).float())
         return attended
 
     def _box_bias(self, boxes: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
-        """How much more queries attend to pixel rows and columns, by where their boxes are.
+        """Attention bias of queries for pixel rows and columns, from the queries' boxes.
 
         Args:
             boxes: `[B, Q, 4]`, centre x, centre y, width, height, 0 to 1.
-            rows: `[h]`, 0 to 1.
-            columns: `[w]`, 0 to 1.
+            rows: `[h]`, position of each pixel row, 0 to 1.
+            columns: `[w]`, position of each pixel column, 0 to 1.
 
         Returns:
             `[B, heads, 1 + Q, h]` and `[B, heads, 1 + Q, w]`; zero for the presence token, which
-            comes first.
+            is first.
         """
         centre, size = boxes[..., :2], boxes[..., 2:]
         corners = torch.stack([centre - size / 2, centre + size / 2], dim=-1)  # [B, Q, 2, 2]
@@ -156,7 +160,7 @@ class FastQueryDecoder:
             away = 8 * (places[:, None] - corners[:, :, None, axis])  # [B, Q, n, 2]
             away = away.sign() * (away.abs() + 1).log2() / 3
             bias = embed.layer2(embed.layer1(away).relu_())
-            # Contiguous, or else the sum of both, 33 MB, would be laid out anew.
+            # Contiguous, because otherwise their sum, 33 MB, would have to be copied.
             found.append(F.pad(bias.permute(0, 3, 1, 2), (0, 0, 1, 0)).contiguous())
         return found[0], found[1]
 

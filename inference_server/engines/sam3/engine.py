@@ -1,4 +1,4 @@
-"""PCS, promptable concept segmentation: words and exemplars find every instance. SAM 3."""
+"""The SAM 3 engine: promptable concept segmentation (PCS), every instance of a concept."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ from inference_server.engines.resize import Normalizer
 from inference_server.engines.sam3.decoder import ConceptImage, FastConceptDecoder
 
 _TEXT_TOKENS = 32
-"""Length that SAM 3's processor cuts every text to."""
+"""Maximum tokens of a text, as in SAM 3's processor; longer texts are truncated."""
 
 _BOX_PADDING = -10
-"""Label of a box that is not there, as in SAM 3's processor."""
+"""Label of a padding box, as in SAM 3's processor."""
 
 _EXEMPLARS_ONLY = "visual"
-"""The text of a prompt that has boxes only, as in SAM 3's processor."""
+"""Text of a prompt with boxes only, as in SAM 3's processor."""
 
 _BEYOND = 1.0
-"""How far exemplar boxes may reach beyond the image, in its widths and heights."""
+"""Exemplar boxes are clipped to the image plus a margin of this many widths and heights."""
 
 
 class ConceptEngine(SquareInput):
-    """SAM 3 behind the engine protocol, vision and text embeddings kept apart.
+    """An `Engine` of SAM 3. Image and text embeddings are cached separately.
 
     Args:
-        model: with its weights, on the device, in evaluation mode.
-        processor: its processor.
-        checkpoint: name of the weights.
-        compute: device and dtypes.
-        text_cache: how many texts to keep embedded.
+        model: The model with its weights, on the device, in evaluation mode.
+        processor: The model's processor, for its tokenizer and its image size, mean and deviation.
+        checkpoint: Name of the weights, for display.
+        compute: Device and dtypes.
+        text_cache: Maximum number of cached text embeddings, at least 1; default 1024.
     """
 
     def __init__(
@@ -73,20 +73,20 @@ class ConceptEngine(SquareInput):
 
     @property
     def side(self) -> int:
-        """Side of the square in pixels that images are resized to."""
+        """Side of the model's square input in pixels."""
         return self._side
 
     @torch.inference_mode()
     def encode(self, images: Sequence[Prepared]) -> list[Embedding]:
-        """Encode images.
+        """Encode a batch of images.
 
         Args:
-            images: from `prepare`.
+            images: Images from `prepare`.
 
         Returns:
-            One embedding an image, with what the decoder can do before it knows a prompt. The
-            position codes, which are the same for every image, and the coarsest level, which
-            nothing reads, are not part of it.
+            One embedding per image, in order, including what the decoder computes independently of
+            the prompt. Position encodings, which are the same for every image, and the coarsest
+            level, which is unused, are not included.
         """
         batch = self._normalize([image.pixels for image in images])
         with self._compute.autocast():
@@ -96,38 +96,44 @@ class ConceptEngine(SquareInput):
 
     @torch.inference_mode()
     def decode(self, queries: Sequence[Query[ConceptPrompt]]) -> list[Candidates]:
-        """Answer prompts, on one image or on several, in one forward.
+        """Decode prompts on one or several images in one forward pass.
 
-        The device is waited for twice: for the scores, which decide what masks to make, and for
-        the masks.
+        It synchronises with the device twice: for the scores, which decide which masks to compute,
+        and for the masks.
 
         Args:
-            queries: what to find. SAM 3 has one mask an instance, so that `multimask` and `best`
-                say nothing.
+            queries: Prompts, each with its image. SAM 3 predicts one mask per instance, so
+                `multimask` and `best` have no effect.
 
         Returns:
-            Candidates over each prompt's threshold, best first, in the queries' order.
+            One result per query, in order: the candidates above the prompt's threshold, best first.
         """
         if not queries:
             return []
         images: list[ConceptImage] = [query.embedding.features for query in queries]
         tokens = self._tokens(queries, images)
-        found = self._decoder.find(images, *_padded(tokens))
-        # Of one transfer, as it is waited for.
-        told = torch.cat([found.scores[..., None], found.boxes], dim=-1).cpu().numpy()
-        scores, boxes = told[..., 0], told[..., 1:]
+        detections = self._decoder.detect(images, *_pad(tokens))
+        # Scores and boxes in one transfer, because each transfer waits for the device.
+        transferred = torch.cat([detections.scores[..., None], detections.boxes], dim=-1)
+        values = transferred.cpu().numpy()
+        scores, boxes = values[..., 0], values[..., 1:]
         kept = [
-            _best(row, query.prompt.threshold) for row, query in zip(scores, queries, strict=True)
+            _ranked_above(row, query.prompt.threshold)
+            for row, query in zip(scores, queries, strict=True)
         ]
         planes = [
             self._decoder.masks(
-                image, found, i, torch.from_numpy(own).to(self._compute.device), tokens[i][None]
+                image,
+                detections,
+                i,
+                torch.from_numpy(own).to(self._compute.device),
+                tokens[i][None],
             ).sigmoid_()
             if len(own)
             else torch.empty(0, *image.plane_size)
             for i, (image, own) in enumerate(zip(images, kept, strict=True))
         ]
-        # Copied only now that all of them are under way.
+        # Copied to the host only after the masks of all prompts have been launched.
         return [
             Candidates(
                 planes[i].cpu().numpy(),
@@ -141,9 +147,9 @@ class ConceptEngine(SquareInput):
     def _tokens(
         self, queries: Sequence[Query[ConceptPrompt]], images: list[ConceptImage]
     ) -> list[Tensor]:
-        """Embedded words and exemplars of every prompt, `float32[T, C]`."""
+        """Embed the words and exemplars of each prompt; `float32[T, C]` per prompt."""
         tokens = [self._text(query.prompt.text or _EXEMPLARS_ONLY) for query in queries]
-        # Apart from the others, because the encoder of exemplars brings a token of its own.
+        # Only prompts with boxes, because the geometry encoder adds a token of its own.
         boxed = [i for i, query in enumerate(queries) if len(query.prompt.boxes)]
         if boxed:
             boxes, labels = self._boxes([queries[i] for i in boxed])
@@ -154,25 +160,25 @@ class ConceptEngine(SquareInput):
         return tokens
 
     def _text(self, text: str) -> Tensor:
-        """Embedded words, `float32[T, C]`; known ones, and ones just being embedded, only once."""
+        """Embed a text, `float32[T, C]`: cached, single-flight per text."""
         with self._lock:
-            answer = self._texts.get(text)
-            mine = answer is None
-            if answer is None:
-                answer = self._texts[text] = Future()
-        if mine:
+            future = self._texts.get(text)
+            leader = future is None
+            if future is None:
+                future = self._texts[text] = Future()
+        if leader:
             try:
-                answer.set_result(self._embed(text))
+                future.set_result(self._embed(text))
             except BaseException as error:
                 with self._lock:
                     self._texts.pop(text, None)
-                answer.set_exception(error)
+                future.set_exception(error)
                 raise
-        return answer.result()
+        return future.result()
 
     def _embed(self, text: str) -> Tensor:
-        # Without the padding that the processor adds: it comes last, and the text encoder looks
-        # backwards only, so that the words' own tokens do not notice. 4 tokens, not 32.
+        # Without the processor's padding, which comes last: the text encoder is causal, so padding
+        # does not change the other tokens. "red circle" is then 4 tokens instead of 32.
         words = self._processor.tokenizer(
             text, return_tensors="pt", truncation=True, max_length=_TEXT_TOKENS
         ).to(self._compute.device)
@@ -183,35 +189,44 @@ class ConceptEngine(SquareInput):
         return features[0].float()
 
     def _boxes(self, queries: list[Query[ConceptPrompt]]) -> tuple[Tensor, Tensor]:
-        """Boxes `[N, K, 4]` as shares (centre x, centre y, width, height), labels `[N, K]`."""
+        """Boxes and labels of prompts, padded to the same number.
+
+        Returns:
+            Boxes `[N, K, 4]` as centre x, centre y, width, height in fractions of the image's
+            sides, and labels `[N, K]`.
+        """
         most = max(len(query.prompt.boxes) for query in queries)
         boxes = np.zeros((len(queries), most, 4), np.float32)
         labels = np.full((len(queries), most), _BOX_PADDING, np.int64)
         for row, query in enumerate(queries):
             prompt = query.prompt
-            shares = prompt.boxes / _corner_scale(query.embedding.size)
-            # The model looks at as many places as a box is large: no part far outside is needed.
-            low, high = np.split(shares.clip(-_BEYOND, 1 + _BEYOND), 2, axis=1)
-            boxes[row, : len(shares)] = np.concatenate([(low + high) / 2, high - low], axis=1)
-            labels[row, : len(shares)] = prompt.labels
+            fractions = prompt.boxes / _corner_scale(query.embedding.size)
+            # Clipped, because the cost of `roi_align` grows with a box's size.
+            low, high = np.split(fractions.clip(-_BEYOND, 1 + _BEYOND), 2, axis=1)
+            boxes[row, : len(fractions)] = np.concatenate([(low + high) / 2, high - low], axis=1)
+            labels[row, : len(fractions)] = prompt.labels
         device = self._compute.device
         return torch.from_numpy(boxes).to(device), torch.from_numpy(labels).to(device)
 
 
 def _corner_scale(size: tuple[int, int]) -> NDArray[np.float32]:
-    """What turns shares of an image of (height, width) into pixels, for x0, y0, x1, y1."""
+    """Factors from fractions of an image of (height, width) to pixels, for x0, y0, x1, y1."""
     height, width = size
     return np.array([width, height, width, height], np.float32)
 
 
-def _best(scores: NDArray[np.float32], threshold: float) -> NDArray[np.int64]:
-    """Which scores are over a threshold, the highest first; of equal ones in their order."""
-    over = np.flatnonzero(scores > threshold)
-    return over[np.argsort(-scores[over], kind="stable")]
+def _ranked_above(scores: NDArray[np.float32], threshold: float) -> NDArray[np.int64]:
+    """Indices of the scores above a threshold, by descending score; stable for equal scores."""
+    above = np.flatnonzero(scores > threshold)
+    return above[np.argsort(-scores[above], kind="stable")]
 
 
-def _padded(tokens: list[Tensor]) -> tuple[Tensor, Tensor | None]:
-    """`[B, T, C]` and, if they are not all as many, which of them are tokens, `bool[B, T]`."""
+def _pad(tokens: list[Tensor]) -> tuple[Tensor, Tensor | None]:
+    """Pad tokens `[T, C]` to one batch.
+
+    Returns:
+        `[B, T, C]`, and `bool[B, T]`, the tokens that are not padding; None if none is.
+    """
     counts = [len(own) for own in tokens]
     if len(set(counts)) == 1:
         return torch.stack(tokens), None

@@ -1,20 +1,20 @@
-"""SAM 3's pixel decoder, arranged so that a prompt pays only for itself.
+"""SAM 3's pixel decoder, reordered so that image-only parts are computed once per image.
 
-A stage of `Sam3PixelDecoder` is `relu(norm(conv(enlarge(x) + skip)))`: `x` enlarged twice by
-repetition, a skip connection of the image, a 3 x 3 convolution, a group norm. Up to the norm this
-is linear, so
+A stage of `Sam3PixelDecoder` is `relu(norm(conv(upsample(x) + skip)))`: `x` upsampled by a factor
+of two (nearest neighbour), a skip connection of the image, a 3 x 3 convolution and a group norm.
+Up to the norm this is linear, so
 
-* `conv(skip)` with its bias belongs to the image and is done once;
-* `conv(enlarge(x))` is taken on the small `x`. Along one axis, with kernel `a, b, c`, an even
-  place sees `a x[i-1] + (b + c) x[i]` and an odd one `(a + b) x[i] + c x[i+1]`. With
-  `s = a + b + c` and `d[i] = x[i] - x[i-1]` these are `s x[i] - a d[i]` and `s x[i] + c d[i+1]`:
-  three products for two places. Along both axes 9 products with `[C, C]` make 4 places, instead
-  of 36 of the plain convolution, or of 16 with a 2 x 2 kernel a place.
+* `conv(skip)` and the bias are computed once per image;
+* `conv(upsample(x))` is computed at the resolution of `x`. Along one axis, with the kernel
+  `a, b, c`, an even output is `a x[i-1] + (b + c) x[i]` and an odd one `(a + b) x[i] + c x[i+1]`.
+  With `s = a + b + c` and `d[i] = x[i] - x[i-1]` these are `s x[i] - a d[i]` and
+  `s x[i] + c d[i+1]`: three products for two outputs. Along both axes, 9 products with `[C, C]`
+  yield 4 outputs, instead of 36 for the plain convolution, or 16 with a 2 x 2 kernel per output.
 
-Pixels lie in rows of channels, and the four places of a stage's last result are left apart: only
-finished mask planes are put in raster order.
+Pixels are rows of channels. The four outputs per pixel of the last stage are kept as separate
+planes; only finished mask planes are put in raster order.
 
-Measured at SAM 3's size on one core: 2.1 s for the original, 0.8 s for this, with four planes.
+Measured at SAM 3's size on one core with four masks: 2.1 s for the original, 0.8 s for this module.
 """
 
 from __future__ import annotations
@@ -22,36 +22,41 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - what everybody calls it
+import torch.nn.functional as F  # noqa: N812 - PyTorch's usual name
 from torch import Tensor
 
-_BAND = 2048
-"""Small pixels that are enlarged at a time on a CPU. At SAM 3's size 512 to 8192 took as long,
-within the noise; all 20736 at once a fifth longer, and ten times the memory for the products."""
+BAND = 2048
+"""Default number of input pixels that are upsampled at a time on a CPU. At SAM 3's size, 512 to
+8192 are equally fast; all 20736 at once take a fifth longer and ten times the memory for products.
+"""
 
 
 class FastPixelDecoder:
-    """`Sam3PixelDecoder` for inference, up to finished planes. May be used from several threads.
+    """`Sam3PixelDecoder` for inference, including the mask planes. Thread-safe.
 
     Args:
         decoder: `Sam3PixelDecoder` with its weights.
-        dtype: of everything that is as large as the image.
+        dtype: Dtype of tensors as large as the image.
+        band: Input pixels that are upsampled at a time on a CPU; default 2048. On a GPU all are.
     """
 
-    def __init__(self, decoder: Any, dtype: torch.dtype) -> None:
+    def __init__(self, decoder: Any, dtype: torch.dtype, *, band: int = BAND) -> None:
+        self._band = band
         self._stages = [
-            _Stage(conv, norm, dtype)
+            _Stage(conv, norm, dtype, band)
             for conv, norm in zip(decoder.conv_layers, decoder.norms, strict=True)
         ]
 
     def prepare(self, levels: list[Tensor]) -> tuple[Tensor, ...]:
-        """Do once for images what no prompt changes.
+        """Compute the skip connections, once per image.
 
         Args:
-            levels: `[B, C, h, w]` features, finest first.
+            levels: Features, `[B, C, h, w]` each, finest first.
 
         Returns:
-            For every level but the last, coarse to fine, `[B, P, h, w, C]`, see `_Stage.prepare`.
+            For each level except the coarsest, coarse to fine, `[B, P, h, w, C]`: convolved
+            features with P = 4 output pixels per input pixel (upper left, upper right, lower left,
+            lower right), or P = 1 and all output pixels if the size does not double.
         """
         finer = levels[-2::-1]
         return tuple(
@@ -60,15 +65,16 @@ class FastPixelDecoder:
         )
 
     def __call__(self, pixels: Tensor, skips: tuple[Tensor, ...], weight: Tensor) -> Tensor:
-        """Planes of one image.
+        """Compute mask planes of one image.
 
         Args:
-            pixels: `[h, w, C]`, what takes the place of the coarsest level.
-            skips: of `prepare`, without the batch.
-            weight: `float32[K, C]`, how much each channel of the finest result counts in a plane.
+            pixels: `[h, w, C]`, the image after attention to the prompt, which replaces the
+                coarsest level.
+            skips: Skip connections from `prepare`, without the batch dimension.
+            weight: `float32[K, C]`, weights of the finest level's channels for each of K planes.
 
         Returns:
-            `float32[K, H, W]`, without bias.
+            Logits without bias, `float32[K, H, W]`.
         """
         if not skips:
             return (
@@ -86,7 +92,7 @@ class FastPixelDecoder:
         weight = weight.to(found.dtype)
         planes = found.new_empty(len(weight), places, height * width)
         rows = found.view(places, -1, channels)
-        step = rows.shape[1] if found.is_cuda else _BAND
+        step = rows.shape[1] if found.is_cuda else self._band
         for place in range(places):
             for start in range(0, rows.shape[1], step):
                 part = torch.addcmul(shift, rows[place, start : start + step], scale).relu_()
@@ -100,14 +106,22 @@ class FastPixelDecoder:
 
 
 class _Stage:
-    """One enlargement; see the module."""
+    """One stage of the pixel decoder; see the module.
 
-    def __init__(self, conv: Any, norm: Any, dtype: torch.dtype) -> None:
+    Args:
+        conv: 3 x 3 convolution with its weights.
+        norm: Group norm with its weights.
+        dtype: Dtype of tensors as large as the image.
+        band: Input pixels that are processed at a time on a CPU.
+    """
+
+    def __init__(self, conv: Any, norm: Any, dtype: torch.dtype, band: int) -> None:
+        self._band = band
         self._conv = conv
         self._norm = norm
         self._dtype = dtype
-        # [out, in, 3, 3] to what is applied to pixels themselves (their sum) and to differences,
-        # at even and at odd places; first along columns, then along rows.
+        # Split [out, in, 3, 3] into the matrices for pixels (the kernel's sum) and for differences
+        # between pixels, at even and odd outputs: first along columns, then along rows.
         a, b, c = conv.weight.float().unbind(3)
         plain, even, odd = a + b + c, -a, c
         kernels = []
@@ -124,49 +138,50 @@ class _Stage:
         )
 
     def prepare(self, skip: Tensor, small: torch.Size) -> Tensor:
-        """What the skip connection brings.
+        """Convolve a skip connection.
 
         Args:
             skip: `[B, C, H, W]`.
-            small: (h, w) of what will be enlarged to its size.
+            small: (h, w) of the stage's input, which is upsampled to (H, W).
 
         Returns:
-            `[B, 4, h, w, C]`, the four places of every small pixel (upper left, upper right, lower
-            left, lower right) apart; `[B, 1, H, W, C]` if the size does not double.
+            `[B, 4, h, w, C]`, separate planes for the four output pixels of each input pixel (upper
+            left, upper right, lower left, lower right); `[B, 1, H, W, C]` if the size does not
+            double.
         """
         weight, bias = (each.to(self._dtype) for each in (self._conv.weight, self._conv.bias))
-        brought = F.conv2d(skip.to(self._dtype), weight, bias, padding=1).permute(0, 2, 3, 1)
-        batch, height, width, channels = brought.shape
+        convolved = F.conv2d(skip.to(self._dtype), weight, bias, padding=1).permute(0, 2, 3, 1)
+        batch, height, width, channels = convolved.shape
         if (height, width) != (2 * small[0], 2 * small[1]):
-            return brought[:, None].contiguous()
-        split = brought.reshape(batch, small[0], 2, small[1], 2, channels)
+            return convolved[:, None].contiguous()
+        split = convolved.reshape(batch, small[0], 2, small[1], 2, channels)
         return split.permute(0, 2, 4, 1, 3, 5).reshape(batch, 4, *small, channels).contiguous()
 
     def __call__(self, pixels: Tensor, skip: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Enlarge, convolve, add.
+        """Upsample, convolve and add the skip connection.
 
         Args:
             pixels: `[h, w, C]`.
-            skip: `[4, h, w, C]` or `[1, H, W, C]`, of any dtype.
+            skip: `[4, h, w, C]` or `[1, H, W, C]` from `prepare`, of any dtype.
 
         Returns:
-            What is to be normalised, of the shape of `skip`, and the norm's `scale[C]` and
-            `shift[C]`: `found * scale + shift` is normalised.
+            The sum, in the shape of `skip`, and the norm's `scale[C]` and `shift[C]`: the
+            normalised result is `sum * scale + shift`.
         """
         if len(skip) == 4:
-            found = self._enlarge(pixels, skip)
+            found = self._upsample(pixels, skip)
         else:
             planes = pixels.permute(2, 0, 1)[None]
             large = F.interpolate(planes, size=skip.shape[1:3], mode="nearest")
             weight = self._conv.weight.to(self._dtype)
-            brought = F.conv2d(large, weight, padding=1)
-            found = brought.permute(0, 2, 3, 1) + skip.to(self._dtype)
+            convolved = F.conv2d(large, weight, padding=1)
+            found = convolved.permute(0, 2, 3, 1) + skip.to(self._dtype)
         return found, *self._normalise(found)
 
-    def _enlarge(self, pixels: Tensor, skip: Tensor) -> Tensor:
+    def _upsample(self, pixels: Tensor, skip: Tensor) -> Tensor:
         height, width, channels = pixels.shape
         padded = F.pad(pixels, (0, 0, 1, 1, 1, 1))
-        step = height if pixels.is_cuda else max(1, _BAND // width)
+        step = height if pixels.is_cuda else max(1, self._band // width)
         found = torch.empty_like(skip, dtype=self._dtype)
         for top in range(0, height, step):
             rows = min(step, height - top)
@@ -192,14 +207,15 @@ class _Stage:
         return found
 
     def _normalise(self, found: Tensor) -> tuple[Tensor, Tensor]:
-        """The group norm of `[.., C]` as `scale[C]` and `shift[C]`."""
+        """The group norm of `[..., C]` as `scale[C]` and `shift[C]`."""
         norm = self._norm
         channels = found.shape[-1]
         rows = found.reshape(-1, channels)
         groups = (norm.num_groups, -1)
-        # Sums of squares lose nothing in float64, and a group has as many channels as it takes
-        # for its mean not to be far larger than its deviation.
-        total = torch.stack([_sum(rows), _sum(rows, square=True)])
+        # The variance from sums of squares is exact enough in float64, because a group's mean is
+        # not much larger than its deviation.
+        step = len(rows) if rows.is_cuda else self._band
+        total = torch.stack([_sum(rows, step), _sum(rows, step, square=True)])
         mean, square = total.view(2, *groups).sum(dim=2) / (rows.numel() / norm.num_groups)
         deviation = (square - mean.square()).clamp(min=0).add(norm.eps).sqrt()
         scale = norm.weight.view(groups) / deviation[:, None]
@@ -207,10 +223,9 @@ class _Stage:
         return scale.flatten().to(found.dtype), shift.flatten().to(found.dtype)
 
 
-def _sum(rows: Tensor, *, square: bool = False) -> Tensor:
-    """Of `[n, C]` over n, in blocks; `float64[C]`."""
+def _sum(rows: Tensor, step: int, *, square: bool = False) -> Tensor:
+    """Sum `[n, C]`, or its squares, over n, in blocks of `step` rows; `float64[C]`."""
     total = torch.zeros(rows.shape[1], dtype=torch.float64, device=rows.device)
-    step = len(rows) if rows.is_cuda else _BAND
     for start in range(0, len(rows), step):
         wide = rows[start : start + step].float()
         total += (wide.square() if square else wide).sum(dim=0)
@@ -218,7 +233,14 @@ def _sum(rows: Tensor, *, square: bool = False) -> Tensor:
 
 
 def _raster(places: Tensor) -> Tensor:
-    """`[4, h, w, C]` to `[2 h, 2 w, C]`; `[1, H, W, C]` to `[H, W, C]`."""
+    """Put output pixels in raster order.
+
+    Args:
+        places: `[4, h, w, C]`, or `[1, H, W, C]`, which is in raster order.
+
+    Returns:
+        `[2 h, 2 w, C]`, or `[H, W, C]`.
+    """
     count, height, width, channels = places.shape
     if count == 1:
         return places[0]

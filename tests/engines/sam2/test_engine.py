@@ -1,4 +1,4 @@
-"""PVS: the same answers as `SAM2ImagePredictor`, whoever shares the forward."""
+"""PVS: the results of `SAM2ImagePredictor`, alone and in batches."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from tests.engines.conftest import CPU, CPU_BFLOAT16, Picture
 from tests.masks.planes import iou
 
 TOLERANCE = 1e-5
-"""Most that a logit or a score may be off, relative to the largest logit: the same operations on
-the same numbers, but batches of other sizes may add in another order."""
+"""Maximum difference of logits and scores, relative to the largest logit: other batch sizes may sum
+in another order."""
 
 
 def visual_prompt(
@@ -33,7 +33,7 @@ def visual_prompt(
     box: tuple[float, float, float, float] | None = None,
     mask: NDArray[np.float32] | None = None,
 ) -> VisualPrompt:
-    """A prompt in shares of the image's sides; see `placed`."""
+    """A prompt in fractions of the image's sides; see `placed`."""
     return VisualPrompt(
         np.array([point[:2] for point in points], np.float32).reshape(-1, 2),
         np.array([point[2] for point in points], np.int64),
@@ -72,9 +72,9 @@ PROMPTS = {
 def predictor_for(model: SAM2Base, image: Picture, *, same_pixels: bool = True) -> Any:
     predictor: Any = SAM2ImagePredictor(model)
     side = model.image_size
-    # It writes down the sizes of a model for 1024 x 1024.
+    # The predictor hard-codes the sizes of a model for 1024 x 1024.
     predictor._bb_feat_sizes = [(side // 4,) * 2, (side // 8,) * 2, (side // 16,) * 2]
-    if same_pixels:  # it resizes floats, the server bytes; compared elsewhere
+    if same_pixels:  # the predictor resizes floats, the server bytes; compared below
         predictor._transforms = SamePixels(resolution=side, mask_threshold=0.0)  # type: ignore[no-untyped-call]
     predictor.set_image(image)
     return predictor
@@ -91,7 +91,7 @@ class SamePixels(SAM2Transforms):
 def predict(
     predictor: Any, prompt: VisualPrompt, *, multimask: bool
 ) -> tuple[NDArray[np.bool_], NDArray[np.float32], NDArray[np.float32]]:
-    """(masks, scores, low-resolution logits), as SAM 2's own predictor answers."""
+    """Masks, scores and low-resolution logits of SAM 2's own predictor."""
     masks, scores, logits = predictor.predict(
         point_coords=prompt.points if len(prompt.points) else None,
         point_labels=prompt.labels if len(prompt.points) else None,
@@ -148,7 +148,7 @@ def test_answers_are_those_of_sam2s_own_predictor(
         for mask, expected in zip(
             upsample_masks(answer.planes, (size[0], size[1])), masks, strict=True
         ):
-            # Only pixels whose logit is next to nothing may fall on the other side.
+            # Only pixels whose logit is almost zero may differ.
             assert np.count_nonzero(mask.to_plane() != expected) <= 2
 
 
@@ -156,7 +156,7 @@ def test_answers_are_those_of_sam2s_own_predictor(
 def test_resizing_bytes_changes_no_mask_that_can_be_seen(
     demo: VisualEngine, pictures: dict[str, Picture], picture: str
 ) -> None:
-    """The predictor resizes floats. Asked of the shipped weights, whose masks are of objects."""
+    """The predictor resizes floats. Uses the demo weights, whose masks are of objects."""
     image = pictures[picture]
     height, width = image.shape[:2]
     predictor = predictor_for(demo._model, image, same_pixels=False)
@@ -170,7 +170,7 @@ def test_resizing_bytes_changes_no_mask_that_can_be_seen(
 
 
 def test_an_image_may_come_reduced(visual: VisualEngine, pictures: dict[str, Picture]) -> None:
-    """Prompts and masks are in pixels of the original."""
+    """Prompts and masks are in pixels of the original image."""
     image = pictures["large"]
     reduced = cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
     size = (image.shape[0], image.shape[1])
@@ -181,7 +181,7 @@ def test_an_image_may_come_reduced(visual: VisualEngine, pictures: dict[str, Pic
 
 
 def test_every_part_of_a_prompt_counts(visual: VisualEngine, pictures: dict[str, Picture]) -> None:
-    """Otherwise the comparisons above and below would prove little."""
+    """Otherwise the comparisons of this module would prove little."""
     image = pictures["wide"]
     embedding = embed(visual, image)
     prompts = [placed(prompt, embedding.size) for prompt in PROMPTS.values()]
@@ -246,7 +246,7 @@ def test_the_best_of_three_is_the_one_with_the_highest_score(
         assert best.scores.shape == (1,)
         assert_close(best.scores, three.scores[index : index + 1])
         assert_close(best.planes, three.planes[index : index + 1])
-    assert len(chosen) > 1, "the prompts do not tell the masks apart"
+    assert len(chosen) > 1, "the best mask is the same for all prompts"
     one = visual.decode(queries(embedding, prompts, multimask=False))
     same = visual.decode(queries(embedding, prompts, multimask=False, best=True))
     for expected, found in zip(one, same, strict=True):
@@ -267,7 +267,7 @@ def test_candidates_under_a_threshold_are_dropped_and_the_others_are_the_same(
     best: bool,
     together: bool,
 ) -> None:
-    """By stability too: that is how the single mask of this model is chosen."""
+    """Also with the choice by stability, which this model makes for a single mask."""
     embedding = embed(visual, pictures["wide"])
     prompts = [placed(prompt, embedding.size) for prompt in PROMPTS.values()]
     prompts += [placed(visual_prompt((0.1 * i, 0.5, 1)), embedding.size) for i in range(10)]

@@ -1,4 +1,4 @@
-"""The rearranged SAM 3 gives what `Sam3Model` gives, at any size, from the same features."""
+"""The reordered SAM 3 decoder returns the results of `Sam3Model`, at any size."""
 
 from __future__ import annotations
 
@@ -16,13 +16,11 @@ from transformers import Sam3Config, Sam3Model
 from transformers.models.sam3.modeling_sam3 import Sam3PixelDecoder, Sam3VisionEncoderOutput
 
 from inference_server.demo import WEIGHTS
-from inference_server.engines.sam3 import decoder as concept_decoder
-from inference_server.engines.sam3 import pixel_decoder
 from inference_server.engines.sam3.decoder import ConceptImage, FastConceptDecoder
 from inference_server.engines.sam3.pixel_decoder import FastPixelDecoder
 
 TOLERANCE = 2e-4
-"""Of logits with a deviation near one: the same sums in another order."""
+"""Maximum difference of logits with a deviation near one: sums are computed in another order."""
 
 TEXT_TOKENS = 9
 
@@ -31,7 +29,7 @@ DOUBLING = (1, 2, 4)
 
 @cache
 def model_of(channels: int, heads: int, layers: int) -> Sam3Model:
-    """A SAM 3 with random weights; biases and norms too, which begin as zero and one."""
+    """A SAM 3 with random weights, including biases and norms, whose defaults are zero and one."""
     torch.manual_seed(0)
     config: Any = Sam3Config.from_pretrained(WEIGHTS / "sam3")
     config.vision_config.fpn_hidden_size = channels
@@ -52,14 +50,22 @@ def model_of(channels: int, heads: int, layers: int) -> Sam3Model:
 
 @dataclass(frozen=True)
 class Text:
-    """The shape in which `Sam3Model.forward` takes text embeddings."""
+    """Text embeddings in the form that `Sam3Model.forward` expects."""
 
     pooler_output: Tensor
 
 
 @dataclass(frozen=True)
 class Asked:
-    """Prompts, one for each image of a batch."""
+    """Prompts, one for each image of a batch.
+
+    Attributes:
+        levels: features of the images, finest first.
+        text: `[B, TEXT_TOKENS, C]`, embedded texts.
+        counts: number of tokens of each text that are not padding.
+        boxes: `[B, K, 4]`, exemplar boxes as fractions of the image; None without exemplars.
+        labels: `[B, K]`, their labels, -10 for padding.
+    """
 
     levels: list[Tensor]
     text: Tensor
@@ -73,7 +79,7 @@ class Asked:
 
 
 def levels_of(batch: int, channels: int, size: tuple[int, int], factors: Sequence[int]) -> Any:
-    """Features, finest first."""
+    """Random features, finest first; `size` times each factor."""
     return [
         torch.randn(batch, channels, size[0] * factor, size[1] * factor)
         for factor in reversed(factors)
@@ -81,7 +87,7 @@ def levels_of(batch: int, channels: int, size: tuple[int, int], factors: Sequenc
 
 
 def reference(model: Sam3Model, asked: Asked) -> tuple[Tensor, Tensor]:
-    """Scores and planes of every query, by `transformers` alone."""
+    """Scores and planes of every query, computed by `transformers` alone."""
     neck: Any = model.vision_encoder.neck
     codes = [neck.position_encoding(x.shape, x.device, x.dtype) for x in asked.levels]
     output = model(
@@ -98,7 +104,7 @@ def reference(model: Sam3Model, asked: Asked) -> tuple[Tensor, Tensor]:
 
 
 def rearranged(decoder: FastConceptDecoder, asked: Asked) -> tuple[Tensor, list[Tensor]]:
-    """The same by the decoder under test."""
+    """Scores and planes of every query, computed by the decoder under test."""
     batch = len(asked.text)
     prepared = decoder.prepare(asked.levels)
     images = [prepared.pick(i) for i in range(batch)]
@@ -108,7 +114,7 @@ def rearranged(decoder: FastConceptDecoder, asked: Asked) -> tuple[Tensor, list[
         count = (asked.labels >= 0).sum(dim=1, keepdim=True) + 1
         tokens = torch.cat([tokens, exemplars], dim=1)
         mask = torch.cat([mask, torch.arange(exemplars.shape[1]) < count], dim=1)
-    found = decoder.find(images, tokens, mask)
+    found = decoder.detect(images, tokens, mask)
     every = torch.arange(found.scores.shape[1])
     planes = [
         decoder.masks(image, found, i, every, tokens[i][mask[i]][None])
@@ -161,7 +167,7 @@ def test_scores_and_masks_are_the_models(
 )
 @torch.inference_mode()
 def test_levels_of_any_sizes_are_taken(factors: tuple[int, ...]) -> None:
-    """Only those that double have a faster way."""
+    """Sizes that do not double take the slower path."""
     torch.manual_seed(0)
     model = model_of(16, 2, 1)
     asked = Asked(levels_of(1, 16, (3, 4), factors), torch.randn(1, TEXT_TOKENS, 16), [4])
@@ -173,15 +179,12 @@ def test_levels_of_any_sizes_are_taken(factors: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("rows", [1, 7, 20])
 @torch.inference_mode()
-def test_what_is_done_in_parts_is_put_together(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(concept_decoder, "_MLP_ROWS", rows)
-    monkeypatch.setattr(pixel_decoder, "_BAND", rows)
+def test_the_size_of_parts_does_not_change_the_result(rows: int) -> None:
     torch.manual_seed(0)
     model = model_of(32, 4, 3)
     asked = Asked(levels_of(2, 32, (5, 6), DOUBLING), torch.randn(2, TEXT_TOKENS, 32), [2, 9])
-    assert_same(
-        rearranged(FastConceptDecoder(model, torch.float32), asked), reference(model, asked)
-    )
+    decoder = FastConceptDecoder(model, torch.float32, mlp_rows=rows, band=rows)
+    assert_same(rearranged(decoder, asked), reference(model, asked))
 
 
 @torch.inference_mode()
@@ -192,7 +195,7 @@ def test_one_image_may_be_asked_many_things_at_once() -> None:
     levels = levels_of(1, 32, (5, 6), DOUBLING)
     image = decoder.prepare(levels)
     text = torch.randn(3, TEXT_TOKENS, 32)
-    found = decoder.find([image] * 3, text, None)
+    found = decoder.detect([image] * 3, text, None)
     together = [level.expand(3, -1, -1, -1) for level in levels]
     scores, _ = reference(model, Asked(together, text, [TEXT_TOKENS] * 3))
     assert torch.allclose(found.scores, scores, atol=TOLERANCE)
@@ -205,7 +208,7 @@ def test_only_masks_that_are_asked_for_are_made() -> None:
     decoder = FastConceptDecoder(model, torch.float32)
     asked = Asked(levels_of(1, 32, (5, 6), DOUBLING), torch.randn(1, TEXT_TOKENS, 32), [9])
     image = decoder.prepare(asked.levels)
-    found = decoder.find([image], asked.text, None)
+    found = decoder.detect([image], asked.text, None)
     planes = decoder.masks(image, found, 0, torch.tensor([7, 2]), asked.text)
     _, every = reference(model, asked)
     assert (planes - every[0, [7, 2]]).abs().max() < TOLERANCE * max(1, float(every.std()))
@@ -242,7 +245,7 @@ def test_images_may_be_kept_in_half_precision(dtype: torch.dtype) -> None:
     every = torch.arange(11)
     scores, planes = [], []
     for one in (image.pick(0), half.pick(0)):
-        found = decoder.find([one], text, None)
+        found = decoder.detect([one], text, None)
         scores.append(found.scores)
         planes.append(decoder.masks(one, found, 0, every, text))
     assert (scores[0] - scores[1]).abs().max() < 0.05
@@ -275,7 +278,7 @@ def test_an_image_is_a_batch_of_tensors() -> None:
 def test_the_pixel_decoder_is_the_models(
     size: tuple[int, int], stages: int, band: int, offset: float, seed: int
 ) -> None:
-    """Also at borders, and where a mean is far larger than the deviation around it."""
+    """Also at borders, and for features whose mean is far larger than their deviation."""
     torch.manual_seed(seed)
     config: Any = Sam3Config.from_pretrained(WEIGHTS / "sam3").mask_decoder_config
     decoder = Sam3PixelDecoder(config).eval()
@@ -288,10 +291,8 @@ def test_the_pixel_decoder_is_the_models(
     levels = [level + offset for level in levels]
     weight = torch.randn(5, channels)
     expected = torch.einsum("kc,chw->khw", weight, decoder(levels)[0])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pixel_decoder, "_BAND", band)
-        fast = FastPixelDecoder(decoder, torch.float32)
-        skips = tuple(skip[0] for skip in fast.prepare(levels))
-        found = fast(levels[-1][0].permute(1, 2, 0), skips, weight)
+    fast = FastPixelDecoder(decoder, torch.float32, band=band)
+    skips = tuple(skip[0] for skip in fast.prepare(levels))
+    found = fast(levels[-1][0].permute(1, 2, 0), skips, weight)
     assert found.shape == expected.shape
     assert (found - expected).abs().max() < 1e-3 * max(1, float(expected.std()))

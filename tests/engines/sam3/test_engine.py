@@ -1,4 +1,4 @@
-"""PCS: the same answers as `Sam3Processor` and `Sam3Model`, whatever is asked beside them."""
+"""PCS: the results of `Sam3Processor` and `Sam3Model`, alone and in batches."""
 
 from __future__ import annotations
 
@@ -16,25 +16,26 @@ from inference_server.demo import WEIGHTS
 from inference_server.demo.scenes import make_scene
 from inference_server.engines.base import Candidates, ConceptPrompt, Embedding, Query, queries
 from inference_server.engines.load_weights import load_sam3
-from inference_server.engines.sam3.decoder import ConceptImage, Found
+from inference_server.engines.sam3.decoder import ConceptImage, Detections
 from inference_server.engines.sam3.engine import ConceptEngine
 from inference_server.masks import Mask, upsample_masks
 from tests.engines.conftest import CPU, CPU_BFLOAT16, Concept, Picture
 from tests.masks.planes import iou
 
 SCORE_TOLERANCE = 1e-5
-"""The same operations on the same numbers, but other batches may add in another order."""
+"""Maximum difference of scores: other batch sizes may sum in another order."""
 
 PLANE_TOLERANCE = 1e-4
-"""The same, for mask probabilities: a logit sums more products than a score."""
+"""Maximum difference of mask probabilities, whose logits sum more products than scores."""
 
 QUERIES = 49
+"""Object queries of the demo's architecture, so candidates per prompt."""
 
 
 def concept_prompt(
     text: str | None, *boxes: tuple[float, float, float, float, int], threshold: float = 0.0
 ) -> ConceptPrompt:
-    """A prompt in shares of the image's sides, each box with its label; see `placed`."""
+    """A prompt in fractions of the image's sides, each box with its label; see `placed`."""
     return ConceptPrompt(
         text,
         np.array([box[:4] for box in boxes], np.float32).reshape(-1, 4),
@@ -80,7 +81,7 @@ def ask(engine: ConceptEngine, image: Picture, *prompts: ConceptPrompt) -> list[
 
 
 class Reference:
-    """The answer to a prompt by nothing but `transformers`."""
+    """The result of a prompt, computed by `transformers` alone."""
 
     @torch.inference_mode()
     def __init__(self, concept: Concept, image: Picture, prompt: ConceptPrompt) -> None:
@@ -98,7 +99,7 @@ class Reference:
     def over(
         self, threshold: float
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.float32]]:
-        """(scores, masks, boxes), best first."""
+        """Scores, masks and boxes above a threshold, best first."""
         (found,) = self._processor.post_process_instance_segmentation(
             self._outputs, threshold=threshold, mask_threshold=0.5, target_sizes=self._sizes
         )
@@ -116,7 +117,7 @@ def assert_same(found: Candidates, expected: Candidates) -> None:
     assert found.scores.shape == expected.scores.shape
     assert np.abs(found.scores - expected.scores).max(initial=0) < SCORE_TOLERANCE
     for score, plane in zip(found.scores, found.planes, strict=True):
-        # Of near-equal scores either may come first.
+        # Candidates with nearly equal scores may come in any order.
         near = expected.planes[np.abs(expected.scores - score) < SCORE_TOLERANCE]
         assert np.abs(near - plane).max(axis=(1, 2)).min() < PLANE_TOLERANCE
 
@@ -130,7 +131,7 @@ def test_answers_are_those_of_transformers(
     prompt = placed(PROMPTS[name], (image.shape[0], image.shape[1]))
     reference = Reference(concept, image, prompt)
     every, _, _ = reference.over(0.0)
-    # Between two scores, so that the last bit decides nothing.
+    # In the widest gap between two scores, so that rounding decides nothing.
     middle = int((every[:-1] - every[1:])[5:25].argmax()) + 5
     threshold = float(every[middle : middle + 2].mean())
     prompt = replace(prompt, threshold=threshold)
@@ -143,14 +144,14 @@ def test_answers_are_those_of_transformers(
     assert found.boxes is not None
     assert np.abs(found.boxes - boxes).max() < 1e-4 * max(image.shape)
     for mask, expected in zip(masks_of(found, image), masks, strict=True):
-        # Random weights leave many pixels near a half, where the last bit decides the side: a few
-        # pixels of a mask may differ, which is why this is no equality.
+        # With random weights many pixels are near 0.5, where rounding decides, so a few pixels of a
+        # mask may differ.
         assert iou(mask, Mask.from_plane(expected)) > 0.99 or expected.sum() < 100
         assert np.count_nonzero(mask.to_plane() != expected) <= 0.001 * expected.size
 
 
 def test_every_part_of_a_prompt_counts(concept: Concept, pictures: dict[str, Picture]) -> None:
-    """Otherwise the comparisons above and below would prove little."""
+    """Otherwise the comparisons of this module would prove little."""
     answers = ask(concept.engine, pictures["wide"], *PROMPTS.values())
     for i, one in enumerate(answers):
         for other in answers[:i]:
@@ -181,7 +182,7 @@ def test_prompts_of_any_kind_share_a_call_and_each_gets_the_answer_it_gets_alone
 def test_several_threads_get_the_answers_of_one(
     concept: Concept, pictures: dict[str, Picture]
 ) -> None:
-    """Every thread its own prompts in its own order, on a machine that has nothing cached."""
+    """Each thread decodes the prompts in its own order, and no text is cached at first."""
     engine = ConceptEngine(concept.model, concept.processor, "random", CPU)
     embeddings = [embed(concept.engine, pictures[name]) for name in ("wide", "tall")]
     asked = [
@@ -207,9 +208,11 @@ def test_a_concept_that_is_not_there_costs_no_mask(
     decoder = concept.engine._decoder
     real = decoder.masks
 
-    def masks(image: ConceptImage, found: Found, index: int, kept: Any, tokens: Any) -> Any:
+    def masks(
+        image: ConceptImage, detections: Detections, index: int, kept: Any, tokens: Any
+    ) -> Any:
         made.append(len(kept))
-        return real(image, found, index, kept, tokens)
+        return real(image, detections, index, kept, tokens)
 
     monkeypatch.setattr(decoder, "masks", masks)
     image = pictures["wide"]
@@ -253,7 +256,7 @@ def test_thresholds_are_each_prompts_own_and_the_best_comes_first(
     answers = ask(concept.engine, pictures["wide"], *prompts)
     for answer, level in zip(answers, [*levels, 1.0], strict=True):
         expected = every.scores[every.scores > level]
-        # A score at the threshold itself may fall on either side by its last bit.
+        # Rounding decides about a score equal to the threshold.
         assert abs(len(answer.scores) - len(expected)) <= 1
         assert np.allclose(answer.scores, every.scores[: len(answer.scores)], atol=1e-5)
     assert answers[-1].planes.shape == (0, *every.planes.shape[1:])
@@ -270,7 +273,7 @@ def test_planes_are_probabilities(concept: Concept, pictures: dict[str, Picture]
 
 @pytest.fixture
 def embedded(concept: Concept, monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
-    """The texts that went through the text encoder since the test began."""
+    """Tokens of the texts that were encoded since the test began."""
     texts: list[list[int]] = []
     model: Any = concept.model
     real = model.get_text_features
@@ -294,7 +297,7 @@ def test_a_known_text_is_not_embedded_again(
     assert len(embedded) == 2
     assert_same(answers[0], first)
     assert_same(answers[1], first)
-    # On another image too, and boxes alone have one text in common.
+    # The cache spans images, and prompts with boxes only share one text.
     ask(engine, pictures["tall"], PROMPTS["text"], PROMPTS["box"], PROMPTS["boxes"])
     assert len(embedded) == 3
 
@@ -344,8 +347,8 @@ def test_the_texts_kept_are_bounded(
 def test_an_embedding_counts_what_it_alone_keeps(
     concept: Concept, pictures: dict[str, Picture]
 ) -> None:
-    """The coarsest level once as it is and once as the prompts begin, the finer ones once; nothing
-    that is the same for every image, and not the level that is never read."""
+    """The coarsest level twice (before and after self-attention) and the finer ones once, without
+    tensors that are the same for every image and without the unused level."""
     engine = ConceptEngine(concept.model, concept.processor, "random", CPU)
     several = [engine.prepare(pictures[name]) for name in ("square", "wide", "tall")]
     one, *others = engine.encode(several)
@@ -361,7 +364,7 @@ def test_an_embedding_counts_what_it_alone_keeps(
 
 
 def tensors_in(embedding: Embedding) -> list[torch.Tensor]:
-    """Every tensor that an embedding's features hold on to."""
+    """All tensors that an embedding's features refer to."""
     found: list[torch.Tensor] = []
 
     def walk(value: Any) -> None:
@@ -381,7 +384,7 @@ def tensors_in(embedding: Embedding) -> list[torch.Tensor]:
 def test_an_embedding_outlives_the_engine_that_made_it(
     concept: Concept, pictures: dict[str, Picture]
 ) -> None:
-    """The cache keeps embeddings while a model is unloaded and loaded again."""
+    """Embeddings stay cached while a model is unloaded and loaded again."""
     embedding = embed(concept.engine, pictures["wide"])
     reloaded = ConceptEngine(concept.model, concept.processor, "random", CPU)
     prompts = [placed(prompt, embedding.size) for prompt in PROMPTS.values()]
@@ -422,7 +425,7 @@ def test_any_text_is_answered(concept: Concept, pictures: dict[str, Picture], te
         assert len(answer.scores) == QUERIES
         assert np.isfinite(answer.scores).all()
         assert np.isfinite(answer.planes).all()
-    # Whoever asks beside it does not notice.
+    # The other prompts of the batch are not affected.
     (alone,) = ask(concept.engine, pictures["square"], concept_prompt("circle"))
     assert_same(answers[2], alone)
 
@@ -453,7 +456,7 @@ def test_boxes_of_any_size_are_answered(
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1), (3, 3), (3, 50), (3, 1), (1, 3)])
 def test_tiny_images_are_images(concept: Concept, size: tuple[int, int]) -> None:
-    """Three rows are no channels, which a processor that guesses the layout takes them for."""
+    """Three rows must not be mistaken for channels, as a processor that guesses the layout does."""
     image = np.random.default_rng(0).integers(0, 255, (*size, 3)).astype(np.uint8)
     embedding = embed(concept.engine, image)
     assert embedding.size == size
@@ -469,7 +472,7 @@ def test_tiny_images_are_images(concept: Concept, size: tuple[int, int]) -> None
 def test_bfloat16_gives_nearly_the_same_masks(
     concept: Concept, pictures: dict[str, Picture]
 ) -> None:
-    """Its geometry encoder stays in float32, for `roi_align` has no bfloat16 on a CPU."""
+    """The geometry encoder stays in float32, because `roi_align` has no bfloat16 on a CPU."""
     image = pictures["wide"]
     precise = ask(concept.engine, image, *PROMPTS.values())
     fast = ConceptEngine(concept.model, concept.processor, "random", CPU_BFLOAT16)
@@ -479,7 +482,7 @@ def test_bfloat16_gives_nearly_the_same_masks(
         assert one.scores.dtype == one.planes.dtype == np.float32
         assert len(one.scores) == len(expected.scores)
         assert np.abs(np.sort(one.scores) - np.sort(expected.scores)).max() < 0.05
-        # The order may change among near-equal scores: each mask has its like.
+        # Nearly equal scores may change their order, so each mask is compared with its best match.
         likes = masks_of(expected, image)
         best = [max(iou(mask, like) for like in likes) for mask in masks_of(one, image)]
         assert np.mean(best) > 0.9
@@ -487,7 +490,7 @@ def test_bfloat16_gives_nearly_the_same_masks(
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_embeddings_kept_in_half_precision_find_the_same_objects(dtype: torch.dtype) -> None:
-    """On the shipped weights, whose masks have sharp edges as a trained model's have."""
+    """With the demo weights, because a trained model's masks have sharp edges."""
     model, processor = load_sam3(str(WEIGHTS / "sam3"), "demo", CPU)
     engine = ConceptEngine(model, processor, "demo", CPU)
     half = ConceptEngine(model, processor, "demo", replace(CPU, cache_dtype=dtype))

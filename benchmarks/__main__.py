@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: run benchmarks, and keep what they find."""
+"""Command line of the benchmarks: `python -m benchmarks`."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from benchmarks.report import Report
 from benchmarks.summary import summary
 
 BENCHMARKS = {
-    "sizes": "what an embedding takes of the cache, and how many images fit",
-    "embeddings": "the cache in half precision: bytes, time, masks",
-    "images": "a 12 MP photograph in base64, to the model's input",
-    "masks": "low-resolution logits to polygons, run lengths, NMS: time and memory",
-    "batch": "many images from files to files: several at a time against one after the other",
-    "automatic": "everything in an image, three sizes of image, two grids",
+    "sizes": "memory per embedding, images per cache, memory of the weights",
+    "embeddings": "embeddings in half precision: size, time, masks",
+    "images": "from a base64 photograph of 12 MP to the model's input",
+    "masks": "low-resolution logits to polygons, RLE and NMS: time and memory",
+    "batch": "`segment` on many files: images in parallel against one by one",
+    "automatic": "automatic masks: three image sizes, two grids",
     "boxes": "1 to 64 boxes in one request",
-    "click": "a click on a cached image over HTTP, three sizes of image",
-    "clients": "many clients that click, and clicks while others encode",
-    "cluster": "a cluster against one process, and what more replicas bring",
-    "cold": "a click on an image that the server has not seen",
-    "concept": "a concept on a cached image: SAM 3 at its published size",
-    "flight": "20 requests at once for one unseen image",
-    "overhead": "processor time of a cached click besides the model's",
-    "scaling": "10, 100 and 1000 replicas, simulated: the ring, hit rates, tails, hot images",
-    "soak": "all endpoints at several times capacity: every answer checked; memory, probes",
-    "stores": "what one PostgreSQL and one Redis take: jobs, credits, rates",
-    "startup": "from the start of the process until it is ready; memory at rest",
+    "click": "a click on a cached image over HTTP: three image sizes",
+    "clients": "many clients clicking, and clicks while others encode",
+    "cluster": "a cluster against one process; throughput by number of replicas",
+    "cold": "a click on a new image",
+    "concept": "a concept on a cached image, with SAM 3 at its published size",
+    "flight": "20 simultaneous requests for one new image",
+    "overhead": "CPU time of a cached click outside the model",
+    "scaling": "10 to 1000 simulated replicas: hash ring, hit rates, latency, hot images",
+    "soak": "all endpoints at several times capacity, every response checked",
+    "stores": "throughput of PostgreSQL and Redis: jobs, credits, rates",
+    "startup": "start-up time and idle memory",
 }
-"""Each is a module with `run(small: bool) -> Report`."""
+"""Descriptions by name; each is a module with `run(small: bool) -> Report`."""
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -39,15 +39,17 @@ RESULTS = Path(__file__).parent / "results"
     epilog="Benchmarks:\n\n\b\n" + "\n".join(f"{n:12}{t}" for n, t in BENCHMARKS.items())
 )
 @click.argument("names", nargs=-1, type=click.Choice([*BENCHMARKS]))
-@click.option("--small", is_flag=True, help="A few seconds each, on the demo's small models.")
+@click.option("--small", is_flag=True, help="Use the demo models; a few seconds each.")
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
-    help=f"Where NAME.md and NAME.json go; {RESULTS.name}/ beside the code, or nowhere if --small.",
+    help="Directory for NAME.md and NAME.json.  [default: benchmarks/results; none with --small]",
 )
-@click.option("--seconds", type=float, help="How long soak lasts, in place of four minutes.")
+@click.option(
+    "--seconds", type=float, help="Duration of `soak` in seconds.  [default: 240; 5 with --small]"
+)
 def main(names: tuple[str, ...], small: bool, out: Path | None, seconds: float | None) -> None:
-    """Run benchmarks: those that are named, or all of them."""
+    """Run the named benchmarks, or all."""
     for name in names or BENCHMARKS:
         click.echo(f"{name}: {BENCHMARKS[name]}", err=True)
         more = {"seconds": seconds} if name == "soak" else {}

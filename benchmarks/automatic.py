@@ -1,4 +1,4 @@
-"""Everything in an image, against `SAM2AutomaticMaskGenerator`."""
+"""Automatic masks, compared with `SAM2AutomaticMaskGenerator`."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ Image = NDArray[np.uint8]
 
 FASTER, MATCHED, MATCH = 2.0, 0.95, 0.9
 MEMORY = 0.25
-"""Of the reference's peak extra memory; both have the encoder's in it."""
+"""Maximum peak memory, as a share of the reference's; both include the image encoder."""
 PASS_IOU, PASS_STABILITY = 1 / 3, 1 / 2
 _SAMPLE = 6
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How much is measured.
+    """Extent of a run.
 
     Attributes:
-        cases: (width, height) of images and points a side.
-        growth: points a side of the cases whose costs are compared over the image's size.
-        batch: clicks that the reference decodes at a time; 64 is its default.
+        cases: image size as (width, height) in pixels, and grid points per side.
+        growth: grid points per side of the cases used to fit cost against image size.
+        batch: clicks that the reference decodes per batch; its own default is 64.
     """
 
     cases: tuple[tuple[tuple[int, int], int], ...]
@@ -59,24 +59,28 @@ SMALL = Scale(cases=(((160, 90), 4), ((320, 180), 4)), growth=4, batch=16)
 
 
 def run(small: bool) -> Report:
-    """Measure it."""
+    """Run the benchmark.
+
+    Args:
+        small: use the demo models and few rounds, for a run of a few seconds.
+    """
     scale, model = (SMALL, demo()) if small else (FULL, softened("hiera_tiny"))
     if not small:
         torch.set_num_threads(CORES)
     report = Report(
         "automatic",
-        "Everything in an image",
+        "Automatic masks",
         notes=[
-            f"SAM 2.1 {model.version}, softened random weights; of their candidates a third passes "
-            "the threshold of predicted IoU and half of these that of stability, which is how both "
-            "thresholds were chosen, on a few clicks. Other options are the defaults."
+            f"SAM 2.1 {model.version} with smoothed random weights. The thresholds are chosen on a "
+            "few clicks so that a third of the candidates passes the predicted IoU threshold and "
+            "half of those pass the stability threshold. Other options have their defaults."
             if not small
-            else "The demo's weights; thresholds such that some candidates pass.",
-            "Ours: encoding, two lanes, masks, suppression, in the benchmark's own process; what "
-            "HTTP and JSON add is in the other benchmarks. Reference: "
-            "`SAM2AutomaticMaskGenerator.generate` with run lengths as output, "
-            f"{scale.batch} clicks at a time. One round, in turns. Matched: masks of the reference "
-            f"that one of ours has an IoU of {MATCH:g} or more with.",
+            else "Demo weights; thresholds chosen so that some candidates pass.",
+            "Engine: encoding, decoding in two queues, masks and NMS, in the benchmark's process; "
+            "other benchmarks include HTTP and JSON. Reference: "
+            "`SAM2AutomaticMaskGenerator.generate` with RLE output, "
+            f"{scale.batch} clicks per batch. One round, alternating. Share matched: reference "
+            f"masks with an IoU of at least {MATCH:g} with an engine mask.",
         ],
     )
     _measure(report, scale, model)
@@ -84,7 +88,11 @@ def run(small: bool) -> Report:
 
 
 class Ours:
-    """A model in its lanes, and threads."""
+    """This server's automatic masks: a model with its queues, and worker threads.
+
+    Args:
+        model: the model to load.
+    """
 
     def __init__(self, model: Sam2) -> None:
         using = compute("float32")
@@ -108,11 +116,20 @@ class Ours:
             model.close()
 
     def find(self, image: Image, options: AutomaticOptions) -> list[Instance]:
-        """Everything in an image."""
+        """Find all masks in an image.
+
+        Args:
+            image: `uint8[H, W, 3]`, RGB.
+            options: grid and thresholds.
+        """
         return asyncio.run(self._search(image, options))
 
     def thresholds(self, image: Image) -> AutomaticOptions:
-        """Those that the shares of candidates pass which the report names."""
+        """Choose thresholds that `PASS_IOU` and `PASS_STABILITY` of the candidates pass.
+
+        Args:
+            image: `uint8[H, W, 3]`, RGB.
+        """
         (embedding,) = self.engine.encode([self.engine.prepare(image)])
         points: NDArray[np.float32] = (point_grid(_SAMPLE) * embedding.size[::-1]).astype(
             np.float32
@@ -131,12 +148,18 @@ class Ours:
         return AutomaticOptions(
             pred_iou_threshold=least,
             stability_threshold=float(np.quantile(stable, 1 - PASS_STABILITY)),
-            mask_nms_threshold=1.0,  # of which the reference knows nothing
+            mask_nms_threshold=1.0,  # the reference has no mask NMS
         )
 
 
 def reference(model: Sam2, options: AutomaticOptions, batch: int) -> Any:
-    """SAM 2's own generator with the same options."""
+    """Build SAM 2's own generator with the same options.
+
+    Args:
+        model: the model to load.
+        options: grid and thresholds.
+        batch: clicks per batch.
+    """
     generator = SAM2AutomaticMaskGenerator(
         model.load(),
         points_per_side=options.points_per_side,
@@ -154,7 +177,7 @@ def reference(model: Sam2, options: AutomaticOptions, batch: int) -> Any:
 def _measure(report: Report, scale: Scale, model: Sam2) -> None:
     ours = Ours(model)
     rows: list[dict[str, Cell]] = []
-    costs: dict[str, list[float]] = {"ours": [], "reference": []}
+    costs: dict[str, list[float]] = {"engine": [], "reference": []}
     pixels = []
     for number, ((width, height), side) in enumerate(scale.cases):
         image = make_scene(number, (width, height)).image
@@ -163,33 +186,33 @@ def _measure(report: Report, scale: Scale, model: Sam2) -> None:
         found: dict[str, Any] = {}
 
         def mine(image: Image = image, options: AutomaticOptions = options) -> None:
-            found["ours"] = ours.find(image, options)  # noqa: B023 - called at once
+            found["engine"] = ours.find(image, options)  # noqa: B023 - called at once
 
         def theirs(image: Image = image, generator: Any = generator) -> None:
             found["reference"] = generator.generate(image)  # noqa: B023 - called at once
 
         taken: dict[str, float] = {}
         memory: dict[str, int] = {}
-        for way, work in (("ours", mine), ("reference", theirs)):
+        for way, work in (("engine", mine), ("reference", theirs)):
 
             def watched(way: str = way, work: Callable[[], None] = work) -> None:
                 taken[way] = timed(work)  # noqa: B023 - called at once
 
             memory[way] = peak_memory(watched, interval=0.005)
-        faster = taken["reference"] / taken["ours"]
-        matched = agreement(found["ours"], found["reference"])
+        faster = taken["reference"] / taken["engine"]
+        matched = agreement(found["engine"], found["reference"])
         name = f"{width} x {height}, {side} x {side} points"
         rows.append(
             {
-                "image and grid": name,
-                "ours (s)": taken["ours"],
+                "image size and grid": name,
+                "engine (s)": taken["engine"],
                 "reference (s)": taken["reference"],
-                "faster (x)": faster,
-                "extra memory (MB)": memory["ours"] / 1e6,
-                "reference's (MB)": memory["reference"] / 1e6,
-                "masks": len(found["ours"]),
-                "reference's masks": len(found["reference"]),
-                "matched": matched,
+                "speed-up (x)": faster,
+                "engine, peak memory (MB)": memory["engine"] / 1e6,
+                "reference, peak memory (MB)": memory["reference"] / 1e6,
+                "engine masks": len(found["engine"]),
+                "reference masks": len(found["reference"]),
+                "share matched": matched,
             }
         )
         if side == scale.growth:
@@ -197,26 +220,34 @@ def _measure(report: Report, scale: Scale, model: Sam2) -> None:
             for way, seconds in taken.items():
                 costs[way].append(seconds)
         report.goals += [
-            Goal(f"{name}: faster", faster, FASTER, "at least"),
+            Goal(f"{name}: speed-up", faster, FASTER, "at least"),
             Goal(
-                f"{name}: extra memory, of the reference's",
-                memory["ours"] / memory["reference"],
+                f"{name}: peak memory relative to the reference",
+                memory["engine"] / memory["reference"],
                 MEMORY,
                 "at most",
             ),
-            Goal(f"{name}: masks matched", matched, MATCHED, "at least", ""),
+            Goal(f"{name}: share of masks matched", matched, MATCHED, "at least", ""),
         ]
     report.tables.append(Table("One image", rows))
     report.tables.append(
         Table(
-            f"Cost against the number of pixels, {scale.growth} x {scale.growth} points",
-            [{"way": way, "exponent": exponent(pixels, cost)} for way, cost in costs.items()],
+            f"Cost by number of pixels, {scale.growth} x {scale.growth} points",
+            [
+                {"implementation": way, "exponent": exponent(pixels, cost)}
+                for way, cost in costs.items()
+            ],
         )
     )
 
 
 def agreement(ours: list[Instance], theirs: list[dict[str, Any]]) -> float:
-    """Share of the reference's masks that one of ours matches."""
+    """Return the share of reference masks matched by an engine mask, 0 to 1.
+
+    Args:
+        ours: the engine's masks.
+        theirs: the reference's records, with RLE masks.
+    """
     masks = []
     for record in theirs:
         rle = record["segmentation"]

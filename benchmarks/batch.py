@@ -1,4 +1,4 @@
-"""Many images from files to files, several under way at a time against one after the other."""
+"""The `segment` command on many files: images in parallel, compared with one by one."""
 
 from __future__ import annotations
 
@@ -22,25 +22,28 @@ from inference_server.settings import Settings
 
 _NUMBERS = itertools.count()
 FASTER = 1.0
-"""Of the command's default number of images at a time, over one."""
+"""Minimum speed-up of the command's default number of parallel images over one."""
 
 
 def run(small: bool) -> Report:
-    """Measure it."""
+    """Run the benchmark.
+
+    Args:
+        small: use the demo models and few rounds, for a run of a few seconds.
+    """
     size, images, rounds = ((320, 240), 4, 1) if small else ((1920, 1080), 6, 3)
     on_gpu = not small and Settings().device != "cpu" and _has_gpu()
     workers = (1, 4, 18) if on_gpu else (1, 4)
     usual = 18 if on_gpu else 4
     report = Report(
         "batch",
-        "Many images from files to files",
+        "Segmenting many files",
         notes=[
-            f"`segment` of {images} JPEGs of {size[0]} x {size[1]} pixels, to JSON with run "
-            "lengths and overlays, in one process with loaded models; numbers of images under way "
-            "at a time take turns. Words: the demo's SAM 3. Click: hiera_tiny with softened random "
-            "weights."
+            f"`segment` of {images} JPEGs of {size[0]} x {size[1]} pixels to JSON with RLE masks "
+            "and overlays, in one process with loaded models; the numbers of parallel images "
+            "alternate. Words: the demo SAM 3. Click: hiera_tiny with smoothed random weights."
             if not small
-            else "The demo's weights.",
+            else "Demo weights.",
         ],
     )
     point = (size[0] / 2, size[1] / 2, 1)
@@ -66,14 +69,14 @@ def run(small: bool) -> Report:
                 rows.append(
                     {
                         "search": name,
-                        "at a time": int(way),
+                        "images in parallel": int(way),
                         "seconds": timing.median,
-                        "images a second": images / timing.median,
+                        "images per second": images / timing.median,
                     }
                 )
             report.goals.append(
                 Goal(
-                    f"{name}: {usual} at a time, as the command does, against one",
+                    f"{name}: {usual} images in parallel, relative to one",
                     found["1"].median / found[str(usual)].median,
                     FASTER,
                     "at least",
@@ -90,7 +93,7 @@ def _has_gpu() -> bool:
 
 
 def _write_photos(folder: Path, size: tuple[int, int], images: int) -> None:
-    """The same scene again and again, in files that differ."""
+    """Write copies of one scene with different JPEG qualities, so that no two files are equal."""
     folder.mkdir()
     scene = cv2.cvtColor(make_scene(7, size, count=(6, 6)).image, cv2.COLOR_RGB2BGR)
     for number in range(images):
@@ -105,7 +108,7 @@ def _segment(
     folder: Path,
     workers: int,
 ) -> None:
-    """A whole run, to an output of its own."""
+    """Run the command once, into a new output directory."""
     request = Request(
         arguments=[str(folder / "photos")],
         recursive=False,

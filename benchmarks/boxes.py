@@ -1,4 +1,4 @@
-"""Many boxes in one request, against `predict` with all of them, and one by one."""
+"""Many boxes in one request, compared with `predict` in one batch and one by one."""
 
 from __future__ import annotations
 
@@ -14,17 +14,9 @@ from numpy.typing import NDArray
 
 from benchmarks.reference_server import encode_plane, read_image
 from benchmarks.report import Cell, Goal, Report, Table
+from benchmarks.requests import EMBED, SEGMENT, Picture, embed_body, picture
 from benchmarks.sam2_models import Sam2, demo, predictor_of, softened
-from benchmarks.serving import (
-    CORES,
-    EMBED,
-    SEGMENT,
-    Picture,
-    Server,
-    embed_body,
-    our_server,
-    picture,
-)
+from benchmarks.serving import CORES, Server, our_server
 from benchmarks.timing import exponent, timed
 from inference_server.bench.timing import Timing
 
@@ -37,12 +29,12 @@ FORM = "polygon"
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How much is measured.
+    """Extent of a run.
 
     Attributes:
-        size: (width, height) of the image.
-        counts: numbers of boxes, the fewest first.
-        rounds: how often each way is timed.
+        size: image size as (width, height) in pixels.
+        counts: numbers of boxes per request, ascending.
+        rounds: timed repetitions per implementation.
     """
 
     size: tuple[int, int]
@@ -55,7 +47,11 @@ SMALL = Scale(size=(320, 180), counts=(1, 2, 4), rounds=1)
 
 
 def run(small: bool) -> Report:
-    """Measure it."""
+    """Run the benchmark.
+
+    Args:
+        small: use the demo models and few rounds, for a run of a few seconds.
+    """
     scale, model = (SMALL, demo()) if small else (FULL, softened("hiera_tiny"))
     if not small:
         torch.set_num_threads(CORES)
@@ -63,13 +59,12 @@ def run(small: bool) -> Report:
         "boxes",
         "Many boxes in one request",
         notes=[
-            f"{scale.size[0]} x {scale.size[1]}, cached; one mask a box, to polygons.",
-            "Server: the whole request over HTTP. Reference: `SAM2ImagePredictor.predict`, all "
-            "boxes in one call, as it offers it, and `cv2.findContours` on the full planes, in the "
-            "benchmark's own process; and, as many calls with one box each are faster on a CPU, "
-            "those as well. Memory: of the server's "
-            "process at its peak in a request, beyond what was resident before it; the "
-            "most of all requests with so many boxes.",
+            f"{scale.size[0]} x {scale.size[1]}, cached; one mask per box, as polygons.",
+            "Server: the whole request over HTTP. Batch: `SAM2ImagePredictor.predict` with all "
+            "boxes in one call and `cv2.findContours` on the full planes, in the benchmark's "
+            "process. One by one: the same with one call per box, which can be faster on a CPU. "
+            "Extra memory: peak resident memory of the server during a request, minus its "
+            "resident memory before; the maximum over all requests with that many boxes.",
         ],
     )
     with our_server(model.weights, preload=f"sam2:{model.version}") as server:
@@ -85,7 +80,7 @@ def _measure(report: Report, scale: Scale, model: Sam2, server: Server) -> None:
     costs: dict[str, list[float]] = {}
     with server.client() as client:
         client.post(EMBED, embed_body(model.version, image, "boxes"))
-        # What the first request of all allocates is no matter of boxes.
+        # The first request allocates memory regardless of the number of boxes.
         client.post(SEGMENT, boxes_body(model.version, "boxes", some_boxes(1, image)))
         for count in scale.counts:
             boxes = some_boxes(count, image)
@@ -93,9 +88,9 @@ def _measure(report: Report, scale: Scale, model: Sam2, server: Server) -> None:
             server.reset_peak()
             before = server.resident
             found = client.post(SEGMENT, body).json["predictions"]
-            held = [server.peak_resident - before]  # later ones reuse what this one was given
+            held = [server.peak_resident - before]  # later requests reuse this memory
             if len(found) != count:
-                raise ValueError(f"{len(found)} answers to {count} boxes")
+                raise ValueError(f"{len(found)} predictions for {count} boxes")
             ways: dict[str, Callable[[], object]] = {
                 "server": lambda sent=body: client.post(SEGMENT, sent),  # type: ignore[misc]
                 "batch": lambda given=boxes: in_batch(predictor, given),  # type: ignore[misc]
@@ -117,8 +112,8 @@ def _measure(report: Report, scale: Scale, model: Sam2, server: Server) -> None:
                 {
                     "boxes": count,
                     **{f"{name} (ms)": 1e3 * seconds for name, seconds in medians.items()},
-                    "faster than batch (x)": medians["batch"] / medians["server"],
-                    "than one by one (x)": medians["one by one"] / medians["server"],
+                    "speed-up over batch (x)": medians["batch"] / medians["server"],
+                    "speed-up over one by one (x)": medians["one by one"] / medians["server"],
                     "extra memory (MB)": max(0, *held) / 1e6,
                 }
             )
@@ -126,14 +121,14 @@ def _measure(report: Report, scale: Scale, model: Sam2, server: Server) -> None:
                 for way in ("batch", "one by one"):
                     faster = medians[way] / medians["server"]
                     report.goals.append(
-                        Goal(f"{count} boxes: faster than {way}", faster, FASTER, "at least")
+                        Goal(f"{count} boxes: speed-up over {way}", faster, FASTER, "at least")
                     )
     report.tables.append(Table("Medians", rows))
     fitted = {name: exponent(scale.counts, seconds) for name, seconds in costs.items()}
     report.tables.append(
         Table(
-            "Cost against the number of boxes",
-            [{"way": n, "exponent": k} for n, k in fitted.items()],
+            "Cost by number of boxes",
+            [{"implementation": n, "exponent": k} for n, k in fitted.items()],
         )
     )
     most = max(float(row["extra memory (MB)"]) for row in rows)
@@ -144,7 +139,15 @@ def _measure(report: Report, scale: Scale, model: Sam2, server: Server) -> None:
 
 
 def some_boxes(count: int, image: Picture) -> Boxes:
-    """Boxes all over an image, x0, y0, x1, y1 in pixels; `float32[count, 4]`."""
+    """Draw boxes spread over an image.
+
+    Args:
+        count: number of boxes.
+        image: image that they lie on.
+
+    Returns:
+        `float32[count, 4]`: x0, y0, x1, y1 in pixels.
+    """
     rng = np.random.default_rng(11)
     size = np.array(image.size)
     centres = rng.uniform(0.2, 0.8, (count, 2)) * size
@@ -154,7 +157,13 @@ def some_boxes(count: int, image: Picture) -> Boxes:
 
 
 def boxes_body(version: str, image_id: str, boxes: Boxes) -> bytes:
-    """A request for the masks in boxes; on the wire a box is given by its centre."""
+    """Build a request for one mask per box.
+
+    Args:
+        version: `sam2_version_id`.
+        image_id: id of the cached image.
+        boxes: `float32[N, 4]`, x0, y0, x1, y1 in pixels; sent as centre, width and height.
+    """
     prompts = [
         {"box": {"x": (x0 + x1) / 2, "y": (y0 + y1) / 2, "width": x1 - x0, "height": y1 - y0}}
         for x0, y0, x1, y1 in boxes.tolist()
@@ -164,13 +173,23 @@ def boxes_body(version: str, image_id: str, boxes: Boxes) -> bytes:
 
 
 def in_batch(predictor: Any, boxes: Boxes) -> list[Any]:
-    """All boxes in one call."""
+    """Predict all boxes in one call.
+
+    Args:
+        predictor: predictor with its image set.
+        boxes: `float32[N, 4]`, x0, y0, x1, y1 in pixels.
+    """
     masks, _, _ = predictor.predict(box=boxes, multimask_output=False)
     return [encode_plane(plane, FORM) for plane in masks.reshape(-1, *masks.shape[-2:])]
 
 
 def one_by_one(predictor: Any, boxes: Boxes) -> list[Any]:
-    """One call a box."""
+    """Predict with one call per box.
+
+    Args:
+        predictor: predictor with its image set.
+        boxes: `float32[N, 4]`, x0, y0, x1, y1 in pixels.
+    """
     found = []
     for box in boxes:
         masks, _, _ = predictor.predict(box=box, multimask_output=False)

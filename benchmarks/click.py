@@ -1,4 +1,4 @@
-"""A click on a cached image over HTTP, against `predict`, and against the bare decoder."""
+"""A click on a cached image over HTTP, compared with `predict` and with the bare decoder."""
 
 from __future__ import annotations
 
@@ -13,20 +13,12 @@ import torch
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
+from benchmarks.http_client import Client
 from benchmarks.reference_server import encode_plane, read_image
 from benchmarks.report import Cell, Goal, Report, Table
+from benchmarks.requests import EMBED, SEGMENT, Picture, click_body, embed_body, picture
 from benchmarks.sam2_models import Sam2, bare_decode, compute, demo, predictor_of, softened
-from benchmarks.serving import (
-    CORES,
-    EMBED,
-    SEGMENT,
-    Client,
-    Picture,
-    click_body,
-    embed_body,
-    our_server,
-    picture,
-)
+from benchmarks.serving import CORES, our_server
 from benchmarks.timing import compare, exponent
 
 Point = NDArray[np.float32]
@@ -37,17 +29,17 @@ STAGES = ("queue", "decode-prompts", "masks", "serialise")
 FASTER, STRETCH = 2.0, 3.0
 OVER_DECODER, OVER_HD = 1.3, 1.3
 LEAST_IOU = 0.95
-"""On the smallest images a pixel of outline is much of a mask."""
+"""Minimum IoU with the reference; on small images one pixel of outline matters."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How much is measured.
+    """Extent of a run.
 
     Attributes:
-        sizes: (width, height) of the images; the goals are for all but the first.
-        rounds: how often each way is timed.
-        points: how many places are clicked on, in turns.
+        sizes: image sizes as (width, height) in pixels; the first one has no goals.
+        rounds: timed repetitions per implementation.
+        points: number of click positions, used in turn.
     """
 
     sizes: tuple[tuple[int, int], ...]
@@ -60,7 +52,11 @@ SMALL = Scale(sizes=((160, 90), (320, 180), (640, 360)), rounds=3, points=3)
 
 
 def run(small: bool) -> Report:
-    """Measure it."""
+    """Run the benchmark.
+
+    Args:
+        small: use the demo models and few rounds, for a run of a few seconds.
+    """
     scale, model = (SMALL, demo()) if small else (FULL, softened("hiera_tiny"))
     if not small:
         torch.set_num_threads(CORES)
@@ -68,15 +64,15 @@ def run(small: bool) -> Report:
         "click",
         "A click on a cached image",
         notes=[
-            f"SAM 2.1 {model.version}, three masks considered and the best one answered; softened "
-            "random weights, so that masks are smooth blobs."
+            f"SAM 2.1 {model.version} with smoothed random weights, so that masks are blobs; the "
+            "best of three masks is returned."
             if not small
-            else "The demo's weights.",
-            "Server: the whole request over HTTP on a kept connection, JSON to JSON. `predict`: "
+            else "Demo weights.",
+            "Server: the whole request over HTTP on one connection, JSON to JSON. `predict`: "
             "`SAM2ImagePredictor.predict` in float32 and `cv2.findContours` or "
-            "`pycocotools.mask.encode` on the best full plane, in the benchmark's own process "
+            "`pycocotools.mask.encode` on the best full plane, in the benchmark's process "
             "without HTTP or JSON. Bare decoder: `sam2`'s prompt encoder and mask decoder alone, "
-            "up to low-resolution logits, in the server's arithmetic. The ways take turns.",
+            "up to low-resolution logits, in the server's precision. The three alternate.",
         ],
     )
     with (
@@ -89,15 +85,15 @@ def run(small: bool) -> Report:
 
 @dataclass(slots=True)
 class Case:
-    """One size of image and one form of masks.
+    """One image size and one mask format.
 
     Attributes:
-        image: the image.
-        form: `polygon` or `rle`.
-        shown: the predictor's features of the image, and its size.
-        bodies: requests, one a point.
-        points: that are clicked on.
-        stages: `server-timing` of each request, in milliseconds.
+        image: image that is clicked on.
+        form: mask format, `polygon` or `rle`.
+        shown: the predictor's features of the image, and the image's size.
+        bodies: JSON requests, one per point.
+        points: click positions as x, y in pixels.
+        stages: `server-timing` of each request, in milliseconds by stage.
     """
 
     image: Picture
@@ -109,11 +105,16 @@ class Case:
 
     @property
     def title(self) -> str:
-        """For rows and goals."""
+        """Title in tables and goals."""
         return f"{_named(self.image)}, {self.form}"
 
     def ways(self, client: Client, predictor: Any) -> dict[str, Callable[[], object]]:
-        """The three ways, each with the points in turns."""
+        """Return the three implementations by title; each call uses the next point.
+
+        Args:
+            client: client of the server.
+            predictor: the reference.
+        """
         sent, asked, decoded = cycle(self.bodies), cycle(self.points), cycle(self.points)
         using = compute("auto")
 
@@ -131,7 +132,12 @@ class Case:
         return {f"{self.title}, {way}": work for way, work in zip(WAYS, works, strict=True)}
 
     def expected(self, predictor: Any, point: tuple[float, float]) -> Any:
-        """The best of three masks at a point, encoded; by the reference."""
+        """Return the reference's best of three masks at a point, encoded.
+
+        Args:
+            predictor: the reference.
+            point: x, y in pixels.
+        """
         predictor._features, predictor._orig_hw = self.shown
         masks, scores, _ = predictor.predict(
             _array(point), np.ones(1, np.int32), multimask_output=True
@@ -139,7 +145,12 @@ class Case:
         return encode_plane(masks[int(np.argmax(scores))], self.form)
 
     def agreement(self, client: Client, predictor: Any) -> float:
-        """The least IoU of the server's masks with the reference's."""
+        """Return the minimum IoU of the server's masks with the reference's, 0 to 1.
+
+        Args:
+            client: client of the server.
+            predictor: the reference.
+        """
         return min(
             _iou(
                 client.post(SEGMENT, body).json["predictions"][0]["masks"],
@@ -150,7 +161,11 @@ class Case:
         )
 
     def stage(self, name: str) -> float:
-        """Median of a stage in milliseconds."""
+        """Return the median of a stage in milliseconds.
+
+        Args:
+            name: stage, as in `server-timing`.
+        """
         return statistics.median(stages.get(name, 0.0) for stages in self.stages)
 
 
@@ -159,7 +174,7 @@ def _named(image: Picture) -> str:
 
 
 def _cases(scale: Scale, model: Sam2, client: Client, predictor: Any) -> list[Case]:
-    """All sizes and forms, each image encoded by the server and by the reference."""
+    """Encode each image in the server and the reference; return all sizes and formats."""
     cases = []
     for size in scale.sizes:
         image = picture(1, size)
@@ -181,7 +196,7 @@ def _measure(report: Report, scale: Scale, model: Sam2, client: Client) -> None:
     ways: dict[str, Callable[[], object]] = {}
     for case in cases:
         ways |= case.ways(client, predictor)
-    # All at once: sizes are compared with each other as well.
+    # In one comparison: sizes are compared with each other as well.
     taken = compare(ways, rounds=scale.rounds, warmup=2)
     rows: list[dict[str, Cell]] = []
     faster = []
@@ -194,14 +209,14 @@ def _measure(report: Report, scale: Scale, model: Sam2, client: Client) -> None:
         rows.append(
             {
                 "image": _named(case.image),
-                "to": case.form,
+                "output": case.form,
                 "server (ms)": 1e3 * server,
                 "p95 (ms)": 1e3 * timings[0].percentile(0.95),
                 "predict (ms)": 1e3 * predict,
                 "bare decoder (ms)": 1e3 * bare,
-                "faster than predict (x)": predict / server,
-                "over the decoder (x)": server / bare,
-                "least IoU with predict": agreement,
+                "speed-up over predict (x)": predict / server,
+                "relative to the bare decoder (x)": server / bare,
+                "minimum IoU with predict": agreement,
             }
         )
         report.goals.append(
@@ -210,45 +225,59 @@ def _measure(report: Report, scale: Scale, model: Sam2, client: Client) -> None:
         if case.image.size != scale.sizes[0]:
             faster.append(predict / server)
             report.goals += [
-                Goal(f"{case.title}: faster than predict", faster[-1], FASTER, "at least"),
-                Goal(f"{case.title}: over the decoder", server / bare, OVER_DECODER, "at most"),
+                Goal(f"{case.title}: speed-up over predict", faster[-1], FASTER, "at least"),
+                Goal(
+                    f"{case.title}: relative to the bare decoder",
+                    server / bare,
+                    OVER_DECODER,
+                    "at most",
+                ),
             ]
     report.tables.append(Table("Medians", rows))
     stages: list[dict[str, Cell]] = [
         {"click": case.title, **{f"{name} (ms)": case.stage(name) for name in STAGES}}
         for case in cases
     ]
-    report.tables.append(Table("Stages of the server, by `server-timing`: medians", stages))
+    report.tables.append(Table("Server stages from `server-timing`, medians", stages))
     _growth(report, scale, medians)
     verdict = "reached" if min(faster) >= STRETCH else "not reached"
     report.notes.append(
-        f"Stretch goal, {STRETCH:g} times faster than predict: {verdict} "
-        f"({min(faster):.2f} at least)."
+        f"Stretch goal, a speed-up of {STRETCH:g} over predict: {verdict} "
+        f"(minimum {min(faster):.2f})."
     )
 
 
 def _growth(report: Report, scale: Scale, medians: dict[tuple[str, str], list[float]]) -> None:
-    """Cost against the number of pixels."""
+    """Fit the cost against the number of pixels."""
     pixels = [width * height for width, height in scale.sizes]
     rows: list[dict[str, Cell]] = []
     for (form, way), costs in medians.items():
         rows.append(
             {
-                "way": way,
-                "to": form,
+                "implementation": way,
+                "output": form,
                 "exponent over pixels": exponent(pixels, costs),
-                "largest over middle (x)": costs[-1] / costs[-2],
+                "largest relative to middle size (x)": costs[-1] / costs[-2],
             }
         )
         if way == "server":
             ratio = costs[-1] / costs[-2]
-            what = f"{scale.sizes[-1][0]} over {scale.sizes[-2][0]} pixels wide, {form}"
+            widths = f"{scale.sizes[-1][0]} relative to {scale.sizes[-2][0]} pixels width"
+            what = f"{widths}, {form}"
             report.goals.append(Goal(what, ratio, OVER_HD, "at most"))
-    report.tables.append(Table("Cost against the image's size", rows))
+    report.tables.append(Table("Cost by image size", rows))
 
 
 def clicks(count: int, image: Picture) -> list[tuple[float, float]]:
-    """Places all over an image, not at its border; x, y in pixels."""
+    """Draw click positions spread over an image, away from its border.
+
+    Args:
+        count: number of positions.
+        image: image that they lie on.
+
+    Returns:
+        x, y in pixels.
+    """
     shares = np.random.default_rng(7).uniform(0.1, 0.9, (count, 2))
     return [image.at((float(x), float(y))) for x, y in shares]
 
@@ -258,7 +287,7 @@ def _array(point: tuple[float, float]) -> Point:
 
 
 def _iou(found: Any, expected: Any, size: tuple[int, int]) -> float:
-    """IoU of two masks as they are sent; size is (width, height)."""
+    """Return the IoU of two encoded masks; `size` is (width, height) in pixels."""
     one, other = (_run_lengths(masks, size) for masks in (found, expected))
     if not coco.area(one) and not coco.area(other):
         return 1.0
@@ -268,7 +297,7 @@ def _iou(found: Any, expected: Any, size: tuple[int, int]) -> float:
 def _run_lengths(masks: Any, size: tuple[int, int]) -> Any:
     if isinstance(masks, dict):
         return {"size": masks["size"], "counts": masks["counts"].encode()}
-    # pycocotools fills up to a polygon's points, not including them; both are treated alike.
+    # pycocotools excludes the outline's own pixels; this applies to both masks alike.
     outlines = [np.asarray(outline, float).ravel().tolist() for outline in masks]
     outlines = [outline for outline in outlines if len(outline) >= 6]
     return (

@@ -1,4 +1,4 @@
-"""Many clients that click on cached images, and clicks while others encode."""
+"""Many clients clicking on cached images, and clicks while other clients encode."""
 
 from __future__ import annotations
 
@@ -12,24 +12,12 @@ import numpy as np
 import torch
 
 from benchmarks.click import clicks
+from benchmarks.load import Bodies, Load, Loop, closed_loop
 from benchmarks.reference_server import read_image, reference_server
 from benchmarks.report import Cell, Goal, Report, Table
+from benchmarks.requests import EMBED, SEGMENT, Picture, click_body, embed_body, picture
 from benchmarks.sam2_models import Sam2, bare_decode, compute, demo, predictor_of, softened
-from benchmarks.serving import (
-    CORES,
-    EMBED,
-    SEGMENT,
-    Bodies,
-    Load,
-    Loop,
-    Picture,
-    Server,
-    click_body,
-    closed_loop,
-    embed_body,
-    our_server,
-    picture,
-)
+from benchmarks.serving import CORES, Server, our_server
 
 THROUGHPUT, OF_DECODER, P95_OVER_MEAN, LOADED_OVER_IDLE = 2.5, 0.8, 1.5, 3.0
 ENCODERS = 2
@@ -37,13 +25,13 @@ ENCODERS = 2
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How much is measured.
+    """Extent of a run.
 
     Attributes:
-        size: (width, height) of the images.
-        images: how many.
-        clients: how many at a time, in turns.
-        seconds: that each is watched.
+        size: image size as (width, height) in pixels.
+        images: number of images.
+        clients: numbers of concurrent clients, one after another.
+        seconds: duration of each measurement.
     """
 
     size: tuple[int, int]
@@ -57,19 +45,23 @@ SMALL = Scale(size=(320, 180), images=2, clients=(1, 4), seconds=0.5)
 
 
 def run(small: bool) -> Report:
-    """Measure it."""
+    """Run the benchmark.
+
+    Args:
+        small: use the demo models and few rounds, for a run of a few seconds.
+    """
     scale, model = (SMALL, demo()) if small else (FULL, softened("hiera_tiny"))
     report = Report(
         "clients",
-        "Many clients that click on cached images",
+        "Many clients clicking on cached images",
         notes=[
-            f"{scale.images} images of {scale.size[0]} x {scale.size[1]}; each client sends its "
-            "next click when the one before is answered, polygons. The clients run on the same "
-            "cores as the server.",
-            "Reference: `SAM2ImagePredictor` with a lock around it, behind the same HTTP stack, "
-            "under the same load at another time. Bare decoder: `sam2`'s prompt encoder and mask "
-            "decoder alone in the server's arithmetic, the faster of one thread with all cores "
-            "and one thread a core.",
+            f"{scale.images} images of {scale.size[0]} x {scale.size[1]}; each client sends the "
+            "next click when it has the previous response; polygons. Clients and server share the "
+            "cores.",
+            "Reference: `SAM2ImagePredictor` behind a lock and the same HTTP stack, under the same "
+            "load before the server. Bare decoder: `sam2`'s prompt encoder and mask decoder alone "
+            "in the server's precision; the faster of one thread with all cores and one thread per "
+            "core.",
         ],
     )
     pictures = [picture(seed, scale.size) for seed in range(scale.images)]
@@ -90,11 +82,11 @@ def run(small: bool) -> Report:
             rows.append(
                 {
                     "clients": clients,
-                    "of": who,
-                    "clicks a second": load.throughput,
+                    "implementation": who,
+                    "clicks per second": load.throughput,
                     "mean (ms)": 1e3 * load.timing.mean,
                     "p95 (ms)": 1e3 * load.timing.percentile(0.95),
-                    "of the bare decoder's rate": load.throughput / best,
+                    "relative to the bare decoder (x)": load.throughput / best,
                 }
             )
         if clients == 1:
@@ -102,40 +94,40 @@ def run(small: bool) -> Report:
         what = f"{clients} clients"
         report.goals += [
             Goal(
-                f"{what}: of the reference's throughput",
+                f"{what}: throughput relative to the reference",
                 ours.throughput / reference.throughput,
                 THROUGHPUT,
                 "at least",
             ),
             Goal(
-                f"{what}: of the bare decoder's best rate",
+                f"{what}: throughput relative to the bare decoder",
                 ours.throughput / best,
                 OF_DECODER,
                 "at least",
             ),
             Goal(
-                f"{what}: p95 over the mean",
+                f"{what}: p95 relative to the mean",
                 ours.timing.percentile(0.95) / ours.timing.mean,
                 P95_OVER_MEAN,
                 "at most",
             ),
         ]
     table: list[dict[str, Cell]] = [
-        {"bare decoder": way, "prompts a second": rate} for way, rate in decoder.items()
+        {"bare decoder": way, "prompts per second": rate} for way, rate in decoder.items()
     ]
-    report.tables[:0] = [Table("Clicks", rows), Table("The bare decoder", table)]
+    report.tables[:0] = [Table("Clicks", rows), Table("Bare decoder", table)]
     return report
 
 
 def _cached(server: Server, model: Sam2, pictures: list[Picture]) -> Bodies:
-    """Let a server encode the images; a client clicks on them in turns, on other places each."""
+    """Encode the images in a server; return requests that click on them in turn."""
     sent = []
     with server.client() as client:
         for number, image in enumerate(pictures):
             name = f"cached-{number}"
             client.post(EMBED, embed_body(model.version, image, name))
             sent += [click_body(model.version, point, image_id=name) for point in clicks(5, image)]
-    stride = 7  # of no divisor of the number of bodies: clients do not ask the same together
+    stride = 7  # coprime to the number of bodies, so that clients send different requests
     return lambda client, request: sent[(client * stride + request * 11) % len(sent)]
 
 
@@ -156,7 +148,7 @@ def _loads(server: Server, bodies: Bodies, scale: Scale) -> dict[int, Load]:
 def _encoding(
     report: Report, server: Server, model: Sam2, image: Picture, bodies: Bodies, scale: Scale
 ) -> None:
-    """One client's clicks while two others encode new images, and the encodes without it."""
+    """Measure the clicks of one client while two others encode new images, and the encodes."""
     numbers = count()
 
     def unseen(client: int, request: int) -> bytes:
@@ -174,56 +166,56 @@ def _encoding(
             beside = encoders.since(begin)
     rows: list[dict[str, Cell]] = []
     for what, load in (
-        ("clicks, idle", idle),
-        (f"clicks, while {ENCODERS} clients encode", loaded),
-        ("encodes, without the clicks", alone),
-        ("encodes, with the clicks", beside),
+        ("clicks, nobody encodes", idle),
+        (f"clicks while {ENCODERS} clients encode", loaded),
+        ("encodes without clicks", alone),
+        ("encodes with clicks", beside),
     ):
         rows.append(
             {
-                "what": what,
-                "number": len(load.latencies),
-                "a second": load.throughput,
+                "requests": what,
+                "count": len(load.latencies),
+                "per second": load.throughput,
                 "p50 (ms)": 1e3 * load.timing.median,
                 "p95 (ms)": 1e3 * load.timing.percentile(0.95),
             }
         )
     report.tables.append(Table(f"Clicks of one client while {ENCODERS} others encode", rows))
     ratio = loaded.timing.percentile(0.95) / idle.timing.percentile(0.95)
-    what = "p95 of a click while others encode, over idle"
+    what = "p95 of a click while others encode, relative to idle"
     report.goals.append(Goal(what, ratio, LOADED_OVER_IDLE, "at most"))
 
 
 def decoder_rates(model: Sam2, image: Picture, seconds: float) -> dict[str, float]:
-    """Prompts a second of the bare decoder.
+    """Measure the rate of the bare decoder.
 
     Args:
-        model: to measure.
-        image: that the prompts are about.
-        seconds: for each way.
+        model: model to measure.
+        image: image that is clicked on.
+        seconds: duration of each measurement.
 
     Returns:
-        Rates by way.
+        Prompts per second by thread layout.
     """
     predictor = predictor_of(model.load())
     predictor.set_image(read_image(image.jpeg))
     points = clicks(5, image)
     return {
         "one thread with all cores": _rate(predictor, points, 1, CORES, seconds),
-        "one thread a core": _rate(predictor, points, CORES, 1, seconds),
+        "one thread per core": _rate(predictor, points, CORES, 1, seconds),
     }
 
 
 def _rate(
     predictor: Any, points: list[tuple[float, float]], threads: int, cores: int, seconds: float
 ) -> float:
-    """Prompts a second of so many threads, each with so many cores."""
+    """Return prompts per second of `threads` threads with `cores` cores each."""
     using = compute("auto")
     finished = [0] * threads
     began = threading.Barrier(threads + 1)
 
     def work(number: int) -> None:
-        torch.set_num_threads(cores)  # of the calling thread
+        torch.set_num_threads(cores)  # applies to the calling thread only
         turns = cycle(points)
         bare_decode(predictor, np.array([next(turns)], np.float32), using)
         began.wait()

@@ -1,4 +1,4 @@
-"""What a cluster costs a request, next to one process; and what more replicas bring."""
+"""Cost of a request in a cluster, compared with one process; throughput by number of replicas."""
 
 from __future__ import annotations
 
@@ -15,21 +15,13 @@ from functools import partial
 from itertools import count
 
 from benchmarks import replicas
+from benchmarks.http_client import Client
 from benchmarks.overhead import padded
 from benchmarks.processes import OTHERS, cpu_seconds, memory_bytes
 from benchmarks.report import Cell, Report, Table
+from benchmarks.requests import EMBED, SEGMENT, click_body, embed_body, picture
 from benchmarks.sam2_models import demo
-from benchmarks.serving import (
-    CORES,
-    EMBED,
-    SEGMENT,
-    Client,
-    Server,
-    click_body,
-    embed_body,
-    our_server,
-    picture,
-)
+from benchmarks.serving import CORES, Server, our_server
 
 _VERSION = demo().version
 _NAME = "cached"
@@ -37,30 +29,30 @@ _LIVE = "/livez"
 _ONE, _CLUSTER = "one process", "cluster"
 _PROBE, _CLICK, _CLICKS, _COLD = "probe", "cached click", "cached clicks", "cold image"
 _PROCESSES = {
-    "visual": "replica of SAM 2",
-    "concept": "replica of SAM 3, not loaded",
-    OTHERS: "others of Ray",
+    "visual": "SAM 2 replica",
+    "concept": "SAM 3 replica, not loaded",
+    OTHERS: "other Ray processes",
 }
 _STAGES = {
-    "the model": ("queue", "decode-prompts"),
+    "model": ("queue", "decode-prompts"),
     "masks": ("masks",),
-    "writing the answer": ("serialise",),
+    "serialising the response": ("serialise",),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How much is measured.
+    """Extent of a run.
 
     Attributes:
-        size: (width, height) of the images.
-        sent: bytes of the file of a cold image.
-        rounds: that each kind of request is sent in, to the one server and to the other in turns.
-        requests: of each client in a round.
-        cold: cold images in a round.
-        clients: how many there are where there are a few.
-        idle: seconds for which nothing is asked.
-        replicas: the rest of the benchmark.
+        size: image size as (width, height) in pixels.
+        sent: size of a cold image's file in bytes.
+        rounds: rounds per kind of request; the two servers alternate.
+        requests: requests per client and round.
+        cold: cold images per round.
+        clients: number of concurrent clients, where there are several.
+        idle: seconds for measuring CPU time without requests.
+        replicas: extent of the part with simulated models.
     """
 
     size: tuple[int, int]
@@ -79,13 +71,13 @@ SMALL = Scale((320, 180), 100_000, 2, 5, 2, 2, 0.5, replicas.SMALL)
 
 @dataclass(slots=True)
 class Cost:
-    """What requests of a kind cost at a server.
+    """Cost of one kind of request at one server.
 
     Attributes:
-        latencies: seconds of each.
-        seconds: of all rounds together.
-        cpu: processor time in seconds by process, of all rounds together.
-        stages: milliseconds by stage, of each request.
+        latencies: latency of each request in seconds.
+        seconds: duration of all rounds.
+        cpu: CPU time of all rounds in seconds, by process.
+        stages: duration of each request in milliseconds, by stage.
     """
 
     latencies: list[float] = field(default_factory=list)
@@ -95,19 +87,19 @@ class Cost:
 
     @property
     def wall(self) -> float:
-        """Median of the latencies, in ms."""
+        """Median latency in milliseconds."""
         return 1e3 * statistics.median(self.latencies)
 
     @property
     def throughput(self) -> float:
-        """Requests a second."""
+        """Requests per second."""
         return len(self.latencies) / self.seconds
 
     def processor(self, idle: Mapping[str, float]) -> dict[str, float]:
-        """Milliseconds of the processor a request by process, beyond what runs anyway.
+        """Return CPU milliseconds per request by process, minus the idle consumption.
 
         Args:
-            idle: seconds of the processor in a second without requests, by process.
+            idle: CPU seconds per second without requests, by process.
         """
         return {
             role: 1e3 * (spent - idle.get(role, 0.0) * self.seconds) / len(self.latencies)
@@ -115,7 +107,11 @@ class Cost:
         }
 
     def stage(self, name: str) -> float:
-        """Median of a stage's durations, in ms; 0 where there was no such stage."""
+        """Return the median duration of a stage in milliseconds; 0 for an unknown stage.
+
+        Args:
+            name: stage, as in `server-timing`.
+        """
         return statistics.median(self.stages[name]) if self.stages.get(name) else 0.0
 
 
@@ -124,10 +120,10 @@ class Kind:
     """A kind of request.
 
     Attributes:
-        name: for people.
-        clients: that send such requests at a time.
-        requests: of each client in a round.
-        body: of the next one; None to ask whether the server lives.
+        name: name in the tables.
+        clients: number of concurrent clients.
+        requests: requests per client and round.
+        body: returns the next request's body; None for a liveness probe.
     """
 
     name: str
@@ -136,7 +132,14 @@ class Kind:
     body: Callable[[], bytes] | None
 
     def ask(self, client: Client) -> tuple[float, Mapping[str, float]]:
-        """Send one; seconds until its answer, and milliseconds by stage."""
+        """Send one request.
+
+        Args:
+            client: client that sends it.
+
+        Returns:
+            Latency in seconds, and milliseconds by stage.
+        """
         body = self.body() if self.body else None
         begin = time.perf_counter()
         answer = client.get(_LIVE) if body is None else client.post(SEGMENT, body)
@@ -144,25 +147,29 @@ class Kind:
 
 
 Costs = Mapping[tuple[str, str], Cost]
-"""By the kind of request, and who was asked."""
+"""Costs by kind of request and server."""
 
 
 def run(small: bool) -> Report:
-    """Measure it."""
+    """Run the benchmark.
+
+    Args:
+        small: use the demo models and few rounds, for a run of a few seconds.
+    """
     scale = SMALL if small else FULL
     load = os.getloadavg()[0]
     report = Report(
         "cluster",
-        "A cluster: what it costs a request, and what more replicas bring",
+        "Cluster: cost per request, and throughput by number of replicas",
         notes=[
-            f"Ray with all its replicas, the clients and what is compared share {CORES} cores of "
-            "one machine: there is no network, and none of the many cores that a cluster is for.",
+            f"Ray with all replicas, the single process and the clients share {CORES} cores of one "
+            "machine, without a network.",
             f"Side by side: `inference-server serve` and `serve --cluster` with one replica, both "
-            f"with the embedded demo's SAM 2 and {CORES} threads, are up together and asked in "
-            f"turns, {scale.rounds} rounds. Cached clicks name their image; a cold image is a JPEG "
-            f"of {scale.sent / 1e6:g} MB, {scale.size[0]} x {scale.size[1]}, sent along. "
-            "Milliseconds are medians; processor time is that of all of a server's processes, "
-            "beyond what they take when nobody asks.",
+            f"with the demo SAM 2 and {CORES} threads, run at the same time and get "
+            f"requests alternately, in {scale.rounds} rounds. Cached clicks send an `image_id`; a "
+            f"cold image is a JPEG of {scale.sent / 1e6:g} MB, {scale.size[0]} x "
+            f"{scale.size[1]}, in the request. Milliseconds are medians; CPU time is that of all "
+            "processes of a server, minus their idle consumption.",
         ],
     )
     _side_by_side(report, scale)
@@ -170,12 +177,12 @@ def run(small: bool) -> Report:
     report.notes.append(
         f"More replicas: **the model's cost is simulated**. An image takes {1e3 * spent.encode:g} "
         f"ms and a prompt {1e3 * spent.decode:g} ms of sleep, at half speed while a replica does "
-        "both; all else is real. For each replica there are "
-        f"{more.clients} clients that click {more.clicks} times on an image, each as soon as the "
-        "answer before is there, and then take a new one. Caches hold all images. `ring` is this "
-        "server's router, `default` that of Ray Serve: of two replicas the less busy one. Clients "
-        "all begin together and are watched soon after, so that new images are more than one in "
-        f"{more.clicks} requests, and the ceiling is lower than that."
+        "both; everything else is real. Each replica has "
+        f"{more.clients} clients; each clicks {more.clicks} times on an image, one request after "
+        "another, and then takes a new image. Caches hold all images. `ring` is this server's "
+        "router; `default` is Ray Serve's, which picks the less busy of two random replicas. "
+        "Clients start together and are measured soon after, so more than one in "
+        f"{more.clicks} requests has a new image, which lowers the hit rate ceiling."
     )
     replicas.add_to(report, scale.replicas)
     report.notes.append(_quiet(load, os.getloadavg()[0]))
@@ -184,13 +191,13 @@ def run(small: bool) -> Report:
 
 def _quiet(before: float, after: float) -> str:
     return (
-        f"The machine's load average was {before:.1f} when this began and {after:.1f} when it "
-        "ended. More than a little at the beginning is other work, which slows both sides."
+        f"The machine's load average was {before:.1f} at the start and {after:.1f} at the end. A "
+        "high value at the start is other work, which slows both servers."
     )
 
 
 def _side_by_side(report: Report, scale: Scale) -> None:
-    """Ask one process and a cluster in turns."""
+    """Measure one process and a cluster alternately."""
     start = partial(our_server, "demo", threads=CORES, preload=f"sam2:{_VERSION}")
     kinds = _kinds(scale)
     costs = {(kind.name, who): Cost() for kind in kinds for who in (_ONE, _CLUSTER)}
@@ -238,7 +245,7 @@ def _kinds(scale: Scale) -> list[Kind]:
 
 
 def _round(server: Server, kind: Kind, cost: Cost) -> None:
-    """Let clients send their requests, and count what these cost."""
+    """Let clients send their requests, and add the cost."""
     connected, begun = threading.Barrier(kind.clients + 1), threading.Event()
 
     def work() -> list[tuple[float, Mapping[str, float]]]:
@@ -265,7 +272,7 @@ def _round(server: Server, kind: Kind, cost: Cost) -> None:
 
 
 def _idle(servers: Mapping[str, Server], seconds: float) -> dict[str, dict[str, float]]:
-    """Processor time of each server in a second in which nobody asks, by process."""
+    """Return the CPU seconds per second of idle servers, by process."""
     before = {who: cpu_seconds(server.pid) for who, server in servers.items()}
     time.sleep(seconds)
     after = {who: cpu_seconds(server.pid) for who, server in servers.items()}
@@ -283,7 +290,7 @@ def _requests(kinds: Sequence[Kind], costs: Costs, idle: Mapping[str, dict[str, 
             who: sum(costs[kind.name, who].processor(idle[who]).values())
             for who in (_ONE, _CLUSTER)
         }
-        # Linux counts in hundredths of a second: a few requests may have taken none.
+        # Linux counts in hundredths of a second, so a few requests may show 0.
         rows.append(
             {
                 "request": kind.name,
@@ -291,21 +298,21 @@ def _requests(kinds: Sequence[Kind], costs: Costs, idle: Mapping[str, dict[str, 
                 "requests": len(one.latencies),
                 "one process (ms)": one.wall,
                 "cluster (ms)": cluster.wall,
-                "more (ms)": cluster.wall - one.wall,
+                "difference (ms)": cluster.wall - one.wall,
                 "ratio": cluster.wall / one.wall,
-                "one process, processor (ms)": spent[_ONE],
-                "cluster, processor (ms)": spent[_CLUSTER],
-                "more processor (ms)": spent[_CLUSTER] - spent[_ONE],
-                "ratio of processor": spent[_CLUSTER] / max(spent[_ONE], 10 / len(one.latencies)),
-                "one process, a second": one.throughput,
-                "cluster, a second": cluster.throughput,
+                "one process, CPU (ms)": spent[_ONE],
+                "cluster, CPU (ms)": spent[_CLUSTER],
+                "CPU difference (ms)": spent[_CLUSTER] - spent[_ONE],
+                "CPU ratio": spent[_CLUSTER] / max(spent[_ONE], 10 / len(one.latencies)),
+                "one process, requests per second": one.throughput,
+                "cluster, requests per second": cluster.throughput,
             }
         )
-    return Table("A request, side by side", rows)
+    return Table("One request, side by side", rows)
 
 
 def _milliseconds(costs: Costs) -> Table:
-    """A cached click of one client: inside the engine's process, and on the way there."""
+    """Break down a cached click of one client: in the engine's process, and on the way."""
     rows: list[dict[str, Cell]] = []
     told = {who: costs[_CLICK, who] for who in (_ONE, _CLUSTER)}
     spent = {
@@ -313,11 +320,11 @@ def _milliseconds(costs: Costs) -> Table:
         for name, stages in _STAGES.items()
     }
     probe = {who: costs[_PROBE, who].wall for who in (_ONE, _CLUSTER)}
-    spent["HTTP, and the proxy of a cluster: a probe"] = probe
-    spent["the rest: reading the request, and of a cluster the way to a replica and back"] = {
+    spent["HTTP and, in a cluster, the proxy (a probe)"] = probe
+    spent["the rest: parsing the request and, in a cluster, the hops to the replica and back"] = {
         who: cost.wall - sum(part[who] for part in spent.values()) for who, cost in told.items()
     }
-    spent["together"] = {who: cost.wall for who, cost in told.items()}
+    spent["total"] = {who: cost.wall for who, cost in told.items()}
     for name, part in spent.items():
         one, cluster = part[_ONE], part[_CLUSTER]
         rows.append(
@@ -325,10 +332,10 @@ def _milliseconds(costs: Costs) -> Table:
                 "part": name,
                 "one process (ms)": one,
                 "cluster (ms)": cluster,
-                "more (ms)": cluster - one,
+                "difference (ms)": cluster - one,
             }
         )
-    return Table("Where the milliseconds of a cached click go, one client", rows)
+    return Table("Breakdown of a cached click, one client", rows)
 
 
 def _processes(
@@ -341,12 +348,12 @@ def _processes(
         click, clicks = (costs[kind, who].processor(idle[who]) for kind in (_CLICK, _CLICKS))
         for role in sorted(memory[who], key=lambda role: (role == OTHERS, role)):
             row: dict[str, Cell] = {
-                "of": who,
-                "process": "the server" if who == _ONE else _PROCESSES.get(role, role),
-                "processor, a click of one client (ms)": click.get(role, 0.0),
-                "of several clients (ms)": clicks.get(role, 0.0),
-                "without requests (ms a second)": 1e3 * idle[who].get(role, 0.0),
+                "server": who,
+                "process": "server" if who == _ONE else _PROCESSES.get(role, role),
+                "CPU per click, one client (ms)": click.get(role, 0.0),
+                "CPU per click, several clients (ms)": clicks.get(role, 0.0),
+                "CPU when idle (ms per second)": 1e3 * idle[who].get(role, 0.0),
                 "memory (MB)": round(memory[who][role] / 1e6),
             }
             rows.append(row)
-    return Table("Processor time and memory by process", rows)
+    return Table("CPU time and memory by process", rows)

@@ -1,4 +1,4 @@
-"""A click on an image that the server has not seen, against the bare encoder and `set_image`."""
+"""A click on a new image, compared with the bare model and with `set_image`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch
 from benchmarks.click import clicks
 from benchmarks.reference_server import encode_plane, read_image
 from benchmarks.report import Cell, Goal, Report, Table
+from benchmarks.requests import SEGMENT, click_body, picture
 from benchmarks.sam2_models import (
     VERSIONS,
     Sam2,
@@ -22,7 +23,7 @@ from benchmarks.sam2_models import (
     predictor_of,
     softened,
 )
-from benchmarks.serving import CORES, SEGMENT, click_body, our_server, picture
+from benchmarks.serving import CORES, our_server
 from benchmarks.timing import compare
 
 OVER_MODEL = 1.1
@@ -30,12 +31,12 @@ OVER_MODEL = 1.1
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How much is measured.
+    """Extent of a run.
 
     Attributes:
-        size: (width, height) of the images.
-        versions: sizes of SAM 2, and how often each way is timed.
-        goals: versions that have a goal.
+        size: image size as (width, height) in pixels.
+        versions: SAM 2 versions, and timed repetitions per implementation.
+        goals: versions with a goal.
     """
 
     size: tuple[int, int]
@@ -52,42 +53,46 @@ SMALL = Scale(size=(320, 180), versions=(("demo", 1),), goals=("demo",))
 
 
 def run(small: bool) -> Report:
-    """Measure it."""
+    """Run the benchmark.
+
+    Args:
+        small: use the demo models and few rounds, for a run of a few seconds.
+    """
     scale = SMALL if small else FULL
     if not small:
         torch.set_num_threads(CORES)
     report = Report(
         "cold",
-        "A click on an image that the server has not seen",
+        "A click on a new image",
         notes=[
-            f"A JPEG of {scale.size[0]} x {scale.size[1]} in base64, another file in every "
+            f"A JPEG of {scale.size[0]} x {scale.size[1]} in base64, a different file in each "
             "request; polygons. Server: the whole request over HTTP. Bare model: "
             "`sam2`'s `forward_image` on a prepared tensor, prompt encoder and mask decoder, in "
-            "the same arithmetic. Reference: JPEG decoding, `set_image`, `predict` in float32 and "
-            "`cv2.findContours`. Both in the benchmark's own process. The ways take turns.",
+            "the same precision. Reference: JPEG decoding, `set_image`, `predict` in float32 and "
+            "`cv2.findContours`. Both run in the benchmark's process. The three alternate.",
         ],
     )
     dtypes = ["float32"]
     if compute("auto").dtype == torch.bfloat16:
         dtypes.append("bfloat16")
     else:
-        report.notes.append("No bfloat16: this processor has no AMX, and is not fast at it.")
+        report.notes.append("No bfloat16: this processor has no AMX, so bfloat16 is slow.")
     rows: list[dict[str, Cell]] = []
     for version, rounds in scale.versions:
         model = demo() if version == "demo" else softened(version)
         for dtype in dtypes:
             row = _measured(model, dtype, scale.size, rounds)
-            rows.append({"SAM 2.1": version, "arithmetic": dtype, **row})
+            rows.append({"SAM 2.1": version, "precision": dtype, **row})
             if version in scale.goals:
-                what = f"{version}, {dtype}: over the bare model"
-                ratio = row["over the bare model (x)"]
+                what = f"{version}, {dtype}: relative to the bare model"
+                ratio = row["relative to the bare model (x)"]
                 report.goals.append(Goal(what, ratio, OVER_MODEL, "at most"))
     report.tables.append(Table("Medians", rows))
     return report
 
 
 def _measured(model: Sam2, dtype: str, size: tuple[int, int], rounds: int) -> dict[str, float]:
-    """Medians of the three ways in seconds, and ratios."""
+    """Return medians of the three implementations in seconds, and ratios."""
     image, numbers = picture(1, size), count()
     (point,) = clicks(1, image)
     given = np.array([point], np.float32)
@@ -114,7 +119,7 @@ def _measured(model: Sam2, dtype: str, size: tuple[int, int], rounds: int) -> di
             body = click_body(model.version, point, image=image.unseen(next(numbers)))
             answer = client.post(SEGMENT, body)
             if answer.headers["x-embedding-cache"] != "miss":
-                raise ValueError("the image was known")
+                raise ValueError("the image was already cached")
 
         ways: dict[str, Callable[[], object]] = {
             "server": cold,
@@ -127,13 +132,13 @@ def _measured(model: Sam2, dtype: str, size: tuple[int, int], rounds: int) -> di
         "server (s)": ours,
         "bare model (s)": least,
         "reference (s)": theirs,
-        "over the bare model (x)": ours / least,
-        "faster than the reference (x)": theirs / ours,
+        "relative to the bare model (x)": ours / least,
+        "speed-up over the reference (x)": theirs / ours,
     }
 
 
 @torch.inference_mode()
 def _forward(model: Any, prepared: torch.Tensor, using: Any) -> object:
-    """The image encoder alone."""
+    """Run the image encoder alone."""
     with using.autocast():
         return model.forward_image(prepared)

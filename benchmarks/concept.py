@@ -1,4 +1,4 @@
-"""A concept on a cached image, against the bare decoder, and against a request from scratch."""
+"""Concepts on a cached image, compared with the bare decoder and with a run from scratch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from inference_server.engines.sam3.engine import ConceptEngine
 
 CORES = os.cpu_count() or 1
 WORKERS = min(2, CORES)
-"""Threads that decode, as in the server: one prompt each, the cores divided between them."""
+"""Decoding threads, as in the server: one prompt each; they share the cores."""
 
 OVER_DECODER = 1.15
 LEAST_IOU = 0.99
@@ -37,13 +37,13 @@ TEXTS = tuple(f"{color} {shape}" for shape in SHAPES for color in COLORS)
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How much is measured.
+    """Extent of a run.
 
     Attributes:
-        counts: how many texts a request has.
-        rounds: how often each of them is timed.
-        whole: how often the request from scratch is.
-        most: texts in a batch of the bare decoder; more of them go through it one by one.
+        counts: numbers of texts per request.
+        rounds: timed repetitions, per count.
+        whole: timed repetitions of the run from scratch.
+        most: maximum batch of the bare decoder in texts; with more it runs one by one only.
     """
 
     counts: tuple[int, ...]
@@ -57,21 +57,25 @@ SMALL = Scale(counts=(1, 2, 4), rounds=(2, 2, 2), whole=2, most=2)
 
 
 def run(small: bool) -> Report:
-    """Measure it."""
+    """Run the benchmark.
+
+    Args:
+        small: use the demo models and few rounds, for a run of a few seconds.
+    """
     scale, sam3 = (SMALL, demo()) if small else (FULL, published())
     report = Report(
         "concept",
         "Concepts on a cached image",
         notes=[
             f"SAM 3, {sam3.name}, {'' if small else 'random weights, '}{sam3.compute.dtype}. Its "
-            f"scores all lie close together, so each text has a threshold of its own that "
-            f"{MASKS} candidates pass.",
-            f"Ours: `ConceptEngine.decode`, one prompt at a time in {WORKERS} threads that share "
-            f"{CORES} cores, as the server does it; a single prompt has all cores. Bare decoder: "
-            "`Sam3Model.forward` with `vision_embeds` and `text_embeds` and nothing after it, all "
-            f"texts in one batch (of {scale.most} at most) or one by one, whichever is faster. "
+            f"scores lie close together, so each text has its own threshold, which {MASKS} "
+            "candidates pass.",
+            f"Engine: `ConceptEngine.decode`, one prompt per call in {WORKERS} threads that share "
+            f"{CORES} cores, as in the server; a single prompt uses all cores. Bare decoder: "
+            "`Sam3Model.forward` with `vision_embeds` and `text_embeds`, without post-processing; "
+            f"all texts in one batch (of {scale.most} at most) or one by one, whichever is faster. "
             "From scratch: `Sam3Processor`, `Sam3Model.forward` with both encoders, "
-            "`post_process_instance_segmentation`. The ways take turns.",
+            "`post_process_instance_segmentation`. The implementations alternate.",
         ],
     )
     with ThreadPoolExecutor(WORKERS, initializer=use_threads, initargs=(CORES // WORKERS,)) as pool:
@@ -94,7 +98,7 @@ def _measure(report: Report, scale: Scale, sam3: Sam3, pool: ThreadPoolExecutor)
     with sam3.encodings() as encodings:
         for count, rounds in zip(scale.counts, scale.rounds, strict=True):
             ways: dict[str, Callable[[], object]] = {
-                "ours": partial(_answers, engine, embedding, prompts[:count], pool),
+                "engine": partial(_answers, engine, embedding, prompts[:count], pool),
                 "absent": partial(_answers, engine, embedding, absent[:count], pool),
                 "one by one": partial(_one_by_one, sam3, vision, words, count),
             }
@@ -106,31 +110,36 @@ def _measure(report: Report, scale: Scale, sam3: Sam3, pool: ThreadPoolExecutor)
                 (taken[way] for way in ("one by one", "batch") if way in taken),
                 key=lambda timing: timing.median,
             )
-            ours = taken["ours"].median
+            ours = taken["engine"].median
             costs.append(ours)
             rows.append(
                 {
                     "texts": count,
-                    "ours (s)": ours,
+                    "engine (s)": ours,
                     "bare decoder (s)": bare.median,
-                    "ours : bare (x)": ours / bare.median,
-                    "nothing found (s)": taken["absent"].median,
-                    "nothing found : bare (x)": taken["absent"].median / bare.median,
-                    "a text (s)": ours / count,
+                    "engine / bare decoder (x)": ours / bare.median,
+                    "no match (s)": taken["absent"].median,
+                    "no match / bare decoder (x)": taken["absent"].median / bare.median,
+                    "engine, per text (s)": ours / count,
                 }
             )
             what = f"{count} text{'s' if count > 1 else ''}"
             report.goals.append(
-                Goal(f"{what}: over the bare decoder", ours / bare.median, OVER_DECODER, "at most")
+                Goal(
+                    f"{what}: relative to the bare decoder",
+                    ours / bare.median,
+                    OVER_DECODER,
+                    "at most",
+                )
             )
         ran = len(encodings)
     report.tables.append(Table("A request on a cached image, medians", rows))
-    report.goals.append(Goal("encoders run for known images and texts", ran, 0, "at most", ""))
+    report.goals.append(Goal("encoder runs for cached images and texts", ran, 0, "at most", ""))
     _agreement(report, sam3, engine, embedding, prompts[0], vision, words)
     _whole(report, scale, sam3, image, prompts[0], rows[0])
     power = exponent(scale.counts, costs)
     report.tables.append(
-        Table("Growth with the number of texts", [{"way": "ours", "exponent": power}])
+        Table("Cost by number of texts", [{"implementation": "engine", "exponent": power}])
     )
 
 
@@ -139,7 +148,7 @@ def _asked(text: str, threshold: float) -> ConceptPrompt:
 
 
 def _prompt(engine: ConceptEngine, embedding: Embedding, text: str) -> ConceptPrompt:
-    """A prompt that so many candidates pass; its text is known from here on."""
+    """Return a prompt whose threshold `MASKS` candidates pass; this also caches its text."""
     (every,) = engine.decode(queries(embedding, [_asked(text, 0.0)]))
     scores = every.scores
     low, high = float(scores[MASKS]), float(scores[MASKS - 1])
@@ -174,7 +183,7 @@ def _agreement(
     vision: Sam3VisionEncoderOutput,
     words: Words,
 ) -> None:
-    """Of low-resolution masks with those of the bare decoder."""
+    """Add the IoU of low-resolution masks with those of the bare decoder."""
     (found,) = engine.decode(queries(embedding, [prompt]))
     output = sam3.bare(vision, words.pick(0))
     scores = (output.pred_logits.sigmoid() * output.presence_logits.sigmoid())[0].float()
@@ -196,16 +205,16 @@ def _whole(
     prompt: ConceptPrompt,
     row: dict[str, Cell],
 ) -> None:
-    """The same request from scratch, which is what the next text on an image costs elsewhere."""
+    """Time one text from scratch, the cost of another text on an image without a cache."""
     taken: Timing = compare(
         {"whole": partial(sam3.whole, image, prompt.text or "", prompt.threshold)},
         rounds=scale.whole,
         warmup=0,
     )["whole"]
-    ours = float(row["ours (s)"])
+    ours = float(row["engine (s)"])
     report.tables.append(
         Table(
             "One text, from scratch",
-            [{"from scratch (s)": taken.median, "ours (s)": ours, "ratio": taken.median / ours}],
+            [{"from scratch (s)": taken.median, "engine (s)": ours, "ratio": taken.median / ours}],
         )
     )

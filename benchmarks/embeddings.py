@@ -1,4 +1,4 @@
-"""What keeping embeddings in half precision saves, costs, and changes in the masks."""
+"""Embeddings in half precision: size, decoding time, and effect on masks."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _words(scene: Scene) -> list[ConceptPrompt]:
 
 
 def _masks(answers: list[Candidates], size: tuple[int, int]) -> list[Mask]:
-    """The best mask of each answer."""
+    """Return the best mask of each prompt."""
     return [
         upsample_masks(answer.planes[:1], size, answer.threshold)[0]
         if len(answer.planes)
@@ -73,7 +73,7 @@ def _measure(
     asked: list[tuple[Scene, list[PromptT]]],
     rounds: int,
 ) -> list[dict[str, str | int | float]]:
-    """One row a dtype: bytes, time of a prompt beside float32's, and IoU with float32's masks."""
+    """Return one row per dtype: bytes, time per prompt, and IoU with float32 masks."""
     embedded: dict[str, list[Embedding]] = {}
     for dtype, engine in engines.items():
         embedded[dtype] = [engine.encode([engine.prepare(scene.image)])[0] for scene, _ in asked]
@@ -102,23 +102,23 @@ def _measure(
         rows.append(
             {
                 "model": name,
-                "kept in": dtype,
-                "kB an image": embedded[dtype][0].nbytes / 1e3,
-                "a prompt, ms": times[dtype].median * 1e3,
-                "of float32": times[dtype].median / times["float32"].median,
+                "cache dtype": dtype,
+                "kB per image": embedded[dtype][0].nbytes / 1e3,
+                "time per prompt (ms)": times[dtype].median * 1e3,
+                "relative to float32 (x)": times[dtype].median / times["float32"].median,
                 "masks": len(same),
                 "mean IoU": statistics.fmean(same),
-                "least IoU": min(same),
+                "minimum IoU": min(same),
             }
         )
     return rows
 
 
 def run(small: bool) -> Report:
-    """Compare the masks of the demo checkpoints, whose embeddings are kept in each dtype.
+    """Compare masks of the demo checkpoints with embeddings cached in each dtype.
 
     Args:
-        small: a few scenes in place of many.
+        small: use two scenes in place of 40.
     """
     rounds, count = (3, 2) if small else (50, 40)
     scenes = [make_scene(seed, (640, 480)) for seed in range(count)]
@@ -135,11 +135,11 @@ def run(small: bool) -> Report:
         [(scene, _words(scene)) for scene in scenes],
         rounds,
     )
-    half = [row for row in rows if row["kept in"] == "float16"]
+    half = [row for row in rows if row["cache dtype"] == "float16"]
     return Report(
         "embeddings",
         "Embeddings in half precision",
-        [Table("Against embeddings kept in float32, computing in float32", rows)],
+        [Table("Compared with float32 embeddings; computing in float32", rows)],
         [
             Goal(
                 f"{row['model']}: mean IoU of float16", float(row["mean IoU"]), 0.99, "at least", ""
@@ -147,7 +147,7 @@ def run(small: bool) -> Report:
             for row in half
         ],
         [
-            "`INFERENCE_EMBEDDING_DTYPE` is the setting. At the published sizes one image takes "
-            "23 MB (SAM 2) and 118 MB (SAM 3) in float32."
+            "Set by `INFERENCE_EMBEDDING_DTYPE`. At the published sizes an image takes 23 MB "
+            "(SAM 2) and 117 MB (SAM 3) in float32."
         ],
     )

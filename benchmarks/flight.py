@@ -1,4 +1,4 @@
-"""Requests at once for one unseen image: how often it is encoded, and how long they take."""
+"""Simultaneous requests for one new image: number of encoder runs, and duration."""
 
 from __future__ import annotations
 
@@ -10,24 +10,29 @@ from collections.abc import Callable
 from benchmarks.click import clicks
 from benchmarks.reference_server import reference_server
 from benchmarks.report import Cell, Goal, Report, Table
+from benchmarks.requests import SEGMENT, click_body, picture
 from benchmarks.sam2_models import demo, softened
-from benchmarks.serving import SEGMENT, Server, click_body, our_server, picture
+from benchmarks.serving import Server, our_server
 
 REQUESTS = 20
 
 
 def run(small: bool) -> Report:
-    """Measure it."""
+    """Run the benchmark.
+
+    Args:
+        small: use the demo models and few rounds, for a run of a few seconds.
+    """
     model = demo() if small else softened("hiera_tiny")
     size = (320, 180) if small else (1920, 1080)
     rounds = 1 if small else 3
     image = picture(1, size)
     report = Report(
         "flight",
-        f"{REQUESTS} requests at once for one unseen image",
+        f"{REQUESTS} simultaneous requests for one new image",
         notes=[
-            f"SAM 2.1 {model.version}, a JPEG of {size[0]} x {size[1]}, sent in each request with "
-            "the same new `image_id` and a click of its own. The reference looks for the image "
+            f"SAM 2.1 {model.version}; each request sends the same JPEG of {size[0]} x {size[1]} "
+            "with the same new `image_id` and its own click. The reference looks up the image "
             "while it holds its lock, so it does not encode twice either. Medians of "
             f"{rounds} round(s).",
         ],
@@ -53,15 +58,15 @@ def run(small: bool) -> Report:
         one, many = statistics.median(alone), statistics.median(together)
         rows.append(
             {
-                "of": who,
-                "encodes": max(counts),
+                "implementation": who,
+                "encoder runs": max(counts),
                 "one request (s)": one,
-                f"{REQUESTS} at once (s)": many,
-                "over one (x)": many / one,
+                f"{REQUESTS} simultaneous requests (s)": many,
+                "relative to one (x)": many / one,
             }
         )
         if who == "server":
-            goal = Goal(f"encodes for {REQUESTS} requests", max(counts), 1, "at most", "")
+            goal = Goal(f"encoder runs for {REQUESTS} requests", max(counts), 1, "at most", "")
             report.goals.append(goal)
 
     with our_server(model.weights, preload=f"sam2:{model.version}") as server:
@@ -73,18 +78,26 @@ def run(small: bool) -> Report:
                 return float(client.get("/encodes").json["encodes"])
 
         measure("reference", server, reference_encodes)
-    report.tables.append(Table("Encodes and durations", rows))
+    report.tables.append(Table("Encoder runs and durations", rows))
     return report
 
 
 def at_once(server: Server, bodies: list[bytes]) -> float:
-    """Seconds until all are answered, each sent on a connection of its own at the same time."""
+    """Send requests simultaneously, each on its own connection.
+
+    Args:
+        server: server to ask.
+        bodies: JSON requests.
+
+    Returns:
+        Seconds until all responses have arrived.
+    """
     ready = threading.Barrier(len(bodies) + 1)
     errors: list[BaseException] = []
 
     def ask(body: bytes) -> None:
         with server.client() as client:
-            client.get("/readyz")  # connected
+            client.get("/readyz")  # connects
             ready.wait()
             try:
                 client.post(SEGMENT, body)

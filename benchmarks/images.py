@@ -1,4 +1,4 @@
-"""A photograph in base64, to the model's input: the reference way beside the server's."""
+"""From a base64 photograph to the model's input, compared with the reference code."""
 
 from __future__ import annotations
 
@@ -40,10 +40,15 @@ _GRAIN = 1024  # side of the tile of sensor noise, in pixels
 
 
 def photograph(width: int, height: int, seed: int = 0) -> Pixels:
-    """Something that compresses as photographs do: a scene, texture at all scales, and grain.
+    """Generate an image that compresses like a photograph: a scene, texture and grain.
+
+    Args:
+        width: width in pixels.
+        height: height in pixels.
+        seed: seed of the scene, texture and grain. Default: 0.
 
     Returns:
-        `uint8[height, width, 3]`, RGB; as JPEG of quality 90 it takes 2.5 bits a pixel.
+        `uint8[height, width, 3]`, RGB; as JPEG of quality 90 it takes 2.5 bits per pixel.
     """
     rng = np.random.default_rng(seed)
     base = make_scene(seed, (1024, 768)).image.astype(np.float32)
@@ -61,14 +66,18 @@ def photograph(width: int, height: int, seed: int = 0) -> Pixels:
 
 
 def jpeg(pixels: Pixels) -> bytes:
-    """Encodes RGB pixels as JPEG of quality 90, with colours at half resolution as usual."""
+    """Encode pixels as JPEG of quality 90, with colours at half resolution as usual.
+
+    Args:
+        pixels: `uint8[H, W, 3]`, RGB.
+    """
     bgr = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
     _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
     return data.tobytes()
 
 
 def _decode_all(data: bytes) -> Pixels:
-    """Decodes in full with OpenCV, which takes two thirds of Pillow's time."""
+    """Decode at full size with OpenCV, which takes two thirds of Pillow's time."""
     flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
     decoded: Any = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     pixels: Pixels = decoded
@@ -77,14 +86,14 @@ def _decode_all(data: bytes) -> Pixels:
 
 @dataclass(frozen=True)
 class Preparation:
-    """The ways from base64 to one model's input, `float32[3, side, side]`.
+    """Implementations from base64 to one model's input, `float32[3, side, side]`.
 
     Attributes:
-        name: of the model.
-        side: of its input in pixels.
-        std: of the normalisation, by channel.
-        reference: the model's own code, from `uint8[H, W, 3]`.
-        normalize: the server's second half.
+        name: name of the model.
+        side: side of its input in pixels.
+        std: standard deviation of the normalisation, by channel.
+        reference: the model's own preparation, from `uint8[H, W, 3]`.
+        normalize: the server's normalisation.
     """
 
     name: str
@@ -94,37 +103,64 @@ class Preparation:
     normalize: Normalizer
 
     def by_reference(self, text: str) -> Tensor:
-        """Decodes all, then resizes with the model's own code."""
+        """Decode at full size, and resize with the model's own code.
+
+        Args:
+            text: image file in base64.
+        """
         return self.reference(_decode_all(base64.b64decode(text)))
 
     def in_full(self, text: str) -> Tensor:
-        """As the server does, but decodes all."""
+        """Prepare as the server does, but decode at full size.
+
+        Args:
+            text: image file in base64.
+        """
         data = decode_base64(text, max_bytes=_MAX_BYTES)
         return self.finish(decode_image(data, max_pixels=_MAX_PIXELS))
 
     def by_server(self, text: str) -> Tensor:
-        """As the server does."""
+        """Prepare as the server does.
+
+        Args:
+            text: image file in base64.
+        """
         data = decode_base64(text, max_bytes=_MAX_BYTES)
         picture = decode_picture(data, max_pixels=_MAX_PIXELS, side=self.side)
         return self.finish(picture.pixels, picture.extent)
 
     def finish(self, pixels: Pixels, extent: tuple[float, float] | None = None) -> Tensor:
-        """The server's resizing and normalising."""
+        """Resize and normalise as the server does.
+
+        Args:
+            pixels: `uint8[H, W, 3]`, RGB.
+            extent: height and width in pixels that the image covers. Default: all pixels.
+        """
         return self.normalize([resize(pixels, self.side, extent)])[0]
 
     def steps(self, found: Tensor, expected: Tensor) -> dict[str, Cell]:
-        """The difference of two inputs in 255ths of full light."""
+        """Compare two inputs, in steps of 1/255 of the pixel range.
+
+        Args:
+            found: `float32[3, side, side]` to judge.
+            expected: the reference's input.
+        """
         off = (found - expected).abs() * torch.tensor(self.std)[:, None, None] * 255
         square = float(off.square().mean())
         return {
-            "mean (of 255)": float(off.mean()),
-            "max (of 255)": float(off.max()),
+            "mean difference (of 255)": float(off.mean()),
+            "maximum difference (of 255)": float(off.max()),
             "PSNR (dB)": f"{10 * np.log10(255**2 / square):.1f}" if square else "equal",
         }
 
 
 def preparations(sam2_side: int, sam3_side: int) -> list[Preparation]:
-    """Those of SAM 2 and SAM 3."""
+    """Return the implementations for SAM 2 and SAM 3.
+
+    Args:
+        sam2_side: side of SAM 2's input in pixels.
+        sam3_side: side of SAM 3's input in pixels.
+    """
     transforms: Any = SAM2Transforms(sam2_side, 0.0)  # type: ignore[no-untyped-call]
     processor: Any = Sam3ImageProcessor(size={"height": sam3_side, "width": sam3_side})
     mean, std, half = transforms.mean, transforms.std, [0.5] * 3
@@ -141,7 +177,7 @@ def preparations(sam2_side: int, sam3_side: int) -> list[Preparation]:
 
 
 class DemoModels:
-    """The demo checkpoints behind nothing but `sam2` and `transformers`: model inputs to masks."""
+    """The demo checkpoints in plain `sam2` and `transformers`: from model inputs to masks."""
 
     def __init__(self) -> None:
         compute = choose_compute("cpu", "float32")
@@ -152,16 +188,21 @@ class DemoModels:
         self._tokenizer: Any = processor.tokenizer
         self._predictor: Any = SAM2ImagePredictor(model)
         side = model.image_size
-        # It writes down the sizes of a model for 1024 x 1024.
+        # The predictor assumes an input of 1024 x 1024.
         self._predictor._bb_feat_sizes = [(side // 4,) * 2, (side // 8,) * 2, (side // 16,) * 2]
         self.preparations = preparations(side, processor.image_processor.size["height"])
 
     @torch.inference_mode()
     def visual(self, values: Tensor, scene: Scene) -> list[Plane]:
-        """SAM 2's masks, `bool[H, W]`: by a click on each object, and by its box."""
+        """Return SAM 2's masks, `bool[H, W]`, by a click on each object and by its box.
+
+        Args:
+            values: model input, `float32[3, side, side]`.
+            scene: scene that the input shows.
+        """
         height, width = scene.image.shape[:2]
         predictor = self._predictor
-        # `set_image`, from where it has resized; its own preparation changes nothing here.
+        # Replaces the preparation in `set_image` by the given input.
         whole = np.zeros((predictor.model.image_size,) * 2 + (3,), np.uint8)
         predictor._transforms.__dict__["to_tensor"] = lambda _: values
         predictor._transforms.transforms = torch.nn.Identity()
@@ -179,7 +220,12 @@ class DemoModels:
 
     @torch.inference_mode()
     def concept(self, values: Tensor, scene: Scene) -> list[list[Plane]]:
-        """SAM 3's masks, `bool[H, W]`, of every kind of object in the scene."""
+        """Return SAM 3's masks, `bool[H, W]`, for each kind of object in the scene.
+
+        Args:
+            values: model input, `float32[3, side, side]`.
+            scene: scene that the input shows.
+        """
         height, width = scene.image.shape[:2]
         answers = []
         for text in sorted({f"{item.color} {item.shape}" for item in scene.objects}):
@@ -203,16 +249,16 @@ def _iou(a: Plane, b: Plane) -> float:
 
 
 def _agreement(found: list[Plane], expected: list[Plane]) -> list[float]:
-    """IoU of every expected mask with the found one nearest to it; 0 for one too many, or missing.
+    """Return the IoU of each expected mask with its best match; 0 for missing or extra masks.
 
-    Instances may come in another order.
+    The order of instances does not matter.
     """
     ious = [max((_iou(mask, other) for other in found), default=0.0) for mask in expected]
     return ious + [0.0] * max(0, len(found) - len(expected))
 
 
 def _difference_of_masks(models: DemoModels, sizes: list[tuple[int, int]], seeds: range) -> Table:
-    """What becomes of masks: reduced decoding, beside what JPEG itself had done before."""
+    """Compare the effect of reduced decoding on masks with that of JPEG itself."""
     rows: list[dict[str, Cell]] = []
     sam2, sam3 = models.preparations
     for width, height in sizes:
@@ -239,13 +285,13 @@ def _difference_of_masks(models: DemoModels, sizes: list[tuple[int, int]], seeds
         rows.append(
             {
                 "image": f"{width} x {height}",
-                "SAM 2: IoU reduced : whole": statistics.fmean(visual["reduced"]),
-                "least": min(visual["reduced"]),
-                "whole JPEG : lossless": statistics.fmean(visual["jpeg"]),
-                "with truth, reduced": statistics.fmean(visual["truth"]),
-                "with truth, whole": statistics.fmean(visual["whole"]),
-                "SAM 3: IoU reduced : whole": statistics.fmean(concept["reduced"]),
-                "whole JPEG : lossless ": statistics.fmean(concept["jpeg"]),
+                "SAM 2: IoU, reduced vs. full decoding": statistics.fmean(visual["reduced"]),
+                "SAM 2: minimum": min(visual["reduced"]),
+                "SAM 2: IoU, JPEG vs. lossless": statistics.fmean(visual["jpeg"]),
+                "SAM 2: IoU with ground truth, reduced decoding": statistics.fmean(visual["truth"]),
+                "SAM 2: IoU with ground truth, full decoding": statistics.fmean(visual["whole"]),
+                "SAM 3: IoU, reduced vs. full decoding": statistics.fmean(concept["reduced"]),
+                "SAM 3: IoU, JPEG vs. lossless": statistics.fmean(concept["jpeg"]),
             }
         )
     title = "Masks of the demo models (256 and 128 pixels), with and without reduced decoding"
@@ -253,19 +299,19 @@ def _difference_of_masks(models: DemoModels, sizes: list[tuple[int, int]], seeds
 
 
 def _four(cell: Cell) -> Cell:
-    """IoUs of nearly 1 take more digits than other figures."""
+    """Format with four digits: IoUs close to 1 need more than other figures."""
     return f"{cell:.4f}" if isinstance(cell, float) else cell
 
 
 def longest_wait(work: Callable[[], object], *, rounds: int = 5) -> float:
-    """How long the event loop may have to wait for the interpreter while a worker thread works.
+    """Measure how long a thread waits for the interpreter lock while a worker thread works.
 
     Args:
-        work: what the worker thread does.
-        rounds: how often; the median is taken.
+        work: work of the worker thread.
+        rounds: number of repetitions; the median is returned. Default: 5.
 
     Returns:
-        Seconds: the longest time that a loop sleeping for 0.1 ms was away, less those 0.1 ms.
+        Longest delay in seconds of a loop that sleeps for 0.1 ms.
     """
     work()
     worst = []
@@ -296,7 +342,7 @@ def _waits(text: str, preparation: Preparation) -> Table:
     }
     timings = compare(ways, rounds=7)
     return Table(
-        "Steps, and how long another thread waits for the interpreter meanwhile",
+        "Steps, and the longest wait of another thread for the interpreter lock",
         [
             {
                 "step": name,
@@ -309,12 +355,16 @@ def _waits(text: str, preparation: Preparation) -> Table:
 
 
 def run(small: bool) -> Report:
-    """Measure; see the module."""
+    """Run the benchmark.
+
+    Args:
+        small: use the demo models and small images, for a run of a few seconds.
+    """
     models = DemoModels()
     sizes = [(512, 384), (1024, 768), (2048, 1536)] if small else _SIZES
     prepared = models.preparations if small else preparations(1024, 1008)
     middle = sizes[1]
-    report = Report("images", "A photograph in base64, to the model's input")
+    report = Report("images", "From a base64 photograph to the model's input")
     texts = {size: base64.b64encode(jpeg(photograph(*size))).decode() for size in sizes}
     costs: list[dict[str, Cell]] = []
     differences: list[dict[str, Cell]] = []
@@ -340,9 +390,9 @@ def run(small: bool) -> Report:
                     "decoded at": f"1/{picture.scale}",
                     "pixels (MB)": picture.pixels.nbytes / 1e6,
                     "reference (ms)": reference * 1e3,
-                    "server, whole (ms)": whole * 1e3,
+                    "server, full decoding (ms)": whole * 1e3,
                     "server (ms)": server * 1e3,
-                    "faster": reference / server,
+                    "speed-up (x)": reference / server,
                 }
             )
             expected = model.by_reference(text)
@@ -356,35 +406,37 @@ def run(small: bool) -> Report:
                     }
                 )
             if size == middle:
-                what = f"{model.name}, {_megapixels(size)}: faster than decoding all, then resizing"
+                what = (
+                    f"{model.name}, {_megapixels(size)}: speed-up over full decoding and resizing"
+                )
                 report.goals.append(Goal(what, reference / server, 2.0, "at least"))
         pixels = [width * height for width, height in sizes]
         report.notes.append(
-            f"{model.name}: cost grows with the pixels to the power of "
-            f"{exponent(pixels, taken['server']):.2f}; the reference's, "
-            f"{exponent(pixels, taken['reference']):.2f}."
+            f"{model.name}: cost grows with the number of pixels to the power of "
+            f"{exponent(pixels, taken['server']):.2f} in the server and of "
+            f"{exponent(pixels, taken['reference']):.2f} in the reference."
         )
     report.tables = [
         Table("From base64 to the normalised input", costs),
-        Table("The input, against the reference's", differences),
+        Table("Difference from the reference input", differences),
         _waits(texts[middle], prepared[0]),
         _difference_of_masks(
             models, [(1024, 768)] if small else _SCENES, range(2) if small else range(6)
         ),
     ]
     report.notes[:0] = [
-        "The reference is `base64.b64decode`, OpenCV's decoder and the model's own preparation "
-        "(`SAM2Transforms`, `Sam3ImageProcessor`). The server's way with the whole image decoded "
-        "shows what reduced decoding adds. Pictures are generated: texture and grain on a scene, "
-        "JPEG of quality 90.",
+        "Reference: `base64.b64decode`, OpenCV's decoder and the model's own preparation "
+        "(`SAM2Transforms`, `Sam3ImageProcessor`). The server with full decoding shows the effect "
+        "of reduced decoding. Images are generated: a scene with texture and grain, as JPEG of "
+        "quality 90.",
     ]
     return report
 
 
 _SIZES = [(2000, 1500), (4000, 3000), (8000, 6000)]
 
-# The demo models' inputs are small: these are decoded at 1/2, 1/4 and 1/8 for SAM 2, with hardly
-# more to spare than must be, and at 1/4, 1/8 and 1/8 for SAM 3.
+# The demo models have small inputs: these sizes are decoded at 1/2, 1/4 and 1/8 for SAM 2, just
+# above the required resolution, and at 1/4, 1/8 and 1/8 for SAM 3.
 _SCENES = [(960, 720), (1920, 1440), (3840, 2880)]
 
 

@@ -1,4 +1,4 @@
-"""Low-resolution logits to polygons, run lengths and NMS, against the way by full planes."""
+"""Low-resolution logits to polygons, RLE and NMS, compared with full planes."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ Way = Callable[[Logits, Size], object]
 
 IOU_THRESHOLD = 0.5
 FASTER = 10.0
-"""How much faster than the reference the whole way from the logits should be."""
+"""Minimum speed-up over the reference, from logits to the output."""
 MEMORY_MB = 150.0
 TOLERANCE = 1e-4
-"""A pixel may differ where its logit is this near to 0, relative to the largest of the mask."""
+"""Pixels may differ where |logit| is below this share of the mask's largest |logit|."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How much is measured.
+    """Extent of a run.
 
     Attributes:
-        cases: numbers of masks, and (height, width) of their images.
-        rounds: how often each way is timed.
-        counts: of masks, whose cost is compared at the size of the first case.
-        sides: of square images, whose cost is compared for `side_count` masks.
-        side_count: of masks.
-        apart: number of full-frame masks, and of planes of noise.
+        cases: number of masks, and image size as (height, width) in pixels.
+        rounds: timed repetitions per implementation.
+        counts: numbers of masks for the cost by number, at the image size of the first case.
+        sides: sides of square images in pixels, for the cost by image side.
+        side_count: number of masks for the cost by image side.
+        apart: number of masks of each worst case.
     """
 
     cases: tuple[tuple[int, Size], ...]
@@ -77,19 +77,24 @@ SMALL = Scale(
 
 
 def run(small: bool) -> Report:
-    """Measure it."""
+    """Run the benchmark.
+
+    Args:
+        small: use the demo models and few rounds, for a run of a few seconds.
+    """
     scale = SMALL if small else FULL
     report = Report(
         "masks",
-        "Masks: low-resolution logits to polygons, run lengths, NMS",
+        "Masks: from low-resolution logits to polygons, RLE and NMS",
         notes=[
-            "Logits of 256 x 256, float32; areas log-uniform from 0.01 to 20 % of the image, with "
-            "holes and several parts, one in four a near duplicate. Each way begins at the logits.",
-            "Reference: torch's bilinear `interpolate` of one full plane after the other, `> 0`, "
-            "then `cv2.findContours`; or `pycocotools.mask.encode` (the planes are interpolated "
-            "transposed, which spares it a transposition); or that and greedy NMS by "
-            "`pycocotools.mask.iou` of each kept mask with those that remain.",
-            f"torch had {torch.get_num_threads()} thread(s), OpenCV {cv2.getNumThreads()}.",
+            "Logits of 256 x 256, float32. Mask areas are log-uniform from 0.01 to 20 % of the "
+            "image, with holes and several parts; one in four is a near duplicate. Times start at "
+            "the logits.",
+            "Reference: torch's bilinear `interpolate` of one full plane after another and `> 0`; "
+            "then `cv2.findContours` for polygons, `pycocotools.mask.encode` for RLE (of planes "
+            "interpolated transposed, which saves a copy), and for NMS the same with "
+            "`pycocotools.mask.iou` of each kept mask and the remaining ones.",
+            f"Threads: torch {torch.get_num_threads()}, OpenCV {cv2.getNumThreads()}.",
         ],
     )
     _cases(report, scale)
@@ -99,7 +104,7 @@ def run(small: bool) -> Report:
 
 
 def _cases(report: Report, scale: Scale) -> None:
-    """Times, equality and memory of the cases that have goals."""
+    """Measure times, equality and memory of the cases with goals."""
     times: list[dict[str, Cell]] = []
     equal: list[dict[str, Cell]] = []
     memory: list[dict[str, Cell]] = []
@@ -108,14 +113,20 @@ def _cases(report: Report, scale: Scale) -> None:
         difference = differences(logits, size)
         equal.append({"masks": title, **difference.row(count)})
         report.goals += [
-            Goal(f"{title}: pixels that differ, not near 0", difference.far, 0, "at most", ""),
+            Goal(
+                f"{title}: differing pixels away from the threshold",
+                difference.far,
+                0,
+                "at most",
+                "",
+            ),
             Goal(f"{title}: other differences", difference.results, 0, "at most", ""),
         ]
         for name in GOALS:
             taken = _compared(name, logits, size, scale.rounds)
-            times.append({"masks": title, "to": name, **taken})
+            times.append({"masks": title, "output": name, **taken})
             report.goals.append(
-                Goal(f"{title}: {name}, times faster", taken["faster (x)"], FASTER, "at least")
+                Goal(f"{title}: {name}, speed-up", taken["speed-up (x)"], FASTER, "at least")
             )
         held = peak_megabytes(logits, size)
         masks = upsample_masks(logits, size)
@@ -126,19 +137,19 @@ def _cases(report: Report, scale: Scale) -> None:
                 "mean box (%)": 100 * _mean([_box_area(mask) for mask in masks], size),
                 "masks held (MB)": sum(mask.runs.nbytes for mask in masks) / 1e6,
                 "peak (MB)": held,
-                "reference's batch of planes (MB)": 4 * count * size[0] * size[1] / 1e6,
+                "planes of a reference batch (MB)": 4 * count * size[0] * size[1] / 1e6,
             }
         )
         report.goals.append(Goal(f"{title}: peak memory", held, MEMORY_MB, "at most", "MB"))
     report.tables += [
-        Table("From logits: medians", times),
-        Table("Equal to the reference", equal),
-        Table("Memory: all masks and results held, beyond what was there before", memory),
+        Table("From logits, medians", times),
+        Table("Equality with the reference", equal),
+        Table("Memory for all masks and results, beyond the initial memory", memory),
     ]
 
 
 def _growth(report: Report, scale: Scale) -> None:
-    """Cost against the number of masks, and against the image's side."""
+    """Fit the cost against the number of masks and the image side."""
     size = scale.cases[0][1]
     many = mask_logits(max(scale.counts))
     by_count = [(f"{n}", n, many[:n], size) for n in scale.counts]
@@ -146,7 +157,7 @@ def _growth(report: Report, scale: Scale) -> None:
     by_side = [(f"{side}", side, few, (side, side)) for side in scale.sides]
     for what, steps in (
         (f"number of masks, at {size[1]} x {size[0]}", by_count),
-        (f"image's side, {scale.side_count} masks", by_side),
+        (f"image side, {scale.side_count} masks", by_side),
     ):
         rows = []
         for name in GOALS:
@@ -155,17 +166,17 @@ def _growth(report: Report, scale: Scale) -> None:
                 costs = [row[f"{who} (ms)"] for row in taken]
                 rows.append(
                     {
-                        "to": name,
-                        "by": who,
+                        "output": name,
+                        "implementation": who,
                         **{f"{label} (ms)": c for (label, *_), c in zip(steps, costs, strict=True)},
                         "exponent": exponent([n for _, n, _, _ in steps], costs),
                     }
                 )
-        report.tables.append(Table(f"Cost against the {what}", rows))
+        report.tables.append(Table(f"Cost by {what}", rows))
 
 
 def _apart(report: Report, scale: Scale) -> None:
-    """Masks as large, and as ragged, as they can be."""
+    """Measure the worst cases: the largest and the most ragged masks."""
     rows: list[dict[str, Cell]] = []
     for kind, make in (("full frame", full_frame_logits), ("white noise", noise_logits)):
         for _, size in scale.cases:
@@ -175,9 +186,9 @@ def _apart(report: Report, scale: Scale) -> None:
             rows += [
                 {
                     "masks": title,
-                    "to": name,
+                    "output": name,
                     **_compared(name, logits, size, scale.rounds),
-                    "peak of all (MB)": held,
+                    "peak memory (MB)": held,
                 }
                 for name in REFERENCES
             ]
@@ -186,14 +197,14 @@ def _apart(report: Report, scale: Scale) -> None:
 
 @dataclass(slots=True)
 class Differences:
-    """Where the server's results are not the reference's.
+    """Differences between the server's results and the reference's.
 
     Attributes:
-        masks: number of masks with a pixel that differs.
-        pixels: number of pixels that differ.
-        far: of these, those whose logit is not near the threshold.
-        results: polygons or run lengths that differ for the same pixels; 1 more if NMS does.
-        worst_iou: least IoU of a mask with the reference's.
+        masks: number of masks with differing pixels.
+        pixels: number of differing pixels.
+        far: number of differing pixels whose logit is not near the threshold.
+        results: number of polygons and RLEs that differ for equal pixels, plus 1 if NMS differs.
+        worst_iou: minimum IoU of a mask with the reference's, 0 to 1.
     """
 
     masks: int = 0
@@ -203,22 +214,29 @@ class Differences:
     worst_iou: float = 1.0
 
     def row(self, count: int) -> dict[str, Cell]:
-        """As a row of a table, of `count` masks."""
+        """Return a table row.
+
+        Args:
+            count: number of compared masks.
+        """
         return {
-            "equal in each pixel": f"{count - self.masks} of {count}",
-            "pixels that differ": self.pixels,
-            "of these not near 0": self.far,
-            "other differences of polygons, RLE, NMS": self.results,
-            "least IoU": f"{self.worst_iou:.6f}",
+            "equal in every pixel": f"{count - self.masks} of {count}",
+            "differing pixels": self.pixels,
+            "of these away from the threshold": self.far,
+            "other differences (polygons, RLE, NMS)": self.results,
+            "minimum IoU": f"{self.worst_iou:.6f}",
         }
 
 
 def differences(logits: Logits, size: Size) -> Differences:
     """Compare all results with the reference's, plane by plane.
 
-    Polygons and run lengths are compared with those of the reference's plane where the pixels are
-    equal, and else with those of the server's pixels. NMS is compared if all pixels are equal;
-    else it is the reference's on the server's pixels that is compared with.
+    Polygons, RLEs and NMS are compared with the reference's results for the server's pixels, so
+    that a differing pixel counts once.
+
+    Args:
+        logits: `float32[N, h, w]`.
+        size: image size as (height, width) in pixels.
     """
     found, rles = Differences(), []
     for low in logits:
@@ -244,7 +262,12 @@ def differences(logits: Logits, size: Size) -> Differences:
 
 
 def peak_megabytes(logits: Logits, size: Size) -> float:
-    """Peak memory with all masks, polygons and run lengths held, after NMS."""
+    """Return the peak memory in MB with all masks, polygons and RLEs held, after NMS.
+
+    Args:
+        logits: `float32[N, h, w]`.
+        size: image size as (height, width) in pixels.
+    """
 
     def work(logits: Logits) -> object:
         masks = upsample_masks(logits, size)
@@ -256,7 +279,7 @@ def peak_megabytes(logits: Logits, size: Size) -> float:
 
 
 def _compared(name: str, logits: Logits, size: Size, rounds: int) -> dict[str, float]:
-    """Medians of both ways in ms, and their ratio."""
+    """Return medians of both implementations in milliseconds, and their ratio."""
     SERVER[name](logits[:1], size)
     REFERENCES[name](logits[:1], size)
     taken = compare(
@@ -265,18 +288,18 @@ def _compared(name: str, logits: Logits, size: Size, rounds: int) -> dict[str, f
             "server": partial(SERVER[name], logits, size),
         },
         rounds=rounds,
-        warmup=0,  # one mask each, as above: a full round of the reference takes up to 20 s
+        warmup=0,  # the calls above warm up; a full round of the reference takes up to 20 s
     )
     reference, server = taken["reference"].median, taken["server"].median
     return {
         "reference (ms)": 1e3 * reference,
         "server (ms)": 1e3 * server,
-        "faster (x)": reference / server,
+        "speed-up (x)": reference / server,
     }
 
 
 def _interpolated(low: Logits, size: Size) -> Logits:
-    """A plane by torch, float32 [H, W], from [h, w]."""
+    """Upsample logits with torch, from [h, w] to float32 [H, W]."""
     plane: Logits = torch.nn.functional.interpolate(
         torch.from_numpy(low)[None, None], size, mode="bilinear", align_corners=False
     )[0, 0].numpy()
@@ -284,13 +307,13 @@ def _interpolated(low: Logits, size: Size) -> Logits:
 
 
 def _planes(logits: Logits, size: Size) -> Iterator[Plane]:
-    """Thresholded planes [H, W], one at a time."""
+    """Yield thresholded planes [H, W], one at a time."""
     for low in logits:
         yield _interpolated(low, size) > 0
 
 
 def _column_major(logits: Logits, size: Size) -> Iterator[Plane]:
-    """The same in column-major order, which pycocotools asks for."""
+    """Yield the same in column-major order, which pycocotools requires."""
     for low in logits:
         yield (_interpolated(np.ascontiguousarray(low.T), size[::-1]) > 0).T
 
@@ -310,7 +333,7 @@ def _scores(count: int) -> NDArray[np.float32]:
 
 
 def _suppressed(rles: list[dict[str, Any]]) -> list[int]:
-    """Greedy NMS on run lengths by pycocotools."""
+    """Run greedy NMS on RLEs with pycocotools."""
     kept, remaining = [], list(np.argsort(-_scores(len(rles)), kind="stable"))
     while remaining:
         best = remaining.pop(0)
@@ -329,7 +352,7 @@ REFERENCES: dict[str, Way] = {
     "NMS": lambda logits, size: _suppressed([_encoded(p) for p in _column_major(logits, size)]),
 }
 GOALS = ("polygons", "RLE", "NMS")
-"""The ways that have goals."""
+"""Outputs with goals."""
 
 SERVER: dict[str, Way] = {
     "masks": lambda logits, size: [upsample_mask(low, size) for low in logits],
@@ -351,5 +374,5 @@ def _box_area(mask: Mask) -> int:
 
 
 def _mean(pixels: list[int], size: Size) -> float:
-    """Mean share of the image."""
+    """Return the mean number of pixels as a share of the image."""
     return sum(pixels) / len(pixels) / (size[0] * size[1])

@@ -1,4 +1,4 @@
-"""Processor time of a cached click besides the model's, in a server whose model costs nothing."""
+"""CPU time of a cached click outside the model, in a server with a free model."""
 
 from __future__ import annotations
 
@@ -10,16 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks.report import Cell, Goal, Report, Table
-from benchmarks.serving import (
-    EMBED,
-    SEGMENT,
-    Picture,
-    Server,
-    click_body,
-    embed_body,
-    picture,
-    process,
-)
+from benchmarks.requests import EMBED, SEGMENT, Picture, click_body, embed_body, picture
+from benchmarks.serving import Server, process
 
 OVERHEAD_MS = 3.0
 _VERSION = "hiera_tiny"
@@ -28,13 +20,13 @@ _NAME = "cached"
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How much is measured.
+    """Extent of a run.
 
     Attributes:
-        size: (width, height) of the image.
-        sent: bytes of the image that is sent along, about.
-        requests: of each kind.
-        batches: that they are sent in, in turns with the other kinds.
+        size: image size as (width, height) in pixels.
+        sent: approximate size of the attached image in bytes.
+        requests: requests of each kind.
+        batches: batches of each kind; the kinds alternate.
     """
 
     size: tuple[int, int]
@@ -49,13 +41,13 @@ SMALL = Scale(size=(320, 180), sent=30_000, requests=10, batches=1)
 
 @dataclass(slots=True)
 class Cost:
-    """What requests of a kind cost a server.
+    """Cost of one kind of request.
 
     Attributes:
-        cpu: seconds of the processor a request, of each batch.
-        wall: seconds a request, of each batch.
-        stages: milliseconds by stage, of each request.
-        answer: bytes of an answer.
+        cpu: CPU seconds per request, for each batch.
+        wall: seconds per request, for each batch.
+        stages: duration of each request in milliseconds, by stage.
+        answer: size of a response in bytes.
     """
 
     cpu: list[float]
@@ -65,19 +57,24 @@ class Cost:
 
 
 def run(small: bool) -> Report:
-    """Measure it."""
+    """Run the benchmark.
+
+    Args:
+        small: use the demo models and few rounds, for a run of a few seconds.
+    """
     scale = SMALL if small else FULL
     report = Report(
         "overhead",
-        "The server's own processor time for a click",
+        "CPU time of a click outside the model",
         notes=[
-            "The real application, whose SAM 2 answers with canned logits at once: what its "
-            "process takes of the processor is everything but the model. One client on a kept "
-            f"connection; image of {scale.size[0]} x {scale.size[1]}, cached; polygons. "
-            "`masks` and `serialise` are durations from `server-timing`; the rest is HTTP, "
-            "parsing, threads and the event loop. The floor is a bare Starlette route on the "
-            "same stack that reads JSON and answers with JSON of the same size.",
-            "Medians of batches. The kernel counts in steps of 10 ms, so batches are long.",
+            "The real application with a SAM 2 that returns canned logits at once: its CPU time is "
+            "everything but the model. One client on one connection; cached image of "
+            f"{scale.size[0]} x {scale.size[1]}; polygons. `masks` and `serialise` are durations "
+            "from `server-timing`; the rest is HTTP, parsing, threads and the event loop. The "
+            "floor is a bare Starlette route on the same stack that parses the same request and "
+            "returns JSON of the same size.",
+            "Medians of batches. The kernel counts CPU time in steps of 10 ms, so batches are "
+            "long.",
         ],
     )
     environment = {"INFERENCE_AUTH": "off", "INFERENCE_DEVICE": "cpu"}
@@ -94,7 +91,7 @@ def run(small: bool) -> Report:
         with process(echo, label="echo") as floor:
             kinds = {
                 "click by id": (server, by_id),
-                "click with the image sent along": (server, along),
+                "click with the image attached": (server, along),
                 "floor: JSON echo": (floor, by_id),
             }
             costs = {name: Cost([], [], defaultdict(list)) for name in kinds}
@@ -104,13 +101,18 @@ def run(small: bool) -> Report:
             for _ in range(scale.batches):
                 for name, (asked, body) in kinds.items():
                     _batch(asked, body, scale.requests // scale.batches, costs[name])
-    _tabulate(report, costs, {"click with the image sent along": len(along)})
+    _tabulate(report, costs, {"click with the image attached": len(along)})
     return report
 
 
 def padded(image: Picture, size: int) -> Picture:
-    """The image in a file of so many bytes or more, with comments that cannot be compressed."""
-    rng = random.Random(0)  # the same file every time
+    """Return the image in a larger file, filled up with random comments.
+
+    Args:
+        image: image to enlarge.
+        size: minimum file size in bytes.
+    """
+    rng = random.Random(0)  # the same file in every run
     data = image.jpeg
     while len(data) < size:
         comment = rng.randbytes(60_000)
@@ -120,9 +122,9 @@ def padded(image: Picture, size: int) -> Picture:
 
 
 def _batch(server: Server, body: bytes, requests: int, cost: Cost) -> None:
-    """Send requests one after the other."""
+    """Send requests one after another, and add their cost."""
     with server.client() as client:
-        client.get("/readyz")  # connected
+        client.get("/readyz")  # connects
         cpu, wall = server.cpu_seconds, time.perf_counter()
         answers = [client.post(SEGMENT, body) for _ in range(requests)]
         cost.wall.append((time.perf_counter() - wall) / requests)
@@ -147,13 +149,13 @@ def _tabulate(report: Report, costs: dict[str, Cost], sent: dict[str, int]) -> N
                 "HTTP and framework (ms)": cpu - masks - serialise,
                 "wall (ms)": 1e3 * statistics.median(cost.wall),
                 "body (bytes)": sent.get(name, 0),
-                "answer (bytes)": cost.answer,
+                "response (bytes)": cost.answer,
             }
         )
         if name == "click by id":
             what = "CPU of a click by id"
             report.goals.append(Goal(what, cpu, OVERHEAD_MS, "at most", "ms"))
-    report.tables.append(Table("A request", rows))
+    report.tables.append(Table("One request", rows))
 
 
 def _median(values: Sequence[float]) -> float:

@@ -1,4 +1,4 @@
-"""What a process and all that it has started cost: processor time and memory, by what they are."""
+"""CPU time and memory of a process and its descendants, by role."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 _REPLICA = "ServeReplica:"
 _NAMED = {"ProxyActor": "proxy", "ServeController": "controller"}
 OTHERS = "others"
-"""Of Ray's own: its stores of state and of objects, its agents, the process that started it all."""
+"""Role of all other processes: Ray's state and object stores, its agents, the root process."""
 
 
 def cpu_seconds(root: int) -> Counter[str]:
-    """Processor time of a process and of those under it that live, so far.
+    """Return the CPU time of a process and its living descendants.
 
     Args:
-        root: its pid.
+        root: process id.
 
     Returns:
-        Seconds by role: `proxy`, `controller`, the names of Serve's deployments, `others`.
+        Seconds by role: `proxy`, `controller`, names of Ray Serve deployments, `others`.
     """
     seconds: Counter[str] = Counter()
     for pid, fields in _tree(root):
@@ -30,7 +30,14 @@ def cpu_seconds(root: int) -> Counter[str]:
 
 
 def memory_bytes(root: int) -> Counter[str]:
-    """Memory of a process and of those under it, by role; what several share is divided by them."""
+    """Return the memory of a process and its descendants.
+
+    Args:
+        root: process id.
+
+    Returns:
+        Bytes by role; shared memory is divided between its users (PSS).
+    """
     held: Counter[str] = Counter()
     for pid, _ in _tree(root):
         try:
@@ -44,7 +51,7 @@ def memory_bytes(root: int) -> Counter[str]:
 
 
 def _tree(root: int) -> Iterator[tuple[int, list[str]]]:
-    """Pid and fields of `/proc/PID/stat` from the third on, of all that live."""
+    """Yield process id and fields of `/proc/PID/stat`, from the third, of the process tree."""
     stats: dict[int, list[str]] = {}
     children: defaultdict[int, list[int]] = defaultdict(list)
     for entry in Path("/proc").iterdir():
@@ -52,7 +59,7 @@ def _tree(root: int) -> Iterator[tuple[int, list[str]]]:
             continue
         try:
             text = (entry / "stat").read_text()
-        except (FileNotFoundError, ProcessLookupError):  # it has ended
+        except (FileNotFoundError, ProcessLookupError):  # the process has ended
             continue
         fields = text.rpartition(")")[2].split()
         stats[int(entry.name)] = fields
@@ -72,6 +79,6 @@ def _role(pid: int) -> str:
         return OTHERS
     if not title.startswith("ray::"):
         return OTHERS
-    if _REPLICA in title:  # ServeReplica:APPLICATION:DEPLOYMENT, and the method that runs
+    if _REPLICA in title:  # ServeReplica:APPLICATION:DEPLOYMENT, then the running method
         return title.rpartition(_REPLICA)[2].split(":")[1].partition(".")[0]
     return next((role for name, role in _NAMED.items() if name in title), OTHERS)

@@ -1,8 +1,8 @@
-"""Replicas with a cache and two lanes each, simulated event by event, behind a router.
+"""Discrete-event simulation of replicas behind a router.
 
-What is simulated is what is deployed: Ray's routers with their way of waiting, replicas that turn
-requests away above a number of them, one flight for an image, an LRU of images. Arrivals do not
-depend on answers: a client that waits goes on asking, as many clients together do.
+Simulates a cluster as deployed: Ray's routers with their backoff, replicas that refuse requests
+above a limit, single-flight encoding per image, an LRU cache of images, and two queues per replica.
+Arrivals do not depend on responses, as with many independent clients.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from numpy.typing import NDArray
 from benchmarks.ring import Ring, names, sessions
 
 BACKOFF = (0.025, 2.0, 0.5)
-"""Of Ray's routers: first pause in seconds, growth, longest; they try twice before the first."""
+"""Backoff of Ray's routers: first pause in seconds, growth factor, longest pause in seconds."""
 _IDLE = -1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """What requests take of a replica's device.
+    """Costs of requests at a replica.
 
     Attributes:
-        encode: seconds for an image.
-        decode: seconds for a prompt.
-        entries: images that the cache holds.
+        encode: device seconds per image.
+        decode: device seconds per prompt.
+        entries: capacity of the cache in images.
     """
 
     encode: float
@@ -41,17 +41,17 @@ class Costs:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What clients ask.
+    """Load from clients.
 
     Attributes:
-        rate: requests a second.
-        seconds: how long.
-        images: that are asked about.
-        exponent: of their popularity: the k-th most popular is begun with as `1 / k ** exponent`.
-        clicks: a session with an image has, on average.
-        pause: seconds between clicks of a session, on average.
-        abrupt: all sessions that are usual at a time are there in the first second, as after a
-            restart; otherwise they come one after the other.
+        rate: requests per second.
+        seconds: duration.
+        images: number of images.
+        exponent: Zipf exponent: the k-th most popular image has a share of `1 / k ** exponent`.
+        clicks: mean number of clicks per session.
+        pause: mean seconds between clicks of a session.
+        abrupt: start with the usual number of sessions in progress, as after a restart. Default:
+            start with none.
     """
 
     rate: float
@@ -65,18 +65,22 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """Requests in their order.
+    """Requests in order of arrival.
 
     Attributes:
-        times: in seconds, [requests].
-        images: which image each is about, [requests].
+        times: arrival times in seconds, [requests].
+        images: index of the image of each request, [requests].
     """
 
     times: NDArray[np.float64]
     images: NDArray[np.int64]
 
     def ceiling(self, since: float = 0.0) -> float:
-        """The hit rate of one cache without bounds, of the requests from a second on."""
+        """Return the hit rate of one unlimited cache.
+
+        Args:
+            since: time in seconds from which requests count. Default: 0.
+        """
         first = np.zeros(len(self.times), bool)
         first[np.unique(self.images, return_index=True)[1]] = True
         return 1.0 - float(first[self.times >= since].mean())
@@ -84,12 +88,13 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How a replica is chosen.
+    """Routing policy.
 
     Attributes:
-        kind: any; the less busy one of any two; those of the image on the ring.
-        virtual_nodes: places of a replica on the ring.
-        spill: further replicas for an image.
+        kind: `random`: a random replica; `two`: the less busy of two random replicas; `ring`: the
+            image's replicas on the hash ring.
+        virtual_nodes: virtual nodes per replica on the ring. Default: 100.
+        spill: number of additional replicas for an image. Default: 0.
     """
 
     kind: Literal["random", "two", "ring"]
@@ -99,14 +104,14 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of the requests; of those after the warm-up, where not said otherwise.
+    """Result of a simulation, of requests after the warm-up unless stated otherwise.
 
     Attributes:
-        latencies: in seconds of those that were answered.
-        hits: share of those that needed no encoding of their own.
-        refused: share of those that were answered with 429.
-        work: seconds of a device that an answer took on average, in the whole run.
-        worked: seconds of work of each replica, in the whole run, [replicas].
+        latencies: latencies of successful requests in seconds, ascending.
+        hits: share of successful requests without an encoding of their own, 0 to 1.
+        refused: share of requests refused with 429, 0 to 1.
+        work: mean device seconds per successful request, in the whole run.
+        worked: device seconds of each replica, in the whole run, [replicas].
     """
 
     latencies: NDArray[np.float64]
@@ -116,24 +121,38 @@ class Outcome:
     worked: NDArray[np.float64]
 
     def latency(self, share: float) -> float:
-        """Seconds within which a share of the answers came."""
+        """Return a quantile of the latencies in seconds.
+
+        Args:
+            share: quantile, 0 to 1.
+        """
         return float(np.quantile(self.latencies, share))
 
     @property
     def busiest(self) -> float:
-        """Work of the busiest replica, of the mean."""
+        """Work of the busiest replica, relative to the mean."""
         return float(self.worked.max() / self.worked.mean())
 
 
 def shares_of_images(images: int, exponent: float) -> NDArray[np.float64]:
-    """How much of the sessions each image has, the most popular one first."""
+    """Return the share of sessions of each image, the most popular first.
+
+    Args:
+        images: number of images.
+        exponent: Zipf exponent.
+    """
     weights = np.arange(1, images + 1, dtype=np.float64) ** -exponent
     shares: NDArray[np.float64] = weights / weights.sum()
     return shares
 
 
 def draw(load: Load, seed: int) -> Trace:
-    """Requests of sessions that begin at random."""
+    """Draw the requests of random sessions.
+
+    Args:
+        load: load from clients.
+        seed: seed of the random numbers.
+    """
     rng = np.random.default_rng(seed)
     lead = 5 * load.clicks * load.pause if load.abrupt else 0.0
     begun = rng.poisson(load.rate / load.clicks * (load.seconds + lead))
@@ -153,10 +172,10 @@ def draw(load: Load, seed: int) -> Trace:
 
 
 class _Replica:
-    """A cache, two lanes, and a device that they share.
+    """A replica: a cache, and two queues that share a device.
 
-    While both lanes are at work each goes at half its speed: two threads that use one GPU, or the
-    same cores, take turns at it.
+    While both queues have work, each runs at half speed: two threads that share a GPU or the same
+    cores.
     """
 
     __slots__ = (
@@ -165,7 +184,7 @@ class _Replica:
     )
 
     def __init__(self) -> None:
-        self.cache: dict[int, None] = {}  # the image that was used least recently comes first
+        self.cache: dict[int, None] = {}  # least recently used first
         self.flights: dict[int, list[int]] = {}
         self.encodes: deque[int] = deque()
         self.decodes: deque[int] = deque()
@@ -174,7 +193,7 @@ class _Replica:
         self.since = self.worked = 0.0
 
     def advance(self, now: float) -> None:
-        """Work until now."""
+        """Advance the work to the given time."""
         passed, self.since = now - self.since, now
         encoding, decoding = self.encode_left != _IDLE, self.decode_left != _IDLE
         if encoding or decoding:
@@ -186,7 +205,7 @@ class _Replica:
             self.decode_left = max(0.0, self.decode_left - passed * share)
 
     def ends(self) -> float:
-        """Seconds until the first of the lanes is done, at the present speed."""
+        """Return the seconds until the next item is done at the current speed."""
         if self.encode_left == _IDLE:
             return self.decode_left
         if self.decode_left == _IDLE:
@@ -217,7 +236,7 @@ class _Run:
             self._ranked = [ranks[place] for place in places]
 
     def _candidates(self, request: int) -> Sequence[int]:
-        """Which replicas are tried, in this order."""
+        """Return the replicas to try, in order."""
         if self._kind == "ring":
             return self._ranked[request]
         count, drawn = len(self.replicas), self._random.random
@@ -229,7 +248,15 @@ class _Run:
         return (second,) if less else (first,)
 
     def route(self, request: int, now: float) -> bool:
-        """Give a request to a replica; False if those that are tried have too many."""
+        """Assign a request to a replica.
+
+        Args:
+            request: index of the request.
+            now: time in seconds.
+
+        Returns:
+            Whether a replica accepted it; False if all candidates are full.
+        """
         for index in self._candidates(request):
             if self.replicas[index].ongoing < self._ongoing:
                 self._accept(index, request, now)
@@ -253,7 +280,13 @@ class _Run:
         self._plan(index, replica, now)
 
     def step(self, index: int, version: int, now: float) -> None:
-        """End what a replica has done by now."""
+        """Complete finished work of a replica.
+
+        Args:
+            index: index of the replica.
+            version: version of the replica when the event was planned; outdated events do nothing.
+            now: time in seconds.
+        """
         replica = self.replicas[index]
         if version != replica.version:
             return
@@ -274,7 +307,7 @@ class _Run:
         self._plan(index, replica, now)
 
     def _plan(self, index: int, replica: _Replica, now: float) -> None:
-        """Begin what can begin, and note when the first of it ends."""
+        """Start pending work, and schedule its completion."""
         if replica.encode_left == _IDLE and replica.encodes:
             replica.encode_left = self._costs.encode
         if replica.decode_left == _IDLE and replica.decodes:
@@ -295,17 +328,17 @@ def simulate(
     warm: float = 0.0,
     seed: int = 0,
 ) -> Outcome:
-    """Let replicas answer requests.
+    """Simulate a cluster.
 
     Args:
-        trace: the requests.
-        costs: of each replica.
-        replicas: how many.
-        policy: how one is chosen.
-        ongoing: requests that a replica has at most; a router tries the next one then.
-        waiting: requests that wait at most, in all routers; more are refused.
-        warm: seconds at the beginning of which nothing is told.
-        seed: of the replicas' names and of choices.
+        trace: requests.
+        costs: costs of each replica.
+        replicas: number of replicas.
+        policy: routing policy.
+        ongoing: maximum number of requests in progress per replica; a full replica refuses.
+        waiting: maximum number of requests that wait in all routers; more get 429.
+        warm: warm-up in seconds, excluded from the result. Default: 0.
+        seed: seed of replica names and random choices. Default: 0.
     """
     run = _Run(trace, costs, replicas, policy, ongoing, seed)
     times: list[float] = trace.times.tolist()

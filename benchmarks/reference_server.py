@@ -1,9 +1,9 @@
-"""The reference way: `SAM2ImagePredictor` with a lock around it, behind the same HTTP stack.
+"""Reference server: `SAM2ImagePredictor` behind a lock and the same HTTP stack.
 
-What one writes who wants an answer today: the model's own predictor in float32, one request at a
-time in it because it is not thread-safe, features kept by the image's name, masks at full size, and
-OpenCV's or pycocotools' encoder on the planes. It reads and writes the fields of our JSON that the
-benchmarks use, so that the same clients can ask either server.
+A straightforward implementation: the model's own predictor in float32, one request at a time
+because it is not thread-safe, features cached by image id, masks at full size, and OpenCV's or
+pycocotools' encoder on the planes. It supports the JSON fields that the benchmarks use, so that the
+same clients can use either server.
 """
 
 from __future__ import annotations
@@ -31,12 +31,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from benchmarks.requests import EMBED, SEGMENT
 from benchmarks.sam2_models import Sam2, predictor_of
-from benchmarks.serving import CORES, EMBED, SEGMENT, Server, process
+from benchmarks.serving import CORES, Server, process
 
 
 def encode_plane(plane: NDArray[Any], form: str) -> Any:
-    """A full plane `[H, W]` of zeros and ones, as the predictor gives it, as `polygon` or `rle`."""
+    """Encode a mask.
+
+    Args:
+        plane: mask of zeros and ones at full size, `[H, W]`.
+        form: `polygon` or `rle`.
+    """
     mask = plane.astype(np.uint8)
     if form == "rle":
         rle = coco.encode(np.asfortranarray(mask))
@@ -46,15 +52,19 @@ def encode_plane(plane: NDArray[Any], form: str) -> Any:
 
 
 def read_image(data: bytes) -> NDArray[np.uint8]:
-    """An image file to `uint8[H, W, 3]` RGB, as in the predictor's own examples."""
+    """Decode an image to `uint8[H, W, 3]`, RGB, as the predictor's examples do.
+
+    Args:
+        data: image file.
+    """
     return np.array(Image.open(io.BytesIO(data)).convert("RGB"))
 
 
 class Reference:
-    """The predictor, and the features of the images that it was shown.
+    """The predictor, and the features of encoded images.
 
     Args:
-        model: to predict with.
+        model: model of the predictor.
     """
 
     def __init__(self, model: Any) -> None:
@@ -74,11 +84,11 @@ class Reference:
             self.predictor._is_image_set = True
 
     def embed(self, image_id: str, read: Callable[[], NDArray[np.uint8]]) -> None:
-        """Encode an image, unless it is known.
+        """Encode an image unless it is cached.
 
         Args:
-            image_id: its name.
-            read: makes `uint8[H, W, 3]` RGB of it.
+            image_id: id of the image.
+            read: returns the image as `uint8[H, W, 3]`, RGB.
         """
         with self._lock:
             self._show(image_id, read)
@@ -92,7 +102,15 @@ class Reference:
         multimask: bool,
         form: str,
     ) -> list[dict[str, Any]]:
-        """Predictions of prompts, one after the other."""
+        """Predict one mask per prompt, one after another.
+
+        Args:
+            image_id: id of the image.
+            read: returns the image as `uint8[H, W, 3]`, RGB; called if the id is not cached.
+            prompts: arguments of `predict`, one dict per prompt.
+            multimask: predict three masks and return the best one.
+            form: mask format, `polygon` or `rle`.
+        """
         found = []
         for prompt in prompts:
             with self._lock:
@@ -110,7 +128,7 @@ class Reference:
 
 
 def _prompt(sent: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of `predict`; a box on the wire is given by its centre."""
+    """Convert a JSON prompt to arguments of `predict`; JSON boxes have a centre."""
     prompt: dict[str, Any] = {}
     points = sent.get("points") or []
     if points:
@@ -125,11 +143,15 @@ def _prompt(sent: dict[str, Any]) -> dict[str, Any]:
 
 
 def create_app(reference: Reference) -> Starlette:
-    """The reference behind HTTP."""
+    """Build the reference server's application.
+
+    Args:
+        reference: the predictor.
+    """
 
     def image_of(body: dict[str, Any]) -> tuple[str, Callable[[], NDArray[np.uint8]]]:
         sent = body.get("image") or {"value": ""}
-        # The text itself is the name of an image that has none.
+        # Without an id, the base64 text identifies the image.
         name = body.get("image_id") or sent["value"]
         return name, lambda: read_image(base64.b64decode(sent["value"]))
 
@@ -181,14 +203,22 @@ def create_app(reference: Reference) -> Starlette:
 
 @contextmanager
 def reference_server(model: Sam2) -> Iterator[Server]:
-    """The reference in a process of its own."""
+    """Run the reference server in its own process.
+
+    Args:
+        model: model to serve.
+    """
     arguments = ["-m", "benchmarks.reference_server", model.version, model.weights]
     with process(arguments, label="reference") as server:
         yield server
 
 
 def serve(app: Starlette) -> None:
-    """Serve on a free port, as `inference-server serve` does, and print where."""
+    """Serve on a free port and print the address, as `inference-server serve` does.
+
+    Args:
+        app: application to serve.
+    """
     listener = socket.create_server(("127.0.0.1", 0), backlog=256)
     click.echo(f"on http://127.0.0.1:{listener.getsockname()[1]}", err=True)
     config = uvicorn.Config(app, log_level="warning", access_log=False)

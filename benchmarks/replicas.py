@@ -1,4 +1,4 @@
-"""Throughput of one to many replicas of a cluster whose model is simulated."""
+"""Throughput of a cluster with a simulated model, by number of replicas."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from benchmarks.load import Load, Loop
 from benchmarks.processes import cpu_seconds
 from benchmarks.report import Cell, Report, Table
-from benchmarks.serving import CORES, SEGMENT, Load, Loop, Picture, click_body, picture
+from benchmarks.requests import SEGMENT, Picture, click_body, picture
+from benchmarks.serving import CORES
 from benchmarks.simulated import VERSION, Costs, Router, Simulated, simulated_cluster
 
 FREE = Costs(0.0, 0.0)
@@ -16,16 +18,16 @@ FREE = Costs(0.0, 0.0)
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How much is measured.
+    """Extent of a run.
 
     Attributes:
-        clusters: replicas and router of each, a ring of one replica first.
-        costs: of the engine.
-        clients: for each replica.
-        clicks: of a client on an image, before it takes the next one.
-        size: (width, height) of the images.
+        clusters: number of replicas and router of each cluster; the first has one replica.
+        costs: simulated costs of the engine.
+        clients: clients per replica.
+        clicks: clicks of a client per image.
+        size: image size as (width, height) in pixels.
         warmup: seconds before each measurement.
-        seconds: of each.
+        seconds: duration of each measurement.
     """
 
     clusters: tuple[tuple[int, Router], ...]
@@ -58,16 +60,16 @@ SMALL = Scale(
 
 
 class Clicks:
-    """Bodies of clients that click so many times on an image, then on another one.
+    """Request bodies of clients that click several times on each of their images.
 
-    The first of an image brings it along; the others name it. Nobody has seen it before. Clients
-    begin with fewer clicks each, so that they do not all take new images together.
+    The first click on an image sends the image; the others send its id. Clients start at different
+    clicks of their first image, so that they do not take new images at the same time.
 
     Args:
-        image: that all images look like.
-        clients: how many.
-        clicks: on an image.
-        label: of these clients, part of their images' names.
+        image: pixels of all images; each image is a different file.
+        clients: number of clients.
+        clicks: clicks per image.
+        label: prefix of the image ids.
     """
 
     def __init__(self, image: Picture, clients: int, clicks: int, label: str) -> None:
@@ -77,7 +79,12 @@ class Clicks:
         self._asked = [0] * clients
 
     def __call__(self, client: int, request: int) -> bytes:
-        """The body of a client's next request."""
+        """Return the body of a client's next request.
+
+        Args:
+            client: number of the client, from 0.
+            request: number of the client's request, from 0.
+        """
         self._asked[client] = request + 1
         number, click = divmod(request + client % self._clicks, self._clicks)
         name = f"{self._label}-{client}-{number}"
@@ -87,7 +94,7 @@ class Clicks:
 
     @property
     def images(self) -> int:
-        """Of how many images there were clicks so far."""
+        """Number of images clicked on so far."""
         skipped = (client % self._clicks for client in range(len(self._asked)))
         return sum(
             -(-(asked + skip) // self._clicks)
@@ -97,22 +104,22 @@ class Clicks:
 
     @property
     def asked(self) -> int:
-        """How many clicks there were so far."""
+        """Number of clicks so far."""
         return sum(self._asked)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What was measured at a cluster.
+    """Measurements of one cluster.
 
     Attributes:
-        replicas: of the model.
-        router: to them.
-        load: while it was watched.
-        hits: share of all requests that needed no encoding.
-        ceiling: the same, had each image been encoded once.
-        busiest: requests of the busiest replica, of the mean.
-        cpu: seconds of the processor that a request took, by process.
+        replicas: number of replicas.
+        router: router of requests to replicas.
+        load: latencies and throughput.
+        hits: hit rate: share of requests without encoding, 0 to 1.
+        ceiling: hit rate if each image were encoded once, 0 to 1.
+        busiest: requests of the busiest replica, relative to the mean.
+        cpu: CPU seconds per request, by process.
     """
 
     replicas: int
@@ -125,26 +132,30 @@ class Outcome:
 
     @property
     def cores(self) -> float:
-        """How many cores the cluster used."""
+        """Number of cores in use."""
         return sum(self.cpu.values()) * self.load.throughput
 
     def efficiency(self, one: Outcome) -> float:
-        """Throughput, of what so many times one replica would have."""
+        """Return the throughput relative to as many independent replicas.
+
+        Args:
+            one: measurements of one replica.
+        """
         return self.load.throughput / (self.replicas * one.load.throughput)
 
 
 def measure(
     cluster: Simulated, replicas: int, router: Router, scale: Scale, clicks: int, label: str
 ) -> Outcome:
-    """Watch clients for a while.
+    """Measure a cluster under load.
 
     Args:
-        cluster: that they ask.
-        replicas: that it has.
-        router: that it has.
-        scale: how long, and how many.
-        clicks: on an image.
-        label: that no other measurement at this cluster has.
+        cluster: cluster to measure.
+        replicas: its number of replicas.
+        router: its router.
+        scale: clients and durations.
+        clicks: clicks per image.
+        label: prefix of the image ids, unique per measurement at a cluster.
     """
     clients = scale.clients * replicas
     image = picture(0, scale.size)
@@ -157,7 +168,7 @@ def measure(
         after = cpu_seconds(cluster.server.pid)
     done = cluster.done - nothing
     if sum(done.decodes.values()) != bodies.asked:
-        raise RuntimeError(f"{bodies.asked} clicks were asked for, and {done.decodes} were made")
+        raise RuntimeError(f"{bodies.asked} clicks were sent, but {done.decodes} were decoded")
     encodes = sum(done.encodes.values()) / bodies.asked
     requests = len(load.latencies)
     return Outcome(
@@ -172,11 +183,11 @@ def measure(
 
 
 def add_to(report: Report, scale: Scale) -> None:
-    """Measure, and tell it.
+    """Measure all clusters, and add the tables to a report.
 
     Args:
-        report: where to.
-        scale: how much.
+        report: report to extend.
+        scale: extent of the run.
     """
     outcomes = []
     free = None
@@ -203,17 +214,17 @@ def _throughput(outcomes: Sequence[Outcome], one: Outcome) -> Table:
                 "router": outcome.router,
                 "replicas": outcome.replicas,
                 "requests": len(load.latencies),
-                "requests a second": load.throughput,
-                "of N times one replica": outcome.efficiency(one),
+                "requests per second": load.throughput,
+                "relative to N times one replica": outcome.efficiency(one),
                 "hit rate": outcome.hits,
-                "its ceiling": outcome.ceiling,
-                "requests of the busiest replica, of the mean": outcome.busiest,
+                "hit rate ceiling": outcome.ceiling,
+                "busiest replica relative to the mean": outcome.busiest,
                 "p50 (ms)": 1e3 * load.timing.median,
                 "p95 (ms)": 1e3 * load.timing.percentile(0.95),
                 "cores in use": outcome.cores,
             }
         )
-    return Table("Throughput, with a model of simulated cost", rows)
+    return Table("Throughput with a simulated model", rows)
 
 
 def _processes(outcomes: Sequence[Outcome]) -> Table:
@@ -225,27 +236,27 @@ def _processes(outcomes: Sequence[Outcome]) -> Table:
         rows.append(
             {
                 "replicas": outcome.replicas,
-                "model": "costs nothing" if free else "simulated cost",
-                "requests a second": outcome.load.throughput,
+                "model": "free" if free else "simulated cost",
+                "requests per second": outcome.load.throughput,
                 "proxy (ms)": cost.get("proxy", 0.0),
                 "ingress (ms)": cost.get("ingress", 0.0),
                 "replicas (ms)": cost.get("visual", 0.0),
-                "rest of Ray (ms)": sum(cost[role] for role in cost if role not in known),
-                "together (ms)": sum(cost.values()),
+                "other Ray processes (ms)": sum(cost[role] for role in cost if role not in known),
+                "total (ms)": sum(cost.values()),
                 "cores in use": outcome.cores,
             }
         )
-    return Table("Processor time of a request by process, without the clients'", rows)
+    return Table("CPU time per request by process, without the clients", rows)
 
 
 def _limits(scale: Scale, free: Outcome) -> str:
-    """Where the machine ends."""
+    """Describe the limit of the machine."""
     work = scale.costs.decode + scale.costs.encode / scale.clicks
     rate = free.load.throughput
     return (
-        f"Where the machine ends: with a model that costs nothing, {free.replicas} replicas and "
-        f"{scale.clients * free.replicas} clients, one ingress and its proxy answer {rate:.0f} "
-        f"cached clicks a second and use {free.cores:.1f} of {CORES} cores; the clients have the "
-        f"rest. With {1e3 * work:.0f} ms a request that is the work of {rate * work:.0f} replicas: "
-        "from there on it would be the cores that are measured, not the replicas."
+        f"Limit of the machine: with a free model, {free.replicas} replicas and "
+        f"{scale.clients * free.replicas} clients, one ingress and its proxy serve {rate:.0f} "
+        f"cached clicks per second and use {free.cores:.1f} of {CORES} cores; clients use the "
+        f"rest. At {1e3 * work:.0f} ms per request this equals {rate * work:.0f} replicas; a "
+        "larger cluster would measure the cores, not the replicas."
     )

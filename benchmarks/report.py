@@ -1,4 +1,4 @@
-"""What a benchmark found: tables, goals, and the machine, as Markdown and as JSON."""
+"""Report of a benchmark: tables, goals and machine, as Markdown and JSON."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Cell = str | int | float
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """What a figure should be.
+    """Target for a figure.
 
     Attributes:
-        what: the figure, in words.
-        value: as measured.
-        bound: as asked.
-        sense: whether the bound is the least or the most.
-        unit: of both; `x` for a ratio.
+        what: description of the figure.
+        value: measured value.
+        bound: target value.
+        sense: whether the bound is a minimum or a maximum.
+        unit: unit of value and bound. Default: `x`, a ratio.
     """
 
     what: str
@@ -35,7 +35,7 @@ class Goal:
 
     @property
     def met(self) -> bool:
-        """Whether the figure is as it should be."""
+        """Whether the value meets the bound."""
         if self.sense == "at least":
             return self.value >= self.bound
         return self.value <= self.bound
@@ -46,8 +46,8 @@ class Table:
     """Rows of figures; all rows have the same columns.
 
     Attributes:
-        title: what they are.
-        rows: column names (with units) to cells.
+        title: title of the table.
+        rows: cells by column name; names include units.
     """
 
     title: str
@@ -56,15 +56,15 @@ class Table:
 
 @dataclass(slots=True)
 class Report:
-    """The result of a benchmark.
+    """Result of a benchmark.
 
     Attributes:
-        name: of the benchmark, as on the command line.
-        title: what is measured.
-        tables: the figures.
-        goals: what they should be.
-        notes: what a reader has to know, a sentence each.
-        pictures: PNG files by their names, which are written beside the report.
+        name: name of the benchmark on the command line.
+        title: heading of the report.
+        tables: measured figures. Default: none.
+        goals: targets for figures. Default: none.
+        notes: paragraphs on method and limits. Default: none.
+        pictures: PNG files by file name, written to the report's directory. Default: none.
     """
 
     name: str
@@ -75,7 +75,7 @@ class Report:
     pictures: dict[str, bytes] = field(default_factory=dict)
 
     def markdown(self) -> str:
-        """The report as a section of Markdown."""
+        """Return the report as a Markdown section."""
         lines = [f"## {self.title}", "", f"`python -m benchmarks {self.name}`", ""]
         for note in self.notes:
             lines += [note, ""]
@@ -103,7 +103,11 @@ class Report:
         return "\n".join(lines)
 
     def write(self, directory: Path) -> None:
-        """Write `NAME.md` and `NAME.json`."""
+        """Write `NAME.md`, `NAME.json` and the pictures.
+
+        Args:
+            directory: created if it does not exist.
+        """
         directory.mkdir(parents=True, exist_ok=True)
         (directory / f"{self.name}.md").write_text(self.markdown(), "utf-8")
         content: dict[str, Any] = {
@@ -124,7 +128,7 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _written(cell: Cell) -> str:
-    """A cell as people read it: three digits that count."""
+    """Format a cell with three significant digits."""
     if isinstance(cell, float):
         return f"{cell:,.0f}" if abs(cell) >= 100 else f"{cell:.3g}"
     return f"{cell:,}" if isinstance(cell, int) else cell

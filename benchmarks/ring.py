@@ -1,7 +1,7 @@
-"""The ring of hashes by which Ray Serve's `ConsistentHashRouter` finds replicas, for whole arrays.
+"""The hash ring of Ray Serve's `ConsistentHashRouter`, vectorised.
 
-The router looks up one request at a time, in a cluster that runs. The same ring over arrays tells
-within seconds what a thousand replicas would get; a test holds it against Ray's own.
+Ray's router looks up one request at a time, in a running cluster. With arrays, a thousand replicas
+take seconds. A test compares this ring with Ray's own.
 """
 
 from __future__ import annotations
@@ -24,14 +24,19 @@ Places = NDArray[np.int64]
 
 
 def _hashes(keys: Iterable[str]) -> NDArray[np.uint64]:
-    """As Ray hashes both virtual nodes and sessions: the lower 64 bits of MurmurHash3."""
+    """Hash virtual nodes and sessions as Ray does: the lower 64 bits of MurmurHash3."""
     return np.array(
         [mmh3.hash64(key.encode(), seed=SEED, signed=False)[0] for key in keys], np.uint64
     )
 
 
 def names(count: int, seed: int) -> list[str]:
-    """Names for replicas: random ones, as the parts of Ray's that it hashes are."""
+    """Draw random replica names, like those that Ray hashes.
+
+    Args:
+        count: number of names.
+        seed: seed of the random numbers.
+    """
     drawn = random.Random(seed)
     return [
         "".join(drawn.choices("abcdefghijklmnopqrstuvwxyz0123456789", k=8)) for _ in range(count)
@@ -39,16 +44,20 @@ def names(count: int, seed: int) -> list[str]:
 
 
 def sessions(images: Iterable[int]) -> list[str]:
-    """The sessions of images: digests of a tenant and the image's name."""
+    """Return the session keys of images: digests of tenant and image id.
+
+    Args:
+        images: numbers of the images.
+    """
     return [hashlib.sha256(f"tenant\0image-{image}".encode()).hexdigest() for image in images]
 
 
 class Ring:
-    """Replicas on a ring.
+    """Replicas on a hash ring.
 
     Args:
-        replicas: their names.
-        virtual_nodes: how many places on the ring each has.
+        replicas: names of the replicas.
+        virtual_nodes: virtual nodes per replica.
     """
 
     def __init__(self, replicas: Sequence[str], virtual_nodes: int) -> None:
@@ -60,14 +69,14 @@ class Ring:
         self.size = len(replicas)
 
     def ranked(self, keys: Sequence[str], spill: int) -> Places:
-        """The replicas of each key, its own first and then those that it may spill to.
+        """Return the replicas of each key: its own first, then those to spill to.
 
         Args:
-            keys: of sessions.
-            spill: most further replicas.
+            keys: session keys.
+            spill: maximum number of additional replicas.
 
         Returns:
-            Indexes of replicas, [keys, 1 + spill]; fewer columns where there are fewer replicas.
+            Indices of replicas, [keys, 1 + spill]; fewer columns if there are fewer replicas.
         """
         count = len(self._hashes)
         at = np.searchsorted(self._hashes, _hashes(keys), side="right") % count
@@ -80,21 +89,23 @@ class Ring:
         return np.stack(ranks, axis=1)
 
     def shares(self) -> NDArray[np.float64]:
-        """How much of the ring each replica has, [replicas]; together 1."""
-        arcs = np.diff(self._hashes, prepend=self._hashes[-1:])  # the first one wraps, as uint64
+        """Return the share of the ring of each replica, [replicas]; the sum is 1."""
+        arcs = np.diff(
+            self._hashes, prepend=self._hashes[-1:]
+        )  # the first difference wraps around, as uint64
         return np.bincount(self._owners, arcs.astype(np.float64), self.size) / CIRCUMFERENCE
 
 
 def moved(before: Ring, after: Ring, keys: Sequence[str]) -> tuple[float, float]:
-    """What a replica that joins last, or a last one that goes, does to sessions.
+    """Compare two rings that differ in one replica.
 
     Args:
-        before: without the replica.
-        after: with it, at the end of the same replicas.
-        keys: of sessions.
+        before: ring without the replica.
+        after: ring with it, as the last of the same replicas.
+        keys: session keys.
 
     Returns:
-        (share of sessions whose replica is another one, share that moves between two others).
+        Share of sessions whose replica changes, and share that moves between other replicas.
     """
     old, new = before.ranked(keys, 0)[:, 0], after.ranked(keys, 0)[:, 0]
     changed = old != new
@@ -102,19 +113,19 @@ def moved(before: Ring, after: Ring, keys: Sequence[str]) -> tuple[float, float]
 
 
 def rays_router(replicas: Sequence[str], virtual_nodes: int, spill: int) -> Any:
-    """Ray's own router with its ring, without a cluster that it would route in.
+    """Build Ray's own router with its ring, without a cluster.
 
     Args:
-        replicas: their names.
-        virtual_nodes: places of a replica on the ring.
-        spill: further replicas for a session.
+        replicas: names of the replicas.
+        virtual_nodes: virtual nodes per replica.
+        spill: number of additional replicas per session.
     """
     from ray.serve._private.common import DeploymentID, ReplicaID
     from ray.serve.experimental.consistent_hash_router import ConsistentHashRouter
 
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # it tells of every ring
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # Ray logs every ring
     of = DeploymentID(name="visual")
-    router = object.__new__(ConsistentHashRouter)  # its base wants an actor and an event loop
+    router = object.__new__(ConsistentHashRouter)  # its base class needs an actor and an event loop
     router._deployment_id = of
     router.initialize_state(num_virtual_nodes=virtual_nodes, num_fallback_replicas=spill)
     router._rebuild_ring(frozenset(ReplicaID(name, deployment_id=of) for name in replicas))

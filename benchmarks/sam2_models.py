@@ -1,9 +1,9 @@
-"""SAM 2 at its published sizes with random weights, in the published files.
+"""SAM 2 at its published sizes with smoothed random weights, in the published file layout.
 
-Random weights give masks of noise, which no one asks a server for and which are far dearer to
-trace than real ones. So the models are softened: image features and high-resolution skips are
-damped, and a handful of the mask decoder's weights are set so that a click selects a smooth blob
-around itself. Shapes, types and the number of operations are those of the real thing.
+Plain random weights give masks of noise, which are unrealistic and much slower to trace than real
+ones. So the weights are smoothed: image features and high-resolution skips are damped, and some
+weights of the mask decoder are set so that a click selects a blob around itself. Shapes, dtypes and
+the number of operations are those of the published models.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from inference_server.engines.load_weights import load_sam2
 from inference_server.engines.weights import find_sam2
 
 RECIPE = 1
-"""Of the softening; another number makes new files."""
+"""Version of the smoothing; increment it to generate new files."""
 
 AREAS = (0.08, 0.08, 0.05, 0.14)
-"""Shares of the image that the blobs of the four mask tokens cover, about."""
+"""Approximate areas of the blobs of the four mask tokens, as shares of the image."""
 
 _FILES = {
     "hiera_tiny": ("sam2.1_hiera_tiny.pt", "sam2.1_hiera_t.yaml"),
@@ -44,19 +44,19 @@ _FILES = {
     "hiera_large": ("sam2.1_hiera_large.pt", "sam2.1_hiera_l.yaml"),
 }
 VERSIONS = tuple(_FILES)
-"""The published sizes, smallest first."""
+"""Published versions, smallest first."""
 
-_DAMPED = 1e-3  # of the features: what is left of them moves an outline by less than a pixel
-_FREQUENCIES = 0.6  # of the positional encoding: wider blobs
-_SHARPNESS = 6.0  # of a pixel's attention to a prompt at the same place: e ** 6 to 1
-_STRENGTH = 0.3  # of what such a pixel is told, next to the 16 of its own features
+_DAMPED = 1e-3  # factor of image features; the rest moves outlines by less than a pixel
+_FREQUENCIES = 0.6  # factor of the positional encoding; below 1 widens blobs
+_SHARPNESS = 6.0  # logit of a pixel's attention to a prompt at its position
+_STRENGTH = 0.3  # norm of the attended value; a pixel's own features have about 16
 _HIGHEST = 8.0
 _PROMPTS = 12
 
 
 @dataclass(frozen=True, slots=True)
 class Sam2:
-    """A model that servers and references load.
+    """A model for the server and the reference.
 
     Attributes:
         version: `sam2_version_id` in requests.
@@ -67,22 +67,30 @@ class Sam2:
     weights: str
 
     def load(self, dtype: str = "float32") -> SAM2Base:
-        """The unmodified class with its weights, on the CPU."""
+        """Load the unmodified class with the weights, on the CPU.
+
+        Args:
+            dtype: precision, as in `INFERENCE_DTYPE`. Default: float32.
+        """
         return load_sam2(find_sam2(self.weights)[self.version], compute(dtype))
 
 
 def compute(dtype: str) -> Compute:
-    """The CPU and an arithmetic, `auto` for what the server takes."""
+    """Choose the CPU with a precision.
+
+    Args:
+        dtype: precision; `auto` for the server's default.
+    """
     return choose_compute("cpu", dtype)
 
 
 def demo() -> Sam2:
-    """The embedded demo, for tests of the benchmarks."""
+    """Return the demo model, for tests of the benchmarks."""
     return Sam2("hiera_tiny", "demo")
 
 
 def softened(version: str) -> Sam2:
-    """A published size with softened random weights; written once a machine, to its temp folder.
+    """Return a published size with smoothed random weights, cached in the temporary directory.
 
     Args:
         version: one of `VERSIONS`.
@@ -102,19 +110,28 @@ def softened(version: str) -> Sam2:
 
 
 def packaged_config(version: str) -> Any:
-    """The configuration of a published size, as the package `sam2` has it."""
+    """Load the configuration of a published size from the package `sam2`.
+
+    Args:
+        version: one of `VERSIONS`.
+    """
     import sam2
 
     return OmegaConf.load(Path(sam2.__path__[0]) / "configs" / "sam2.1" / _FILES[version][1])
 
 
 def demo_config() -> Any:
-    """The configuration of the demo, the smallest there is."""
+    """Load the configuration of the demo model."""
     return OmegaConf.load(WEIGHTS / "sam2" / "config.yaml")
 
 
 def random_model(config: Any, *, seed: int = 0) -> SAM2Base:
-    """A model as its classes initialise it; does not touch torch's own random state."""
+    """Build a model with its default initialisation, without changing torch's random state.
+
+    Args:
+        config: configuration with the key `model`.
+        seed: seed of the weights. Default: 0.
+    """
     OmegaConf.resolve(config)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -124,32 +141,31 @@ def random_model(config: Any, *, seed: int = 0) -> SAM2Base:
 
 @torch.no_grad()
 def soften(model: SAM2Base, *, seed: int = 0) -> None:
-    """Change weights so that a prompt selects a smooth blob around itself; no shape changes.
+    """Change weights in place so that a prompt selects a smooth blob around itself.
 
-    In the last layer, pixels attend to the prompt's tokens by nearness: keys and queries are made
-    by the same weights, in which only the positional encoding is left. What a pixel hears of a
-    prompt is one direction, the same for every prompt. The hypernetworks' last biases are then
-    fitted (least squares) to read a cone over the prompt out of it, centred so that the part over
-    0 covers a share of `AREAS`.
+    In the last layer, pixels attend to prompt tokens by distance: keys and queries use the same
+    weights, restricted to the positional encoding. All prompts add the same direction to the
+    attending pixels. The last biases of the hypernetworks are fitted by least squares to read a
+    cone around the prompt from it, shifted so that the part above 0 covers a share in `AREAS`.
 
     Args:
-        model: with random weights.
-        seed: of the prompts that it is fitted on.
+        model: model with random weights.
+        seed: seed of the prompts used for fitting. Default: 0.
     """
-    parts: Any = model  # torch's types of submodules say nothing
+    parts: Any = model  # submodules are untyped in torch
     decoder, encoder = parts.sam_mask_decoder, parts.sam_prompt_encoder
     for level in parts.image_encoder.neck.convs:
         level[0].weight.mul_(_DAMPED)
         level[0].bias.mul_(_DAMPED)
     for skip in (decoder.conv_s0, decoder.conv_s1):
         skip.bias.zero_()
-    for index in (0, 3):  # no pattern of 4 x 4 pixels
+    for index in (0, 3):  # avoids a pattern of 4 x 4 pixels
         upscaling = decoder.output_upscaling[index]
         upscaling.weight.copy_(upscaling.weight.mean((2, 3), keepdim=True).expand(-1, -1, 2, 2))
     encoder.pe_layer.positional_encoding_gaussian_matrix.mul_(_FREQUENCIES)
 
     first, last = decoder.transformer.layers[0], decoder.transformer.layers[-1]
-    # Each token looks at itself, so that those of prompts can be told from the others.
+    # Tokens attend to themselves, so that prompt tokens differ from the others.
     first.self_attn.q_proj.weight.mul_(3)
     first.self_attn.k_proj.weight.copy_(first.self_attn.q_proj.weight)
     first.norm4.weight.mul_(0.1)
@@ -179,11 +195,11 @@ def _attend_by_nearness(attention: Any, decoder: Any, encoder: Any) -> None:
 
 
 Decode = Callable[[Tensor, Sequence[int]], Any]
-"""Points `[K, 2]` in shares of the image, and their labels."""
+"""Decodes points `[K, 2]`, in shares of the image, with their labels."""
 
 
 def _blank_decoder(model: SAM2Base) -> Decode:
-    """The mask decoder on an image without features."""
+    """Return the mask decoder for an image without features."""
     decoder, encoder = model.sam_mask_decoder, model.sam_prompt_encoder
     side = encoder.image_embedding_size[0]
     channels = model.hidden_dim
@@ -214,7 +230,7 @@ def _blank_decoder(model: SAM2Base) -> Decode:
 
 @contextmanager
 def _inputs_of(layer: Any) -> Iterator[list[Tensor]]:
-    """What a layer is given while this is open."""
+    """Collect the inputs of a layer while the context is open."""
     seen: list[Tensor] = []
     hook = layer.register_forward_pre_hook(lambda _, given: seen.append(given[0][0].double()))
     try:
@@ -224,13 +240,13 @@ def _inputs_of(layer: Any) -> Iterator[list[Tensor]]:
 
 
 def _tell_of_prompts(attention: Any, decode: Decode, generator: torch.Generator) -> None:
-    """Values of the attention: one direction for tokens of prompts, nothing for the others."""
+    """Set the attention's values: one direction for prompt tokens, zero for the others."""
     prompts: list[Tensor] = []
     others: list[Tensor] = []
     for labels in ([1], [2, 3]) * 3:
         with _inputs_of(attention.v_proj) as seen:
             decode(torch.rand(len(labels), 2, generator=generator), labels)
-        # Tokens of the output, the prompt's, and one of padding.
+        # Output tokens, prompt tokens, one padding token.
         rest = len(seen[0]) - len(labels) - 1
         prompts.append(seen[0][rest:-1])
         others += [seen[0][:rest], seen[0][-1:]]
@@ -243,7 +259,7 @@ def _tell_of_prompts(attention: Any, decode: Decode, generator: torch.Generator)
 
 
 def _read_blobs(decoder: Any, decode: Decode, generator: torch.Generator, side: int) -> None:
-    """Last biases of the hypernetworks: a cone over each prompt, and the area over 0."""
+    """Fit the last biases of the hypernetworks: a cone around each prompt, and its area above 0."""
     points = 0.1 + 0.8 * torch.rand(_PROMPTS, 2, generator=generator)
     rows: list[Tensor] = []
     for point in points:
@@ -269,7 +285,7 @@ def _read_blobs(decoder: Any, decode: Decode, generator: torch.Generator, side: 
 
 @contextmanager
 def _outputs_of(layer: Any) -> Iterator[list[Tensor]]:
-    """What a layer gives while this is open."""
+    """Collect the outputs of a layer while the context is open."""
     seen: list[Tensor] = []
     hook = layer.register_forward_hook(lambda _, given, output: seen.append(output))
     try:
@@ -279,7 +295,11 @@ def _outputs_of(layer: Any) -> Iterator[list[Tensor]]:
 
 
 def predictor_of(model: SAM2Base) -> Any:
-    """`SAM2ImagePredictor`, which takes it for granted that images are encoded at 1024 x 1024."""
+    """Build a `SAM2ImagePredictor`, which by itself assumes an input of 1024 x 1024.
+
+    Args:
+        model: model of the predictor.
+    """
     predictor = SAM2ImagePredictor(model)
     predictor._bb_feat_sizes = [(model.image_size // n, model.image_size // n) for n in (4, 8, 16)]
     return predictor
@@ -287,15 +307,15 @@ def predictor_of(model: SAM2Base) -> Any:
 
 @torch.inference_mode()
 def bare_decode(predictor: Any, points: NDArray[np.float32], using: Compute) -> Tensor:
-    """Prompt encoder and mask decoder alone, for a click on the predictor's image.
+    """Run the prompt encoder and mask decoder alone, for a click on the predictor's image.
 
     Args:
-        predictor: with its image set.
+        predictor: predictor with its image set.
         points: `float32[1, 2]`, x, y in pixels of the image.
-        using: whose arithmetic it is done in.
+        using: device and precision.
 
     Returns:
-        `[1, 3, h, w]` low-resolution logits.
+        Low-resolution logits, `[1, 3, h, w]`.
     """
     model, features = predictor.model, predictor._features
     height, width = predictor._orig_hw[-1]

@@ -1,4 +1,4 @@
-"""SAM 3 at its published size with random weights, and the unmodified ways to use it."""
+"""SAM 3 at its published size with random weights, and reference code that uses it."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ Image = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Sam3:
-    """A model, and what belongs to it.
+    """A model with its processor.
 
     Attributes:
-        name: for people.
+        name: name in reports.
         model: the unmodified class with its weights, on the CPU.
-        processor: its processor; the demo's tokenizer, whatever the size.
-        compute: what it computes in.
+        processor: its processor, with the demo's tokenizer.
+        compute: device and precision.
     """
 
     name: str
@@ -37,14 +37,22 @@ class Sam3:
     compute: Compute
 
     def vision(self, image: Image) -> Sam3VisionEncoderOutput:
-        """What the vision encoder makes of an image."""
+        """Run the vision encoder.
+
+        Args:
+            image: `uint8[H, W, 3]`, RGB.
+        """
         pixels = self.processor(images=image, return_tensors="pt")["pixel_values"]
         with torch.inference_mode(), self.compute.autocast():
             output: Sam3VisionEncoderOutput = self.model.get_vision_features(pixel_values=pixels)
         return output
 
     def words(self, texts: Sequence[str]) -> Words:
-        """What the text encoder makes of texts, padded as the processor pads them."""
+        """Run the text encoder, with the processor's padding.
+
+        Args:
+            texts: phrases.
+        """
         inputs = self.processor.tokenizer(
             list(texts), return_tensors="pt", padding="max_length", max_length=32, truncation=True
         )
@@ -55,7 +63,12 @@ class Sam3:
         return Words(features, inputs["attention_mask"])
 
     def bare(self, vision: Sam3VisionEncoderOutput, words: Words) -> Any:
-        """`Sam3Model.forward` with both halves given, all texts in one batch: the decoder alone."""
+        """Run the decoder alone, all texts in one batch.
+
+        Args:
+            vision: output of the vision encoder.
+            words: output of the text encoder.
+        """
         count = len(words.pooler_output)
         with torch.inference_mode(), self.compute.autocast():
             return self.model(
@@ -72,7 +85,13 @@ class Sam3:
             )
 
     def whole(self, image: Image, text: str, threshold: float) -> Any:
-        """A request as the model's documentation has it: image and text in, full masks out."""
+        """Segment as the model's documentation shows: image and text in, full masks out.
+
+        Args:
+            image: `uint8[H, W, 3]`, RGB.
+            text: phrase.
+            threshold: minimum confidence, 0 to 1.
+        """
         processor: Any = self.processor
         inputs = processor(images=image, text=text, return_tensors="pt")
         with torch.inference_mode(), self.compute.autocast():
@@ -83,7 +102,7 @@ class Sam3:
 
     @contextmanager
     def encodings(self) -> Iterator[list[str]]:
-        """Collects which encoders run in the meantime."""
+        """Collect the names of encoders that run while the context is open."""
         ran: list[str] = []
         model: Any = self.model
         hooks = [
@@ -99,18 +118,22 @@ class Sam3:
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """Embedded texts, in the shape in which `Sam3Model.forward` takes them.
+    """Embedded texts, as `Sam3Model.forward` takes them.
 
     Attributes:
-        pooler_output: `[B, 32, C]`.
-        mask: `int64[B, 32]`, 1 where a token counts.
+        pooler_output: text features, `[B, 32, C]`.
+        mask: attention mask, `int64[B, 32]`; 1 for tokens, 0 for padding.
     """
 
     pooler_output: Tensor
     mask: Tensor
 
     def pick(self, index: int) -> Words:
-        """One of them."""
+        """Return one text.
+
+        Args:
+            index: index of the text in the batch.
+        """
         return Words(self.pooler_output[index : index + 1], self.mask[index : index + 1])
 
 
@@ -120,7 +143,7 @@ def _ready(model: Any) -> Sam3Model:
 
 
 def demo() -> Sam3:
-    """The embedded checkpoint."""
+    """Load the demo checkpoint."""
     return Sam3(
         "demo",
         _ready(Sam3Model.from_pretrained(WEIGHTS / "sam3")),
@@ -130,7 +153,7 @@ def demo() -> Sam3:
 
 
 def published() -> Sam3:
-    """Of the published size, 840 M parameters, 3.4 GB; random weights."""
+    """Build the published size with random weights: 840 M parameters, 3.4 GB."""
     torch.manual_seed(0)
     processor: Any = Sam3Processor.from_pretrained(WEIGHTS / "sam3")
     model: Any = Sam3Model(Sam3Config())

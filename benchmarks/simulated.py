@@ -1,7 +1,7 @@
-"""A cluster whose SAM 2 only sleeps: what serving through it costs, without a GPU a replica.
+"""A cluster whose SAM 2 only sleeps, to measure the cost of serving without one GPU per replica.
 
-Everything else is real: Ray, the proxy, the ingress, the router, the wire, the decoding of files,
-the caches, the lanes, and the masks that are made from always the same logits.
+Everything else is real: Ray, proxy, ingress, router, wire format, image decoding, caches, queues
+and the masks, which are made from constant logits.
 """
 
 from __future__ import annotations
@@ -38,50 +38,62 @@ from inference_server.settings import MiB, Settings
 NAME = "simulated"
 VERSION = "hiera_tiny"
 Router = Literal["ring", "default"]
-"""Serve's router for this server, or the one that deployments have by default."""
+"""This server's router, or Ray Serve's default."""
 
 _DEFAULT_ROUTER = "ray.serve._private.request_router.PowerOfTwoChoicesRequestRouter"
 _COSTS = "costs"
 _DONE = "*.done"
 _SLICE = 0.02
 _SEED = 3
-"""Of a mask that covers some 5 % of the image."""
+"""Seed of a mask that covers about 5 % of the image."""
 
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """What requests take of a replica's device, in seconds.
+    """Simulated costs at a replica's device.
 
     Attributes:
-        encode: for an image.
-        decode: for a prompt.
+        encode: seconds per image.
+        decode: seconds per prompt.
     """
 
     encode: float
     decode: float
 
     def write(self, directory: Path) -> None:
-        """Let engines have these costs from now on."""
+        """Make these the costs of all engines.
+
+        Args:
+            directory: directory of the engines.
+        """
         written = directory / "costs.new"
         written.write_text(f"{self.encode} {self.decode}")
         written.replace(directory / _COSTS)
 
     @classmethod
     def read(cls, directory: Path) -> Costs:
-        """What was written last."""
+        """Read the current costs.
+
+        Args:
+            directory: directory of the engines.
+        """
         encode, decode = map(float, (directory / _COSTS).read_text().split())
         return cls(encode, decode)
 
 
 class Device:
-    """Sleeps for as long as a device would work; two who use it at a time are half as fast."""
+    """A device that sleeps instead of working; concurrent users share its speed."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._busy = 0
 
     def work(self, seconds: float) -> None:
-        """Return when so many seconds of work are done."""
+        """Sleep until some work is done.
+
+        Args:
+            seconds: device seconds of the work.
+        """
         self._enter(1)
         try:
             while seconds > 0:
@@ -98,10 +110,10 @@ class Device:
 
 
 class SimulatedEngine:
-    """An `Engine[VisualPrompt]` that takes its time, and answers with the same mask always.
+    """An `Engine[VisualPrompt]` that sleeps and always returns the same mask.
 
     Args:
-        directory: where its costs are, and where it writes a letter for each thing that it does.
+        directory: directory with the costs; the engine logs one letter per image and prompt there.
     """
 
     checkpoint = NAME
@@ -140,11 +152,11 @@ class SimulatedEngine:
 
 
 class SimulatedModels(ModelRegistry):
-    """The usual models, but for SAM 2.
+    """A model registry with a simulated SAM 2.
 
     Args:
-        settings: of the server.
-        directory: see `SimulatedEngine`.
+        settings: settings of the server.
+        directory: directory of the engines; see `SimulatedEngine`.
     """
 
     def __init__(self, settings: Settings, directory: Path) -> None:
@@ -164,18 +176,18 @@ class SimulatedModels(ModelRegistry):
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """What the engines of a cluster have done.
+    """Work done by the engines of a cluster.
 
     Attributes:
-        encodes: of each replica, by a name.
-        decodes: the same.
+        encodes: number of encoded images by replica.
+        decodes: number of decoded prompts by replica.
     """
 
     encodes: Mapping[str, int]
     decodes: Mapping[str, int]
 
     def __sub__(self, before: BatchResult) -> BatchResult:
-        """What was done since then."""
+        """Return the work done since an earlier result."""
         return BatchResult(
             {name: count - before.encodes.get(name, 0) for name, count in self.encodes.items()},
             {name: count - before.decodes.get(name, 0) for name, count in self.decodes.items()},
@@ -184,11 +196,11 @@ class BatchResult:
 
 @dataclass(frozen=True, slots=True)
 class Simulated:
-    """A cluster that runs.
+    """A running cluster.
 
     Attributes:
-        server: by which it is asked.
-        directory: of its engines.
+        server: its HTTP server.
+        directory: directory of its engines.
     """
 
     server: Server
@@ -196,7 +208,7 @@ class Simulated:
 
     @property
     def done(self) -> BatchResult:
-        """What was done so far."""
+        """Work done so far."""
         texts = {file.name: file.read_bytes() for file in self.directory.glob(_DONE)}
         return BatchResult(
             {name: text.count(b"e") for name, text in texts.items()},
@@ -204,18 +216,22 @@ class Simulated:
         )
 
     def cost(self, costs: Costs) -> None:
-        """Let what is asked from now on cost something else."""
+        """Change the costs of future requests.
+
+        Args:
+            costs: new costs.
+        """
         costs.write(self.directory)
 
 
 @contextmanager
 def simulated_cluster(replicas: int, costs: Costs, router: Router = "ring") -> Iterator[Simulated]:
-    """`inference-server serve --cluster` with engines that sleep, in processes of its own.
+    """Run `inference-server serve --cluster` with simulated engines.
 
     Args:
-        replicas: of SAM 2.
-        costs: of their work.
-        router: to them.
+        replicas: number of SAM 2 replicas.
+        costs: simulated costs.
+        router: router of requests to replicas. Default: `ring`.
     """
     with TemporaryDirectory() as name:
         directory = Path(name)
@@ -236,10 +252,12 @@ def simulated_cluster(replicas: int, costs: Costs, router: Router = "ring") -> I
 
 
 @click.command()
-@click.option("--directory", type=click.Path(path_type=Path), required=True, help="Of engines.")
+@click.option(
+    "--directory", type=click.Path(path_type=Path), required=True, help="Directory of the engines."
+)
 @click.option("--router", type=click.Choice(["ring", "default"]), required=True)
 def main(directory: Path, router: Router) -> None:
-    """Serve, with settings from the environment."""
+    """Serve with settings from the environment."""
     from inference_server.cli.cluster import serve_on_cluster
     from inference_server.cluster import launcher as running
     from inference_server.cluster.deployments import ROUTER, build
@@ -252,7 +270,7 @@ def main(directory: Path, router: Router) -> None:
 
 
 if __name__ == "__main__":
-    # Not those of `__main__`: replicas import the classes by where they are.
+    # Replicas import the classes by module name, which must not be `__main__`.
     from benchmarks import simulated
 
     simulated.main()

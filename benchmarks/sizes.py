@@ -1,4 +1,4 @@
-"""What an embedding takes of the cache and weights of the memory, and how many images fit."""
+"""Memory of embeddings and weights, and number of images that fit into the cache."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from inference_server.engines.sam3.engine import ConceptEngine
 from inference_server.settings import MiB
 
 DTYPES = ("float32", "bfloat16", "float16")
-ROOMS_MB = (2048, 8192)
-"""The defaults of `INFERENCE_EMBEDDING_CACHE_MB` on a CPU and on a GPU."""
+CACHES_MB = (2048, 8192)
+"""Defaults of `INFERENCE_EMBEDDING_CACHE_MB` on a CPU and on a GPU, in MiB."""
 
 
 def _visual(config: object, name: str) -> VisualEngine:
@@ -34,22 +34,22 @@ def _encoded(engine: Engine[PromptT]) -> Embedding:
 
 
 def _rows(name: str, embedding: Embedding) -> list[dict[str, Cell]]:
-    """One row a dtype, as the engines convert what they keep."""
+    """Return one row per dtype of cached features."""
     rows: list[dict[str, Cell]] = []
     for dtype in DTYPES:
         nbytes = embedding.features.to(getattr(torch, dtype)).nbytes
-        row: dict[str, Cell] = {"model": name, "kept in": dtype, "MB an image": nbytes / 1e6}
-        for room in ROOMS_MB:
-            row[f"images in {room} MiB"] = room * MiB // nbytes
+        row: dict[str, Cell] = {"model": name, "cache dtype": dtype, "MB per image": nbytes / 1e6}
+        for size in CACHES_MB:
+            row[f"images in {size} MiB"] = size * MiB // nbytes
         rows.append(row)
     return rows
 
 
 def run(small: bool) -> Report:
-    """Encode a blank image with every model, and count the bytes.
+    """Encode a blank image with each model, and count the bytes.
 
     Args:
-        small: only the demo's models.
+        small: use only the demo models.
     """
     engines: dict[str, Callable[[], VisualEngine | ConceptEngine]] = {
         "SAM 2, demo": lambda: _visual(demo_config(), "demo"),
@@ -62,7 +62,7 @@ def run(small: bool) -> Report:
     rows: list[dict[str, Cell]] = []
     weights: list[dict[str, Cell]] = []
     for name, engine in engines.items():
-        made = engine()  # one at a time: the largest takes 3.4 GB
+        made = engine()  # one at a time; the largest needs 3.4 GB
         rows += _rows(name, _encoded(made))
         parameters = sum(own.numel() for own in made._model.parameters())
         weights.append(
@@ -74,13 +74,13 @@ def run(small: bool) -> Report:
         )
     return Report(
         "sizes",
-        "What an embedding takes",
-        [Table("Memory in the embedding cache", rows), Table("Memory of the weights", weights)],
+        "Memory of embeddings and weights",
+        [Table("Embedding cache", rows), Table("Weights", weights)],
         [],
         [
-            "Published sizes with random weights; the demo as it is. The size of the image does "
-            "not matter: a model sees a square of its own size.",
-            "Weights are in float32, whatever the arithmetic.",
-            "A request by an `image_id` that both engines answer keeps one embedding of each.",
+            "Published sizes with random weights, and the demo models. The size does not depend on "
+            "the image: each model resizes it to a square of fixed size.",
+            "Weights are in float32 in every precision.",
+            "An `image_id` used with both models takes one embedding of each.",
         ],
     )

@@ -1,8 +1,7 @@
-"""Mixed traffic of all endpoints at several times capacity, with every answer looked at.
+"""Mixed traffic to all endpoints at several times capacity, with every response checked.
 
-Each answer is held against what is drawn on the image that was asked about, so that one that is
-lost, given twice, or another image's is noticed. Images are such that the model is right about them
-when it is asked alone.
+Each response is compared with the shapes drawn on its image, so lost, duplicate and swapped
+responses are detected. Only images that the model segments correctly without load are used.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from benchmarks.serving import Server, our_server
 from benchmarks.traffic import KINDS, HungUp, Kind, Sample, samples
 
 PROMISED = {200, 429, 504}
-"""What a busy server may answer; nothing else."""
+"""Statuses that an overloaded server may return."""
 
 _MB = 1_000_000
 _SAMPLE_SECONDS = 0.5
@@ -33,13 +32,13 @@ _GROWTH = 1.10
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How much is asked.
+    """Extent of a run.
 
     Attributes:
-        seconds: of traffic.
-        images: that all clients ask about.
-        clients: at a time.
-        settings: of the server: small enough that all bounds are met.
+        seconds: duration of the traffic.
+        images: number of images that all clients share.
+        clients: number of concurrent clients.
+        settings: settings of the server by lower-case name, low enough to reach all limits.
     """
 
     seconds: float
@@ -66,15 +65,16 @@ SMALL = Scale(seconds=5.0, images=2, clients=12, settings={**_BOUNDS, "max_reque
 
 @dataclass
 class Tally:
-    """What was answered, of all clients.
+    """Responses to all clients.
 
     Attributes:
-        seconds: that answers took, by kind; of those with 200.
-        statuses: counts by kind and status; 0 is a client that hung up itself.
-        wrong: answers that are not their image's.
-        strange: statuses and failures that nobody promised.
-        identities: of requests, as the server names them.
-        accepted: jobs.
+        seconds: latencies of responses with 200 in seconds, by kind.
+        statuses: counts by kind and status; 0 means that the client cancelled.
+        wrong: responses for the wrong image, as text.
+        strange: undocumented statuses and failures, as text.
+        identities: counts by request id.
+        accepted: number of accepted jobs.
+        lock: guards all attributes.
     """
 
     seconds: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
@@ -86,7 +86,13 @@ class Tally:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def note(self, kind: str, answer: httpx.Response, seconds: float) -> None:
-        """Count an answer."""
+        """Count a response.
+
+        Args:
+            kind: kind of request.
+            answer: the response.
+            seconds: latency.
+        """
         with self.lock:
             self.statuses[kind][answer.status_code] += 1
             identity = answer.headers.get("x-request-id", "")
@@ -100,12 +106,12 @@ class Tally:
 
 
 class Traffic:
-    """Clients, probes, and a look at the server's memory, until the time is over.
+    """Clients, probes, and sampling of the server's memory.
 
     Args:
-        server: under load.
-        asked: what about.
-        scale: how much.
+        server: server under load.
+        asked: images to ask about.
+        scale: extent of the run.
     """
 
     def __init__(self, server: Server, asked: Sequence[Sample], scale: Scale) -> None:
@@ -117,7 +123,7 @@ class Traffic:
         self.memory: list[tuple[float, int]] = []
 
     def run(self) -> None:
-        """Let it flow."""
+        """Run until the time is over."""
         workers = [
             threading.Thread(target=self._client, args=(number,))
             for number in range(self._scale.clients)
@@ -186,7 +192,12 @@ class Traffic:
 
 
 def right_alone(server: Server, count: int) -> list[Sample]:
-    """Samples about which the model is right in every way that it can be asked; they get ids."""
+    """Find images that the model segments correctly with every kind of request.
+
+    Args:
+        server: idle server.
+        count: number of images.
+    """
     chosen = []
     with httpx.Client(base_url=server.url, timeout=120) as http:
         for sample in samples():
@@ -205,11 +216,11 @@ def right_alone(server: Server, count: int) -> list[Sample]:
 
 
 def run(small: bool, seconds: float | None = None) -> Report:
-    """Measure it.
+    """Run the benchmark.
 
     Args:
-        small: a few seconds.
-        seconds: of traffic, in place of the default.
+        small: use few clients and images, for a run of a few seconds.
+        seconds: duration of the traffic. Default: 240, or 5 if small.
     """
     scale = SMALL if small else FULL
     if seconds is not None:
@@ -224,7 +235,7 @@ def run(small: bool, seconds: float | None = None) -> Report:
 
 
 def _settled(server: Server) -> int:
-    """How many jobs were completed; each is counted a moment after its client can see that."""
+    """Return the number of completed jobs; the metric lags slightly behind the job status."""
     known = -1
     while (count := _completed(server)) != known:
         known = count
@@ -245,33 +256,39 @@ def _report(scale: Scale, traffic: Traffic, jobs: int) -> Report:
         "soak",
         "Mixed traffic at several times capacity",
         notes=[
-            f"{scale.clients} clients for {scale.seconds:g} seconds, each with one request of any "
-            f"kind after another about any of {scale.images} images, and three that ask for "
-            "`/livez`, `/readyz` and `/metrics` twenty times a second. The demo's models; clients "
-            "and server share the cores. The bounds are set low, so that all of them are met: "
+            f"{scale.clients} clients for {scale.seconds:g} seconds; each sends one request after "
+            f"another, of a random kind about one of {scale.images} images. Three more clients "
+            "request `/livez`, `/readyz` and `/metrics` twenty times per second. Demo models; "
+            "clients and server share the cores. Limits are low, so that all of them are reached: "
             + ", ".join(f"`INFERENCE_{k.upper()}={v}`" for k, v in scale.settings.items())
             + ".",
-            "Every answer is decoded and held against what is drawn on its own image: an IoU of "
-            "0.5 at least. Milliseconds are of answers with 200, as the client sees them.",
+            "Each response is decoded and compared with the shapes drawn on its image; the IoU "
+            "must be at least 0.5. Milliseconds are the clients' latencies of responses with 200.",
         ],
     )
-    report.tables.append(Table("What was answered", _rows(tally)))
+    report.tables.append(Table("Responses", _rows(tally)))
     report.tables.append(Table("Resident memory", _memory_rows(traffic.memory)))
     report.pictures["soak.png"] = _plot(traffic.memory)
     total = sum(sum(counts.values()) for counts in tally.statuses.values())
     refused = sum(c[429] + c[504] for c in tally.statuses.values())
     twice = sum(count - 1 for count in tally.identities.values())
     report.goals += [
-        Goal("answers that are not their image's", len(tally.wrong), 0, "at most", ""),
-        Goal("statuses and failures that are not promised", len(tally.strange), 0, "at most", ""),
-        Goal("answers given twice", twice, 0, "at most", ""),
-        Goal("answers", total, 100 if scale is not SMALL else 20, "at least", ""),
-        Goal("answers that were refused, 429 or 504", refused, 1, "at least", ""),
-        Goal("jobs lost or done twice", abs(jobs - tally.accepted), 0, "at most", ""),
-        Goal("memory, last quarter over second", _growth(traffic.memory), _GROWTH, "at most", "x"),
+        Goal("responses for the wrong image", len(tally.wrong), 0, "at most", ""),
+        Goal("undocumented statuses and failures", len(tally.strange), 0, "at most", ""),
+        Goal("duplicate responses", twice, 0, "at most", ""),
+        Goal("responses", total, 100 if scale is not SMALL else 20, "at least", ""),
+        Goal("refused requests (429 or 504)", refused, 1, "at least", ""),
+        Goal("jobs lost or run twice", abs(jobs - tally.accepted), 0, "at most", ""),
+        Goal(
+            "memory, last quarter relative to the second",
+            _growth(traffic.memory),
+            _GROWTH,
+            "at most",
+            "x",
+        ),
     ]
     for trouble in (tally.wrong + tally.strange)[:10]:
-        report.notes.append(f"Trouble: {trouble}")
+        report.notes.append(f"Failure: {trouble}")
     return report
 
 
@@ -279,11 +296,11 @@ def _rows(tally: Tally) -> list[dict[str, Cell]]:
     rows = []
     for kind in sorted(tally.statuses):
         counts, seconds = tally.statuses[kind], sorted(tally.seconds[kind])
-        row: dict[str, Cell] = {"asked": kind, "200": counts[200], "429": counts[429]}
-        row |= {"504": counts[504], "hung up": counts[0]}
+        row: dict[str, Cell] = {"request": kind, "200": counts[200], "429": counts[429]}
+        row |= {"504": counts[504], "cancelled": counts[0]}
         row["other"] = sum(n for status, n in counts.items() if status not in {0, *PROMISED})
-        row["p50 ms"] = _percentile(seconds, 0.5)
-        row["p99 ms"] = _percentile(seconds, 0.99)
+        row["p50 (ms)"] = _percentile(seconds, 0.5)
+        row["p99 (ms)"] = _percentile(seconds, 0.99)
         rows.append(row)
     return rows
 
@@ -302,14 +319,14 @@ def _memory_rows(memory: Sequence[tuple[float, int]]) -> list[dict[str, Cell]]:
 
 
 def _growth(memory: Sequence[tuple[float, int]]) -> float:
-    """Memory of the last quarter over that of the second, when the caches had been filled."""
+    """Return the memory of the last quarter relative to the second, when caches are full."""
     quarter = max(1, len(memory) // 4)
     values = [nbytes for _, nbytes in memory]
     return float(np.mean(values[-quarter:]) / np.mean(values[quarter : 2 * quarter] or values))
 
 
 def _plot(memory: Sequence[tuple[float, int]]) -> bytes:
-    """Resident memory over time, as a PNG."""
+    """Plot resident memory over time, as a PNG."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 2.6), layout="constrained")

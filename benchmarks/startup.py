@@ -1,4 +1,4 @@
-"""From the start of the process until the server is ready, and its memory at rest."""
+"""Start-up time and idle memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from pathlib import Path
 import orjson
 
 from benchmarks.report import Cell, Report, Table
-from benchmarks.serving import CONCEPT, ROOT, SEGMENT, Server, click_body, our_server, picture
+from benchmarks.requests import CONCEPT, SEGMENT, click_body, picture
+from benchmarks.serving import ROOT, Server, our_server
 
 _BARE = """
 import time
@@ -45,7 +46,11 @@ _SHOWN = 15
 
 
 def run(small: bool) -> Report:
-    """Measure it."""
+    """Run the benchmark.
+
+    Args:
+        small: use the demo models and few rounds, for a run of a few seconds.
+    """
     from inference_server.demo import WEIGHTS
 
     rounds = 1 if small else 5
@@ -62,37 +67,37 @@ def run(small: bool) -> Report:
         bare.append(found)
     report = Report(
         "startup",
-        "Start and memory at rest, with the demo's weights",
+        "Start-up time and idle memory with the demo weights",
         notes=[
-            f"Medians of {rounds} round(s), the ways in turns. Server: from the start of its "
-            "process until `/readyz` says 200. Bare Python: a process that imports torch, "
-            "transformers' SAM 3 and sam2, loads the same two checkpoints, and ends.",
+            f"Medians of {rounds} round(s), alternating. Server: from the start of its process "
+            "until `/readyz` returns 200. Bare Python: a process that imports torch, transformers' "
+            "SAM 3 and sam2, loads the same two checkpoints, and exits.",
         ],
     )
     ours: dict[str, Cell] = {
-        "of": "server",
+        "process": "server",
         "start (s)": statistics.median(starts),
         "resident (MB)": statistics.median(rests),
         "after a request of each kind (MB)": statistics.median(answered),
     }
     theirs: dict[str, Cell] = {
-        "of": "bare Python",
+        "process": "bare Python",
         "start (s)": statistics.median(walls),
         "resident (MB)": statistics.median(found["resident"] / 1e6 for found in bare),
         "after a request of each kind (MB)": "",
     }
-    report.tables.append(Table("Start and memory", [ours, theirs]))
+    report.tables.append(Table("Start-up time and memory", [ours, theirs]))
     halves = {name: statistics.median(f[name] for f in bare) for name in ("import", "load")}
     report.notes.append(
-        f"Of the bare Python's time {halves['import']:.2f} s are imports and {halves['load']:.2f} "
-        "s loading."
+        f"Bare Python spends {halves['import']:.2f} s on imports and {halves['load']:.2f} s on "
+        "loading."
     )
-    report.tables.append(Table("The server's dearest imports", dearest_imports()))
+    report.tables.append(Table("Slowest imports of the server", slowest_imports()))
     return report
 
 
 def _after_requests(server: Server) -> float:
-    """Resident MB after one click and one concept."""
+    """Return the resident memory in MB after one click and one concept."""
     image = picture(1, (640, 480))
     concept = {"image": image.field, "prompts": [{"type": "text", "text": "red circle"}]}
     with server.client() as client:
@@ -102,11 +107,11 @@ def _after_requests(server: Server) -> float:
 
 
 def _bare(weights: Path) -> tuple[float, dict[str, float]]:
-    """Seconds of the whole process, and what it says of itself."""
+    """Return the seconds of the whole process, and its own figures."""
     import time
 
     begin = time.perf_counter()
-    done = subprocess.run(  # noqa: S603 - the program above
+    done = subprocess.run(  # noqa: S603 - a constant program
         [sys.executable, "-c", _BARE, str(weights)],
         cwd=ROOT,
         check=True,
@@ -117,14 +122,14 @@ def _bare(weights: Path) -> tuple[float, dict[str, float]]:
     return wall, found
 
 
-def dearest_imports() -> list[dict[str, Cell]]:
-    """The server's imports that took longest, with what they import themselves."""
+def slowest_imports() -> list[dict[str, Cell]]:
+    """Return the server's slowest imports, in milliseconds with and without nested imports."""
     with our_server("demo", options=["-X", "importtime"]) as server:
         text = server.log.read_text("utf-8", "replace")
     pattern = r"import time:\s+(\d+) \|\s+(\d+) \| ( *)([\w.]+)"
     found = [(int(m[2]), int(m[1]), m[4]) for m in re.finditer(pattern, text)]
     found.sort(reverse=True)
     return [
-        {"module": name, "with its own imports (ms)": total / 1e3, "itself (ms)": own / 1e3}
+        {"module": name, "cumulative (ms)": total / 1e3, "self (ms)": own / 1e3}
         for total, own, name in found[:_SHOWN]
     ]

@@ -1,4 +1,4 @@
-"""What one PostgreSQL and one Redis take of a cluster: jobs, credits and rates, for real."""
+"""Throughput of PostgreSQL and Redis: jobs, credits and rate limits."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from inference_server.jobs.task import ResultFile
 from inference_server.settings import Settings
 
 _KIND, _ANSWER = "visual", b"x" * 1220
-"""An answer as long as that of a click (`overhead`)."""
+"""A response as long as that of a click (see `overhead`)."""
 _PAYLOAD = b"x" * 100_000
 _CONNECTIONS = 4
-"""As many as a server keeps open."""
+"""Number of connections that a server keeps open."""
 _RATE = "100000/s"
 
 
@@ -43,13 +43,13 @@ def _port() -> int:
 
 @contextmanager
 def _postgresql() -> Iterator[tuple[str, psutil.Process]]:
-    """A PostgreSQL of our own, which does not wait for the disk: its URL and its process."""
+    """Run a PostgreSQL with `fsync=off`; yield its URL and process."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"), reverse=True)
     on_path = shutil.which("pg_ctl")
     if not on_path and not found:
         raise RuntimeError("PostgreSQL is not installed: apt-get install postgresql")
     program = Path(on_path or found[0]).resolve()
-    root = os.getuid() == 0  # as whom it refuses to run
+    root = os.getuid() == 0  # PostgreSQL refuses to run as root
     user = "postgres" if root and any(e.pw_name == "postgres" for e in pwd.getpwall()) else None
     port = _port()
     with tempfile.TemporaryDirectory(prefix="pg") as directory:
@@ -57,8 +57,8 @@ def _postgresql() -> Iterator[tuple[str, psutil.Process]]:
             shutil.chown(directory, user)
 
         def run(*command: str) -> None:
-            # Not captured: the server would keep a pipe open.
-            subprocess.run(  # noqa: S603 - its own words
+            # Not captured, because the server would keep the pipe open.
+            subprocess.run(  # noqa: S603 - constant command
                 command, check=True, user=user, cwd=directory, stdout=subprocess.DEVNULL
             )
 
@@ -77,12 +77,12 @@ def _postgresql() -> Iterator[tuple[str, psutil.Process]]:
 
 @contextmanager
 def _redis() -> Iterator[str]:
-    """A Redis of our own, in memory alone."""
+    """Run a Redis without persistence; yield its URL."""
     program, port = shutil.which("redis-server"), _port()
     if program is None:
         raise RuntimeError("Redis is not installed: apt-get install redis-server")
     command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)  # noqa: S603 - its own words
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)  # noqa: S603 - constant command
     try:
         deadline = time.monotonic() + 30
         while True:
@@ -100,7 +100,7 @@ def _redis() -> Iterator[str]:
 
 
 def _processor(process: psutil.Process) -> float:
-    """Seconds of the processor that a server and its children have used."""
+    """Return the CPU seconds of a server and its children."""
     all_ = [process, *process.children(recursive=True)]
     return sum(sum(each.cpu_times()[:2]) for each in all_)
 
@@ -108,7 +108,7 @@ def _processor(process: psutil.Process) -> float:
 def _measured(
     work: Callable[[], object], count: int, process: psutil.Process
 ) -> tuple[float, float]:
-    """Do something, several at a time, and each once more before: (a second, its CPU seconds)."""
+    """Repeat an operation in several threads; return its rate per second and its CPU seconds."""
     with ThreadPoolExecutor(_CONNECTIONS) as threads:
 
         def do(times: int) -> None:
@@ -124,14 +124,14 @@ def _measured(
 
 def _row(rate: float, cpu: float) -> dict[str, Cell]:
     return {
-        "a second here": rate,
-        "CPU of the server (ms)": 1e3 * cpu,
-        "a second for each of its cores": 1 / max(cpu, 1e-6),
+        "per second here": rate,
+        "CPU per operation (ms)": 1e3 * cpu,
+        "per second and core": 1 / max(cpu, 1e-6),
     }
 
 
 def _jobs(url: str, process: psutil.Process, count: int, kept: Sequence[int]) -> list[Table]:
-    """Jobs and credits; then jobs beside more and more results that are kept."""
+    """Measure jobs and credits, then jobs with an increasing number of stored results."""
     database = Database(Path(), url)
     settings = Settings(job_queue_size=10**6, job_queue_per_key=10**6, job_storage_mb=10**6)
     store, keys = JobRepository(database, settings), KeyRepository(database)
@@ -148,9 +148,9 @@ def _jobs(url: str, process: psutil.Process, count: int, kept: Sequence[int]) ->
 
     works: Mapping[str, Callable[[], object]] = {
         "accept a job": submit,
-        "claim a job and end it": answer,  # those that were accepted just before
-        "look for a job where there is none": lambda: store.claim("owner", [_KIND]),
-        "take a credit, of one key": lambda: keys.take(charge),
+        "claim and finish a job": answer,  # finishes the jobs accepted above
+        "poll an empty queue": lambda: store.claim("owner", [_KIND]),
+        "deduct a credit from one key": lambda: keys.take(charge),
     }
     rows: list[dict[str, Cell]] = [
         {"PostgreSQL": name, **_row(*_measured(work, count, process))}
@@ -161,13 +161,16 @@ def _jobs(url: str, process: psutil.Process, count: int, kept: Sequence[int]) ->
         _keep(database, number, results - (kept[number - 1] if number else 0))
         accepting = _measured(submit, count, process)
         _measured(answer, count, process)
-        growing.append({"results that are kept": results, **_row(*accepting)})
+        growing.append({"stored results": results, **_row(*accepting)})
     database.close()
-    return [Table("Jobs and credits", rows), Table("Accepting jobs", growing)]
+    return [
+        Table("Jobs and credits", rows),
+        Table("Accept a job, by number of stored results", growing),
+    ]
 
 
 def _keep(database: Database, number: int, count: int) -> None:
-    """Results as they are kept until they are forgotten."""
+    """Insert stored results of completed jobs."""
     done = {"tenant": "other", "kind": _KIND, "status": "COMPLETED", "token": 1, "attempts": 1}
     done |= {"created": time.time(), "expires": time.time() + 3600, "nbytes": len(_ANSWER)}
     with database.writing() as connection:
@@ -177,7 +180,7 @@ def _keep(database: Database, number: int, count: int) -> None:
 
 
 async def _counts(url: str, count: int, tasks: int) -> float:
-    """Requests counted a second by one process."""
+    """Return the requests per second that one process counts."""
     rates, rate = RateLimiter(url), parse_rate(_RATE)
 
     async def some(task: int) -> None:
@@ -193,7 +196,7 @@ async def _counts(url: str, count: int, tasks: int) -> float:
 
 
 def _limits(url: str, count: int) -> Table:
-    """Rates, and what they take of the one core that Redis uses."""
+    """Measure rate limits, and the CPU time of Redis, which uses one core."""
     client = Redis.from_url(url)
 
     def used() -> float:
@@ -207,19 +210,19 @@ def _limits(url: str, count: int) -> Table:
         cpu = (used() - before) / (2 * (count // tasks * tasks))
         rows.append(
             {
-                "Redis": f"count a request, {tasks} at a time",
+                "Redis": f"count a request, concurrency {tasks}",
                 **_row(rate, cpu),
             }
         )
     client.close()
-    return Table(f"Rates, {_RATE}", rows)
+    return Table(f"Rate limit of {_RATE}", rows)
 
 
 def run(small: bool) -> Report:
-    """Ask both as servers do, from one process.
+    """Run the benchmark from one process.
 
     Args:
-        small: little of it.
+        small: use few operations, for a run of a few seconds.
     """
     count, kept = (40, (100,)) if small else (400, (1000, 10_000, 100_000))
     with _postgresql() as (url, process):
@@ -231,10 +234,10 @@ def run(small: bool) -> Report:
         "The database and Redis",
         tables,
         notes=[
-            "A PostgreSQL that does not wait for the disk (`fsync=off`) and a Redis in memory, "
-            "both on the machine that asks, and that may have other work: what they take of the "
-            "processor is what counts. A disk's time for a commit comes on top; accepting a job, "
-            f"claiming it, ending it and taking credits are one each. {_CONNECTIONS} threads ask. "
-            f"Requests of {len(_PAYLOAD):,} bytes, answers of {len(_ANSWER):,}.",
+            "PostgreSQL with `fsync=off` and Redis without persistence share the machine with "
+            "the client and perhaps other work, so only the CPU time is meaningful. Each commit "
+            "also waits for the disk; accepting a job, claiming it, finishing it and deducting "
+            f"credits are one commit each. {_CONNECTIONS} client threads. Requests of "
+            f"{len(_PAYLOAD):,} bytes, responses of {len(_ANSWER):,}.",
         ],
     )

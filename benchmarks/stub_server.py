@@ -1,7 +1,7 @@
-"""The real server around a SAM 2 whose clicks cost nothing, and a server that only echoes JSON.
+"""The real server with a free SAM 2 decoder, and a server that only echoes JSON.
 
-What the first takes of the processor is the server's own; what the second takes is the least that
-the HTTP stack can do with.
+The CPU time of the first is the server's overhead; that of the second is the minimum of the HTTP
+stack.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from benchmarks.reference_server import serve
-from benchmarks.serving import SEGMENT
+from benchmarks.requests import SEGMENT
 from benchmarks.synthetic import mask_logits
 from inference_server.engines.base import Candidates, Query, VisualPrompt
 
 SEED = 3
-"""Of a mask that covers some 5 % of the image."""
+"""Seed of a mask that covers about 5 % of the image."""
 
 
 def stub_app() -> Starlette:
-    """The application with its settings from the environment, and canned logits for SAM 2."""
+    """Build the application with settings from the environment and canned logits for SAM 2."""
     from inference_server.api.app import create_app
     from inference_server.engines.sam2 import engine as visual
 
@@ -34,7 +34,7 @@ def stub_app() -> Starlette:
     base: Any = visual.VisualEngine
 
     class StubEngine(base):  # type: ignore[misc]
-        """Encodes with the demo, and answers every prompt with the same logits at once."""
+        """Encodes with the demo model; returns the same logits for every prompt."""
 
         def decode(self, queries: Sequence[Query[VisualPrompt]]) -> list[Candidates]:
             scores = canned[:, 0, 0] * 0 + 0.9
@@ -45,10 +45,10 @@ def stub_app() -> Starlette:
 
 
 def echo_app(size: int) -> Starlette:
-    """JSON in, and JSON of so many bytes out.
+    """Build an application that parses JSON and returns constant JSON.
 
     Args:
-        size: of the answer in bytes, about.
+        size: approximate size of the response in bytes.
     """
     content = {"masks": [[[100, 100]] * (size // 10)]}
 
@@ -64,9 +64,9 @@ def echo_app(size: int) -> Starlette:
 
 
 @click.command()
-@click.option("--echo", type=int, help="Only echo, with answers of so many bytes.")
+@click.option("--echo", type=int, help="Only return constant JSON of this size in bytes.")
 def main(echo: int | None) -> None:
-    """Serve."""
+    """Serve on a free port."""
     serve(stub_app() if echo is None else echo_app(echo))
 
 

@@ -1,4 +1,4 @@
-"""`benchmarks/README.md`: what the kept results say, goals first."""
+"""Generates `benchmarks/README.md` from the stored results."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ make bench ARGS="--small"             # a minute, with the demo models; writes n
 
 
 def summary(results: Path, names: Iterable[str]) -> str:
-    """The page, of those benchmarks that have results.
+    """Return the page: goals first, then one section per benchmark with results.
 
     Args:
-        results: the directory of `NAME.md` and `NAME.json`.
-        names: of the benchmarks, in the page's order.
+        results: directory of `NAME.md` and `NAME.json`.
+        names: names of the benchmarks, in the order of the page.
     """
     goals, sections, machines = [], [], []
     for name in names:
@@ -59,6 +59,6 @@ def summary(results: Path, names: Iterable[str]) -> str:
 
 
 def _anchor(title: str) -> str:
-    """A heading's name in links, as code hosts make it."""
+    """Return a heading's anchor, as code hosts generate it."""
     kept = (c for c in title.lower() if c.isalnum() or c in " -_")
     return "".join(kept).replace(" ", "-")

@@ -1,4 +1,4 @@
-"""Low-resolution logits such as segmentation models give, drawn at random."""
+"""Random low-resolution logits that resemble those of segmentation models."""
 
 from __future__ import annotations
 
@@ -11,26 +11,25 @@ from numpy.typing import NDArray
 Logits = NDArray[np.float32]
 
 AREAS = (0.0001, 0.2)
-"""Shares of the image between which the masks' areas lie, log-uniform."""
+"""Minimum and maximum mask area, as shares of the image; areas are log-uniform."""
 
-_STEEPNESS = 60.0  # logits in the length of an image's side: about 10 across an outline's 40 cells
+_STEEPNESS = 60.0  # logits per image side: an outline spans about 40 cells
 _HIGHEST = 20.0
 
 
 def mask_logits(count: int, *, seed: int = 0, side: int = 256) -> Logits:
-    """Logits of masks of any size, with wavy outlines, several parts and holes.
+    """Draw logits of masks of various sizes, with wavy outlines, several parts and holes.
 
-    Each mask covers a share of the image that is log-uniform in `AREAS`. It has one to three parts;
-    two of five of them have a hole. One mask in four is a near duplicate of the one before, as when
-    two prompts find the same object.
+    Each mask has one to three parts; two in five have a hole. One mask in four is a near duplicate
+    of the previous one, as when two prompts find the same object.
 
     Args:
-        count: of masks.
-        seed: of all of their properties.
-        side: of the logits, in cells.
+        count: number of masks.
+        seed: seed of the random numbers. Default: 0.
+        side: side of the logits in cells. Default: 256.
 
     Returns:
-        float32 [count, side, side], over 0 inside.
+        `float32[count, side, side]`, above 0 inside a mask.
     """
     rng = np.random.default_rng(seed)
     logits = np.empty((count, side, side), np.float32)
@@ -47,7 +46,16 @@ def mask_logits(count: int, *, seed: int = 0, side: int = 256) -> Logits:
 
 
 def full_frame_logits(count: int, *, seed: int = 0, side: int = 256) -> Logits:
-    """Logits of masks that cover the whole image but for a few holes; float32 as `mask_logits`."""
+    """Draw logits of masks that cover the whole image except for a few holes.
+
+    Args:
+        count: number of masks.
+        seed: seed of the random numbers. Default: 0.
+        side: side of the logits in cells. Default: 256.
+
+    Returns:
+        `float32[count, side, side]`, above 0 inside a mask.
+    """
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:side, 0:side].astype(np.float32) / side
     logits = np.full((count, side, side), _HIGHEST, np.float32)
@@ -59,15 +67,24 @@ def full_frame_logits(count: int, *, seed: int = 0, side: int = 256) -> Logits:
 
 
 def noise_logits(count: int, *, seed: int = 0, side: int = 256) -> Logits:
-    """White noise, the worst case: an outline in nearly each cell; float32 as `mask_logits`."""
+    """Draw white noise, the worst case, with outlines in almost every cell.
+
+    Args:
+        count: number of planes.
+        seed: seed of the random numbers. Default: 0.
+        side: side of the logits in cells. Default: 256.
+
+    Returns:
+        `float32[count, side, side]`.
+    """
     return np.random.default_rng(seed).standard_normal((count, side, side), np.float32)
 
 
 def _one(rng: np.random.Generator, share: float, side: int) -> Logits:
-    """Logits of one mask that covers a share of the image."""
+    """Draw the logits of one mask that covers a share of the image."""
     y, x = np.mgrid[0:side, 0:side].astype(np.float32) / side
     parts = int(rng.integers(1, 4))
-    # A disc of radius r covers pi * r * r; parts lie beside each other.
+    # A disc of radius r covers pi * r * r; parts do not overlap.
     radius = math.sqrt(share / parts / math.pi)
     margin = min(radius, 0.4)
     centre = rng.uniform(margin, 1 - margin, 2)
@@ -79,7 +96,7 @@ def _one(rng: np.random.Generator, share: float, side: int) -> Logits:
             hole = _outside(rng, x, y, at + rng.normal(0, 0.2 * radius, 2), 0.4 * radius)
             np.maximum(distance, -hole, out=distance)
         np.minimum(outside, distance, out=outside)
-    # The distance at which the mask has its area, despite overlaps, holes and the image's border.
+    # Corrects the area for overlaps, holes and the image's border.
     cells = max(1, round(share * side * side))
     level = np.partition(outside.ravel(), cells)[cells]
     logits: Logits = np.clip(_STEEPNESS * (level - outside), -_HIGHEST, _HIGHEST)
@@ -87,7 +104,7 @@ def _one(rng: np.random.Generator, share: float, side: int) -> Logits:
 
 
 def _beside(rng: np.random.Generator, distance: float) -> NDArray[np.float64]:
-    """A step (x, y) of a length, in any direction."""
+    """Return a step (x, y) of a given length in a random direction."""
     turn = rng.uniform(0, 2 * math.pi)
     return distance * np.array([math.cos(turn), math.sin(turn)])
 
@@ -95,7 +112,7 @@ def _beside(rng: np.random.Generator, distance: float) -> NDArray[np.float64]:
 def _outside(
     rng: np.random.Generator, x: Logits, y: Logits, centre: NDArray[np.float64], radius: float
 ) -> Logits:
-    """How far each cell is outside of an ellipse with a wavy outline, in lengths of the side."""
+    """Return the signed distance of each cell from a wavy ellipse, in image sides."""
     stretch, turn, phase = rng.uniform(0.6, 1.6), rng.uniform(0, math.pi), rng.uniform(0, 7)
     dx, dy = x - np.float32(centre[0]), y - np.float32(centre[1])
     cos, sin = np.float32(math.cos(turn)), np.float32(math.sin(turn))

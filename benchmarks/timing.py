@@ -1,4 +1,4 @@
-"""Durations and memory, taken side by side."""
+"""Durations and memory of alternating implementations."""
 
 from __future__ import annotations
 
@@ -17,19 +17,23 @@ Work = Callable[[], object]
 
 
 def timed(work: Work) -> float:
-    """Seconds that one call takes."""
+    """Return the seconds of one call.
+
+    Args:
+        work: function to call.
+    """
     begin = time.perf_counter()
     work()
     return time.perf_counter() - begin
 
 
 def compare(ways: Mapping[str, Work], *, rounds: int, warmup: int = 1) -> dict[str, Timing]:
-    """Time several ways in turns, so that whatever disturbs the machine disturbs all of them.
+    """Time several implementations alternately, so that disturbances affect all of them.
 
     Args:
-        ways: work by name.
-        rounds: how often each is timed.
-        warmup: how often each is done before that.
+        ways: functions by name.
+        rounds: timed calls of each.
+        warmup: untimed calls of each before. Default: 1.
 
     Returns:
         Durations by name.
@@ -45,35 +49,35 @@ def compare(ways: Mapping[str, Work], *, rounds: int, warmup: int = 1) -> dict[s
 
 
 def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
-    """The k of the power law `cost = a * size ** k` that fits best (least squares of logarithms).
+    """Fit `cost = a * size ** k` by least squares of logarithms; return k.
 
     Args:
-        sizes: at least two different ones, over 0.
-        costs: of each size, over 0.
+        sizes: at least two different sizes above 0.
+        costs: cost of each size, above 0.
     """
     x, y = [math.log(size) for size in sizes], [math.log(cost) for cost in costs]
     return statistics.linear_regression(x, y).slope
 
 
 def _resident() -> int:
-    """Resident memory of this process in bytes."""
+    """Return the resident memory of this process in bytes."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * 4096
 
 
 def peak_memory(work: Work, *, interval: float = 0.0005) -> int:
-    """Resident memory that this process takes at most while it works, less what it had before.
+    """Measure the additional peak memory of this process during a call.
 
-    Sampled from a thread; Linux only. What was freed before goes back to the system first, as it
-    would hide what the work takes. Do the work once before, so that what is allocated once and kept
-    does not count.
+    Samples the resident memory from a thread; Linux only. Freed memory is first returned to the
+    system, because it would hide the call's memory. Call the function once before, so that
+    permanent allocations do not count.
 
     Args:
-        work: what to watch.
-        interval: seconds between two looks.
+        work: function to call.
+        interval: seconds between samples. Default: 0.0005.
 
     Returns:
-        Bytes, 0 or more.
+        Peak resident memory minus that before the call, in bytes.
     """
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)

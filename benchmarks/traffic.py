@@ -1,4 +1,4 @@
-"""Requests of every contract about generated images, and whether their answers are right."""
+"""Requests of all supported APIs about generated images, and checks of their responses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
-from benchmarks.serving import Picture
+from benchmarks.requests import Picture
 from inference_server.demo.scenes import Scene, SceneObject, make_scene
 
 Plane = NDArray[np.bool_]
@@ -27,20 +27,20 @@ _POLL_SECONDS = 0.3
 _IMPATIENT = 0.15
 
 
-class HungUp(Exception):  # noqa: N818 - it is no error
-    """The client did not wait, as it meant to."""
+class HungUp(Exception):  # noqa: N818 - expected, not an error
+    """The client cancelled its request, as intended."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """An image, and what is asked about it.
+    """An image, and prompts for it.
 
     Attributes:
-        name: its id.
-        scene: what is on it.
-        picture: the file.
-        item: an object, to be clicked at.
-        text: a concept.
+        name: image id.
+        scene: scene with its objects.
+        picture: image file.
+        item: object to click on.
+        text: concept to find.
     """
 
     name: str
@@ -51,22 +51,22 @@ class Sample:
 
     @property
     def base64(self) -> str:
-        """The file in base64."""
+        """The image file in base64."""
         return base64.b64encode(self.picture.jpeg).decode()
 
     @property
     def concept(self) -> Plane:
-        """Everything that the concept means."""
+        """Union of the masks of all objects that match the concept, `bool[H, W]`."""
         masks = [item.mask for item in self.scene.matching(self.text)]
         return np.asarray(np.any(masks, axis=0), bool)
 
 
 def samples() -> Iterator[Sample]:
-    """Samples without end, no two alike."""
+    """Yield different samples without end."""
     for seed in count(5000):
         scene = make_scene(seed, SIZE, count=(2, 3))
         done, data = cv2.imencode(".jpg", cv2.cvtColor(scene.image, cv2.COLOR_RGB2BGR))
-        assert done  # noqa: S101 - an array of bytes is always encoded
+        assert done  # noqa: S101 - cannot fail for uint8
         item = scene.objects[-1]
         text = f"{item.color} {item.shape}"
         yield Sample(f"soak-{seed}", scene, Picture(SIZE, data.tobytes()), item, text)
@@ -74,14 +74,14 @@ def samples() -> Iterator[Sample]:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One way to ask.
+    """A kind of request.
 
     Attributes:
-        name: of it.
-        weight: how often it is chosen.
-        send: asks; the number is another one each time.
-        right: whether an answer with 200 is that of the sample.
-        is_job: the answer is fetched later.
+        name: name in reports.
+        weight: relative frequency.
+        send: sends a request about a sample; the number is unique per request.
+        right: returns whether a response with 200 is correct for a sample.
+        is_job: whether the request starts a job. Default: no.
     """
 
     name: str
@@ -92,7 +92,12 @@ class Kind:
 
 
 def iou(one: Plane, other: Plane) -> float:
-    """Intersection over union."""
+    """Return the intersection over union; 1 if both are empty.
+
+    Args:
+        one: `bool[H, W]`.
+        other: `bool[H, W]`.
+    """
     union = int((one | other).sum())
     return int((one & other).sum()) / union if union else 1.0
 
@@ -105,7 +110,7 @@ def _rle(predictions: list[Any]) -> Plane:
 def _pixels(data: bytes) -> NDArray[Any]:
     plane = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if plane is None:
-        raise ValueError("the answer is no image")
+        raise ValueError("the response is not an image")
     return plane
 
 
@@ -135,7 +140,7 @@ def _new(sample: Sample, turn: int) -> dict[str, Any]:
 
 
 def _known(sample: Sample) -> dict[str, Any]:
-    """By its id; the first time with the image, too."""
+    """Return fields with the image id and the image."""
     return {"image_id": sample.name, "format": "rle", "image": sample.picture.field}
 
 
@@ -170,7 +175,7 @@ def _drawn_click(http: httpx.Client, answer: httpx.Response, sample: Sample) -> 
 
 
 def _drawn_among(http: httpx.Client, answer: httpx.Response, sample: Sample) -> bool:
-    """Whether most objects are there: a coarse grid of points may miss a small one."""
+    """Return whether at least half of the objects are found; a coarse grid misses small ones."""
     plane = _pixels(answer.content)
     drawn = [plane == value for value in np.unique(plane)]
     objects = sample.scene.objects
@@ -196,7 +201,7 @@ def _listed(http: httpx.Client, answer: httpx.Response, sample: Sample) -> bool:
 
 
 def _fetched(http: httpx.Client, answer: httpx.Response, sample: Sample) -> bool:
-    """Whether a job's result is right, once it is there."""
+    """Wait for a job, and return whether its result is correct."""
     where = f"/v2/requests/{answer.json()['request_id']}"
     while True:
         status = http.get(f"{where}/status")
@@ -212,7 +217,7 @@ def _fetched(http: httpx.Client, answer: httpx.Response, sample: Sample) -> bool
 
 
 def _impatient(http: httpx.Client, sample: Sample, turn: int) -> httpx.Response:
-    """Asks, and hangs up before the answer is there; or is refused before that."""
+    """Send a request and cancel it before the response, unless it is refused earlier."""
     body = {**_new(sample, turn), **_clicks(sample)}
     try:
         return http.post("/sam3/visual_segment", json=body, timeout=_IMPATIENT)
@@ -353,6 +358,6 @@ KINDS: tuple[Kind, ...] = (
         is_job=True,
     ),
     Kind("models", 1, lambda http, s, n: http.get("/models"), _listed),
-    Kind("click, hangs up", 1, _impatient, _click),
+    Kind("click, cancelled", 1, _impatient, _click),
 )
-"""Every endpoint, by id and by image."""
+"""Requests to all endpoints, by image and by id."""

@@ -29,8 +29,8 @@ def test_the_benchmark_runs() -> None:
     report = run(small=True)
     cases, growth = report.tables
     assert len(cases.rows) == len(SMALL.cases)
-    assert [row["way"] for row in growth.rows] == ["ours", "reference"]
+    assert [row["implementation"] for row in growth.rows] == ["engine", "reference"]
     for row in cases.rows:
-        assert row["masks"]
+        assert row["engine masks"]
         assert all(math.isfinite(cell) for cell in row.values() if not isinstance(cell, str))
-    assert "faster (x)" in report.markdown()
+    assert "speed-up (x)" in report.markdown()

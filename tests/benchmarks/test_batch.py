@@ -10,7 +10,7 @@ from benchmarks.batch import run
 def test_the_benchmark_runs() -> None:
     report = run(small=True)
     (table,) = report.tables
-    assert [(row["search"], row["at a time"]) for row in table.rows] == [
+    assert [(row["search"], row["images in parallel"]) for row in table.rows] == [
         ("words", 1),
         ("words", 4),
         ("click", 1),

@@ -18,7 +18,8 @@ from benchmarks import cluster
 from benchmarks.processes import OTHERS, cpu_seconds, memory_bytes
 from benchmarks.replicas import SMALL, Clicks
 from benchmarks.report import Table
-from benchmarks.serving import CORES, picture
+from benchmarks.requests import picture
+from benchmarks.serving import CORES
 from benchmarks.simulated import Costs, Device, SimulatedEngine
 from inference_server.engines.base import Query, VisualPrompt
 
@@ -46,27 +47,27 @@ def test_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
     for row in requests.rows:
         assert _number(row["one process (ms)"]) > 0
         assert _number(row["ratio"]) > 0
-        assert _number(row["cluster, a second"]) > 0
+        assert _number(row["cluster, requests per second"]) > 0
     *shares, together = (_number(row["cluster (ms)"]) for row in parts.rows)
     assert sum(shares) == pytest.approx(together)
 
     roles = _column(processes, "process")
-    assert {"the server", "proxy", "ingress", "replica of SAM 2", "others of Ray"} <= {*roles}
+    assert {"server", "proxy", "ingress", "SAM 2 replica", "other Ray processes"} <= {*roles}
     assert all(_number(row["memory (MB)"]) > 0 for row in processes.rows)
 
     assert [(row["replicas"], row["router"]) for row in throughput.rows] == [*SMALL.clusters]
     for row in throughput.rows:
         assert int(_number(row["requests"])) >= 3
-        assert 0 <= _number(row["hit rate"]) <= _number(row["its ceiling"]) < 1
-        assert _number(row["requests of the busiest replica, of the mean"]) >= 1
+        assert 0 <= _number(row["hit rate"]) <= _number(row["hit rate ceiling"]) < 1
+        assert _number(row["busiest replica relative to the mean"]) >= 1
         assert 0 < _number(row["cores in use"]) <= CORES + 0.5
     one = throughput.rows[0]
-    assert one["hit rate"] == one["its ceiling"]  # on one replica each image is encoded once
-    assert one["of N times one replica"] == 1
-    assert [row["model"] for row in spent.rows] == [*["simulated cost"] * 2, "costs nothing"]
+    assert one["hit rate"] == one["hit rate ceiling"]  # on one replica each image is encoded once
+    assert one["relative to N times one replica"] == 1
+    assert [row["model"] for row in spent.rows] == [*["simulated cost"] * 2, "free"]
     for row in spent.rows:
-        listed = ("proxy (ms)", "ingress (ms)", "replicas (ms)", "rest of Ray (ms)")
-        assert sum(_number(row[name]) for name in listed) == pytest.approx(row["together (ms)"])
+        listed = ("proxy (ms)", "ingress (ms)", "replicas (ms)", "other Ray processes (ms)")
+        assert sum(_number(row[name]) for name in listed) == pytest.approx(row["total (ms)"])
         assert min(_number(row[name]) for name in listed[:3]) > 0
 
 
@@ -93,7 +94,7 @@ def _running_with(mark: str) -> list[int]:
     return found
 
 
-def test_clients_click_so_many_times_on_an_image() -> None:
+def test_clients_click_several_times_per_image() -> None:
     clicks, clients = 4, 6
     bodies = Clicks(picture(0, (64, 48)), clients, clicks, "test")
     asked = [0, 1, 3, 4, 9, 13]  # of each client
@@ -112,7 +113,7 @@ def test_clients_click_so_many_times_on_an_image() -> None:
         assert "image" in sent[names.index(name)]
 
 
-def test_a_device_that_two_use_is_slower_for_both(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_users_share_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = 0.0
     device = Device()
     slept: list[float] = []
@@ -132,7 +133,7 @@ def test_a_device_that_two_use_is_slower_for_both(monkeypatch: pytest.MonkeyPatc
     assert sum(slept) == pytest.approx(0.2)
 
 
-def test_an_engine_counts_what_it_does(tmp_path: Path) -> None:
+def test_the_engine_counts_its_work(tmp_path: Path) -> None:
     Costs(0.0, 0.0).write(tmp_path)
     assert Costs.read(tmp_path) == Costs(0.0, 0.0)
     engine = SimulatedEngine(tmp_path)
@@ -146,7 +147,7 @@ def test_an_engine_counts_what_it_does(tmp_path: Path) -> None:
     assert file.read_bytes() == b"eddd"
 
 
-def test_what_a_process_and_those_under_it_cost() -> None:
+def test_cost_of_a_process_tree() -> None:
     code = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
     work = "import time; sum(range(10**7)); print('done', flush=True); input()"
     with subprocess.Popen(

@@ -1,3 +1,5 @@
+"""The masks benchmark: equality with the reference, goals, and the generated logits."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -19,14 +21,14 @@ def report() -> Report:
     return masks.run(small=True)
 
 
-def test_results_are_those_of_the_reference(report: Report) -> None:
+def test_results_equal_the_reference(report: Report) -> None:
     equal = [goal for goal in report.goals if "differ" in goal.what]
     assert len(equal) == 2 * len(masks.SMALL.cases)
     assert all(goal.met and goal.value == 0 for goal in equal)
 
 
 def test_each_case_has_its_goals(report: Report) -> None:
-    faster = [goal for goal in report.goals if goal.what.endswith("times faster")]
+    faster = [goal for goal in report.goals if goal.what.endswith("speed-up")]
     assert len(faster) == len(masks.GOALS) * len(masks.SMALL.cases)
     assert {(goal.bound, goal.sense) for goal in faster} == {(10.0, "at least")}
     memory = [goal for goal in report.goals if goal.what.endswith("peak memory")]
@@ -35,7 +37,7 @@ def test_each_case_has_its_goals(report: Report) -> None:
 
 
 def test_growth_has_three_sizes_and_an_exponent(report: Report) -> None:
-    growth = [table for table in report.tables if table.title.startswith("Cost against")]
+    growth = [table for table in report.tables if table.title.startswith("Cost by")]
     assert len(growth) == 2
     for table in growth:
         for row in table.rows:

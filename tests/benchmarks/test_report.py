@@ -26,7 +26,7 @@ def report(name: str = "click", value: float = 2.5) -> Report:
     )
 
 
-def test_markdown_has_every_figure_and_tells_goals_that_are_not_met() -> None:
+def test_markdown_has_all_figures_and_marks_missed_goals() -> None:
     text = report().markdown()
     assert text.startswith("## A click, cached\n\n`python -m benchmarks click`\n")
     assert "| size | ms |\n| --- | --- |\n| 1080p | 12.3 |\n| 4K | 1,234 |" in text
@@ -35,7 +35,7 @@ def test_markdown_has_every_figure_and_tells_goals_that_are_not_met() -> None:
     assert "quiet machine" in text
 
 
-def test_results_are_kept_and_summed_up_goals_first(tmp_path: Path) -> None:
+def test_results_are_stored_and_summarised(tmp_path: Path) -> None:
     report("click").write(tmp_path)
     report("boxes", value=1.9).write(tmp_path)
     kept = orjson.loads((tmp_path / "click.json").read_bytes())
@@ -49,12 +49,12 @@ def test_results_are_kept_and_summed_up_goals_first(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("power", "factor"), [(1.0, 3.0), (2.0, 0.1), (0.0, 5.0)])
-def test_the_exponent_is_that_of_the_power_law(power: float, factor: float) -> None:
+def test_the_exponent_of_a_power_law_is_found(power: float, factor: float) -> None:
     sizes = [1.0, 4.0, 16.0]
     assert exponent(sizes, [factor * size**power for size in sizes]) == pytest.approx(power)
 
 
-def test_ways_are_taken_in_turns() -> None:
+def test_implementations_alternate() -> None:
     order: list[str] = []
     times = compare(
         {"a": lambda: order.append("a"), "b": lambda: order.append("b")}, rounds=3, warmup=1
@@ -63,7 +63,7 @@ def test_ways_are_taken_in_turns() -> None:
     assert [len(timing.seconds) for timing in times.values()] == [3, 3]
 
 
-def test_memory_that_is_taken_for_a_moment_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_short_memory_peaks_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     looks = 0
     resident = timing._resident
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from benchmarks.reference_server import read_image
+from benchmarks.requests import picture
 from benchmarks.sam2_models import demo_config, packaged_config, predictor_of, random_model, soften
-from benchmarks.serving import picture
 from inference_server.demo.scenes import make_scene
 
 CLICKS = ((0.3, 0.4), (0.7, 0.6), (0.5, 0.2))
@@ -46,7 +46,7 @@ def test_softening_is_repeatable() -> None:
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
-def test_pictures_can_be_made_new() -> None:
+def test_unseen_pictures_have_new_files() -> None:
     image = picture(2, (64, 48))
     again, other = image.unseen(1), image.unseen(2)
     assert len({image.jpeg, again.jpeg, other.jpeg}) == 3

@@ -48,7 +48,7 @@ def poisson(rate: float, count: int, seed: int = 0) -> NDArray[np.float64]:
 @pytest.mark.parametrize(
     ("replicas", "nodes", "spill"), [(1, 100, 2), (2, 100, 2), (7, 3, 4), (100, 100, 1)]
 )
-def test_the_ring_is_rays(replicas: int, nodes: int, spill: int) -> None:
+def test_the_ring_equals_that_of_ray(replicas: int, nodes: int, spill: int) -> None:
     given = names(replicas, 5)
     router = rays_router(given, nodes, spill)
     keys = [*sessions(range(500)), *(random.Random(7).randbytes(9).hex() for _ in range(500))]
@@ -58,7 +58,7 @@ def test_the_ring_is_rays(replicas: int, nodes: int, spill: int) -> None:
     assert len(rays[0]) == min(replicas, 1 + spill)
 
 
-def test_what_is_told_of_ray_is_rays() -> None:
+def test_constants_equal_those_of_ray() -> None:
     from ray.serve._private import constants
     from ray.serve.experimental.consistent_hash_router import (
         CONSISTENT_HASH_SEED,
@@ -123,7 +123,7 @@ def test_encodings_without_a_cache_wait_as_in_theory() -> None:
     assert outcome.work == pytest.approx(encode)
 
 
-def test_lanes_share_a_device_and_a_flight_is_shared() -> None:
+def test_queues_share_a_device_and_an_encoding_is_shared() -> None:
     """Image 0 is known when image 1 is encoded; the second click on 1 waits for the same encoding.
 
     From 2.5 to 2.9 s both lanes work at half their speed, so that image 1 is there at 3.2 s.
@@ -138,7 +138,7 @@ def test_lanes_share_a_device_and_a_flight_is_shared() -> None:
     assert trace.ceiling(since=2.2) == 1.0
 
 
-def test_a_full_replica_is_tried_again_as_ray_does() -> None:
+def test_full_replicas_are_retried_as_in_ray() -> None:
     """The second one is let in at the sixth try, 0.775 s after it came; the third finds no room."""
     costs = Costs(encode=0.0, decode=1.0, entries=1)
     trace = trace_of([0, 0.5, 0.6], [0, 0, 0])
@@ -147,7 +147,7 @@ def test_a_full_replica_is_tried_again_as_ray_does() -> None:
     assert outcome.refused == pytest.approx(1 / 3)
 
 
-def test_what_spills_is_encoded_once_more() -> None:
+def test_spilled_requests_are_encoded_again() -> None:
     costs = Costs(encode=1.0, decode=0.1, entries=5)
     trace = trace_of([0, 0.2, 2.0], [0, 0, 0])
     spilt = simulate(trace, costs, 3, Policy("ring", spill=1), ongoing=1, waiting=9)
@@ -160,7 +160,7 @@ def test_what_spills_is_encoded_once_more() -> None:
     assert free.hits == pytest.approx(2 / 3)
 
 
-def test_of_two_the_less_busy_one_is_chosen() -> None:
+def test_the_less_busy_of_two_is_chosen() -> None:
     costs = Costs(encode=0.0, decode=1.0, entries=9)
     for seed in range(8):
         trace = trace_of([0, 0.1], [0, 0])
@@ -172,7 +172,7 @@ def test_of_two_the_less_busy_one_is_chosen() -> None:
 
 
 @pytest.mark.parametrize("entries", [1, 20, 400])
-def test_hits_are_those_of_a_plain_replay(entries: int) -> None:
+def test_hits_equal_those_of_a_replay(entries: int) -> None:
     images = np.random.default_rng(2).zipf(1.3, 5000) % 400
     used: list[int] = []  # the most recent one first
     hits = 0
@@ -190,7 +190,7 @@ def test_hits_are_those_of_a_plain_replay(entries: int) -> None:
 
 
 @pytest.mark.parametrize("abrupt", [False, True])
-def test_sessions_are_as_asked(abrupt: bool) -> None:
+def test_sessions_follow_the_load(abrupt: bool) -> None:
     load = Load(100.0, 400.0, 2000, 0.8, clicks=8.0, pause=0.5, abrupt=abrupt)
     trace = draw(load, 4)
     late = trace.times > 100
@@ -205,16 +205,16 @@ def test_sessions_are_as_asked(abrupt: bool) -> None:
     assert found[:20].sum() == pytest.approx(shares[:20].sum(), rel=0.15)
 
 
-def test_a_ring_keeps_hits_where_chance_loses_them() -> None:
+def test_a_ring_has_more_hits_than_random_routing() -> None:
     rows, _ = clusters(Profile(GPU, seconds=12.0, pause=0.3), {10: 1})
-    found = {str(row["chosen"]): float(row["hit rate"]) for row in rows}
+    found = {str(row["routing"]): float(row["hit rate"]) for row in rows}
     assert set(found) == set(POLICIES)
     ceiling = float(rows[0]["ceiling"])
     assert found["ring, no spill"] == pytest.approx(ceiling, abs=0.001)
     assert found["random"] < ceiling - 0.3
 
 
-def test_costs_are_those_of_other_benchmarks() -> None:
+def test_costs_come_from_other_benchmarks() -> None:
     costs = measured()
     assert 0.01 < costs.decode < 0.1 < costs.encode < 10
     assert f"| SAM 2.1, hiera_tiny | float32 | 23.1 | {costs.entries} |" in (
@@ -222,7 +222,7 @@ def test_costs_are_those_of_other_benchmarks() -> None:
     ).read_text("utf-8")
 
 
-def test_the_page_has_the_kept_figures() -> None:
+def test_the_page_has_the_stored_figures() -> None:
     results = ROOT / "benchmarks" / "results"
     kept = {
         line
@@ -236,7 +236,7 @@ def test_the_page_has_the_kept_figures() -> None:
     assert [row for row in rows if row not in kept] == []
 
 
-def test_the_example_of_the_page_is_as_its_formulas_say() -> None:
+def test_the_example_follows_the_formulas() -> None:
     """The table from one GPU to a thousand, from the costs that the simulation has, too."""
     page = (DOCS / "scaling.md").read_text("utf-8")
     assert f"*E* = {1e3 * GPU.encode:g} ms and *D* = {1e3 * GPU.decode:g} ms" in page
@@ -255,6 +255,6 @@ def test_the_example_of_the_page_is_as_its_formulas_say() -> None:
         assert proxies == math.ceil(gpus * one * proxy)
 
 
-def test_bounds_are_those_of_the_settings() -> None:
+def test_limits_equal_the_settings() -> None:
     assert Settings.model_fields["cluster_ongoing"].default == ONGOING
     assert Settings.model_fields["queue_size"].default == QUEUE

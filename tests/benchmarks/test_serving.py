@@ -11,19 +11,11 @@ from socket import SHUT_RDWR
 
 import pytest
 
+from benchmarks.load import closed_loop
 from benchmarks.report import Report
+from benchmarks.requests import EMBED, SEGMENT, click_body, embed_body, picture
 from benchmarks.sam2_models import demo
-from benchmarks.serving import (
-    EMBED,
-    SEGMENT,
-    Server,
-    click_body,
-    closed_loop,
-    embed_body,
-    our_server,
-    picture,
-    process,
-)
+from benchmarks.serving import Server, our_server, process
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +24,7 @@ def server() -> Iterator[Server]:
         yield running
 
 
-def test_counts_what_a_server_costs(server: Server) -> None:
+def test_server_costs_are_measured(server: Server) -> None:
     before = server.cpu_seconds
     image = picture(1, (640, 480))
     with server.client() as client:
@@ -62,7 +54,7 @@ def test_clients_in_a_closed_loop(server: Server) -> None:
         closed_loop(server, "/nothing", lambda c, n: body, clients=2, seconds=5)
 
 
-def test_a_connection_that_the_server_closed_is_opened_again(server: Server) -> None:
+def test_a_closed_connection_is_reopened(server: Server) -> None:
     with server.client() as client:
         client.get("/readyz")
         socket = client._connection.sock
@@ -71,7 +63,7 @@ def test_a_connection_that_the_server_closed_is_opened_again(server: Server) -> 
         assert client.get("/readyz").json["status"] == "ok"
 
 
-def test_a_server_is_ended_with_its_block() -> None:
+def test_the_server_is_stopped_with_its_context() -> None:
     pids = []
 
     def interrupted() -> None:
@@ -110,7 +102,7 @@ def test_benchmark(name: str) -> None:
             assert all(math.isfinite(cell) for cell in row.values() if not isinstance(cell, str))
     for goal in report.goals:
         assert math.isfinite(goal.value)
-        if "IoU" in goal.what or "encodes for" in goal.what:
+        if "IoU" in goal.what or "encoder runs for" in goal.what:
             assert goal.met, goal.what
     assert report.title in report.markdown()
 
@@ -118,7 +110,7 @@ def test_benchmark(name: str) -> None:
 def test_startup() -> None:
     report = importlib.import_module("benchmarks.startup").run(True)
     (start, imports) = report.tables
-    assert [row["of"] for row in start.rows] == ["server", "bare Python"]
+    assert [row["process"] for row in start.rows] == ["server", "bare Python"]
     assert any(row["module"] == "torch" for row in imports.rows)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.sizes import DTYPES, ROOMS_MB, run
+from benchmarks.sizes import CACHES_MB, DTYPES, run
 from inference_server.segmentation.encoder import _DEFAULT_CACHE_MB
 from inference_server.settings import MiB
 from tests.api.pictures import Picture
@@ -10,26 +10,26 @@ from tests.api.serving import RunningHere
 from tests.readme import DOCS, ROOT
 
 
-def test_sizes_are_those_of_the_running_server(server: RunningHere, picture: Picture) -> None:
+def test_sizes_equal_those_of_a_running_server(server: RunningHere, picture: Picture) -> None:
     """Two engines, one image each: the cache grows by what the benchmark says."""
     rows = run(small=True).tables[0].rows
-    assert [row["kept in"] for row in rows] == [*DTYPES, *DTYPES]
+    assert [row["cache dtype"] for row in rows] == [*DTYPES, *DTYPES]
     cache = server.segmenter.encoder.embeddings
     dtype = server.segmenter.models.compute.cache_dtype_name
     before, images = cache.nbytes, len(cache)
     server.post("/sam3/embed_image", {"image": picture.sent, "image_id": "sizes"})
     assert len(cache) == images + 2
-    expected = sum(float(row["MB an image"]) * 1e6 for row in rows if row["kept in"] == dtype)
+    expected = sum(float(row["MB per image"]) * 1e6 for row in rows if row["cache dtype"] == dtype)
     assert cache.nbytes - before == round(expected)
 
 
-def test_rooms_are_the_defaults() -> None:
-    assert (_DEFAULT_CACHE_MB["cpu"], _DEFAULT_CACHE_MB["cuda"]) == ROOMS_MB
+def test_cache_sizes_are_the_defaults() -> None:
+    assert (_DEFAULT_CACHE_MB["cpu"], _DEFAULT_CACHE_MB["cuda"]) == CACHES_MB
     row = run(small=True).tables[0].rows[0]
-    assert row["images in 2048 MiB"] == 2048 * MiB // round(float(row["MB an image"]) * 1e6)
+    assert row["images in 2048 MiB"] == 2048 * MiB // round(float(row["MB per image"]) * 1e6)
 
 
-def test_the_pages_have_the_kept_figures() -> None:
+def test_the_pages_have_the_stored_figures() -> None:
     kept = (ROOT / "benchmarks" / "results" / "sizes.md").read_text()
     pages = (DOCS / "caching.md").read_text() + (DOCS / "sizing.md").read_text()
     # The pages word the headers differently.

@@ -1,1 +1,1 @@
-"""How the demo checkpoints were made: `python -m training --help`."""
+"""Training and evaluation of the demo checkpoints; see `python -m training --help`."""

@@ -1,4 +1,4 @@
-"""`python -m training concept | visual | evaluate`."""
+"""Command line of the training: `python -m training concept | visual | evaluate`."""
 
 from __future__ import annotations
 
@@ -22,21 +22,28 @@ def _device(device: str) -> str:
 
 @click.group(context_settings={"show_default": True})
 def main() -> None:
-    """Train and measure the demo checkpoints.
+    """Train and evaluate the demo checkpoints.
 
-    A run can be stopped and started again at any time: it carries on where it was saved last, and
-    prints its progress and a learning curve (`curve.jsonl` in its folder).
+    A run can be interrupted and resumed: it continues from its last saved state. It prints its
+    progress and appends its learning curve to `curve.jsonl` in its directory.
     """
 
 
 @main.command()
-@click.option("--out", type=click.Path(path_type=Path), default=_RUNS / "concept")
-@click.option("--backbone-minutes", default=15.0, help="First stage: dense labels.")
-@click.option("--minutes", default=75.0, help="Second stage: the whole model.")
-@click.option("--threads", default=1, help="CPU threads.")
-@click.option("--device", default="auto", help="auto, cpu or cuda.")
-@click.option("--seed", default=0)
-@click.option("--improve", is_flag=True, help="Start from the checkpoint in the package.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=_RUNS / "concept",
+    help="Directory of the run.",
+)
+@click.option(
+    "--backbone-minutes", default=15.0, help="Minutes of the first stage, on dense labels."
+)
+@click.option("--minutes", default=75.0, help="Minutes of the second stage, on the whole model.")
+@click.option("--threads", default=1, help="Number of CPU threads.")
+@click.option("--device", default="auto", help="Device: auto, cpu or cuda.")
+@click.option("--seed", default=0, help="Seed of weights, scenes and prompts.")
+@click.option("--improve", is_flag=True, help="Continue from the included checkpoint.")
 def concept(
     out: Path,
     backbone_minutes: float,
@@ -46,7 +53,7 @@ def concept(
     seed: int,
     improve: bool,
 ) -> None:
-    """Train the demo SAM 3 and put it into the package."""
+    """Train the demo SAM 3 and write it to the package."""
     from training.concept import export, train
 
     train(
@@ -62,13 +69,18 @@ def concept(
 
 
 @main.command()
-@click.option("--out", type=click.Path(path_type=Path), default=_RUNS / "visual")
-@click.option("--minutes", default=75.0)
-@click.option("--threads", default=1, help="CPU threads.")
-@click.option("--device", default="auto", help="auto, cpu or cuda.")
-@click.option("--seed", default=0)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=_RUNS / "visual",
+    help="Directory of the run.",
+)
+@click.option("--minutes", default=75.0, help="Minutes of training.")
+@click.option("--threads", default=1, help="Number of CPU threads.")
+@click.option("--device", default="auto", help="Device: auto, cpu or cuda.")
+@click.option("--seed", default=0, help="Seed of weights, scenes and prompts.")
 def visual(out: Path, minutes: float, threads: int, device: str, seed: int) -> None:
-    """Train the demo SAM 2 and put it into the package."""
+    """Train the demo SAM 2 and write it to the package."""
     from training.visual import export, train
 
     train(out, minutes, threads=threads, device=_device(device), seed=seed)
@@ -76,16 +88,18 @@ def visual(out: Path, minutes: float, threads: int, device: str, seed: int) -> N
 
 
 @main.command()
-@click.option("--scenes", "count", default=300, help="How many scenes.")
+@click.option("--scenes", "count", default=300, help="Number of scenes.")
 @click.option(
-    "--automatic-scenes", "everything", default=40, help="How many of them to segment entirely."
+    "--automatic-scenes", "everything", default=40, help="Number of scenes for automatic masks."
 )
 @click.option(
-    "--only", type=click.Choice(["concept", "visual", "automatic"]), help="Measure one thing."
+    "--only",
+    type=click.Choice(["concept", "visual", "automatic"]),
+    help="Evaluate one kind of segmentation only.",
 )
-@click.option("--sam3-weights", default="demo")
-@click.option("--sam2-weights", default="demo")
-@click.option("--device", default="auto", help="auto, cpu or cuda.")
+@click.option("--sam3-weights", default="demo", help="As INFERENCE_SAM3_WEIGHTS.")
+@click.option("--sam2-weights", default="demo", help="As INFERENCE_SAM2_WEIGHTS.")
+@click.option("--device", default="auto", help="Device: auto, cpu or cuda.")
 def evaluate(
     count: int,
     everything: int,
@@ -94,7 +108,7 @@ def evaluate(
     sam2_weights: str,
     device: str,
 ) -> None:
-    """Measure the checkpoints on scenes that no training has seen; prints a table."""
+    """Evaluate the checkpoints on scenes that were not used in training; print a table."""
     from training import evaluate as ev
     from training.evaluate_automatic import AutomaticEvaluation
 

@@ -1,6 +1,6 @@
-"""Trains the demo's SAM 3: the backbone on dense labels first, then the whole model.
+"""Trains the demo SAM 3: first the backbone on dense labels, then the whole model.
 
-Both stages are bounded by time rather than by steps, so that one setting fits any machine.
+The stages are limited by time, not by steps, so that the same settings fit any machine.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from training.pool import ScenePool, open_pool
 from training.vocabulary import build_tokenizer
 
 _FROZEN_SHARE = 0.5
-"""Share of the second stage in which the backbone waits for the rest to catch up: what is new
-begins at random, and its first gradients would only undo the first stage."""
+"""Share of the second stage with a frozen backbone: gradients from the randomly initialised parts
+would undo the first stage."""
 
 _PRESENCE_SHIFT = -2.4
-"""Added to the presence logit at export. Training weighs a false alarm like a miss; users of an
-absent concept do not. On 80 validation scenes F1 was the same at 0 and -0.8 and 0.002 lower at
+"""Added to the presence logit at export, to reduce false positives for absent concepts, which the
+loss weighs like misses. On 80 validation scenes F1 was the same at 0 and -0.8, and 0.002 lower at
 -1.6."""
 
 _REPORT_EVERY = 50
@@ -50,13 +50,18 @@ _ADAMW_LR = {"backbone": 2e-3, "whole": 1.5e-3}
 
 @dataclass
 class _Clock:
-    """Share of a stage's time that has passed, over all the runs that it took."""
+    """Elapsed time of a stage over all its runs.
+
+    Attributes:
+        minutes: planned duration.
+        spent: elapsed seconds. Default: 0.
+    """
 
     minutes: float
     spent: float = 0.0
 
     def run(self) -> Iterator[float]:
-        """Yield the share that has passed until it is all gone."""
+        """Yield the elapsed share of the time, 0 to 1, until the end."""
         while self.spent < self.minutes * 60:
             begin = time.monotonic()
             yield self.spent / (self.minutes * 60)
@@ -68,7 +73,13 @@ def _normalized(images: Tensor) -> Tensor:
 
 
 class ConceptTraining:
-    """One run: model, heads, progress, and everything that is needed to carry on after a stop."""
+    """One run, which can be interrupted and resumed.
+
+    Args:
+        out: directory of the run; its state is loaded from there.
+        device: `cpu` or `cuda`.
+        seed: seed of weights and prompts.
+    """
 
     def __init__(self, out: Path, device: str, seed: int) -> None:
         torch.manual_seed(seed)
@@ -124,17 +135,17 @@ class ConceptTraining:
         print(f"{stage} {step:6d}  {left:5.1f} min left  {line}", flush=True)
 
     def run(self, stage: str, minutes: float, pool: ScenePool, compile_model: bool) -> None:
-        """Train one stage, or what an earlier run left of it.
+        """Train one stage, or the rest of it after an interruption.
 
         Args:
             stage: `backbone` or `whole`.
-            minutes: that the stage takes in all.
-            pool: of training scenes.
-            compile_model: compile the backbone; costs a minute, and makes it a third faster.
+            minutes: duration of the stage over all runs.
+            pool: training scenes.
+            compile_model: compile the backbone, which takes a minute and makes it a third faster.
         """
         state = self._load()
         if state is not None and state["stage"] != stage and stage == "backbone":
-            return  # a later stage has begun
+            return  # the later stage has started
         resume = state is not None and state["stage"] == stage
         clock = _Clock(minutes, state["spent"] if state and resume else 0.0)
         step = state["step"] if state and resume else 0
@@ -193,18 +204,18 @@ def train(
     compile_model: bool = True,
     start_from: Path | None = None,
 ) -> None:
-    """Train the demo's SAM 3; carries on from `out` where an earlier run stopped.
+    """Train the demo SAM 3, or continue an interrupted run.
 
     Args:
-        out: folder of the run: scenes, state, learning curve (`curve.jsonl`).
-        backbone_minutes: of the first stage.
-        minutes: of the second stage.
-        threads: CPU threads.
+        out: directory of the run, with scenes, state and learning curve (`curve.jsonl`).
+        backbone_minutes: duration of the first stage.
+        minutes: duration of the second stage.
+        threads: number of CPU threads.
         device: `cpu` or `cuda`.
-        seed: of weights, scenes and prompts.
-        scenes: scenes in the pool.
-        compile_model: see `ConceptTraining.run`.
-        start_from: a published checkpoint to improve; skips the first stage.
+        seed: seed of weights, scenes and prompts. Default: 0.
+        scenes: number of scenes in the pool. Default: 40,000.
+        compile_model: compile the backbone; see `ConceptTraining.run`. Default: yes.
+        start_from: checkpoint to continue from, without the first stage. Default: none.
     """
     torch.set_num_threads(threads)
     pool = open_pool(out / f"scenes-{IMAGE_SIZE}", IMAGE_SIZE, scenes, seed)
@@ -217,11 +228,11 @@ def train(
 
 
 def export(out: Path, target: Path) -> None:
-    """Write the model of a run in the layout in which SAM 3 is published, in half precision.
+    """Export a run's model in the layout of the published SAM 3, in half precision.
 
     Args:
-        out: folder of the run.
-        target: directory for `from_pretrained`.
+        out: directory of the run.
+        target: directory to write, for `from_pretrained`.
     """
     training = ConceptTraining(out, "cpu", 0)
     state = torch.load(out / "state.pt", map_location="cpu", weights_only=False)

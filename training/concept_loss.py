@@ -1,4 +1,4 @@
-"""The detection and mask losses of the demo's SAM 3, many prompts for one encoded image."""
+"""Detection and mask losses of the demo SAM 3, with several prompts per encoded image."""
 
 from __future__ import annotations
 
@@ -26,28 +26,37 @@ _MASK_TARGET_SIDE = 128
 
 @dataclass
 class _Vision:
-    """Feature levels `[B, C, H, W]` and their position codes, finest first."""
+    """Vision features.
+
+    Attributes:
+        features: levels `[B, C, H, W]`, finest first.
+        positions: position encodings of the levels, same shapes.
+    """
 
     features: list[Tensor]
     positions: list[Tensor]
 
     def take(self, index: Tensor) -> _Vision:
-        """The images of `index`, repeated as it says."""
+        """Select images.
+
+        Args:
+            index: indices of images, `int64[N]`; may repeat.
+        """
         return _Vision([f[index] for f in self.features], [p[index] for p in self.positions])
 
 
 @dataclass
 class _Detections:
-    """What the decoder says, a layer, and what the mask decoder needs of it.
+    """Outputs of the decoder, by layer, and inputs of the mask decoder.
 
     Attributes:
-        logits: `[L, N, Q]`.
-        boxes: `[L, N, Q, 4]`, x0, y0, x1, y1 in shares.
-        presence: `[L, N]`.
-        queries: `[N, Q, C]` of the last layer.
-        encoded: `[N, T*T, C]`, image tokens fused with the prompt.
-        prompt: `[N, P, C]`, tokens of words and boxes.
-        prompt_mask: `[N, P]`, which of them count.
+        logits: scores of the queries, `[L, N, Q]`.
+        boxes: boxes of the queries, `[L, N, Q, 4]`: x0, y0, x1, y1 as shares of the side.
+        presence: presence logits, `[L, N]`.
+        queries: query features of the last layer, `[N, Q, C]`.
+        encoded: image tokens fused with the prompt, `[N, T*T, C]`.
+        prompt: tokens of words and boxes, `[N, P, C]`.
+        prompt_mask: True for tokens, False for padding, `[N, P]`.
     """
 
     logits: Tensor
@@ -60,11 +69,11 @@ class _Detections:
 
 
 def pairwise_giou(a: Tensor, b: Tensor) -> Tensor:
-    """Generalised IoU (Rezatofighi et al., 2019) of every box of `a` with every box of `b`.
+    """Compute the generalised IoU (Rezatofighi et al., 2019) of all pairs of boxes.
 
     Args:
-        a: `float32[..., Q, 4]`, x0, y0, x1, y1.
-        b: `float32[..., K, 4]`.
+        a: boxes, `float32[..., Q, 4]`: x0, y0, x1, y1.
+        b: boxes, `float32[..., K, 4]`: x0, y0, x1, y1.
 
     Returns:
         `float32[..., Q, K]`, -1 to 1.
@@ -81,21 +90,28 @@ def pairwise_giou(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _focal(logits: Tensor, targets: Tensor) -> Tensor:
-    """Focal loss (Lin et al., 2017) with gamma 2, positives twice as heavy; elementwise."""
+    """Compute the elementwise focal loss (Lin et al., 2017), gamma 2, positives weighted twice."""
     gap = (targets - logits.sigmoid()).abs().square()
     plain = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     return plain * gap * (1 + targets)
 
 
 def _dice(logits: Tensor, targets: Tensor) -> Tensor:
-    """Dice loss of `[K, H, W]` planes, one number a plane."""
+    """Compute the Dice loss of planes `[K, H, W]`, as `[K]`."""
     share = logits.sigmoid().flatten(1)
     truth = targets.flatten(1)
     return 1 - (2 * (share * truth).sum(1) + 1) / (share.sum(1) + truth.sum(1) + 1)
 
 
 class ConceptLoss:
-    """Callable that turns backbone tokens and a batch of scenes into a loss."""
+    """Loss from backbone tokens and a batch of scenes.
+
+    Args:
+        model: model that is trained.
+        fusion: auxiliary head on the fused tokens.
+        tokenizer: tokenizer of the prompts.
+        device: device of the model.
+    """
 
     def __init__(
         self, model: Sam3Model, fusion: FusionHead, tokenizer: CLIPTokenizer, device: str
@@ -113,16 +129,16 @@ class ConceptLoss:
         targets: DenseTargets,
         rng: np.random.Generator,
     ) -> tuple[Tensor, dict[str, float]]:
-        """Loss of a batch over freshly drawn prompts.
+        """Compute the loss of a batch with random prompts.
 
         Args:
-            tokens: `float32[B, T*T, C]` of the backbone.
-            batch: the scenes.
-            targets: of their tokens.
-            rng: source of prompts.
+            tokens: tokens of the backbone, `float32[B, T*T, C]`.
+            batch: scenes.
+            targets: dense targets of the tokens.
+            rng: source of random prompts.
 
         Returns:
-            (scalar loss, numbers for the progress line).
+            Scalar loss, and figures for the progress line by name.
         """
         self._turn = not self._turn
         vision = self._neck(tokens, finest=self._turn)
@@ -147,7 +163,7 @@ class ConceptLoss:
         return loss, report
 
     def _neck(self, tokens: Tensor, *, finest: bool) -> _Vision:
-        """Feature levels of the neck; only the coarsest one that is used, unless masks are made."""
+        """Compute the feature levels that are used: all for masks, else only the coarsest."""
         neck = self._model.vision_encoder.neck
         plane = tokens.view(len(tokens), TOKENS, TOKENS, -1).permute(0, 3, 1, 2)
         used = list(neck.fpn_layers)[:-1] if finest else [neck.fpn_layers[-2]]
@@ -259,7 +275,7 @@ class ConceptLoss:
     def _match(
         self, costs: NDArray[np.float32], columns: list[NDArray[np.int64]]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Hungarian matching: (prompt, query, object) indices of every pair."""
+        """Match queries and objects (Hungarian); return indices of prompt, query and object."""
         pairs = []
         for n, wanted in enumerate(columns):
             if len(wanted):
@@ -278,7 +294,7 @@ class ConceptLoss:
         matches: tuple[Tensor, Tensor, Tensor],
         rng: np.random.Generator,
     ) -> tuple[Tensor, dict[str, float]]:
-        """Masks cost more than boxes, so only some of the prompts with an answer make them."""
+        """Compute the mask loss for some prompts with objects: masks cost more than boxes."""
         asked = np.flatnonzero(wanted.any(dim=1).cpu().numpy())
         chosen = np.sort(rng.permutation(asked)[:_MASKED_PROMPTS])
         if not len(chosen):

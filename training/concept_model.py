@@ -1,4 +1,4 @@
-"""The demo's SAM 3: a small configuration of the real classes, and where its weights begin."""
+"""The demo SAM 3: a small configuration of the published classes, and its initialisation."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ QUERY_GRID = 7
 
 
 def concept_config(vocabulary: int, bos: int, eos: int) -> Sam3Config:
-    """The configuration of the demo checkpoint, about 1.5 million parameters.
+    """Build the configuration of the demo checkpoint, about 1.5 million parameters.
 
     Args:
         vocabulary: size of the tokenizer's vocabulary.
-        bos: id of the token that begins a text.
-        eos: id of the token that ends and pads a text.
+        bos: id of the start token.
+        eos: id of the end and padding token.
     """
     layers = 6
     return Sam3Config(
@@ -89,7 +89,7 @@ def concept_config(vocabulary: int, bos: int, eos: int) -> Sam3Config:
 
 
 def _sine_grid(side: int, width: int) -> Tensor:
-    """Fixed sine and cosine position code, `float32[side * side, width]`."""
+    """Compute a sine and cosine position encoding, `float32[side * side, width]`."""
     frequencies = 1.0 / 30 ** (torch.arange(width // 4) / (width // 4))
     line = torch.arange(side)[:, None] * frequencies
     code = torch.cat([line.sin(), line.cos()], dim=1)
@@ -100,13 +100,15 @@ def _sine_grid(side: int, width: int) -> Tensor:
 
 @torch.no_grad()
 def initialize(model: Sam3Model) -> None:
-    """Start the backbone as a convolution and the queries as a grid of anchors.
+    """Initialise the backbone as a convolution, and the queries as a grid of anchors.
 
-    With rotary positions, constant query and key biases make an attention head look at a fixed
-    offset from its own token, whatever the image: each head starts as one tap of a small
-    convolution kernel, and learns from there. From the usual random start the same network needs
-    more than ten times the images before it tells shapes apart. The idea is that of ConViT
-    (d'Ascoli et al., 2021), carried over to rotary attention.
+    With rotary positions, constant query and key biases make an attention head attend to a fixed
+    offset from its own token: each head starts as one tap of a small convolution kernel. With
+    random initialisation the same network needs more than ten times the images to distinguish
+    shapes. This transfers ConViT (d'Ascoli et al., 2021) to rotary attention.
+
+    Args:
+        model: new model, changed in place.
     """
     near = [(0.0, -1.5), (0.0, 1.5), (-1.5, 0.0), (1.5, 0.0)]
     diagonal = [(-2.0, -2.0), (2.0, -2.0), (-2.0, 2.0), (2.0, 2.0)]
@@ -160,8 +162,8 @@ def initialize(model: Sam3Model) -> None:
             if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
                 fan_in = module.weight[0].numel()
                 nn.init.normal_(module.weight, std=0.8 * fan_in**-0.5)
-    # Queries begin by looking inside of their own boxes: the bias is 0 there and falls outside.
-    # Its inputs are the distances to the low and the high edge, hence the two hidden units.
+    # Queries start by attending inside their own boxes: the bias is 0 inside and decreases outside.
+    # The inputs are the distances to the low and the high edge, hence two hidden units.
     for bias in (model.detr_decoder.box_rpb_embed_x, model.detr_decoder.box_rpb_embed_y):
         nn.init.normal_(bias.layer1.weight, std=0.2)
         nn.init.normal_(bias.layer2.weight, std=0.05)
@@ -170,7 +172,7 @@ def initialize(model: Sam3Model) -> None:
         bias.layer2.weight[:, :2] = -15.0
         bias.layer1.bias.zero_()
         bias.layer2.bias.zero_()
-    # Box refinements begin at nothing: an anchor is a better first guess than a random step.
+    # Box refinements start at zero: the anchor is a better guess than a random step.
     last = model.detr_decoder.box_head.layer3
     assert last is not None  # noqa: S101 - the box head has three layers
     nn.init.zeros_(last.weight)

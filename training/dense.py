@@ -1,7 +1,8 @@
-"""Dense supervision of a backbone's tokens, by linear heads that are thrown away afterwards.
+"""Dense supervision of backbone tokens with linear heads that are discarded after training.
 
-A detector alone teaches a small backbone next to nothing for thousands of steps. Asking every token
-what it lies on, and where that object's edges are, teaches shape, colour and grouping directly.
+A detection loss alone teaches a small backbone almost nothing for thousands of steps. Predicting
+for each token the object that it lies on, and that object's edges, teaches shape, colour and
+grouping directly.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ _BOX_SCALE = 8.0
 
 @dataclass
 class DenseTargets:
-    """Per token, for a grid of `T * T` tokens.
+    """Targets of the tokens, for a grid of `T * T` tokens.
 
     Attributes:
-        owner: `int64[B, T*T]`; 0 is background, `i + 1` is object `i`, -1 is not asked.
-        shape: `int64[B, T*T]`; 0 is background, `i + 1` a shape, -1 is not asked.
-        color: likewise.
-        box: `float32[B, T*T, 4]`, edges of the object relative to the token's centre.
-        cells: `float32[B, T*T, 16]`, how much of each sixteenth of the token objects cover.
+        owner: `int64[B, T*T]`; 0 is background, `i + 1` is object `i`, -1 is ignored.
+        shape: `int64[B, T*T]`; 0 is background, `i + 1` is shape `i`, -1 is ignored.
+        color: `int64[B, T*T]`; 0 is background, `i + 1` is colour `i`, -1 is ignored.
+        box: edges of the object relative to the token's centre, `float32[B, T*T, 4]`.
+        cells: covered share of each sixteenth of the token, `float32[B, T*T, 16]`.
     """
 
     owner: Tensor
@@ -40,13 +41,22 @@ class DenseTargets:
     cells: Tensor
 
     def take(self, index: Tensor) -> DenseTargets:
-        """The images of `index`, repeated as it says."""
+        """Select images.
+
+        Args:
+            index: indices of images, `int64[N]`; may repeat.
+        """
         parts = (self.owner, self.shape, self.color, self.box, self.cells)
         return DenseTargets(*(part[index] for part in parts))
 
     @classmethod
     def of(cls, batch: SceneBatch, tokens: int) -> DenseTargets:
-        """Derive the targets of a batch for `tokens * tokens` tokens."""
+        """Compute the targets of a batch.
+
+        Args:
+            batch: scenes.
+            tokens: tokens per side.
+        """
         count, side, _ = batch.ids.shape
         patch = side // tokens
         tiles = batch.ids.view(count, tokens, patch, tokens, patch).permute(0, 1, 3, 2, 4)
@@ -69,7 +79,11 @@ class DenseTargets:
 
 
 class DenseHeads(nn.Module):
-    """Linear heads on normalised tokens."""
+    """Linear heads on normalised tokens.
+
+    Args:
+        width: width of the tokens.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -80,14 +94,14 @@ class DenseHeads(nn.Module):
         self.cells = nn.Linear(width, 16)
 
     def forward(self, tokens: Tensor, targets: DenseTargets) -> tuple[Tensor, dict[str, float]]:
-        """Loss of a batch.
+        """Compute the loss of a batch.
 
         Args:
-            tokens: `float32[B, T*T, width]`.
-            targets: of the same tokens.
+            tokens: tokens of the backbone, `float32[B, T*T, width]`.
+            targets: targets of the tokens.
 
         Returns:
-            (scalar loss, token accuracies and losses for the progress line).
+            Scalar loss, and accuracies and losses for the progress line by name.
         """
         x = self.norm(tokens)
         on_object = targets.shape > 0
@@ -109,9 +123,12 @@ class DenseHeads(nn.Module):
 
 
 class FusionHead(nn.Module):
-    """Asks every token of the DETR encoder whether it lies on something that the prompt means.
+    """Head that predicts for each DETR encoder token whether it lies on an object of the prompt.
 
-    It does for the fusion of image and prompt what `DenseHeads` does for the backbone.
+    Dense supervision for the fusion of image and prompt, as `DenseHeads` is for the backbone.
+
+    Args:
+        width: width of the tokens.
     """
 
     def __init__(self, width: int) -> None:
@@ -120,15 +137,15 @@ class FusionHead(nn.Module):
         self.linear = nn.Linear(width, 5)
 
     def forward(self, encoded: Tensor, wanted: Tensor, targets: DenseTargets) -> Tensor:
-        """Loss of a batch of prompts.
+        """Compute the loss of a batch of prompts.
 
         Args:
-            encoded: `float32[N, T*T, width]`.
-            wanted: `bool[N, 8]`, the objects that each prompt means.
-            targets: of the image of each prompt.
+            encoded: tokens of the DETR encoder, `float32[N, T*T, width]`.
+            wanted: objects that match each prompt, `bool[N, 8]`.
+            targets: targets of each prompt's image.
 
         Returns:
-            Scalar.
+            Scalar loss.
         """
         output = self.linear(self.norm(encoded))
         asked = targets.owner >= 0

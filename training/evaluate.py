@@ -1,7 +1,7 @@
-"""How good the demo checkpoints are, on scenes that no training has seen.
+"""Accuracy of the demo checkpoints on scenes that were not used in training.
 
-The scenes come from `inference_server.demo.scenes`, a generator apart from the training's, and go
-through the server's own engines and masks, so the figures are those of the product.
+The scenes come from `inference_server.demo.scenes`, not from the training's generator, and use the
+server's own engines and masks, so the figures apply to the server.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ _MATCH = 0.5
 
 @dataclass
 class ConceptScore:
-    """Detections against truth, summed over prompts.
+    """Detections compared with ground truth, over all prompts.
 
     Attributes:
-        hits: pairs matched at mask IoU 0.5.
-        predicted: predictions in all.
-        wanted: objects in all.
-        ious: of the pairs matched.
+        hits: number of pairs matched at mask IoU 0.5. Default: 0.
+        predicted: number of predictions. Default: 0.
+        wanted: number of objects. Default: 0.
+        ious: IoU of each matched pair. Default: none.
     """
 
     hits: int = 0
@@ -47,7 +47,12 @@ class ConceptScore:
     ious: list[float] = field(default_factory=list)
 
     def add(self, found: Sequence[Mask], truth: Sequence[SceneObject]) -> None:
-        """Count one prompt; pairs are matched one to one for the largest total IoU."""
+        """Add one prompt; pairs are matched one to one for the largest total IoU.
+
+        Args:
+            found: predicted masks.
+            truth: matching objects.
+        """
         self.predicted += len(found)
         self.wanted += len(truth)
         if not found or not truth:
@@ -65,7 +70,7 @@ class ConceptScore:
 
     @property
     def mean_iou(self) -> float:
-        """Mean IoU of the pairs matched."""
+        """Mean IoU of the matched pairs; 0 if there are none."""
         return float(np.mean(self.ious)) if self.ious else 0.0
 
 
@@ -74,11 +79,11 @@ class ConceptReport:
     """PCS figures.
 
     Attributes:
-        text: by kind of prompt (`red circle`, `circle`, `red shape`, `shape`).
-        by_size: all text prompts, by image size.
-        exemplar: one box, "all like this".
-        quiet: absent concepts that were answered with nothing.
-        absent: absent concepts asked for.
+        text: scores by kind of prompt (`red circle`, `circle`, `red shape`, `shape`).
+        by_size: scores of all text prompts by image size.
+        exemplar: score of prompts with one exemplar box.
+        quiet: number of absent concepts without a prediction. Default: 0.
+        absent: number of absent concepts. Default: 0.
     """
 
     text: dict[str, ConceptScore] = field(default_factory=dict)
@@ -89,7 +94,7 @@ class ConceptReport:
 
     @property
     def all_text(self) -> ConceptScore:
-        """Every text prompt together."""
+        """Score of all text prompts."""
         total = ConceptScore()
         for score in self.text.values():
             total.hits += score.hits
@@ -101,12 +106,12 @@ class ConceptReport:
 
 @dataclass
 class VisualReport:
-    """PVS figures: IoU of every object, by image size.
+    """PVS figures: IoU of each object, by image size.
 
     Attributes:
-        click: after one click.
-        box: from a box.
-        second: after a second, corrective click.
+        click: IoUs after one click.
+        box: IoUs with a box.
+        second: IoUs after a second, corrective click.
     """
 
     click: dict[str, list[float]] = field(default_factory=dict)
@@ -114,7 +119,7 @@ class VisualReport:
     second: dict[str, list[float]] = field(default_factory=dict)
 
     def worst_quarter(self) -> tuple[float, float]:
-        """Mean IoU of the worst quarter of first clicks, and the same objects' after a second."""
+        """Return the mean IoU of the worst quarter of clicks, before and after a second click."""
         first = np.concatenate([np.array(values) for values in self.click.values()])
         second = np.concatenate([np.array(values) for values in self.second.values()])
         worst = first.argsort()[: max(1, len(first) // 4)]
@@ -122,7 +127,12 @@ class VisualReport:
 
 
 def plane_iou(mask: Mask, truth: NDArray[np.bool_]) -> float:
-    """IoU of a mask and a plane of the same image."""
+    """Return the IoU of a mask and a plane of the same image, 0 to 1.
+
+    Args:
+        mask: predicted mask.
+        truth: `bool[H, W]`.
+    """
     x0, y0, x1, y1 = mask.box
     inside = truth[y0:y1, x0:x1]
     both = int(np.count_nonzero(mask.crop & inside))
@@ -131,14 +141,18 @@ def plane_iou(mask: Mask, truth: NDArray[np.bool_]) -> float:
 
 
 def scenes(count: int) -> Iterator[tuple[str, Scene]]:
-    """Evaluation scenes with the names of their sizes, going round `IMAGE_SIZES`."""
+    """Yield evaluation scenes with the names of their sizes, which cycle through `IMAGE_SIZES`.
+
+    Args:
+        count: number of scenes.
+    """
     for i in range(count):
         width, height = IMAGE_SIZES[i % len(IMAGE_SIZES)]
         yield f"{width}x{height}", make_scene(FIRST_SEED + i, (width, height))
 
 
 def _absent_concept(scene: Scene, rng: np.random.Generator) -> str | None:
-    """A concept that the scene lacks; half of them share a colour or a shape with an object."""
+    """Return a concept that the scene lacks; half share a colour or shape with an object."""
     near = rng.random() < 0.5 and scene.objects
     for _ in range(50):
         color, shape = str(rng.choice(list(COLORS))), str(rng.choice(SHAPES))
@@ -154,7 +168,12 @@ def _absent_concept(scene: Scene, rng: np.random.Generator) -> str | None:
 
 
 class ConceptEvaluation:
-    """Asks a PCS engine about scenes."""
+    """Evaluates a PCS engine.
+
+    Args:
+        weights: as in `INFERENCE_SAM3_WEIGHTS`. Default: `demo`.
+        device: as in `INFERENCE_DEVICE`. Default: `auto`.
+    """
 
     def __init__(self, weights: str = "demo", device: str = "auto") -> None:
         compute = choose_compute(device, "auto")
@@ -167,7 +186,14 @@ class ConceptEvaluation:
         return [upsample_masks(a.planes, embedding.size, a.threshold) for a in answers]
 
     def run(self, scene: Scene, size: str, rng: np.random.Generator, report: ConceptReport) -> None:
-        """Ask about one scene: one present object named in each way, one absent concept, a box."""
+        """Evaluate one scene: a present object named in each way, an absent concept, a box.
+
+        Args:
+            scene: scene to segment.
+            size: name of its size.
+            rng: source of random choices.
+            report: report to extend.
+        """
         (embedding,) = self._engine.encode([self._engine.prepare(scene.image)])
         item = scene.objects[int(rng.integers(len(scene.objects)))]
         texts = {
@@ -193,7 +219,12 @@ class ConceptEvaluation:
 
 
 class VisualEvaluation:
-    """Clicks and draws boxes on scenes for a PVS engine."""
+    """Evaluates a PVS engine with clicks and boxes.
+
+    Args:
+        weights: as in `INFERENCE_SAM2_WEIGHTS`. Default: `demo`.
+        device: as in `INFERENCE_DEVICE`. Default: `auto`.
+    """
 
     def __init__(self, weights: str = "demo", device: str = "auto") -> None:
         compute = choose_compute(device, "auto")
@@ -207,12 +238,18 @@ class VisualEvaluation:
         for answer in self._engine.decode(queries(embedding, prompts, multimask=multimask)):
             i = int(answer.scores.argmax())
             (mask,) = upsample_masks(answer.planes[i : i + 1], embedding.size, answer.threshold)
-            assert answer.logits is not None  # noqa: S101 - SAM 2 has them
+            assert answer.logits is not None  # noqa: S101 - SAM 2 returns them
             best.append((mask, answer.logits[i]))
         return best
 
     def run(self, scene: Scene, size: str, report: VisualReport) -> None:
-        """Click every object of a scene, correct the click, and draw its box."""
+        """Evaluate one scene: a click, a corrective click and a box for each object.
+
+        Args:
+            scene: scene to segment.
+            size: name of its size.
+            report: report to extend.
+        """
         (embedding,) = self._engine.encode([self._engine.prepare(scene.image)])
         truth = [item.mask for item in scene.objects]
         clicks = [np.array([item.click()], np.float32) for item in scene.objects]
@@ -250,14 +287,14 @@ class VisualEvaluation:
 def correction(
     found: NDArray[np.bool_], truth: NDArray[np.bool_]
 ) -> tuple[tuple[float, float], int]:
-    """The click that a person would add: in the middle of the largest error.
+    """Return a corrective click in the middle of the largest error.
 
     Args:
-        found: `bool[H, W]`, the mask so far.
-        truth: `bool[H, W]`.
+        found: current mask, `bool[H, W]`.
+        truth: ground truth, `bool[H, W]`.
 
     Returns:
-        ((x, y), 1 for a missing part or 0 for one too many).
+        Point (x, y) in pixels, and label: 1 for a missing part, 0 for an excess part.
     """
     missing = _deepest(truth & ~found)
     excess = _deepest(found & ~truth)
@@ -268,7 +305,7 @@ def correction(
 
 
 def _deepest(plane: NDArray[np.bool_]) -> tuple[float, tuple[float, float]]:
-    """(depth, (x, y)) of the pixel farthest from the region's edge."""
+    """Return the largest distance to the region's edge, and its pixel (x, y)."""
     padded = np.pad(plane.astype(np.uint8), 1)
     distance = cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1]
     y, x = np.unravel_index(int(distance.argmax()), distance.shape)
@@ -280,8 +317,14 @@ def table(
     visual: VisualReport | None,
     automatic: ConceptScore | None = None,
 ) -> str:
-    """The figures as Markdown."""
-    lines = ["| measured | figure | goal |", "|---|---|---|"]
+    """Format the figures as a Markdown table.
+
+    Args:
+        concept: PCS figures; None to omit.
+        visual: PVS figures; None to omit.
+        automatic: score of automatic masks. Default: omitted.
+    """
+    lines = ["| metric | value | goal |", "|---|---|---|"]
     if concept is not None:
         total = concept.all_text
         lines += [

@@ -1,4 +1,4 @@
-"""How well automatic masks find the objects of scenes that no training has seen."""
+"""Accuracy of automatic masks on scenes that were not used in training."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ T = TypeVar("T")
 
 
 class AutomaticEvaluation:
-    """Segments everything in scenes.
+    """Evaluates automatic masks.
 
-    Every mask that no object matches counts as wrong, also one of the background.
+    Each mask without a matching object counts as wrong, including masks of the background.
 
     Args:
-        weights: of SAM 2, as the setting.
-        device: to compute on, as the setting.
-        options: of the search; by default those that requests use by default.
+        weights: as in `INFERENCE_SAM2_WEIGHTS`. Default: `demo`.
+        device: as in `INFERENCE_DEVICE`. Default: `auto`.
+        options: options of the search. Default: those of requests.
     """
 
     def __init__(
@@ -37,11 +37,11 @@ class AutomaticEvaluation:
         self._options = options or AutomaticOptions()
 
     def run(self, scenes: list[Scene], done: Callable[[], None] = lambda: None) -> ConceptScore:
-        """Look at scenes.
+        """Evaluate scenes.
 
         Args:
-            scenes: to look at.
-            done: called after each.
+            scenes: scenes to segment.
+            done: called after each scene. Default: does nothing.
         """
         return asyncio.run(self._run(scenes, done))
 

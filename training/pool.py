@@ -1,8 +1,7 @@
-"""A pool of training scenes on disk, drawn once and read as often as the training likes.
+"""A pool of training scenes on disk, rendered once and read repeatedly.
 
-Drawing a scene costs as much as training on it, so scenes are drawn into memory-mapped files, in
-a process of their own while the training already reads what is there, and are varied at
-reading by flips and quarter turns, which keep every shape what it is.
+Rendering a scene costs as much as training on it. A background process renders scenes into
+memory-mapped files while training already reads them; flips and quarter turns vary them.
 """
 
 from __future__ import annotations
@@ -27,14 +26,14 @@ _PER_SCENE_SEED = 0x9A11
 
 @dataclass
 class SceneBatch:
-    """Scenes as the losses want them.
+    """A batch of scenes with ground truth.
 
     Attributes:
         images: `uint8[B, 3, S, S]`, RGB.
-        ids: `int64[B, S, S]`; 0 is background, `i + 1` is object `i`.
-        shape: `int64[B, 8]`, index into `SHAPES`, -1 where there is no such object.
-        color: `int64[B, 8]`, index into `COLORS`, -1 likewise.
-        boxes: `float32[B, 8, 4]`, x0, y0, x1, y1 in shares of the side.
+        ids: object ids of the pixels, `int64[B, S, S]`; 0 is background, `i + 1` is object `i`.
+        shape: index into `SHAPES`, `int64[B, 8]`; -1 for no object.
+        color: index into `COLORS`, `int64[B, 8]`; -1 for no object.
+        boxes: `float32[B, 8, 4]`: x0, y0, x1, y1 as shares of the side.
     """
 
     images: Tensor
@@ -44,14 +43,22 @@ class SceneBatch:
     boxes: Tensor
 
     def to(self, device: str) -> SceneBatch:
-        """The same batch on another device."""
+        """Copy the batch to a device.
+
+        Args:
+            device: `cpu` or `cuda`.
+        """
         return SceneBatch(
             *(t.to(device) for t in (self.images, self.ids, self.shape, self.color, self.boxes))
         )
 
 
 class ScenePool:
-    """Reads batches of random scenes from a folder that `draw` fills."""
+    """Reads random scenes from a directory that `draw` fills.
+
+    Args:
+        folder: directory of the pool.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -63,14 +70,11 @@ class ScenePool:
         return int((self.folder / "drawn").read_text() or 0)
 
     def sample(self, rng: np.random.Generator, count: int) -> SceneBatch:
-        """Take random scenes.
+        """Draw random scenes, randomly flipped as a batch.
 
         Args:
             rng: source of randomness.
-            count: how many scenes.
-
-        Returns:
-            The batch, each half of it flipped or turned in a way of its own.
+            count: number of scenes.
         """
         drawn = np.sort(rng.integers(0, len(self), count))
         images = torch.from_numpy(self._images[drawn]).permute(0, 3, 1, 2)
@@ -93,13 +97,13 @@ class ScenePool:
 
 
 def draw(folder: Path, size: int, count: int, seed: int) -> None:
-    """Fill a folder with scenes; carries on where an earlier run stopped.
+    """Render scenes into a directory, or continue an interrupted run.
 
     Args:
-        folder: where the files go.
+        folder: directory of the pool.
         size: side of the square images in pixels.
-        count: scenes in all.
-        seed: scene `i` of a seed is always the same.
+        count: number of scenes.
+        seed: seed of the scenes; scene `i` of a seed is always the same.
     """
     cv2.setNumThreads(1)
     folder.mkdir(parents=True, exist_ok=True)
@@ -122,14 +126,14 @@ def draw(folder: Path, size: int, count: int, seed: int) -> None:
 
 
 def open_pool(folder: Path, size: int, count: int, seed: int, wait_for: int = 2000) -> ScenePool:
-    """Draw scenes in a background process and open the pool once there is something to read.
+    """Start rendering in a background process, and open the pool when it has enough scenes.
 
     Args:
-        folder: of the pool.
+        folder: directory of the pool.
         size: side of the square images in pixels.
-        count: scenes in all; about 65 KB each at size 128.
-        seed: of the scenes.
-        wait_for: scenes to wait for before returning.
+        count: number of scenes; each takes about 65 kB at size 128.
+        seed: seed of the scenes.
+        wait_for: number of scenes to wait for. Default: 2,000.
 
     Returns:
         The pool, which grows while it is read.

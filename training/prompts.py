@@ -1,4 +1,4 @@
-"""Concept prompts for a scene: words, or exemplar boxes with or without words."""
+"""Concept prompts for a scene: text, or exemplar boxes with or without text."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from numpy.typing import NDArray
 from training.vocabulary import Concept, phrase, sample_concept, stranger
 
 BOX_PADDING = -10
-"""Label of a box that is not there, as in SAM 3's processor."""
+"""Label of a padding box, as in SAM 3's processor."""
 
 VISUAL_TEXT = "visual"
-"""The text of a prompt that has boxes only, as in SAM 3's processor."""
+"""Text of a prompt with boxes only, as in SAM 3's processor."""
 
 _MAX_BOXES = 2
 
 
 @dataclass
 class BoxPrompt:
-    """A prompt and its truth.
+    """A prompt with its ground truth.
 
     Attributes:
-        text: the words.
-        wanted: `bool[8]`, the objects that it means.
-        boxes: `float32[2, 4]` centre x, centre y, width, height in shares; None without boxes.
-        labels: `int64[2]`, 1 alike, 0 unlike, `BOX_PADDING` for no box; None without boxes.
+        text: text of the prompt.
+        wanted: objects that match, `bool[8]`.
+        boxes: `float32[2, 4]`: centre x, centre y, width, height as shares. Default: no boxes.
+        labels: `int64[2]`: 1 positive, 0 negative, `BOX_PADDING` padding. Default: no boxes.
     """
 
     text: str
@@ -38,7 +38,13 @@ class BoxPrompt:
 def sample_text_prompt(
     rng: np.random.Generator, colors: NDArray[np.int64], shapes: NDArray[np.int64]
 ) -> BoxPrompt:
-    """Draw a text prompt for a scene with these objects."""
+    """Draw a text prompt for a scene.
+
+    Args:
+        rng: source of randomness.
+        colors: colour index of each object, `int64[8]`; -1 for no object.
+        shapes: shape index of each object, `int64[8]`; -1 for no object.
+    """
     concept = sample_concept(rng, colors, shapes)
     text = stranger(rng) if concept.nothing else phrase(concept, rng)
     return BoxPrompt(text, concept.select(colors, shapes))
@@ -61,9 +67,15 @@ def sample_box_prompt(
 ) -> BoxPrompt:
     """Draw a prompt with exemplar boxes.
 
-    Two in three mean "all that look like this" (same colour and shape, text `visual`), some of them
-    with a box around something unlike; the others refine words by a box, or cut the box's kind out
-    of what the words mean.
+    Two in three ask for similar objects (same colour and shape, text `visual`), some with a
+    negative box. The others combine text with a positive box, or exclude a box's kind from the
+    text.
+
+    Args:
+        rng: source of randomness.
+        colors: colour index of each object, `int64[8]`; -1 for no object.
+        shapes: shape index of each object, `int64[8]`; -1 for no object.
+        boxes: `float32[8, 4]`: x0, y0, x1, y1 as shares of the side.
     """
     given = np.zeros((_MAX_BOXES, 4), np.float32)
     labels = np.full(_MAX_BOXES, BOX_PADDING, np.int64)

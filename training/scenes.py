@@ -1,7 +1,7 @@
-"""Scenes to train on: wider than anything the evaluation shows, and drawn at the model's own size.
+"""Training scenes, more varied than those of the evaluation, rendered at the model's input size.
 
-Images that are not square reach a model squashed, so a training scene draws an aspect ratio first
-and squashes its shapes by it; no large image is ever rendered.
+Models resize images to a square. So a training scene chooses an aspect ratio and distorts its
+shapes accordingly; no large image is rendered.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class TrainingObject:
     Attributes:
         shape: index into `SHAPES`.
         color: index into `COLOR_NAMES`.
-        mask: `bool[S, S]`, what can be seen of it.
-        box: (x0, y0, x1, y1) around that, in shares of the image's side.
+        mask: visible pixels, `bool[S, S]`.
+        box: box of the mask: x0, y0, x1, y1 as shares of the side.
     """
 
     shape: int
@@ -71,15 +71,15 @@ def _background(rng: np.random.Generator, size: int) -> NDArray[np.float32]:
 def training_scene(
     rng: np.random.Generator, size: int, most: int = 8
 ) -> tuple[NDArray[np.uint8], list[TrainingObject]]:
-    """Draw one scene.
+    """Render one scene.
 
     Args:
         rng: source of randomness.
         size: side of the square image in pixels.
-        most: most shapes a scene.
+        most: maximum number of objects. Default: 8.
 
     Returns:
-        (image `uint8[size, size, 3]` RGB, its objects).
+        Image `uint8[size, size, 3]`, RGB, and its objects.
     """
     canvas = _background(rng, size)
     aspect = float(rng.choice(_ASPECTS)) * float(np.exp(rng.normal(0, 0.04)))
@@ -118,7 +118,7 @@ def training_scene(
             continue
         paint = _PALETTE[color] + rng.normal(0, 9, 3) + rng.normal(0, 5)
         if np.linalg.norm(window[inside].mean(axis=0) - paint) < 60:
-            continue  # nobody could see it
+            continue  # too little contrast
         placed.append((cx, cy, r))
         shade = (
             1

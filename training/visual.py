@@ -1,9 +1,8 @@
-"""Trains the demo's SAM 2 on clicks, boxes and corrective clicks.
+"""Trains the demo SAM 2 on clicks, boxes and corrective clicks.
 
-Two things make minutes of one CPU core enough. The decoder's cross attention begins as a lookup by
-position (`visual_model.initialize`), which it otherwise takes thousands of steps to find; and
-because nothing in the model depends on the image's side, the first part of the training runs at
-half of it.
+Minutes on one CPU core suffice for two reasons. The decoder's cross attention starts as a lookup by
+position (`visual_model.initialize`), which otherwise takes thousands of steps to learn. And the
+first part of the training runs at half the image side, on which the model does not depend.
 """
 
 from __future__ import annotations
@@ -37,14 +36,20 @@ _IMAGES = 4
 _MUON_LR, _ADAMW_LR, _DECAY_FROM = 0.01, 1.5e-3, 0.45
 _AVERAGE = 0.995
 SHARPNESS = 2.0
-"""What exported logits are multiplied by; a power of two, so that no mask changes at all. Automatic
-masks ask that a mask changes little between logits of -1 and 1. On planes of 64 x 64, outlines as
-soft as training leaves them change much: 23 % of objects were found, and 83 % with this."""
+"""Factor of exported mask logits; a power of two, so that masks do not change. The stability score
+of automatic masks compares masks at logits of -1 and 1, and soft outlines on planes of 64 x 64 fail
+it: without the factor 23 % of objects were found, with it 83 %."""
 _REPORT_EVERY, _SAVE_EVERY_S = 50, 240.0
 
 
 class VisualTraining:
-    """One run: model, losses, progress, and everything that is needed to carry on after a stop."""
+    """One run, which can be interrupted and resumed.
+
+    Args:
+        out: directory of the run; its state is loaded from there.
+        device: `cpu` or `cuda`.
+        seed: seed of weights and prompts.
+    """
 
     def __init__(self, out: Path, device: str, seed: int) -> None:
         torch.manual_seed(seed)
@@ -79,21 +84,21 @@ class VisualTraining:
             self._load()
 
     def _set_side(self, side: int) -> None:
-        """Let the same model see images of another side."""
+        """Change the model's image side."""
         prompts = self.model.sam_prompt_encoder
         prompts.input_image_size = (side, side)
         prompts.image_embedding_size = (side // STRIDE, side // STRIDE)
         self.model.image_encoder.trunk.blocks[-1].window_size = side // STRIDE
 
     def _encode(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Features `float32[B, WIDTH, h, w]` at strides 4, 8, 16, and what the decoder takes."""
+        """Return features `float32[B, WIDTH, h, w]` at strides 4, 8, 16, and decoder inputs."""
         levels = self.model.image_encoder(images)["backbone_fpn"]
         decoder = self.model.sam_mask_decoder
         coarse = levels[2] + self.model.no_mem_embed.view(1, -1, 1, 1)
         return levels, [decoder.conv_s0(levels[0]), decoder.conv_s1(levels[1]), coarse]
 
     def _decode(self, features: list[Tensor], prompts: Prompts, masks: Tensor | None) -> Answer:
-        """Answer prompts; one in five of those with `masks: float32[P, S/4, S/4]` goes without."""
+        """Decode prompts; one in five ignores its mask input, `float32[P, S/4, S/4]`."""
         encoder = self.model.sam_prompt_encoder
         points = prompts.points * encoder.input_image_size[0]
         mask_input = None if masks is None else masks[:, None]
@@ -102,7 +107,7 @@ class VisualTraining:
             without = torch.rand(len(masks), 1, 1, 1, device=masks.device) < 0.2
             dense = torch.where(without, encoder.no_mask_embed.weight.view(1, -1, 1, 1), dense)
         fine, middle, coarse = (level[prompts.image] for level in features)
-        decoder: Any = self.model.sam_mask_decoder  # returns more than its annotation says
+        decoder: Any = self.model.sam_mask_decoder  # its annotation is incomplete
         logits, quality, tokens, presence = decoder.predict_masks(
             image_embeddings=coarse,
             image_pe=encoder.get_dense_pe(),
@@ -116,15 +121,15 @@ class VisualTraining:
     def losses(
         self, batch: SceneBatch, side: int, *, corrected: bool
     ) -> tuple[Tensor, dict[str, float]]:
-        """Loss of a batch: features, first prompts and, for some of these, a corrective click.
+        """Compute the loss of a batch: features, first prompts and, for some, a corrective click.
 
         Args:
-            batch: on the CPU, of side `IMAGE_SIZE`.
-            side: of the images that the model is to see.
-            corrected: whether there are corrective clicks.
+            batch: scenes on the CPU, of side `IMAGE_SIZE`.
+            side: side of the model's input in pixels.
+            corrected: whether to add corrective clicks.
 
         Returns:
-            (scalar loss, figures to report by name).
+            Scalar loss, and figures for the progress line by name.
         """
         self._set_side(side)
         first = first_prompts(batch, self.rng)
@@ -149,7 +154,7 @@ class VisualTraining:
             report[f"{name} quality off"] = (answer.quality - iou).abs().mean().item()
             if not corrected:
                 continue
-            # Those that went wrong come first, those with nothing to find last.
+            # Poor masks first, prompts without an object last.
             order = torch.rand_like(chosen) - 0.5 * (chosen < chosen.median()).float()
             keep = (order + 0.5 * (~real).float()).argsort()[: len(order) // 4]
             single = torch.rand_like(chosen) < 0.5
@@ -166,7 +171,12 @@ class VisualTraining:
         return loss, report | {"loss": loss.item()}
 
     def update(self, loss: Tensor, rate: float) -> None:
-        """One step of both optimizers at `rate` times their learning rates."""
+        """Take one step with both optimizers.
+
+        Args:
+            loss: scalar loss.
+            rate: factor of both learning rates.
+        """
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -183,7 +193,7 @@ class VisualTraining:
         self.step += 1
 
     def save(self) -> None:
-        """Write everything that `_load` and `export` need."""
+        """Save the state of the run."""
         state = {
             "step": self.step,
             "spent": self.spent,
@@ -196,7 +206,7 @@ class VisualTraining:
         _save(state, self.out / "state.pt")
 
     def _load(self) -> None:
-        # The file is this program's own; the optimizers' state needs more than tensors.
+        # Trusted: this program wrote the file. The optimizers' state is not only tensors.
         state = torch.load(self.out / "state.pt", map_location=self.device, weights_only=False)
         self.step, self.spent = state["step"], state["spent"]
         self.rng.bit_generator.state = state["rng"]
@@ -207,7 +217,12 @@ class VisualTraining:
             optimizer.load_state_dict(part)
 
     def run(self, pool: ScenePool, minutes: float) -> None:
-        """Train until the run has taken `minutes` in all; see `train`."""
+        """Train until the time is over.
+
+        Args:
+            pool: training scenes.
+            minutes: duration over all runs.
+        """
         reports: list[dict[str, float]] = []
         saved = self.spent
         with Progress(disable=not sys.stdout.isatty()) as progress:
@@ -249,7 +264,7 @@ def _mean(reports: list[dict[str, float]]) -> dict[str, float]:
 
 
 def _turned(batch: SceneBatch) -> SceneBatch:
-    """The same scenes mirrored in the diagonal."""
+    """Mirror the scenes at the diagonal."""
     return SceneBatch(
         batch.images.mT.contiguous(), batch.ids.mT.contiguous(), batch.shape, batch.color,
         batch.boxes[..., [1, 0, 3, 2]],
@@ -263,11 +278,11 @@ def _save(content: object, path: Path) -> None:
 
 
 def sharpened(state: dict[str, Tensor], factor: float) -> dict[str, Tensor]:
-    """A SAM 2 whose mask logits are multiplied, and that takes such logits as mask inputs.
+    """Scale the mask logits of a SAM 2, both as output and as mask input.
 
     Args:
-        state: of the model.
-        factor: by which.
+        state: state of the model.
+        factor: factor of the logits.
     """
     names = [name for name in state if "output_hypernetworks_mlps." in name]
     last = max(name.split(".")[-2] for name in names)
@@ -277,11 +292,11 @@ def sharpened(state: dict[str, Tensor], factor: float) -> dict[str, Tensor]:
 
 
 def export(out: Path, to: Path) -> None:
-    """Write a checkpoint as SAM 2's are published: `config.yaml` and `model.pt`, in half precision.
+    """Export a run's model as `config.yaml` and `model.pt`, in half precision.
 
     Args:
-        out: folder of a run that has saved its state.
-        to: folder of the checkpoint.
+        out: directory of a run with a saved state.
+        to: directory to write.
     """
     state = torch.load(out / "state.pt", map_location="cpu", weights_only=False)
     to.mkdir(parents=True, exist_ok=True)
@@ -302,15 +317,15 @@ def train(
     seed: int = 0,
     scenes: int = 14_000,
 ) -> None:
-    """Train the demo's SAM 2; carries on from `out` where an earlier run stopped.
+    """Train the demo SAM 2, or continue an interrupted run.
 
     Args:
-        out: folder of the run: scenes, state (`export` reads it), learning curve (`curve.jsonl`).
-        minutes: that the training takes in all, over however many runs.
-        threads: CPU threads.
+        out: directory of the run, with scenes, state and learning curve (`curve.jsonl`).
+        minutes: duration over all runs.
+        threads: number of CPU threads.
         device: `cpu` or `cuda`.
-        seed: of weights, scenes and prompts.
-        scenes: scenes in the pool; about 260 KB each.
+        seed: seed of weights, scenes and prompts. Default: 0.
+        scenes: number of scenes in the pool; each takes about 260 kB. Default: 14,000.
     """
     torch.set_num_threads(threads)
     pool = open_pool(out / f"scenes-{IMAGE_SIZE}", IMAGE_SIZE, scenes, seed)

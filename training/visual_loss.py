@@ -1,4 +1,4 @@
-"""What SAM 2's training asks of the features and of the decoder's answers."""
+"""Losses of the demo SAM 2, on features and on decoder outputs."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from training.visual_model import WIDTH
 
 @dataclass
 class Answer:
-    """What the decoder says to `P` prompts: one mask for all, then three to choose from.
+    """Decoder outputs for `P` prompts: the single mask, then three alternatives.
 
     Attributes:
-        logits: `float32[P, 4, S/4, S/4]`.
-        quality: `float32[P, 4]`, predicted IoU.
-        tokens: `float32[P, 4, WIDTH]`.
-        presence: `float32[P, 1]`, logit of there being an object at all.
+        logits: mask logits, `float32[P, 4, S/4, S/4]`.
+        quality: predicted IoU, `float32[P, 4]`.
+        tokens: mask tokens, `float32[P, 4, WIDTH]`.
+        presence: logit that there is an object, `float32[P, 1]`.
     """
 
     logits: Tensor
@@ -30,22 +30,31 @@ class Answer:
 
     @property
     def choice(self) -> Tensor:
-        """`int64[P]`: the best of three by predicted IoU, as an index into all four."""
+        """Index of the best alternative by predicted IoU, 1 to 3, `int64[P]`."""
         return 1 + self.quality[:, 1:].argmax(dim=1)
 
 
 def doubled(logits: Tensor) -> Tensor:
-    """Masks `float32[P, M, h, w]` at twice the side."""
+    """Upsample masks to twice the side.
+
+    Args:
+        logits: `float32[P, M, h, w]`.
+    """
     return F.interpolate(logits, scale_factor=2, mode="bilinear", align_corners=False)
 
 
 def pick(values: Tensor, index: Tensor) -> Tensor:
-    """One of `values: [P, M, ...]` for each prompt, by `index: int64[P]`."""
+    """Select one value per prompt.
+
+    Args:
+        values: `[P, M, ...]`.
+        index: index of the value of each prompt, `int64[P]`.
+    """
     return values[torch.arange(len(index), device=index.device), index]
 
 
 class VisualLoss(nn.Module):
-    """Losses, with the linear heads that only training has: boxes from features and from tokens."""
+    """Losses with auxiliary linear heads that predict boxes from features and from tokens."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,10 +62,10 @@ class VisualLoss(nn.Module):
         self.dense = nn.ModuleList(nn.Conv2d(WIDTH, 5, 1) for _ in range(3))
 
     def of_features(self, levels: list[Tensor], batch: SceneBatch) -> Tensor:
-        """What lies at each place, and where are its edges?
+        """Compute the dense loss: whether a position lies on an object, and the object's edges.
 
         Args:
-            levels: three of `float32[B, WIDTH, h, w]`, finest first.
+            levels: three feature levels `float32[B, WIDTH, h, w]`, finest first.
             batch: ground truth, of any side.
 
         Returns:
@@ -79,18 +88,18 @@ class VisualLoss(nn.Module):
         return total
 
     def of_answer(self, answer: Answer, truth: Tensor, box: Tensor) -> tuple[Tensor, Tensor]:
-        """Masks, their predicted IoU, presence, and where the object is.
+        """Compute the loss of masks, predicted IoU, presence and boxes.
 
-        The first mask always learns; of the three it is the one that fits best, now and then
-        another. Where there is no object every mask is wrong, and quality and presence say so.
+        The single mask and the best of the three alternatives (sometimes another one) get a mask
+        loss. Without an object, only predicted IoU and presence get a loss.
 
         Args:
-            answer: of `P` prompts.
-            truth: `float32[P, S/2, S/2]`, share of each pixel that belongs to the object.
-            box: `float32[P, 4]`, of the object, in shares of the side.
+            answer: decoder outputs.
+            truth: share of each pixel covered by the object, `float32[P, S/2, S/2]`.
+            box: box of the object, `float32[P, 4]`: x0, y0, x1, y1 as shares of the side.
 
         Returns:
-            (scalar loss, true IoU `float32[P, 4]`).
+            Scalar loss, and true IoU of each mask, `float32[P, 4]`.
         """
         count, area = len(truth), truth.sum(dim=(1, 2))[:, None]
         real = (area > 0).float()

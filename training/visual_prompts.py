@@ -1,4 +1,4 @@
-"""Clicks and boxes as people set them, and the clicks with which they correct a mask."""
+"""Random clicks, boxes and corrective clicks that resemble those of users."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _CLICKS, _BOXES = 5, 3
 
 @dataclass
 class Prompts:
-    """Prompts on the images of a batch, the same number of points in each.
+    """Prompts on the images of a batch, each with the same number of points.
 
     Attributes:
-        points: `float32[P, N, 2]`, x and y in shares of the image's side.
-        labels: `int64[P, N]`: 1 a click, 0 a negative one, 2 and 3 a box's corners, -1 padding.
-        image: `int64[P]`, index of the image.
-        target: `int64[P]`, id of the object that is meant; 0 where there is none.
+        points: `float32[P, N, 2]`: x and y as shares of the side.
+        labels: `int64[P, N]`: 1 click, 0 negative click, 2 and 3 corners of a box, -1 padding.
+        image: index of the image, `int64[P]`.
+        target: id of the object, `int64[P]`; 0 for none.
     """
 
     points: Tensor
@@ -34,18 +34,32 @@ class Prompts:
     target: Tensor
 
     def to(self, device: str) -> Prompts:
-        """The same prompts on another device."""
+        """Copy the prompts to a device.
+
+        Args:
+            device: `cpu` or `cuda`.
+        """
         return Prompts(*(t.to(device) for t in (self.points, self.labels, self.image, self.target)))
 
     def padded(self, count: int) -> Prompts:
-        """With points that mean nothing, as in a request whose prompts differ in length."""
+        """Add padding points, as in a request with prompts of different lengths.
+
+        Args:
+            count: number of padding points.
+        """
         return Prompts(
             F.pad(self.points, (0, 0, 0, count)), F.pad(self.labels, (0, count), value=-1),
             self.image, self.target,
         )  # fmt: skip
 
     def corrected(self, keep: Tensor, points: Tensor, labels: Tensor) -> Prompts:
-        """Some of the prompts, with one more point `float32[K, 1, 2]`, label `int64[K, 1]` each."""
+        """Select prompts and add a point to each.
+
+        Args:
+            keep: indices of the prompts, `int64[K]`.
+            points: additional points, `float32[K, 1, 2]`.
+            labels: their labels, `int64[K, 1]`.
+        """
         return Prompts(
             torch.cat([self.points[keep], points], dim=1),
             torch.cat([self.labels[keep], labels], dim=1),
@@ -55,7 +69,7 @@ class Prompts:
 
 
 def _point_in(mask: NDArray[np.bool_], rng: np.random.Generator, deepest: float) -> list[float]:
-    """A point of `mask: bool[S, S]` in shares of its side: its deepest with that probability."""
+    """Draw a point of a mask, as shares of the side: the deepest with probability `deepest`."""
     if rng.random() < deepest:
         depth = cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, 3)
         place = int(depth[1:-1, 1:-1].argmax())
@@ -67,14 +81,15 @@ def _point_in(mask: NDArray[np.bool_], rng: np.random.Generator, deepest: float)
 
 
 def first_prompts(batch: SceneBatch, rng: np.random.Generator) -> tuple[Prompts, Prompts]:
-    """Clicks and boxes on a batch; every seventh click is on the background and means nothing.
+    """Draw clicks and boxes for a batch.
 
     Args:
-        batch: on the CPU.
+        batch: scenes on the CPU.
         rng: source of randomness.
 
     Returns:
-        (clicks, boxes), the boxes half of the time exact to a pixel and otherwise drawn by hand.
+        Clicks, one in seven of them on the background, and boxes, half of them exact to a pixel
+        and half with noise.
     """
     ids, boxes, shapes = batch.ids.numpy(), batch.boxes.numpy(), batch.shape.numpy()
     clicks, clicked, corners, boxed = [], [], [], []
@@ -106,15 +121,15 @@ def first_prompts(batch: SceneBatch, rng: np.random.Generator) -> tuple[Prompts,
 
 
 def correction(logits: Tensor, truth: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """The click of someone who looks at a mask: on what is missing or on what is too much.
+    """Draw a corrective click for each mask, on a missing or an excess part.
 
     Args:
-        logits: `float32[P, S, S]`.
-        truth: `float32[P, S, S]`, share of each pixel that belongs to the object.
+        logits: mask logits, `float32[P, S, S]`.
+        truth: share of each pixel covered by the object, `float32[P, S, S]`.
         rng: source of randomness.
 
     Returns:
-        (points `float32[P, 1, 2]` in shares of the side, labels `int64[P, 1]`).
+        Points `float32[P, 1, 2]` as shares of the side, and labels `int64[P, 1]`.
     """
     points, labels = [], []
     for found, meant in zip((logits > 0).cpu().numpy(), (truth > 0.5).cpu().numpy(), strict=True):

@@ -1,4 +1,4 @@
-"""The words of the demo checkpoint: its tokenizer, and the prompts it is trained on."""
+"""Vocabulary of the demo SAM 3: its tokenizer, and phrases for training."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _FILLERS = [
     "one", "ones", "with", "which", "and",
 ]
 _EVERYTHING = ("shape", "shapes", "object", "objects", "everything", "all shapes", "things")
-# What is not in any scene: the model learns to answer these with nothing.
+# Words that match nothing in any scene; the model learns to predict no object for them.
 _STRANGERS = [
     "dog", "cat", "car", "person", "tree", "house", "bird", "boat", "chair", "table", "face",
     "hand", "horse", "phone", "book", "cup", "bottle", "hexagon", "heart", "arrow", "pentagon",
@@ -29,21 +29,25 @@ _STRANGERS = [
 
 
 def plural(shape: str) -> str:
-    """`circle` to `circles`, `cross` to `crosses`."""
+    """Return the plural: `circles`, `crosses`.
+
+    Args:
+        shape: name of a shape.
+    """
     return shape + ("es" if shape.endswith("s") else "s")
 
 
 def _byte_alphabet() -> list[str]:
-    """The printable stand-ins of the 256 bytes, in CLIP's order."""
+    """Return the printable characters that represent the 256 bytes, in CLIP's order."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
     return [chr(b) for b in printable] + [chr(256 + i) for i in range(len(others))]
 
 
 def build_tokenizer() -> CLIPTokenizer:
-    """A real CLIP tokenizer whose merges spell the demo's words.
+    """Build a CLIP tokenizer with merges for the demo's words.
 
-    Words outside of the vocabulary fall to pieces, down to single bytes, as in any CLIP tokenizer.
+    Other words are split into smaller tokens, down to single bytes, as in any CLIP tokenizer.
     """
     words = [*COLORS, *SHAPES, *(plural(shape) for shape in SHAPES), *_FILLERS, "visual"]
     words += [word for phrase in _EVERYTHING for word in phrase.split()]
@@ -73,12 +77,12 @@ def build_tokenizer() -> CLIPTokenizer:
 
 @dataclass(frozen=True)
 class Concept:
-    """What a prompt asks for: a colour, a shape, both, or (neither given) everything.
+    """Concept of a prompt: a colour, a shape, both, or everything.
 
     Attributes:
-        color: index into `COLOR_NAMES`, or None for any.
-        shape: index into `SHAPES`, or None for any.
-        nothing: the words name something that no scene holds.
+        color: index into `COLOR_NAMES`. Default: any colour.
+        shape: index into `SHAPES`. Default: any shape.
+        nothing: whether the concept matches nothing in any scene. Default: no.
     """
 
     color: int | None = None
@@ -86,7 +90,12 @@ class Concept:
     nothing: bool = False
 
     def select(self, colors: NDArray[np.int64], shapes: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Which objects of a scene are meant; absent objects have index -1."""
+        """Return the matching objects, `bool[8]`.
+
+        Args:
+            colors: colour index of each object, `int64[8]`; -1 for no object.
+            shapes: shape index of each object, `int64[8]`; -1 for no object.
+        """
         chosen = shapes >= 0
         if self.nothing:
             chosen = np.zeros_like(chosen)
@@ -98,7 +107,12 @@ class Concept:
 
 
 def phrase(concept: Concept, rng: np.random.Generator) -> str:
-    """Put a concept in words, plainly half of the time."""
+    """Phrase a concept, half of the time in its plain form.
+
+    Args:
+        concept: concept to phrase.
+        rng: source of randomness.
+    """
     plain = rng.random() < 0.5
     if concept.color is None and concept.shape is None:
         return "shape" if plain else str(rng.choice(_EVERYTHING))
@@ -119,7 +133,11 @@ def phrase(concept: Concept, rng: np.random.Generator) -> str:
 
 
 def stranger(rng: np.random.Generator) -> str:
-    """Words for something that no scene holds."""
+    """Draw a phrase that matches nothing in any scene.
+
+    Args:
+        rng: source of randomness.
+    """
     word = str(rng.choice(_STRANGERS))
     if rng.random() < 0.3:
         word = "".join(chr(97 + int(i)) for i in rng.integers(0, 26, int(rng.integers(3, 9))))
@@ -129,7 +147,13 @@ def stranger(rng: np.random.Generator) -> str:
 def sample_concept(
     rng: np.random.Generator, colors: NDArray[np.int64], shapes: NDArray[np.int64]
 ) -> Concept:
-    """Draw a concept for a scene; three in ten are absent, most of those nearly present."""
+    """Draw a concept for a scene; three in ten are absent, most of them similar to an object.
+
+    Args:
+        rng: source of randomness.
+        colors: colour index of each object, `int64[8]`; -1 for no object.
+        shapes: shape index of each object, `int64[8]`; -1 for no object.
+    """
     present = np.flatnonzero(shapes >= 0)
     kind = rng.choice(
         ["both", "shape", "color", "all", "stranger"], p=[0.42, 0.26, 0.2, 0.06, 0.06]

@@ -126,7 +126,7 @@ def test_system(answers: Any) -> None:
 
 
 @pytest.mark.parametrize("index", range(len(blocks("typescript"))))
-def test_a_program_of_the_page_prints_what_is_printed(
+def test_programs_of_the_page_print_the_shown_output(
     index: int, project: Project, server: Running
 ) -> None:
     _, output = blocks("typescript")[index]
@@ -136,7 +136,7 @@ def test_a_program_of_the_page_prints_what_is_printed(
     check_text(output, project.run(program.stem))
 
 
-def test_the_page_tells_how_to_install() -> None:
+def test_the_page_shows_how_to_install() -> None:
     """What the fixtures of these tests do: install, build, and install the outcome."""
     mark = "<!-- tested by: tests/clients/test_typescript.py -->"
     commands = "npm ci --prefix clients/typescript\nnpm install ./clients/typescript\n"

@@ -69,11 +69,11 @@ def settings_in(text: str) -> set[str]:
     ],
     ids=lambda file: file.name,
 )
-def test_settings_that_are_named_exist(file: Path) -> None:
+def test_named_settings_exist(file: Path) -> None:
     assert settings_in(file.read_text()) <= VARIABLES
 
 
-def test_what_is_copied_exists_and_is_sent_to_the_engine() -> None:
+def test_copied_files_exist_and_are_in_the_build_context() -> None:
     rules = (ROOT / ".dockerignore").read_text().splitlines()
     assert "*" in rules
     sent = {rule.removeprefix("!") for rule in rules if rule.startswith("!")}
@@ -91,7 +91,7 @@ def test_what_is_copied_exists_and_is_sent_to_the_engine() -> None:
     assert sent == {source.split("/")[0] for source in copied}
 
 
-def test_everything_in_the_packages_is_installed() -> None:
+def test_all_package_data_is_installed() -> None:
     """The image has no checkout: what is not declared is not there."""
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     installed = {
@@ -112,7 +112,7 @@ def test_everything_in_the_packages_is_installed() -> None:
     assert data - installed == set()
 
 
-def test_the_image_runs_the_server_as_nobody_in_particular() -> None:
+def test_the_image_runs_the_server_as_an_unprivileged_user() -> None:
     names = [name for name, _ in steps()]
     assert names.count("FROM") == 2
     last = names[len(names) - names[::-1].index("FROM") :]
@@ -136,7 +136,7 @@ def test_the_image_runs_the_server_as_nobody_in_particular() -> None:
     assert not any("TOKEN" in given or "KEY" in given for name, given in steps() if name == "ENV")
 
 
-def test_the_health_check_tells_ready_from_not(server: Running) -> None:
+def test_the_health_check_reports_readiness(server: Running) -> None:
     (given,) = arguments("HEALTHCHECK")
     command = json.loads(given[given.index("[") :])
     assert command[0] == "python"
@@ -189,7 +189,7 @@ def test_compose_names_settings_secrets_and_volumes_that_exist() -> None:
     assert set(compose("compose.gpu.yaml")["services"]) <= set(services)
 
 
-def test_compose_asks_for_what_the_example_has() -> None:
+def test_compose_variables_are_in_the_example() -> None:
     text = (DEPLOY / "compose.yaml").read_text()
     asked = set(re.findall(r"(?<!\$)\$\{(\w+)", text))
     example = (DEPLOY / "example.env").read_text()
@@ -216,7 +216,7 @@ def test_values_of_compose_are_settings_that_load(monkeypatch: pytest.MonkeyPatc
     assert settings.database_url == "postgresql://inference:x@postgres/inference"
 
 
-def test_what_stops_a_server_leaves_it_the_time_that_it_takes() -> None:
+def test_stop_timeouts_cover_a_drain() -> None:
     least = Settings.model_fields["drain_seconds"].default
     least += Settings.model_fields["shutdown_timeout"].default
     grace = compose()["services"]["inference-server"]["stop_grace_period"]

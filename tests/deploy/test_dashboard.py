@@ -83,7 +83,7 @@ def samples(server: Running, picture: Picture) -> dict[str, set[str]]:
     return found
 
 
-def test_everything_that_is_asked_for_is_there(samples: dict[str, set[str]]) -> None:
+def test_queried_metrics_exist(samples: dict[str, set[str]]) -> None:
     asked = [found for expression in expressions() for found in metrics(expression).items()]
     assert len({name for name, _ in asked}) > 35
     for name, labels in asked:
@@ -162,7 +162,7 @@ def test_braces_of_expressions_are_closed() -> None:
             assert text.count(left) == text.count(right), expression
 
 
-def test_alerts_say_what_and_how_long() -> None:
+def test_alerts_have_summary_severity_and_duration() -> None:
     assert len({rule["alert"] for rule in RULES}) == len(RULES) >= 8
     for rule in RULES:
         assert re.fullmatch(r"\d+m", rule["for"])

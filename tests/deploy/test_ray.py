@@ -134,7 +134,7 @@ def test_kubernetes_has_the_same_configuration() -> None:
     assert yaml.safe_load(SERVICE["serveConfigV2"]) == SERVE
 
 
-def test_the_application_is_there() -> None:
+def test_the_application_can_be_imported() -> None:
     module, _, name = APPLICATION["import_path"].partition(":")
     assert callable(getattr(import_module(module), name))
     assert APPLICATION["name"] == "inference-server"
@@ -150,7 +150,7 @@ def test_arguments_are_settings_that_load() -> None:
     assert not secrets & set(ARGS), "secrets come from the environment"
 
 
-def test_clients_find_the_port() -> None:
+def test_all_ports_agree() -> None:
     port = SERVE["http_options"]["port"]
     assert port == Settings.model_fields["port"].default
     for group in GROUPS:
@@ -169,7 +169,7 @@ def test_a_manifest_has_the_fields_of_kuberay() -> None:
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_pods_are_those_of_kubernetes(group: str) -> None:
+def test_pods_match_the_kubernetes_schema(group: str) -> None:
     template = GROUPS[group]["template"]
     made = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": group}, **template}
     made["metadata"] = {"name": group, **template["metadata"]}
@@ -179,12 +179,12 @@ def test_pods_are_those_of_kubernetes(group: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["secret.example.yaml", "weights.yaml", "network-policy.yaml"])
-def test_other_manifests_are_those_of_kubernetes(name: str) -> None:
+def test_other_manifests_match_the_kubernetes_schema(name: str) -> None:
     validate(load(name), KUBERNETES, strict=True)
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_pods_may_do_no_more_than_the_image(group: str) -> None:
+def test_pods_are_as_restricted_as_the_image(group: str) -> None:
     (making,) = [given for given in arguments("RUN") if "useradd" in given]
     assert f"--uid {pod(group)['securityContext']['runAsUser']} " in making
     assert pod(group)["securityContext"]["runAsNonRoot"] is True
@@ -204,7 +204,7 @@ def test_pods_may_do_no_more_than_the_image(group: str) -> None:
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_pods_have_the_secrets_and_no_file_does(group: str) -> None:
+def test_secrets_come_from_kubernetes_only(group: str) -> None:
     secret = load("secret.example.yaml")
     assert container(group)["envFrom"] == [{"secretRef": {"name": secret["metadata"]["name"]}}]
     assert {"INFERENCE_API_KEYS", "INFERENCE_DATABASE_URL", "INFERENCE_REDIS_URL"} <= set(
@@ -217,7 +217,7 @@ def test_pods_have_the_secrets_and_no_file_does(group: str) -> None:
     assert set(given) - {"RAY_USAGE_STATS_ENABLED"} <= VARIABLES
 
 
-def test_ray_is_not_open_to_all() -> None:
+def test_ray_requires_a_token_and_has_a_network_policy() -> None:
     assert CLUSTER["authOptions"] == {"mode": "token"}
     policy = load("network-policy.yaml")["spec"]
     selected = policy["podSelector"]["matchLabels"]
@@ -254,7 +254,7 @@ def test_replicas_fit_into_the_pods() -> None:
     assert "nvidia.com/gpu" not in container("ingress")["resources"]["limits"]
 
 
-def test_what_stops_pods_leaves_them_the_time_that_it_takes() -> None:
+def test_pod_timeouts_cover_a_drain() -> None:
     for group in WORKERS:
         farewell = container(group)["lifecycle"]["preStop"]["exec"]["command"]
         assert farewell[0] == "sleep"
@@ -264,7 +264,7 @@ def test_what_stops_pods_leaves_them_the_time_that_it_takes() -> None:
     assert SERVICE["rayClusterDeletionDelaySeconds"] >= longest + 20
 
 
-def test_ray_is_the_one_that_is_pinned() -> None:
+def test_ray_has_the_pinned_version() -> None:
     pins = (ROOT / "requirements/cluster.txt").read_text()
     assert f"\nray=={CLUSTER['rayVersion']}\n" in pins
     # Builds name the extras, and each has its pins.

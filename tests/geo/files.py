@@ -19,7 +19,7 @@ PLACES: dict[str, tuple[CRS, Affine]] = {
     "mercator": (CRS.from_epsg(3857), Affine(0.6, 0, -13609328.39, 0, -0.6, 4561446.23)),
     "degrees": (CRS.from_epsg(4326), Affine(1e-5, 0, 14.97, 0, -1e-5, 50.02)),
     "utm": (UTM, Affine(10, 0, 499000, 0, -10, 5539000)),
-    "turned": (UTM, Affine(0.08, 0.06, 499000, 0.06, -0.08, 5539000)),  # by 37 degrees
+    "turned": (UTM, Affine(0.08, 0.06, 499000, 0.06, -0.08, 5539000)),  # rotated by 37 degrees
     "sheared": (UTM, Affine(2, 0.7, 499000, -0.4, -3, 5539000)),
 }
 

@@ -1,3 +1,5 @@
+"""Coordinate reference systems: names, safety and transformation of points."""
+
 from __future__ import annotations
 
 import numpy as np

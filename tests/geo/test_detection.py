@@ -1,3 +1,5 @@
+"""Detections from planes and scored boxes."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -6,7 +8,7 @@ import orjson
 from inference_server.geo import Detection, detection_list, plane_detections
 
 
-def test_of_a_plane() -> None:
+def test_detections_of_a_plane() -> None:
     plane = np.zeros((1464, 2647), np.uint8)
     plane[80:251, 50:201] = 1
     plane[45:211, 310:481] = 3  # the second object is covered
@@ -38,7 +40,7 @@ def test_scores_go_with_rounded_boxes() -> None:
     )
 
 
-def test_none() -> None:
+def test_no_object() -> None:
     assert plane_detections(np.zeros((3, 4), np.uint8)) == []
     assert detection_list([], (3, 4)) == {
         "image_width": 4,

@@ -1,3 +1,5 @@
+"""GeoJSON of masks and boxes."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -138,7 +140,7 @@ def test_boxes_on_the_map() -> None:
     assert second["properties"] == {"id": 2, "value": 4, "bbox_pixel": [0.0, 1.0, 2.0, 3.0]}
 
 
-def test_boxes_without_a_place() -> None:
+def test_boxes_without_a_georeference() -> None:
     answer = detection_features([Detection(1, (2.5, 1.25, 7.0, 4.0), score=0.887)])
     assert list(answer) == ["type", "num_detections", "features"]
     [feature] = answer["features"]

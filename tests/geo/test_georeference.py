@@ -1,3 +1,5 @@
+"""Georeferences of files: reading, names of CRS, and conversion of points and boxes."""
+
 from __future__ import annotations
 
 import io
@@ -37,7 +39,7 @@ def test_a_file_is_read(place: str) -> None:
         assert (found.epsg, found.label, found.urn) == (code, f"EPSG:{code}", urn)
 
 
-def test_a_crs_without_a_code_goes_by_its_wkt() -> None:
+def test_a_crs_without_a_code_is_named_by_its_wkt() -> None:
     crs = CRS.from_proj4("+proj=aea +lat_1=11 +lat_2=52 +lon_0=3 +datum=WGS84 +units=m")
     found = GeoRaster(tiff(crs, Affine(10, 0, 7, 0, -10, 9))).reference
     assert found is not None
@@ -63,13 +65,13 @@ def test_a_crs_alone_is_a_reference() -> None:
 
 
 @pytest.mark.parametrize("form", ["TIFF", "PNG", "JPEG"])
-def test_an_ordinary_image_has_none(form: str) -> None:
+def test_an_ordinary_image_has_no_georeference(form: str) -> None:
     file = io.BytesIO()
     Image.new("RGB", (10, 8)).save(file, form)
     assert GeoRaster(file.getvalue()).reference is None
 
 
-def test_a_transform_that_cannot_be_turned_back_is_none() -> None:
+def test_a_singular_transform_is_ignored() -> None:
     file = tiff(UTM, Affine(1, 0.5, 7, 0.25, -2, 9))
     assert GeoRaster(file).reference is not None
     flat = file.replace(np.array([1, 0.5]).tobytes(), np.array([0, 0.5]).tobytes())
@@ -80,7 +82,7 @@ def test_a_transform_that_cannot_be_turned_back_is_none() -> None:
     assert GeoRaster(lost).reference is None
 
 
-def test_garbage_is_none_and_makes_no_noise(capfd: pytest.CaptureFixture[str]) -> None:
+def test_invalid_files_return_none_silently(capfd: pytest.CaptureFixture[str]) -> None:
     file = tiff(*PLACES["utm"])
     generator = np.random.default_rng(5)
     for data in [b"", b"II*\0", b"MM\0*" + b"x" * 400, b"II+\0" + bytes(60), b"<VRTDataset/>"]:
@@ -95,7 +97,7 @@ def test_garbage_is_none_and_makes_no_noise(capfd: pytest.CaptureFixture[str]) -
     assert capfd.readouterr() == ("", "")
 
 
-def test_only_a_tiff_costs_the_import_of_rasterio() -> None:
+def test_only_tiffs_import_rasterio() -> None:
     code = (
         "import io, sys, inference_server.geo as geo\n"
         "from PIL import Image\n"
@@ -232,7 +234,7 @@ def test_a_point_that_cannot_be_transformed_is_named() -> None:
         image.boxes_to_pixels(np.array([[0.0, 0.0, 500.0, 95.0]]), "EPSG:4326")
 
 
-def test_nothing_comes_of_nothing() -> None:
+def test_empty_input_gives_empty_output() -> None:
     image = reference("utm")
     assert image.to_pixels(np.zeros((0, 2)), "EPSG:4326").shape == (0, 2)
     assert image.boxes_to_pixels(np.zeros((0, 4)), "EPSG:4326").shape == (0, 4)

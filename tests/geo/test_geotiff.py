@@ -1,3 +1,5 @@
+"""Writing GeoTIFFs."""
+
 from __future__ import annotations
 
 import io

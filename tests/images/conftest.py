@@ -1,4 +1,4 @@
-"""For the tests of fetching: a server on loopback that does as each test wants."""
+"""Fixtures for tests of fetching: a scripted server on loopback."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Server:
     """A listening socket.
 
     Attributes:
-        port: where it listens.
-        connections: how many have been accepted.
-        requests: the heads that came in.
-        closed: set once a client has closed its connection before its answer was complete.
+        port: port that it listens on.
+        connections: number of accepted connections.
+        requests: received request heads.
+        closed: set when a client closes its connection before the response is complete.
     """
 
     port: int
@@ -44,7 +44,7 @@ class Server:
 async def serve(
     answer: Answer, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None, port: int = 0
 ) -> AsyncIterator[Server]:
-    """Serves each connection one request, as `answer(stream, path)` does."""
+    """Serve one request per connection with `answer(stream, path)`."""
     listener: anyio.abc.Listener[anyio.abc.ByteStream] = await anyio.create_tcp_listener(
         local_host=host, local_port=port
     )
@@ -71,7 +71,7 @@ async def serve(
 
 
 def answering(content: bytes) -> Answer:
-    """Answers everything with these bytes, head and all."""
+    """Return a handler that sends these bytes, including the head, for every request."""
 
     async def answer(stream: anyio.abc.ByteStream, path: bytes) -> None:
         await stream.send(content)
@@ -80,18 +80,18 @@ def answering(content: bytes) -> Answer:
 
 
 def ok(body: bytes, *headers: str) -> bytes:
-    """A complete answer."""
+    """Return a complete response with status 200."""
     lines = ["HTTP/1.1 200 OK", f"content-length: {len(body)}", *headers]
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
 def redirect(location: str, status: int = 302) -> bytes:
-    """A redirect."""
+    """Return a redirect."""
     return f"HTTP/1.1 {status} Found\r\nlocation: {location}\r\n\r\n".encode()
 
 
 LOOPBACK = ("127.0.0.1/32",)
-# Without the certificates of the world, which take long to read: TLS has tests of its own.
+# Without the system's certificates, which take long to load; TLS has its own tests.
 fetcher = partial(
     ImageFetcher,
     max_bytes=1000,
@@ -102,7 +102,7 @@ fetcher = partial(
 
 
 class Resolver:
-    """Gives one answer after the other, and remembers what it was asked."""
+    """Returns prepared addresses in order, and records the requested names."""
 
     def __init__(self, *answers: Sequence[str]) -> None:
         self.asked: list[str] = []
@@ -133,7 +133,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="session")
 def certificate() -> Path:
-    """A certificate for `pictures.test` and `localhost`, with its key.
+    """Return a certificate for `pictures.test` and `localhost`, with its key.
 
     Made by `openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 36500
     -subj /CN=pictures.test -addext subjectAltName=DNS:pictures.test,DNS:localhost`.

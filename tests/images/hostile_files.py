@@ -1,6 +1,6 @@
-"""A corpus of hostile images, made anew for each run, always the same.
+"""A deterministic corpus of hostile images.
 
-`python -m tests.images.hostile_files DIRECTORY` writes it down, for other programs to try.
+`python -m tests.images.hostile_files DIRECTORY` writes it to files, for use with other programs.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ def _deep() -> bytes:
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
-    """A chunk of a PNG."""
+    """Build a PNG chunk."""
     checksum = zlib.crc32(kind + content)
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
 
 
 def png(width: int, height: int, *chunks: bytes, bits: int = 1, colour: int = 0) -> bytes:
-    """A PNG with these chunks between its header and its end."""
+    """Build a PNG with chunks between header and end."""
     header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + b"".join(chunks) + chunk(b"IEND", b"")
 
 
 def png_of_nothing(width: int, height: int) -> bytes:
-    """A whole PNG of black pixels, a thousandth of a bit each."""
+    """Build a PNG of black pixels, which takes a thousandth of a bit per pixel."""
     packer = zlib.compressobj(9)
     row = bytes(1 + (width + 7) // 8)
     rows = b"".join(packer.compress(row * 100) for _ in range(-(-height // 100)))
@@ -57,7 +57,7 @@ def png_of_nothing(width: int, height: int) -> bytes:
 
 @cache
 def seeds() -> dict[str, bytes]:
-    """Sound files, of every format and of the forms that are read in other ways."""
+    """Return valid files of every format and of every variant with its own decoder path."""
     frames = [Image.new("RGB", (16, 12), colour) for colour in ("red", "green", "blue")]
     moving: dict[str, Any] = {"save_all": True, "append_images": frames}
     return {
@@ -88,11 +88,11 @@ def seeds() -> dict[str, bytes]:
 
 
 def _lies(name: str, data: bytes) -> Iterator[tuple[str, bytes]]:
-    """Every four bytes of the beginning, where sizes, lengths and offsets stand, say otherwise."""
+    """Overwrite each four bytes at the beginning, which hold sizes, lengths and offsets."""
     step = 4 if name.startswith(("png", "tiff", "avif")) else 3
     for place in range(4, min(len(data) - 4, 100), step):
         for number, lie in enumerate(_LIES):
-            if (place + number) % 3 == 0:  # a third of them all is enough
+            if (place + number) % 3 == 0:  # one third of the combinations suffices
                 order = ">" if name.startswith(("png", "jpeg", "avif")) else "<"
                 changed = bytearray(data)
                 struct.pack_into(f"{order}I", changed, place, lie)
@@ -100,7 +100,7 @@ def _lies(name: str, data: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def _damages(name: str, data: bytes) -> Iterator[tuple[str, bytes]]:
-    """Cut off, cut out, repeated, overwritten."""
+    """Truncate, remove, repeat and overwrite parts."""
     for length in (1, 4, 11, 12, 20, 33, len(data) // 2, len(data) * 9 // 10, len(data) - 1):
         yield f"{name}-first-{length}", data[:length]
     rng = random.Random(name)
@@ -116,7 +116,7 @@ def _damages(name: str, data: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def _polyglots() -> Iterator[tuple[str, bytes]]:
-    """One file that is several."""
+    """Return files that are valid in several formats."""
     sound = seeds()
     for one, other in (("jpeg", "png"), ("png", "gif"), ("gif", "bmp"), ("webp", "tiff")):
         yield f"{one}-then-{other}", sound[one] + sound[other]
@@ -129,7 +129,7 @@ def _polyglots() -> Iterator[tuple[str, bytes]]:
 
 
 def _others() -> Iterator[tuple[str, bytes]]:
-    """What is no image here, and dear or dangerous elsewhere."""
+    """Return formats that are not supported here and expensive or dangerous elsewhere."""
     yield "nothing", b""
     yield "svg", b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>'
     yield "svg-packed", zlib.compress(b"<svg/>", wbits=31)
@@ -149,7 +149,7 @@ def _others() -> Iterator[tuple[str, bytes]]:
 
 
 def _bombs() -> Iterator[tuple[str, bytes]]:
-    """Small files of many pixels, or of much beside the pixels."""
+    """Return small files with many pixels or much metadata."""
     yield "png-bomb-10000", png_of_nothing(10_000, 10_000)
     yield "png-bomb-wide", png_of_nothing(2_000_000, 100)
     yield "png-bomb-within", png_of_nothing(5000, 5000)
@@ -184,7 +184,7 @@ def _bombs() -> Iterator[tuple[str, bytes]]:
 
 @cache
 def corpus() -> dict[str, bytes]:
-    """Every file by a name that says what is wrong with it."""
+    """Return all files by a name that describes the defect."""
     made: dict[str, bytes] = {}
     for name, data in seeds().items():
         made[name] = data

@@ -23,7 +23,18 @@ def write(
     driver: str = "GTiff",
     **options: Any,
 ) -> bytes:
-    """Encodes `bands` [bands, H, W] with GDAL's creation options."""
+    """Encode bands as a TIFF file.
+
+    Args:
+        bands: values, `[bands, H, W]`.
+        mask: validity of each pixel, `[H, W]`. Default: no mask.
+        overviews: factors of overviews. Default: none.
+        colormap: palette by value. Default: none.
+        tags: metadata tags. Default: none.
+        tags_in: namespace of the tags. Default: GDAL's.
+        driver: GDAL's driver. Default: GTiff.
+        options: creation options of GDAL.
+    """
     count, height, width = bands.shape
     with (
         warnings.catch_warnings(),
@@ -34,7 +45,7 @@ def write(
         with file.open(
             driver=driver, count=count, height=height, width=width, dtype=bands.dtype, **options
         ) as dataset:
-            if colormap is not None:  # before the pixels, or the file is not one of a palette
+            if colormap is not None:  # must be written before the pixels to make a palette file
                 dataset.write_colormap(1, colormap)
             dataset.write(bands)
             if tags is not None:

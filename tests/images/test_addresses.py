@@ -1,3 +1,5 @@
+"""Denied and permitted addresses of image URLs."""
+
 from __future__ import annotations
 
 import pytest
@@ -9,7 +11,7 @@ def words(text: str) -> list[str]:
     return text.split()
 
 
-# First the shared table of addresses that other guards let through.
+# Addresses that other SSRF guards have accepted.
 DENIED = words("""
 127.0.0.1 0.0.0.0 169.254.169.254 10.0.0.1 100.64.0.1 192.0.0.1 198.18.0.1 224.0.0.1 240.0.0.1
 255.255.255.255 ::1 :: fe80::1 fc00::1 fec0::1 ff02::1 ::ffff:127.0.0.1 ::ffff:169.254.169.254
@@ -43,7 +45,7 @@ def test_permitted(address: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "localhost", "127.1", "0x7f000001", "8.8.8.8 ", "1.2.3.4/8"])
-def test_what_is_no_address_is_denied(text: str) -> None:
+def test_invalid_addresses_are_denied(text: str) -> None:
     assert not AddressPolicy().permits(text)
 
 
@@ -58,7 +60,7 @@ def test_what_is_no_address_is_denied(text: str) -> None:
         ("fd00::/8", "fd12::1"),
     ],
 )
-def test_opened(network: str, address: str) -> None:
+def test_permitted_networks_open_addresses(network: str, address: str) -> None:
     assert AddressPolicy([network]).permits(address)
 
 
@@ -76,7 +78,7 @@ def test_opened(network: str, address: str) -> None:
         ("fd00::/8", "fd00::5efe:7f00:1"),
     ],
 )
-def test_not_opened(network: str, address: str) -> None:
+def test_permitted_networks_open_nothing_else(network: str, address: str) -> None:
     assert not AddressPolicy([network]).permits(address)
 
 

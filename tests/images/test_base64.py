@@ -1,3 +1,5 @@
+"""Base64: accepted forms, size limit, and release of the interpreter lock."""
+
 from __future__ import annotations
 
 import base64
@@ -70,7 +72,7 @@ def test_unused_bits_of_the_last_character_may_be_any(text: str) -> None:
         (f"data:image/png;base64,data:image/png;base64,{PLAIN}", "not valid base64"),
     ],
 )
-def test_what_is_no_base64_is_refused_with_a_remedy(value: str, cause: str) -> None:
+def test_invalid_base64_is_refused_with_a_remedy(value: str, cause: str) -> None:
     with pytest.raises(ImageError, match=cause) as caught:
         decode_base64(value, max_bytes=10_000)
     assert caught.value.message.startswith("Could not load input image. Cause: ")
@@ -87,7 +89,7 @@ def test_the_byte_limit_is_exact(size: int) -> None:
                 decode_base64(text, max_bytes=size - 1)
 
 
-def test_the_size_is_judged_before_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_size_is_checked_before_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(base64_module, "_decode")
     with pytest.raises(ImageTooLargeError, match="larger than 1 MiB"):
         decode_base64("A" * 2_000_000, max_bytes=2**20)
@@ -110,7 +112,7 @@ def test_other_threads_run_while_a_large_image_is_decoded() -> None:
 
     thread = threading.Thread(target=decode)
     interval = sys.getswitchinterval()
-    sys.setswitchinterval(60)  # a thread that holds the lock is not asked for it
+    sys.setswitchinterval(60)  # no forced switch: a thread that holds the lock keeps it
     try:
         thread.start()
         while not done.is_set():

@@ -1,4 +1,4 @@
-"""The corpus of hostile files: each is an image or one of our errors, at a bounded cost."""
+"""Each file of the hostile corpus is decoded or refused, at a bounded cost."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.images.hostile_files import corpus, seeds
 
 MAX_PIXELS = 50_000_000
 
-# In a process of its own, so that its memory is told from that of other tests.
+# In its own process, to measure its memory apart from other tests.
 _DECODE = """
 import json, resource
 from inference_server.errors import InferenceServerError
@@ -42,7 +42,7 @@ print(json.dumps({"found": found, "grown": peak() - before}))
 
 @pytest.fixture(scope="module")
 def decoded() -> Any:
-    """What became of each file, and the MiB that it took."""
+    """Outcome and MiB of memory of each file."""
     done = subprocess.run(
         [sys.executable, "-W", "always", "-c", _DECODE],
         cwd=Path(__file__).parents[2],
@@ -55,19 +55,19 @@ def decoded() -> Any:
     return json.loads(done.stdout)
 
 
-def test_there_are_many_of_every_format() -> None:
+def test_the_corpus_has_many_files_per_format() -> None:
     assert len(corpus()) > 1500
     for name in seeds():
         assert sum(title.startswith(name) for title in corpus()) > 40
     assert sum(map(len, corpus().values())) < 40 << 20
 
 
-def test_sound_files_are_images(decoded: Any) -> None:
+def test_valid_files_are_decoded(decoded: Any) -> None:
     for name in seeds():
         assert decoded["found"][name] == [12, 16, 3]
 
 
-def test_every_other_is_one_or_is_told_to_be_none(decoded: Any) -> None:
+def test_other_files_are_decoded_or_refused(decoded: Any) -> None:
     found = decoded["found"]
     assert found.keys() == corpus().keys()
     for name, outcome in found.items():
@@ -89,11 +89,11 @@ def test_every_other_is_one_or_is_told_to_be_none(decoded: Any) -> None:
     for name in seeds():
         cut = {f"{name}-first-{length}" for length in (1, 4, 11, 12, 20)}
         assert cut <= refused
-    # A file that is damaged somewhere may be an image all the same; most are not.
+    # Some damaged files are still valid images; most are not.
     assert len(refused) > len(found) // 3
     assert len(found) - len(refused) > 100
 
 
 def test_memory_is_bounded(decoded: Any) -> None:
-    """25 million pixels are the most that the corpus has within the limit: 75 MB."""
+    """The largest accepted image of the corpus has 25 million pixels: 75 MB."""
     assert decoded["grown"] < 400

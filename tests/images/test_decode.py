@@ -1,3 +1,5 @@
+"""Decoding of images: formats, colour modes, orientation and limits."""
+
 from __future__ import annotations
 
 import io
@@ -22,7 +24,7 @@ LOSSLESS = ("PNG", "WEBP", "TIFF", "BMP")
 
 
 def picture() -> Image.Image:
-    """A smooth picture without any symmetry."""
+    """A smooth, asymmetric image."""
     corners = np.array(
         [[[255, 0, 0], [0, 255, 0], [40, 40, 40]], [[0, 0, 255], [255, 255, 0], [255, 255, 255]]],
         np.uint8,
@@ -84,7 +86,7 @@ def test_every_colour_mode(name: str, mode: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["PNG", "WEBP", "TIFF"])
-def test_transparency_is_dropped_and_shows_the_colours_below(name: str) -> None:
+def test_transparency_is_dropped_and_colours_are_kept(name: str) -> None:
     source = picture().convert("RGBA")
     source.putalpha(Image.linear_gradient("L").resize((WIDTH, HEIGHT)))
     assert difference(decode(save(source, name)), picture()) == 0
@@ -128,7 +130,7 @@ def test_exif_orientation_behind_the_pixels_of_a_png() -> None:
 
 
 @pytest.mark.parametrize("value", [0, 9, 65535])
-def test_a_meaningless_orientation_is_none(value: int) -> None:
+def test_an_invalid_orientation_is_ignored(value: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = value
     for name in ("JPEG", "PNG", "WEBP", "TIFF"):
@@ -136,7 +138,7 @@ def test_a_meaningless_orientation_is_none(value: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["PNG", "WEBP", "GIF", "TIFF", "AVIF"])
-def test_of_an_animation_the_first_frame_is_taken(name: str) -> None:
+def test_the_first_frame_of_an_animation_is_used(name: str) -> None:
     frames = [picture(), ImageOps.invert(picture()), picture().rotate(180)]
     data = save(frames[0], name, save_all=True, append_images=frames[1:])
     assert difference(decode(data), picture()) <= 12
@@ -149,7 +151,7 @@ def test_a_gif_frame_beyond_its_screen() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_16_bits_of_a_png_keep_the_upper_half(channels: int) -> None:
+def test_16_bit_pngs_keep_the_high_bytes(channels: int) -> None:
     deep = np.random.default_rng(0).integers(0, 65536, (HEIGHT, WIDTH, channels), np.uint16)
     data = cv2.imencode(".png", deep)[1].tobytes()
     expected = (deep >> 8).astype(np.uint8)
@@ -162,7 +164,7 @@ def test_bmp_with_and_without_a_modern_header(header: int) -> None:
     row = bytes((0, 0, 255, 0, 255, 0)) + bytes(2)
     if header == 12:
         information = struct.pack("<IHHHH", 12, 2, 1, 1, 24)
-    else:  # the negative height says that the first row is the top one
+    else:  # a negative height means that the first row is at the top
         information = struct.pack("<IiiHHIIiiII", 40, 2, -1, 1, 24, 0, len(row), 0, 0, 0, 0)
     data = b"BM" + struct.pack("<IHHI", 14 + header + 8, 0, 0, 14 + header) + information + row
     assert decode(data).tolist() == [[[255, 0, 0], [0, 255, 0]]]
@@ -195,7 +197,7 @@ def test_truncated_files_are_refused(name: str, share: float) -> None:
 
 @pytest.mark.parametrize("missing", [2, 3, 50, 5000])
 def test_a_jpeg_without_its_end_is_refused(missing: int) -> None:
-    """OpenCV alone shows what is there, and grey below it."""
+    """OpenCV alone would fill the missing part with grey."""
     noise = np.random.default_rng(0).integers(0, 256, (200, 300, 3), np.uint8)
     data = save(Image.fromarray(noise), "JPEG")
     with pytest.raises(ImageError, match=r"JPEG file is truncated\."):
@@ -233,7 +235,7 @@ def test_other_content_is_refused(data: bytes, guess: str) -> None:
             refuse()
 
 
-def test_an_image_that_is_also_something_else_is_an_image() -> None:
+def test_polyglot_images_are_decoded() -> None:
     data = save(picture(), "JPEG") + b"%PDF-1.7 <script>PK\x03\x04"
     assert decode(data).shape == (HEIGHT, WIDTH, 3)
     with pytest.raises(ImageError, match="web page"):

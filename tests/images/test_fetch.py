@@ -1,4 +1,4 @@
-"""What is fetched, and from where."""
+"""Fetching: connections, addresses, redirects and URLs."""
 
 from __future__ import annotations
 
@@ -98,14 +98,14 @@ async def test_one_denied_address_refuses_the_host() -> None:
     assert server.connections == 0
 
 
-async def test_the_checked_address_is_the_one_dialled() -> None:
+async def test_connections_use_the_checked_address() -> None:
     resolver = Resolver(["127.0.0.1"], ["127.0.0.2"])
     async with (
         serve(answering(ok(BODY))) as server,
         serve(answering(ok(b"secret")), host="127.0.0.2", port=server.port) as inside,
     ):
         images = fetcher(resolver=resolver)
-        # Were the name resolved again to connect, it would lead inside.
+        # A second lookup for the connection would return a private address.
         assert await images.fetch(server.url(host="rebind.test")) == BODY
         assert resolver.asked == ["rebind.test"]
         await refused(images, server.url(host="rebind.test"))
@@ -113,7 +113,7 @@ async def test_the_checked_address_is_the_one_dialled() -> None:
     assert inside.connections == 0
 
 
-async def test_the_next_address_is_tried_where_one_does_not_answer() -> None:
+async def test_the_next_address_is_tried_after_a_failure() -> None:
     async with serve(answering(ok(BODY))) as server:
         images = fetcher(networks=("127.0.0.0/8",), resolver=Resolver(["127.0.0.3", "127.0.0.1"]))
         assert await images.fetch(server.url(host="two.test")) == BODY
@@ -134,7 +134,7 @@ async def test_a_name_that_does_not_resolve(answers: list[list[str]]) -> None:
     assert "could not be resolved" in message
 
 
-async def test_resolving_for_real() -> None:
+async def test_names_are_resolved_by_the_system() -> None:
     lookups = Lookups(1, 1)
     assert await lookups.resolve("", "127.0.0.1") == ["127.0.0.1"]
     assert await lookups.resolve("", "127.1") == ["127.0.0.1"]
@@ -199,7 +199,7 @@ async def test_a_redirect_to_a_denied_address_is_never_connected_to() -> None:
         "\x01",
     ],
 )
-async def test_a_redirect_to_what_is_never_fetched(location: str) -> None:
+async def test_redirects_to_unsupported_urls_are_refused(location: str) -> None:
     async with serve(answering(redirect(location))) as server:
         await refused(fetcher(), server.url())
     assert server.connections == 1
@@ -229,7 +229,7 @@ async def test_a_redirect_to_what_is_never_fetched(location: str) -> None:
         "http://" + "a" * 70_000,
     ],
 )
-async def test_urls_that_are_refused_unseen(url: str) -> None:
+async def test_invalid_urls_are_refused_without_a_lookup(url: str) -> None:
     resolver = Resolver()
     message = await refused(fetcher(resolver=resolver), url)
     assert resolver.asked == []
@@ -239,7 +239,7 @@ async def test_urls_that_are_refused_unseen(url: str) -> None:
 @pytest.mark.parametrize(
     "host", ["a..b", "a" * 64 + ".com", "exa mple", "[fe80::1%25lo]", "x" * 300]
 )
-async def test_hosts_that_cannot_exist(host: str) -> None:
+async def test_invalid_hosts_are_refused(host: str) -> None:
     await refused(fetcher(), f"http://{host}/")
 
 

@@ -1,3 +1,5 @@
+"""Fetching over TLS: verification and deadline."""
+
 from __future__ import annotations
 
 import ssl
@@ -95,7 +97,7 @@ async def test_a_handshake_that_hangs_is_closed_at_the_deadline(certificate: Pat
     port = listener.extra(anyio.abc.SocketAttribute.local_port)
     async with listener, anyio.create_task_group() as tasks:
         tasks.start_soon(listener.serve, hang)
-        # A busy machine may use up the time before it has connected; then it is tried again.
+        # On a busy machine the deadline can pass before the connection is made; then repeat.
         while not came.is_set():
             with pytest.raises(ImageError, match=r"within 0\.3 seconds"):
                 await fetcher(certificate, timeout=0.3).fetch(f"https://pictures.test:{port}/")

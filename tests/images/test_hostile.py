@@ -1,6 +1,6 @@
-"""Files that are small and whole as far as their headers go, and would cost a great deal.
+"""Small files with valid headers that would be expensive to decode.
 
-Each was tried on Pillow or OpenCV alone: the times and sizes in the comments are theirs.
+Times and sizes in comments are those of plain Pillow or OpenCV.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MAX_PIXELS = 50_000_000
 
 @pytest.fixture(autouse=True)
 def _stay_within_bounds() -> Iterator[None]:
-    """Nothing in this module may take much memory beyond what the process has had."""
+    """Limit the additional memory of each test in this module."""
     peak = _peak_mib()
     yield
     assert _peak_mib() - peak < 300
@@ -59,13 +59,13 @@ def png(width: int, height: int, *chunks: bytes) -> bytes:
 
 
 def directory(*entries: tuple[int, int, int, int]) -> bytes:
-    """A little-endian TIFF of one directory; entries are tag, type, count and value or offset."""
+    """Build a little-endian TIFF directory; entries are tag, type, count, and value or offset."""
     packed = b"".join(struct.pack("<HHII", *entry) for entry in entries)
     return struct.pack("<2sHIH", b"II", 42, 8, len(entries)) + packed + bytes(4)
 
 
 def overlapping_directory() -> bytes:
-    """A megabyte that unpacks to a gigabyte: a thousand entries point to the same bytes."""
+    """Build a megabyte that unpacks to a gigabyte: a thousand entries share the same bytes."""
     entries = [(1000 + tag, 7, 1_000_000, 8) for tag in range(1000)]
     return directory((256, 4, 1, 8), (257, 4, 1, 8), *entries) + bytes(1_000_000)
 
@@ -75,7 +75,7 @@ def segment(code: int, content: bytes) -> bytes:
 
 
 def progressive_scans(count: int) -> bytes:
-    """A progressive JPEG that repeats its last scan."""
+    """Build a progressive JPEG that repeats its last scan."""
     data = save("JPEG", progressive=True)
     last = data.rindex(b"\xff\xda")
     return data[:last] + data[last:-2] * count + data[-2:]
@@ -121,12 +121,12 @@ def _gif_beside_its_screen() -> bytes:
         _sized("BMP", lambda data: struct.pack_into("<ii", data, 18, 30_000, -30_000)),
         _sized("WEBP", lambda data: struct.pack_into("<HH", data, 26, 16_383, 16_383)),
         directory((256, 4, 1, 100_000), (257, 4, 1, 100_000)),
-        # An animated WebP: only its canvas is large.
+        # An animated WebP with a large canvas and small frames.
         b"RIFF\x16\0\0\0WEBPVP8X\x0a\0\0\0\x02\0\0\0" + b"\xfe\x3f\0" * 2,
     ],
     ids=["png", "jpeg", "gif", "bmp", "webp", "tiff", "animated-webp"],
 )
-def test_the_size_is_judged_before_any_pixel_is_decoded(data: bytes) -> None:
+def test_the_size_is_checked_before_decoding(data: bytes) -> None:
     assert "INFERENCE_MAX_IMAGE_PIXELS" in refused(data, ImageTooLargeError)
     height, width = read_header(data).upright_size
     assert height * width > MAX_PIXELS
@@ -165,7 +165,7 @@ def test_the_longest_side_is_decoded() -> None:
             decode_image(data, max_pixels=MAX_PIXELS, max_side=65_535)
 
 
-def test_a_bomb_within_the_limit_is_merely_an_image() -> None:
+def test_a_bomb_within_the_limit_is_decoded() -> None:
     rows = zlib.compress(bytes(1000 * (1 + 1000 // 8)))
     data = png(1000, 1000, png_chunk(b"IDAT", rows))
     assert len(data) < 1000
@@ -185,7 +185,7 @@ def test_a_tiny_tiff_with_an_enormous_strip_is_taken_by_its_height() -> None:
     assert decode_image(data, max_pixels=100).shape == (10, 10, 3)
 
 
-def test_tiff_directories_that_overlap() -> None:  # a gigabyte a megabyte
+def test_tiff_directories_that_overlap() -> None:  # a gigabyte per megabyte
     assert "overlap" in refused(overlapping_directory())
 
 
@@ -204,16 +204,16 @@ def test_tiff_directories_without_end() -> None:
     assert "values" in refused(directory((273, 4, 1_000_000, 8)) + bytes(4_000_000))
 
 
-def test_exif_that_overlaps_is_not_read() -> None:  # a gigabyte a megabyte, as it is opened
+def test_exif_that_overlaps_is_not_read() -> None:  # a gigabyte per megabyte, when opened
     exif = b"Exif\0\0" + overlapping_directory()
     jpeg = save("JPEG")
     segments = b"".join(
         segment(0xE1, b"Exif\0\0" + exif[start : start + 65_000])
         for start in range(0, len(exif), 65_000)
     )
-    # Without JFIF's density Pillow looks for it in the EXIF block.
+    # Without JFIF's density, Pillow reads it from the EXIF block.
     jpeg = b"\xff\xd8" + segments + jpeg[4 + struct.unpack_from(">H", jpeg, 4)[0] :]
-    # Pillow reads the block as it writes AVIF, so that one gets its place first and then itself.
+    # Pillow parses the block when it writes AVIF, so write a placeholder and replace it afterwards.
     harmless = directory((256, 4, 1, 8)).ljust(len(exif) - 6, b"?")
     avif = save("AVIF", exif=harmless).replace(harmless, exif[6:])
     for data in (jpeg, save("PNG", exif=exif), save("WEBP", exif=exif), avif):
@@ -235,7 +235,7 @@ def test_a_jpeg_with_much_between_its_segments() -> None:
     assert "segments" in refused(jpeg[:2] + b"\xff\x01" * 4_000_000 + jpeg[2:])
 
 
-def test_a_progressive_jpeg_of_countless_scans() -> None:  # each visits every pixel
+def test_a_progressive_jpeg_of_countless_scans() -> None:  # each scan visits every pixel
     assert decode_image(progressive_scans(40), max_pixels=MAX_PIXELS).shape == (12, 16, 3)
     assert "scans" in refused(progressive_scans(100_000))
 
@@ -295,7 +295,7 @@ def test_a_run_length_bmp_that_skips_gigabytes() -> None:  # 12 GB in Pillow
     assert decode_image(data, max_pixels=MAX_PIXELS).shape == (1, 65_536, 3)
 
 
-def test_a_side_of_nothing() -> None:
+def test_zero_width_or_height_is_refused() -> None:
     for data in (png(0, 8), png(8, 0), directory((256, 4, 1, 0), (257, 4, 1, 8))):
         assert "pixels" in refused(data)
 
@@ -326,10 +326,10 @@ RASTERS = [
 
 @st.composite
 def mutated(draw: st.DrawFn, seeds: list[bytes]) -> bytes:
-    """A valid file with a few bytes overwritten, cut out, repeated or inserted."""
+    """Draw a valid file with some bytes overwritten, removed, repeated or inserted."""
     data = bytearray(draw(st.sampled_from(seeds)))
     for _ in range(draw(st.integers(1, 6))):
-        # Structure sits near the beginning, so half of the damage is done there.
+        # Half of the changes are near the beginning, where the structure is.
         place = draw(st.integers(0, min(len(data), draw(st.sampled_from([100, 10_000])))))
         length = draw(st.integers(0, 8))
         piece = draw(

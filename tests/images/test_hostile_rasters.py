@@ -1,4 +1,4 @@
-"""Rasters that are small, and would cost a great deal, or lead elsewhere."""
+"""Small rasters that would be expensive to read, or refer to other files."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from inference_server.images.raster_file import RasterFile
 from tests.images import rasters
 from tests.images.test_hostile import MAX_PIXELS, _stay_within_bounds, directory, refused
 
-__all__ = ["_stay_within_bounds"]  # of use by being here
+__all__ = ["_stay_within_bounds"]  # an autouse fixture
 
 
 def sparse(width: int, height: int, *, bits: int = 16, bands: int = 1, strip: int = 1) -> bytes:
-    """A raster that says of every strip that it is not there, and so is all zeros."""
+    """Build a raster whose strips are all absent, which means zeros."""
     return directory(
         *[(256, 4, 1, width), (257, 4, 1, height), (258, 3, 1, bits), (259, 3, 1, 1)],
         *[(262, 3, 1, 1), (273, 4, 1, 0), (277, 3, 1, bands), (278, 4, 1, strip)],
@@ -42,20 +42,20 @@ def sparse(width: int, height: int, *, bits: int = 16, bands: int = 1, strip: in
 def test_small_rasters_of_great_cost(
     data: bytes, error: type[InferenceServerError], cause: str
 ) -> None:
-    started = time.thread_time()  # which others on the machine have no part in
+    started = time.thread_time()  # CPU time, independent of other processes
     assert cause in refused(data, error)
     assert time.thread_time() - started < 2
 
 
 @pytest.mark.parametrize("side", [(1, 9_000_000), (9_000_000, 1), (3000, 3000)])
-def test_a_raster_of_nothing_is_black(side: tuple[int, int]) -> None:
+def test_an_empty_raster_is_black(side: tuple[int, int]) -> None:
     pixels = decode_image(sparse(*side, bits=32, strip=side[1]), max_pixels=MAX_PIXELS)
     assert pixels.shape == (side[1], side[0], 3)
     assert not pixels.any()
 
 
 def pages(kind: int, count: int) -> bytes:
-    """A raster with more directories behind its first, each of which names itself `kind`."""
+    """Build a raster with additional directories of subfile type `kind`."""
     first = bytearray(sparse(8, 8, strip=8))
     page = struct.pack("<H", 11) + struct.pack("<HHII", 254, 4, 1, kind) + first[10:-4]
     struct.pack_into("<I", first, len(first) - 4, len(first))
@@ -74,7 +74,7 @@ def test_a_raster_of_countless_pages(kind: int, count: int) -> None:  # 9 s for 
     assert decode_image(pages(kind, 60), max_pixels=64).shape == (8, 8, 3)
 
 
-def test_a_raster_whose_pages_go_round() -> None:
+def test_a_raster_with_circular_pages() -> None:
     data = bytearray(sparse(8, 8, strip=8))
     struct.pack_into("<I", data, len(data) - 4, 8)
     assert decode_image(bytes(data), max_pixels=64).shape == (8, 8, 3)
@@ -96,7 +96,7 @@ def test_metadata_that_cannot_be_complained_of(capfd: pytest.CaptureFixture[str]
 
 
 def test_a_raster_cannot_make_gdal_look_elsewhere() -> None:
-    """GDAL follows `OVERVIEW_FILE` wherever it leads, once it is asked for overviews."""
+    """GDAL opens the file named by `OVERVIEW_FILE` when it reads overviews."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)
         lure = f"/vsicurl/http://127.0.0.1:{listener.getsockname()[1]}/a.tif"
@@ -106,7 +106,7 @@ def test_a_raster_cannot_make_gdal_look_elsewhere() -> None:
         assert lure.encode() in data
         assert decode_image(data, max_pixels=360_000).shape == (600, 600, 3)
         assert RasterFile(data).valid is None
-        # Not even if it were asked.
+        # Not even on request.
         with RasterFile(data).opened((600, 600)) as opened:
             assert opened._dataset.tags(ns="OVERVIEWS") == {"OVERVIEW_FILE": lure}
             assert opened._dataset.overviews(1) == []

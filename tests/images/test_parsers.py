@@ -1,4 +1,4 @@
-"""Properties of what reads the structure of files: any bytes are read, or refused in our words."""
+"""Property tests of file parsers: any bytes are parsed, or refused with our errors."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_any_bytes_behind_a_signature(beginning: bytes, rest: bytes) -> None:
 
 @st.composite
 def directories(draw: st.DrawFn) -> bytes:
-    """A TIFF file of whatever entries."""
+    """Draw a TIFF file with random entries."""
     order = draw(st.sampled_from("<>"))
     tags = [254, 256, 257, 258, 259, 262, 273, 274, 277, 278, 279, 284, 322, 323, 324, 330, 339]
     tags += [34665, 34853, 42112, 42113]
@@ -74,7 +74,7 @@ def test_any_directory_of_a_tiff(data: bytes) -> None:
         found = survey_tiff(data)
         assert found.width >= 0
         assert found.height >= 0
-    # As a block of EXIF it may be as broken as it likes: the image is shown as it lies.
+    # A broken EXIF block is ignored: the image keeps its orientation.
     assert 1 <= exif_orientation(b"Exif\0\0" + data) <= 8
 
 

@@ -1,4 +1,4 @@
-"""Rasters: numbers that are no plain colours."""
+"""Rasters: values that are not 8-bit colours."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def decode(data: bytes, decoder: str = "rasterio") -> NDArray[np.uint8]:
 
 
 def stretched(pixels: NDArray[np.uint8]) -> NDArray[np.int_]:
-    """What one linear scale for all bands makes of 8-bit colours."""
+    """Scale values to 8 bits with one linear scale for all bands."""
     count = pixels[:, :, 0].size
     ordered = np.sort(pixels.reshape(-1, 3), axis=0).astype(float)
     low, high = ordered[(count - 1) // 1000].min(), ordered[-1 - (count - 1) // 1000].max()
@@ -50,7 +50,7 @@ def stretched(pixels: NDArray[np.uint8]) -> NDArray[np.int_]:
 
 
 def off(pixels: NDArray[np.uint8], wanted: NDArray[Any] = SCENE) -> int:
-    """The largest difference, over all pixels and bands."""
+    """Return the largest difference over all pixels and bands."""
     assert pixels.shape == wanted.shape
     return int(np.abs(pixels.astype(int) - wanted.astype(int)).max())
 
@@ -72,14 +72,14 @@ DEPTHS: dict[str, NDArray[Any]] = {
 def test_a_scene_of_any_depth_looks_the_same(name: str) -> None:
     pixels = decode(write(DEPTHS[name], **GEO))
     assert off(pixels, stretched(SCENE)) <= (3 if name == "int8" else 1)
-    # The stretch is that of the scene's own range, which is nearly all of eight bits.
+    # The scene already uses almost the whole 8-bit range, so stretching changes little.
     assert off(pixels) <= 40
     assert np.abs(pixels.astype(int) - SCENE).mean() < 20
 
 
 @pytest.mark.parametrize("count", [5, 8])
 @pytest.mark.parametrize("interleave", ["band", "pixel"])
-def test_of_many_bands_the_first_three_are_colours(count: int, interleave: str) -> None:
+def test_the_first_three_of_many_bands_are_colours(count: int, interleave: str) -> None:
     others = np.full((count - 3, *SCENE.shape[:2]), 250, np.uint8)
     bands = np.concatenate([BANDS, others])
     assert off(decode(write(bands, interleave=interleave, **GEO))) == 0
@@ -87,14 +87,14 @@ def test_of_many_bands_the_first_three_are_colours(count: int, interleave: str) 
     assert off(decode(write(deep, interleave=interleave, **GEO)), stretched(SCENE)) <= 1
 
 
-def test_four_bytes_that_are_no_rgb_are_bands_too() -> None:
+def test_four_bytes_without_rgb_are_bands() -> None:
     bands = np.concatenate([BANDS, BANDS[:1]])
     assert off(decode(write(bands, photometric="minisblack"))) == 0
     assert off(decode(write(bands, photometric="rgb"), "pillow")) == 0
 
 
 @pytest.mark.parametrize("alpha", ["yes", "no"])
-def test_of_two_bands_the_first_is_grey(alpha: str) -> None:
+def test_the_first_of_two_bands_is_grey(alpha: str) -> None:
     bands = BANDS[:2].copy()
     assert off(decode(write(bands, alpha=alpha)), SCENE[:, :, :1].repeat(3, axis=2)) == 0
     grey = decode(write(bands[:1].astype(np.uint16) * 3, alpha=alpha))
@@ -102,7 +102,7 @@ def test_of_two_bands_the_first_is_grey(alpha: str) -> None:
 
 
 @pytest.mark.parametrize("name", DEPTHS)
-def test_the_collar_is_black_and_has_no_part_in_the_scale(name: str) -> None:
+def test_nodata_is_black_and_does_not_affect_the_scale(name: str) -> None:
     bands = DEPTHS[name].copy()
     inside = SCENE[~COLLAR].reshape(240 - 32, 320 - 35, 3)
     nothing = 127 if name == "int8" else np.iinfo(np.int16).max
@@ -120,7 +120,7 @@ def test_the_collar_is_black_and_has_no_part_in_the_scale(name: str) -> None:
 
 @pytest.mark.parametrize("nothing", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("told", [False, True])
-def test_what_is_no_number_is_no_data(nothing: float, told: bool) -> None:
+def test_nan_is_nodata(nothing: float, told: bool) -> None:
     bands = DEPTHS["float32, 0 to 1"].copy()
     bands[:, COLLAR] = nothing
     data = write(bands, nodata=nothing if told else None)
@@ -168,7 +168,7 @@ def test_a_mask_hides_nothing_but_says_what_is_valid(dtype: Any) -> None:
             assert pixels[COLLAR].any()
 
 
-def test_where_all_is_valid_there_is_no_mask() -> None:
+def test_fully_valid_rasters_have_no_mask() -> None:
     assert RasterFile(write(BANDS)).valid is None
     assert RasterFile(write(BANDS.astype(np.float32))).valid is None
     assert RasterFile(write(BANDS.astype(np.uint16) + 1, nodata=0)).valid is None
@@ -176,19 +176,19 @@ def test_where_all_is_valid_there_is_no_mask() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"II", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"<html>"])
-def test_what_is_no_tiff_has_no_invalid_pixels(data: bytes) -> None:
+def test_other_formats_have_no_invalid_pixels(data: bytes) -> None:
     assert RasterFile(data).valid is None
 
 
 def test_a_plain_image_does_not_depend_on_gdal() -> None:
     data = write(BANDS, mask=~COLLAR, tags={"greeting": "good day"})
-    odd = data.replace(b"<Item", b"<\xe4tem")  # which GDAL is not given
+    odd = data.replace(b"<Item", b"<\xe4tem")  # not passed to GDAL
     assert off(decode(odd, "pillow")) == 0
     assert RasterFile(odd).valid is None
     assert RasterFile(data).valid is not None
 
 
-def test_nothing_is_read_where_nothing_can_be_invalid(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_mask_is_read_without_nodata(monkeypatch: pytest.MonkeyPatch) -> None:
     from inference_server.images.raster import OpenRaster
 
     monkeypatch.delattr(OpenRaster, "read")
@@ -203,8 +203,8 @@ def test_orientation_turns_pixels_and_validity(orientation: int, dtype: Any) -> 
     rows, columns = np.mgrid[:20, :30]
     bands: NDArray[Any] = np.repeat((rows * 8 + columns)[None], 3, axis=0).astype(dtype)
     data = write(bands, mask=(rows < 5) & (columns < 9))
-    # GDAL does not write the tag: it takes the place of one that says nothing, that bands are
-    # interleaved, and is not missed.
+    # GDAL cannot write the orientation tag, so it replaces the tag for interleaved bands, which is
+    # the default.
     planar = data.index(b"\x1c\x01\x03\0\x01\0\0\0\x01\0")
     turned = bytearray(data)
     turned[planar : planar + 10] = bytes((0x12, 1, 3, 0, 1, 0, 0, 0, orientation, 0))
@@ -243,7 +243,7 @@ def test_few_bits_with_nodata_reach_white() -> None:
 
 
 @pytest.mark.parametrize("nbits", [None, 12])
-def test_zero_may_be_white(nbits: int | None) -> None:
+def test_zero_can_be_white(nbits: int | None) -> None:
     values = np.array([[[0, 1000], [3000, 4000]]], np.uint16)
     options: dict[str, Any] = {} if nbits is None else {"nbits": nbits}
     assert decode(write(values, **options))[:, :, 1].tolist() == [[0, 64], [191, 255]]
@@ -251,20 +251,20 @@ def test_zero_may_be_white(nbits: int | None) -> None:
     assert decode(white)[:, :, 1].tolist() == [[255, 191], [64, 0]]
 
 
-def test_neither_hot_pixels_nor_small_objects_decide() -> None:
+def test_outliers_do_not_affect_the_scale() -> None:
     field = np.random.default_rng(0).integers(1000, 2000, (1, 200, 200)).astype(np.uint16)
     field[0, 50, 50] = 65535
     field[0, 60:70, 60:70] = 4000  # 0.25 % of the image
     pixels = decode(write(field))
     assert pixels[50, 50, 0] == 255
     assert (pixels[60:70, 60:70] == 255).all()
-    assert 80 <= pixels[:40].max() <= 90  # which a scale up to the hot pixel would make 4
+    assert 80 <= pixels[:40].max() <= 90  # a scale up to the hot pixel would give 4
 
 
 def test_an_image_of_one_value_is_black() -> None:
     flat = np.full((3, 50, 50), 700, np.uint16)
     assert not decode(write(flat)).any()
-    flat[0, 3, 3] = 900  # not enough for the percentiles, and yet there is nothing else to see
+    flat[0, 3, 3] = 900  # below the percentiles, but the only visible content
     assert decode(write(flat))[3, 3].tolist() == [255, 0, 0]
     nothing = write(np.zeros((3, 50, 50), np.float32), nodata=0)
     assert not decode(nothing).any()
@@ -276,7 +276,7 @@ def test_an_image_of_one_value_is_black() -> None:
 def test_the_ends_of_a_types_range_are_scaled_too() -> None:
     top = float(np.finfo(np.float64).max)
     wild = np.array([[[-top, 0.0], [top, 1.0]]])
-    assert decode(write(wild))[1, 0, 0] in (0, 255)  # the span is infinite; nothing is raised
+    assert decode(write(wild))[1, 0, 0] in (0, 255)  # the range is infinite, but no error is raised
     ends = np.array([[[0, 2**64 - 1]]], np.uint64)
     assert decode(write(ends))[0, :, 0].tolist() == [0, 255]
 
@@ -308,7 +308,7 @@ def test_a_strip_of_many_bytes_counts_as_many_pixels() -> None:
     assert decode_image(data, max_pixels=320_000).shape == (100, 100, 3)
 
 
-def test_a_raster_comes_in_full_whatever_the_models_side() -> None:
+def test_rasters_are_never_decoded_reduced() -> None:
     assert decode_picture(write(BANDS.astype(np.uint16)), max_pixels=10**6, side=8).scale == 1
 
 
@@ -352,7 +352,7 @@ def test_gdal_is_silent_about_damage(
         with pytest.raises(ImageError, match="TIFF file is truncated or damaged"):
             decode(broken)
         assert read_header(broken).upright_size == (240, 320)
-    # A server of other tests may say something meanwhile.
+    # Servers of other tests may log at the same time.
     said = [record for record in caplog.records if record.thread == threading.get_ident()]
     assert not [record for record in said if record.levelno > logging.DEBUG]
     assert capfd.readouterr().err == ""

@@ -1,4 +1,4 @@
-"""Rasters however their pixels are laid out and compressed."""
+"""Rasters with every pixel layout and compression."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JPEG files decoded at a fraction of their size, as far as a model's input allows."""
+"""Reduced decoding: JPEG files decoded at a fraction of their size, down to the model's input."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SIDE = 24
 
 
 def picture(width: int, height: int) -> Image.Image:
-    """A smooth picture without any symmetry, and with detail that a small size cannot show."""
+    """A smooth, asymmetric image with details that are lost at a small size."""
     corners = np.array(
         [[[255, 0, 0], [0, 255, 0], [40, 40, 40]], [[0, 0, 255], [255, 255, 0], [255, 255, 255]]],
         np.uint8,
@@ -47,7 +47,7 @@ def decode(data: bytes, side: int | None = SIDE) -> Picture:
 
 
 def off(data: bytes) -> NDArray[np.int_]:
-    """By how much the model's input differs from that of the whole image."""
+    """Return the difference of the model's input from that of full decoding."""
     found = decode(data)
     whole = resize(decode_image(data, max_pixels=1_000_000), SIDE)
     reduced = resize(found.pixels, SIDE, found.extent)
@@ -101,13 +101,13 @@ def test_every_colour_mode(mode: str) -> None:
 def test_every_orientation(orientation: int, size: tuple[int, int]) -> None:
     data = save(picture(*size), quality=90, exif=oriented(orientation))
     assert off(data).mean() < 0.8
-    # What is only partly image must not come first.
+    # The partly filled column must not come first.
     divides = next(scale for scale in (8, 4, 2, 1) if not (size[0] % scale or size[1] % scale))
     assert decode(data).scale == (8 if orientation in (1, 5) else divides)
 
 
 def test_a_partly_filled_column_is_not_squeezed_in() -> None:
-    """297 columns are 37 1/8 at an eighth, in 38: taken for 38, all would move by up to 2 %."""
+    """297 columns become 37 1/8 at 1/8, stored as 38: using 38 would shift pixels by up to 2 %."""
     pixels = np.zeros((400, 297, 3), np.uint8)
     pixels[:, 280:] = 255
     data = save(Image.fromarray(pixels), quality=95)
@@ -120,7 +120,7 @@ def test_a_partly_filled_column_is_not_squeezed_in() -> None:
 
 
 @pytest.mark.parametrize("name", ["PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF"])
-def test_other_formats_come_in_full(name: str) -> None:
+def test_other_formats_are_decoded_fully(name: str) -> None:
     assert decode(save(picture(400, 300), name)).scale == 1
 
 

@@ -1,4 +1,4 @@
-"""No connection is ever opened to a denied address, in whatever way it is written."""
+"""No connection is opened to a denied address, in any notation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ permits = AddressPolicy().permits
 
 
 def embeddings(address: IPv4Address) -> dict[str, str]:
-    """Every IPv6 address that may lead to an IPv4 one."""
+    """Return all IPv6 addresses that embed an IPv4 address."""
     low = int(address)
     values = {
         "mapped": 0xFFFF << 32 | low,
@@ -49,7 +49,7 @@ addresses = st.one_of(
 def test_an_ipv4_address_within_an_ipv6_one_is_judged_as_itself(address: IPv4Address) -> None:
     for name, embedded in embeddings(address).items():
         if name in ALWAYS_DENIED:
-            # `::` and `::1` are addresses of their own, and denied as such.
+            # `::` and `::1` are not embedded IPv4 addresses; they are denied themselves.
             assert not permits(embedded), (name, embedded)
         else:
             assert permits(embedded) == permits(str(address)), (name, embedded)
@@ -63,13 +63,13 @@ def test_special_networks_from_end_to_end(network: IPv4Network) -> None:
 
 
 @given(st.text(max_size=40))
-def test_any_text_is_judged(text: str) -> None:
+def test_any_text_is_denied_or_permitted(text: str) -> None:
     permits(text)
 
 
 @pytest.fixture
 def dialled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The addresses to which connections are opened, and are not."""
+    """Record the addresses of connections instead of opening them."""
     found: list[str] = []
 
     async def connect_tcp(self: object, host: str, *args: object, **options: object) -> None:
@@ -82,7 +82,7 @@ def dialled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("address", DENIED)
-async def test_nothing_is_dialled(address: str, dialled: list[str]) -> None:
+async def test_no_connection_is_opened(address: str, dialled: list[str]) -> None:
     named = fetcher(networks=(), resolver=Resolver([address], [address, "8.8.8.8"]))
     for _ in range(2):
         message = await refused(named, "http://name.test:81/a.png")
@@ -95,7 +95,7 @@ async def test_nothing_is_dialled(address: str, dialled: list[str]) -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("address", PERMITTED)
-async def test_what_is_permitted_is_dialled_as_it_was_resolved(
+async def test_permitted_addresses_are_connected_to_as_resolved(
     address: str, dialled: list[str]
 ) -> None:
     images = fetcher(networks=(), resolver=Resolver([address]))
@@ -103,7 +103,7 @@ async def test_what_is_permitted_is_dialled_as_it_was_resolved(
     assert dialled == [address]
 
 
-# What the system takes for this machine, in every notation that it knows.
+# This machine, in every notation that the system accepts.
 _HERE = (
     *("127.0.0.1", "127.1", "127.0.1", "2130706433", "0x7f000001", "0x7f.1", "017700000001"),
     *("0177.0.0.1", "0", "0.0.0.0", "127.255.255.254", "localhost", "localhost.", "LocalHost"),
@@ -115,12 +115,12 @@ _HERE = (
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("host", _HERE)
-async def test_a_socket_that_listens_hears_nothing(host: str) -> None:
+async def test_a_listening_socket_gets_no_connection(host: str) -> None:
     secret = answering(ok(b"secret"))
     async with (
         serve(secret, host="0.0.0.0") as here,
         serve(secret, host="::", port=here.port) as there,
-        # Stands for the public internet, and redirects.
+        # Represents a public server that redirects.
         serve(answering(redirect(f"http://{host}:{here.port}/")), host="127.0.0.9") as outside,
     ):
         await refused(fetcher(networks=()), f"http://{host}:{here.port}/")
@@ -131,7 +131,7 @@ async def test_a_socket_that_listens_hears_nothing(host: str) -> None:
 
 
 @pytest.mark.anyio
-async def test_a_name_that_changes_between_the_hops_of_a_redirect() -> None:
+async def test_a_name_that_changes_between_redirects_is_checked_again() -> None:
     """Each hop is resolved and checked again."""
     async with serve(answering(ok(b"secret")), host="127.0.0.2") as inside:
         target = f"http://same.test:{inside.port}/"
@@ -143,7 +143,7 @@ async def test_a_name_that_changes_between_the_hops_of_a_redirect() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_deadline_is_not_begun_anew_by_bytes_that_trickle() -> None:
+async def test_slow_bytes_do_not_extend_the_deadline() -> None:
     async def trickle(stream: anyio.abc.ByteStream, path: bytes) -> None:
         await stream.send(b"HTTP/1.1 200 OK\r\ncontent-length: 900\r\n\r\n")
         for _ in range(900):

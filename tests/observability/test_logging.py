@@ -1,4 +1,4 @@
-"""The log's lines, and the request that each of them belongs to."""
+"""Log lines: formats, handlers, and the request id of each line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ logger = logging.getLogger("inference_server.tests")
 
 @pytest.fixture
 def output() -> Iterator[io.StringIO]:
-    """What is written to standard error; loggers are put back afterwards."""
+    """Captured standard error; restores the loggers afterwards."""
     stream = io.StringIO()
     names = ("inference_server", "uvicorn", "uvicorn.error", "uvicorn.access", "httpx")
     loggers = [*map(logging.getLogger, names)]
@@ -39,7 +39,7 @@ def output() -> Iterator[io.StringIO]:
 
 
 def configure(output: io.StringIO, form: str) -> logging.Logger:
-    """Configures the log of a process that has no handlers; returns the root logger."""
+    """Configure logging as in a new process; return the root logger."""
     root = logging.getLogger()
     root.handlers.clear()
     with redirect_stderr(output):
@@ -78,7 +78,7 @@ class TestJson:
         (line,) = lines(output)
         assert str(line["exc_info"]).endswith("ValueError: it broke")
 
-    def test_uvicorn_and_libraries_go_the_same_way(self, output: io.StringIO) -> None:
+    def test_uvicorn_and_libraries_use_the_same_handler(self, output: io.StringIO) -> None:
         uvicorn = logging.getLogger("uvicorn")
         uvicorn.addHandler(logging.StreamHandler(output))
         uvicorn.propagate = False
@@ -97,7 +97,7 @@ class TestJson:
         ]
         assert "color_message" not in output.getvalue()
 
-    def test_configured_twice_each_line_is_there_once(self, output: io.StringIO) -> None:
+    def test_configuring_twice_does_not_duplicate_lines(self, output: io.StringIO) -> None:
         root = configure(output, "text")
         with redirect_stderr(output):
             configure_logging(Settings(log_format="json"))
@@ -106,7 +106,7 @@ class TestJson:
 
 
 class TestText:
-    def test_a_line_is_for_people(self, output: io.StringIO) -> None:
+    def test_a_line_is_readable(self, output: io.StringIO) -> None:
         configure(output, "text")
         with about(request_id="abc"), about(job_id="d"):
             logger.warning("words", extra={"marks": " in=3"})
@@ -165,9 +165,7 @@ class TestAbout:
         found = [line.get("request_id") for line in lines(output)]
         assert sorted(map(str, found)) == sorted([*"aaabbbccc", "None"])
 
-    async def test_a_lane_knows_it_where_a_batch_is_of_one_request(
-        self, output: io.StringIO
-    ) -> None:
+    async def test_a_queue_knows_the_request_of_a_batch_of_one(self, output: io.StringIO) -> None:
         configure(output, "json")
 
         def work(items: Sequence[int]) -> Sequence[int]:

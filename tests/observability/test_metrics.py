@@ -1,4 +1,4 @@
-"""What is measured, and how it is told."""
+"""Stage timings, the `server-timing` header and Prometheus metrics."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_the_header_names_stages_in_their_order_in_milliseconds() -> None:
     assert timings.header() == "fetch;dur=1.50, decode-prompts;dur=1000.00, masks;dur=250.00"
 
 
-def test_the_header_has_every_stage_that_took_part_and_no_other() -> None:
+def test_the_header_has_exactly_the_stages_that_ran() -> None:
     timings = Timings()
     assert timings.header() == ""
     for stage in reversed(STAGES):
@@ -25,7 +25,7 @@ def test_the_header_has_every_stage_that_took_part_and_no_other() -> None:
     assert [part.split(";")[0] for part in timings.header().split(", ")] == list(STAGES)
 
 
-def test_a_stage_may_take_several_turns() -> None:
+def test_repeated_stages_add_up() -> None:
     timings = Timings()
     timings.add("queue", 0.25)
     timings.add("queue", 0.5)
@@ -66,7 +66,7 @@ def test_finished_requests_are_counted_by_stage() -> None:
     assert value("inference_stage_seconds_count", "fetch") is None
 
 
-def test_two_servers_do_not_mix() -> None:
+def test_two_servers_have_separate_metrics() -> None:
     one, other = Metrics(), Metrics()
     one.requests.labels("/livez", 200).inc()
     assert b'inference_requests_total{route="/livez",status="200"} 1.0' in generate_latest(
@@ -75,7 +75,7 @@ def test_two_servers_do_not_mix() -> None:
     assert b"/livez" not in generate_latest(other.registry)
 
 
-def test_every_metric_says_what_it_is() -> None:
+def test_every_metric_has_a_description() -> None:
     text = generate_latest(Metrics().registry).decode()
     names = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
     helped = {

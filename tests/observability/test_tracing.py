@@ -1,4 +1,4 @@
-"""Traces, as a collector receives them."""
+"""Traces as received by an OTLP collector."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Collector:
     """Receives OTLP over HTTP.
 
     Attributes:
-        url: where.
-        bodies: what came, as it came.
-        service: attributes of who sent it.
-        spans: what was in it.
+        url: address of the collector.
+        bodies: received request bodies.
+        service: resource attributes of the sender.
+        spans: received spans.
     """
 
     def __init__(self, url: str) -> None:
@@ -44,7 +44,7 @@ class Collector:
         self.spans: list[Span] = []
 
     def receive(self, body: bytes) -> None:
-        """Take in what came."""
+        """Store the spans of a request body."""
         self.bodies.append(body)
         request = ExportTraceServiceRequest.FromString(body)
         for resource in request.resource_spans:
@@ -53,7 +53,7 @@ class Collector:
                 self.spans.extend(scope.spans)
 
     def named(self, name: str, **attributes: object) -> Span:
-        """The last span of a name that has these attributes, once it is there."""
+        """Wait for a span with these attributes; return the last one."""
 
         def found() -> list[Span]:
             return [
@@ -66,7 +66,7 @@ class Collector:
         return found()[-1]
 
     def below(self, span: Span) -> list[Span]:
-        """The spans below another, in their order."""
+        """Return the child spans of a span, in order."""
         return sorted(
             (other for other in self.spans if other.parent_span_id == span.span_id),
             key=lambda other: other.start_time_unix_nano,
@@ -74,7 +74,7 @@ class Collector:
 
 
 def values(owner: Any) -> dict[str, Any]:
-    """Attributes of a span or a resource."""
+    """Return the attributes of a span or resource."""
     return {
         attribute.key: getattr(attribute.value, attribute.value.WhichOneof("value"))
         for attribute in owner.attributes
@@ -83,7 +83,7 @@ def values(owner: Any) -> dict[str, Any]:
 
 @contextmanager
 def collecting() -> Iterator[Collector]:
-    """Runs a collector."""
+    """Run a collector."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -111,11 +111,11 @@ def collecting() -> Iterator[Collector]:
 
 @pytest.fixture(scope="module")
 def traced() -> Iterator[tuple[RunningHere, Collector]]:
-    """A server that is traced."""
+    """A server with tracing."""
     with pytest.MonkeyPatch.context() as patch, collecting() as collector:
         patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
         patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
-        patch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "60")  # what is sent twice is there twice
+        patch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "60")  # a retry would duplicate spans
         patch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment=test")
         with serving() as server:
             yield server, collector
@@ -153,14 +153,14 @@ def test_a_request_is_a_span_in_its_clients_trace(
     assert collector.service["deployment.environment"] == "test"
 
 
-def test_steps_are_spans_below_it_in_their_order(traced: tuple[RunningHere, Collector]) -> None:
+def test_steps_are_child_spans_in_order(traced: tuple[RunningHere, Collector]) -> None:
     server, collector = traced
     assert server.post(VISUAL, {"image": noise(822)}, x_request_id="two").is_success
     span = collector.named(f"POST {VISUAL}", **{"inference.request_id": "two"})
     until(lambda: len(collector.below(span)) >= 7)
     steps = collector.below(span)
     names = [step.name for step in steps]
-    # The base64 is decoded, and later the image; images wait for a turn, and so do prompts.
+    # base64 and image are decoded in two steps; images and prompts wait in queues.
     once = list(dict.fromkeys(names))
     assert once == [stage for stage in STAGES if stage in once] == [*STAGES[1:]]
     for step in steps:
@@ -168,7 +168,7 @@ def test_steps_are_spans_below_it_in_their_order(traced: tuple[RunningHere, Coll
         assert step.start_time_unix_nano <= step.end_time_unix_nano <= span.end_time_unix_nano
         assert step.trace_id == span.trace_id
     ends = [step.end_time_unix_nano for step in steps]
-    # One after another, but for a microsecond of rounding.
+    # Sequential, except for a microsecond of rounding.
     assert all(
         later.start_time_unix_nano >= end - 100_000
         for end, later in zip(ends, steps[1:], strict=False)
@@ -180,7 +180,7 @@ def test_errors_are_marked(traced: tuple[RunningHere, Collector]) -> None:
     server.post(CONCEPT, {"prompts": 1}, x_request_id="three")
     span = collector.named(f"POST {CONCEPT}", **{"inference.request_id": "three"})
     assert values(span)["error.type"] == "validation"
-    assert span.status.code == Status.STATUS_CODE_UNSET  # it was the client's
+    assert span.status.code == Status.STATUS_CODE_UNSET  # a client error
     answer = server.get("/nothing", x_request_id="four")
     assert values(collector.named("GET", **{"inference.request_id": "four"})) == {
         "http.request.method": "GET",
@@ -224,7 +224,7 @@ def test_an_attempt_at_a_job_is_a_span(traced: tuple[RunningHere, Collector]) ->
     assert {"encode", "decode-prompts", "masks"} <= {s.name for s in collector.below(span)}
 
 
-def test_nothing_private_leaves(traced: tuple[RunningHere, Collector]) -> None:
+def test_spans_contain_nothing_private(traced: tuple[RunningHere, Collector]) -> None:
     server, collector = traced
     image = noise(824)
     body = {"image": image, "image_id": "a private name", "prompts": [{"text": "a private word"}]}
@@ -252,7 +252,7 @@ def test_probes_have_no_spans(traced: tuple[RunningHere, Collector]) -> None:
     assert not [span for span in collector.spans if "z" in span.name or "metrics" in span.name]
 
 
-def test_clients_decide_what_is_sampled(traced: tuple[RunningHere, Collector]) -> None:
+def test_sampling_follows_the_client(traced: tuple[RunningHere, Collector]) -> None:
     server, collector = traced
     other = "f" * 32
     server.get("/models", traceparent=f"00-{other}-{PARENT}-00", x_request_id="unsampled")
@@ -262,7 +262,7 @@ def test_clients_decide_what_is_sampled(traced: tuple[RunningHere, Collector]) -
     assert not [span for span in collector.spans if span.trace_id.hex() == other]
 
 
-def test_what_is_left_is_sent_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pending_spans_are_sent_at_shutdown(monkeypatch: pytest.MonkeyPatch) -> None:
     with collecting() as collector:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", f"{collector.url}/v1/traces")
         monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "600000")
@@ -277,7 +277,7 @@ def test_what_is_left_is_sent_at_the_end(monkeypatch: pytest.MonkeyPatch) -> Non
         assert collector.service["service.name"] == "another"
 
 
-def test_without_an_address_there_are_none() -> None:
+def test_without_an_endpoint_there_are_no_traces() -> None:
     assert start_traces({}) is None
     assert start_traces(dict.fromkeys(ENDPOINTS, "")) is None
 
@@ -291,7 +291,7 @@ def test_without_the_extra_the_log_says_what_to_install(
 
 
 def test_a_server_without_traces_does_not_even_import_them() -> None:
-    # Parts of OpenTelemetry are imported by the client of Redis; what would send spans is not.
+    # The Redis client imports parts of OpenTelemetry, but not the exporter.
     code = (
         "import sys, inference_server.api.app as app; "
         "from inference_server.settings import Settings; "

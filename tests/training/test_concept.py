@@ -48,7 +48,7 @@ def test_boxes_follow_flips(pool: ScenePool) -> None:
                 torch.testing.assert_close(box, batch.boxes[image, item], atol=1e-5, rtol=0)
 
 
-def test_dense_targets_name_what_a_token_lies_on(pool: ScenePool) -> None:
+def test_dense_targets_name_the_object_of_a_token(pool: ScenePool) -> None:
     batch = pool.sample(np.random.default_rng(0), 12)
     targets = DenseTargets.of(batch, TOKENS)
     assert targets.shape.shape == (12, TOKENS**2)
@@ -72,7 +72,7 @@ def test_giou_agrees_with_torchvision() -> None:
     torch.testing.assert_close(pairwise_giou(boxes[0], boxes[1]), expected, atol=1e-3, rtol=1e-3)
 
 
-def test_muon_is_torchs_muon() -> None:
+def test_muon_equals_that_of_torch() -> None:
     torch.manual_seed(0)
     mine = torch.nn.Parameter(torch.randn(24, 60))
     theirs = torch.nn.Parameter(mine.detach().clone())
@@ -112,7 +112,7 @@ def test_dense_stage_learns_a_fixed_batch(pool: ScenePool) -> None:
     assert losses[-1] < 0.6 * losses[0]
 
 
-def test_both_stages_run_stop_and_carry_on(tmp_path: Path, pool: ScenePool) -> None:
+def test_both_stages_can_be_resumed(tmp_path: Path, pool: ScenePool) -> None:
     """Slow (half a minute) because two steps of each stage are made for real."""
     first = ConceptTraining(tmp_path, "cpu", seed=0)
     first.run("backbone", 0.01, pool, compile_model=False)

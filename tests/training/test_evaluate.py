@@ -61,14 +61,14 @@ def test_correction_clicks_the_largest_error() -> None:
     assert correction(truth, truth)[1] == 1
 
 
-def test_scenes_are_those_of_no_training() -> None:
+def test_evaluation_scenes_differ_from_training_scenes() -> None:
     (name, scene), *_ = scenes(4)
     assert name == "256x256"
     assert {size for size, _ in scenes(4)} == {"256x256", "640x480", "1920x1080", "480x640"}
     assert not np.array_equal(scene.image, make_scene(0).image)
 
 
-def test_demo_concepts_are_right_on_unseen_scenes() -> None:
+def test_accuracy_of_demo_concepts() -> None:
     report, rng = ConceptReport(), np.random.default_rng(0)
     evaluation = ConceptEvaluation(device="cpu")
     for size, scene in scenes(40):
@@ -80,7 +80,7 @@ def test_demo_concepts_are_right_on_unseen_scenes() -> None:
     assert "| PCS text, F1 at mask IoU 0.5 |" in table(report, None)
 
 
-def test_demo_clicks_are_right_on_unseen_scenes() -> None:
+def test_accuracy_of_demo_clicks() -> None:
     report = VisualReport()
     evaluation = VisualEvaluation(device="cpu")
     for size, scene in scenes(24):
@@ -92,7 +92,7 @@ def test_demo_clicks_are_right_on_unseen_scenes() -> None:
     assert "| PVS box, mean IoU |" in table(None, report)
 
 
-def test_demo_finds_everything_on_unseen_scenes() -> None:
+def test_accuracy_of_demo_automatic_masks() -> None:
     options = AutomaticOptions(points_per_side=24)  # it takes half the time of 32
     evaluation = AutomaticEvaluation(device="cpu", options=options)
     score = evaluation.run([scene for _, scene in scenes(4)])

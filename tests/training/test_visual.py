@@ -43,7 +43,7 @@ def test_learns_a_fixed_batch(batch: SceneBatch, tmp_path: Path) -> None:
     assert np.mean(seen[-2:]) < 0.7 * np.mean(seen[:2])
 
 
-def test_carries_on_where_it_stopped(batch: SceneBatch, tmp_path: Path) -> None:
+def test_an_interrupted_run_is_resumed(batch: SceneBatch, tmp_path: Path) -> None:
     first = VisualTraining(tmp_path, "cpu", seed=0)
     for _ in range(2):
         first.update(first.losses(batch, SIDE, corrected=False)[0], rate=0.1)
@@ -59,7 +59,7 @@ def test_carries_on_where_it_stopped(batch: SceneBatch, tmp_path: Path) -> None:
         torch.testing.assert_close(before, after)
 
 
-def test_run_reports_saves_and_ends(
+def test_a_run_reports_and_saves(
     pool: ScenePool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("training.visual._REPORT_EVERY", 1)
@@ -111,7 +111,7 @@ def test_config_keeps_the_published_image_path() -> None:
     assert model.pred_obj_scores
 
 
-def test_first_prompts_lie_on_what_they_mean(batch: SceneBatch) -> None:
+def test_first_prompts_lie_on_their_objects(batch: SceneBatch) -> None:
     clicks, boxes = first_prompts(batch, np.random.default_rng(0))
     place = (clicks.points[:, 0] * IMAGE_SIZE).long()
     on = batch.ids[clicks.image, place[:, 1], place[:, 0]]
@@ -122,7 +122,7 @@ def test_first_prompts_lie_on_what_they_mean(batch: SceneBatch) -> None:
 
 
 @pytest.mark.parametrize(("missing", "label"), [(True, 1), (False, 0)])
-def test_correction_clicks_on_the_larger_mistake(missing: bool, label: int) -> None:
+def test_correction_clicks_on_the_larger_error(missing: bool, label: int) -> None:
     truth, logits = torch.zeros(1, 16, 16), -torch.ones(1, 16, 16)
     wrong = truth if missing else logits
     wrong[0, 4:8, 10:14] = 1.0

@@ -73,7 +73,7 @@ def test_text_prompts_agree_with_their_words() -> None:
     assert 60 < absent < 200
 
 
-def test_box_prompts_mean_what_looks_alike() -> None:
+def test_box_prompts_select_similar_objects() -> None:
     rng = np.random.default_rng(2)
     kinds = set()
     for _ in range(300):
@@ -86,7 +86,7 @@ def test_box_prompts_mean_what_looks_alike() -> None:
     assert {(True, 1, BOX_PADDING), (True, 1, 0), (False, 0, BOX_PADDING)} <= kinds
 
 
-def test_an_empty_scene_has_box_prompts_too() -> None:
+def test_empty_scenes_have_box_prompts() -> None:
     nothing = np.full(8, -1)
     prompt = sample_box_prompt(np.random.default_rng(0), nothing, nothing, BOXES)
     assert not prompt.wanted.any()

@@ -63,16 +63,16 @@ MORE = "…"
 LEAST_IOU = 0.98
 GROUPS = {
     "host": "Serving",
-    "auth": "Keys and browsers",
+    "auth": "API keys and CORS",
     "sam3_weights": "Models",
     "embedding_cache_mb": "Caches",
     "max_connections": "Connections",
-    "max_body_mb": "Limits of a request",
-    "fetch_timeout": "Fetching images by address",
-    "request_timeout": "Queues, batches, stopping",
+    "max_body_mb": "Request limits",
+    "fetch_timeout": "Images by URL",
+    "request_timeout": "Queues, batches and shutdown",
     "data_dir": "Jobs",
-    "public_url": "Behind a proxy",
-    "cluster_address": "A cluster",
+    "public_url": "Reverse proxy",
+    "cluster_address": "Cluster",
 }
 """Title of each group of settings, by the first setting of the group, in order."""
 

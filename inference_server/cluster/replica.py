@@ -98,8 +98,8 @@ class EngineReplica:
             return error
         except TimeoutError:
             return DeadlineError(
-                f"The engine exceeded INFERENCE_REQUEST_TIMEOUT ({self._limit:g} s). Try again "
-                "when it is less busy."
+                f"The engine took longer than {self._limit:g} seconds. Try again when it is less "
+                "busy, or raise INFERENCE_REQUEST_TIMEOUT."
             )
         except MemoryError:
             logger.exception("Out of memory during a request; evicting half of the embeddings")

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from tests.api.pictures import Picture, center_box, click, encoded, iou, plane
 from tests.api.rasters import PREDICT, answer, geotiff, masks_of_geojson
 from tests.api.serving import RunningHere
 from tests.readme import ROOT
+from tests.waiting import until
 
 Plane = np.ndarray[Any, np.dtype[np.bool_]]
 ENOUGH = 0.8
@@ -625,11 +625,12 @@ class Started:
 
     def stopped(self, by: signal.Signals, when: Callable[[], bool]) -> tuple[int, str]:
         """Send a signal once a condition holds; return the exit status and standard error."""
-        deadline = time.monotonic() + 240
-        while not when():
+
+        def ready() -> bool:
             assert self._process.poll() is None, self._process.communicate()[1]
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
+            return when()
+
+        until(ready, 240, 0.005)
         self._process.send_signal(by)
         said = self._process.communicate(timeout=240)[1]
         return self._process.returncode, said

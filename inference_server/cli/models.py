@@ -9,7 +9,10 @@ from inference_server.cli.options import settings_of
 
 @click.command()
 def models() -> None:
-    """List the configured models, their weights and the device, without loading them."""
+    """List the configured models and their weights.
+
+    Nothing is loaded. The last line is the device and the dtype.
+    """
     from inference_server.engines.registry import ModelRegistry
     from inference_server.engines.weights import SAM3_NAME
     from inference_server.errors import ModelUnavailableError

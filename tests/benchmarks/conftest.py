@@ -1,4 +1,4 @@
-"""Fixtures of the benchmarks' tests."""
+"""Fixtures for tests of the benchmarks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The benchmark of automatic masks: that it runs, and what it compares, but no duration."""
+"""The benchmark of automatic masks: it runs and compares masks; durations are not tested."""
 
 from __future__ import annotations
 

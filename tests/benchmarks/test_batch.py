@@ -1,4 +1,4 @@
-"""The benchmark of many images: that it runs, and what it compares, but no duration."""
+"""The benchmark of many files: it runs; durations are not tested."""
 
 from __future__ import annotations
 

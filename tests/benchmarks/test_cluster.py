@@ -1,4 +1,4 @@
-"""The cluster's benchmark: what it counts. No test looks at a duration."""
+"""The cluster benchmark: its counts. Durations are not tested."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def _column(table: Table, name: str) -> list[str]:
 
 
 def _running_with(mark: str) -> list[int]:
-    """Processes whose environment has it, and those under them, wherever they went."""
+    """Return the processes with this variable in their environment."""
     found = []
     for entry in Path("/proc").iterdir():
         with suppress(OSError):
@@ -97,7 +97,7 @@ def _running_with(mark: str) -> list[int]:
 def test_clients_click_several_times_per_image() -> None:
     clicks, clients = 4, 6
     bodies = Clicks(picture(0, (64, 48)), clients, clicks, "test")
-    asked = [0, 1, 3, 4, 9, 13]  # of each client
+    asked = [0, 1, 3, 4, 9, 13]  # per client
     sent = [
         orjson.loads(bodies(client, request))
         for client in range(clients)
@@ -109,7 +109,7 @@ def test_clients_click_several_times_per_image() -> None:
     assert max(names.count(name) for name in names) == clicks
     with_file = [body["image_id"] for body in sent if "image" in body]
     assert len(with_file) == len({*with_file}) == bodies.images
-    for name in names:  # the first one of each image brings it along
+    for name in names:  # the first click on each image sends it
         assert "image" in sent[names.index(name)]
 
 

@@ -1,4 +1,4 @@
-"""The concept benchmark: that it runs, and what it compares. No test looks at a duration."""
+"""The concept benchmark: it runs and compares masks; durations are not tested."""
 
 from __future__ import annotations
 

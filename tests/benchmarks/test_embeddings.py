@@ -1,4 +1,4 @@
-"""The benchmark of half-precision embeddings tells bytes and masks as they are."""
+"""The benchmark of half-precision embeddings: sizes and masks."""
 
 from __future__ import annotations
 

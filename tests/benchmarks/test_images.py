@@ -1,4 +1,4 @@
-"""The images benchmark: what it compares, and that it runs. No test looks at a duration."""
+"""The images benchmark: it runs and compares inputs; durations are not tested."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_the_photograph_has_its_size_and_compresses_like_one() -> None:
     assert pixels.dtype == np.uint8
     data = jpeg(pixels)
     assert decode_image(data, max_pixels=pixels.size).shape == (1100, 1200, 3)
-    assert 1.5 < len(data) * 8 / (1200 * 1100) < 6  # bits a pixel
+    assert 1.5 < len(data) * 8 / (1200 * 1100) < 6  # bits per pixel
     np.testing.assert_array_equal(pixels, photograph(1200, 1100))
 
 

@@ -1,4 +1,4 @@
-"""Reports say what was measured, and whether it is what was asked for."""
+"""Reports: figures, goals and summary; timing and memory measurements."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_short_memory_peaks_are_measured(monkeypatch: pytest.MonkeyPatch) -> Non
 
     def hold() -> None:
         block = np.ones(50 * 2**20, np.uint8)
-        enough = looks + 2  # one may be under way
+        enough = looks + 2  # one sample may be in progress
         until(lambda: looks >= enough, 60, 0.001)
         del block
 

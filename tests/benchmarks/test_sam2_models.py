@@ -1,4 +1,4 @@
-"""The models of the benchmarks: masks that are worth tracing. No test looks at a duration."""
+"""The models of the benchmarks: a click selects a realistic mask."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_click_selects_a_blob_around_itself(size: str) -> None:
 def test_softening_is_repeatable() -> None:
     states = []
     for _ in range(2):
-        torch.rand(1)  # what was drawn before does not matter
+        torch.rand(1)  # independent of torch's random state
         model = random_model(demo_config())
         soften(model)
         states.append(model.state_dict())

@@ -1,4 +1,4 @@
-"""The simulated cluster: its ring is Ray's, its queues are those of theory, its cache is an LRU."""
+"""The simulated cluster: ring as in Ray, queues as in theory, cache as in an LRU replay."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_shares_of_the_ring_are_those_of_sessions() -> None:
     owners = ring.ranked(sessions(range(40_000)), 0)[:, 0]
     found = np.bincount(owners, minlength=20) / 40_000
     assert np.abs(found - shares).max() < 5 * np.sqrt(0.05 / 40_000)
-    assert shares.max() / shares.min() > 1.1  # uneven enough for the comparison to mean something
+    assert shares.max() / shares.min() > 1.1  # uneven enough for a meaningful comparison
 
 
 @pytest.mark.parametrize("replicas", [1, 9, 99])
@@ -95,7 +95,7 @@ def test_a_replica_that_joins_takes_its_share_and_moves_nothing_else(replicas: i
 
 
 def test_clicks_wait_as_in_theory() -> None:
-    """M/D/1, the decode lane: one image, which is encoded at once."""
+    """M/D/1 in the decode queue: one image, encoded in no time."""
     busy, decode, count = 0.7, 0.1, 150_000
     times = poisson(busy / decode, count)
     costs = Costs(encode=0.0, decode=decode, entries=1)
@@ -111,7 +111,7 @@ def test_clicks_wait_as_in_theory() -> None:
 
 
 def test_encodings_without_a_cache_wait_as_in_theory() -> None:
-    """M/D/1, the encode lane: the same images over and over, and no room to keep any."""
+    """M/D/1 in the encode queue: repeated images, and a cache without capacity."""
     busy, encode, count = 0.5, 2.0, 60_000
     images = np.arange(count) % 5000
     costs = Costs(encode=encode, decode=0.0, entries=0)
@@ -124,9 +124,9 @@ def test_encodings_without_a_cache_wait_as_in_theory() -> None:
 
 
 def test_queues_share_a_device_and_an_encoding_is_shared() -> None:
-    """Image 0 is known when image 1 is encoded; the second click on 1 waits for the same encoding.
+    """Image 0 is cached when image 1 is encoded; the second click on 1 shares the encoding.
 
-    From 2.5 to 2.9 s both lanes work at half their speed, so that image 1 is there at 3.2 s.
+    From 2.5 to 2.9 s both queues run at half speed, so image 1 is encoded at 3.2 s.
     """
     trace = trace_of([0, 2, 2.5, 2.6], [0, 1, 0, 1])
     costs = Costs(encode=1.0, decode=0.2, entries=9)
@@ -139,7 +139,7 @@ def test_queues_share_a_device_and_an_encoding_is_shared() -> None:
 
 
 def test_full_replicas_are_retried_as_in_ray() -> None:
-    """The second one is let in at the sixth try, 0.775 s after it came; the third finds no room."""
+    """The second request is accepted at the sixth try, after 0.775 s; the third is refused."""
     costs = Costs(encode=0.0, decode=1.0, entries=1)
     trace = trace_of([0, 0.5, 0.6], [0, 0, 0])
     outcome = simulate(trace, costs, 1, Policy("ring"), ongoing=1, waiting=1)
@@ -174,7 +174,7 @@ def test_the_less_busy_of_two_is_chosen() -> None:
 @pytest.mark.parametrize("entries", [1, 20, 400])
 def test_hits_equal_those_of_a_replay(entries: int) -> None:
     images = np.random.default_rng(2).zipf(1.3, 5000) % 400
-    used: list[int] = []  # the most recent one first
+    used: list[int] = []  # most recent first
     hits = 0
     for image in images.tolist():
         if image in used:
@@ -237,7 +237,7 @@ def test_the_page_has_the_stored_figures() -> None:
 
 
 def test_the_example_follows_the_formulas() -> None:
-    """The table from one GPU to a thousand, from the costs that the simulation has, too."""
+    """The table from one GPU to a thousand uses the costs of the simulation."""
     page = (DOCS / "scaling.md").read_text("utf-8")
     assert f"*E* = {1e3 * GPU.encode:g} ms and *D* = {1e3 * GPU.decode:g} ms" in page
     one = UTILISATION / (GPU.encode / CLICKS + GPU.decode)

@@ -1,4 +1,4 @@
-"""Servers of the benchmarks, and the benchmarks that use them. No test looks at a duration."""
+"""Servers of the benchmarks, and the benchmarks that use them; durations are not tested."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_clients_in_a_closed_loop(server: Server) -> None:
     begin = time.perf_counter()
     load = closed_loop(server, SEGMENT, lambda c, n: body, clients=3, seconds=0.3)
     assert len(load.latencies) >= 3
-    # Of those that count, some may have set out before.
+    # Some of the counted requests may have started before the measurement.
     assert 0 < load.timing.median < time.perf_counter() - begin
     assert 0.3 <= load.seconds < time.perf_counter() - begin
     with pytest.raises(RuntimeError, match="a client failed"):

@@ -1,4 +1,4 @@
-"""The pages state the embedding sizes that the engines keep."""
+"""The pages state the sizes of cached embeddings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.readme import DOCS, ROOT
 
 
 def test_sizes_equal_those_of_a_running_server(server: RunningHere, picture: Picture) -> None:
-    """Two engines, one image each: the cache grows by what the benchmark says."""
+    """With one image in both engines, the cache grows by the sizes of the benchmark."""
     rows = run(small=True).tables[0].rows
     assert [row["cache dtype"] for row in rows] == [*DTYPES, *DTYPES]
     cache = server.segmenter.encoder.embeddings

@@ -1,4 +1,4 @@
-"""The TypeScript client, built, and a project of a reader's own that uses it."""
+"""Fixtures: the TypeScript client, and a project that uses it as a dependency."""
 
 from __future__ import annotations
 
@@ -22,43 +22,48 @@ OLDEST_NODE = 20
 
 @dataclass(frozen=True)
 class Project:
-    """A directory of programs that are compiled with the client.
+    """A directory of programs compiled with the client.
 
     Attributes:
-        directory: where they lie, with the JavaScript that was made of them.
-        mistakes: (file, line, code) of what the compiler found wrong.
+        directory: directory of the programs and the compiled JavaScript.
+        mistakes: compiler errors as (file, line, code).
     """
 
     directory: Path
     mistakes: set[tuple[str, int, int]]
 
     def run(self, program: str, *arguments: str) -> str:
-        """What a program prints that was compiled from `program` + `.ts`."""
+        """Run a compiled program and return its output.
+
+        Args:
+            program: name of the file without `.ts`.
+            arguments: command-line arguments.
+        """
         assert not [mistake for mistake in self.mistakes if mistake[0] == f"{program}.ts"]
         return command("node", str(self.directory / f"{program}.js"), *arguments)
 
 
 def command(*words: str, cwd: Path = ROOT) -> str:
-    """What a command prints, which must succeed."""
+    """Run a command that must succeed; return its output."""
     done = subprocess.run(words, cwd=cwd, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, f"{words}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
 
 def blocks(language: str) -> list[tuple[str, str]]:
-    """The blocks of the page in a language, each with the text that comes next, its output."""
+    """Return the page's code blocks in a language, each with its output."""
     fence = rf"^```{language}\n(.*?)^```$(?:\n+^```text\n(.*?)^```$)?"
     return re.findall(fence, PAGE.read_text(), re.MULTILINE | re.DOTALL)
 
 
 def told(code: str, server: Running) -> str:
-    """A block of the page that talks to this server."""
+    """Return a code block of the page with this server's address and key."""
     return code.replace(f"http://{LISTENS}", server.url).replace(KEY, ALICE)
 
 
 @pytest.fixture(scope="session")
 def npm() -> Path:
-    """The TypeScript client's directory, with the packages that it takes."""
+    """The TypeScript client's directory, with its dependencies installed."""
     found = shutil.which("node") and shutil.which("npm")
     if not found and not os.environ.get("CI"):
         pytest.skip("Node and npm are not installed")
@@ -70,7 +75,7 @@ def npm() -> Path:
 
 @pytest.fixture(scope="session")
 def project(npm: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The programs of these tests and of the page, compiled strictly, all at once."""
+    """The programs of these tests and of the page, compiled in strict mode."""
     command("npm", "run", "--silent", "prepare", cwd=npm)
     directory = tmp_path_factory.mktemp("project")
     (directory / "package.json").write_text('{"name": "mine", "private": true, "type": "module"}')
@@ -84,7 +89,7 @@ def project(npm: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
     arguments = (str(tsc), "--project", ".", "--strict", "--noEmit", "false", "--pretty", "false")
     done = subprocess.run(arguments, cwd=directory, capture_output=True, text=True, timeout=240)
     found = re.findall(r"^(\S+)\((\d+),\d+\): error TS(\d+)", done.stdout, re.MULTILINE)
-    assert found, done.stdout + done.stderr  # of the mistakes that are there to be found
+    assert found, done.stdout + done.stderr  # the intended mistakes
     return Project(directory, {(file, int(line), int(code)) for file, line, code in found})
 
 

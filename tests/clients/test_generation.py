@@ -1,4 +1,4 @@
-"""`clients/`: generated from the committed document, complete, and packages that install."""
+"""`clients/` is generated from the committed document, complete and installable."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from openapi import clients
 from tests.clients.conftest import PAGE
 
 GENERATED = clients.TYPESCRIPT / "src" / "generated"
-REMEDY = "clients/ is not what the document gives: run `make clients`, and commit what it writes"
+REMEDY = "clients/ does not match the document: run `make clients` and commit the result"
 DOCUMENT: dict[str, Any] = json.loads(clients.DOCUMENT.read_bytes())
 SCHEMAS: dict[str, Any] = DOCUMENT["components"]["schemas"]
 OPERATIONS = {o["operationId"] for path in DOCUMENT["paths"].values() for o in path.values()}
 
 
 def assert_committed(files: dict[Path, bytes]) -> None:
-    """The files lie in the repository with these very bytes."""
+    """Assert that the repository has these files with this content."""
     read = {path: clients.ROOT / path for path in files}
     differ = [
         str(path)
@@ -82,7 +82,7 @@ def test_nothing_says_where_packages_come_from() -> None:
     for name, package in lock["packages"].items():
         assert "resolved" not in package, name
     exact = json.loads((clients.ROOT / clients.TYPESCRIPT / "package.json").read_bytes())
-    assert "dependencies" not in exact  # as the page says
+    assert "dependencies" not in exact  # as stated on the page
     for version in exact["devDependencies"].values():
         assert version[0].isdigit(), version
 
@@ -94,7 +94,7 @@ def test_every_operation_is_in_both() -> None:
         for module in pkgutil.walk_packages(importlib.import_module(api).__path__, f"{api}.")
         if not module.ispkg
     ]
-    # The generator writes names in its own way: `embedImageSam3` is `embed_image_sam_3`.
+    # The generator converts names: `embedImageSam3` is `embed_image_sam_3`.
     names = {module.__name__.rsplit(".", 1)[1].replace("_", "") for module in modules}
     assert names == {name.lower() for name in OPERATIONS}
     assert all(callable(module.sync_detailed) for module in modules)
@@ -112,16 +112,18 @@ def test_every_operation_is_in_both() -> None:
     ],
 )
 def test_examples_go_through_the_python_client(name: str, example: dict[str, Any]) -> None:
-    """What the document shows is read and written again without a loss."""
+    """Examples of the document are parsed and serialised without loss."""
     sent = getattr(models, name).from_dict(example).to_dict()
     # Fields with defaults are sent too.
     assert sent == {**sent, **example}
 
 
 def test_the_python_package_installs(tmp_path: Path) -> None:
-    assert "\npip install ./clients/python\n" in PAGE.read_text()  # what the page says
+    assert "\npip install ./clients/python\n" in PAGE.read_text()  # as shown on the page
     source, target = tmp_path / "source", tmp_path / "target"
-    shutil.copytree(clients.ROOT / clients.PYTHON, source)  # building writes into it
+    shutil.copytree(
+        clients.ROOT / clients.PYTHON, source
+    )  # the build writes into its source directory
     command = [
         *(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
         *("--no-deps", "--no-build-isolation", "--target", str(target), str(source)),

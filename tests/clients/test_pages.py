@@ -1,4 +1,4 @@
-"""What docs/clients.md shows beside the blocks that `tests/test_docs.py` runs."""
+"""Examples of docs/clients.md that `tests/test_docs.py` does not run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MOST_BYTES = 100_000
 
 @contextmanager
 def shown(directory: Path) -> Iterator[str]:
-    """A web server of a directory's files, another origin than the API's."""
+    """A web server for a directory, with a different origin than the API."""
 
     class Handler(SimpleHTTPRequestHandler):
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name

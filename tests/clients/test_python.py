@@ -1,4 +1,4 @@
-"""The generated Python client, imported from where it lies, against a server."""
+"""The generated Python client, imported from its source directory, against a server."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def client(server: Running) -> AuthenticatedClient:
 
 
 def of(kind: type[T], answer: object) -> T:
-    """The answer, which must be of this type."""
+    """Return the response, asserting its type."""
     assert isinstance(answer, kind), answer
     return answer
 
@@ -129,7 +129,7 @@ def test_forms(client: AuthenticatedClient, picture: Picture) -> None:
         file=file(), model_version="sam2", boxes=str(list(item.box)), multimask_output=False
     )
     of(models.MaskCollection, segment_predict.sync(client=client, body=box))
-    # This generator types one media type for each status: rasters are read from the response.
+    # The generator supports one media type per status, so read the raster from the response.
     box.file, box.output_format = file(), "png"
     response = client.get_httpx_client().request(**segment_predict._get_kwargs(body=box))
     assert response.status_code == 200
@@ -154,7 +154,7 @@ def test_pictures(client: AuthenticatedClient, picture: Picture) -> None:
         body = models.Sam3ImageRequest(image=sent, points_input=points)
         answer = of(File, sam_3_image.sync(client=client, body=body))
         assert iou(mask_of(pixels(answer.payload.read())), item.mask) > 0.8
-    # This generator types one media type for each status: JSON is read from the file.
+    # The generator supports one media type per status, so parse the JSON from the file.
     body = models.Sam3ImageRequest(image=sent, text_prompt="red circle", return_masks=True)
     several = of(File, sam_3_image.sync(client=client, body=body))
     images = models.SegmindImages.from_dict(json.load(several.payload))
@@ -179,7 +179,7 @@ def test_asynchronous_calls(client: AuthenticatedClient, picture: Picture) -> No
             )
             for item in items
         ]
-        # A client of its own: httpx's belongs to the event loop that it was used in.
+        # A new client, because httpx binds a client to its event loop.
         async with client.with_timeout(Timeout(60)) as own:
             calls = (visual_segment.asyncio(client=own, body=sent) for sent in body)
             return list(await asyncio.gather(*calls))

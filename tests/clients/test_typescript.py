@@ -24,7 +24,7 @@ from tests.readme import check_text
 def answers(
     project: Project, server: Running, picture: Picture, tmp_path_factory: pytest.TempPathFactory
 ) -> Any:
-    """What `calls.ts` got, by kind of call."""
+    """Responses to `calls.ts`, by kind of call."""
     item = picture.one("red circle")
     x, y = item.click()
     said = {
@@ -57,7 +57,7 @@ def test_concept_segment(answers: Any, picture: Picture, server: Running) -> Non
     for predictions, text in zip(found["found"], found["texts"], strict=True):
         assert all(prediction["format"] == "rle" for prediction in predictions)
         assert_finds(predictions, picture.matching(text), picture.size)
-    # The key is sent once, and not in the address, where it would end in logs.
+    # The key is in a header, not in the URL, which would be logged.
     assert found["url"] == f"{server.url}/sam3/concept_segment"
     assert found["headers"] == ["content-type", "x-api-key"]
 
@@ -137,7 +137,7 @@ def test_programs_of_the_page_print_the_shown_output(
 
 
 def test_the_page_shows_how_to_install() -> None:
-    """What the fixtures of these tests do: install, build, and install the outcome."""
+    """The same steps as in the fixtures: install, build, and install the result."""
     mark = "<!-- tested by: tests/clients/test_typescript.py -->"
     commands = "npm ci --prefix clients/typescript\nnpm install ./clients/typescript\n"
     assert f"{mark}\n```bash\n{commands}```" in PAGE.read_text()

@@ -1,4 +1,4 @@
-"""Fixtures of the deployment files' tests."""
+"""Fixtures for tests of deployment files."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The Dockerfile, Compose and the systemd unit name what there is. No engine runs here.
+"""The Dockerfile, Compose files and systemd unit refer to existing files, settings and commands.
 
-docs/deployment.md says what was tried by hand.
+These tests do not run a container engine; docs/deployment.md lists manual tests.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 VARIABLES = {PREFIX + name.upper() for name in Settings.model_fields}
 OTHERS = {"HF_TOKEN", *ENDPOINTS}
-"""What the server's libraries read."""
+"""Variables that the server's libraries read."""
 
 
 def steps() -> list[tuple[str, str]]:
-    """(instruction, arguments) of the Dockerfile."""
+    """Return the Dockerfile as (instruction, arguments)."""
     text = re.sub(r"^#.*\n", "", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)
     lines = re.sub(r"\\\n\s*", "", text).splitlines()
     return [(line.split()[0], line.split(None, 1)[1]) for line in lines if line.strip()]
@@ -45,7 +45,7 @@ def arguments(instruction: str) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """What the image sets."""
+    """Return the variables that the image sets."""
     last = arguments("ENV")[-1]
     return dict(pair.split("=", 1) for pair in shlex.split(last))
 
@@ -87,12 +87,12 @@ def test_copied_files_exist_and_are_in_the_build_context() -> None:
     for source in copied:
         assert (ROOT / source).exists(), source
         assert source.split("/")[0] in sent, source
-    # And nothing else is: secrets and data of a checkout stay outside.
+    # Nothing else is sent, so secrets and data of a checkout stay out of the image.
     assert sent == {source.split("/")[0] for source in copied}
 
 
 def test_all_package_data_is_installed() -> None:
-    """The image has no checkout: what is not declared is not there."""
+    """The image has no checkout, so undeclared files are missing."""
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     installed = {
         file
@@ -150,7 +150,7 @@ def test_the_health_check_reports_readiness(server: Running) -> None:
             check=False,
         ).returncode
 
-    # An engine, too, asks more than once before it says that the server is not well.
+    # Container engines also retry before they report a server as unhealthy.
     until(lambda: status(server.url.rsplit(":", 1)[1]) == 0, 60)
     assert status("1") != 0
 
@@ -174,7 +174,7 @@ def test_compose_names_settings_secrets_and_volumes_that_exist() -> None:
         assert set(service.get("secrets", [])) <= set(loaded["secrets"])
         assert set(service.get("depends_on", [])) <= set(services)
         for port in service.get("ports", []):
-            assert port.startswith("127.0.0.1:"), "nothing is reachable without a proxy"
+            assert port.startswith("127.0.0.1:"), "ports must be reachable through a proxy only"
     prometheus = (DEPLOY / "prometheus/prometheus.yaml").read_text()
     target = f"inference-server:{Settings.model_fields['port'].default}"
     assert f'"{target}"' in prometheus
@@ -195,7 +195,7 @@ def test_compose_variables_are_in_the_example() -> None:
     example = (DEPLOY / "example.env").read_text()
     given = dict(re.findall(r"^(\w+)=(.*)$", example, re.MULTILINE))
     assert asked - {"PORT"} == set(given)
-    # A secret that is empty stops the start, and the example holds none.
+    # An empty secret stops startup, and the example has no secrets.
     for name in re.findall(r"\$\{(\w+):\?", text):
         assert given[name] == ""
     assert {"INFERENCE_API_KEYS", "METRICS_KEY", "POSTGRES_PASSWORD"} <= set(given)

@@ -1,4 +1,4 @@
-"""The dashboard and the alerts: what they ask for is there on a server that has been used."""
+"""Dashboard and alerts: the queried metrics and labels exist on a server that has had requests."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ _FUNCTIONS = {"sum", "min", "max", "rate", "histogram_quantile", "label_values",
 
 
 def panels() -> Iterator[dict[str, Any]]:
-    """All but the rows."""
+    """Yield all panels except rows."""
     for panel in DASHBOARD["panels"]:
         if panel["type"] != "row":
             yield panel
 
 
 def expressions() -> list[str]:
-    """Everything that Prometheus is asked."""
+    """Return all queries to Prometheus."""
     asked = [target["expr"] for panel in panels() for target in panel["targets"]]
     asked += [v["definition"] for v in DASHBOARD["templating"]["list"] if v["type"] == "query"]
     return asked + [rule["expr"] for rule in RULES]
 
 
 def metrics(expression: str) -> dict[str, set[str]]:
-    """The metrics that an expression names, and the labels that it selects each by."""
+    """Return the metrics in an expression, and the labels that select each of them."""
     found: dict[str, set[str]] = {}
-    # Labels to group by, and what is asked of them, are no metrics.
+    # Grouping labels, ranges and arguments of `label_values` are not metrics.
     text = re.sub(r"\bby \([^)]*\)|\[[^\]]*\]|, (?:job|instance)\)$", " ", expression)
     for name, braces in re.findall(r"\b([a-z_]{2,}[a-z0-9_]*)\b\s*(\{[^}]*\})?", _outside(text)):
         if name not in _FUNCTIONS:
@@ -54,13 +54,13 @@ def metrics(expression: str) -> dict[str, set[str]]:
 
 
 def _outside(text: str) -> str:
-    """The text without what stands in quotes."""
+    """Return the text without quoted strings."""
     return re.sub(r'"[^"]*"', '""', text)
 
 
 @pytest.fixture(scope="module")
 def samples(server: Running, picture: Picture) -> dict[str, set[str]]:
-    """Names and labels of the samples of a server that has done a little of everything."""
+    """Names and labels of the samples of a server that has had requests of each kind."""
     for _ in range(2):
         server.visual(picture.sent, click(picture.scene.objects[0]))
     server.concept(noise(3), "red circle")
@@ -70,9 +70,9 @@ def samples(server: Running, picture: Picture) -> dict[str, set[str]]:
     job = server.answer("/v2/sam3-image", image=noise(5)["value"], text_prompt="star")
     path = f"/v2/requests/{job['request_id']}"
     until(lambda: server.get(path).json()["status"] == "COMPLETED", TIMEOUT)
-    # The job is counted after it was written down.
+    # The job is counted after its result is stored.
     until(lambda: server.metric("inference_jobs_total") > 0)
-    # The jobs' own are left out of what is read while their database is slow.
+    # Metrics of jobs are absent while the database is slow.
     text = ""
     while "\ninference_jobs_database_up 1.0\n" not in text:
         text = server.get("/metrics").text
@@ -90,7 +90,7 @@ def test_queried_metrics_exist(samples: dict[str, set[str]]) -> None:
         if name in MADE_BY_PROMETHEUS | ON_A_GPU:
             continue
         assert name in samples, name
-        # These two are Prometheus' own.
+        # Prometheus adds these two labels.
         assert labels - {"job", "instance"} <= samples[name], name
 
 
@@ -102,13 +102,13 @@ def test_every_metric_of_the_server_is_shown(samples: dict[str, set[str]]) -> No
         if name.startswith("inference_")
     }
     shown = {re.sub(r"_(count|sum|bucket)$", "", name) for name in shown}
-    # Counters have `_total`, which `_created` replaces.
+    # `_created` replaces the suffix `_total` of counters.
     created = {name.removesuffix("_created") for name in samples if name.endswith("_created")}
     assert own - created - shown == {"inference_requests_in_flight_max"}
 
 
 def test_labels_are_bounded(server: Running, samples: dict[str, set[str]]) -> None:
-    """Nothing that a client sends becomes a label."""
+    """Clients cannot create label values."""
     del samples
     before = len(server.get("/metrics").text.splitlines())
     for number in range(30):
@@ -119,7 +119,7 @@ def test_labels_are_bounded(server: Running, samples: dict[str, set[str]]) -> No
         server.get(f"/v2/requests/{number}")
         server.answer(VISUAL, image=noise(6), image_id=f"dashboard-{number}")
     after = server.get("/metrics").text
-    # A route, a status and a reason or two that were not there before, each with its time.
+    # New combinations of route, status and reason, each with a `_created` sample.
     assert len(after.splitlines()) < before + 120
     assert not re.search(r'="[^"]*(nothing|wrong|model-|dashboard)[^"]*"', after)
 
@@ -175,5 +175,5 @@ def test_prometheus_and_grafana_find_the_files() -> None:
     for file in prometheus["rule_files"]:
         assert (DEPLOY / "prometheus" / file).exists()
     (job,) = prometheus["scrape_configs"]
-    # The alert that the server is down knows it by this name.
+    # The alert for a server that is down selects this job.
     assert f'job="{job["job_name"]}"' in next(r["expr"] for r in RULES if "Down" in r["alert"])

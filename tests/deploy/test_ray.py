@@ -1,6 +1,6 @@
-"""Serve's configuration and the manifests for KubeRay: by the schemas, and against the code.
+"""Ray Serve configuration and KubeRay manifests, checked against schemas and the code.
 
-No Ray is started here, and no Kubernetes. docs/cluster.md says what was tried by hand.
+These tests start neither Ray nor Kubernetes; docs/cluster.md lists manual tests.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from tests.deploy.test_container import OTHERS, VARIABLES, arguments
 ROOT = Path(__file__).parents[2]
 RAY = ROOT / "deploy/ray"
 KUBERNETES = "1.30"
-"""The oldest version that is asked for; the schemas of later ones have all of its fields."""
+"""The oldest supported version; later schemas have all of its fields."""
 
 
 def load(name: str) -> dict[str, Any]:
-    """The only document of a file of deploy/ray."""
+    """Load a file of deploy/ray, which has one document."""
     loaded: dict[str, Any] = yaml.safe_load((RAY / name).read_text())
     return loaded
 
@@ -42,7 +42,13 @@ ARGS = APPLICATION["args"]
 
 
 def closed(required: str, optional: str = "", **kinds: Any) -> dict[str, Any]:
-    """Schema of an object that has these fields and no others."""
+    """Return the schema of an object with exactly these fields.
+
+    Args:
+        required: names of required fields, separated by spaces.
+        optional: names of optional fields, separated by spaces. Default: none.
+        kinds: schemas of fields by name. Default: anything.
+    """
     names = [*required.split(), *optional.split()]
     return {
         "type": "object",
@@ -54,8 +60,8 @@ def closed(required: str, optional: str = "", **kinds: Any) -> dict[str, Any]:
 
 TEXTS = {"type": "object", "additionalProperties": {"type": "string"}}
 COUNT = {"type": "integer", "minimum": 0}
-# The fields of `ray.io/v1` in KubeRay 1.6 and 1.7, as its reference lists them, without the
-# deprecated ones. Pods are looked at by Kubernetes' own schema.
+# Fields of `ray.io/v1` in the reference of KubeRay 1.6 and 1.7, without deprecated ones. Pods are
+# validated by the schema of Kubernetes.
 _GROUP = "rayStartParams template"
 RAY_SERVICE = closed(
     "apiVersion kind metadata spec",
@@ -112,20 +118,20 @@ RAY_SERVICE = closed(
 
 
 def pod(group: str) -> dict[str, Any]:
-    """What the pods of a group are made of."""
+    """Return the pod spec of a group."""
     spec: dict[str, Any] = GROUPS[group]["template"]["spec"]
     return spec
 
 
 def container(group: str) -> dict[str, Any]:
-    """The container of a group's pods that Ray is in."""
+    """Return the only container of a group's pods."""
     (only,) = pod(group)["containers"]
     assert isinstance(only, dict)
     return only
 
 
 def test_serve_takes_the_configuration() -> None:
-    """Ray ignores what it does not know: a typing error would be found by nobody."""
+    """Ray ignores unknown fields, so a typing error would go unnoticed."""
     read = ServeDeploySchema.model_validate(SERVE)
     assert read.model_dump(mode="json", exclude_unset=True) == SERVE
 
@@ -155,7 +161,7 @@ def test_all_ports_agree() -> None:
     assert port == Settings.model_fields["port"].default
     for group in GROUPS:
         ports = {each["name"]: each["containerPort"] for each in container(group)["ports"]}
-        # KubeRay's service leads to the port of this name.
+        # KubeRay's service uses the port of this name.
         assert ports["serve"] == port
         for probe in ("readinessProbe", "livenessProbe"):
             assert container(group)[probe]["httpGet"]["port"] in ports
@@ -193,7 +199,7 @@ def test_pods_are_as_restricted_as_the_image(group: str) -> None:
     assert own["allowPrivilegeEscalation"] is False
     assert own["capabilities"] == {"drop": ["ALL"]}
     places = {each["mountPath"] for each in container(group)["volumeMounts"]}
-    # Ray's sockets and logs; what the server keeps.
+    # Ray's sockets and logs; the server's data.
     assert {"/tmp", "/data"} <= places <= {"/tmp", "/data", "/weights"}
     assert ("/weights" in places) == (group == "gpu")
     volumes = {each["name"] for each in pod(group)["volumes"]}
@@ -228,7 +234,7 @@ def test_ray_requires_a_token_and_has_a_network_policy() -> None:
 
 
 def test_replicas_fit_into_the_pods() -> None:
-    """The fewest into the fewest pods, and the most into the most."""
+    """Minimum replicas fit into minimum pods, and maximum replicas into maximum pods."""
 
     def cpus(kind: str, end: int) -> float:
         count: int = replica_bounds(ARGS[f"cluster_{kind}_replicas"])[end]
@@ -267,7 +273,7 @@ def test_pod_timeouts_cover_a_drain() -> None:
 def test_ray_has_the_pinned_version() -> None:
     pins = (ROOT / "requirements/cluster.txt").read_text()
     assert f"\nray=={CLUSTER['rayVersion']}\n" in pins
-    # Builds name the extras, and each has its pins.
+    # Builds select extras, and each extra has a pin file.
     (extras,) = [given for given in arguments("ARG") if given.startswith("EXTRAS=")]
     documented = re.findall(r'--build-arg EXTRAS="([\w ]+)"', (ROOT / "Dockerfile").read_text())
     names = {*extras.split("=")[1].strip('"').split(), *" ".join(documented).split()}

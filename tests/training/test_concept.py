@@ -1,4 +1,4 @@
-"""The training of the demo SAM 3, a few steps of it."""
+"""A few steps of the training of the demo SAM 3."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> ScenePool:
 
 def test_pool_is_reproducible_and_resumable(tmp_path: Path, pool: ScenePool) -> None:
     draw(tmp_path, IMAGE_SIZE, 12, seed=3)
-    (tmp_path / "drawn").write_text("7")  # as if it had been stopped there
+    (tmp_path / "drawn").write_text("7")  # as after an interruption
     draw(tmp_path, IMAGE_SIZE, 12, seed=3)
     again = ScenePool(tmp_path).sample(np.random.default_rng(0), 6)
     first = pool.sample(np.random.default_rng(0), 6)
@@ -85,7 +85,7 @@ def test_muon_equals_that_of_torch() -> None:
         mine.grad, theirs.grad = gradient.clone(), gradient.clone()
         ours.step()
         reference.step()  # type: ignore[no-untyped-call]
-    torch.testing.assert_close(mine, theirs, atol=1e-3, rtol=0)  # theirs computes in bfloat16
+    torch.testing.assert_close(mine, theirs, atol=1e-3, rtol=0)  # torch's computes in bfloat16
 
 
 def test_schedule_warms_up_and_decays() -> None:
@@ -113,14 +113,14 @@ def test_dense_stage_learns_a_fixed_batch(pool: ScenePool) -> None:
 
 
 def test_both_stages_can_be_resumed(tmp_path: Path, pool: ScenePool) -> None:
-    """Slow (half a minute) because two steps of each stage are made for real."""
+    """Slow (half a minute): runs real steps of both stages."""
     first = ConceptTraining(tmp_path, "cpu", seed=0)
     first.run("backbone", 0.01, pool, compile_model=False)
     state = torch.load(tmp_path / "state.pt", weights_only=False)
     assert state["stage"] == "backbone"
     assert state["step"] >= 1
     second = ConceptTraining(tmp_path, "cpu", seed=1)
-    second.run("backbone", 0.01, pool, compile_model=False)  # its time is up: nothing to do
+    second.run("backbone", 0.01, pool, compile_model=False)  # no time left
     assert torch.load(tmp_path / "state.pt", weights_only=False)["step"] == state["step"]
     second.run("whole", 0.02, pool, compile_model=False)
     after = torch.load(tmp_path / "state.pt", weights_only=False)

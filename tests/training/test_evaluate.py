@@ -1,8 +1,7 @@
-"""The evaluation, and a smaller run of it on the checkpoints that ship.
+"""The evaluation, and a small run of it on the included checkpoints.
 
-The full evaluation is `python -m training evaluate` (300 scenes); its figures are in README.md.
-This one sees fewer scenes, so its bounds leave room for chance; it still fails if weights and code
-part.
+The full evaluation is `python -m training evaluate` (300 scenes); docs/training.md has its figures.
+This one uses fewer scenes and has lower thresholds, but fails if weights and code do not match.
 """
 
 import numpy as np
@@ -93,7 +92,7 @@ def test_accuracy_of_demo_clicks() -> None:
 
 
 def test_accuracy_of_demo_automatic_masks() -> None:
-    options = AutomaticOptions(points_per_side=24)  # it takes half the time of 32
+    options = AutomaticOptions(points_per_side=24)  # half the time of 32
     evaluation = AutomaticEvaluation(device="cpu", options=options)
     score = evaluation.run([scene for _, scene in scenes(4)])
     assert score.f1 >= 0.85

@@ -1,3 +1,5 @@
+"""A few steps of the training of the demo SAM 2."""
+
 from __future__ import annotations
 
 import json
@@ -91,7 +93,7 @@ def test_sharpened_masks_are_the_same_masks(batch: SceneBatch, tmp_path: Path) -
     given = 3 * torch.randn(len(prompts.target), SIDE // 4, SIDE // 4)
 
     def answered(masks: Tensor) -> Answer:
-        torch.manual_seed(0)  # which prompts go without their mask input
+        torch.manual_seed(0)  # selects the prompts that ignore their mask input
         with torch.no_grad():
             return training._decode(training._encode(images)[1], prompts, masks)
 

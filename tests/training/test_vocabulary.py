@@ -16,7 +16,7 @@ BOXES = np.tile(np.array([0.2, 0.2, 0.5, 0.6], np.float32), (8, 1))
 
 @pytest.mark.parametrize("word", [*COLORS, *SHAPES, *map(plural, SHAPES), "shape", "visual", "a"])
 def test_known_words_are_few_tokens(word: str) -> None:
-    # Most are one; merges of words with a common beginning may cut one or two of the others.
+    # Most words are one token; merges of words with a common prefix may split one or two.
     tokens = build_tokenizer().tokenize(word)
     assert "".join(tokens) == word + "</w>"
     assert len(tokens) <= 4
@@ -82,7 +82,7 @@ def test_box_prompts_select_similar_objects() -> None:
         assert prompt.labels[0] in (0, 1)
         kinds.add((prompt.text == VISUAL_TEXT, *prompt.labels.tolist()))
         if prompt.text == VISUAL_TEXT:
-            assert prompt.wanted.sum() == 1  # no two objects here are alike
+            assert prompt.wanted.sum() == 1  # all objects differ
     assert {(True, 1, BOX_PADDING), (True, 1, 0), (False, 0, BOX_PADDING)} <= kinds
 
 

@@ -23,6 +23,8 @@ Reserve = Callable[[int], None]
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MAX_DIALS = 4  # addresses to try per host, so that a long DNS response cannot cause a port scan
+_MAX_INTERIM = 32  # parsing one takes a thousand times as long as sending it
+_NEXT_RESPONSE = b"\nHTTP/"  # what follows an interim response
 _HEAD_PIECE = 4096  # bytes to read at a time until the response has begun
 _OVERHEAD = 2  # bytes to receive at most, as a multiple of the limit on the body
 _OR_BASE64 = "or send the image as base64."
@@ -48,25 +50,35 @@ class _MeteredStream(httpcore.AsyncNetworkStream):
         self._max_bytes = max_bytes
         self._url = url
         self._received = 0
+        self._interim = 0
+        self._last = b""
         self.in_body = False
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        # In small pieces, because httpcore parses all interim responses of a piece in one go.
+        # In small pieces, because httpcore parses all that came in one go.
         size = max_bytes if self.in_body else min(max_bytes, _HEAD_PIECE)
         data = await self._stream.read(size, timeout)
         self._received += len(data)
-        if not self.in_body and self._received > self._max_head_bytes:
-            raise could_not_load(
-                f"{self._url} sent more than {self._max_head_bytes // 1024} KiB of headers and "
-                "interim responses.",
-                f"Give another URL, {_OR_BASE64}",
-            )
+        if not self.in_body:
+            self._check_head(data)
         if self._received > self._max_bytes:
             raise could_not_load(
                 f"{self._url} sends its content in chunks that are far too small.",
                 f"Give another URL, {_OR_BASE64}",
             )
         return data
+
+    def _check_head(self, data: bytes) -> None:
+        """Refuse too many bytes or interim responses before the response, unparsed."""
+        told = self._last + data
+        self._interim += told.count(_NEXT_RESPONSE)
+        self._last = told[1 - len(_NEXT_RESPONSE) :]
+        if self._received > self._max_head_bytes or self._interim > _MAX_INTERIM:
+            raise could_not_load(
+                f"{self._url} sent more than {self._max_head_bytes // 1024} KiB of headers, or "
+                f"more than {_MAX_INTERIM} interim responses.",
+                f"Give another URL, {_OR_BASE64}",
+            )
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         await self._stream.write(buffer, timeout)

@@ -307,9 +307,9 @@ class ClusterSegmentationService(SegmentationService):
             differs = file.stored is None or file.stored.digest != found.digest
             found = replace(found, mismatch=differs)
         self._sent[family, session] = True
-        names = image.image_id is not None and not image.pinned
-        if file.stored is not None and names and not found.mismatch:
-            self.image_loader.images.put(tenant, image.image_id, file.stored)
+        named = image.image_id if not image.pinned and not found.mismatch else None
+        if file.stored is not None and named is not None:
+            self.image_loader.images.put(tenant, named, file.stored)
         self._count(reply, timings)
         return SegmentationResult(found, reply.instances)
 

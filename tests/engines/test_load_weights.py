@@ -223,7 +223,7 @@ class TestSam2:
         assert "sam2.1_hiera_large.pt" in self.not_found(directory / "mine.pt")
 
     @pytest.mark.parametrize("weights", ["/nowhere/at/all", "nowhere", "facebook/sam3", "", "Demo"])
-    def test_what_does_not_exist_is_refused(
+    def test_missing_weights_are_refused(
         self, weights: str, directory: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(directory)
@@ -450,7 +450,7 @@ class TestSam3:
     @pytest.mark.parametrize(
         "weights", ["/nowhere/at/all", "nowhere", "./no/where", "~/nowhere", "a/b/c", "", "Demo"]
     )
-    def test_what_does_not_exist_is_refused(
+    def test_missing_weights_are_refused(
         self, weights: str, directory: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(directory)

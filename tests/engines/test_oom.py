@@ -89,7 +89,7 @@ def test_batches_are_halved_until_they_fit() -> None:
     assert batches == [[1, 2, 3, 4, 5], [1, 2], [3, 4, 5], [3], [4, 5]]
 
 
-def test_one_that_never_fits_is_told_with_the_remedy() -> None:
+def test_an_item_that_never_fits_is_reported_with_the_remedy() -> None:
     def work(items: Sequence[int]) -> list[int]:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -193,7 +193,7 @@ async def test_a_request_is_tried_once_more_after_room_was_made(
 
 
 @pytest.mark.anyio
-async def test_weights_that_do_not_fit_are_told_and_loaded_when_they_do(
+async def test_weights_that_exceed_the_memory_are_reported_and_loaded_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from inference_server.engines import load_weights

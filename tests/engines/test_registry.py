@@ -155,7 +155,7 @@ async def test_the_default_is_the_largest(loader: Loader) -> None:
     registry.close()
 
 
-async def test_a_failed_load_reaches_all_who_wait_and_the_next_one_tries_again(
+async def test_a_failed_load_reaches_all_callers_and_is_retried(
     loader: Loader, caplog: pytest.LogCaptureFixture
 ) -> None:
     registry = registry_of()
@@ -173,7 +173,7 @@ async def test_a_failed_load_reaches_all_who_wait_and_the_next_one_tries_again(
     registry.close()
 
 
-async def test_a_caller_who_leaves_does_not_stop_the_load(loader: Loader) -> None:
+async def test_a_cancelled_caller_does_not_stop_the_load(loader: Loader) -> None:
     registry = registry_of()
     loader.gate.clear()
     leaver = asyncio.create_task(registry.concept())
@@ -213,7 +213,7 @@ async def test_after_closing_models_are_loaded_on_demand(loader: Loader) -> None
     registry.close()
 
 
-async def test_closing_during_a_load_leaves_the_load_to_who_waits(loader: Loader) -> None:
+async def test_close_during_a_load_does_not_fail_its_callers(loader: Loader) -> None:
     registry = registry_of()
     loader.gate.clear()
     waiting = asyncio.create_task(registry.visual("hiera_tiny"))
@@ -226,7 +226,7 @@ async def test_closing_during_a_load_leaves_the_load_to_who_waits(loader: Loader
     model.close()
 
 
-async def test_unloading_leaves_a_model_to_who_has_it(loader: Loader) -> None:
+async def test_an_unloaded_model_remains_usable_by_its_callers(loader: Loader) -> None:
     """It still works, and is freed when its last user releases it."""
     registry = registry_of()
     gone = asyncio.Event()
@@ -249,7 +249,7 @@ async def test_unloading_leaves_a_model_to_who_has_it(loader: Loader) -> None:
     registry.close()
 
 
-async def test_unloading_a_model_that_nobody_has_tells_nothing(loader: Loader) -> None:
+async def test_unloading_an_unused_model_does_not_call_back(loader: Loader) -> None:
     registry = registry_of()
     told: list[str] = []
     await registry.visual("hiera_tiny")
@@ -274,7 +274,7 @@ async def test_unloading_during_a_load_leaves_the_load_alone(loader: Loader) -> 
     registry.close()
 
 
-async def test_what_is_configured_is_loaded_although_the_first_cannot_be(loader: Loader) -> None:
+async def test_configured_models_are_loaded_even_if_the_first_fails(loader: Loader) -> None:
     registry = registry_of(preload="sam2:hiera_tiny,sam3:facebook/sam3")
     assert not registry.has_configured()
     loader.failures = 1
@@ -295,7 +295,7 @@ async def test_what_is_configured_is_loaded_although_the_first_cannot_be(loader:
         ({"threads": 2, "encode_batch": 5, "decode_batch": 7}, (2, 5, 7)),
     ],
 )
-async def test_effort_is_what_the_settings_mean(
+async def test_effort_resolves_the_settings(
     given: dict[str, int], effort: tuple[int, int, int]
 ) -> None:
     assert registry_of(**given).effort == Effort(*effort)
@@ -329,19 +329,19 @@ async def test_loading_is_logged_and_the_demo_called_one(
     [{"sam2_weights": "/nowhere"}, {"sam3_weights": "/nowhere"}],
     ids=["sam2", "sam3"],
 )
-async def test_a_wrong_setting_is_told_at_once(settings: dict[str, str]) -> None:
+async def test_an_invalid_setting_is_reported_at_once(settings: dict[str, str]) -> None:
     with pytest.raises(ModelUnavailableError, match="/nowhere"):
         registry_of(**settings)
 
 
-async def test_a_device_that_is_not_here_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unavailable_device_is_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for device in ("cuda:99", "warp", "meta:1:2"):
         with pytest.raises(ModelUnavailableError, match=f"INFERENCE_DEVICE={device}"):
             choose_compute(device, "auto")
 
 
-async def test_auto_takes_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_auto_selects_the_available_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     from inference_server.engines import device

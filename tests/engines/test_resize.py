@@ -105,7 +105,7 @@ def test_an_extent_of_everything_changes_nothing() -> None:
     assert torch.equal(resize(image, SIDE, (90.0, 120.0)), resize(image, SIDE))
 
 
-def test_what_is_beyond_the_extent_is_not_squeezed_in() -> None:
+def test_pixels_beyond_the_extent_are_ignored() -> None:
     """An edge in the middle of the extent stays in the middle of the square."""
     image = np.zeros((201, 301, 3), np.uint8)
     image[100:] = 200
@@ -116,7 +116,7 @@ def test_what_is_beyond_the_extent_is_not_squeezed_in() -> None:
     assert float(rows.sum()) == pytest.approx(SIDE / 2, abs=0.02)
 
 
-def test_threads_do_not_disturb_each_other() -> None:
+def test_threads_do_not_affect_each_other() -> None:
     images = [make_scene(seed, (320, 240)).image for seed in range(8)]
     expected = [resize(image, SIDE) for image in images]
     with ThreadPoolExecutor(4) as pool:

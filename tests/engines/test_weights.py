@@ -64,7 +64,7 @@ def test_every_size_by_its_id() -> None:
         ),
     ],
 )
-def test_what_is_unknown_is_told_with_what_is_known(part: str) -> None:
+def test_an_unknown_model_is_reported_with_the_known_ones(part: str) -> None:
     with pytest.raises(ModelUnavailableError) as caught:
         of(f"sam3:facebook/sam3,{part}", "hiera_tiny", "hiera_b_plus")
     assert caught.value.message == (
@@ -73,7 +73,7 @@ def test_what_is_unknown_is_told_with_what_is_known(part: str) -> None:
     )
 
 
-def test_a_size_without_weights_is_told_with_the_missing_file() -> None:
+def test_a_size_without_weights_is_reported_with_the_missing_file() -> None:
     with pytest.raises(ModelUnavailableError) as caught:
         of("sam2:hiera_b_plus", "hiera_tiny")
     assert caught.value.message == (

@@ -187,7 +187,7 @@ def test_chunks(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     check(noise(4, (1, 16, 20), 1.0), (77, 103))
 
 
-def test_threads_do_not_disturb_each_other() -> None:
+def test_threads_do_not_affect_each_other() -> None:
     logits = noise(5, (24, 64, 64), 2.0)
     expected = [encode_rle(mask) for mask in upsample_masks(logits, (270, 480))]
     with ThreadPoolExecutor(4) as pool:
@@ -201,7 +201,7 @@ def test_the_memory_follows_the_outline() -> None:
     assert upsample_mask(np.ones((256, 256), np.float32), (4032, 4032)).runs.nbytes == 16
 
 
-def test_what_is_no_plane_is_refused() -> None:
+def test_invalid_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match="N, h, w"):
         upsample_masks(np.zeros((4, 5), np.float32), (8, 8))
     with pytest.raises(ValueError, match="h, w"):

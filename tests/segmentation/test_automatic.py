@@ -198,9 +198,7 @@ EMBEDDING = Embedding(SIZE, None, 0)
 
 
 @pytest.mark.parametrize(("side", "chunks"), [(1, 1), (5, 1), (6, 2), (12, 5)])
-async def test_clicks_are_asked_in_chunks_of_which_few_are_under_way(
-    side: int, chunks: int
-) -> None:
+async def test_clicks_are_decoded_in_chunks_and_few_at_a_time(side: int, chunks: int) -> None:
     lane = Scripted()
     found = await everything(lane, EMBEDDING, points_per_side=side)
     assert sum(lane.asked) == side * side
@@ -210,7 +208,7 @@ async def test_clicks_are_asked_in_chunks_of_which_few_are_under_way(
     assert {instance.mask.size for instance in found} == {SIZE}
 
 
-async def test_of_masks_with_much_the_same_box_the_best_stays() -> None:
+async def test_of_masks_with_similar_boxes_the_best_is_kept() -> None:
     found = await everything(Scripted(), EMBEDDING, points_per_side=30, box_nms_threshold=0.3)
     boxes = [instance.mask.box for instance in found]
     assert found[0].prompt == 0
@@ -224,7 +222,7 @@ async def test_of_masks_with_much_the_same_box_the_best_stays() -> None:
             assert shared / (sum(areas) - shared) <= 0.3 + 1e-6
 
 
-async def test_a_copy_whose_box_a_stray_pixel_stretches_is_dropped() -> None:
+async def test_a_duplicate_whose_box_a_stray_pixel_enlarges_is_suppressed() -> None:
     class Strays(Scripted):
         async def decode(
             self, queries: Sequence[Query[VisualPrompt]]
@@ -256,7 +254,7 @@ async def test_empty_masks_are_dropped() -> None:
     assert await everything(Empty(), EMBEDDING, stability_threshold=0.0, points_per_side=3) == []
 
 
-async def test_a_full_lane_refuses_the_search_before_it_begins_and_then_makes_it_wait() -> None:
+async def test_a_full_queue_refuses_the_first_chunk_and_delays_later_ones() -> None:
     with pytest.raises(CapacityError):
         await everything(Scripted(full=[True]), EMBEDDING, points_per_side=8)
     lane = Scripted(full=[False, True, True, True, False, True])
@@ -264,7 +262,7 @@ async def test_a_full_lane_refuses_the_search_before_it_begins_and_then_makes_it
     assert sum(lane.asked) == 256
 
 
-async def test_a_failure_is_told_as_it_is() -> None:
+async def test_a_failure_is_raised_unchanged() -> None:
     class Broken(Scripted):
         async def decode(
             self, queries: Sequence[Query[VisualPrompt]]
@@ -275,7 +273,7 @@ async def test_a_failure_is_told_as_it_is() -> None:
         await everything(Broken(), EMBEDDING, points_per_side=16)
 
 
-async def test_a_search_that_is_cancelled_leaves_nothing_behind() -> None:
+async def test_a_cancelled_search_leaves_no_tasks_or_queued_clicks() -> None:
     decoded: list[Query[VisualPrompt]] = []
     halfway, gate = threading.Event(), threading.Event()
 

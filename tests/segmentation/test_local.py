@@ -310,7 +310,7 @@ async def test_with_a_cached_id_nothing_is_fetched_or_decoded(make: Make) -> Non
     assert not same.image.mismatch
 
 
-async def test_other_bytes_under_a_cached_id_are_told_and_not_used(make: Make) -> None:
+async def test_another_image_under_a_cached_id_is_reported_and_not_used(make: Make) -> None:
     bench = make(max_image_mb=1)
     await bench.click(sent(png(1), "x"), (1, 1))
     too_large = ImageRef(base64="A" * (2 << 20), image_id="x")
@@ -365,7 +365,7 @@ async def test_the_other_engine_encodes_on_demand_from_the_bytes_kept(make: Make
     assert (await bench.find(named("x"))).image.hit
 
 
-async def test_an_embedding_that_was_dropped_is_made_again_from_the_bytes_kept(
+async def test_an_evicted_embedding_is_computed_again_from_the_stored_file(
     make: Make,
 ) -> None:
     bench = make()
@@ -376,7 +376,7 @@ async def test_an_embedding_that_was_dropped_is_made_again_from_the_bytes_kept(
     assert bench.sam2.encoded == [1, 1]
 
 
-async def test_without_room_for_bytes_the_image_must_be_sent_to_each_engine(make: Make) -> None:
+async def test_without_an_image_store_the_image_must_be_sent_to_each_engine(make: Make) -> None:
     bench = make(image_cache_mb=0)
     await bench.click(sent(png(1), "x"), (1, 1))
     assert (await bench.click(named("x"), (1, 1))).image.hit
@@ -384,7 +384,7 @@ async def test_without_room_for_bytes_the_image_must_be_sent_to_each_engine(make
         await bench.find(named("x"))
 
 
-async def test_an_image_that_cannot_be_decoded_does_not_hold_on_to_its_id(make: Make) -> None:
+async def test_an_image_that_cannot_be_decoded_does_not_occupy_its_id(make: Make) -> None:
     bench = make()
     for _ in range(2):
         with pytest.raises(ImageError):
@@ -498,7 +498,7 @@ async def test_every_instance_of_every_concept_comes_in_the_prompts_order(make: 
     assert all(instance.mask.size == SIZE for instance in found.instances)
 
 
-async def test_of_overlapping_masks_the_most_confident_stays_across_prompts(make: Make) -> None:
+async def test_nms_keeps_the_most_confident_mask_across_prompts(make: Make) -> None:
     bench = make()
     bench.sam3.planes = {
         "cat": [block(0, 0, 10, 10), block(30, 0, 40, 10)],
@@ -521,7 +521,7 @@ async def test_of_overlapping_masks_the_most_confident_stays_across_prompts(make
     assert await kept(0.0) == [(0, 0.6), (1, 0.8), (1, 0.4)]
 
 
-async def test_nothing_found_is_an_answer(make: Make) -> None:
+async def test_an_empty_mask_is_a_valid_result(make: Make) -> None:
     bench = make()
     bench.sam3.planes = {"none": [block(0, 0, 0, 0)]}
     found = await bench.find(sent(png()), "none", nms_iou_threshold=0.5)
@@ -576,7 +576,7 @@ async def test_everything_is_found_from_a_grid_of_clicks_on_a_cached_image(make:
     assert points.max(0) == pytest.approx([60 - 60 / 14, 40 - 40 / 14])
 
 
-async def test_logits_are_kept_and_used_only_where_asked(make: Make) -> None:
+async def test_logits_are_saved_and_loaded_only_on_request(make: Make) -> None:
     bench = make()
     image = sent(png(1), "x")
     await bench.click(image, (1, 1))
@@ -607,7 +607,7 @@ async def test_a_refined_answer_is_kept_under_its_points(make: Make) -> None:
     assert np.array_equal(third, block(0, 0, 9, 9) * 7)
 
 
-async def test_an_id_given_to_another_image_takes_no_logits_along(make: Make) -> None:
+async def test_logits_do_not_outlive_an_id_that_is_reused(make: Make) -> None:
     bench = make()
     await bench.click(sent(png(1), "x"), (1, 1), save_logits=True)
     bench.segmenter.encoder.embeddings.clear()
@@ -670,7 +670,7 @@ async def test_batches_and_cache_are_counted(make: Make) -> None:
     assert (cache.misses, cache.hits, cache.nbytes) == (2, 1, 2000)
 
 
-async def test_many_prompts_keep_their_order_whoever_makes_their_masks(make: Make) -> None:
+async def test_many_prompts_keep_their_order_across_threads(make: Make) -> None:
     bench = make(cpu_workers=3)
     bench.sam2.planes = {n: [block(n, 0, n + 1, 2)] for n in range(1, 38)}
     prompts = [visual_prompt(*[(1, 1)] * n) for n in range(1, 38)]
@@ -716,7 +716,7 @@ async def test_beside_a_device_there_is_a_tier_in_host_memory(make: Make) -> Non
     assert len(bench.sam2.encoded) == 2
 
 
-async def test_the_cache_has_the_room_that_is_set(make: Make) -> None:
+async def test_the_cache_has_the_configured_size(make: Make) -> None:
     assert make().segmenter.encoder.embeddings.max_bytes == 2048 << 20
     assert make(embedding_cache_mb=3).segmenter.encoder.embeddings.max_bytes == 3 << 20
 

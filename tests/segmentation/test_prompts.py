@@ -25,7 +25,7 @@ def alike(*boxes: tuple[float, float, float, float]) -> ConceptPrompt:
     return ConceptPrompt("cat", corners, np.ones(len(boxes), np.int64))
 
 
-def test_what_is_on_the_image_or_its_border() -> None:
+def test_prompts_on_the_image_or_its_border_are_accepted() -> None:
     check_inside(SIZE, [clicks((0, 0), (640, 480)), clicks(), drawn(-50, 470, 3, 900)])
     check_inside(SIZE, [alike(), alike((600, 400, 700, 500), (-9, -9, 0, 0))])
 

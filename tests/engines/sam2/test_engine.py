@@ -260,7 +260,7 @@ def with_threshold(prompts: list[VisualPrompt], threshold: float) -> list[Visual
 @pytest.mark.parametrize("best", [True, False], ids=["best", "all"])
 @pytest.mark.parametrize("multimask", [True, False], ids=["three masks", "one mask"])
 @pytest.mark.parametrize("together", [True, False], ids=["together", "alone"])
-def test_candidates_under_a_threshold_are_dropped_and_the_others_are_the_same(
+def test_a_threshold_drops_candidates_without_changing_the_others(
     visual: VisualEngine,
     pictures: dict[str, Picture],
     multimask: bool,
@@ -330,7 +330,7 @@ def test_a_prompt_without_candidates_is_not_upscaled(
     assert 0 < upscaled[0] < 12
 
 
-def test_logits_to_refine_are_made_only_where_they_are_wanted(
+def test_mask_inputs_are_returned_only_on_request(
     visual: VisualEngine, pictures: dict[str, Picture]
 ) -> None:
     embedding = embed(visual, pictures["wide"])

@@ -188,7 +188,7 @@ def test_the_size_of_parts_does_not_change_the_result(rows: int) -> None:
 
 
 @torch.inference_mode()
-def test_one_image_may_be_asked_many_things_at_once() -> None:
+def test_many_prompts_on_one_image_are_decoded_at_once() -> None:
     torch.manual_seed(0)
     model = model_of(32, 4, 3)
     decoder = FastConceptDecoder(model, torch.float32)
@@ -202,7 +202,7 @@ def test_one_image_may_be_asked_many_things_at_once() -> None:
 
 
 @torch.inference_mode()
-def test_only_masks_that_are_asked_for_are_made() -> None:
+def test_only_requested_masks_are_computed() -> None:
     torch.manual_seed(0)
     model = model_of(32, 4, 3)
     decoder = FastConceptDecoder(model, torch.float32)

@@ -344,7 +344,7 @@ def test_the_texts_kept_are_bounded(
     assert len(engine._texts) == 1
 
 
-def test_an_embedding_counts_what_it_alone_keeps(
+def test_an_embedding_counts_its_own_tensors_only(
     concept: Concept, pictures: dict[str, Picture]
 ) -> None:
     """The coarsest level twice (before and after self-attention) and the finer ones once, without

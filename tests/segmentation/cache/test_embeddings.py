@@ -70,7 +70,7 @@ async def turns(count: int = 5) -> None:
         await asyncio.sleep(0)
 
 
-async def test_what_was_made_is_found_again() -> None:
+async def test_a_computed_embedding_is_found_again() -> None:
     cache = EmbeddingCache(100)
     maker = Maker()
     maker.gate.set()
@@ -113,7 +113,9 @@ async def test_the_least_recently_used_goes_first() -> None:
 
 
 @pytest.mark.parametrize(("room", "nbytes"), [(100, 101), (0, 1), (0, 10**12)])
-async def test_what_is_larger_than_the_cache_is_served_and_not_kept(room: int, nbytes: int) -> None:
+async def test_an_embedding_larger_than_the_cache_is_returned_and_not_cached(
+    room: int, nbytes: int
+) -> None:
     cache = EmbeddingCache(room)
     if room:
         await fill(cache, small=room)
@@ -128,7 +130,7 @@ async def test_what_is_larger_than_the_cache_is_served_and_not_kept(room: int, n
 
 
 @pytest.mark.parametrize("nbytes", [10, 1000], ids=["kept", "too large to keep"])
-async def test_many_callers_share_one_flight(nbytes: int) -> None:
+async def test_concurrent_callers_share_one_computation(nbytes: int) -> None:
     cache = EmbeddingCache(100)
     maker = Maker(nbytes)
     callers = [asyncio.create_task(cache.get_or_create(key("a"), maker)) for _ in range(20)]
@@ -141,7 +143,7 @@ async def test_many_callers_share_one_flight(nbytes: int) -> None:
     assert (cache.misses, cache.hits) == (1, 19)
 
 
-async def test_different_keys_fly_apart() -> None:
+async def test_different_keys_are_computed_separately() -> None:
     cache = EmbeddingCache(100)
     maker = Maker()
     keys = [key("a"), key("b"), key("a", tenant="other"), key("a", checkpoint="sam3/demo")]
@@ -171,7 +173,7 @@ async def test_a_failure_reaches_everybody_and_is_not_remembered() -> None:
 
 
 @pytest.mark.parametrize("leaving", [[0], [3], [0, 1, 2, 3]], ids=["the first", "one", "most"])
-async def test_callers_who_leave_disturb_nobody(leaving: list[int]) -> None:
+async def test_cancelled_callers_do_not_affect_the_others(leaving: list[int]) -> None:
     cache = EmbeddingCache(100)
     maker = Maker()
     callers = [asyncio.create_task(cache.get_or_create(key("a"), maker)) for _ in range(5)]
@@ -191,7 +193,7 @@ async def test_callers_who_leave_disturb_nobody(leaving: list[int]) -> None:
     assert len(cache) == 1
 
 
-async def test_the_work_stops_when_all_have_left_and_begins_anew_for_the_next() -> None:
+async def test_the_work_is_cancelled_with_its_last_caller_and_restarts_for_the_next() -> None:
     cache = EmbeddingCache(100)
     maker = Maker()
     callers = [asyncio.create_task(cache.get_or_create(key("a"), maker)) for _ in range(3)]
@@ -210,7 +212,7 @@ async def test_the_work_stops_when_all_have_left_and_begins_anew_for_the_next() 
     assert len(cache) == 1
 
 
-async def test_whoever_comes_as_the_last_one_leaves_gets_an_embedding_of_their_own() -> None:
+async def test_a_caller_after_the_last_cancelled_one_gets_a_new_computation() -> None:
     cache = EmbeddingCache(100)
     maker = Maker()
     leaver = asyncio.create_task(cache.get_or_create(key("a"), maker))
@@ -225,7 +227,7 @@ async def test_whoever_comes_as_the_last_one_leaves_gets_an_embedding_of_their_o
     assert cache.get(key("a")) is made
 
 
-async def test_leaving_before_the_work_began_leaves_nothing_behind() -> None:
+async def test_cancelling_before_the_work_begins_leaves_no_flight() -> None:
     cache = EmbeddingCache(100)
     maker = Maker()
     caller = asyncio.create_task(cache.get_or_create(key("a"), maker))
@@ -239,7 +241,7 @@ async def test_leaving_before_the_work_began_leaves_nothing_behind() -> None:
     assert len(cache) == 1
 
 
-async def test_flights_are_forgotten_when_they_land() -> None:
+async def test_finished_flights_are_removed() -> None:
     cache = EmbeddingCache(100)
     await fill(cache, a=10, b=1000)
     with pytest.raises(ValueError, match="no"):
@@ -276,7 +278,7 @@ async def test_clearing_removes_every_checkpoints_embeddings() -> None:
     assert (len(cache), cache.nbytes) == (0, 0)
 
 
-async def test_what_is_being_made_while_all_is_cleared_is_handed_out_and_not_kept() -> None:
+async def test_an_embedding_computed_during_clear_is_returned_and_not_cached() -> None:
     cache = EmbeddingCache(100)
     old, new = Maker(), Maker()
     waiting = [asyncio.create_task(cache.get_or_create(key("a"), old)) for _ in range(2)]
@@ -310,7 +312,7 @@ async def test_what_is_cleared_before_its_first_step_is_made_and_handed_out() ->
     assert len(cache) == 0
 
 
-async def test_what_is_cleared_can_still_be_left() -> None:
+async def test_callers_can_be_cancelled_after_clear() -> None:
     cache = EmbeddingCache(100)
     maker = Maker()
     leaver = asyncio.create_task(cache.get_or_create(key("a"), maker))
@@ -337,7 +339,7 @@ async def test_shrinking_drops_the_older_half_and_keeps_no_more_until_it_is_clea
     assert cache.max_bytes == 100
 
 
-async def test_shrinking_leaves_a_cache_that_is_one() -> None:
+async def test_shrink_never_reduces_the_limit_to_nothing() -> None:
     cache = EmbeddingCache(160)
     for _ in range(9):
         await cache.shrink()

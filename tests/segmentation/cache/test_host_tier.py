@@ -107,7 +107,7 @@ async def test_an_evicted_embedding_returns_without_being_encoded() -> None:
     assert cache.misses == 3
 
 
-async def test_what_comes_back_is_not_copied_again_when_it_leaves_again() -> None:
+async def test_a_second_eviction_copies_nothing() -> None:
     bus, encoder = Bus(), Encoder()
     cache = make(bus, room=10)
     for name in "abab":
@@ -130,7 +130,7 @@ async def test_the_second_tier_is_bounded_to_the_byte() -> None:
     assert await cache.find(key("large")) is None
 
 
-async def test_many_who_ask_bring_it_back_once() -> None:
+async def test_concurrent_lookups_copy_an_embedding_back_once() -> None:
     bus, encoder = Bus(), Encoder()
     cache = make(bus, room=10)
     for name in "ab":
@@ -145,7 +145,7 @@ async def test_many_who_ask_bring_it_back_once() -> None:
     assert bus.to_device == 1
 
 
-async def test_who_asks_while_it_is_on_its_way_out_waits_for_it() -> None:
+async def test_a_lookup_waits_for_a_copy_in_progress() -> None:
     bus, encoder = Bus(), Encoder()
     cache = make(bus, room=10)
     await cache.get_or_create(key("a"), encoder.of("a"))
@@ -159,7 +159,7 @@ async def test_who_asks_while_it_is_on_its_way_out_waits_for_it() -> None:
     assert encoder.encoded == ["a", "b"]
 
 
-async def test_a_copy_that_fails_costs_an_encoding_and_nothing_else(
+async def test_after_a_failed_copy_the_image_is_encoded_again(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     bus, encoder = Bus(), Encoder()
@@ -212,7 +212,7 @@ async def test_a_copy_that_was_cleared_is_not_kept_in_the_place_of_a_later_one()
     assert found.digest == "later"
 
 
-async def test_shrinking_waits_until_the_dropped_have_left_the_device() -> None:
+async def test_shrink_waits_until_evicted_embeddings_have_left_the_device() -> None:
     bus, encoder = Bus(), Encoder()
     cache = EmbeddingCache(40, HostTier(100, to_host=bus.down, to_device=bus.up))
     for name in "abcd":

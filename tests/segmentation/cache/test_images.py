@@ -37,7 +37,7 @@ def test_the_image_used_longest_ago_goes_first_and_the_bound_is_exact() -> None:
     assert [name for name in "acde" if store.get("t", name)] == ["d", "e"]
 
 
-def test_a_name_is_bound_anew() -> None:
+def test_a_second_image_replaces_the_first_under_its_id() -> None:
     store = ImageStore(30)
     store.put("t", "a", image(10, "old"))
     store.put("t", "a", image(15, "new"))
@@ -45,7 +45,7 @@ def test_a_name_is_bound_anew() -> None:
     assert store.nbytes == 15
 
 
-def test_an_image_larger_than_the_store_is_not_kept_and_pushes_nothing_out() -> None:
+def test_an_image_larger_than_the_store_is_not_stored_and_evicts_nothing() -> None:
     store = ImageStore(30)
     store.put("t", "a", image(30))
     store.put("t", "b", image(31))
@@ -54,14 +54,14 @@ def test_an_image_larger_than_the_store_is_not_kept_and_pushes_nothing_out() -> 
 
 
 @pytest.mark.parametrize("size", [1, 100])
-def test_without_room_nothing_is_kept(size: int) -> None:
+def test_without_capacity_nothing_is_stored(size: int) -> None:
     store = ImageStore(0)
     store.put("t", "a", image(size))
     assert store.get("t", "a") is None
     assert store.nbytes == 0
 
 
-def test_clearing_forgets_everything() -> None:
+def test_clear_removes_everything() -> None:
     store = ImageStore(30)
     store.put("t", "a", image(10))
     store.clear()

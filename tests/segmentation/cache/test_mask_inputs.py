@@ -124,7 +124,7 @@ def test_an_image_keeps_its_latest_answers() -> None:
     assert found(cache, visual_prompt((35, 0, 1), B)) is None
 
 
-def test_room_goes_to_the_latest_answers_even_of_one_image() -> None:
+def test_the_latest_results_are_kept_even_of_one_image() -> None:
     cache = MaskInputCache(3 * PLANE)
     for i in range(6):
         cache.save(KEY, visual_prompt((i, 0, 1)), plane(i))
@@ -151,14 +151,14 @@ def test_the_image_used_longest_ago_goes_first() -> None:
 
 
 @pytest.mark.parametrize("room", [0, PLANE - 1])
-def test_without_room_nothing_is_kept(room: int) -> None:
+def test_without_capacity_nothing_is_stored(room: int) -> None:
     cache = MaskInputCache(room)
     cache.save(KEY, visual_prompt(A), plane(1))
     assert cache.nbytes == 0
     assert found(cache, visual_prompt(A, B)) is None
 
 
-def test_clearing_forgets_everything() -> None:
+def test_clear_removes_everything() -> None:
     cache = MaskInputCache(1 << 20)
     cache.save(KEY, visual_prompt(A), plane(1))
     cache.clear()

@@ -23,7 +23,7 @@ from benchmarks.report import Cell, Report, Table
 from inference_server.auth import Charge, KeyRepository, day_of, parse_rate
 from inference_server.auth.rate_limit import RateLimiter
 from inference_server.database import Database
-from inference_server.jobs import JSON_OUTPUT, JobRepository, Output
+from inference_server.jobs import JSON_OUTPUT, JobRepository, Output, Submission
 from inference_server.jobs.models import JOBS
 from inference_server.jobs.task import ResultFile
 from inference_server.settings import Settings
@@ -139,7 +139,7 @@ def _jobs(url: str, process: psutil.Process, count: int, kept: Sequence[int]) ->
     output = Output((ResultFile(JSON_OUTPUT, "application/json", _ANSWER),), 0.1)
 
     def submit() -> None:
-        store.submit("tenant", _KIND, _PAYLOAD)
+        store.submit(Submission("tenant", _KIND, _PAYLOAD))
 
     def answer() -> None:
         claim = store.claim("owner", [_KIND])

@@ -149,7 +149,7 @@ def create_app(
 
     routes = [
         Route(
-            operation.path,
+            operation.route or operation.path,
             endpoint(operation, api),
             methods=[operation.method.upper()],
             name=operation.operation_id,

@@ -65,6 +65,7 @@ class Operation:
         request_type: media type of the request body. Default: JSON.
         parameters: parameters in path, query or headers, in OpenAPI's form. Default: none.
         secured: whether an API key is needed. Default: True.
+        route: the path for the router, if a parameter may contain slashes. Default: `path`.
     """
 
     method: Method
@@ -79,6 +80,7 @@ class Operation:
     request_type: str = JSON
     parameters: tuple[Mapping[str, Any], ...] = ()
     secured: bool = True
+    route: str = ""
 
 
 TAGS: Mapping[str, str] = MappingProxyType(

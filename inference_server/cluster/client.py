@@ -143,19 +143,26 @@ async def _result(
             task.cancel()
 
 
-async def ask_all(handle: DeploymentHandle[Any], method: str, seconds: float) -> None:
+async def ask_all(
+    handle: DeploymentHandle[Any], method: str, seconds: float, *arguments: Any
+) -> list[Any]:
     """Call a method on every replica; replicas that are lost meanwhile are ignored.
 
     Args:
         handle: handle of the deployment.
-        method: name of the method; it has no arguments.
+        method: name of the method.
         seconds: timeout for all replicas together.
+        arguments: arguments of the method.
+
+    Returns:
+        The results of the replicas that answered.
 
     Raises:
         TimeoutError: not all replicas answered in time.
     """
-    response = handle.broadcast(method)
+    response = handle.broadcast(method, *arguments)
     answers = await response.results_async(timeout_s=seconds, return_exceptions=True)
     for answer in answers:
         if isinstance(answer, Exception) and not isinstance(answer, _LOST):
             raise answer
+    return [answer for answer in answers if not isinstance(answer, Exception)]

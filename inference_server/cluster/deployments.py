@@ -52,14 +52,30 @@ class Ingress:
     ) -> None:
         self._settings = settings
         self._handles: dict[Family, DeploymentHandle[Any]] = {"sam2": visual, "sam3": concept}
+        self._app: Starlette | None = None
 
     def __serve_build_asgi_app__(self) -> Starlette:
         """Create the application in the replica: its sockets and threads cannot be pickled."""
-        app = create_app(
-            self._settings, segmenter=partial(ClusterSegmentationService, handles=self._handles)
+        segmenter = partial(
+            ClusterSegmentationService, handles=self._handles, ingresses=_handle_of_ingresses
         )
+        self._app = app = create_app(self._settings, segmenter=segmenter)
         app.add_middleware(_WithoutIdentity)
         return app
+
+    async def forget_image(self, tenant: str, image_id: str, keep: str | None) -> bool:
+        """Remove an image's file from this ingress, for another one that was asked to."""
+        state = None if self._app is None else getattr(self._app.state, "server", None)
+        segmenter = None if state is None else state.segmenter
+        if not isinstance(segmenter, ClusterSegmentationService):  # it is starting: it has none
+            return False
+        return segmenter.forget_file(tenant, image_id, keep)
+
+
+def _handle_of_ingresses() -> DeploymentHandle[Any]:
+    """The handle of the deployment that this replica belongs to."""
+    context = serve.get_replica_context()
+    return serve.get_deployment_handle(context.deployment, context.app_name)
 
 
 class _WithoutIdentity:

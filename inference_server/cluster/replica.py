@@ -134,6 +134,10 @@ class EngineReplica:
         known = await self._segmenter.checkpoints()
         return [each for each in known if each.family == self._family], self._failure
 
+    async def forget_image(self, tenant: str, image_id: str, keep: str | None) -> bool:
+        """Remove an image from this replica's caches; see `SegmentationService.forget_image`."""
+        return await self._segmenter.forget_image(tenant, image_id, keep)
+
     async def clear(self) -> None:
         """Unload the models and clear the caches."""
         await self._segmenter.clear()

@@ -5,21 +5,18 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
-import ray
 from cachetools import LRUCache
 from prometheus_client import Metric
-from ray.exceptions import ObjectStoreFullError, OutOfDiskError
 from ray.serve.handle import DeploymentHandle
 
 from inference_server.cluster.client import ask, ask_all
+from inference_server.cluster.file_store import INLINE_BYTES, FileStore
 from inference_server.cluster.messages import Family, Method, Reply, SentImage
 from inference_server.errors import (
-    CapacityError,
     ImageError,
     ImageTooLargeError,
     InferenceServerError,
@@ -44,16 +41,9 @@ from inference_server.segmentation.types import (
     VisualOptions,
     VisualPrompt,
 )
-from inference_server.settings import MiB, Settings
+from inference_server.settings import Settings
 
 logger = logging.getLogger(__name__)
-
-INLINE_BYTES = 100_000
-"""Maximum bytes of a file inside a message. Larger files are put into Ray's object store once, for
-both engines and for a retry."""
-
-_STORE_BYTES = 64 * MiB
-"""Maximum bytes of files that an ingress keeps in Ray's object store."""
 
 _REMEMBERED = 100_000
 """Maximum images of which an ingress remembers that it sent them to an engine."""
@@ -90,6 +80,8 @@ class ClusterSegmentationService(SegmentationService):
         describe_timeout: seconds to wait for an engine's checkpoints before the last known ones
             are used. Default: 5.
         clear_timeout: seconds to wait until all replicas are cleared. Default: 60.
+        ingresses: returns the handle of the ingresses, which keep files of images with an id.
+            Default: this is the only one.
     """
 
     def __init__(
@@ -101,21 +93,20 @@ class ClusterSegmentationService(SegmentationService):
         inline_bytes: int = INLINE_BYTES,
         describe_timeout: float = DESCRIBE_TIMEOUT,
         clear_timeout: float = CLEAR_TIMEOUT,
+        ingresses: Callable[[], DeploymentHandle[Any]] | None = None,
     ) -> None:
         threads = Threads(settings.cpu_workers)
         super().__init__(threads, ImageLoader(settings, fetcher_of(settings), metrics, threads))
         self._handles = handles
         self._patience = settings.cluster_patience
-        self._inline_bytes = inline_bytes
         self._describe_timeout = describe_timeout
         self._clear_timeout = clear_timeout
+        self._ingresses = ingresses
         self._known: dict[Family, list[Checkpoint]] = {}
         self._loaded = False
         self._hits = self._misses = 0
         self._sent: LRUCache[tuple[Family, str], bool] = LRUCache(_REMEMBERED)
-        self._stored: LRUCache[str, tuple[Any, int]] = LRUCache(
-            _STORE_BYTES, getsizeof=lambda kept: kept[1]
-        )
+        self._files = FileStore(inline_bytes, self.in_thread)
 
     async def concept(
         self,
@@ -158,16 +149,60 @@ class ClusterSegmentationService(SegmentationService):
         return await self._segment("sam2", "automatic", tenant, image, arguments, timings)
 
     async def embed(
-        self, tenant: str, image: ImageRef, models: Sequence[tuple[str, str]], timings: Timings
+        self,
+        tenant: str,
+        image: ImageRef,
+        models: Sequence[tuple[str, str]],
+        timings: Timings,
+        *,
+        overwrite: bool = False,
     ) -> EncodedImage:
         """See `SegmentationService`."""
-        done = []
-        for family, version in models:
-            engine: Family = "sam3" if family == "sam3" else "sam2"
-            options = {"models": [(family, version)]}
-            found = await self._segment(engine, "embed", tenant, image, options, timings)
-            done.append(found.image)
-        return EncodedImage.joined(done)
+        name = image.image_id if overwrite else None
+        if name is not None:
+            sent = replace(image, image_id=None)
+            stored, _ = await self.image_loader.load(tenant, sent, timings)
+            image = ImageRef(file=stored, image_id=name)
+        done: list[EncodedImage] = []
+        try:
+            for family, version in models:
+                engine: Family = "sam3" if family == "sam3" else "sam2"
+                options = {"models": [(family, version)], "overwrite": overwrite}
+                found = await self._segment(engine, "embed", tenant, image, options, timings)
+                done.append(found.image)
+        except BaseException:
+            if name is not None and done:
+                # One engine has the new image and another the old one: the id names neither.
+                await asyncio.shield(self.forget_image(tenant, name))
+            raise
+        encoded = EncodedImage.joined(done)
+        if name is not None:
+            # Other replicas, to which requests spilled over, and other ingresses.
+            await self.forget_image(tenant, name, encoded.digest)
+        return encoded
+
+    async def forget_image(self, tenant: str, image_id: str, keep: str | None = None) -> bool:
+        """See `SegmentationService`."""
+        found = self.forget_file(tenant, image_id, keep)
+        handles = [*self._handles.values(), *([self._ingresses()] if self._ingresses else [])]
+        asked = (tenant, image_id, keep)
+        try:
+            answers = await asyncio.gather(
+                *(ask_all(each, "forget_image", self._clear_timeout, *asked) for each in handles)
+            )
+        except TimeoutError:
+            raise TransientError(
+                f"Not all replicas have forgotten the image within {self._clear_timeout:g} "
+                "seconds. Try again."
+            ) from None
+        return found or any(any(answer) for answer in answers)
+
+    def forget_file(self, tenant: str, image_id: str, keep: str | None) -> bool:
+        """Remove an image's file from this ingress; see `forget_image`."""
+        stored = self.image_loader.images.forget(tenant, image_id, keep)
+        if stored is not None:
+            self._files.discard(stored.digest)
+        return stored is not None
 
     async def read(self, tenant: str, image: ImageRef, timings: Timings) -> StoredImage:
         """See `SegmentationService`."""
@@ -214,14 +249,14 @@ class ClusterSegmentationService(SegmentationService):
         """See `SegmentationService`."""
         self.image_loader.images.clear()
         self._sent.clear()
-        self._stored.clear()
+        self._files.clear()
         for handle in self._handles.values():
             await ask_all(handle, "clear", self._clear_timeout)
 
     async def evict_half(self) -> None:
         """Drop the image files; an ingress has no embeddings."""
         self.image_loader.images.clear()
-        self._stored.clear()
+        self._files.clear()
 
     def readings(self) -> Iterable[Metric]:
         """Return the cache hits and misses of this ingress's requests.
@@ -264,6 +299,7 @@ class ClusterSegmentationService(SegmentationService):
         reading: asyncio.Task[_SentFile] | None,
     ) -> SegmentationResult:
         """Implement `_segment`; `reading` is the task that decodes the bytes in the request."""
+        images, begin = self.image_loader.images, self.image_loader.images.moment
         session = session_of(tenant, image.image_id or image.digest)
         # `embed` also stores the file for later requests, so it sends the file every time.
         known = method != "embed" and (family, session) in self._sent
@@ -280,7 +316,7 @@ class ClusterSegmentationService(SegmentationService):
             known = method != "embed" and (family, session) in self._sent
 
         async def answer(stored: StoredImage | None) -> Reply:
-            asked = sent if stored is None else await self._with_file(sent, stored)
+            asked = sent if stored is None else await self._files.attach(sent, stored)
             reply: Reply | InferenceServerError = await self._call(
                 family, "ask", session, method, tenant, asked, options
             )
@@ -307,9 +343,9 @@ class ClusterSegmentationService(SegmentationService):
             differs = file.stored is None or file.stored.digest != found.digest
             found = replace(found, mismatch=differs)
         self._sent[family, session] = True
-        named = image.image_id if not image.pinned and not found.mismatch else None
-        if file.stored is not None and named is not None:
-            self.image_loader.images.put(tenant, named, file.stored)
+        name = None if image.pinned else image.image_id
+        if file.stored is not None and name is not None and not found.mismatch:
+            images.put(tenant, name, file.stored, since=begin)
         self._count(reply, timings)
         return SegmentationResult(found, reply.instances)
 
@@ -326,26 +362,6 @@ class ClusterSegmentationService(SegmentationService):
             return _SentFile(image.file)
         stored, _ = await self.image_loader.load(tenant, image, timings)
         return _SentFile(stored)
-
-    async def _with_file(self, sent: SentImage, file: StoredImage) -> SentImage:
-        """Add the file, or a reference to it in Ray's object store."""
-        data: Any = file.data
-        if len(file.data) > self._inline_bytes:
-            kept = self._stored.get(file.digest)
-            if kept is None:
-                try:
-                    reference = await self.in_thread(partial(ray.put, file.data))
-                except (ObjectStoreFullError, OutOfDiskError):
-                    raise CapacityError(
-                        "The object store that passes images to the engines is full. Try again "
-                        "shortly.",
-                        full="store",
-                    ) from None
-                kept = (reference, len(file.data))
-                if kept[1] <= self._stored.maxsize:
-                    self._stored[file.digest] = kept
-            data = kept[0]
-        return replace(sent, data=data, digest=file.digest)
 
     async def _file(
         self, tenant: str, image_id: str | None, families: Sequence[Family]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, literal_column, select
+from sqlalchemy import Connection, func, literal_column, select
 
 from inference_server.database import Database
 from inference_server.jobs.models import FILES, JOBS, Facts, StoredFile
@@ -14,8 +14,8 @@ FACT_COLUMNS = (JOBS.c.model, JOBS.c.cache_hit, JOBS.c.image_mismatch, JOBS.c.st
 """The columns that `facts_of` needs."""
 
 
-def facts_of(row: Row[Any]) -> Facts:
-    """Return the facts of a job from a row with `FACT_COLUMNS`."""
+def facts_of(row: Any) -> Facts:
+    """Return the facts of a job from a `Row` with `FACT_COLUMNS`."""
     stages = json.loads(row.stages) if row.stages else {}
     return Facts(row.model, row.cache_hit, bool(row.image_mismatch), stages)
 

@@ -180,6 +180,7 @@ class Encoder:
         keep: bool,
     ) -> PendingImage:
         """Find or make the embedding; start the comparison if bytes came with a cached id."""
+        images, begin = self._image_loader.images, self._image_loader.images.moment
         if image.pinned:
             digest = image.digest if image.file is None else image.file.digest
             key = ImageKey(tenant, model.label, f"id:{image.image_id}")
@@ -197,6 +198,9 @@ class Encoder:
                 encoded = EncodedImage(key, known.embedding, model.label, True, known.digest)
                 return await self._compared(encoded, image)
         stored, cached = await self._image_loader.load(tenant, image, timings)
+        if image.image_id is not None and images.was_forgotten(tenant, image.image_id, begin):
+            # The id was given to another image meanwhile, or to none.
+            return await self._pending(tenant, model, image, timings, keep=keep)
         by_digest = image.image_id in (None, stored.digest)
         name = f"sha256:{stored.digest}" if by_digest else f"id:{image.image_id}"
         key = ImageKey(tenant, model.label, name)
@@ -207,9 +211,43 @@ class Encoder:
         same = entry.digest == stored.digest
         if same and (keep or image.image_id is not None):
             # Only now, because an image that cannot be decoded must not occupy the id.
-            self._image_loader.images.put(tenant, image.image_id or stored.digest, stored)
+            images.put(tenant, image.image_id or stored.digest, stored, since=begin)
         encoded = EncodedImage(key, entry.embedding, model.label, hit, entry.digest, not same)
         return await self._compared(encoded, image) if cached else PendingImage(encoded)
+
+    def forget(self, tenant: str, image_id: str, keep: str | None = None) -> set[str]:
+        """Remove an image's file and embeddings; requests in progress do not cache them again.
+
+        Args:
+            tenant: owner of the image.
+            image_id: its id: the client's, or the digest that names an image without one.
+            keep: digest of a file that the id keeps. Default: none.
+
+        Returns:
+            Digests of the removed files and embeddings.
+        """
+        names = {f"id:{image_id}", f"sha256:{image_id}"}
+        digests = self.embeddings.discard(
+            lambda key: key.tenant == tenant and key.image in names, keep
+        )
+        stored = self._image_loader.images.forget(tenant, image_id, keep)
+        return digests if stored is None else digests | {stored.digest}
+
+    def rename(self, encoded: EncodedImage, image_id: str) -> None:
+        """Let an id name an embedding that was computed under the digest of its file.
+
+        Args:
+            encoded: the image; its embedding stays cached under the digest if it was a hit.
+            image_id: the id.
+        """
+        key, name = encoded.key, f"id:{image_id}"
+        if key.image == name:
+            return
+        if not encoded.hit:
+            self.embeddings.discard(lambda each: each == key)
+        self.embeddings.put(
+            replace(key, image=name), CachedEmbedding(encoded.embedding, encoded.digest)
+        )
 
     async def _compared(self, encoded: EncodedImage, image: ImageRef) -> PendingImage:
         """Compare the image that a request sent with the cached one that is used instead."""

@@ -205,7 +205,13 @@ class LocalSegmentationService(SegmentationService):
         self._metrics.count_batches(f"{family} decode", done.led)
 
     async def embed(
-        self, tenant: str, image: ImageRef, models: Sequence[tuple[str, str]], timings: Timings
+        self,
+        tenant: str,
+        image: ImageRef,
+        models: Sequence[tuple[str, str]],
+        timings: Timings,
+        *,
+        overwrite: bool = False,
     ) -> EncodedImage:
         """See `SegmentationService`."""
         loaded = [
@@ -213,11 +219,31 @@ class LocalSegmentationService(SegmentationService):
             for family, version in models
         ]
         name, done = image.image_id, []
+        if overwrite and name is not None:
+            sent = replace(image, image_id=None)
+            stored, _ = await self.image_loader.load(tenant, sent, timings)
+            # Under its digest, so that the id names the earlier image until all have encoded this.
+            pinned = ImageRef(file=stored, image_id=name, pinned=True)
+            done = [await self.encoder.encode(tenant, m, pinned, timings) for m in loaded]
+            self._forget_image(tenant, name, stored.digest)
+            self.image_loader.images.put(tenant, name, stored)
+            for encoded in done:
+                self.encoder.rename(encoded, name)
+            return EncodedImage.joined(done)
         for model in loaded:
             done.append(await self.encoder.encode(tenant, model, image, timings, keep=True))
             # With an id, the next engine finds the stored file, so a URL is fetched only once.
             image = replace(image, image_id=name or done[-1].digest)
         return EncodedImage.joined(done)
+
+    async def forget_image(self, tenant: str, image_id: str, keep: str | None = None) -> bool:
+        """See `SegmentationService`."""
+        return self._forget_image(tenant, image_id, keep)
+
+    def _forget_image(self, tenant: str, image_id: str, keep: str | None) -> bool:
+        digests = self.encoder.forget(tenant, image_id, keep)
+        self.logits.discard(tenant, digests)
+        return bool(digests)
 
     async def read(self, tenant: str, image: ImageRef, timings: Timings) -> StoredImage:
         """See `SegmentationService`."""

@@ -131,7 +131,13 @@ class SegmentationService(ABC):
 
     @abstractmethod
     async def embed(
-        self, tenant: str, image: ImageRef, models: Sequence[tuple[str, str]], timings: Timings
+        self,
+        tenant: str,
+        image: ImageRef,
+        models: Sequence[tuple[str, str]],
+        timings: Timings,
+        *,
+        overwrite: bool = False,
     ) -> EncodedImage:
         """Encode an image ahead of time. Without an id, its digest becomes its id.
 
@@ -141,12 +147,27 @@ class SegmentationService(ABC):
             models: family and version of each model to encode it for, such as `("sam2",
                 "hiera_large")`.
             timings: receives the duration of each step.
+            overwrite: let the id name the image that is sent, even if it names another one. If the
+                image cannot be encoded, the id keeps what it names. Default: False.
 
         Returns:
             The encoded image, summed up over the models, with the embedding of the last one.
 
         Raises:
             InferenceServerError: the image cannot be loaded, or a model cannot be used now.
+        """
+
+    @abstractmethod
+    async def forget_image(self, tenant: str, image_id: str, keep: str | None = None) -> bool:
+        """Remove an image from all caches: its file, embeddings and saved clicks.
+
+        Args:
+            tenant: owner of the image.
+            image_id: its id: the client's, or the digest that names an image without one.
+            keep: digest of a file that the id keeps. Default: none.
+
+        Returns:
+            Whether anything was removed.
         """
 
     @abstractmethod

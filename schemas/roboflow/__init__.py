@@ -16,6 +16,7 @@ from schemas.roboflow.concept import (
 from schemas.roboflow.image import (
     EmbeddingRequest,
     EmbeddingResponse,
+    ImageForgotten,
     ImageRequest,
     InferenceRequestImage,
     Sam2Version,
@@ -36,6 +37,7 @@ __all__ = [
     "ConceptFormat",
     "EmbeddingRequest",
     "EmbeddingResponse",
+    "ImageForgotten",
     "ImageRequest",
     "InferenceRequestImage",
     "Sam2Prompt",

@@ -93,6 +93,31 @@ class EmbeddingRequest(ImageRequest):
     sam2_version_id: Sam2Version = Field(
         default="hiera_large", description="Size of the SAM 2 model that encodes the image."
     )
+    replace: bool = Field(
+        default=False,
+        description="Whether `image_id` names this image from now on, even if it names another one "
+        "that is cached. Without it, the cached image stays. Needs `image` and `image_id`.",
+    )
+
+    @model_validator(mode="after")
+    def _replaces_by_an_image(self) -> EmbeddingRequest:
+        if self.replace and (self.image is None or self.image_id is None):
+            raise PydanticCustomError(
+                "replace", "replace needs an image and its image_id; send both"
+            )
+        return self
+
+
+class ImageForgotten(WireModel):
+    """The image is not cached any more."""
+
+    model_config = examples({"image_id": "dog-1", "forgotten": True})
+
+    image_id: str = Field(description="Id of the image.")
+    forgotten: bool = Field(
+        description="Whether anything was cached under this id; false if the id was never used, or "
+        "was evicted."
+    )
 
 
 class EmbeddingResponse(WireModel):

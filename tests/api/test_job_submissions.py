@@ -39,7 +39,7 @@ class TestImagesById:
     def test_a_job_has_its_image_after_a_restart(self, tmp_path: Path, picture: Picture) -> None:
         where = {"data_dir": str(tmp_path)}
         item = picture.one("red square")
-        asked = {"image_id": "scene", "prompts": [click(item)], "format": "rle"}
+        asked: dict[str, Any] = {"image_id": "scene", "prompts": [click(item)], "format": "rle"}
         with in_process(**where, job_workers=0) as before:
             before.answer(SAM3_EMBED, image=picture.sent, image_id="scene")
             visual = submitted(before, f"/v2{VISUAL}", **asked)
@@ -83,7 +83,7 @@ class TestFacts:
     ) -> None:
         server.answer(SAM2_EMBED, image=picture.sent, image_id="first")
         for image, differs in ((picture.sent, False), (noise(900), True)):
-            asked = {"image": image, "image_id": "first", "format": "rle"}
+            asked: dict[str, Any] = {"image": image, "image_id": "first", "format": "rle"}
             now = server.post(VISUAL, asked)
             later = ended(server, submitted(server, f"/v2{VISUAL}", **asked))
             assert later.json()["output"]["predictions"] == now.json()["predictions"]
@@ -94,7 +94,7 @@ class TestFacts:
 
     def test_so_has_a_file(self, server: Running, picture: Picture) -> None:
         server.answer(SAM2_EMBED, image=picture.sent, image_id="second")
-        asked = {"image": noise(901), "image_id": "second", "format": "binary"}
+        asked: dict[str, Any] = {"image": noise(901), "image_id": "second", "format": "binary"}
         job = completed(server, f"/v2{VISUAL}", **asked)
         answer = server.http.get(job["output"])
         assert answer.headers["x-image-mismatch"] == "true"
@@ -135,6 +135,8 @@ class TestIdempotencyKey:
     def test_misuse_is_told(self, server: Running, path: str) -> None:
         is_segmind = path == "/v2/sam-v2-image"
         first, other = noise(911), noise(912)
+        one: dict[str, Any]
+        two: dict[str, Any]
         if is_segmind:
             one = {"image": first["value"], "coordinates": [1, 1]}
             two = {**one, "coordinates": [2, 2]}

@@ -18,9 +18,14 @@ from inference_server.cluster.service import ClusterSegmentationService, session
 from inference_server.engines.base import VisualPrompt
 from inference_server.errors import ImageError, UnknownImageError
 from inference_server.observability.metrics import Metrics, Timings
-from inference_server.segmentation.types import ImageRef, SegmentationResult, VisualOptions
+from inference_server.segmentation.types import (
+    ImageRef,
+    SegmentationResult,
+    StoredImage,
+    VisualOptions,
+)
 from inference_server.settings import Settings
-from tests.api.pictures import Picture, iou
+from tests.api.pictures import Picture, iou, noise
 
 pytestmark = pytest.mark.anyio
 
@@ -46,6 +51,20 @@ class Pickled:
 
 
 @dataclass
+class Broadcast:
+    """Result of a call of all replicas, of which there is one."""
+
+    replica: Any
+    method: str
+    arguments: Any
+
+    async def results_async(self, *, timeout_s: float, return_exceptions: bool) -> list[Any]:
+        assert timeout_s > 0
+        assert return_exceptions
+        return [await Pickled(self.replica, self.method, self.arguments)]
+
+
+@dataclass
 class Wire:
     """Stands in for Ray's handle and records what is sent.
 
@@ -67,6 +86,9 @@ class Wire:
         self.method = method_name
         self.sessions.append(session_id)
         return self
+
+    def broadcast(self, method: str, *arguments: Any) -> Broadcast:
+        return Broadcast(self.replica, method, arguments)
 
     def remote(self, *arguments: Any) -> Pickled:
         self.sent += [a for a in arguments if isinstance(a, SentImage)]
@@ -241,3 +263,59 @@ def test_sessions_differ_by_tenant_and_image() -> None:
     assert session_of("a", "b") == session_of("a", "b")
     names = [("a", "b"), ("b", "a"), ("c", "b"), ("ab", ""), ("", "ab")]
     assert len({session_of(*each) for each in names}) == len(names)
+
+
+async def test_an_image_is_forgotten_by_replicas_and_ingresses(
+    ingress: Ingress, replica: EngineReplica, picture: Picture
+) -> None:
+    other = ClusterSegmentationService(
+        SETTINGS, Metrics(), {"sam2": Wire(replica)}, inline_bytes=len(picture.data)
+    )
+
+    @dataclass
+    class Ingresses:
+        """Calls what the deployment's replicas do."""
+
+        async def forget_image(self, tenant: str, image_id: str, keep: str | None) -> bool:
+            return other.forget_file(tenant, image_id, keep)
+
+    ingress.segmenter._ingresses = lambda: Wire(Ingresses())  # type: ignore[arg-type]
+    for each in (ingress, Ingress(ingress.wire, other, picture)):
+        await each.click(image_id="mine")
+    assert await ingress.segmenter.forget_image("a", "mine")
+    for each in (ingress, Ingress(ingress.wire, other, picture)):
+        with pytest.raises(UnknownImageError):
+            await each.click(image="", image_id="mine")
+    assert not await ingress.segmenter.forget_image("a", "mine")
+    other.close()
+
+
+async def test_an_id_is_given_to_another_image(ingress: Ingress, replica: EngineReplica) -> None:
+    async def embed(data: bytes, *, overwrite: bool) -> Any:
+        image = ImageRef(base64=base64.b64encode(data).decode(), image_id="mine")
+        models = [("sam2", "hiera_large")]
+        return await ingress.segmenter.embed("a", image, models, Timings(), overwrite=overwrite)
+
+    other = base64.b64decode(noise(960)["value"])
+    first = await embed(other, overwrite=False)
+    assert (await embed(ingress.picture.data, overwrite=False)).mismatch
+    second = await embed(ingress.picture.data, overwrite=True)
+    assert not second.mismatch
+    assert second.digest != first.digest
+    assert (await ingress.click(image="", image_id="mine")).digest == second.digest
+    # Also when the replica has lost it: the ingress has the new file.
+    replica._segmenter.forget()
+    assert (await ingress.click(image="", image_id="mine")).digest == second.digest
+    with pytest.raises(ImageError):
+        await embed(b"no image", overwrite=True)
+    assert (await ingress.click(image="", image_id="mine")).hit
+
+
+async def test_a_pinned_file_is_used_and_not_named(ingress: Ingress) -> None:
+    """A job's image, whose id may name another image by now, or none."""
+    pinned = {"file": StoredImage.of(ingress.picture.data), "image_id": "mine", "pinned": True}
+    for hit in (False, True):
+        assert (await ingress.click(image="", **pinned)).hit == hit
+    assert [each.data is not None for each in ingress.wire.sent] == [True, False]
+    with pytest.raises(UnknownImageError):
+        await ingress.click(image="", image_id="mine")

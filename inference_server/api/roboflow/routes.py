@@ -8,10 +8,16 @@ from types import MappingProxyType
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
-from inference_server.api.dependencies import read, state_of, timings_of
-from inference_server.api.openapi import COMMON_ERRORS, RESULT_HEADERS, Answer, Operation
+from inference_server.api.dependencies import authenticate, read, state_of, timings_of
+from inference_server.api.openapi import (
+    COMMON_ERRORS,
+    RESULT_HEADERS,
+    SCOPE_ERRORS,
+    Answer,
+    Operation,
+)
 from inference_server.api.responses import respond
 from inference_server.api.roboflow.prompts import (
     concept_prompts,
@@ -31,6 +37,7 @@ from inference_server.settings import MiB
 from schemas.roboflow import (
     EmbeddingRequest,
     EmbeddingResponse,
+    ImageForgotten,
     Sam2SegmentationRequest,
     Sam2SegmentationResponse,
     Sam3SegmentationRequest,
@@ -131,7 +138,7 @@ async def _embed(request: Request, *, with_sam3: bool) -> Response:
     tenant, body = await read(request, EmbeddingRequest, lambda body: ["embed"])
     models = [("sam2", body.sam2_version_id), *([("sam3", SAM3_NAME)] if with_sam3 else [])]
     encoded = await state_of(request).segmenter.embed(
-        tenant.name, image_ref(body), models, timings_of(request)
+        tenant.name, image_ref(body), models, timings_of(request), overwrite=body.replace
     )
     name = body.image_id or encoded.digest
     return await respond(
@@ -147,6 +154,14 @@ async def embed_sam3(request: Request) -> Response:
 async def embed_sam2(request: Request) -> Response:
     """Encode an image for SAM 2."""
     return await _embed(request, with_sam3=False)
+
+
+async def forget_image(request: Request) -> Response:
+    """Remove an image from the caches."""
+    tenant = authenticate(request).tenant
+    image_id = request.path_params["image_id"]
+    found = await state_of(request).segmenter.forget_image(tenant.name, image_id)
+    return JSONResponse({"image_id": image_id, "forgotten": found})
 
 
 _VISUAL_ANSWERS = {
@@ -224,5 +239,36 @@ OPERATIONS: tuple[Operation, ...] = (
         embed_sam2,
         _EMBEDDING_ANSWERS,
         request=EmbeddingRequest,
+    ),
+    Operation(
+        "delete",
+        "/images/{image_id}",
+        "forgetImage",
+        "Remove a cached image",
+        "Removes the file, the embeddings and the saved clicks that are cached under an "
+        "`image_id`, which can then name another image. Jobs that were accepted keep their image. "
+        "Percent-encode the id.",
+        ("Segmentation",),
+        forget_image,
+        {
+            200: Answer("The image is not cached any more.", ImageForgotten),
+            **SCOPE_ERRORS,
+            500: COMMON_ERRORS[500],
+            504: COMMON_ERRORS[504],
+        },
+        parameters=(
+            MappingProxyType(
+                {
+                    "name": "image_id",
+                    "in": "path",
+                    "required": True,
+                    "description": "The `image_id` of the requests, or the id that embedding the "
+                    "image returned.",
+                    "schema": {"type": "string"},
+                }
+            ),
+        ),
+        # An id may contain slashes.
+        route="/images/{image_id:path}",
     ),
 )

@@ -200,6 +200,39 @@ class EmbeddingCache:
         if self._host is not None:
             await self._host.settle()
 
+    def put(self, key: ImageKey, entry: CachedEmbedding) -> None:
+        """Cache an embedding that was computed under another key.
+
+        Args:
+            key: the image's key.
+            entry: the embedding.
+        """
+        if entry.embedding.nbytes <= self._entries.maxsize:
+            self._entries[key] = entry
+
+    def discard(self, chosen: Callable[[ImageKey], bool], keep: str | None = None) -> set[str]:
+        """Remove some embeddings from both tiers.
+
+        Those that are being computed reach their callers, but are not cached.
+
+        Args:
+            chosen: returns whether to remove the embedding of a key.
+            keep: digest of a file whose embeddings stay in the first tier. Default: none.
+
+        Returns:
+            Digests of the files of the removed embeddings.
+        """
+        for key in [key for key in self._flights if chosen(key)]:
+            del self._flights[key]
+        digests = set()
+        for key, entry in list(self._entries.items()):
+            if chosen(key) and entry.digest != keep:
+                del self._entries[key]
+                digests.add(entry.digest)
+        if self._host is not None:
+            digests |= self._host.discard(chosen)
+        return digests
+
     def clear(self) -> None:
         """Remove all embeddings and restore the configured limit.
 

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import replace
+from typing import Any
 
 from cachetools import LRUCache
 
@@ -103,6 +104,20 @@ class HostTier:
         if entry is None:
             return None
         return replace(entry, embedding=await self._to_device(entry.embedding))
+
+    def discard(self, chosen: Callable[[Any], bool]) -> set[str]:
+        """Remove some embeddings, including those that are being copied to the host.
+
+        Args:
+            chosen: returns whether to remove the embedding of a key.
+
+        Returns:
+            Digests of the files of the removed embeddings.
+        """
+        for key in [key for key in self._copying if chosen(key)]:
+            del self._copying[key]
+        keys = [key for key in self._entries if chosen(key)]
+        return {self._entries.pop(key).digest for key in keys}
 
     def clear(self) -> None:
         """Remove all embeddings, including those that are being copied to the host."""

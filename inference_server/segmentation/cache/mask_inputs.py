@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,6 +96,17 @@ class MaskInputCache:
         if not earlier:
             return None
         return max(reversed(earlier), key=lambda r: len(r.points)).logits
+
+    def discard(self, tenant: str, digests: Collection[str]) -> None:
+        """Remove the logits of some images.
+
+        Args:
+            tenant: owner of the images.
+            digests: SHA-256 of the files in hexadecimal.
+        """
+        names = {f"sha256:{digest}" for digest in digests}
+        for key in [k for k in self._entries if k.tenant == tenant and k.image in names]:
+            del self._entries[key]
 
     def clear(self) -> None:
         """Remove all logits."""

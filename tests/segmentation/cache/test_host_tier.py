@@ -228,3 +228,22 @@ async def test_shrink_waits_until_evicted_embeddings_have_left_the_device() -> N
     assert hit
     assert entry.embedding.features.device == "gpu"
     assert encoder.encoded == list("abcd"), "an evicted embedding was encoded again"
+
+
+async def test_discarded_embeddings_leave_both_tiers() -> None:
+    bus, encoder = Bus(), Encoder()
+    cache = make(bus)
+    for name in ("a", "b", "c", "d"):
+        await cache.get_or_create(key(name), encoder.of(name))
+    await settle()
+    assert cache.host_nbytes == 20  # a and b
+    bus.gate.clear()
+    await cache.get_or_create(key("e"), encoder.of("e"))  # c is being copied
+    gone = cache.discard(lambda k: k.image in ("id:a", "id:c", "id:d"))
+    assert gone == {"a", "d"}
+    bus.gate.set()
+    await settle()
+    assert (cache.nbytes, cache.host_nbytes) == (10, 10)
+    for name in ("a", "c", "d", "b", "e"):
+        await cache.get_or_create(key(name), encoder.of(name))
+    assert encoder.encoded == [*"abcde", *"acd"]

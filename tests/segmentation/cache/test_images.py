@@ -71,3 +71,26 @@ def test_clear_removes_everything() -> None:
 
 def test_the_bytes_are_not_printed() -> None:
     assert "xxx" not in repr(image(10))
+
+
+def test_a_forgotten_image_is_gone_and_requests_in_progress_do_not_bring_it_back() -> None:
+    store = ImageStore(30)
+    before = store.moment
+    store.put("t", "a", image(10, "old"), since=before)
+    assert store.forget("t", "a") == image(10, "old")
+    assert store.forget("t", "a") is None
+    assert store.nbytes == 0
+    store.put("t", "a", image(10, "old"), since=before)
+    assert store.get("t", "a") is None
+    store.put("t", "b", image(10), since=before)
+    assert store.get("t", "b") is not None
+    store.put("t", "a", image(10, "new"), since=store.moment)
+    assert store.get("t", "a") == image(10, "new")
+
+
+def test_an_image_to_keep_is_not_forgotten() -> None:
+    store = ImageStore(30)
+    store.put("t", "a", image(10, "new"))
+    assert store.forget("t", "a", keep="new") is None
+    assert store.get("t", "a") == image(10, "new")
+    assert store.forget("t", "a", keep="other") is not None

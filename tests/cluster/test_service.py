@@ -268,9 +268,8 @@ def test_sessions_differ_by_tenant_and_image() -> None:
 async def test_an_image_is_forgotten_by_replicas_and_ingresses(
     ingress: Ingress, replica: EngineReplica, picture: Picture
 ) -> None:
-    other = ClusterSegmentationService(
-        SETTINGS, Metrics(), {"sam2": Wire(replica)}, inline_bytes=len(picture.data)
-    )
+    handles: Any = {"sam2": Wire(replica)}
+    other = ClusterSegmentationService(SETTINGS, Metrics(), handles, inline_bytes=len(picture.data))
 
     @dataclass
     class Ingresses:
@@ -279,7 +278,8 @@ async def test_an_image_is_forgotten_by_replicas_and_ingresses(
         async def forget_image(self, tenant: str, image_id: str, keep: str | None) -> bool:
             return other.forget_file(tenant, image_id, keep)
 
-    ingress.segmenter._ingresses = lambda: Wire(Ingresses())  # type: ignore[arg-type]
+    ingresses: Any = Wire(Ingresses())  # type: ignore[arg-type]
+    ingress.segmenter._ingresses = lambda: ingresses
     for each in (ingress, Ingress(ingress.wire, other, picture)):
         await each.click(image_id="mine")
     assert await ingress.segmenter.forget_image("a", "mine")
@@ -313,7 +313,11 @@ async def test_an_id_is_given_to_another_image(ingress: Ingress, replica: Engine
 
 async def test_a_pinned_file_is_used_and_not_named(ingress: Ingress) -> None:
     """A job's image, whose id may name another image by now, or none."""
-    pinned = {"file": StoredImage.of(ingress.picture.data), "image_id": "mine", "pinned": True}
+    pinned: dict[str, Any] = {
+        "file": StoredImage.of(ingress.picture.data),
+        "image_id": "mine",
+        "pinned": True,
+    }
     for hit in (False, True):
         assert (await ingress.click(image="", **pinned)).hit == hit
     assert [each.data is not None for each in ingress.wire.sent] == [True, False]

@@ -31,7 +31,9 @@ ALICE, BOB = "inf_alice-s3cret", "inf_bob-s3cret"
 TIMEOUT = 120.0
 
 KEPT = httpx.Limits(keepalive_expiry=1)
-"""Connections end here before a server ends them, idle: at the same moment a request is lost."""
+"""The client closes idle connections first. If a server closes one while a request is being sent,
+the client gets a connection reset: so it was when a machine paused all threads for more than the
+server's keep-alive timeout, 5 s at the time."""
 
 CONCEPT, VISUAL = "/sam3/concept_segment", "/sam3/visual_segment"
 SAM3_EMBED, SAM2_EMBED = "/sam3/embed_image", "/sam2/embed_image"

@@ -5,6 +5,7 @@
     │   ├── ImageError          400  the image cannot be fetched or decoded
     │   ├── ImageTooLargeError  413  the image or the body exceeds a limit
     │   ├── SlowBodyError       408  the body did not arrive in time
+    │   ├── EncodingError       415  the body's encoding is not supported
     │   ├── UnknownImageError   404  `image_id` is not cached, and no image was sent
     │   ├── UnknownJobError     404  no such job, or no such file of a job
     │   ├── NothingFoundError   404  no object found, in an API where that is an error
@@ -79,6 +80,18 @@ class SlowBodyError(RequestError):
 
     status = 408
     reason = "slow_body"
+
+
+class EncodingError(RequestError):
+    """The `Content-Encoding` of the request body is not supported."""
+
+    status = 415
+    reason = "encoding"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """`Accept-Encoding` with the supported encodings."""
+        return {"accept-encoding": "gzip, deflate"}
 
 
 class UnknownImageError(RequestError):

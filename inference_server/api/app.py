@@ -22,7 +22,7 @@ from inference_server.api.huggingface import routes as huggingface
 from inference_server.api.lifecycle import LOAD_PAUSE, ServerContext
 from inference_server.api.middleware.access_log import AccessLog
 from inference_server.api.middleware.admission import Admission
-from inference_server.api.middleware.body_budget import BodyBudget
+from inference_server.api.middleware.body_budget import BodyBudget, BodyPace
 from inference_server.api.openapi import HEADERS, build_document
 from inference_server.api.roboflow import routes as roboflow
 from inference_server.api.samgeo import errors as samgeo_errors
@@ -38,7 +38,7 @@ from inference_server.observability.tracing import start_traces
 from inference_server.segmentation.image_loader import fetcher_of
 from inference_server.segmentation.local import LocalSegmentationService
 from inference_server.segmentation.service import SegmentationService
-from inference_server.settings import MiB, Settings
+from inference_server.settings import Settings
 
 VENDOR_APIS = (
     VendorApi(roboflow.OPERATIONS, message_wording),
@@ -96,6 +96,7 @@ def build_state(
         ValueError: If a setting is malformed.
     """
     metrics = Metrics()
+    share, pace = settings.keyless_body_share, BodyPace.of(settings)
     return ServerContext(
         settings=settings,
         limits=limits_of(settings),
@@ -103,14 +104,8 @@ def build_state(
         segmenter=segmenter(settings, metrics),
         metrics=metrics,
         traces=start_traces(),
-        uploads=BodyBudget(
-            settings.upload_storage_mb * MiB,
-            settings.body_timeout,
-            "INFERENCE_UPLOAD_STORAGE_MB",
-        ),
-        bodies=BodyBudget(
-            settings.body_memory_mb * MiB, settings.body_timeout, "INFERENCE_BODY_MEMORY_MB"
-        ),
+        uploads=BodyBudget(settings.upload_storage_mb, share, pace, "INFERENCE_UPLOAD_STORAGE_MB"),
+        bodies=BodyBudget(settings.body_memory_mb, share, pace, "INFERENCE_BODY_MEMORY_MB"),
         jobs=JobQueue(settings, jobs.TASKS),
         admission=Admission(settings.max_requests),
         load_pause=load_pause,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, TypeVar
 
 import orjson
@@ -13,11 +15,19 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
+from inference_server.api.content_encoding import decoder_of
 from inference_server.api.lifecycle import ServerContext
 from inference_server.api.middleware.access_log import GONE, record_of
 from inference_server.api.middleware.body_budget import BodyBudget, BodyReservation
 from inference_server.auth import Key, Receipt, Tenant, Work, key_from_request
-from inference_server.errors import ImageTooLargeError, NothingFoundError, PromptError
+from inference_server.errors import (
+    AuthError,
+    ImageTooLargeError,
+    NothingFoundError,
+    PromptError,
+    ScopeError,
+    StorageError,
+)
 from inference_server.observability.metrics import Timings
 from inference_server.settings import MiB, Settings
 from inference_server.settings.types import Scope
@@ -28,6 +38,14 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 
 _SMALL = 64 * 1024
 """Bodies up to this many bytes are parsed on the event loop: a thread would cost more."""
+
+KEY_WITHIN = 64 * 1024
+"""Bytes of a body without a key before it, within which a key is looked for as it arrives."""
+
+_KEY_FIELDS = 4
+"""Fields that may hold the key: one, and a few with its name inside of other values."""
+
+_KEY_FIELD = re.compile(rb'"api_key"\s{0,9}:\s{0,9}("(?:[^"\\]|\\.){1,512}")')
 
 
 def state_of(request: Request) -> ServerContext:
@@ -48,7 +66,13 @@ def _announced_bytes(request: Request) -> int:
 
 
 def reserve_body(
-    request: Request, budget: BodyBudget, megabytes: int, name: str, remedy: str
+    request: Request,
+    budget: BodyBudget,
+    megabytes: int,
+    name: str,
+    remedy: str,
+    *,
+    has_key: bool,
 ) -> AbstractAsyncContextManager[BodyReservation]:
     """Open a reservation for a request's body.
 
@@ -58,33 +82,72 @@ def reserve_body(
         megabytes: maximum size of the body in MiB.
         name: what the body is, for the error message.
         remedy: what to do if it is too large, for the error message.
+        has_key: whether the request has shown a valid key.
 
     Returns:
         A context manager of the reservation.
 
     Raises:
         ImageTooLargeError: If `Content-Length` is over the limit.
+        EncodingError: If the body's `Content-Encoding` is not supported.
     """
     over = ImageTooLargeError(f"The {name} is larger than {megabytes} MiB. {remedy}")
     limit = megabytes * MiB
     if _announced_bytes(request) > limit:
         raise over
-    return budget.reserve_for(request.stream(), limit, over)
+    decoder = decoder_of(",".join(request.headers.getlist("content-encoding")))
+    return budget.reserve_for(request.stream(), limit, over, has_key=has_key, decoder=decoder)
 
 
-async def _body(request: Request) -> bytes:
+async def _body(request: Request, *, has_key: bool) -> bytes:
     """Receive the body, and reserve its bytes until the request ends.
 
     What is parsed from it takes about as much memory.
+
+    Args:
+        request: the request.
+        has_key: whether it has shown a valid key.
     """
     state = state_of(request)
     remedy = "Send a smaller image or its URL, or raise INFERENCE_MAX_BODY_MB."
     context = reserve_body(
-        request, state.bodies, state.settings.max_body_mb, "request body", remedy
+        request,
+        state.bodies,
+        state.settings.max_body_mb,
+        "request body",
+        remedy,
+        has_key=has_key,
     )
     held: AsyncExitStack = request.state.held
     reservation = await held.enter_async_context(context)
-    return b"".join([chunk async for chunk in reservation.chunks()])
+    chunks = []
+    looked = has_key
+    async for chunk in reservation.chunks():
+        chunks.append(chunk)
+        if not looked and reservation.nbytes >= KEY_WITHIN:
+            looked = True
+            if _shows_key(request, b"".join(chunks)[:KEY_WITHIN]):
+                reservation.show_key()
+            elif reservation.is_compressed:
+                # Strangers cannot make the server decompress more than that.
+                authenticate(request)
+    return b"".join(chunks)
+
+
+def _shows_key(request: Request, begin: bytes) -> bool:
+    """Tell whether the beginning of a JSON body contains a valid key.
+
+    This only decides about the budget for the body: the key counts when the body is parsed.
+
+    Args:
+        request: the request.
+        begin: the first bytes of its body.
+    """
+    for found in islice(_KEY_FIELD.finditer(begin), _KEY_FIELDS):
+        with suppress(ValueError, AuthError, ScopeError, StorageError):
+            state_of(request).gate.authenticate(orjson.loads(found[1]), "segment")
+            return True
+    return False
 
 
 def _check_structure(raw: bytes, settings: Settings) -> None:
@@ -232,6 +295,7 @@ async def read(
         ImageTooLargeError: If the body is over the limit.
         CapacityError: If other bodies use up the budget.
         SlowBodyError: If the body does not arrive in time.
+        EncodingError: If the body's `Content-Encoding` is not supported.
         ValidationError: If the body does not match the schema.
         PromptError: If the body is not a JSON object, or has too many values or levels.
         StorageError: If the key cannot be checked or charged now.
@@ -252,9 +316,10 @@ async def read_with(request: Request, use: Callable[[dict[str, Any]], T]) -> tup
     Returns:
         (key, result of `use`).
     """
-    if key_from_request(request.query_params, request.headers, None) is not None:
+    has_key = key_from_request(request.query_params, request.headers, None) is not None
+    if has_key:
         await admit(request, authenticate(request))
-    raw = await _body(request)
+    raw = await _body(request, has_key=has_key or state_of(request).gate.is_open)
     settings = state_of(request).settings
     run = asyncio.to_thread if len(raw) > _SMALL else _now
 

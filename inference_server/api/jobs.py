@@ -317,9 +317,9 @@ def _submit(slug: str, operation_id: str, errors: Mapping[int, Answer], instead:
     )
 
 
-_SEGMIND_ERRORS = {s: SEGMIND_ERRORS[s] for s in (400, 401, 403, 406, 429, 500, 502, 504)}
+_SEGMIND_ERRORS = {s: SEGMIND_ERRORS[s] for s in (400, 401, 403, 406, 415, 429, 500, 502, 504)}
 _ROBOFLOW_ERRORS = {
-    s: COMMON_ERRORS[s] for s in (401, 402, 403, 404, 408, 413, 422, 429, 500, 503, 504)
+    s: COMMON_ERRORS[s] for s in (401, 402, 403, 404, 408, 413, 415, 422, 429, 500, 503, 504)
 }
 
 OPERATIONS: tuple[Operation, ...] = (

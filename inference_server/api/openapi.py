@@ -129,6 +129,10 @@ HEADERS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "description": "Seconds to wait before a retry.",
             "schema": {"type": "integer", "minimum": 1},
         },
+        "accept-encoding": {
+            "description": "The supported encodings of request bodies.",
+            "schema": {"type": "string"},
+        },
         "www-authenticate": {
             "description": "How to authenticate.",
             "schema": {"type": "string"},
@@ -175,6 +179,11 @@ def common_errors(model: type[BaseModel] = ErrorMessage, suffix: str = "") -> Ma
             ),
             408: error("TooSlow", "The request body did not arrive in time."),
             413: error("TooLarge", "The request body or the image exceeds a limit."),
+            415: error(
+                "Encoding",
+                "The body's `Content-Encoding` is not supported.",
+                "accept-encoding",
+            ),
             422: error("Invalid", "The request is invalid.", model=ValidationErrorResponse),
             429: error(
                 "Busy",

@@ -15,6 +15,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from inference_server.api.dependencies import (
+    KEY_WITHIN,
     ModelT,
     admit,
     authenticate,
@@ -32,9 +33,6 @@ logger = logging.getLogger(__name__)
 _MAX_FIELDS = 64
 _MAX_FIELD_BYTES = 1 << 20
 """Maximum size of a field that is not a file: enough for ten thousand boxes."""
-
-_KEY_WITHIN = 64 * 1024
-"""Bytes of a form that are read before authentication; the field `api_key` must be in them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +73,8 @@ async def uploaded(
         ImageTooLargeError: the form exceeds the size limit.
         CapacityError: no temporary storage is free.
         SlowBodyError: the form arrives too slowly.
+        EncodingError: the form's `Content-Encoding` is not supported.
+        RequestError: the form is invalid or cut off.
         ValidationError: the form does not match the schema.
         PromptError: the body is not a multipart form.
         StorageError: the key database is unreachable, or the temporary storage is full.
@@ -86,7 +86,14 @@ async def uploaded(
         in_form = False
         key = await admit(request, authenticate(request))
     remedy = "Send a smaller image, or raise INFERENCE_MAX_UPLOAD_MB."
-    room = reserve_body(request, state.uploads, state.settings.max_upload_mb, "upload", remedy)
+    room = reserve_body(
+        request,
+        state.uploads,
+        state.settings.max_upload_mb,
+        "upload",
+        remedy,
+        has_key=not in_form,
+    )
     if not is_form:
         raise PromptError("Send the image in the field `file` of multipart/form-data.", _FILE)
     async with room as reservation:
@@ -94,6 +101,7 @@ async def uploaded(
         if in_form:
             begin = await _beginning(chunks)
             key = await admit(request, authenticate(request, await _fields(request, begin)))
+            reservation.show_key()
             chunks = _chained(begin, chunks)
         with timings_of(request).measure("upload"):
             form = await _parse(request, chunks)
@@ -117,7 +125,7 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 async def _beginning(chunks: AsyncGenerator[bytes, None]) -> bytes:
     """Read the first bytes of a form."""
     begin = b""
-    while len(begin) < _KEY_WITHIN and (chunk := await anext(chunks, None)):
+    while len(begin) < KEY_WITHIN and (chunk := await anext(chunks, None)):
         begin += chunk
     return begin
 
@@ -134,7 +142,7 @@ async def _fields(request: Request, begin: bytes) -> Mapping[str, object]:
     """Parse the complete fields in the first bytes of a form; none if they are not a form."""
 
     async def chunks() -> AsyncGenerator[bytes, None]:
-        yield begin[:_KEY_WITHIN]
+        yield begin[:KEY_WITHIN]
         # Makes the parser close the temporary file of a part that has begun.
         raise MultiPartException("The rest is read after authentication.")
 
@@ -146,7 +154,7 @@ async def _fields(request: Request, begin: bytes) -> Mapping[str, object]:
 
 async def _parse(request: Request, chunks: AsyncGenerator[bytes, None]) -> FormData:
     try:
-        return await _parser(request, chunks).parse()
+        return await _parser(request, chunks).parse_whole()
     except MultiPartException as error:
         raise RequestError(f"The form is invalid: {error.message}") from None
     except OSError as error:
@@ -159,9 +167,37 @@ async def _parse(request: Request, chunks: AsyncGenerator[bytes, None]) -> FormD
         ) from None
 
 
-def _parser(request: Request, chunks: AsyncGenerator[bytes, None]) -> MultiPartParser:
+class _FormParser(MultiPartParser):
+    """A parser that can tell whether a form is whole: Starlette's accepts one that is cut off."""
+
+    _is_whole = False
+
+    def on_end(self) -> None:
+        """Note that the closing boundary has arrived."""
+        self._is_whole = True
+
+    async def parse_whole(self) -> FormData:
+        """Parse the form to its closing boundary.
+
+        Raises:
+            MultiPartException: If the form is invalid or cut off.
+        """
+        self.stream = self._to_the_end(self.stream)
+        return await self.parse()
+
+    async def _to_the_end(self, chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        is_empty = True
+        async for chunk in chunks:
+            is_empty = is_empty and not chunk
+            yield chunk
+        if not self._is_whole and not is_empty:
+            # Raised within `parse`, which then closes the temporary file.
+            raise MultiPartException("It is cut off before its closing boundary. Send it again.")
+
+
+def _parser(request: Request, chunks: AsyncGenerator[bytes, None]) -> _FormParser:
     # `request.form()` has no limit on the number of files.
-    return MultiPartParser(
+    return _FormParser(
         request.headers,
         chunks,
         max_files=1,

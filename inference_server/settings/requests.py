@@ -10,12 +10,22 @@ from inference_server.settings.types import EnvironmentSettings
 class RequestSettings(EnvironmentSettings):
     """Bounds on one request: body, image, prompts."""
 
-    max_body_mb: int = Field(64, ge=1, description="Maximum size of a request body in MiB.")
+    max_body_mb: int = Field(
+        64, ge=1, description="Maximum size of a request body in MiB, as sent and decompressed."
+    )
     body_memory_mb: int = Field(
         1024,
         ge=1,
         description="Maximum size in MiB of all JSON bodies in progress together; beyond it, "
         "requests get 429.",
+    )
+    keyless_body_share: float = Field(
+        0.125,
+        gt=0,
+        le=1,
+        description="Fraction of INFERENCE_BODY_MEMORY_MB, and of INFERENCE_UPLOAD_STORAGE_MB, for "
+        "bodies of requests that have not shown a valid API key: it is neither in the query or a "
+        "header, nor in the first 64 KiB of the body. Beyond it, such requests get 429.",
     )
     max_json_values: int = Field(
         200_000,

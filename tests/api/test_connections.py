@@ -36,7 +36,13 @@ def strict() -> Iterator[RunningHere]:
 @pytest.fixture(scope="module")
 def patient() -> Iterator[RunningHere]:
     """A server that bounds what it holds, and lets whoever is slow take the usual time."""
-    with serving(ready=False, max_connections=MOST, max_header_kb=8, max_body_mb=2) as running:
+    with serving(
+        ready=False,
+        header_timeout=TIMEOUT,
+        max_connections=MOST,
+        max_header_kb=8,
+        max_body_mb=2,
+    ) as running:
         yield running
 
 
@@ -229,11 +235,11 @@ class TestIdle:
 
     def test_of_too_many_the_longest_idle_one_is_closed(self, patient: RunningHere) -> None:
         with ExitStack() as stack:
-            idle = [stack.enter_context(connect(patient)) for _ in range(MOST + 3)]
-            for connection in idle:
-                connection.sendall(PROBE)
-                assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
-            stack.enter_context(connect(patient))
+            idle = []
+            for _ in range(MOST + 3):
+                idle.append(stack.enter_context(connect(patient)))
+                idle[-1].sendall(PROBE)
+                assert idle[-1].recv(65536).startswith(b"HTTP/1.1 200 ")
             assert everything(idle[0]) == b""
             idle[-1].sendall(PROBE)
             assert idle[-1].recv(65536).startswith(b"HTTP/1.1 200 ")
@@ -283,6 +289,61 @@ class TestBodies:
                 assert server.post(VISUAL, b"{}").status_code == 422
             until(lambda: server.state.bodies.nbytes == 0)
             assert server.post(VISUAL, b" " * 500_000).status_code == 422
+
+    def test_strangers_do_not_use_up_the_room(self) -> None:
+        """Without a key before the body there is a share of it."""
+        stranger = post(VISUAL, f"content-length: {2 << 20}").replace(
+            f"x-api-key: {ALICE}\r\n".encode(), b""
+        )
+        with (
+            serving(ready=False, body_memory_mb=3, keyless_body_share=0.5) as server,
+            ExitStack() as stack,
+        ):
+            bodies = server.state.bodies
+            for _ in range(3):
+                slow = stack.enter_context(connect(server))
+                slow.sendall(stranger + b" " * 500_000)
+            until(lambda: bodies.keyless == 1_500_000)
+            refused = server.post(VISUAL, b" " * 100_000, key=None)
+            assert refused.status_code == 429
+            assert "INFERENCE_KEYLESS_BODY_SHARE" in refused.json()["message"]
+            assert int(refused.headers["retry-after"]) >= 1
+            told = {"reason": "keyless_bodies"}
+            assert server.metric("inference_rejections_total", **told) == 1
+            # Whoever has a key is not affected, wherever a client puts it.
+            large = {"a": "b" * 1_000_000}
+            assert server.post(VISUAL, large).status_code == 422
+            assert server.post(f"{VISUAL}?api_key={ALICE}", large, key=None).status_code == 422
+            assert bodies.keyless == 1_500_000
+        until(lambda: bodies.keyless == bodies.nbytes == 0)
+
+    def test_a_key_at_the_beginning_of_json_is_found_as_it_arrives(self) -> None:
+        with serving(ready=False, body_memory_mb=3, keyless_body_share=0.1) as server:
+            large = "b" * 1_000_000
+            for key, status in ((ALICE, 422), ("wrong", 429)):
+                first = {"api_key": key, "a": large}
+                assert server.post(VISUAL, first, key=None).status_code == status
+            # It is looked for anywhere, and counts where it belongs alone.
+            nested = {"x": {"api_key": ALICE}, "a": large}
+            assert server.post(VISUAL, nested, key=None).status_code == 401
+            last = {"a": large, "api_key": ALICE}
+            assert server.post(VISUAL, last, key=None).status_code == 429
+            assert server.state.bodies.keyless == server.state.bodies.nbytes == 0
+
+    def test_without_keys_nobody_is_a_stranger(self) -> None:
+        with serving(ready=False, auth="off", body_memory_mb=3, keyless_body_share=0.1) as server:
+            assert server.post(VISUAL, {"a": "b" * 1_000_000}, key=None).status_code == 422
+
+    def test_a_body_that_stalls(self) -> None:
+        with (
+            serving(ready=False, min_rate_window=0.2, body_timeout=3600) as server,
+            connect(server) as connection,
+        ):
+            connection.sendall(post(VISUAL, "content-length: 2000000") + b" " * 1_000_000)
+            head, _, body = everything(connection).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 408 ")
+            assert "INFERENCE_MIN_RATE_KB" in json.loads(body)["message"]
+            until(lambda: server.state.bodies.nbytes == 0)
 
     def test_who_was_answered_early_may_not_send_on_for_ever(self, strict: RunningHere) -> None:
         with connect(strict) as connection:

@@ -7,13 +7,16 @@ import socket
 import tempfile
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 
 from tests.api.pictures import Picture
-from tests.api.rasters import TEXT, geotiff, post
+from tests.api.rasters import AUTOMATIC, PREDICT, TEXT, geotiff, post
 from tests.api.serving import ALICE, RunningHere, serving, until
+from tests.api.test_form_keys import BOUNDARY, form, part
 
 MiB = 1 << 20
 
@@ -21,7 +24,7 @@ MiB = 1 << 20
 @pytest.fixture(scope="module")
 def small() -> Iterator[RunningHere]:
     """A server that accepts 2 MiB per upload and 3 MiB in total."""
-    with serving(max_upload_mb=2, upload_storage_mb=3) as server:
+    with serving(max_upload_mb=2, upload_storage_mb=3, min_rate_window=3600) as server:
         yield server
 
 
@@ -130,6 +133,60 @@ def test_the_key_is_judged_first(small: RunningHere) -> None:
         connection.sendall(request)
         assert connection.recv(100).startswith(b"HTTP/1.1 401")
     assert small.state.uploads.nbytes == 0
+
+
+@pytest.mark.parametrize("path", [TEXT, PREDICT, AUTOMATIC])
+def test_a_form_that_is_cut_off(small: RunningHere, picture: Picture, path: str) -> None:
+    """Fields may be missing from it, at whatever place it ends."""
+    before = files_in_use()
+    fields = {"prompt": "red circle", "points_per_side": "2", "boxes": "[1, 2, 30, 40]"}
+    parts = [part(name, value.encode()) for name, value in fields.items()]
+    for whole in (
+        form(part("file", picture.data, "a.png"), *parts),
+        form(*parts, part("file", picture.data, "a.png")),
+    ):
+        assert sent(small, path, whole).status_code == 200
+        assert sent(small, path, whole[:-2]).status_code == 200, (
+            "the last line break may be missing"
+        )
+        assert sent(small, path, whole + b"\r\nan epilogue").status_code == 200
+        for length in (1, 20, len(whole) // 2, *range(len(whole) - 70, len(whole) - 2)):
+            refused = sent(small, path, whole[:length])
+            assert refused.status_code == 400, (length, refused.text)
+            assert "cut off" in refused.json()["detail"]
+    until(lambda: files_in_use() == before)
+    assert small.state.uploads.nbytes == 0
+
+
+def sent(server: RunningHere, path: str, body: bytes) -> httpx.Response:
+    kind = f"multipart/form-data; boundary={BOUNDARY}"
+    return server.post(path, body, content_type=kind)
+
+
+def test_forms_of_strangers_have_a_share(picture: Picture) -> None:
+    """Without a key before it, the beginning of a form is read, within a share of the storage."""
+    key = part("api_key", ALICE.encode())
+    file = part("file", picture.data, "a.png")
+    with (
+        serving(ready=False, upload_storage_mb=1, keyless_body_share=0.1) as server,
+        ExitStack() as stack,
+    ):
+        for _ in range(2):
+            stranger = stack.enter_context(connect(server))
+            stranger.sendall(head(server).replace(f"?api_key={ALICE}".encode(), b""))
+            stranger.sendall(f"{50_000:x}\r\n".encode() + PART.ljust(50_000) + b"\r\n")
+        until(lambda: server.state.uploads.keyless == 100_000)
+        refused = server.post(
+            TEXT,
+            form(key, part("text", bytes(9_000)), file),
+            key=None,
+            content_type=f"multipart/form-data; boundary={BOUNDARY}",
+        )
+        assert refused.status_code == 429
+        assert "INFERENCE_KEYLESS_BODY_SHARE" in refused.json()["detail"]
+        # No model is loaded yet; the form was read.
+        assert sent(server, TEXT, form(part("text", bytes(500_000)))).status_code == 422
+    assert server.state.uploads.keyless == server.state.uploads.nbytes == 0
 
 
 def test_fields_are_bounded(small: RunningHere, picture: Picture) -> None:

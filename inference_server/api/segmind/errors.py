@@ -34,6 +34,9 @@ ERRORS: Mapping[int, Answer] = MappingProxyType(
         ),
         403: _error("Forbidden", "The API key lacks the required scope."),
         406: _error("OutOfCredits", "The API key has insufficient credits."),
+        415: _error(
+            "Encoding", "The body's `Content-Encoding` is not supported.", "accept-encoding"
+        ),
         429: _error(
             "Busy",
             "The API key exceeded its rate limit, or too many requests are queued. Retry later.",

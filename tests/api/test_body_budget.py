@@ -1,0 +1,122 @@
+"""How fast a body must arrive, in a time that a test moves."""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from collections.abc import AsyncGenerator, Iterable
+from typing import Any
+
+import pytest
+
+from inference_server.api.middleware.body_budget import BodyBudget, BodyPace
+from inference_server.errors import CapacityError, ImageTooLargeError, SlowBodyError
+
+KiB, MiB = 1 << 10, 1 << 20
+PACE = BodyPace(timeout=100, min_rate=8 * KiB, window=10)
+
+
+class Loop(asyncio.SelectorEventLoop):
+    """An event loop whose time passes at once while nothing else happens."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        super().__init__(_Selector(self))
+
+    def time(self) -> float:
+        return self.now
+
+
+class _Selector(selectors.SelectSelector):
+    def __init__(self, loop: Loop) -> None:
+        super().__init__()
+        self._loop = loop
+
+    def select(self, timeout: float | None = None) -> Any:
+        self._loop.now += timeout or 0.0
+        return super().select(0)
+
+
+def received(steps: Iterable[tuple[float, int]], budget: BodyBudget | None = None) -> int:
+    """Bytes of a body that arrives in (pause, size) steps."""
+    budget = budget or BodyBudget(100, 1, PACE, "ROOM")
+
+    async def stream() -> AsyncGenerator[bytes, None]:
+        for pause, size in steps:
+            await asyncio.sleep(pause)
+            yield bytes(size)
+
+    async def receive() -> int:
+        over = ImageTooLargeError("too large")
+        opened = budget.reserve_for(stream(), 50 * MiB, over, has_key=True)
+        async with opened as reservation:
+            return sum([len(chunk) async for chunk in reservation.chunks()])
+
+    loop = Loop()
+    try:
+        return loop.run_until_complete(receive())
+    finally:
+        loop.close()
+        assert budget.nbytes == 0
+
+
+def test_a_body_at_the_rate_arrives() -> None:
+    assert received([(0.5, 5 * KiB)] * 100) == 500 * KiB
+    assert received([(9, 79 * KiB), (0.5, 2 * KiB), (9.4, 80 * KiB)]) == 161 * KiB
+
+
+def test_a_small_body_may_take_a_window() -> None:
+    assert received([(2, 100)] * 4) == 400
+    with pytest.raises(SlowBodyError, match="INFERENCE_MIN_RATE_KB"):
+        received([(2, 100)] * 6)
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [(0, MiB), (11, 1)],
+        [(0.5, 3 * KiB)] * 100,
+        [(0, MiB)] * 8 + [(1, 1)] * 30,
+    ],
+    ids=["stalls", "slow", "trickles"],
+)
+def test_a_slower_one_is_refused(steps: list[tuple[float, int]]) -> None:
+    with pytest.raises(SlowBodyError, match="slower than 8 KiB/s, measured over 10 seconds"):
+        received(steps)
+
+
+def test_the_whole_body_has_a_time_besides() -> None:
+    assert received([(1, 100 * KiB)] * 99)
+    with pytest.raises(SlowBodyError, match="INFERENCE_BODY_TIMEOUT"):
+        received([(1, 100 * KiB)] * 101)
+
+
+def test_the_share_of_those_without_a_key() -> None:
+    budget = BodyBudget(8, 0.25, PACE, "ROOM")
+    budget.reserve(2 * MiB, has_key=False)
+    with pytest.raises(CapacityError, match="INFERENCE_KEYLESS_BODY_SHARE") as caught:
+        budget.reserve(1, has_key=False)
+    assert caught.value.full == "keyless_bodies"
+    budget.reserve(6 * MiB, has_key=True)
+    with pytest.raises(CapacityError, match="ROOM"):
+        budget.reserve(1, has_key=True)
+
+
+def test_who_shows_a_key_leaves_the_share() -> None:
+    budget = BodyBudget(8, 0.25, PACE, "ROOM")
+
+    async def stream() -> AsyncGenerator[bytes, None]:
+        for _ in range(4):
+            yield bytes(MiB)
+
+    async def receive() -> None:
+        over = ImageTooLargeError("too large")
+        opened = budget.reserve_for(stream(), 50 * MiB, over, has_key=False)
+        async with opened as reservation:
+            async for _ in reservation.chunks():
+                reservation.show_key()
+                assert budget.keyless == 0
+            assert budget.nbytes == 4 * MiB
+
+    asyncio.run(receive())
+    assert (budget.nbytes, budget.keyless) == (0, 0)

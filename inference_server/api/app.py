@@ -96,7 +96,7 @@ def build_state(
         ValueError: If a setting is malformed.
     """
     metrics = Metrics()
-    share, pace = settings.keyless_body_share, BodyPace.of(settings)
+    share, pace = settings.keyless_body_percent / 100, BodyPace.of(settings)
     return ServerContext(
         settings=settings,
         limits=limits_of(settings),

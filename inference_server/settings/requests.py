@@ -19,11 +19,11 @@ class RequestSettings(EnvironmentSettings):
         description="Maximum size in MiB of all JSON bodies in progress together; beyond it, "
         "requests get 429.",
     )
-    keyless_body_share: float = Field(
-        0.125,
-        gt=0,
-        le=1,
-        description="Fraction of INFERENCE_BODY_MEMORY_MB, and of INFERENCE_UPLOAD_STORAGE_MB, for "
+    keyless_body_percent: int = Field(
+        12,
+        ge=1,
+        le=100,
+        description="Share of INFERENCE_BODY_MEMORY_MB, and of INFERENCE_UPLOAD_STORAGE_MB, for "
         "bodies of requests that have not shown a valid API key: it is neither in the query or a "
         "header, nor in the first 64 KiB of the body. Beyond it, such requests get 429.",
     )

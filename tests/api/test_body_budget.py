@@ -94,7 +94,7 @@ def test_the_whole_body_has_a_time_besides() -> None:
 def test_the_share_of_those_without_a_key() -> None:
     budget = BodyBudget(8, 0.25, PACE, "ROOM")
     budget.reserve(2 * MiB, has_key=False)
-    with pytest.raises(CapacityError, match="INFERENCE_KEYLESS_BODY_SHARE") as caught:
+    with pytest.raises(CapacityError, match="INFERENCE_KEYLESS_BODY_PERCENT") as caught:
         budget.reserve(1, has_key=False)
     assert caught.value.full == "keyless_bodies"
     budget.reserve(6 * MiB, has_key=True)

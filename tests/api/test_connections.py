@@ -296,7 +296,7 @@ class TestBodies:
             f"x-api-key: {ALICE}\r\n".encode(), b""
         )
         with (
-            serving(ready=False, body_memory_mb=3, keyless_body_share=0.5) as server,
+            serving(ready=False, body_memory_mb=3, keyless_body_percent=50) as server,
             ExitStack() as stack,
         ):
             bodies = server.state.bodies
@@ -306,7 +306,7 @@ class TestBodies:
             until(lambda: bodies.keyless == 1_500_000)
             refused = server.post(VISUAL, b" " * 100_000, key=None)
             assert refused.status_code == 429
-            assert "INFERENCE_KEYLESS_BODY_SHARE" in refused.json()["message"]
+            assert "INFERENCE_KEYLESS_BODY_PERCENT" in refused.json()["message"]
             assert int(refused.headers["retry-after"]) >= 1
             told = {"reason": "keyless_bodies"}
             assert server.metric("inference_rejections_total", **told) == 1
@@ -318,7 +318,7 @@ class TestBodies:
         until(lambda: bodies.keyless == bodies.nbytes == 0)
 
     def test_a_key_at_the_beginning_of_json_is_found_as_it_arrives(self) -> None:
-        with serving(ready=False, body_memory_mb=3, keyless_body_share=0.1) as server:
+        with serving(ready=False, body_memory_mb=3, keyless_body_percent=10) as server:
             large = "b" * 1_000_000
             for key, status in ((ALICE, 422), ("wrong", 429)):
                 first = {"api_key": key, "a": large}
@@ -331,7 +331,7 @@ class TestBodies:
             assert server.state.bodies.keyless == server.state.bodies.nbytes == 0
 
     def test_without_keys_nobody_is_a_stranger(self) -> None:
-        with serving(ready=False, auth="off", body_memory_mb=3, keyless_body_share=0.1) as server:
+        with serving(ready=False, auth="off", body_memory_mb=3, keyless_body_percent=10) as server:
             assert server.post(VISUAL, {"a": "b" * 1_000_000}, key=None).status_code == 422
 
     def test_a_body_that_stalls(self) -> None:

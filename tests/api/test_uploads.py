@@ -168,7 +168,7 @@ def test_forms_of_strangers_have_a_share(picture: Picture) -> None:
     key = part("api_key", ALICE.encode())
     file = part("file", picture.data, "a.png")
     with (
-        serving(ready=False, upload_storage_mb=1, keyless_body_share=0.1) as server,
+        serving(ready=False, upload_storage_mb=1, keyless_body_percent=10) as server,
         ExitStack() as stack,
     ):
         for _ in range(2):
@@ -183,7 +183,7 @@ def test_forms_of_strangers_have_a_share(picture: Picture) -> None:
             content_type=f"multipart/form-data; boundary={BOUNDARY}",
         )
         assert refused.status_code == 429
-        assert "INFERENCE_KEYLESS_BODY_SHARE" in refused.json()["detail"]
+        assert "INFERENCE_KEYLESS_BODY_PERCENT" in refused.json()["detail"]
         # No model is loaded yet; the form was read.
         assert sent(server, TEXT, form(part("text", bytes(500_000)))).status_code == 422
     assert server.state.uploads.keyless == server.state.uploads.nbytes == 0

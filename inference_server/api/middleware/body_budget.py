@@ -107,7 +107,7 @@ class BodyBudget:
                     "Requests without an API key in their URL or headers use up their share of the "
                     "server's memory for request bodies. Send the key in a header, such as "
                     f"`x-api-key`, try again, or raise {self._setting} or "
-                    "INFERENCE_KEYLESS_BODY_SHARE.",
+                    "INFERENCE_KEYLESS_BODY_PERCENT.",
                     full="keyless_bodies",
                 )
             self.keyless += size

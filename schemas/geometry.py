@@ -158,7 +158,10 @@ Polygon = TypeAliasType(
     "Polygon",
     Annotated[
         list[Annotated[list[float], Field(min_length=2, max_length=2)]],
-        Field(description="Outline of one connected part, as `[x, y]` in pixels."),
+        Field(
+            description="Outline of one connected part, as `[x, y]` in pixels. A part that is one "
+            "pixel wide has fewer than three vertices."
+        ),
     ],
 )
 Polygons = TypeAliasType(

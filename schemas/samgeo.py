@@ -124,7 +124,9 @@ class PredictRequest(VersionedRequest):
         "by default.",
     )
     boxes: str | None = Field(
-        default=None, description="JSON `[[xmin, ymin, xmax, ymax], …]`, or a single flat box."
+        default=None,
+        description="JSON `[[xmin, ymin, xmax, ymax], …]`, or a single flat box. What reaches past "
+        "the image's border is cut off.",
     )
     point_crs: str | None = Field(
         default=None,
@@ -159,7 +161,10 @@ Boxes = TypeAdapter(list[tuple[Coordinate, Coordinate, Coordinate, Coordinate]])
 class CrsName(WireModel):
     """The name of a coordinate reference system."""
 
-    name: str = Field(description="`urn:ogc:def:crs:EPSG::N`; for EPSG:4326 the URN of CRS84.")
+    name: str = Field(
+        description="`urn:ogc:def:crs:EPSG::N`, or the same of another authority; for EPSG:4326 "
+        "the URN of CRS84; WKT if no code defines the CRS."
+    )
 
 
 class NamedCrs(WireModel):
@@ -235,7 +240,9 @@ class BoxCollection(WireModel):
 
     type: Literal["FeatureCollection"] = Field(description="GeoJSON type.")
     crs: str | None = Field(
-        default=None, description="CRS as `EPSG:N`; absent if the image has none."
+        default=None,
+        description="CRS as `EPSG:N`, or the same of another authority; WKT if no code defines it; "
+        "absent if the image has none.",
     )
     num_detections: int = Field(description="Number of objects.")
     features: list[BoxFeature] = Field(description="One entry per object.")

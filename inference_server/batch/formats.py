@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 import orjson
-from affine import Affine
 from numpy.typing import NDArray
 
 from inference_server import __version__, geo
@@ -17,6 +16,7 @@ from inference_server.batch.search import PromptInfo, SearchResult
 from inference_server.errors import RequestError
 from inference_server.masks import Mask, clip, encode_pixels, encode_rle, label_plane, mask_polygons
 from inference_server.masks.render import overlay
+from inference_server.segmentation.postprocess import bottom_to_top
 from inference_server.segmentation.types import Instance
 
 if TYPE_CHECKING:
@@ -94,8 +94,8 @@ def feature_collection(picture: Picture) -> bytes:
     """Format an image's results as GeoJSON: one polygon per part of an object.
 
     Coordinates are in the CRS of the image file, or in pixels without a CRS. Nodata pixels belong
-    to no object. Each object is traced separately inside its box, so overlapping objects keep
-    their full shapes.
+    to no object. Each object is traced separately, so overlapping objects keep their full
+    shapes.
 
     Args:
         picture: the image and its results.
@@ -104,24 +104,18 @@ def feature_collection(picture: Picture) -> bytes:
         JSON.
     """
     file = geo.GeoRaster(picture.image.data)
-    reference = file.reference
     inside = None if file.valid is None else Mask.from_plane(file.valid)
-    whole = geo.polygon_features(np.zeros((1, 1), np.uint8), reference)  # empty, but with the CRS
-    for number, each in enumerate(picture.found.instances, 1):
-        mask = each.mask if inside is None else clip(each.mask, inside)
-        if mask.is_empty:
-            continue
-        x0, y0, x1, y1 = mask.box
-        move = Affine.translation(x0, y0)
-        part = geo.GeoReference(
-            None if reference is None else reference.crs,
-            move if reference is None else reference.transform @ move,
-            (y1 - y0, x1 - x0),
+    instances = picture.found.instances
+    return _json(
+        geo.polygon_features(
+            [each.mask if inside is None else clip(each.mask, inside) for each in instances],
+            file.reference,
+            [
+                {"value": number, "score": each.score, "category": picture.category(each)}
+                for number, each in enumerate(instances, 1)
+            ],
         )
-        properties = {"value": number, "score": each.score, "category": picture.category(each)}
-        for feature in geo.polygon_features(mask.crop.view(np.uint8), part)["features"]:
-            whole["features"].append({**feature, "properties": properties})
-    return _json(whole)
+    )
 
 
 def label_files(picture: Picture) -> dict[str, bytes]:
@@ -145,9 +139,9 @@ def label_files(picture: Picture) -> dict[str, bytes]:
             f"The image has {len(instances)} objects, but a PNG can hold {_MOST_LABELS}. Raise "
             "--threshold, or choose another --format."
         )
-    order = sorted(range(len(instances)), key=lambda i: instances[i].score)
-    plane = label_plane([instances[i].mask for i in order], picture.found.size)
-    ids = np.array([0, *(i + 1 for i in order)], plane.dtype)
+    plane = label_plane(
+        [each.mask for each in instances], picture.found.size, order=bottom_to_top(instances)
+    )
     objects = [
         {
             "id": number,
@@ -159,7 +153,7 @@ def label_files(picture: Picture) -> dict[str, bytes]:
         for number, each in enumerate(instances, 1)
     ]
     return {
-        ".png": encode_pixels(ids[plane]),
+        ".png": encode_pixels(plane),
         ".json": _json({"image": _described(picture), "objects": objects}),
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 _NAME = re.compile(
     r"(?:urn:ogc:def:crs:)?(EPSG|ESRI|OGC):(?:[\d.]{0,16}:)?(\d{1,6}|CRS84)", re.ASCII | re.I
 )
+
+_CYLINDRICAL = frozenset({"merc", "webmerc", "eqc", "mill", "cea", "gall"})
+"""PROJ's projections in which meridians are parallel lines of equal distance."""
 
 
 def parse_crs(name: str) -> CRS:
@@ -76,6 +80,70 @@ def harmless(crs: CRS | None) -> CRS | None:
         return None if code is None else CRS.from_epsg(code)
     except CRSError:
         return None
+
+
+def authority_of(crs: CRS) -> tuple[str, str] | None:
+    """Return the authority and the code that define a CRS, such as `("ESRI", "102003")`.
+
+    Returns:
+        None if no code defines exactly this CRS. EPSG codes take precedence.
+    """
+    from rasterio.crs import CRS
+    from rasterio.errors import CRSError
+
+    with gdal():
+        try:
+            code = crs.to_epsg()
+            if code is not None:
+                return "EPSG", str(code)
+            found = crs.to_authority()
+            # GDAL also proposes codes of similar systems.
+            if found is not None and CRS.from_authority(*found) == crs:
+                return str(found[0]), str(found[1])
+        except (CRSError, ValueError):
+            pass
+    return None
+
+
+def wkt_of(crs: CRS) -> str:
+    """Return a CRS as WKT: version 1, which more readers know, or 2 if that cannot express it."""
+    from rasterio.errors import CRSError
+
+    with gdal():
+        try:
+            return str(crs.to_wkt())
+        except CRSError:
+            return str(crs.to_wkt(version="WKT2_2019"))
+
+
+def turn_of(crs: CRS) -> float | None:
+    """Return the distance in x after which the same places follow again, once around the Earth.
+
+    Args:
+        crs: a geographic or projected CRS.
+
+    Returns:
+        360 for degrees, and the width of the world in cylindrical projections such as Mercator;
+        None if coordinates do not repeat.
+    """
+    from rasterio.crs import CRS
+    from rasterio.errors import CRSError
+
+    with gdal():
+        try:
+            if crs.is_geographic:
+                return 2 * math.pi / float(crs.units_factor[1])
+            definition = crs.to_dict()
+        except CRSError:
+            return None
+        if definition.get("proj") not in _CYLINDRICAL:
+            return None
+        centre = float(definition.get("lon_0", 0))
+        degree = transform_points(
+            CRS.from_epsg(4326), crs, np.array([[centre - 0.5, 0], [centre + 0.5, 0]])
+        )
+    turn = abs(float(degree[1, 0] - degree[0, 0])) * 360
+    return turn if math.isfinite(turn) and turn > 0 else None
 
 
 def transform_points(source: CRS, target: CRS, points: NDArray[np.float64]) -> NDArray[np.float64]:

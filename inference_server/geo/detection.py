@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from inference_server.masks import LabelPlane, extents
+from inference_server.masks import Mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +16,7 @@ class Detection:
     Attributes:
         id: number of the detection, from 1.
         box: (x1, y1, x2, y2) in pixels of the image.
-        value: the object's id in the label plane; None if the box is not from one.
+        value: the object's id in rasters; None if it is not stated.
         score: confidence, 0 to 1; None if unknown.
     """
 
@@ -26,12 +26,18 @@ class Detection:
     score: float | None = None
 
 
-def plane_detections(plane: LabelPlane) -> list[Detection]:
-    """Return the objects of a label plane `[H, W]` by ascending id; (x2, y2) is inclusive."""
-    return [
-        Detection(i + 1, (float(x1), float(y1), float(x2), float(y2)), value)
-        for i, (value, (x1, y1, x2, y2)) in enumerate(extents(plane))
-    ]
+def mask_detections(masks: Sequence[Mask], values: Sequence[int]) -> list[Detection]:
+    """Return the extents of masks, numbered from 1; (x2, y2) is inclusive.
+
+    Args:
+        masks: the masks, none of them empty.
+        values: the id of each in rasters.
+    """
+    found = []
+    for number, (mask, value) in enumerate(zip(masks, values, strict=True), 1):
+        x0, y0, x1, y1 = map(float, mask.box)
+        found.append(Detection(number, (x0, y0, x1 - 1, y1 - 1), value))
+    return found
 
 
 def detection_list(detections: Sequence[Detection], size: tuple[int, int]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Label planes and boxes as GeoJSON, in the image's coordinate reference system.
+"""Masks and boxes as GeoJSON, in the image's coordinate reference system.
 
 The output is GeoJSON 2008, which can name a CRS; RFC 7946 allows only longitude and latitude.
 Without a georeference, coordinates are pixels, x to the right and y downwards.
@@ -7,6 +7,7 @@ Without a georeference, coordinates are pixels, x to the right and y downwards.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -14,56 +15,47 @@ from numpy.typing import NDArray
 
 from inference_server.geo.detection import Detection
 from inference_server.geo.georeference import GeoReference
-from inference_server.images.gdal import gdal
-from inference_server.masks import LabelPlane
+from inference_server.masks import Mask, mask_rings
 
 
 def polygon_features(
-    plane: LabelPlane,
+    masks: Sequence[Mask],
     reference: GeoReference | None = None,
-    scores: Mapping[int, float] | None = None,
+    properties: Sequence[Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """Trace each 4-connected part of an id as a polygon along the edges of its pixels.
+    """Trace each 4-connected part of each mask as a polygon along the edges of its pixels.
+
+    Every mask is traced by itself, so masks that overlap keep their shapes.
 
     Args:
-        plane: `[H, W]` of ids below 2 ** 31; 0 is the background.
+        masks: masks of one image.
         reference: the image's georeference; None (the default) for pixel coordinates.
-        scores: score by id, added as property `score`; default none.
+        properties: properties of each mask's features; default: its number from 1, as `value`.
 
     Returns:
-        A FeatureCollection of plain Python values, in raster-scan order of each part's first pixel,
-        with the id as property `value`. A polygon's outer ring precedes the rings of its holes.
+        A FeatureCollection of plain Python values, in raster-scan order of each part's first pixel;
+        of parts that begin with the same pixel, that of the earlier mask comes first. A polygon's
+        outer ring precedes the rings of its holes.
     """
-    from rasterio.features import shapes
-
-    # GDAL supports at most int32 here.
-    source = plane.astype(np.int32) if plane.dtype.itemsize > 2 else plane
-    rings: list[NDArray[np.float64]] = []
-    parts: list[tuple[float, float, int, int, int]] = []  # row, column, id, first ring, last + 1
-    with gdal():
-        for geometry, value in shapes(source, mask=plane != 0, connectivity=4):
-            first = len(rings)
-            rings += (np.array(ring, np.float64) for ring in geometry["coordinates"])
-            # The leftmost vertex at the top is the corner of the part's first pixel.
-            outer = rings[first]
-            row = outer[:, 1].min()
-            column = outer[outer[:, 1] == row, 0].min()
-            parts.append((row, column, int(value), first, len(rings)))
-    parts.sort()
+    if properties is None:
+        properties = [{"value": number} for number in range(1, len(masks) + 1)]
+    parts = [(index, part) for index, mask in enumerate(masks) for part in mask_rings(mask)]
+    # An outer ring begins at the top left corner of its part's first pixel.
+    parts.sort(key=lambda item: (int(item[1][0][0, 1]), int(item[1][0][0, 0])))
 
     collection: dict[str, Any] = {"type": "FeatureCollection", "name": "output"}
     if reference is not None and reference.urn is not None:
         collection["crs"] = {"type": "name", "properties": {"name": reference.urn}}
-    coordinates = _mapped(rings, reference)
+    coordinates = iter(
+        _mapped([ring.astype(np.float64) for _, part in parts for ring in part], reference)
+    )
     collection["features"] = [
         {
             "type": "Feature",
-            "properties": {"value": value}
-            if scores is None or value not in scores
-            else {"value": value, "score": scores[value]},
-            "geometry": {"type": "Polygon", "coordinates": coordinates[first:last]},
+            "properties": dict(properties[index]),
+            "geometry": {"type": "Polygon", "coordinates": list(islice(coordinates, len(part)))},
         }
-        for _, _, value, first, last in parts
+        for index, part in parts
     ]
     return collection
 

@@ -11,7 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference_server.errors import ImageError, RequestError
-from inference_server.geo.crs import harmless, parse_crs, transform_points
+from inference_server.geo.crs import (
+    authority_of,
+    harmless,
+    parse_crs,
+    transform_points,
+    turn_of,
+    wkt_of,
+)
 from inference_server.images.gdal import gdal
 from inference_server.images.raster_file import RasterFile
 
@@ -74,32 +81,32 @@ class GeoReference:
         return cls(crs, info.transform, info.size)
 
     @cached_property
-    def epsg(self) -> int | None:
-        """EPSG code of the CRS; None if it has none."""
-        if self.crs is None:
-            return None
-        with gdal():
-            code = self.crs.to_epsg()
-        return None if code is None else int(code)
+    def authority(self) -> tuple[str, str] | None:
+        """Authority and code of the CRS, such as `("EPSG", "3857")`; None if it has none."""
+        return None if self.crs is None else authority_of(self.crs)
 
     @cached_property
     def label(self) -> str | None:
-        """Such as `EPSG:3857`, or WKT if the CRS has no EPSG code; None without a CRS."""
-        if self.crs is None:
-            return None
-        return f"EPSG:{self.epsg}" if self.epsg is not None else str(self.crs.to_wkt())
+        """Such as `EPSG:3857` or `ESRI:102003`, or WKT if no code defines the CRS.
+
+        None without a CRS.
+        """
+        if self.authority is not None:
+            return ":".join(self.authority)
+        return None if self.crs is None else wkt_of(self.crs)
 
     @property
     def urn(self) -> str | None:
-        """Name of the CRS in GeoJSON, such as `urn:ogc:def:crs:EPSG::3857`; None without a code.
+        """Name of the CRS in GeoJSON, such as `urn:ogc:def:crs:EPSG::3857`; None without a CRS.
 
-        EPSG:4326 becomes `urn:ogc:def:crs:OGC:1.3:CRS84`, which has longitude before latitude.
+        EPSG:4326 becomes `urn:ogc:def:crs:OGC:1.3:CRS84`, which has longitude before latitude. A
+        CRS that no code defines is named by its WKT, which readers based on GDAL accept.
         """
-        if self.epsg is None:
-            return None
-        if self.epsg == 4326:
+        if self.authority is None:
+            return self.label
+        if self.authority in (("EPSG", "4326"), ("OGC", "CRS84")):
             return "urn:ogc:def:crs:OGC:1.3:CRS84"
-        return f"urn:ogc:def:crs:EPSG::{self.epsg}"
+        return "urn:ogc:def:crs:{}::{}".format(*self.authority)
 
     def to_map(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         """Convert pixel coordinates to map coordinates, both `float64[N, 2]`."""
@@ -121,7 +128,7 @@ class GeoReference:
                 or lies outside the image.
         """
         asked = parse_crs(crs)
-        pixels = self._from_crs(points, asked)
+        pixels = self._from_crs(points[:, None], asked)[:, 0]
         for i in np.flatnonzero(np.isnan(pixels).any(axis=1)):
             raise self._failed(f"Point {i + 1} {_numbers(points[i])}", crs)
         least, most = pixels.min(axis=1, initial=0), (pixels - self._limits).max(axis=1, initial=0)
@@ -130,40 +137,31 @@ class GeoReference:
         return pixels.clip(0, self._limits)
 
     def boxes_to_pixels(self, boxes: NDArray[np.float64], crs: str) -> NDArray[np.float64]:
-        """Convert a client's boxes to the pixel boxes that enclose them, clipped to the image.
+        """Convert a client's boxes to the pixel boxes that enclose them.
 
         Args:
             boxes: `float64[N, 4]`, (xmin, ymin, xmax, ymax) in `crs`, or any two opposite corners.
+                A box across the antimeridian has an `xmax` on the other side of it, see
+                `across_antimeridian`.
             crs: name of the boxes' CRS, see `parse_crs`.
 
         Returns:
-            `float64[N, 4]`, (left, top, right, bottom), not rounded, within [0, width] and
-            [0, height].
+            `float64[N, 4]`, (left, top, right, bottom), not rounded; they may reach past the
+            image's border.
 
         Raises:
             RequestError: `crs` is unknown, the image has no CRS, or a box cannot be transformed or
                 lies completely outside the image.
         """
         asked = parse_crs(crs)
-        steps = np.linspace(0, 1, _EDGE_STEPS + 1)
-        zeros, ones = np.zeros_like(steps), np.ones_like(steps)
-        x = np.concatenate([steps, ones, steps, zeros])
-        y = np.concatenate([zeros, steps, ones, steps])
-        outline = np.stack(
-            [
-                boxes[:, :1] * (1 - x) + boxes[:, 2:3] * x,
-                boxes[:, 1:2] * (1 - y) + boxes[:, 3:] * y,
-            ],
-            axis=-1,
-        )  # [N, points, 2]
-        pixels = self._from_crs(outline.reshape(-1, 2), asked).reshape(outline.shape)
+        pixels = self._from_crs(_outlines(boxes), asked)
         for i in np.flatnonzero(np.isnan(pixels).any(axis=(1, 2))):
             raise self._failed(f"Box {i + 1} {_numbers(boxes[i])}", crs)
         first, last = pixels.min(axis=1), pixels.max(axis=1)
-        outside = ((last < -_SLACK) | (first > self._limits + _SLACK)).any(axis=1)
+        outside = ((last < 0) | (first > self._limits)).any(axis=1)
         for i in np.flatnonzero(outside):
             raise self._outside(f"Box {i + 1} {_numbers(boxes[i])}", crs, asked)
-        return np.concatenate([first.clip(0, self._limits), last.clip(0, self._limits)], axis=1)
+        return np.concatenate([first, last], axis=1)
 
     @cached_property
     def _affine(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -176,16 +174,60 @@ class GeoReference:
         """(width, height)."""
         return np.array(self.size[::-1], np.float64)
 
-    def _from_crs(self, points: NDArray[np.float64], crs: CRS) -> NDArray[np.float64]:
-        """Convert points in a CRS to pixel coordinates, both `float64[N, 2]`; NaN on failure."""
+    @cached_property
+    def _turn(self) -> float | None:
+        """Distance in x once around the Earth; None if the CRS is not periodic."""
+        return None if self.crs is None else turn_of(self.crs)
+
+    def _from_crs(self, groups: NDArray[np.float64], crs: CRS) -> NDArray[np.float64]:
+        """Convert groups of points in a CRS to pixel coordinates.
+
+        Where x repeats once around the Earth, such as longitude every 360 degrees, each group is
+        placed where it is nearest to the image, and is not torn apart.
+
+        Args:
+            groups: `float64[N, points, 2]`; consecutive points of a group are less than half a turn
+                apart.
+            crs: CRS of the points.
+
+        Returns:
+            `float64[N, points, 2]`; NaN for points that cannot be transformed.
+        """
         if self.crs is None:
             raise RequestError(
                 "point_crs requires an image with a coordinate reference system; this image has "
                 "none. Omit point_crs and send pixel coordinates."
             )
+        moved = transform_points(crs, self.crs, groups.reshape(-1, 2)).reshape(groups.shape)
+        if self._turn is not None and len(groups):
+            moved[..., 0] = self._turned(moved[..., 0], self._turn)
         linear, origin = self._affine
         # Subtract the origin first: it is far larger than the image, and would cost precision.
-        return (transform_points(crs, self.crs, points) - origin) @ np.linalg.inv(linear).T
+        return (moved - origin) @ np.linalg.inv(linear).T
+
+    def _turned(self, x: NDArray[np.float64], turn: float) -> NDArray[np.float64]:
+        """Move each group of abscissas by whole turns, to where it is nearest to the image.
+
+        Args:
+            x: `float64[N, points]` in the image's CRS.
+            turn: distance once around the Earth.
+        """
+        x = np.unwrap(x, period=turn, axis=1).astype(np.float64, copy=False)
+        west, east = x.min(axis=1), x.max(axis=1)
+        corners = self._corners[:, 0]
+        distance = (corners.min() + corners.max()) / 2 - (west + east) / 2
+        turns = np.round(distance / turn)
+        turns[np.abs(distance) <= np.ptp(corners) / 2 * (1 + 1e-9)] = 0  # also on the border
+        everywhere = east - west >= turn * (1 - 1e-9)
+        turns[everywhere] = distance[everywhere] / turn
+        moved: NDArray[np.float64] = x + turns[:, None] * turn
+        return moved
+
+    @property
+    def _corners(self) -> NDArray[np.float64]:
+        """The image's corners in map coordinates, `float64[4, 2]`."""
+        height, width = self.size
+        return self.to_map(np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float64))
 
     def _failed(self, what: str, crs: str) -> RequestError:
         return RequestError(
@@ -195,11 +237,14 @@ class GeoReference:
 
     def _outside(self, what: str, crs: str, asked: CRS) -> RequestError:
         height, width = self.size
-        corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float64)
-        span, name = self.to_map(corners), self._shown
+        span, name = self._corners, self._shown
         if self.crs is not None:
-            moved = transform_points(self.crs, asked, span)
+            border = _outlines(np.array([[0, 0, width, height]], np.float64))[0]
+            moved = transform_points(self.crs, asked, self.to_map(border))
             if not np.isnan(moved).any():
+                turn = turn_of(asked)
+                if turn is not None:  # an image across the antimeridian spans what it covers
+                    moved[:, 0] = np.unwrap(moved[:, 0], period=turn)
                 span, name = moved, crs.strip()
         (x0, y0), (x1, y1) = span.min(axis=0), span.max(axis=0)
         return RequestError(
@@ -210,7 +255,45 @@ class GeoReference:
     @property
     def _shown(self) -> str:
         """Name of the CRS in error messages, where WKT would be too long."""
-        return f"EPSG:{self.epsg}" if self.epsg is not None else "coordinate reference system"
+        return "coordinate reference system" if self.authority is None else ":".join(self.authority)
+
+
+def across_antimeridian(boxes: NDArray[np.float64], crs: str) -> NDArray[np.float64]:
+    """Continue the boxes that cross the antimeridian beyond it: 179 to -179 becomes 179 to 181.
+
+    A box crosses it if its xmin is greater than its xmax by more than half a turn around the Earth.
+
+    Args:
+        boxes: `float64[N, 4]`, (xmin, ymin, xmax, ymax) in `crs`.
+        crs: name of the boxes' CRS, see `parse_crs`.
+
+    Returns:
+        The boxes, `float64[N, 4]`.
+
+    Raises:
+        RequestError: `crs` is unknown.
+    """
+    turn = turn_of(parse_crs(crs))
+    if turn is None:
+        return boxes
+    boxes = boxes.copy()
+    boxes[boxes[:, 0] - boxes[:, 2] > turn / 2, 2] += turn
+    return boxes
+
+
+def _outlines(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Points along the borders of boxes `[N, 4]`, in order: `float64[N, points, 2]`."""
+    steps = np.linspace(0, 1, _EDGE_STEPS + 1)
+    zeros, ones = np.zeros_like(steps), np.ones_like(steps)
+    x = np.concatenate([steps, ones, steps[::-1], zeros])
+    y = np.concatenate([zeros, steps, ones, steps[::-1]])
+    return np.stack(
+        [
+            boxes[:, :1] * (1 - x) + boxes[:, 2:3] * x,
+            boxes[:, 1:2] * (1 - y) + boxes[:, 3:] * y,
+        ],
+        axis=-1,
+    )
 
 
 def _numbers(values: NDArray[np.float64]) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference_server.errors import ImageError
+from inference_server.images.deep_png import decode_deep_png
 from inference_server.images.failures import (
     DamagedError,
     could_not_load,
@@ -33,7 +34,6 @@ _OPENCV_FLAGS = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 _PLAIN_MODES = frozenset(
     {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr"}
 )
-_DEEP_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
 
 _Pixels = NDArray[np.uint8]
 
@@ -85,8 +85,8 @@ class Picture:
 def decode_image(data: bytes, *, max_pixels: int, max_side: int = MAX_SIDE) -> NDArray[np.uint8]:
     """Decode an image at full size; the format is detected from the content.
 
-    Of an animation, the first frame is decoded. EXIF orientation is applied. 16-bit values keep
-    their upper byte, except in TIFF, whose samples `raster` converts. Colour profiles are not
+    Of an animation, the first frame is decoded. EXIF orientation is applied. `deep_png` and
+    `raster` describe how values of 16-bit PNG and of TIFF are converted. Colour profiles are not
     applied. The alpha channel is dropped, as by `cv2.imread` and Pillow's `convert("RGB")`.
 
     Args:
@@ -149,6 +149,8 @@ def decode_picture(
             pixels = _decode_opencv(data, scale)
         elif header.decoder == "rasterio":
             pixels = decode_raster(data, header)
+        elif header.decoder == "deep_png":
+            pixels = decode_deep_png(data)
         else:
             pixels = _decode_pillow(data, header)
     except ImageError:
@@ -192,22 +194,16 @@ def _decode_pillow(data: bytes, header: Header) -> _Pixels:
         # Pillow allocates by its own reading of the size, which must be the one that was checked.
         if image.size != (header.width, header.height):
             raise DamagedError("contains contradictory sizes")
-        if image.mode not in _PLAIN_MODES | _DEEP_MODES:
+        if image.mode not in _PLAIN_MODES:
             raise could_not_load(
                 f"The {header.format} file has pixels of type {image.mode}, whose value range is "
                 "undefined.",
                 "Convert it to 8 or 16 bits per channel.",
             )
         image.load()
-        if image.mode in _DEEP_MODES:
-            grey = (np.asarray(image) >> 8).astype(np.uint8)
-            return _from_grey(grey)
         if image.mode == "L":
-            return _from_grey(np.asarray(image))
+            grey = cv2.cvtColor(np.asarray(image), cv2.COLOR_GRAY2RGB)
+            return grey.astype(np.uint8, copy=False)
         # Otherwise Pillow warns about a palette's transparent entries.
         image.info.pop("transparency", None)
         return np.array(image if image.mode == "RGB" else image.convert("RGB"))
-
-
-def _from_grey(grey: _Pixels) -> _Pixels:
-    return cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB).astype(np.uint8, copy=False)

@@ -57,7 +57,7 @@ class Header:
     width: int
     height: int
     orientation: int = 1
-    decoder: Literal["opencv", "pillow", "rasterio"] = "pillow"
+    decoder: Literal["opencv", "pillow", "rasterio", "deep_png"] = "pillow"
     unit_pixels: int = 0
 
     @property
@@ -112,7 +112,7 @@ def _read_jpeg(data: bytes) -> Header:
 
 
 def _read_png(data: bytes) -> Header:
-    kind, width, height = struct.unpack_from(">4sII", data, 12)
+    kind, width, height, bits = struct.unpack_from(">4sIIB", data, 12)
     if kind != b"IHDR":
         raise DamagedError("does not begin with its header")
     orientation = 1
@@ -122,7 +122,7 @@ def _read_png(data: bytes) -> Header:
         if kind == b"IEND":
             # Pillow, although OpenCV is a quarter faster: OpenCV prints a warning for many valid
             # files because of their colour profiles.
-            return Header("PNG", width, height, orientation)
+            return Header("PNG", width, height, orientation, "deep_png" if bits == 16 else "pillow")
         if kind == b"eXIf":
             orientation = exif_orientation(data[position + 8 : position + 8 + length])
         position += 12 + length

@@ -3,8 +3,9 @@
 Satellites, aircraft and instruments produce them: more than eight bits or floating point, any
 number of bands, pixels without data. They are converted to RGB as follows:
 
-* The first three bands are red, green and blue; of one or two bands, the first is shown as grey.
-  Alpha bands are skipped. A palette is applied.
+* The bands that the file tags as red, green and blue have these colours, in any order. Without all
+  three tags, the first three bands are red, green and blue; of one or two bands, the first is shown
+  as grey. Alpha bands are skipped. A palette is applied.
 * Unsigned values of up to eight bits keep their values; the largest becomes 255.
 * All other values are scaled linearly to 0 to 255, with one scale for all three bands, which keeps
   the hues: from the lowest of the bands' 0.1st percentiles to the highest of their 99.9th. The file
@@ -29,12 +30,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from inference_server.images.stretch import SAMPLE_PIXELS, to_bytes, value_range
+
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
     from rasterio.windows import Window
 
 _WINDOW_PIXELS = 2**21
-_SAMPLE_PIXELS = 1_000_000
 
 _Array = NDArray[Any]
 _Mask = NDArray[np.bool_]
@@ -63,7 +65,9 @@ class OpenRaster:
         kinds = dataset.colorinterp
         bands = [band for band, kind in enumerate(kinds, 1) if kind != ColorInterp.alpha] or [1]
         self._dataset = dataset
-        self._bands = bands[: 3 if len(bands) >= 3 else 1]
+        colours = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+        tagged = [kinds.index(colour) + 1 for colour in colours if colour in kinds]
+        self._bands = tagged if len(tagged) == 3 else bands[: 3 if len(bands) >= 3 else 1]
         flags = dataset.mask_flag_enums[self._bands[0] - 1]
         self._blank = MaskFlags.nodata in flags
         self._covered = not self._blank and MaskFlags.all_valid not in flags
@@ -139,7 +143,7 @@ class OpenRaster:
         else:
             low, high = self._range()
         negative = self._dataset.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES"
-        convert = partial(_to_bytes, low=low, high=high, negative=negative)
+        convert = partial(to_bytes, low=low, high=high, negative=negative)
         if not whole:
             return convert
         unsigned = np.dtype(f"u{self._type.itemsize}")
@@ -149,7 +153,7 @@ class OpenRaster:
     def _range(self) -> tuple[float, float]:
         """Return the values that become 0 and 255."""
         height, width = self._dataset.shape
-        step = math.ceil(math.sqrt(height * width / _SAMPLE_PIXELS))
+        step = math.ceil(math.sqrt(height * width / SAMPLE_PIXELS))
         samples: list[list[_Array]] = [[] for _ in self._bands]
         for window in self.windows(step):
             part = self.read(window)
@@ -164,46 +168,4 @@ class OpenRaster:
         bands = [band for band in map(np.concatenate, samples) if band.size]
         if not bands:
             return 0.0, 0.0
-        lows, highs = zip(*(_spread(band) for band in bands), strict=True)
-        if min(lows) == max(highs):
-            return float(min(map(np.min, bands))), float(max(map(np.max, bands)))
-        return min(lows), max(highs)
-
-
-def _spread(values: _Array) -> tuple[float, float]:
-    """Return the 0.1st and 99.9th percentiles, as values that occur.
-
-    Of 1000 or fewer values these are the minimum and maximum.
-
-    Args:
-        values: `[n]` of any real dtype, n at least 1.
-    """
-    beyond = (values.size - 1) // 1000
-    ordered = np.partition(values, (beyond, values.size - 1 - beyond))
-    return float(ordered[beyond]), float(ordered[values.size - 1 - beyond])
-
-
-def _to_bytes(
-    values: _Array, *, low: float, high: float, negative: bool = False
-) -> NDArray[np.uint8]:
-    """Scale values to 0 to 255; NaN becomes 0.
-
-    Args:
-        values: any real dtype and shape.
-        low: value that becomes 0.
-        high: value that becomes 255; if not greater than `low`, values above it become 255.
-        negative: whether to invert the result; default False.
-    """
-    with np.errstate(all="ignore"):  # values may be as large as their dtype allows
-        if low < high:
-            scaled: NDArray[np.floating[Any]] = values.astype(
-                np.float32 if values.dtype == np.float32 else np.float64
-            )
-            scaled -= low
-            scaled *= 255 / (high - low)
-        else:
-            scaled = np.where(values > high, np.float32(255), np.float32(0))
-        np.nan_to_num(scaled, copy=False, posinf=255, neginf=0)
-        np.rint(scaled.clip(0, 255, out=scaled), out=scaled)
-        whole = scaled.astype(np.uint8)
-    return np.subtract(255, whole) if negative else whole
+        return value_range(bands)

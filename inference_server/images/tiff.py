@@ -7,6 +7,7 @@ take a gigabyte before any pixel is decoded. So the directories that Pillow read
 
 from __future__ import annotations
 
+import re
 import struct
 from typing import NamedTuple
 
@@ -28,7 +29,10 @@ _SUBDIRECTORIES = (34665, 34853, 40965)  # EXIF, GPS, interoperability
 
 # None, CCITT, LZW, JPEG, deflate, PackBits, Zstandard, WebP and LERC.
 _COMPRESSIONS = (1, 2, 3, 4, 5, 7, 8, 32946, 32773, 50000, 50001, 34887)
-_LERC = 34887  # not supported by Pillow
+_GDAL_ONLY = (34887, 50001)  # LERC and WebP, which Pillow's copy of libtiff lacks
+
+_COLOURS = (b"Red", b"Green", b"Blue")
+_TAGGED = re.compile(rb'sample="(\d{1,4})" role="colorinterp">(Red|Green|Blue)<')
 
 _GREYS = (0, 1)  # values of `_PHOTOMETRIC`: zero is white, or zero is black
 _INKS = 5  # CMYK, which Pillow converts to RGB and GDAL does not
@@ -125,7 +129,7 @@ def survey_tiff(data: bytes) -> Tiff:
         height,
         orientation if orientation <= 8 else 1,
         tile_pixels,
-        compression != _LERC and _is_plain(data, entries, layout, samples, bits),
+        compression not in _GDAL_ONLY and _is_plain(data, entries, layout, samples, bits),
         max(
             -(-tile_pixels * pixel_bytes // _TILE_BYTES),
             -(-width * height * pixel_bytes // _FILE_BYTES),
@@ -142,6 +146,12 @@ def _is_plain(
         return False
     if photometric == _INKS:
         return True
+    # GDAL stores the colours of bands in its metadata; Pillow takes them in the order RGB.
+    metadata = entries.get(_METADATA)
+    if metadata is not None:
+        text = data[metadata.position : metadata.position + metadata.values]
+        if any(int(band) != _COLOURS.index(colour) for band, colour in _TAGGED.findall(text)):
+            return False
     grey = photometric in _GREYS
     return bits <= 8 and _NODATA not in entries and samples in ((1,) if grey else (1, 3, 4))
 

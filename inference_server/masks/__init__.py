@@ -9,15 +9,17 @@ Coordinates are pixels of the original image, (x, y) for points and boxes, (heig
 sizes.
 """
 
-from inference_server.masks.labels import LabelPlane, extents, label_plane
+from inference_server.masks.labels import INSIDE, LabelPlane, label_plane
 from inference_server.masks.mask import Mask, clip, intersection, outside
 from inference_server.masks.nms import mask_nms
 from inference_server.masks.png import encode_pixels, encode_png
 from inference_server.masks.polygons import mask_polygons, outline
+from inference_server.masks.rings import mask_rings
 from inference_server.masks.rle import RLE, encode_rle
 from inference_server.masks.upsample import upsample_mask, upsample_masks
 
 __all__ = [
+    "INSIDE",
     "RLE",
     "LabelPlane",
     "Mask",
@@ -25,11 +27,11 @@ __all__ = [
     "encode_pixels",
     "encode_png",
     "encode_rle",
-    "extents",
     "intersection",
     "label_plane",
     "mask_nms",
     "mask_polygons",
+    "mask_rings",
     "outline",
     "outside",
     "upsample_mask",

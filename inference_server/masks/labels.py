@@ -1,4 +1,4 @@
-"""Label planes: combine masks into one plane of ids, and find the extent of each id."""
+"""Label planes: combine masks into one plane of ids."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from inference_server.masks.mask import Mask
 LabelPlane = NDArray[np.uint8 | np.uint16 | np.uint32]
 """[H, W] of ids; 0 is background."""
 
-_INSIDE = 255  # value of mask pixels if ids are not unique
+INSIDE = 255
+"""Value of mask pixels if ids are not unique."""
 
 
 def label_plane(
     masks: Sequence[Mask],
     size: tuple[int, int],
     *,
+    order: Sequence[int] | None = None,
     unique: bool = True,
     foreground: bool = True,
 ) -> LabelPlane:
@@ -28,8 +30,10 @@ def label_plane(
     Args:
         masks: Masks of one image.
         size: (height, width) of the image, in pixels.
-        unique: Give mask i the id i + 1; where masks overlap, the later one wins. If false, the
-            plane is 255 inside any mask and 0 elsewhere. Default true.
+        order: Indices of all masks, from bottom to top: where masks overlap, the upper one wins.
+            Default: the later mask wins.
+        unique: Give mask i the id i + 1. If false, the plane is 255 inside any mask and 0
+            elsewhere. Default true.
         foreground: Only used if `unique` is false. If false, the plane is 255 except for the
             masks' outlines: a pixel is 0 if it belongs to a mask and one of its eight neighbours in
             the image does not. Default true.
@@ -45,56 +49,17 @@ def label_plane(
         if mask.size != size:
             raise ValueError(f"a mask of an image of {mask.size} does not fit an image of {size}")
     if not unique:
-        plane: LabelPlane = np.full(size, 0 if foreground else _INSIDE, np.uint8)
+        plane: LabelPlane = np.full(size, 0 if foreground else INSIDE, np.uint8)
         for mask in masks:
             if foreground:
-                _paint(plane, mask.box, mask.crop, _INSIDE)
+                _paint(plane, mask.box, mask.crop, INSIDE)
             else:
                 _paint(plane, *_outline(mask), 0)
         return plane
     plane = np.zeros(size, _id_type(len(masks)))
-    for i, mask in enumerate(masks):
-        _paint(plane, mask.box, mask.crop, i + 1)
+    for i in range(len(masks)) if order is None else order:
+        _paint(plane, masks[i].box, masks[i].crop, i + 1)
     return plane
-
-
-def extents(plane: LabelPlane) -> list[tuple[int, tuple[int, int, int, int]]]:
-    """The extent of each id of a plane.
-
-    Args:
-        plane: [H, W] of ids, any unsigned integer dtype.
-
-    Returns:
-        For each id except 0, ascending: the id and (x1, y1, x2, y2), its first and last column and
-        row in pixels, inclusive.
-    """
-    height, width = plane.shape
-    # Works on runs along rows, because an object has only a few per row.
-    ends = np.ones((height, width + 1), np.bool_)
-    np.not_equal(plane[:, 1:], plane[:, :-1], out=ends[:, 1:-1])
-    ends[:, -1] = False
-    first = np.flatnonzero(ends)  # in rows of width + 1
-    if not first.size:
-        return []
-    y = first // (width + 1)
-    x = first - y * (width + 1)
-    ids = plane[y, x]
-    x_last = np.empty_like(x)
-    x_last[:-1] = x[1:] - 1
-    x_last[-1] = -1
-    x_last[x_last < 0] = width - 1  # the next run starts a new row
-    inside = ids != 0
-    ids, x, x_last, y = ids[inside], x[inside], x_last[inside], y[inside]
-
-    order = np.argsort(ids, kind="stable")  # radix for two bytes and less; keeps the rows ascending
-    ids, x, x_last, y = ids[order], x[order], x_last[order], y[order]
-    begins = np.flatnonzero(np.diff(ids, prepend=ids[:1] + 1))
-    if not begins.size:
-        return []
-    x1, x2 = np.minimum.reduceat(x, begins), np.maximum.reduceat(x_last, begins)
-    y1, y2 = y[begins], y[np.append(begins[1:], ids.size) - 1]
-    boxes = np.stack([x1, y1, x2, y2], axis=1).tolist()
-    return [(i, (a, b, c, d)) for i, (a, b, c, d) in zip(ids[begins].tolist(), boxes, strict=True)]
 
 
 def _id_type(masks: int) -> type[np.uint8] | type[np.uint16] | type[np.uint32]:

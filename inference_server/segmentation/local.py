@@ -27,7 +27,7 @@ from inference_server.segmentation.encoder import Encoder
 from inference_server.segmentation.image_loader import ImageLoader, fetcher_of
 from inference_server.segmentation.metrics import readings_of
 from inference_server.segmentation.postprocess import suppress_overlaps, to_instances
-from inference_server.segmentation.prompts import check_inside
+from inference_server.segmentation.prompts import cut_to_image
 from inference_server.segmentation.service import SegmentationService
 from inference_server.segmentation.types import (
     AutomaticOptions,
@@ -123,8 +123,7 @@ class LocalSegmentationService(SegmentationService):
         model = await self.models.concept()
         async with self.encoder.encoding(tenant, model, image, timings) as pending:
             encoded = pending.image
-            if options.within:
-                check_inside(encoded.embedding.size, prompts)
+            prompts = cut_to_image(encoded.embedding.size, prompts, refuse=options.within)
             done = await model.decode(queries(encoded.embedding, prompts))
             self._record_decode(model.family, done, timings)
             with timings.measure("masks"):
@@ -148,8 +147,7 @@ class LocalSegmentationService(SegmentationService):
         model = await self.models.visual(version or self.models.default_version)
         async with self.encoder.encoding(tenant, model, image, timings) as pending:
             encoded = pending.image
-            if options.within:
-                check_inside(encoded.embedding.size, prompts)
+            prompts = cut_to_image(encoded.embedding.size, prompts, refuse=options.within)
             # Keyed by digest, because an evicted id may be reused for another image.
             key = replace(encoded.key, image=f"sha256:{encoded.digest}")
             inputs = list(prompts)

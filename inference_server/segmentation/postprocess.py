@@ -59,3 +59,23 @@ def suppress_overlaps(instances: list[Instance], iou_threshold: float) -> list[I
     scores = np.array([instance.score for instance in instances], np.float32)
     kept = mask_nms([instance.mask for instance in instances], scores, iou_threshold)
     return [instances[index] for index in kept]
+
+
+def bottom_to_top(found: Sequence[Instance], *, by_area: bool = False) -> list[int]:
+    """The order in which masks that overlap are drawn, independent of their order in the list.
+
+    Args:
+        found: the instances.
+        by_area: whether smaller masks are on top; default false: those of a higher score. The other
+            one of the two decides between equals.
+
+    Returns:
+        The indices of the instances, the uppermost last.
+    """
+
+    def rank(index: int) -> tuple[float, float, tuple[int, int, int, int]]:
+        mask, score = found[index].mask, found[index].score
+        first, second = (-mask.area, score) if by_area else (score, -mask.area)
+        return first, second, mask.box
+
+    return sorted(range(len(found)), key=rank)

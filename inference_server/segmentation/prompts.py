@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,33 +12,50 @@ from numpy.typing import NDArray
 from inference_server.engines.base import ConceptPrompt, VisualPrompt
 from inference_server.errors import RequestError
 
+PromptT = TypeVar("PromptT", ConceptPrompt, VisualPrompt)
 
-def check_inside(
-    size: tuple[int, int], prompts: Sequence[ConceptPrompt] | Sequence[VisualPrompt]
-) -> None:
-    """Refuse points outside the image, and boxes that do not overlap it.
 
-    A model would return a meaningless mask for them.
+def cut_to_image(
+    size: tuple[int, int], prompts: Sequence[PromptT], *, refuse: bool
+) -> list[PromptT]:
+    """Cut boxes at the image's border; the one place where this is done, for every API.
+
+    A model answers a box that reaches past the border with a wrong mask.
 
     Args:
         size: (height, width) of the image in pixels.
-        prompts: prompts in pixels of the image; its border counts as inside.
+        prompts: prompts in pixels of the image, whose border belongs to it.
+        refuse: whether to refuse points outside the image and boxes of which no part is on it. If
+            false, they are left unchanged.
+
+    Returns:
+        The prompts in the same order.
 
     Raises:
-        RequestError: a prompt lies outside the image.
+        RequestError: a prompt lies outside the image, and `refuse` is true.
     """
     limits = np.array(size[::-1], np.float32)
+    cut = []
     for prompt in prompts:
-        if isinstance(prompt, ConceptPrompt):
-            boxes = prompt.boxes
-        else:
-            boxes = np.zeros((0, 4), np.float32) if prompt.box is None else prompt.box[None]
-            outside = ((prompt.points < 0) | (prompt.points > limits)).any(axis=1)
-            for point in prompt.points[outside]:
+        if isinstance(prompt, VisualPrompt) and refuse:
+            beside = ((prompt.points < 0) | (prompt.points > limits)).any(axis=1)
+            for point in prompt.points[beside]:
                 raise _outside_error("point", point, size)
-        outside = ((boxes[:, 2:] < 0) | (boxes[:, :2] > limits)).any(axis=1)
-        for box in boxes[outside]:
-            raise _outside_error("box", box, size)
+        boxes = prompt.boxes if isinstance(prompt, ConceptPrompt) else prompt.box
+        if boxes is not None and boxes.size:
+            rows = boxes.reshape(-1, 4)
+            beside = ((rows[:, 2:] < 0) | (rows[:, :2] > limits)).any(axis=1)
+            if refuse:
+                for box in rows[beside]:
+                    raise _outside_error("box", box, size)
+            inside = rows.clip(0, np.tile(limits, 2))
+            boxes = np.where(beside.reshape(-1, 1), rows, inside).reshape(boxes.shape)
+            if isinstance(prompt, ConceptPrompt):
+                prompt = replace(prompt, boxes=boxes)
+            else:
+                prompt = replace(prompt, box=boxes)
+        cut.append(prompt)
+    return cut
 
 
 def group_points_by_box(

@@ -29,11 +29,16 @@ PLACES: dict[str, Affine] = {
 """Where images lie, by CRS: half a metre a pixel, or a hundred-thousandth of a degree."""
 
 
-def geotiff(image: NDArray[Any], crs: str | None = "EPSG:3857", **options: Any) -> bytes:
-    """An image, [H, W, bands], as a GeoTIFF."""
+def geotiff(
+    image: NDArray[Any],
+    crs: str | None = "EPSG:3857",
+    transform: Affine | None = None,
+    **options: Any,
+) -> bytes:
+    """An image, [H, W, bands], as a GeoTIFF; at the place of its CRS if it has no transform."""
     height, width, bands = image.shape
     if crs is not None:
-        options |= {"crs": crs, "transform": PLACES[crs]}
+        options |= {"crs": crs, "transform": PLACES[crs] if transform is None else transform}
     with MemoryFile() as file:
         with file.open(
             driver="GTiff",

@@ -5,19 +5,21 @@ from __future__ import annotations
 import numpy as np
 import orjson
 
-from inference_server.geo import Detection, detection_list, plane_detections
+from inference_server.geo import Detection, detection_list, mask_detections
+from inference_server.masks import Mask
 
 
-def test_detections_of_a_plane() -> None:
-    plane = np.zeros((1464, 2647), np.uint8)
-    plane[80:251, 50:201] = 1
-    plane[45:211, 310:481] = 3  # the second object is covered
-    found = plane_detections(plane)
+def test_detections_of_masks() -> None:
+    size = 1464, 2647
+    planes = np.zeros((2, *size), np.bool_)
+    planes[0, 80:251, 50:201] = True
+    planes[1, 45:211, 310:481] = True
+    found = mask_detections([Mask.from_plane(plane) for plane in planes], [1, 3])
     assert found == [
         Detection(1, (50.0, 80.0, 200.0, 250.0), 1),
         Detection(2, (310.0, 45.0, 480.0, 210.0), 3),
     ]
-    answer = detection_list(found, plane.shape)
+    answer = detection_list(found, size)
     # The example in samgeo's documentation, with its order of keys.
     assert orjson.dumps(answer) == orjson.dumps(
         {
@@ -41,7 +43,7 @@ def test_scores_go_with_rounded_boxes() -> None:
 
 
 def test_no_object() -> None:
-    assert plane_detections(np.zeros((3, 4), np.uint8)) == []
+    assert mask_detections([], []) == []
     assert detection_list([], (3, 4)) == {
         "image_width": 4,
         "image_height": 3,

@@ -15,7 +15,8 @@ from rasterio.crs import CRS
 from rasterio.warp import transform
 
 from inference_server.errors import RequestError
-from inference_server.geo import GeoRaster, GeoReference
+from inference_server.geo import GeoRaster, GeoReference, across_antimeridian
+from inference_server.geo.crs import turn_of
 from tests.geo.files import PLACES, SIZE, UTM, on_map, reference, tiff
 
 CODES = {
@@ -36,15 +37,17 @@ def test_a_file_is_read(place: str) -> None:
     assert found.size == SIZE
     if place in CODES:
         code, urn = CODES[place]
-        assert (found.epsg, found.label, found.urn) == (code, f"EPSG:{code}", urn)
+        assert found.authority == ("EPSG", str(code))
+        assert (found.label, found.urn) == (f"EPSG:{code}", urn)
 
 
 def test_a_crs_without_a_code_is_named_by_its_wkt() -> None:
     crs = CRS.from_proj4("+proj=aea +lat_1=11 +lat_2=52 +lon_0=3 +datum=WGS84 +units=m")
     found = GeoRaster(tiff(crs, Affine(10, 0, 7, 0, -10, 9))).reference
     assert found is not None
-    assert (found.epsg, found.urn) == (None, None)
+    assert found.authority is None
     assert found.label is not None
+    assert found.urn == found.label
     assert found.label.startswith("PROJCS[")
     assert "Albers" in found.label
 
@@ -52,7 +55,7 @@ def test_a_crs_without_a_code_is_named_by_its_wkt() -> None:
 def test_a_transform_alone_is_a_reference() -> None:
     found = GeoRaster(tiff(None, Affine(2, 0, 7, 0, -2, 9))).reference
     assert found is not None
-    assert (found.crs, found.epsg, found.label, found.urn) == (None, None, None, None)
+    assert (found.crs, found.authority, found.label, found.urn) == (None, None, None, None)
     np.testing.assert_array_equal(found.to_map(np.array([[3.0, 4.0]])), [[13, 1]])
     with pytest.raises(RequestError, match="this image has none"):
         found.to_pixels(np.array([[13.0, 1.0]]), "EPSG:4326")
@@ -61,7 +64,7 @@ def test_a_transform_alone_is_a_reference() -> None:
 def test_a_crs_alone_is_a_reference() -> None:
     found = GeoRaster(tiff(UTM, None)).reference
     assert found is not None
-    assert (found.epsg, found.transform) == (32633, Affine.identity())
+    assert (found.label, found.transform) == ("EPSG:32633", Affine.identity())
 
 
 @pytest.mark.parametrize("form", ["TIFF", "PNG", "JPEG"])
@@ -241,7 +244,8 @@ def test_empty_input_gives_empty_output() -> None:
     assert image.to_map(np.zeros((0, 2))).shape == (0, 2)
 
 
-def test_a_box_is_enclosed_and_cut_off() -> None:
+def test_a_box_is_enclosed_and_not_cut_off() -> None:
+    """Boxes are cut at the border in one place, for every API: `segmentation.prompts`."""
     image = reference("utm")  # 499000 to 499100, 5538920 to 5539000, 10 m per pixel
     boxes = np.array(
         [
@@ -252,7 +256,7 @@ def test_a_box_is_enclosed_and_cut_off() -> None:
         np.float64,
     )
     found = image.boxes_to_pixels(boxes, "EPSG:32633")
-    expected = np.array([[2, 1, 4.5, 7], [2, 1, 4.5, 7], [0, 0, 5, 8]])
+    expected = np.array([[2, 1, 4.5, 7], [2, 1, 4.5, 7], [-100, -100, 5, 100]])
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-9)
 
 
@@ -276,3 +280,94 @@ def test_a_box_with_edges_that_bend() -> None:
     assert bottom == pytest.approx(middle[0], abs=1e-6)
     assert bottom - middle[1] > 5
     assert top < bottom
+
+
+WORLD = 2 * np.pi * 6378137  # the width of Mercator's world in metres
+
+
+@pytest.mark.parametrize(
+    ("crs", "turn"),
+    [
+        ("EPSG:4326", 360),
+        ("EPSG:4807", 400),  # in grads, from Paris
+        ("EPSG:3857", WORLD),
+        ("EPSG:3395", WORLD),
+        ("EPSG:3832", WORLD),  # centred at 150 degrees east
+        ("EPSG:4087", WORLD),  # equidistant cylindrical
+        ("ESRI:54009", None),  # Mollweide: parallels have different lengths
+        ("EPSG:32633", None),
+        ("EPSG:3413", None),
+    ],
+)
+def test_once_around_the_earth(crs: str, turn: float | None) -> None:
+    expected = None if turn is None else pytest.approx(turn, rel=1e-9)
+    assert turn_of(CRS.from_string(crs)) == expected
+
+
+AROUND = {
+    "0 to 360": (CRS.from_epsg(4326), 285.0, 1e-5),
+    "across the antimeridian": (CRS.from_epsg(4326), 179.999, 1e-5),
+    "west of it": (CRS.from_epsg(4326), -180.001, 1e-5),
+    "another turn": (CRS.from_epsg(4326), 540.0, 1e-5),
+    "Mercator": (CRS.from_epsg(3857), WORLD / 2 - 100, 1),
+    "Mercator in the Pacific": (CRS.from_epsg(3832), 3_339_500.0, 1),
+    "UTM": (CRS.from_epsg(32660), 833_900.0, 1),
+}
+
+
+@pytest.mark.parametrize("name", AROUND)
+@pytest.mark.parametrize("asked", ["EPSG:4326", "EPSG:3857", "EPSG:4807"])
+def test_coordinates_on_the_other_side(name: str, asked: str) -> None:
+    """A place is found, whichever turn around the Earth its coordinates are given in."""
+    crs, west, step = AROUND[name]
+    image = GeoReference(crs, Affine(step, 0, west, 0, -step, 10 if step < 1 else 1e6), (200, 300))
+    target = CRS.from_string(asked)
+    wanted = np.array([[2.0, 3.0], [299.0, 198.0]])
+    x, y = transform(crs, target, *image.to_map(wanted).T)
+    for turns in (-1, 0, 1):
+        points = np.array([x, y], np.float64).T
+        points[:, 0] += turns * (turn_of(target) or 0)
+        # Datum shifts are exact to a centimetre.
+        np.testing.assert_allclose(image.to_pixels(points, asked), wanted, atol=0.02)
+        (left, bottom), (right, top) = points.min(axis=0), points.max(axis=0)
+        if right - left > (turn_of(target) or 0) / 2:  # its ends are on different sides
+            left, right = right, left
+        box = across_antimeridian(np.array([[left, bottom, right, top]]), asked)
+        # In UTM, the box is turned by the convergence of meridians.
+        enclosing = image.boxes_to_pixels(box, asked)
+        np.testing.assert_allclose(
+            enclosing, [wanted.reshape(-1)], atol=3 if name == "UTM" else 0.02
+        )
+
+
+def test_a_box_from_east_to_west() -> None:
+    boxes = np.array([[179.0, 1, -179, 2], [3, 1, 2, 2], [-179, 1, 179, 2]])
+    assert across_antimeridian(boxes, "EPSG:4326")[:, 2].tolist() == [181, 2, 179]
+    assert across_antimeridian(boxes, "EPSG:32633").tolist() == boxes.tolist()
+    assert boxes[0, 2] == -179
+
+
+@pytest.mark.parametrize("west", [-180.0, 0.0])
+def test_an_image_of_the_whole_world(west: float) -> None:
+    image = GeoReference(CRS.from_epsg(4326), Affine(0.5, 0, west, 0, -0.5, 90), (360, 720))
+    edges = np.array([[west, 90.0], [west + 360, -90]])
+    assert image.to_pixels(edges, "EPSG:4326").tolist() == [[0, 0], [720, 360]]
+    east = image.to_pixels(np.array([[10.0, 0], [370, 0], [-350, 0]]), "EPSG:4326")
+    assert east[:, 0].tolist() == [2 * (10 - west)] * 3
+    boxes = np.array([[-180.0, -90, 180, 90], [0, -90, 360, 90], [175, 0, 185, 9]])
+    whole, same, across = image.boxes_to_pixels(boxes, "EPSG:4326")
+    assert whole.tolist() == same.tolist() == [0, 0, 720, 360]
+    assert across[2] - across[0] == 20  # not torn apart
+
+
+def test_the_span_of_an_image_across_the_antimeridian_does_not_hold_what_is_outside() -> None:
+    image = GeoReference(CRS.from_epsg(4326), Affine(1e-5, 0, 179.999, 0, -1e-5, 10), (200, 300))
+    with pytest.raises(RequestError) as raised:
+        image.to_pixels(np.array([[0.0, 1_118_000]]), "EPSG:3857")
+    span = re.search(r"spans x ([\d.-]+) to ([\d.-]+)", raised.value.message)
+    assert span is not None
+    first, last = map(float, span.groups())
+    assert last - first == pytest.approx(WORLD * 0.003 / 360, abs=0.1)
+    world = GeoReference(CRS.from_epsg(4326), Affine(1, 0, -180, 0, -1, 80), (10, 360))
+    with pytest.raises(RequestError, match=r"spans x -200375.* to 200375"):
+        world.to_pixels(np.array([[0.0, 0]]), "EPSG:3857")

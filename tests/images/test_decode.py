@@ -159,6 +159,61 @@ def test_16_bit_pngs_keep_the_high_bytes(channels: int) -> None:
     np.testing.assert_array_equal(decode(data), expected[:, :, order])
 
 
+def deep_png(values: NDArray[np.uint16]) -> bytes:
+    """A 16-bit PNG of grey, RGB or RGBA."""
+    order = {1: [0], 3: [2, 1, 0], 4: [2, 1, 0, 3]}[values.shape[2]]  # OpenCV writes BGR
+    return cv2.imencode(".png", values[:, :, order])[1].tobytes()
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize(
+    ("bits", "pedestal"), [(8, 0), (10, 0), (12, 0), (12, 30_000), (14, 0), (11, 2**16 - 2**11)]
+)
+def test_16_bits_of_a_png_that_use_few_of_them_are_stretched(
+    channels: int, bits: int, pedestal: int
+) -> None:
+    colours = np.asarray(picture()).astype(np.uint16)[:, :, : min(channels, 3)]
+    deep = (colours.astype(int) * (2**bits - 1) // 255 + pedestal).astype(np.uint16)
+    if channels == 4:
+        deep = np.dstack([deep, np.full(deep.shape[:2], 40_000, np.uint16)])
+        deep[0] = [0, 65_535, 0, 0]  # transparent, so without a part in the range
+    pixels = decode(deep_png(deep))[1:]
+    low, high = colours[1:].min(), colours[1:].max()
+    wanted = (colours[1:].astype(int) - low) * 255 / (high - low)
+    assert np.abs(pixels - wanted).max() <= 2 ** (8 - min(bits, 8)) + 0.5
+
+
+@pytest.mark.parametrize("value", [0, 900, 65_535])
+def test_a_16_bit_png_of_one_value_keeps_the_upper_byte(value: int) -> None:
+    deep = np.full((HEIGHT, WIDTH, 3), value, np.uint16)
+    assert (decode(deep_png(deep)) == value >> 8).all()
+
+
+def test_16_bits_in_every_form_of_png() -> None:
+    """Interlaced, with chunks that libpng warns about, with an orientation, cut off, damaged."""
+    deep = np.random.default_rng(1).integers(0, 65536, (HEIGHT, WIDTH, 3), np.uint16)
+    data = deep_png(deep)
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
+
+    profile = chunk(b"iCCP", b"x\0\0" + zlib.compress(b"no profile"))
+    turned = chunk(b"eXIf", b"II*\0\x08\0\0\0\1\0\x12\1\3\0\1\0\0\0\6\0\0\0\0\0\0\0")
+    added = data[:33] + profile + turned + chunk(b"tIME", bytes(7)) + data[33:]
+    np.testing.assert_array_equal(decode(added), np.rot90((deep >> 8).astype(np.uint8), -1))
+    grey = np.random.default_rng(2).integers(0, 65536, (HEIGHT, WIDTH, 2), np.uint16)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in grey)
+    with_alpha = data[:8] + chunk(b"IHDR", struct.pack(">IIBBBBB", WIDTH, HEIGHT, 16, 4, 0, 0, 0))
+    with_alpha += chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    expected = np.repeat((grey[:, :, :1] >> 8).astype(np.uint8), 3, axis=2)
+    np.testing.assert_array_equal(decode(with_alpha), expected)
+    for broken in (data[: len(data) // 2], data[:200] + bytes(300) + data[500:]):
+        with pytest.raises(ImageError):
+            decode(broken)
+
+
 @pytest.mark.parametrize("header", [40, 12])
 def test_bmp_with_and_without_a_modern_header(header: int) -> None:
     row = bytes((0, 0, 255, 0, 255, 0)) + bytes(2)

@@ -7,10 +7,12 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
@@ -319,6 +321,67 @@ def test_a_band_called_alpha_is_no_colour_wherever_it_is() -> None:
             dataset.colorinterp = [ColorInterp.alpha] + [ColorInterp.undefined] * 4
         data = file.read()
     assert off(decode(data)) == 0
+
+
+def tagged(bands: NDArray[Any], kinds: list[ColorInterp], **options: Any) -> bytes:
+    count, height, width = bands.shape
+    with MemoryFile() as file:
+        with file.open(
+            driver="GTiff",
+            count=count,
+            height=height,
+            width=width,
+            dtype=bands.dtype,
+            **{**GEO, **options},
+        ) as dataset:
+            dataset.colorinterp = kinds
+            dataset.write(bands)
+        return bytes(file.getbuffer())
+
+
+RED, GREEN, BLUE, OTHER = (
+    ColorInterp.red,
+    ColorInterp.green,
+    ColorInterp.blue,
+    ColorInterp.undefined,
+)
+INFRARED = 255 - BANDS[:1]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize(
+    ("bands", "kinds"),
+    [
+        (BANDS[::-1], [BLUE, GREEN, RED]),
+        (np.concatenate([BANDS[::-1], INFRARED]), [BLUE, GREEN, RED, OTHER]),
+        (np.concatenate([BANDS[::-1], INFRARED]), [BLUE, GREEN, RED, ColorInterp.alpha]),
+        (np.concatenate([INFRARED, INFRARED, BANDS]), [OTHER, OTHER, RED, GREEN, BLUE]),
+        (BANDS[[1, 2, 0]], [GREEN, BLUE, RED]),
+        (BANDS, [OTHER, OTHER, OTHER]),
+        (BANDS, [BLUE, OTHER, OTHER]),  # without all three tags, the order counts
+    ],
+)
+def test_bands_have_the_colours_that_their_tags_say(
+    bands: NDArray[np.uint8], kinds: list[ColorInterp], dtype: Any
+) -> None:
+    for options in ({}, {"interleave": "band"}):
+        data = tagged(bands.astype(dtype), kinds, **options)
+        pixels = decode(data, read_header(data).decoder)
+        shown = np.ones(SCENE.shape[:2], np.bool_)
+        if ColorInterp.alpha in kinds:  # transparent pixels do not affect the scale
+            shown = bands[kinds.index(ColorInterp.alpha)] != 0
+        wanted = SCENE if dtype == np.uint8 else stretched(SCENE[shown][None])
+        assert off(pixels[shown][None], wanted[shown][None] if dtype == np.uint8 else wanted) <= 1
+
+
+def test_tags_that_contradict_the_photometric_count(tmp_path: Path) -> None:
+    """As GDAL writes them if an RGB file is changed: Pillow would take no notice."""
+    path = tmp_path / "changed.tif"
+    path.write_bytes(write(BANDS[::-1], photometric="RGB", **GEO))
+    assert off(decode(path.read_bytes(), "pillow"), SCENE[:, :, ::-1]) == 0
+    with rasterio.open(path, "r+") as dataset:
+        dataset.colorinterp = [BLUE, GREEN, RED]
+    assert off(decode(path.read_bytes())) == 0
 
 
 def test_threads_do_not_disturb_each_other() -> None:

@@ -24,6 +24,8 @@ STRUCTURES: dict[str, dict[str, Any]] = {
     "LERC": {"compress": "lerc"},
     "LERC and Zstandard": {"compress": "lerc_zstd"},
     "PackBits": {"compress": "packbits"},
+    "WebP": {"compress": "webp", "WEBP_LOSSLESS": True},
+    "WebP, tiles": {"compress": "webp", "WEBP_LOSSLESS": True, "tiled": True},
     "planes": {"interleave": "band"},
     "planes of compressed tiles": {"interleave": "band", "tiled": True, "compress": "deflate"},
     "overviews": {"overviews": (2, 4), "tiled": True},
@@ -34,8 +36,14 @@ STRUCTURES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", STRUCTURES)
 def test_every_structure(name: str) -> None:
     options = {**GEO, **STRUCTURES[name]}
-    lerc = "LERC" in name
-    assert off(decode(write(BANDS, **options), "rasterio" if lerc else "pillow")) == 0
+    lerc, webp = "LERC" in name, "WebP" in name
+    assert off(decode(write(BANDS, **options), "rasterio" if lerc or webp else "pillow")) == 0
+    if webp:  # of 8 bits only, and with alpha
+        shown = np.where(COLLAR, 0, 255).astype(np.uint8)
+        data = write(np.concatenate([BANDS, shown[None]]), **options)
+        assert off(decode(data)[20:-12, 30:-5], SCENE[20:-12, 30:-5]) == 0
+        np.testing.assert_array_equal(RasterFile(data).valid, ~COLLAR)
+        return
     deep = BANDS.astype(np.uint16) * 257
     masked = name != "COG" and not lerc
     data = write(deep, mask=~COLLAR if masked else None, **options)
@@ -60,5 +68,5 @@ def test_windows_and_strides_make_no_difference(step: str, monkeypatch: pytest.M
     whole = decode(data)
     monkeypatch.setattr(raster, "_WINDOW_PIXELS", 2000)
     np.testing.assert_array_equal(decode(data), whole)
-    monkeypatch.setattr(raster, "_SAMPLE_PIXELS", 4000)
+    monkeypatch.setattr(raster, "SAMPLE_PIXELS", 4000)
     assert 0 < np.abs(decode(data).astype(int) - whole).mean() < 8

@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
-from inference_server.masks import LabelPlane, Mask, extents, label_plane
+from inference_server.masks import Mask, label_plane
 from tests.masks.planes import Plane, planes
 
 SIZES = st.tuples(st.integers(1, 12), st.integers(1, 12))
@@ -17,14 +16,6 @@ def block(y0: int, y1: int, x0: int, x1: int, size: tuple[int, int] = (6, 8)) ->
     plane = np.zeros(size, np.bool_)
     plane[y0:y1, x0:x1] = True
     return Mask.from_plane(plane)
-
-
-def slow_extents(plane: LabelPlane) -> list[tuple[int, tuple[int, int, int, int]]]:
-    found = []
-    for value in sorted(set(plane.ravel().tolist()) - {0}):
-        ys, xs = np.nonzero(plane == value)
-        found.append((value, (int(xs.min()), int(ys.min()), int(xs.max()), int(ys.max()))))
-    return found
 
 
 def drawn(data: st.DataObject, size: tuple[int, int]) -> list[Plane]:
@@ -45,6 +36,14 @@ def test_the_later_mask_wins() -> None:
             [0, 0, 0, 0, 0, 0, 0, 0],
         ],
     )
+
+
+def test_the_order_says_which_mask_is_on_top() -> None:
+    masks = [block(0, 3, 0, 4), block(1, 4, 2, 6), block(2, 3, 3, 4)]
+    plane = label_plane(masks, (6, 8), order=[2, 1, 0])
+    assert [(plane == i).sum() for i in (1, 2, 3)] == [12, 8, 0]
+    plane = label_plane(masks, (6, 8), order=[1, 0, 2])
+    assert [(plane == i).sum() for i in (1, 2, 3)] == [11, 8, 1]
 
 
 @settings(deadline=None)
@@ -102,28 +101,3 @@ def test_ids_are_as_wide_as_need_be(masks: int, dtype: type) -> None:
 def test_a_mask_of_another_image_is_refused() -> None:
     with pytest.raises(ValueError, match="does not fit an image"):
         label_plane([Mask.empty((3, 4))], (4, 3))
-
-
-@settings(deadline=None)
-@given(st.data())
-def test_extents_are_those_of_a_loop(data: st.DataObject) -> None:
-    size = data.draw(SIZES)
-    dtype = data.draw(st.sampled_from(["uint8", "uint16", "uint32"]))
-    highest = data.draw(st.sampled_from([1, 3, 255, int(np.iinfo(dtype).max)]))
-    values = np.random.default_rng(data.draw(st.integers(0, 9999)))
-    ids: NDArray[np.int64] = values.integers(0, min(highest, 5), size, endpoint=True)
-    plane = np.where(ids == 5, highest, ids).astype(dtype)
-    assert extents(plane) == slow_extents(plane)
-
-
-def test_extents_of_nothing() -> None:
-    assert extents(np.zeros((3, 4), np.uint8)) == []
-    assert extents(np.zeros((0, 4), np.uint8)) == []
-    assert extents(np.zeros((4, 0), np.uint8)) == []
-
-
-def test_extents_of_thousands() -> None:
-    plane = np.arange(1, 90_001, dtype=np.uint32).reshape(300, 300)
-    found = extents(plane)
-    assert [value for value, _ in found] == list(range(1, 90_001))
-    assert found[301] == (302, (1, 1, 1, 1))

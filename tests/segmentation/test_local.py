@@ -6,7 +6,7 @@ import asyncio
 import base64
 import hashlib
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import cv2
@@ -605,6 +605,31 @@ async def test_a_refined_answer_is_kept_under_its_points(make: Make) -> None:
     assert first is None
     assert np.array_equal(second, block(0, 0, 5, 5) * 7)
     assert np.array_equal(third, block(0, 0, 9, 9) * 7)
+
+
+@pytest.mark.parametrize("within", [True, False])
+async def test_boxes_reach_the_models_cut_at_the_border(make: Make, within: bool) -> None:
+    """The one place where boxes are cut, for every API: a model never sees what lies outside."""
+    bench, image = make(), sent(png(1))
+    box = np.array([50, -500, 900, 20], np.float32)
+    options = VisualOptions(save_logits=True, load_logits=True, within=within)
+    for points in ([(55, 5)], [(55, 5), (52, 3)]):  # the second one finds the first one's logits
+        await bench.segmenter.visual(
+            "ann",
+            "hiera_tiny",
+            image,
+            [replace(visual_prompt(*points), box=box)],
+            options,
+            timings=Timings(),
+        )
+    assert [prompt.box.tolist() for prompt in bench.sam2.asked] == [[50, 0, 60, 20]] * 2
+    assert [prompt.mask_input is None for prompt in bench.sam2.asked] == [True, False]
+    prompt = replace(concept_prompt("thing"), boxes=box[None], labels=np.ones(1, np.int64))
+    await bench.segmenter.concept(
+        "ann", image, [prompt], ConceptOptions(within=within), timings=Timings()
+    )
+    assert bench.sam3.asked[-1].boxes.tolist() == [[50, 0, 60, 20]]
+    assert box.tolist() == [50, -500, 900, 20]
 
 
 async def test_logits_do_not_outlive_an_id_that_is_reused(make: Make) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from inference_server.engines.base import ConceptPrompt, VisualPrompt
 from inference_server.errors import RequestError
-from inference_server.segmentation.prompts import check_inside, group_points_by_box
+from inference_server.segmentation.prompts import cut_to_image, group_points_by_box
 
 SIZE = (480, 640)
 
@@ -25,23 +25,39 @@ def alike(*boxes: tuple[float, float, float, float]) -> ConceptPrompt:
     return ConceptPrompt("cat", corners, np.ones(len(boxes), np.int64))
 
 
-def test_prompts_on_the_image_or_its_border_are_accepted() -> None:
-    check_inside(SIZE, [clicks((0, 0), (640, 480)), clicks(), drawn(-50, 470, 3, 900)])
-    check_inside(SIZE, [alike(), alike((600, 400, 700, 500), (-9, -9, 0, 0))])
+@pytest.mark.parametrize("refuse", [True, False])
+def test_boxes_are_cut_at_the_border(refuse: bool) -> None:
+    click, nothing, box = cut_to_image(
+        SIZE, [clicks((0, 0), (640, 480)), clicks(), drawn(-50, 470, 3, 900)], refuse=refuse
+    )
+    assert click.points.tolist() == [[0, 0], [640, 480]]
+    assert (click.box, nothing.box) == (None, None)
+    assert box.box is not None
+    assert box.box.dtype == np.float32
+    assert box.box.tolist() == [0, 470, 3, 480]
+    given = [alike(), alike((600, 400, 700, 500), (-9, -9, 0, 0), (1, 2, 3, 4))]
+    none, several = cut_to_image(SIZE, given, refuse=refuse)
+    assert none.boxes.shape == (0, 4)
+    assert several.boxes.tolist() == [[600, 400, 640, 480], [0, 0, 0, 0], [1, 2, 3, 4]]
+    assert given[1].boxes[0].tolist() == [600, 400, 700, 500]  # the client's stay as they are
 
 
 @pytest.mark.parametrize("point", [(640.5, 1), (1, 481), (-0.5, 1), (1, -1)])
 def test_points_outside(point: tuple[float, float]) -> None:
     with pytest.raises(RequestError, match=r"The point \(.*640 pixels wide and 480 high"):
-        check_inside(SIZE, [clicks((1, 1), point)])
+        cut_to_image(SIZE, [clicks((1, 1), point)], refuse=True)
+    (kept,) = cut_to_image(SIZE, [clicks(point)], refuse=False)
+    assert kept.points.tolist() == [list(point)]
 
 
 @pytest.mark.parametrize("box", [(641, 1, 700, 9), (1, 481, 9, 600), (-9, 1, -1, 9)])
 def test_boxes_outside(box: tuple[float, float, float, float]) -> None:
     with pytest.raises(RequestError, match=r"The box \("):
-        check_inside(SIZE, [drawn(*box)])
+        cut_to_image(SIZE, [drawn(*box)], refuse=True)
     with pytest.raises(RequestError, match=r"The box \("):
-        check_inside(SIZE, [alike((1, 1, 9, 9), box)])
+        cut_to_image(SIZE, [alike((1, 1, 9, 9), box)], refuse=True)
+    (kept,) = cut_to_image(SIZE, [alike((600, 1, 700, 9), box)], refuse=False)
+    assert kept.boxes.tolist() == [[600, 1, 640, 9], list(box)]
 
 
 def test_points_go_with_the_box_that_they_lie_in() -> None:

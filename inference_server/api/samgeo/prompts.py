@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from inference_server.errors import RequestError
-from inference_server.geo import GeoReference
+from inference_server.geo import GeoReference, across_antimeridian
 from inference_server.segmentation.types import AutomaticOptions, ConceptPrompt, VisualPrompt
 from schemas.common import Limits
 from schemas.samgeo import AutomaticRequest, Boxes, PointLabels, Points, PredictRequest
@@ -98,11 +98,8 @@ class SamgeoPrompts:
                 "All labels in point_labels are 0, so no point is on the object. Send a point with "
                 "label 1, or a single box for the points to refine."
             )
-        inverted = np.flatnonzero((boxes[:, :2] >= boxes[:, 2:]).any(axis=1))
-        if inverted.size:
-            raise RequestError(
-                f"boxes[{inverted[0]}] is empty or inverted; send [xmin, ymin, xmax, ymax]."
-            )
+        if form.point_crs is None:  # otherwise a box may cross the antimeridian
+            _refuse_inverted(boxes)
         return cls(np.array(points, np.float64).reshape(-1, 2), np.array(labels, np.int64), boxes)
 
     def in_pixels(self, crs: str, reference: GeoReference | None) -> SamgeoPrompts:
@@ -113,18 +110,20 @@ class SamgeoPrompts:
             reference: the image's georeference; None if it has none.
 
         Raises:
-            RequestError: the image has no georeference, the CRS is unknown, or a prompt lies
-                outside the image.
+            RequestError: the image has no georeference, the CRS is unknown, a box is empty or
+                inverted, or a prompt lies outside the image.
         """
         if reference is None:
             raise RequestError(
                 "point_crs requires a georeferenced image, such as a GeoTIFF. Omit point_crs and "
                 "send pixel coordinates."
             )
+        boxes = across_antimeridian(self.boxes, crs)
+        _refuse_inverted(boxes)
         return replace(
             self,
             points=reference.to_pixels(self.points, crs),
-            boxes=reference.boxes_to_pixels(self.boxes, crs),
+            boxes=reference.boxes_to_pixels(boxes, crs),
         )
 
     @property
@@ -140,6 +139,15 @@ class SamgeoPrompts:
         no_points = np.zeros((0, 2), np.float32), np.zeros(0, np.int64)
         found = [VisualPrompt(*no_points, box=box) for box in boxes]
         return [*found, self.object_of_points] if len(self.points) else found
+
+
+def _refuse_inverted(boxes: NDArray[np.float64]) -> None:
+    """Refuse boxes `[N, 4]` of which a side has no length, or a negative one."""
+    inverted = np.flatnonzero((boxes[:, :2] >= boxes[:, 2:]).any(axis=1))
+    if inverted.size:
+        raise RequestError(
+            f"boxes[{inverted[0]}] is empty or inverted; send [xmin, ymin, xmax, ymax]."
+        )
 
 
 def _parse(name: str, text: str | None, form: TypeAdapter[list[T]], limit: int) -> list[T]:

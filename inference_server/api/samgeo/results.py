@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -14,11 +15,12 @@ from inference_server.geo import (
     GeoReference,
     detection_features,
     detection_list,
-    plane_detections,
+    mask_detections,
     polygon_features,
     write_labels,
 )
-from inference_server.masks import LabelPlane, Mask, clip, encode_pixels, label_plane
+from inference_server.masks import INSIDE, LabelPlane, Mask, clip, encode_pixels, label_plane
+from inference_server.segmentation.postprocess import bottom_to_top
 from inference_server.segmentation.types import Instance, SegmentationResult
 
 _RASTERS = MappingProxyType(
@@ -46,10 +48,9 @@ class RenderOptions:
         unique: whether each object has its own id in the raster; default True.
         foreground: whether the background is 0; see `label_plane`. Default True.
         by_area: whether ids ascend by area and smaller objects lie on top; otherwise objects of a
-            higher id lie on top. Default False.
-        own_boxes: whether boxes are those of the objects themselves, with scores, also where
-            another object covers them; otherwise they are those of the raster's values. Default
-            False.
+            higher score lie on top. Default False.
+        own_boxes: whether boxes are those that the model predicts, with scores; otherwise they are
+            the extents of the masks, with ids. Default False.
     """
 
     unique: bool = True
@@ -106,6 +107,9 @@ class SamgeoObjects:
     def render(self, output_format: str) -> object:
         """Render the objects.
 
+        Polygons and boxes are those of whole objects. In rasters, overlapping objects hide each
+        other.
+
         Args:
             output_format: `geotiff`, `png`, `geojson`, `json` or `detections`.
 
@@ -115,32 +119,43 @@ class SamgeoObjects:
         renderers: dict[str, Callable[[], object]] = {
             "geotiff": lambda: write_labels(self._plane(), self.reference),
             "png": lambda: encode_pixels(self._plane()),
-            "geojson": lambda: polygon_features(self._plane(), self.reference, self._scores()),
+            "geojson": self._polygons,
             "json": lambda: detection_list(self._detections(), self.size),
             "detections": lambda: detection_features(self._detections(), self.reference),
         }
         return renderers[output_format]()
 
     def _plane(self) -> LabelPlane:
-        masks, options = [each.mask for each in self.instances], self.options
-        if not (options.unique and options.by_area):
-            return label_plane(
-                masks, self.size, unique=options.unique, foreground=options.foreground
-            )
-        plane = label_plane(masks[::-1], self.size)
-        descending = np.arange(len(masks) + 1, 0, -1, dtype=plane.dtype)
-        descending[0] = 0
-        return descending[plane]
+        options = self.options
+        return label_plane(
+            [each.mask for each in self.instances],
+            self.size,
+            order=bottom_to_top(self.instances, by_area=options.by_area),
+            unique=options.unique,
+            foreground=options.foreground,
+        )
 
-    def _scores(self) -> dict[int, float]:
-        if not self.options.unique:
-            return {}
-        return {index: each.score for index, each in enumerate(self.instances, 1)}
+    def _masks(self) -> list[Mask]:
+        """The masks of the objects; if ids are not unique, the mask of all pixels of the raster."""
+        if self.options.unique:
+            return [each.mask for each in self.instances]
+        whole = Mask.from_plane(self._plane() != 0)
+        return [] if whole.is_empty else [whole]
+
+    def _polygons(self) -> dict[str, Any]:
+        properties = (
+            [{"value": index, "score": each.score} for index, each in enumerate(self.instances, 1)]
+            if self.options.unique
+            else [{"value": INSIDE}]
+        )
+        return polygon_features(self._masks(), self.reference, properties)
 
     def _detections(self) -> list[Detection]:
-        if not self.options.own_boxes:
-            return plane_detections(self._plane())
-        return [
-            Detection(index, each.box or each.mask.box, score=each.score)
-            for index, each in enumerate(self.instances, 1)
-        ]
+        if self.options.own_boxes:
+            return [
+                Detection(index, each.box or each.mask.box, score=each.score)
+                for index, each in enumerate(self.instances, 1)
+            ]
+        masks = self._masks()
+        values = range(1, len(masks) + 1) if self.options.unique else [INSIDE] * len(masks)
+        return mask_detections(masks, values)

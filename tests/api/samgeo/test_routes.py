@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import rasterio
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from rasterio.io import MemoryFile
 from rasterio.warp import transform as transform_points
 
+from inference_server.demo.scenes import make_scene
 from tests.api.pictures import Picture, iou, plane
 from tests.api.rasters import (
     AUTOMATIC,
@@ -234,19 +236,105 @@ def test_json_and_detections_of_predict(server: RunningHere, picture: Picture) -
 
 
 def test_three_masks_a_prompt(server: RunningHere, picture: Picture) -> None:
-    item = picture.one("blue square")
-    plane = ids(
-        post(
-            server,
-            PREDICT,
-            picture.data,
-            model_version="sam2",
-            point_coords=[item.click()],
-            multimask_output="true",
-            output_format="png",
+    fields: dict[str, Any] = {
+        "model_version": "sam2",
+        "point_coords": [picture.one("blue square").click()],
+        "multimask_output": "true",
+    }
+    listed = answer(server, PREDICT, picture.data, output_format="json", **fields)
+    assert listed["num_detections"] == 3
+    shown = answer(server, PREDICT, picture.data, **fields)
+    by_value = {f["properties"]["value"]: f["properties"]["score"] for f in shown["features"]}
+    assert sorted(by_value) == [1, 2, 3]
+    plane = ids(post(server, PREDICT, picture.data, output_format="png", **fields))
+    best = max(by_value, key=lambda value: by_value[value])
+    whole = masks_of_geojson(shown, picture.size)[int(best) - 1]
+    assert ((plane == best) == whole).all()  # the best is on top
+
+
+def test_the_order_of_boxes_changes_nothing(server: RunningHere) -> None:
+    """One object inside another: both are whole, and the raster is the same."""
+    image = np.full((256, 256, 3), (150, 140, 130), np.uint8)
+    image[40:216, 40:216] = (30, 60, 220)
+    cv2.circle(image, (128, 128), 30, (230, 30, 30), -1)
+    outer, inner = [40, 40, 216, 216], [98, 98, 158, 158]
+    data = geotiff(image, None)
+    found, rasters = [], []
+    for boxes in ([outer, inner], [inner, outer]):
+        fields: dict[str, Any] = {"model_version": "sam2", "boxes": boxes}
+        shown = masks_of_geojson(answer(server, PREDICT, data, **fields), (256, 256))
+        raster = ids(post(server, PREDICT, data, output_format="png", **fields))
+        assert answer(server, PREDICT, data, output_format="json", **fields)["num_detections"] == 2
+        if boxes[0] == inner:
+            shown, raster = shown[::-1], np.where(raster > 0, 3 - raster.astype(int), 0)
+        found.append(shown)
+        rasters.append(raster)
+    for one, other in zip(*found, strict=True):
+        assert iou(one, other) > 0.99
+    assert iou(found[0][1], np.hypot(*np.mgrid[-128:128, -128:128]) < 30) > 0.7
+    assert (rasters[0] != rasters[1]).mean() < 0.01
+
+
+def test_a_box_that_reaches_past_the_border(server: RunningHere) -> None:
+    """It is the same box in pixels and on the map, and as if it ended at the border."""
+    scene = make_scene(3, (320, 200))
+    item = next(o for o in scene.objects if (o.color, o.shape) == ("red", "circle"))
+    data = geotiff(scene.image, UTM)
+    x0, _, x1, y1 = map(float, item.box)
+    place = PLACES[UTM]
+    for far in (50, 500):
+        box = [x0, -far, x1 + far, y1]
+        (left, top), (right, bottom) = place @ (box[0], box[1]), place @ (box[2], box[3])
+        asked: list[dict[str, Any]] = [
+            {"boxes": [x0, 0, 320, y1]},
+            {"boxes": box},
+            {"boxes": [left, bottom, right, top], "point_crs": UTM},
+        ]
+        cut, *others = (
+            ids(post(server, PREDICT, data, model_version="sam2", output_format="png", **fields))
+            for fields in asked
         )
-    )
-    assert plane.max() == 3  # later ones lie on top, so others may hide
+        assert iou(cut > 0, item.mask) > 0.8
+        for other in others:
+            np.testing.assert_array_equal(other, cut)
+
+
+@pytest.mark.parametrize("crs", ["ESRI:102003", "+proj=moll +lon_0=7 +datum=WGS84 +units=m"])
+def test_a_crs_without_an_epsg_code(server: RunningHere, picture: Picture, crs: str) -> None:
+    given = rasterio.crs.CRS.from_string(crs)
+    data = geotiff(picture.scene.image, crs, PLACES[UTM])
+    fields: dict[str, Any] = {"prompt": "red circle"}
+    shown = answer(server, TEXT, data, **fields)["crs"]["properties"]["name"]
+    boxes = answer(server, TEXT, data, output_format="detections", **fields)["crs"]
+    assert rasterio.crs.CRS.from_user_input(shown) == given
+    assert rasterio.crs.CRS.from_user_input(boxes) == given
+    response = post(server, TEXT, data, output_format="geotiff", **fields)
+    with MemoryFile(response.content) as file, file.open() as written:
+        assert written.crs == given
+
+
+def test_prompts_on_both_sides_of_the_antimeridian(server: RunningHere, picture: Picture) -> None:
+    item = picture.one("blue square")
+    (x, y), (x0, y0, x1, y1) = item.click(), item.box
+    place = rasterio.transform.from_origin(180 - x * 1e-5, 52.6, 1e-5, 1e-5)  # within the object
+    data = geotiff(picture.scene.image, GEOGRAPHIC, place)
+    fields: dict[str, Any] = {
+        "model_version": "sam2",
+        "point_crs": GEOGRAPHIC,
+        "output_format": "geotiff",
+    }
+    (west, north), (east, south) = place @ (x0, y0), place @ (x1, y1)
+    assert west < 180 < east
+    for prompt in (
+        {"point_coords": [(179.999999 - 360, (place @ (x, y))[1])]},
+        {"boxes": [west, south, east - 360, north]},
+        {"boxes": [west, south, east, north]},
+    ):
+        (mask,) = masks_of(ids(post(server, PREDICT, data, **fields, **prompt)))
+        assert iou(mask, item.mask) > 0.8
+    wrong = post(server, PREDICT, data, boxes=[west, north, east - 360, south], **fields)
+    assert wrong.status_code == 400
+    assert "boxes[0] is empty or inverted" in wrong.json()["detail"]
 
 
 @pytest.mark.parametrize("image_crs", [WEB, UTM, GEOGRAPHIC])
@@ -325,10 +413,12 @@ class TestAutomatic:
         found = masks_of(ids(post(server, AUTOMATIC, raster, output_format="geotiff", **fields)))
         polygons = answer(server, AUTOMATIC, raster, **fields)
         drawn = masks_of_geojson(polygons, picture.size, PLACES[WEB])
-        assert all((one == other).all() for one, other in zip(drawn, found, strict=True))
+        for index, (whole, shown) in enumerate(zip(drawn, found, strict=True)):
+            smaller = np.any(drawn[:index], axis=0) if index else np.zeros_like(whole)
+            assert (shown == (whole & ~smaller)).all()  # the smaller object is on top
         boxes = answer(server, AUTOMATIC, raster, output_format="json", **fields)
         assert [item["value"] for item in boxes["detections"]] == list(range(1, len(found) + 1))
-        assert [item["bbox"] for item in boxes["detections"]] == list(map(reaches, found))
+        assert [item["bbox"] for item in boxes["detections"]] == list(map(reaches, drawn))
 
     def test_one_raster_for_all(self, server: RunningHere, picture: Picture) -> None:
         fields: dict[str, Any] = {"points_per_side": 12, "output_format": "png"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -24,6 +25,7 @@ from inference_server.engines.device import Compute
 from inference_server.engines.features import SquareInput
 from inference_server.engines.resize import Normalizer
 from inference_server.engines.sam3.decoder import ConceptImage, FastConceptDecoder
+from inference_server.engines.sam3.trunk import TrunkImage, hidden_states
 
 _TEXT_TOKENS = 32
 """Maximum tokens of a text, as in SAM 3's processor; longer texts are truncated."""
@@ -88,10 +90,20 @@ class ConceptEngine(SquareInput):
             the prompt. Position encodings, which are the same for every image, and the coarsest
             level, which is unused, are not included.
         """
-        batch = self._normalize([image.pixels for image in images])
-        with self._compute.autocast():
-            output = self._model.get_vision_features(pixel_values=batch)
-        prepared = self._decoder.prepare(output.fpn_hidden_states[:-1])
+        if all(isinstance(image.pixels, TrunkImage) for image in images):
+            hidden = hidden_states(images, self._compute)
+            side = math.isqrt(hidden.shape[1])
+            planes = hidden.transpose(1, 2).unflatten(2, (side, side))
+            with self._compute.autocast():
+                # The coarsest level, which nothing reads, is not made.
+                layers = list(self._model.vision_encoder.neck.fpn_layers)[:-1]
+                levels = [layer(planes) for layer in layers]
+        else:
+            batch = self._normalize([image.pixels for image in images])
+            with self._compute.autocast():
+                output = self._model.get_vision_features(pixel_values=batch)
+            levels = list(output.fpn_hidden_states[:-1])
+        prepared = self._decoder.prepare(levels)
         return prepared.to(self._compute.cache_dtype).embeddings(images)
 
     @torch.inference_mode()

@@ -16,9 +16,9 @@ from sam2.sam2_image_predictor import SAM2ImagePredictor
 from sam2.utils.transforms import SAM2Transforms
 
 from inference_server.engines.base import Candidates, Embedding, VisualPrompt, queries
+from inference_server.engines.mask_decoder import FastMaskDecoder
 from inference_server.engines.resize import Normalizer, resize
 from inference_server.engines.sam2.engine import VisualEngine
-from inference_server.engines.sam2.mask_decoder import FastMaskDecoder
 from inference_server.masks import Mask, upsample_masks
 from tests.engines.conftest import CPU, CPU_BFLOAT16, Picture
 from tests.masks.planes import iou

@@ -1,4 +1,4 @@
-"""SAM 2's mask decoder, reordered so that image-only parts are computed once per image.
+"""The mask decoder of SAM 2 and SAM 3, with image-only parts computed once per image.
 
 It uses the weights of `sam2.modeling.sam.mask_decoder.MaskDecoder`, and its results equal that
 module's up to rounding. The order of operations differs:
@@ -20,7 +20,6 @@ Measured for one click on two cores: 3.4 to 4.4 times faster than the original.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +29,7 @@ import torch.nn.functional as F  # noqa: N812 - PyTorch's usual name
 from torch import Tensor, nn
 
 from inference_server.engines.features import Features
+from inference_server.engines.pixel_order import as_product, in_raster_order, nested, rows_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,48 +38,57 @@ class DecoderImage(Features):
 
     Attributes:
         pixels: `[B, N, C]`, the image embedding plus the embedding of "no mask input".
-        keys: `[B, heads, c, N]`, keys of the first layer's attention from tokens to pixels.
-        values: `[B, heads, N, c]`, values of the same attention.
-        queries: `[B, heads, N, c]`, scaled queries of the first layer's attention from pixels to
-            tokens.
         middle: `[B, N, 4 * C / 4]`, features at twice the resolution, in nested order.
         fine: `[B, 4 * N, 4 * C / 8]`, features at four times the resolution, in nested order.
+        projections: Projections of the first layer's attention: keys `[B, heads, c, N]` and values
+            `[B, heads, N, c]` from tokens to pixels, scaled queries `[B, heads, N, c]` from pixels
+            to tokens. Empty to save a quarter of the memory; each prompt then computes its part.
     """
 
     pixels: Tensor
-    keys: Tensor
-    values: Tensor
-    queries: Tensor
     middle: Tensor
     fine: Tensor
+    projections: tuple[Tensor, ...] = ()
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
         """All tensors, in the order of the attributes."""
-        return (self.pixels, self.keys, self.values, self.queries, self.middle, self.fine)
+        return (self.pixels, self.middle, self.fine, *self.projections)
 
     @classmethod
     def of(cls, tensors: Sequence[Tensor]) -> DecoderImage:
         """Create images from tensors in the order of the attributes."""
-        return cls(*tensors)
+        pixels, middle, fine, *projections = tensors
+        return cls(pixels, middle, fine, tuple(projections))
 
     @staticmethod
     def stack(images: Sequence[DecoderImage]) -> DecoderImage:
         """Concatenate batches; copies."""
         columns = zip(*(image.tensors for image in images), strict=True)
-        return DecoderImage(*(torch.cat(column) for column in columns))
+        return DecoderImage.of([torch.cat(column) for column in columns])
 
 
 class FastMaskDecoder:
-    """SAM 2's mask decoder for inference. Thread-safe.
+    """The mask decoder for inference. Thread-safe.
 
     Args:
         decoder: SAM 2's `MaskDecoder` with its weights.
         prompt_encoder: The same model's `PromptEncoder`.
         dtype: Dtype of tensors as large as the image; tokens, which are few, stay in float32.
+        positions: `[1, C, h, w]`, positional encoding of the image's pixels; default: that of the
+            prompt encoder.
+        project: Store the projections of the first layer with each image.
     """
 
-    def __init__(self, decoder: Any, prompt_encoder: Any, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        decoder: Any,
+        prompt_encoder: Any,
+        dtype: torch.dtype,
+        *,
+        positions: Tensor | None = None,
+        project: bool = True,
+    ) -> None:
         transformer = decoder.transformer
         self._decoder = decoder
         self._layers = list(transformer.layers)
@@ -88,7 +97,9 @@ class FastMaskDecoder:
         self._heads: int = transformer.num_heads
         self._dtype = dtype
         self._no_mask = prompt_encoder.no_mask_embed.weight
-        self._positions = _rows(prompt_encoder.get_dense_pe())[0].to(dtype)
+        dense = prompt_encoder.get_dense_pe() if positions is None else positions
+        self._positions = rows_of(dense)[0].to(dtype)
+        self._project = project
         self._norms = [_Norm.of(layer.norm4, dtype) for layer in self._layers]
 
         first = [decoder.iou_token.weight, decoder.mask_tokens.weight]
@@ -99,8 +110,8 @@ class FastMaskDecoder:
 
         up1, norm, activation1, up2, activation2 = decoder.output_upscaling
         self._activation1, self._activation2 = _in_place(activation1), _in_place(activation2)
-        self._up1, self._up1_bias = _as_product(up1, dtype)
-        self._up2, self._up2_bias = _as_product(up2, dtype)
+        self._up1, self._up1_bias = as_product(up1, dtype)
+        self._up2, self._up2_bias = as_product(up2, dtype)
         self._up_norm = _Norm.of(norm, dtype)
         heads = decoder.output_hypernetworks_mlps
         self._hyper = [
@@ -123,25 +134,24 @@ class FastMaskDecoder:
             A batch of `B` images in the decoder's dtype.
         """
         batch = coarse.shape[0]
-        pixels = _rows(coarse) + self._no_mask
-        positioned = pixels + self._positions
-        layer = self._layers[0]
-        attention = layer.cross_attn_token_to_image
-        queries = self._separate(layer.cross_attn_image_to_token.q_proj(positioned))
+        pixels = rows_of(coarse) + self._no_mask
         middle, fine = self._up1_bias, self._up2_bias
         if high_resolution:
-            middle = middle + _nested(high_resolution[1], 1)
-            fine = fine + _nested(high_resolution[0], 2)
+            middle = middle + nested(high_resolution[1], 1)
+            fine = fine + nested(high_resolution[0], 2)
         count = pixels.shape[1]
-        parts = (
-            pixels,
-            self._separate(attention.k_proj(positioned)).transpose(2, 3),
-            self._separate(attention.v_proj(pixels)),
-            queries * queries.shape[-1] ** -0.5,
-            middle.expand(batch, count, -1),
-            fine.expand(batch, 4 * count, -1),
-        )
-        return DecoderImage(*(part.to(self._dtype).contiguous() for part in parts))
+        parts = [pixels, middle.expand(batch, count, -1), fine.expand(batch, 4 * count, -1)]
+        if self._project:
+            positioned = pixels + self._positions
+            layer = self._layers[0]
+            attention = layer.cross_attn_token_to_image
+            queries = self._separate(layer.cross_attn_image_to_token.q_proj(positioned))
+            parts += [
+                self._separate(attention.k_proj(positioned)).transpose(2, 3),
+                self._separate(attention.v_proj(pixels)),
+                queries * queries.shape[-1] ** -0.5,
+            ]
+        return DecoderImage.of([part.to(self._dtype).contiguous() for part in parts])
 
     def __call__(
         self,
@@ -192,7 +202,7 @@ class FastMaskDecoder:
         if min_iou is None:
             logits = logits if by_stability else self._logits(*parts)
             counts = [quality.shape[1]] * batch
-            return _in_raster_order(logits.flatten(0, 1)), quality.flatten(), counts
+            return in_raster_order(logits.flatten(0, 1)), quality.flatten(), counts
 
         kept = (quality > min_iou[:, None]).cpu()  # the only synchronisation with the device
         prompts, masks = (index.to(quality.device) for index in kept.nonzero(as_tuple=True))
@@ -205,7 +215,7 @@ class FastMaskDecoder:
                 parts = [part[some] if len(part) == batch else part for part in parts]
                 rows = (upscaled.cumsum(0) - 1).to(quality.device)[prompts]
             logits = self._logits(*parts)
-        chosen = _in_raster_order(logits[rows, masks])
+        chosen = in_raster_order(logits[rows, masks])
         return chosen, quality[prompts, masks], kept.sum(1).tolist()
 
     def _transform(
@@ -216,7 +226,8 @@ class FastMaskDecoder:
         pixels = image.pixels.expand(batch, -1, -1)
         positioned: Tensor | None = None
         if dense is not None:
-            pixels = pixels + (_rows(dense) - self._no_mask).to(self._dtype)
+            pixels = pixels + (rows_of(dense) - self._no_mask).to(self._dtype)
+        if dense is not None or not image.projections:
             positioned = pixels + self._positions
         hidden = tokens
         for index, (layer, norm) in enumerate(zip(self._layers, self._norms, strict=True)):
@@ -238,7 +249,7 @@ class FastMaskDecoder:
             attention = layer.cross_attn_image_to_token
             keys = self._separate(attention.k_proj(hidden + tokens))
             if positioned is None:
-                scores = keys.to(self._dtype) @ image.queries.transpose(-1, -2)
+                scores = keys.to(self._dtype) @ image.projections[2].transpose(-1, -2)
             else:
                 scores = self._scores_of_pixels(attention, keys, positioned)
             # In [heads, T, N], the softmax over T processes whole rows of N values, which is
@@ -264,8 +275,9 @@ class FastMaskDecoder:
         """Attention from tokens to pixels, with the image's precomputed keys and values."""
         queries = self._separate(attention.q_proj(tokens))
         queries = (queries * queries.shape[-1] ** -0.5).to(self._dtype)
-        weights = (queries @ image.keys).softmax(dim=-1)
-        found = (weights @ image.values).to(tokens.dtype)
+        image_keys, image_values, _ = image.projections
+        weights = (queries @ image_keys).softmax(dim=-1)
+        found = (weights @ image_values).to(tokens.dtype)
         output: Tensor = attention.out_proj(found.transpose(1, 2).flatten(2))
         return output
 
@@ -340,15 +352,6 @@ def _best(quality: Tensor, hyper: Tensor) -> tuple[Tensor, Tensor]:
     return quality, hyper.gather(1, chosen[..., None].expand(-1, -1, hyper.shape[-1]))
 
 
-def _in_raster_order(logits: Tensor) -> Tensor:
-    """Reorder `[M, N, 16]` in nested order to `[M, 4 h, 4 w]`."""
-    masks, count, _ = logits.shape
-    side = math.isqrt(count)  # SAM 2's input is square
-    # Axes: mask, row, column, row of 2, column of 2, row of 2, column of 2.
-    nested = logits.reshape(masks, side, side, 2, 2, 2, 2)
-    return nested.permute(0, 1, 3, 5, 2, 4, 6).reshape(masks, 4 * side, 4 * side)
-
-
 @dataclass(frozen=True, slots=True)
 class _Norm:
     """Layer norm over the last dimension, with weights in the dtype of its input.
@@ -381,31 +384,3 @@ def _in_place(activation: nn.Module) -> Callable[[Tensor], Tensor]:
         approximate = activation.approximate
         return lambda rows: torch.ops.aten.gelu_(rows, approximate=approximate)
     return activation
-
-
-def _rows(planes: Tensor) -> Tensor:
-    """Reorder `[B, C, h, w]` to `[B, h * w, C]`."""
-    return planes.flatten(2).transpose(1, 2)
-
-
-def _as_product(layer: Any, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Convert a 2 x 2 transposed convolution of stride 2 to a matrix `[in, 4 * out]` and a bias."""
-    weight = layer.weight.permute(0, 2, 3, 1).flatten(1)
-    return weight.to(dtype).contiguous(), layer.bias.repeat(4)
-
-
-def _nested(planes: Tensor, levels: int) -> Tensor:
-    """Reorder `[B, C, h * 2**levels, w * 2**levels]` to `[B, h * w * 4**(levels - 1), 4 * C]`.
-
-    Rows are the coarse pixels, each followed by its 2 x 2 parts, level by level; the parts of the
-    last level are part of the last dimension, before the channels.
-    """
-    batch, channels, height, width = planes.shape
-    twos = [2] * levels
-    split = planes.view(
-        batch, channels, height >> levels, *twos, width >> levels, *twos
-    )  # [B, C, h, 2.., w, 2..]
-    rows = list(range(2, 3 + levels))
-    columns = list(range(3 + levels, 4 + 2 * levels))
-    order = [axis for pair in zip(rows, columns, strict=True) for axis in pair]
-    return split.permute(0, *order, 1).reshape(batch, -1, 4 * channels)

@@ -1,0 +1,169 @@
+"""SAM 3's visual head: the part of its checkpoint that answers points, boxes and mask inputs.
+
+The published checkpoint calls it the tracker. Its neck makes feature levels from the output of the
+image encoder that the concept side reads as well. Its prompt encoder and mask decoder have SAM 2's
+architecture, so their weights are loaded into the modules of `sam2`, and `FastMaskDecoder` serves
+both models.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from sam2.modeling.position_encoding import PositionEmbeddingRandom
+from sam2.modeling.sam.mask_decoder import MaskDecoder
+from sam2.modeling.sam.prompt_encoder import PromptEncoder
+from sam2.modeling.sam.transformer import TwoWayTransformer
+from torch import Tensor, nn
+from transformers import Sam3TrackerConfig, Sam3VisionConfig
+from transformers.models.sam3.modeling_sam3 import Sam3VisionNeck
+
+TRACKER, NECK = "tracker_model.", "tracker_neck."
+"""Prefixes of the head's tensors in a checkpoint of the published layout."""
+
+_LEVELS = 3
+"""Feature levels that the mask decoder reads. The neck has a coarser one that nothing reads."""
+
+_MATRIX = "positional_encoding_gaussian_matrix"
+
+_RENAMED = (
+    (r"^shared_image_embedding\.positional_embedding$", f"image_positions.{_MATRIX}"),
+    (
+        r"^prompt_encoder\.shared_embedding\.positional_embedding$",
+        f"prompt_encoder.pe_layer.{_MATRIX}",
+    ),
+    (r"^prompt_encoder\.mask_embed\.conv1\.", "prompt_encoder.mask_downscaling.0."),
+    (r"^prompt_encoder\.mask_embed\.layer_norm1\.", "prompt_encoder.mask_downscaling.1."),
+    (r"^prompt_encoder\.mask_embed\.conv2\.", "prompt_encoder.mask_downscaling.3."),
+    (r"^prompt_encoder\.mask_embed\.layer_norm2\.", "prompt_encoder.mask_downscaling.4."),
+    (r"^prompt_encoder\.mask_embed\.conv3\.", "prompt_encoder.mask_downscaling.6."),
+    (r"^mask_decoder\.upscale_conv1\.", "mask_decoder.output_upscaling.0."),
+    (r"^mask_decoder\.upscale_layer_norm\.", "mask_decoder.output_upscaling.1."),
+    (r"^mask_decoder\.upscale_conv2\.", "mask_decoder.output_upscaling.3."),
+    (r"\.layer_norm_final_attn\.", ".norm_final_attn."),
+    (r"\.layer_norm(\d)\.", r".norm\1."),
+    (r"\.o_proj\.", ".out_proj."),
+)
+"""Names in the checkpoint, as patterns, and in the modules of `sam2`."""
+
+_MLP = re.compile(r"(.+)\.(?:(proj_in)|(proj_out)|layers\.(\d+))\.(weight|bias)")
+"""A layer of an MLP: the first, the last, or one in between."""
+
+
+class VisualHead(nn.Module):
+    """The neck, prompt encoder and mask decoder of SAM 3's tracker.
+
+    Args:
+        config: The checkpoint's `tracker_config`.
+        vision: Configuration of the image encoder, whose output the neck reads.
+
+    Attributes:
+        levels: The neck's layers, finest level first.
+        prompt_encoder: SAM 2's, of this model's sizes.
+        mask_decoder: SAM 2's, of this model's sizes.
+        image_positions: Positional encoding of the image's pixels.
+        no_memory_embedding: `[1, 1, C]`, added to the coarsest level of an image that follows no
+            video frame.
+    """
+
+    def __init__(self, config: Sam3TrackerConfig, vision: Sam3VisionConfig) -> None:
+        super().__init__()
+        prompts: Any = config.prompt_encoder_config
+        masks: Any = config.mask_decoder_config
+        grid = prompts.image_size // prompts.patch_size
+        self.levels = nn.ModuleList(list(Sam3VisionNeck(vision).fpn_layers)[:_LEVELS])
+        self.prompt_encoder = PromptEncoder(
+            embed_dim=prompts.hidden_size,
+            image_embedding_size=(grid, grid),
+            input_image_size=(prompts.image_size, prompts.image_size),  # type: ignore[arg-type]  # annotated wrongly
+            mask_in_chans=prompts.mask_input_channels,
+        )
+        self.mask_decoder = MaskDecoder(
+            transformer_dim=masks.hidden_size,
+            transformer=TwoWayTransformer(
+                depth=masks.num_hidden_layers,
+                embedding_dim=masks.hidden_size,
+                num_heads=masks.num_attention_heads,
+                mlp_dim=masks.mlp_dim,
+                attention_downsample_rate=masks.attention_downsample_rate,
+            ),
+            num_multimask_outputs=masks.num_multimask_outputs,
+            iou_head_depth=masks.iou_head_depth,
+            iou_head_hidden_dim=masks.iou_head_hidden_dim,
+            use_high_res_features=True,
+            iou_prediction_use_sigmoid=True,
+            dynamic_multimask_via_stability=masks.dynamic_multimask_via_stability,
+            dynamic_multimask_stability_delta=masks.dynamic_multimask_stability_delta,
+            dynamic_multimask_stability_thresh=masks.dynamic_multimask_stability_thresh,
+            pred_obj_scores=True,
+            pred_obj_scores_mlp=True,
+        )
+        self.image_positions = PositionEmbeddingRandom(prompts.hidden_size // 2)
+        self.no_memory_embedding = nn.Parameter(torch.zeros(1, 1, masks.hidden_size))
+        self._grid = (grid, grid)
+
+    @property
+    def side(self) -> int:
+        """Side of the model's square input in pixels."""
+        sizes: Any = self.prompt_encoder.input_image_size
+        return int(sizes[0])
+
+    def dense_positions(self) -> Tensor:
+        """`[1, C, h, w]`, positional encoding of the coarsest level's pixels."""
+        return self.image_positions(self._grid).unsqueeze(0)
+
+    def features(self, encoded: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Make what the mask decoder reads from the image encoder's output.
+
+        Meta's predictor adds the "no memory" embedding to the coarsest level that is read, and so
+        does this. `Sam3TrackerModel` of `transformers` adds it to the neck's last level, which is
+        the same level only if the neck has three.
+
+        Args:
+            encoded: `[B, h * w, D]`, last hidden state of the image encoder.
+
+        Returns:
+            (`[B, C, h, w]`, [`[B, C / 8, 4 h, 4 w]`, `[B, C / 4, 2 h, 2 w]`]).
+        """
+        planes = encoded.transpose(1, 2).unflatten(2, self._grid)
+        fine, middle, coarse = (layer(planes) for layer in self.levels)
+        decoder = self.mask_decoder
+        coarse = coarse + self.no_memory_embedding.view(1, -1, 1, 1)
+        return coarse, [decoder.conv_s0(fine), decoder.conv_s1(middle)]
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Load a checkpoint's tensors; those of video tracking are ignored.
+
+        Args:
+            tensors: The checkpoint's tensors with the prefixes `TRACKER` and `NECK`, by name.
+
+        Raises:
+            RuntimeError: A tensor is missing or has another shape.
+        """
+        own: dict[str, Tensor] = {}
+        for name, tensor in tensors.items():
+            if name == f"{TRACKER}prompt_encoder.point_embed.weight":
+                for index, row in enumerate(tensor):
+                    own[f"prompt_encoder.point_embeddings.{index}.weight"] = row[None]
+            else:
+                own[self._own_name(name)] = tensor
+        wanted = self.state_dict().keys()
+        self.load_state_dict({name: own[name] for name in own if name in wanted}, strict=True)
+
+    def _own_name(self, name: str) -> str:
+        """The name in this module of a checkpoint's tensor."""
+        if name.startswith(NECK):
+            return name.replace(f"{NECK}fpn_layers.", "levels.", 1)
+        name = name.removeprefix(TRACKER)
+        for pattern, replacement in _RENAMED:
+            name = re.sub(pattern, replacement, name)
+        layer = _MLP.fullmatch(name)
+        if layer is None or not name.startswith("mask_decoder."):
+            return name
+        mlp, first, last, between, kind = layer.groups()
+        count = len(list(self.get_submodule(mlp).get_submodule("layers").children()))
+        index = 0 if first else count - 1 if last else int(between) + 1
+        return f"{mlp}.layers.{index}.{kind}"

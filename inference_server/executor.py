@@ -23,7 +23,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from contextlib import suppress
-from contextvars import copy_context
+from contextvars import ContextVar, copy_context
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, ParamSpec, TypeVar
@@ -36,6 +36,9 @@ T = TypeVar("T")
 BACKGROUND = 5
 """Niceness of background work. It gets about a quarter of a core that normal work competes for.
 With 10 it would get a tenth, and one client that clicks continuously would stall all new images."""
+
+SLOW = 10
+"""Niceness of slow work. It gets about a third of the time that background work gets."""
 
 _END_SECONDS = 10.0
 """Seconds to wait for threads when the interpreter exits."""
@@ -263,34 +266,71 @@ def be_nice(niceness: int) -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
 
 
-class Threads:
-    """CPU worker threads: one pool for masks and responses, a background pool for decoding images.
+class WorkCancelledError(Exception):
+    """Nobody waits for the running work any more. The error itself reaches nobody either."""
 
-    Image decoding has a lower priority, so it does not delay the masks of other requests.
+
+_cancelled: ContextVar[threading.Event | None] = ContextVar("cancelled", default=None)
+
+
+def stop_if_cancelled() -> None:
+    """End work in a thread of `Threads` whose caller has left; do nothing anywhere else.
+
+    A running thread cannot be cancelled, so long work calls this between its steps.
+
+    Raises:
+        WorkCancelledError: The caller was cancelled.
+    """
+    cancelled = _cancelled.get()
+    if cancelled is not None and cancelled.is_set():
+        raise WorkCancelledError
+
+
+class Threads:
+    """CPU worker threads: a pool for masks and responses, one for images, one for slow work.
+
+    Image decoding has a lower priority than masks, so it does not delay the masks of other
+    requests. Slow work (images of many pixels, rasters) has an even lower one and threads of its
+    own: however much of it there is, the threads for other images remain free.
 
     Args:
-        count: Threads per pool; 0 means one per core, at least two.
+        count: Threads of each of the first two pools; 0 means one per core, at least two.
+        slow: Threads for slow work; 0 means a quarter of `count`, at least two.
 
     Attributes:
-        count: Threads per pool.
+        count: Threads of each of the first two pools.
     """
 
-    def __init__(self, count: int = 0) -> None:
+    def __init__(self, count: int = 0, slow: int = 0) -> None:
         self.count = count or max(2, os.cpu_count() or 1)
         self._workers = WorkerPool(self.count, "cpu")
         self._readers = WorkerPool(self.count, "images", BACKGROUND)
+        self._slow = WorkerPool(slow or max(2, self.count // 4), "slow", SLOW)
 
     async def run(self, work: Callable[[], T]) -> T:
         """Run CPU work in a worker thread, in a copy of the caller's context."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._workers, copy_context().run, work)
+        return await self._run(self._workers, work)
 
     async def run_in_background(self, work: Callable[[], T]) -> T:
         """Run CPU work on an image in a background thread."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._readers, copy_context().run, work)
+        return await self._run(self._readers, work)
+
+    async def run_slow(self, work: Callable[[], T]) -> T:
+        """Run CPU work that may take seconds or much memory in a thread for such work."""
+        return await self._run(self._slow, work)
+
+    async def _run(self, pool: WorkerPool, work: Callable[[], T]) -> T:
+        """Run work in a pool; if the caller is cancelled, `stop_if_cancelled` ends the work."""
+        cancelled = threading.Event()
+        context = copy_context()
+        context.run(_cancelled.set, cancelled)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(pool, context.run, work)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
 
     def close(self) -> None:
-        """Stop both pools and cancel waiting work."""
-        for pool in (self._workers, self._readers):
+        """Stop all pools and cancel waiting work."""
+        for pool in (self._workers, self._readers, self._slow):
             pool.shutdown(wait=False, cancel_futures=True)

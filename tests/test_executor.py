@@ -12,13 +12,28 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
+from contextvars import copy_context
+from typing import Any
 
+import numpy as np
 import pytest
 
 from inference_server import executor as module
 from inference_server.engines.batch_queue import BatchQueue, BatchResult
-from inference_server.executor import WorkerDiedError, WorkerPool
+from inference_server.errors import ImageError
+from inference_server.executor import (
+    Threads,
+    WorkCancelledError,
+    WorkerDiedError,
+    WorkerPool,
+    stop_if_cancelled,
+)
+from inference_server.images import decode_image
+from inference_server.images.raster import OpenRaster
+from inference_server.images.raster_file import RasterFile
+from inference_server.masks import Mask, render, upsample_masks
 from tests.api.serving import until
+from tests.images import rasters
 
 
 def living(name: str) -> list[threading.Thread]:
@@ -228,3 +243,137 @@ async def test_a_lane_and_its_event_loop_outlive_work_that_ends_threads() -> Non
     assert isinstance(results.pop(3), WorkerDiedError)
     assert [r.value for r in results if isinstance(r, BatchResult)] == [0, 1, 2, 4, 5, 6, 7]
     lane.close()
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.mark.anyio
+async def test_slow_work_takes_no_thread_of_other_work() -> None:
+    threads, gate = Threads(2, 2), threading.Event()
+    slow = [asyncio.create_task(threads.run_slow(gate.wait)) for _ in range(20)]
+    try:
+        async with asyncio.timeout(60):
+            assert await threads.run_in_background(lambda: 1) == 1
+            assert await threads.run(lambda: 2) == 2
+        assert not any(task.done() for task in slow)
+    finally:
+        gate.set()
+        await asyncio.gather(*slow)
+        threads.close()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("lane", ["run", "run_in_background", "run_slow"])
+async def test_work_ends_between_its_steps_when_its_caller_has_left(lane: str) -> None:
+    threads, gate = Threads(1, 1), threading.Event()
+    begun, steps = asyncio.Event(), []
+    loop = asyncio.get_running_loop()
+
+    def work() -> None:
+        for step in range(3):
+            stop_if_cancelled()
+            steps.append(step)
+            loop.call_soon_threadsafe(begun.set)
+            gate.wait()
+
+    task = asyncio.create_task(getattr(threads, lane)(work))
+    try:
+        async with asyncio.timeout(60):
+            await begun.wait()
+            task.cancel()
+            await asyncio.wait([task])
+            gate.set()
+            # The only thread has ended the work when it takes the next.
+            await getattr(threads, lane)(lambda: None)
+    finally:
+        gate.set()
+        threads.close()
+    assert task.cancelled()
+    assert steps == [0]
+
+
+@pytest.mark.anyio
+async def test_work_whose_caller_stays_is_not_ended() -> None:
+    threads = Threads(1, 1)
+    stop_if_cancelled()  # outside of any pool
+    assert await threads.run_slow(stop_if_cancelled) is None
+    with pytest.raises(WorkCancelledError):
+        await threads.run_slow(_cancelled_work)
+    threads.close()
+
+
+def _cancelled_work() -> None:
+    cancelled = module._cancelled.get()
+    assert cancelled is not None
+    cancelled.set()
+    stop_if_cancelled()
+
+
+def _cancelled_after(count: int) -> Callable[[], None]:
+    """Cancels the work of the current context at the given call."""
+    cancelled = threading.Event()
+    module._cancelled.set(cancelled)
+    left = iter(range(count - 1))
+
+    def call() -> None:
+        if next(left, None) is None:
+            cancelled.set()
+
+    return call
+
+
+@pytest.mark.parametrize("read", ["decode", "valid"])
+def test_a_raster_is_read_no_further_for_nobody(monkeypatch: pytest.MonkeyPatch, read: str) -> None:
+    data = rasters.write(np.full((1, 3000, 3000), np.nan, np.float32))
+    reads = 0
+
+    def work() -> None:
+        cancel = _cancelled_after(2)
+        read_window = OpenRaster.read
+
+        def noting(self: OpenRaster, *args: Any, **options: Any) -> Any:
+            nonlocal reads
+            reads += 1
+            cancel()
+            return read_window(self, *args, **options)
+
+        monkeypatch.setattr(OpenRaster, "read", noting)
+        readers: dict[str, Callable[[], object]] = {
+            "decode": lambda: decode_image(data, max_pixels=9_000_000),
+            "valid": lambda: RasterFile(data).valid,
+        }
+        with pytest.raises((ImageError, WorkCancelledError)):  # it reaches nobody
+            readers[read]()
+
+    copy_context().run(work)
+    assert reads == 2
+
+
+def test_no_further_mask_is_made_or_drawn_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    masks = [Mask.from_plane(np.ones((8, 8), bool))] * 5
+    tints = 0
+
+    def draw() -> None:
+        cancel, tint = _cancelled_after(2), render._tint
+
+        def noting(*args: Any) -> None:
+            nonlocal tints
+            tints += 1
+            cancel()
+            tint(*args)
+
+        monkeypatch.setattr(render, "_tint", noting)
+        with pytest.raises(WorkCancelledError):
+            render.overlay(np.zeros((8, 8, 3), np.uint8), masks)
+
+    def upsample() -> None:
+        _cancelled_after(1)()
+        with pytest.raises(WorkCancelledError):
+            upsample_masks(np.ones((3, 4, 4), np.float32), (8, 8))
+
+    copy_context().run(draw)
+    copy_context().run(upsample)
+    assert tints == 2

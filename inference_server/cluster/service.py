@@ -95,7 +95,7 @@ class ClusterSegmentationService(SegmentationService):
         clear_timeout: float = CLEAR_TIMEOUT,
         ingresses: Callable[[], DeploymentHandle[Any]] | None = None,
     ) -> None:
-        threads = Threads(settings.cpu_workers)
+        threads = Threads(settings.cpu_workers, settings.slow_workers)
         super().__init__(threads, ImageLoader(settings, fetcher_of(settings), metrics, threads))
         self._handles = handles
         self._patience = settings.cluster_patience

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference_server.errors import ImageError, RequestError
+from inference_server.executor import stop_if_cancelled
 from inference_server.geo.crs import (
     authority_of,
     harmless,
@@ -302,6 +303,17 @@ def _numbers(values: NDArray[np.float64]) -> str:
 
 class GeoRaster(RasterFile):
     """A `RasterFile` that reads its georeference once."""
+
+    def read(self) -> None:
+        """Read the valid mask and the georeference ahead, in a thread for slow work.
+
+        Raises:
+            ImageError: the file is a damaged TIFF.
+        """
+        # The mask first: with its opening, the metadata need none of their own.
+        _ = self.valid
+        stop_if_cancelled()
+        _ = self.reference
 
     @cached_property
     def reference(self) -> GeoReference | None:

@@ -1,7 +1,7 @@
 """Fetch clients' images through a guarded client and decode them within limits."""
 
 from inference_server.images.base64 import decode_base64
-from inference_server.images.decode import Picture, decode_image, decode_picture
+from inference_server.images.decode import Picture, decode_image, decode_picture, is_slow
 from inference_server.images.fetch import ImageFetcher
 
 __all__ = [
@@ -10,4 +10,5 @@ __all__ = [
     "decode_base64",
     "decode_image",
     "decode_picture",
+    "is_slow",
 ]

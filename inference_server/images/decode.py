@@ -105,6 +105,22 @@ def decode_image(data: bytes, *, max_pixels: int, max_side: int = MAX_SIDE) -> N
     return decode_picture(data, max_pixels=max_pixels, max_side=max_side).pixels
 
 
+def is_slow(data: bytes, *, max_pixels: int, side: int | None = None) -> bool:
+    """Tell from its header whether an image takes long to decode: a raster, or of many pixels.
+
+    Args:
+        data: The encoded image.
+        max_pixels: Number of pixels to decode above which an image is slow.
+        side: As of `decode_picture`.
+
+    Raises:
+        ImageError: The format is not supported, or the file is damaged.
+    """
+    header = read_header(data)
+    pixels = header.pixels // _scale_for(header, side) ** 2
+    return header.decoder == "rasterio" or pixels > max_pixels
+
+
 def decode_picture(
     data: bytes, *, max_pixels: int, max_side: int = MAX_SIDE, side: int | None = None
 ) -> Picture:

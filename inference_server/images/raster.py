@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from inference_server.executor import stop_if_cancelled
 from inference_server.images.stretch import SAMPLE_PIXELS, to_bytes, value_range
 
 if TYPE_CHECKING:
@@ -156,6 +157,7 @@ class OpenRaster:
         step = math.ceil(math.sqrt(height * width / SAMPLE_PIXELS))
         samples: list[list[_Array]] = [[] for _ in self._bands]
         for window in self.windows(step):
+            stop_if_cancelled()
             part = self.read(window)
             strided = np.s_[-window.row_off % step :: step, -window.col_off % step :: step]
             for band, values in enumerate(part.values):

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference_server.errors import ImageError
+from inference_server.executor import stop_if_cancelled
 from inference_server.images.failures import DamagedError, could_not_load, damaged
 from inference_server.images.gdal import open_surveyed_tiff
 from inference_server.images.headers import Header
@@ -123,6 +124,7 @@ class RasterFile:
                 return None
             valid = np.ones(shape, np.bool_)
             for window in raster.windows():
+                stop_if_cancelled()
                 part = raster.read(window, with_values=raster.fractions)
                 target = valid[window.toslices()]
                 if part.known is not None:
@@ -203,6 +205,7 @@ def decode_raster(data: bytes, header: Header) -> NDArray[np.uint8]:
         colours = raster.colours()
         pixels = np.zeros((header.height, header.width, 3), np.uint8)
         for window in raster.windows():
+            stop_if_cancelled()
             part = raster.read(window)
             target = pixels[window.toslices()]
             for band, values in enumerate(part.values):

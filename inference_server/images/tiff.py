@@ -49,6 +49,10 @@ _MAX_BANDS = 1024  # the richest spectrometers have some 500
 _MAX_PAGES = 4096
 _MAX_OVERVIEWS = 64  # and masks; GDAL takes 8 seconds for 4000
 _MAX_ALL_ENTRIES = 2**17
+# GDAL compares each item of the metadata with all others: 100,000 take it a minute. 1024 bands with
+# five statistics each have 5120.
+_MAX_ITEMS = 8192
+_MAX_METADATA = 2**22  # bytes
 
 
 class Tiff(NamedTuple):
@@ -164,6 +168,7 @@ def survey_pages(data: bytes) -> None:
     """
     layout, start = _layout(data)
     values, entries_left, overviews_left = 2 * len(data), _MAX_ALL_ENTRIES, _MAX_OVERVIEWS
+    items_left, metadata_left = 2 * _MAX_ITEMS, _MAX_METADATA
     waiting = [start]
     seen = {0}
     while waiting:
@@ -181,13 +186,21 @@ def survey_pages(data: bytes) -> None:
                 # GDAL quotes the metadata in errors, which rasterio decodes as UTF-8 in a callback
                 # that can only print a failure.
                 entry = entries[_METADATA]
-                data[entry.position : entry.position + entry.values].decode()
+                metadata = data[entry.position : entry.position + entry.values]
+                metadata.decode()
+                items_left -= metadata.count(b"<")
+                metadata_left -= len(metadata)
         except UnicodeDecodeError as error:
             raise DamagedError("has metadata that is not UTF-8") from error
         except struct.error:
             continue  # beyond the end of the data, where GDAL stops as well
         entries_left -= len(entries)
         values -= sum(entry.values * _SIZES.get(entry.type, 0) for entry in entries.values())
+        if min(items_left, metadata_left) < 0:
+            raise DamagedError(
+                f"has more than {_MAX_ITEMS:,} metadata items, or {_MAX_METADATA // 2**20} MiB of "
+                "them; remove the tag GDAL_METADATA"
+            )
         if len(seen) > _MAX_PAGES or min(entries_left, overviews_left, values) < 0:
             raise DamagedError("has too many directories, or some that overlap")
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from inference_server.executor import stop_if_cancelled
 from inference_server.masks.mask import Mask
 
 RGB = NDArray[np.uint8]
@@ -121,9 +122,11 @@ def overlay(
     order = sorted(range(len(masks)), key=lambda i: -masks[i].area)
     order = [i for i in order if not masks[i].is_empty]
     for i in order:
+        stop_if_cancelled()
         _tint(drawn, image, masks[i], palette[i], opacity)
     width = max(1, round(float(np.sqrt(size[0] * size[1])) / _PIXELS_A_LINE))
     for i in order:  # after all tints, so that no tint covers an outline
+        stop_if_cancelled()
         _outline(drawn, masks[i], palette[i], width)
     if labels is not None:
         taken: list[Box] = []

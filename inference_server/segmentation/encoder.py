@@ -14,8 +14,8 @@ from typing import Any
 from inference_server.engines.base import Embedding, Prepared
 from inference_server.engines.model import ConceptModel, VisualModel
 from inference_server.errors import MemoryShortageError
-from inference_server.executor import Threads
-from inference_server.images import decode_picture
+from inference_server.executor import Threads, stop_if_cancelled
+from inference_server.images import decode_picture, is_slow
 from inference_server.observability.metrics import Metrics, Timings
 from inference_server.segmentation.cache.embeddings import EmbeddingCache
 from inference_server.segmentation.cache.host_tier import HostTier
@@ -296,10 +296,18 @@ class Encoder:
                 max_side=settings.max_image_side,
                 side=model.side,
             )
+            stop_if_cancelled()
             return model.prepare(picture.pixels, picture.size, picture.extent)
 
+        def prepare_if_quick() -> Prepared | None:
+            limit = settings.slow_image_pixels
+            slow = is_slow(image.data, max_pixels=limit, side=model.side)
+            return None if slow else prepare()
+
         with timings.measure("decode"):
-            prepared = await self._threads.run_in_background(prepare)
+            quick = await self._threads.run_in_background(prepare_if_quick)
+            # A slow image must not delay the quick ones.
+            prepared = await self._threads.run_slow(prepare) if quick is None else quick
         done = await model.encode(prepared)
         timings.add("queue", done.queued, before=done.worked)
         timings.add("encode", done.worked)

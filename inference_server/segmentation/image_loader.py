@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import weakref
 from collections.abc import Callable
 from functools import partial
@@ -17,7 +16,7 @@ from inference_server.errors import (
     InferenceServerError,
     UnknownImageError,
 )
-from inference_server.executor import Threads
+from inference_server.executor import Threads, stop_if_cancelled
 from inference_server.images import ImageFetcher, decode_base64, decode_image
 from inference_server.images.shares import Shares
 from inference_server.observability.metrics import Metrics, Timings
@@ -26,10 +25,6 @@ from inference_server.segmentation.types import ImageRef, StoredImage
 from inference_server.settings import MiB, Settings
 
 T = TypeVar("T")
-
-_MAX_FULL_DECODES = 2
-"""Maximum images decoded at full size at a time: one of 50 million pixels, with an overlay, takes
-half a GB."""
 
 
 def fetcher_of(settings: Settings) -> ImageFetcher:
@@ -75,7 +70,6 @@ class ImageLoader:
             settings.fetch_memory_mb * MiB, settings.fetch_tenant_memory_mb * MiB
         )
         self.images = ImageStore(settings.image_cache_mb * MiB)
-        self._full_decodes = asyncio.Semaphore(_MAX_FULL_DECODES)
 
     async def load(
         self, tenant: str, image: ImageRef, timings: Timings
@@ -142,7 +136,9 @@ class ImageLoader:
     ) -> T:
         """Decode an image at full size and process its pixels.
 
-        Both happen in one worker thread, and for few images at a time, to bound the memory.
+        Both happen in one of few threads for slow work, to bound the memory: an image of 50
+        million pixels, with an overlay, takes half a GB. If the caller is cancelled, the work ends
+        after its current step.
 
         Args:
             image: image to decode.
@@ -165,10 +161,10 @@ class ImageLoader:
                     max_pixels=settings.max_image_pixels,
                     max_side=settings.max_image_side,
                 )
+            stop_if_cancelled()
             return work(pixels)
 
-        async with self._full_decodes:
-            return await self._threads.run_in_background(run)
+        return await self._threads.run_slow(run)
 
     async def _fetch(self, tenant: str, url: str, timings: Timings) -> StoredImage:
         """Fetch an image and count the outcome.

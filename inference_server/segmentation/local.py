@@ -71,7 +71,7 @@ class LocalSegmentationService(SegmentationService):
     def __init__(
         self, settings: Settings, models: ModelRegistry, fetcher: ImageFetcher, metrics: Metrics
     ) -> None:
-        threads = Threads(settings.cpu_workers)
+        threads = Threads(settings.cpu_workers, settings.slow_workers)
         super().__init__(threads, ImageLoader(settings, fetcher, metrics, threads))
         self._settings = settings
         self._metrics = metrics

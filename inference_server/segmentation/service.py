@@ -220,6 +220,14 @@ class SegmentationService(ABC):
         """
         return await self._threads.run(work)
 
+    async def in_slow_thread(self, work: Callable[[], T]) -> T:
+        """Run CPU work that may take seconds, where it keeps no other requests waiting.
+
+        Args:
+            work: calls `stop_if_cancelled` between its steps.
+        """
+        return await self._threads.run_slow(work)
+
     @abstractmethod
     async def start(self) -> None:
         """Initialise without loading models."""

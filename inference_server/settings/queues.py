@@ -62,3 +62,16 @@ class QueueSettings(EnvironmentSettings):
         ge=0,
         description="Threads for images and masks; 0 means one per core, and at least two.",
     )
+    slow_workers: int = Field(
+        0,
+        ge=0,
+        description="Threads for slow work: overlays, rasters, coordinate transformations and "
+        "images of more than `INFERENCE_SLOW_IMAGE_PIXELS`. Each may need half a GB. 0 means a "
+        "quarter of `INFERENCE_CPU_WORKERS`, and at least two.",
+    )
+    slow_image_pixels: int = Field(
+        16_000_000,
+        ge=1,
+        description="Number of pixels to decode above which an image counts as slow work. A JPEG "
+        "is decoded at a fraction of its size if that is enough.",
+    )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from rasterio.crs import CRS
 
 from inference_server.errors import RequestError
+from inference_server.geo import crs as module
 from inference_server.geo.crs import harmless, parse_crs, transform_points
 
 
@@ -65,3 +67,29 @@ def test_points_that_cannot_be_transformed_become_nan_alone() -> None:
         rtol=0,
         atol=1e-6,
     )
+
+
+@pytest.mark.parametrize("first", [0, 1, 4999, 9215])
+@pytest.mark.parametrize("others", [False, True], ids=["one", "many"])
+def test_points_that_fail_cost_few_calls(
+    monkeypatch: pytest.MonkeyPatch, first: int, others: bool
+) -> None:
+    """GDAL fails for all points if it fails for one; asked point by point, it takes a minute."""
+    calls = []
+    transform = module._transform
+
+    def counting(source: CRS, target: CRS, points: NDArray[np.float64]) -> object:
+        calls.append(len(points))
+        return transform(source, target, points)
+
+    monkeypatch.setattr(module, "_transform", counting)
+    points = np.tile([[-123.0, 45.1]], (9216, 1))
+    points[first] = 9e8
+    if others:
+        points[first::3] = 9e8
+    moved = transform_points(CRS.from_user_input("ESRI:54009"), CRS.from_epsg(26910), points)
+    assert len(calls) <= 64
+    failed = np.isnan(moved).any(axis=1)
+    assert np.flatnonzero(failed)[0] == first
+    if not others:
+        assert failed.sum() == 1

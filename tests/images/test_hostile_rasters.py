@@ -49,7 +49,8 @@ def test_small_rasters_of_great_cost(
 
 @pytest.mark.parametrize("side", [(1, 9_000_000), (9_000_000, 1), (3000, 3000)])
 def test_an_empty_raster_is_black(side: tuple[int, int]) -> None:
-    pixels = decode_image(sparse(*side, bits=32, strip=side[1]), max_pixels=MAX_PIXELS)
+    data = sparse(*side, bits=32, strip=side[1])
+    pixels = decode_image(data, max_pixels=MAX_PIXELS, max_side=max(side))
     assert pixels.shape == (side[1], side[0], 3)
     assert not pixels.any()
 
@@ -93,6 +94,38 @@ def test_metadata_that_cannot_be_complained_of(capfd: pytest.CaptureFixture[str]
     assert "UTF-8" in refused(data.replace(b"<Item", b"<\xe4tem"))
     decode_image(data.replace(b"<Item", b"<<<<<"), max_pixels=64)
     assert capfd.readouterr().err == ""
+
+
+def with_metadata(items: int, name: str = "k", band: str = "") -> bytes:
+    """A raster with so many items of metadata."""
+    text = "".join(f'<Item name="{name}{number}"{band}>v</Item>' for number in range(items))
+    content = f"<GDALMetadata>{text}</GDALMetadata>".encode()
+    first = sparse(8, 8, strip=8)
+    (entries,) = struct.unpack_from("<H", first, 8)
+    # Before the last entry (339), behind which the content begins.
+    position = 10 + 12 * entries
+    entry = struct.pack("<HHII", 42112, 2, len(content), len(first) + 12)
+    head = first[:8] + struct.pack("<H", entries + 1) + first[10:position]
+    return head + entry + first[position:] + content
+
+
+@pytest.mark.parametrize("band", ["", ' sample="0"'], ids=["file", "band"])
+def test_a_raster_of_countless_metadata_items(band: str) -> None:  # a minute for 100,000
+    """GDAL compares each item with all others."""
+    for read in (lambda data: refused(data), _refused_info):
+        started = time.thread_time()
+        message = read(with_metadata(100_000, band=band))
+        assert "metadata items" in message
+        assert "GDAL_METADATA" in message
+        assert time.thread_time() - started < 1
+    assert "4 MiB" in refused(with_metadata(2000, name="k" * 2200, band=band))
+    assert decode_image(with_metadata(8000, band=band), max_pixels=64).shape == (8, 8, 3)
+
+
+def _refused_info(data: bytes) -> str:
+    with pytest.raises(ImageError) as caught:
+        _ = RasterFile(data).info
+    return caught.value.message
 
 
 def test_a_raster_cannot_make_gdal_look_elsewhere() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -41,16 +42,19 @@ from inference_server.images.fetch import Reserve
 from inference_server.masks import upsample_masks
 from inference_server.observability.metrics import Metrics, Timings
 from inference_server.segmentation import encoder as encoder_module
+from inference_server.segmentation import image_loader as image_loader_module
 from inference_server.segmentation.local import LocalSegmentationService
 from inference_server.segmentation.types import (
     AutomaticOptions,
     ConceptOptions,
     ImageRef,
     SegmentationResult,
+    StoredImage,
     VisualOptions,
 )
 from inference_server.settings import Settings
 from tests.engines.conftest import CPU, random_sam2
+from tests.images import rasters
 
 pytestmark = pytest.mark.anyio
 
@@ -776,3 +780,82 @@ async def test_prompts_are_decoded_while_a_redundant_image_is_compared(
             found = await bench.click(image, (1, 1))
             assert found.image.hit == (not evicted)
             assert found.image.mismatch == differs
+
+
+# Slow work: it has threads of its own, and ends when nobody waits for it.
+
+
+async def test_overlays_keep_no_other_image_waiting(make: Make) -> None:
+    bench, gate = make(cpu_workers=2), threading.Event()
+    stored = StoredImage.of(png(1))
+
+    def draw(pixels: NDArray[np.uint8]) -> tuple[int, ...]:
+        gate.wait()
+        return pixels.shape
+
+    drawing = [
+        asyncio.create_task(bench.segmenter.on_pixels(stored, draw, Timings())) for _ in range(10)
+    ]
+    try:
+        async with asyncio.timeout(60):
+            assert len((await bench.click(sent(png(2)), (1, 1))).instances) == 1
+        assert not any(task.done() for task in drawing)
+    finally:
+        gate.set()
+    assert await asyncio.gather(*drawing) == [(*SIZE, 3)] * 10
+
+
+async def test_large_images_and_rasters_keep_no_other_image_waiting(make: Make) -> None:
+    bench = make(cpu_workers=2, slow_workers=1, slow_image_pixels=SIZE[0] * SIZE[1])
+    gate, begun = threading.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def hold() -> None:
+        loop.call_soon_threadsafe(begun.set)
+        gate.wait()
+
+    holding = asyncio.create_task(bench.segmenter.in_slow_thread(hold))
+    tall = np.zeros((SIZE[0] + 1, SIZE[1], 3), np.uint8)
+    large = StoredImage.of(cv2.imencode(".png", tall)[1].tobytes())
+    raster = StoredImage.of(rasters.write(np.zeros((1, *SIZE), np.float32)))
+    try:
+        async with asyncio.timeout(60):
+            await begun.wait()
+            slow = [
+                asyncio.create_task(bench.click(ImageRef(file=file), (1, 1)))
+                for file in (large, raster)
+            ]
+            for grey in range(5):
+                await bench.click(sent(png(grey)), (1, 1))
+        assert not any(task.done() for task in slow)
+    finally:
+        gate.set()
+    assert [len(result.instances) for result in await asyncio.gather(*slow)] == [1, 1]
+    await holding
+
+
+async def test_nothing_is_drawn_for_a_client_that_left_while_its_image_was_decoded(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = make(slow_workers=1)
+    gate, begun, drawn = threading.Event(), asyncio.Event(), []
+    loop = asyncio.get_running_loop()
+
+    def decoding(data: bytes, **options: Any) -> NDArray[np.uint8]:
+        loop.call_soon_threadsafe(begun.set)
+        gate.wait()
+        return np.zeros((1, 1, 3), np.uint8)
+
+    monkeypatch.setattr(image_loader_module, "decode_image", decoding)
+    stored = StoredImage.of(png(1))
+    task = asyncio.create_task(bench.segmenter.on_pixels(stored, drawn.append, Timings()))
+    try:
+        async with asyncio.timeout(60):
+            await begun.wait()
+            task.cancel()
+            await asyncio.wait([task])
+            gate.set()
+            await bench.segmenter.in_slow_thread(lambda: None)
+    finally:
+        gate.set()
+    assert drawn == []

@@ -76,13 +76,13 @@ class _ImageTask(Generic[ModelT]):
         if form.point_coords is None and form.boxes is None:
             raise RequestError("At least one of point_coords or boxes must be provided.")
 
-        def parse() -> SamgeoPrompts:
-            prompts = SamgeoPrompts.of(form, limits)
-            if form.point_crs is None:
-                return prompts
-            return prompts.in_pixels(form.point_crs, self.file.reference)
-
-        return await self._segmenter.in_thread(parse)
+        prompts = await self._segmenter.in_thread(lambda: SamgeoPrompts.of(form, limits))
+        if form.point_crs is None:
+            return prompts
+        crs = form.point_crs
+        return await self._segmenter.in_slow_thread(
+            lambda: prompts.in_pixels(crs, self.file.reference)
+        )
 
     async def concept(self, prompt: ConceptPrompt) -> SegmentationResult:
         """Find every instance of a concept."""
@@ -134,6 +134,7 @@ class _ImageTask(Generic[ModelT]):
                 raise NothingFoundError(nothing)
             return objects.render(form.output_format)
 
+        await self._segmenter.in_slow_thread(self.file.read)
         name = form.output_format
         return await respond(self._request, result.image, render, media_type(name), headers(name))
 

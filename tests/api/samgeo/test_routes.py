@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import cv2
@@ -13,6 +16,9 @@ from rasterio.io import MemoryFile
 from rasterio.warp import transform as transform_points
 
 from inference_server.demo.scenes import make_scene
+from inference_server.geo import crs as crs_module
+from inference_server.geo import georeference as georeference_module
+from inference_server.images import gdal as gdal_module
 from tests.api.pictures import Picture, iou, plane
 from tests.api.rasters import (
     AUTOMATIC,
@@ -335,6 +341,33 @@ def test_prompts_on_both_sides_of_the_antimeridian(server: RunningHere, picture:
     wrong = post(server, PREDICT, data, boxes=[west, north, east - 360, south], **fields)
     assert wrong.status_code == 400
     assert "boxes[0] is empty or inverted" in wrong.json()["detail"]
+
+
+def test_gdal_reads_and_transforms_in_threads_for_slow_work(
+    server: RunningHere, picture: Picture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forms that keep GDAL busy take no thread of other requests."""
+    threads = set()
+    gdal = gdal_module.gdal
+
+    @contextmanager
+    def noting() -> Iterator[None]:
+        threads.add(threading.current_thread().name.partition("_")[0])
+        with gdal():
+            yield
+
+    for module in (gdal_module, crs_module, georeference_module):
+        monkeypatch.setattr(module, "gdal", noting)
+    image = picture.scene.image.copy()
+    image[0, 0] = (9, 8, 7)  # not in the cache
+    data = geotiff(image, UTM, nodata=3)
+    fields = {"model_version": "sam2", "point_crs": GEOGRAPHIC, "output_format": "json"}
+    response = post(server, PREDICT, data, point_coords=[[500, 95]], **fields)
+    assert response.status_code == 400
+    assert "cannot be transformed" in response.json()["detail"]
+    fields = {"model_version": "sam2", "output_format": "json"}
+    post(server, PREDICT, data, point_coords=[[5, 5]], **fields)
+    assert threads == {"slow"}
 
 
 @pytest.mark.parametrize("image_crs", [WEB, UTM, GEOGRAPHIC])

@@ -3,12 +3,15 @@
 from inference_server.images.base64 import decode_base64
 from inference_server.images.decode import Picture, decode_image, decode_picture, is_slow
 from inference_server.images.fetch import ImageFetcher
+from inference_server.images.headers import Header, read_header
 
 __all__ = [
+    "Header",
     "ImageFetcher",
     "Picture",
     "decode_base64",
     "decode_image",
     "decode_picture",
     "is_slow",
+    "read_header",
 ]

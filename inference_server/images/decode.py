@@ -105,24 +105,25 @@ def decode_image(data: bytes, *, max_pixels: int, max_side: int = MAX_SIDE) -> N
     return decode_picture(data, max_pixels=max_pixels, max_side=max_side).pixels
 
 
-def is_slow(data: bytes, *, max_pixels: int, side: int | None = None) -> bool:
-    """Tell from its header whether an image takes long to decode: a raster, or of many pixels.
+def is_slow(header: Header, *, max_pixels: int, side: int | None = None) -> bool:
+    """Whether an image takes long to decode: a raster, or one of many pixels.
 
     Args:
-        data: The encoded image.
+        header: The image's header.
         max_pixels: Number of pixels to decode above which an image is slow.
         side: As of `decode_picture`.
-
-    Raises:
-        ImageError: The format is not supported, or the file is damaged.
     """
-    header = read_header(data)
     pixels = header.pixels // _scale_for(header, side) ** 2
     return header.decoder == "rasterio" or pixels > max_pixels
 
 
 def decode_picture(
-    data: bytes, *, max_pixels: int, max_side: int = MAX_SIDE, side: int | None = None
+    data: bytes,
+    *,
+    max_pixels: int,
+    max_side: int = MAX_SIDE,
+    side: int | None = None,
+    header: Header | None = None,
 ) -> Picture:
     """Decode an image like `decode_image`, at a reduced size if that is enough.
 
@@ -135,6 +136,7 @@ def decode_picture(
             for each row or column, however few pixels it has.
         side: Side in pixels of the square that the caller will resize the image to. The image may
             be reduced if that makes no visible difference. None (the default) for full size.
+        header: The header of `data`, if it has been read already.
 
     Returns:
         The decoded image and its full size.
@@ -144,7 +146,7 @@ def decode_picture(
             `max_side`.
         ImageError: The format is not supported, or the file is truncated or damaged.
     """
-    header = read_header(data)
+    header = header or read_header(data)
     if header.pixels > max_pixels:
         raise too_large(
             f"The image has {header.width} x {header.height} pixels"

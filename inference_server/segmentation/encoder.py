@@ -15,7 +15,7 @@ from inference_server.engines.base import Embedding, Prepared
 from inference_server.engines.model import ConceptModel, VisualModel
 from inference_server.errors import MemoryShortageError
 from inference_server.executor import Threads, stop_if_cancelled
-from inference_server.images import decode_picture, is_slow
+from inference_server.images import Header, decode_picture, is_slow, read_header
 from inference_server.observability.metrics import Metrics, Timings
 from inference_server.segmentation.cache.embeddings import EmbeddingCache
 from inference_server.segmentation.cache.host_tier import HostTier
@@ -289,25 +289,26 @@ class Encoder:
     ) -> CachedEmbedding:
         settings = self._settings
 
-        def prepare() -> Prepared:
+        def prepare(header: Header) -> Prepared:
             picture = decode_picture(
                 image.data,
                 max_pixels=settings.max_image_pixels,
                 max_side=settings.max_image_side,
                 side=model.side,
+                header=header,
             )
             stop_if_cancelled()
             return model.prepare(picture.pixels, picture.size, picture.extent)
 
-        def prepare_if_quick() -> Prepared | None:
-            limit = settings.slow_image_pixels
-            slow = is_slow(image.data, max_pixels=limit, side=model.side)
-            return None if slow else prepare()
+        def prepare_if_quick() -> Prepared | Header:
+            header = read_header(image.data)
+            slow = is_slow(header, max_pixels=settings.slow_image_pixels, side=model.side)
+            return header if slow else prepare(header)
 
         with timings.measure("decode"):
-            quick = await self._threads.run_in_background(prepare_if_quick)
-            # A slow image must not delay the quick ones.
-            prepared = await self._threads.run_slow(prepare) if quick is None else quick
+            prepared = await self._threads.run_in_background(prepare_if_quick)
+            if isinstance(prepared, Header):  # a slow image must not delay the quick ones
+                prepared = await self._threads.run_slow(partial(prepare, prepared))
         done = await model.encode(prepared)
         timings.add("queue", done.queued, before=done.worked)
         timings.add("encode", done.worked)

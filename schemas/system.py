@@ -31,11 +31,18 @@ class Health(WireModel):
     model_config = examples(
         {"status": "ok"},
         {"status": "loading", "message": "sam2/hiera_large is being loaded"},
+        {
+            "status": "degraded",
+            "message": "Background tasks do not work: keys has failed for 12 s. The log has the "
+            "reason.",
+            "version": "0.2.0",
+        },
     )
 
-    status: Literal["ok", "loading", "failed", "stopping"] = Field(
-        description="`ok`, or why the server is not ready: models are `loading` or `failed` to "
-        "load, or the server is `stopping`."
+    status: Literal["ok", "degraded", "loading", "failed", "stopping"] = Field(
+        description="`ok`; `degraded` if the server is ready, but a background task does not work; "
+        "or why the server is not ready: models are `loading` or `failed` to load, or the server "
+        "is `stopping`."
     )
     message: str | None = Field(default=None, description="Human-readable details.")
     version: str | None = Field(default=None, description="Version of the server.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sqlite3
 import stat
 import subprocess
@@ -11,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,11 +25,12 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from pydantic import BaseModel
-from sqlalchemy import create_engine, inspect, text
+from sqlalchemy import Connection, create_engine, inspect, select, text
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from inference_server import migrations
 from inference_server.auth import AuthService, KeyRepository, Usage
-from inference_server.database import METADATA, Database
+from inference_server.database import METADATA, Database, DatabaseTimeouts
 from inference_server.jobs import JobQueue
 from inference_server.jobs.task import Task, TaskResult
 from inference_server.observability.metrics import Metrics
@@ -249,10 +252,8 @@ def test_0_1_0_can_use_the_database_of_this_version(directory: Path, url: str) -
     database = Database(directory, url)
     with database.reading() as connection:
         facts = connection.execute(text("select name, value from inference_job_facts"))
-        assert {row.name: row.value for row in facts} == {
-            "version": "1",
-            "secret": database.secret.hex(),
-        }
+        expected = {"version": "1", "secret": database.secret.hex()}
+        assert expected.items() <= {row.name: row.value for row in facts}.items()
     database.close()
 
 
@@ -385,4 +386,159 @@ def test_a_connection_lost_in_the_middle_is_retried(directory: Path, postgres_ur
 
         assert database.retrying(work) == 7
         assert len(ended) == 1
+        database.close()
+
+
+def names(database: Database) -> list[str]:
+    """The names of the keys in a database."""
+    return [key.name for key in KeyRepository(database).all()]
+
+
+def test_an_sqlite_file_that_is_removed_is_missed_until_it_is_back(directory: Path) -> None:
+    """Connections that are open would otherwise go on with a file that nobody else sees."""
+    database = Database(directory)
+    secret = database.secret
+    KeyRepository(database).create("first")
+    away = directory.with_name("away")
+    directory.rename(away)
+    for _ in range(2):
+        with pytest.raises(OperationalError), database.writing():
+            pass
+        with pytest.raises(OperationalError), database.reading():
+            pass
+    assert not directory.exists(), "an empty database would hide the one that is away"
+    away.rename(directory)
+    assert names(database) == ["first"]
+    assert database.secret == secret
+    database.close()
+
+
+def test_an_sqlite_file_that_is_replaced_is_opened(directory: Path) -> None:
+    database, other = Database(directory), Database(directory.with_name("other"))
+    KeyRepository(database).create("old")
+    KeyRepository(other).create("restored")
+    other.close()
+    shutil.rmtree(directory)
+    directory.with_name("other").rename(directory)
+    assert names(database) == ["restored"]
+    assert database.secret == other.secret
+    # One that is gone for good begins anew, as at a start.
+    shutil.rmtree(directory)
+    directory.mkdir()
+    assert names(database) == []
+    assert database.secret != other.secret
+    KeyRepository(database).create("new")
+    assert stat.S_IMODE((directory / "jobs.sqlite").stat().st_mode) == 0o600
+    database.close()
+
+
+def test_a_lock_on_sqlite_is_an_error_of_the_database_and_stops_no_reader(directory: Path) -> None:
+    """Not of the driver, which nobody would expect, and after one timeout, not after six."""
+    database = Database(directory, timeouts=DatabaseTimeouts(lock=0.05))
+    keys = KeyRepository(database)
+    attempts: list[int] = []
+
+    def write(connection: Connection) -> None:
+        attempts.append(1)
+
+    with closing(sqlite3.connect(directory / "jobs.sqlite", isolation_level=None)) as other:
+        other.execute("begin immediate")
+        with pytest.raises(OperationalError, match="locked"):
+            database.write(write)
+        with pytest.raises(OperationalError, match="locked"):
+            database.compact()
+        assert keys.all() == []
+        other.execute("rollback")
+    database.write(write)
+    assert attempts == [1]
+    database.close()
+
+
+def test_there_is_no_attempt_after_the_lock_timeout(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = Database(directory, timeouts=DatabaseTimeouts(lock=15))
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(time, "monotonic", lambda: clock.now)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    calls: list[float] = []
+
+    def locked() -> None:
+        calls.append(clock.now)
+        clock.now += 10
+        raise OperationalError("begin immediate", {}, Exception("database is locked"))
+
+    with pytest.raises(OperationalError):
+        database.retrying(locked)
+    assert calls == [0, 10]
+    database.close()
+
+
+def test_times_in_sqlite_do_not_jump_with_the_system_clock(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = Database(directory)
+
+    def now(database: Database) -> float:
+        with database.reading() as connection:
+            return connection.execute(select(database.now)).scalar_one()
+
+    before = now(database)
+    really = time.time()
+    for jump in (-3600, 86400):
+        monkeypatch.setattr(time, "time", lambda jump=jump: really + jump)
+        other = Database(directory)
+        assert 0 <= now(database) - before < 600
+        assert 0 <= now(other) - before < 600
+        other.close()
+    database.close()
+
+
+def test_a_server_that_freezes_in_a_transaction_holds_up_nobody_for_long(
+    directory: Path, postgres_url: str
+) -> None:
+    with fresh_database(postgres_url, f"frozen{time.monotonic_ns()}") as url:
+        frozen = Database(directory, url, DatabaseTimeouts(idle=0.1))
+        other = Database(directory, url, DatabaseTimeouts(lock=60))
+
+        def freeze() -> None:
+            with frozen.writing() as connection:
+                frozen.lock_submits(connection)
+                # Nothing more comes from the first one, and its transaction is not over.
+                other.write(other.lock_submits)
+                connection.execute(select(1))
+
+        with pytest.raises(DBAPIError) as caught:
+            freeze()
+        assert caught.value.connection_invalidated, "so it is retried"
+        frozen.write(frozen.lock_submits)
+        frozen.close()
+        other.close()
+
+
+def test_timeouts_of_postgresql(directory: Path, postgres_url: str) -> None:
+    with fresh_database(postgres_url, f"timeouts{time.monotonic_ns()}") as url:
+        settings = Settings(
+            data_dir=str(directory),
+            database_url=url,
+            database_lock_timeout=0.05,
+            database_statement_timeout=40,
+        )
+        database = Database.of(settings)
+        with database.reading() as connection:
+            shown = [
+                connection.execute(text(f"show {name}")).scalar_one()
+                for name in (
+                    "lock_timeout",
+                    "statement_timeout",
+                    "idle_in_transaction_session_timeout",
+                )
+            ]
+        assert shown == ["50ms", "40s", "10s"]
+        other = Database(directory, url)
+        with other.writing() as connection:
+            other.lock_submits(connection)
+            with pytest.raises(OperationalError, match="lock timeout"):
+                database.write(database.lock_submits)
+        other.close()
         database.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 
 from inference_server.api.middleware.admission import Admission
@@ -17,6 +17,7 @@ from inference_server.observability.metrics import Metrics
 from inference_server.observability.tracing import Traces
 from inference_server.segmentation.service import SegmentationService
 from inference_server.settings import Settings
+from inference_server.supervisor import BackgroundTask, Supervisor
 from schemas.common import Limits
 
 logger = logging.getLogger(__name__)
@@ -73,7 +74,7 @@ class ServerContext:
     backlog_timeout: float = 5.0
     failure: str = ""
     _was_ready: bool = field(default=False, repr=False)
-    _loading: asyncio.Task[None] | None = field(default=None, repr=False)
+    _supervisor: Supervisor = field(default_factory=Supervisor, repr=False)
 
     @property
     def ready(self) -> bool:
@@ -81,6 +82,17 @@ class ServerContext:
         if not self._was_ready and self.segmenter.has_loaded():
             self._become_ready()
         return self._was_ready
+
+    @property
+    def background_tasks(self) -> Sequence[BackgroundTask]:
+        """All background tasks that run now."""
+        supervisors = (self._supervisor, self.gate.supervisor, self.jobs.supervisor)
+        return [task for supervisor in supervisors for task in supervisor.tasks]
+
+    @property
+    def troubles(self) -> Sequence[str]:
+        """What is wrong with background tasks, in words that reveal nothing of the server."""
+        return [task.trouble for task in self.background_tasks if task.trouble]
 
     @property
     def task_context(self) -> TaskContext:
@@ -94,7 +106,7 @@ class ServerContext:
     async def start(self) -> None:
         """Start loading models, read the API keys, and start the job workers."""
         await self.segmenter.start()
-        self._loading = asyncio.create_task(self._load())
+        self._supervisor.run("model loading", lambda _: self._load())
         await asyncio.gather(self.gate.start(), self.jobs.start(self.task_context))
 
     async def _load(self) -> None:
@@ -142,8 +154,7 @@ class ServerContext:
         """Stop job workers, authentication, models, threads and tracing."""
         await self.jobs.stop()
         await self.gate.stop()
-        if self._loading is not None:
-            self._loading.cancel()
+        await self._supervisor.stop()
         self.segmenter.close()
         if self.traces is not None:
             await asyncio.to_thread(self.traces.close)

@@ -11,7 +11,7 @@ import platform
 from collections.abc import Iterable, Iterator, Sequence
 
 from prometheus_client import Metric
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from inference_server import __version__
@@ -55,6 +55,7 @@ class ServerCollector(Collector):
         yield from self._state.segmenter.readings()
         yield from self._spaces()
         yield from self._jobs()
+        yield from self._background()
 
     def _server(self) -> Iterator[Metric]:
         build = GaugeMetricFamily(
@@ -134,3 +135,24 @@ class ServerCollector(Collector):
         )
         for name, what, value in measured:
             yield GaugeMetricFamily(f"inference_jobs_{name}", what, value)
+
+    def _background(self) -> Iterator[Metric]:
+        up = GaugeMetricFamily(
+            "inference_background_task_up",
+            "Whether a background task works: 1 or 0.",
+            labels=["task"],
+        )
+        failures = CounterMetricFamily(
+            "inference_background_task_failures",
+            "Failures of background tasks; each is followed by a restart.",
+            labels=["task"],
+        )
+        for task in self._state.background_tasks:
+            up.add_metric([task.name], int(not task.trouble))
+            failures.add_metric([task.name], task.failures)
+        yield from (up, failures)
+        yield CounterMetricFamily(
+            "inference_usage_lost",
+            "Changes of usage and refunds that were dropped because too many waited.",
+            self._state.gate.ledger.lost,
+        )

@@ -43,10 +43,17 @@ async def livez(request: Request) -> Response:
 
 
 async def readyz(request: Request) -> Response:
-    """Return 200 once the configured models were loaded, and 503 before that or while stopping."""
+    """Return 200 once the configured models were loaded, and 503 before that or while stopping.
+
+    A background task that fails does not change the status code: requests are answered all the
+    same, and with a database that all servers share, none of them would be ready.
+    """
     state = state_of(request)
     if state.admission.leaving:
         return JSONResponse({"status": "stopping", "message": "The server is stopping."}, 503)
+    if state.ready and (troubles := state.troubles):
+        told = f"Background tasks do not work: {'; '.join(troubles)}. The log has the reason."
+        return JSONResponse({"status": "degraded", "message": told, "version": __version__})
     if state.ready:
         return JSONResponse({"status": "ok", "version": __version__})
     if state.failure:
@@ -127,7 +134,8 @@ OPERATIONS: tuple[Operation, ...] = (
         "readyz",
         "Readiness probe",
         "Returns 200 from when the preloaded models are loaded until the server begins to stop. A "
-        "failed load is retried.",
+        "failed load is retried. The status is `degraded` while a background task does not work, "
+        "such as the workers of jobs; requests are answered all the same.",
         ("System",),
         readyz,
         {200: Answer("Ready for requests.", Health), 503: _UNAVAILABLE},

@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 import re
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 
 from limits import RateLimitItem, parse_many
 from limits.aio.storage import RedisStorage
 from limits.aio.strategies import MovingWindowRateLimiter as SharedLimiter
-from limits.storage import MemoryStorage
-from limits.strategies import MovingWindowRateLimiter
 from redis.exceptions import RedisError
 
 from inference_server.errors import RateError
@@ -22,6 +21,9 @@ _UNITS = {"s": "second", "sec": "second", "m": "minute", "min": "minute", "h": "
 _SHORT = re.compile(r"(?<![a-z])(s|sec|m|min|h|d)(?![a-z])", re.IGNORECASE)
 _MOST, _MOST_RATES, _LONGEST = 100_000, 4, 366 * 86400
 """Bounds of a rate: a moving window stores one entry per request."""
+
+_SWEEP_SECONDS = 60.0
+"""Seconds between two searches for windows that have become empty."""
 
 REDIS_TIMEOUT, REDIS_PAUSE = 1.0, 5.0
 """Seconds to wait for Redis, and to count locally after it failed."""
@@ -57,6 +59,47 @@ def parse_rate(text: str) -> tuple[RateLimitItem, ...]:
     return rates
 
 
+class MovingWindows:
+    """Counts requests in this process, by a clock that does not jump when the system's is set.
+
+    The class of the library reads the system clock: after that was set back by an hour, a key that
+    had used up 5 requests per 10 seconds would be refused for an hour.
+
+    Args:
+        clock: monotonic clock in seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._times: dict[tuple[str, RateLimitItem], deque[float]] = {}
+        self._sweep_at = clock() + _SWEEP_SECONDS
+
+    def wait(self, key_id: str, rate: RateLimitItem) -> float:
+        """Return the seconds until a request of a key fits into its rate; 0 if it fits now."""
+        now = self._clock()
+        times = self._times.get((key_id, rate))
+        if times is None:
+            return 0.0
+        _drop_before(times, now - rate.get_expiry())
+        return 0.0 if len(times) < rate.amount else times[0] + rate.get_expiry() - now
+
+    def hit(self, key_id: str, rate: RateLimitItem) -> None:
+        """Count a request of a key, after `wait` returned 0."""
+        now = self._clock()
+        self._times.setdefault((key_id, rate), deque()).append(now)
+        if now >= self._sweep_at:
+            self._sweep_at = now + _SWEEP_SECONDS
+            for known in list(self._times):
+                _drop_before(self._times[known], now - known[1].get_expiry())
+                if not self._times[known]:
+                    del self._times[known]
+
+
+def _drop_before(times: deque[float], begin: float) -> None:
+    while times and times[0] <= begin:
+        times.popleft()
+
+
 class RateLimiter:
     """Counts the requests of each key.
 
@@ -65,8 +108,8 @@ class RateLimiter:
             Redis is unavailable, each server counts for itself.
         redis_timeout: seconds to wait for Redis.
         redis_pause: seconds to count locally after Redis failed.
-        clock: returns a monotonic time in seconds, which `redis_pause` is measured by. Default:
-            `time.monotonic`.
+        clock: returns a monotonic time in seconds, for `redis_pause` and for what is counted in
+            this process. Default: `time.monotonic`.
     """
 
     def __init__(
@@ -78,7 +121,7 @@ class RateLimiter:
     ) -> None:
         self._clock = clock
         self._redis_pause = redis_pause
-        self._own = MovingWindowRateLimiter(MemoryStorage())
+        self._own = MovingWindows(clock)
         self._redis: RedisStorage | None = None
         self._without_until = 0.0
         if redis_url:
@@ -113,10 +156,10 @@ class RateLimiter:
                     type(error).__name__,
                 )
         for rate in rates:
-            if not self._own.test(rate, key_id):
-                raise _refusal(rate, self._own.get_window_stats(rate, key_id).reset_time)
+            if wait := self._own.wait(key_id, rate):
+                raise _refusal(rate, wait)
         for rate in rates:
-            self._own.hit(rate, key_id)
+            self._own.hit(key_id, rate)
 
     async def _count_shared(self, key_id: str, rates: Sequence[RateLimitItem]) -> None:
         for rate in rates[1:]:
@@ -129,7 +172,7 @@ class RateLimiter:
 
     async def _shared_refusal(self, rate: RateLimitItem, key_id: str) -> RateError:
         stats = await self._shared.get_window_stats(rate, key_id)
-        return _refusal(rate, stats.reset_time)
+        return _refusal(rate, stats.reset_time - time.time())
 
     async def close(self) -> None:
         """Close the connections."""
@@ -137,8 +180,7 @@ class RateLimiter:
             await self._redis.bridge.get_connection().aclose()  # type: ignore[attr-defined]
 
 
-def _refusal(rate: RateLimitItem, reset_time: float) -> RateError:
+def _refusal(rate: RateLimitItem, wait: float) -> RateError:
     return RateError(
-        f"This API key exceeded its rate of {rate}; try again after Retry-After seconds.",
-        reset_time - time.time(),
+        f"This API key exceeded its rate of {rate}; try again after Retry-After seconds.", wait
     )

@@ -16,7 +16,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from inference_server.auth.keys import Key, Tenant, generate_stored_key, salted_digest
 from inference_server.auth.models import KEYS, USAGE
 from inference_server.auth.rate_limit import parse_rate
-from inference_server.database import FACTS, Database
+from inference_server.database import Database, fact, set_fact
 from inference_server.errors import CreditsError
 from inference_server.settings.types import SCOPES, Scope
 
@@ -287,12 +287,7 @@ class KeyRepository:
             return None if row is None else _stored(row)
 
     def _changed(self, connection: Connection) -> None:
-        value = secrets.token_hex(16)
-        dialect = sqlite if self._database.is_sqlite else postgresql
-        row = dialect.insert(FACTS).values(name=_CHANGE, value=value)
-        connection.execute(
-            row.on_conflict_do_update(index_elements=[FACTS.c.name], set_={"value": value})
-        )
+        set_fact(connection, _CHANGE, secrets.token_hex(16))
 
     def all(self) -> Sequence[StoredKey]:
         """List all keys, oldest first."""
@@ -310,8 +305,7 @@ class KeyRepository:
             (the version, the keys by id or None if they have not changed).
         """
         with self._database.reading() as connection:
-            change = select(FACTS.c.value).where(FACTS.c.name == _CHANGE)
-            now = connection.execute(change).scalar_one_or_none() or ""
+            now = fact(connection, _CHANGE) or ""
             if now == known:
                 return now, None
             found = {}

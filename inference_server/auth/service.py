@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -22,6 +21,7 @@ from inference_server.database import Database, in_short
 from inference_server.errors import AuthError, ScopeError, StorageError
 from inference_server.settings import Settings
 from inference_server.settings.types import SCOPES, Scope
+from inference_server.supervisor import Backoff, Supervisor
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class AuthTiming:
     """Intervals in seconds.
 
     Attributes:
-        poll: how often changed keys are loaded and usage is written.
+        poll: how often changed keys are loaded and usage is written, also after a failure.
         open_timeout: how long a start waits for the database before it continues without it.
         open_pause: pause before another attempt to open the database.
     """
@@ -65,6 +65,7 @@ class AuthService:
     Attributes:
         is_open: whether authentication is off; nothing is then counted or charged.
         ledger: charges credits and records usage.
+        supervisor: runs the background tasks that load keys and write usage.
     """
 
     def __init__(self, settings: Settings, timing: AuthTiming = DEFAULT_TIMING) -> None:
@@ -73,7 +74,8 @@ class AuthService:
         self.is_open = settings.auth == "off"
         self._ring = KeyRing(settings.api_keys, settings.api_key_scopes)
         self._rates = RateLimiter(settings.redis_url)
-        self.ledger = Ledger(settings.usage_days)
+        self.ledger = Ledger(settings.usage_days, settings.usage_pending)
+        self.supervisor = Supervisor()
         self._costs: Mapping[Work, int] = {
             "concept": settings.cost_concept,
             "visual": settings.cost_visual,
@@ -84,7 +86,6 @@ class AuthService:
         self._change: str | None = None
         self._seen = -float("inf")
         self._database: Database | None = None
-        self._running: asyncio.Task[None] | None = None
         self._tried = asyncio.Event()
         # A thread of its own, so that a slow disk that holds up charges does not hold up keys.
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="keys")
@@ -96,7 +97,14 @@ class AuthService:
         """
         if self.is_open:
             return
-        self._running = asyncio.create_task(self._run())
+        timing = self._timing
+        # Apart, so that usage that waits for a lock does not hold up keys.
+        self.supervisor.repeat(
+            "keys", self._refresh, timing.poll, Backoff(timing.poll, timing.open_pause)
+        )
+        self.supervisor.repeat(
+            "usage", self.ledger.flush, timing.poll, Backoff(timing.poll, timing.open_pause)
+        )
         with suppress(TimeoutError):
             await asyncio.wait_for(self._tried.wait(), self._timing.open_timeout)
         if not self._ring and not any(map(_is_active, self._stored.values())):
@@ -108,9 +116,7 @@ class AuthService:
 
     async def stop(self) -> None:
         """Write the recorded usage, and close the database."""
-        if self._running is not None:
-            self._running.cancel()
-            await asyncio.gather(self._running, return_exceptions=True)
+        await self.supervisor.stop()
         await self.ledger.close()
         await self._rates.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -179,62 +185,31 @@ class AuthService:
             return None
         return Charge(key.id, sum(self._costs[each] for each in work), day_of())
 
-    async def _run(self) -> None:
-        store = await self._open()
-        self.ledger.store = store
-        failing = False
-        while True:
-            try:
-                await self._refresh(store)
-            except SQLAlchemyError as error:
-                if not failing:
-                    logger.error(
-                        "The key database is unavailable: %s. Stored keys stay valid for %g s; "
-                        "requests that cost credits get 503",
-                        in_short(error),
-                        self._settings.key_grace,
-                    )
-                failing = True
-            except Exception:
-                logger.exception("The stored keys cannot be loaded")
-            else:
-                if failing:
-                    logger.info("The key database is available again")
-                failing = False
-                self._tried.set()
-                await self.ledger.flush()
-            await asyncio.sleep(self._timing.poll)
-
-    async def _refresh(self, store: KeyRepository) -> None:
-        """Load the stored keys if they have changed."""
+    async def _refresh(self) -> None:
+        """Open the database if it is not open, and load the stored keys if they have changed."""
         begin = time.monotonic()
         loop = asyncio.get_running_loop()
-        change, found = await loop.run_in_executor(self._threads, store.secrets, self._change)
+        try:
+            if self._database is None:
+                self._database = await loop.run_in_executor(
+                    self._threads, Database.of, self._settings
+                )
+            store = self.ledger.store = self.ledger.store or KeyRepository(self._database)
+            change, found = await loop.run_in_executor(self._threads, store.secrets, self._change)
+        except (SQLAlchemyError, OSError, RuntimeError) as error:
+            why = in_short(error) if isinstance(error, SQLAlchemyError) else error
+            raise StorageError(
+                f"The key database is unavailable: {why}. Stored keys stay valid for "
+                f"{self._settings.key_grace:g} s; requests that cost credits get 503."
+            ) from error
+        finally:
+            self._tried.set()
         if found is not None:
             if found or self._stored:
                 usable = sum(map(_is_active, found.values()))
                 logger.info("%d API keys in the database are active", usable)
             self._change, self._stored = change, found
         self._seen = begin
-
-    async def _open(self) -> KeyRepository:
-        """Open the database, and retry until that succeeds."""
-        settings = self._settings
-        loop = asyncio.get_running_loop()
-        told = ""
-        while True:
-            try:
-                self._database = await loop.run_in_executor(
-                    self._threads, Database, Path(settings.data_dir), settings.database_url
-                )
-                return KeyRepository(self._database)
-            except (SQLAlchemyError, OSError, RuntimeError) as error:
-                why = in_short(error) if isinstance(error, SQLAlchemyError) else str(error)
-                if why != told:
-                    logger.error("Stored keys are unavailable: %s", why)
-                told = why
-            self._tried.set()
-            await asyncio.sleep(self._timing.open_pause)
 
 
 def _is_active(secret: Secret) -> bool:

@@ -284,8 +284,6 @@ def usage(key_id: str | None, days: int, as_json: bool) -> None:
 @contextmanager
 def _store(settings: Settings | None = None) -> Iterator[KeyRepository]:
     """Open the stored keys; report a database's error without its query and password."""
-    from pathlib import Path
-
     from sqlalchemy.exc import SQLAlchemyError
 
     from inference_server.auth import KeyRepository
@@ -294,7 +292,7 @@ def _store(settings: Settings | None = None) -> Iterator[KeyRepository]:
     settings = settings or settings_of()
     where = "INFERENCE_DATABASE_URL" if settings.database_url else settings.data_dir
     try:
-        database = Database(Path(settings.data_dir), settings.database_url)
+        database = Database.of(settings)
         try:
             yield KeyRepository(database)
         finally:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -11,8 +9,6 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.samples import Sample
 from ray.serve.metrics import Counter, Gauge
-
-logger = logging.getLogger(__name__)
 
 INTERVAL = 5.0
 """Seconds between exports; Ray itself exports every 10 s."""
@@ -23,24 +19,17 @@ class ExportedReadings:
 
     Args:
         read: returns the current gauges and counters.
-        interval: seconds between exports. Default: 5.
     """
 
-    def __init__(self, read: Callable[[], Iterable[Metric]], interval: float = INTERVAL) -> None:
+    def __init__(self, read: Callable[[], Iterable[Metric]]) -> None:
         self._read = read
-        self._interval = interval
         self._gauges: dict[str, Gauge] = {}
         self._counters: dict[str, Counter] = {}
         self._counted: dict[tuple[str, tuple[str, ...]], float] = {}
 
-    async def run(self) -> None:
-        """Export every `interval` seconds until cancelled."""
-        while True:
-            try:
-                self.update()
-            except Exception:
-                logger.exception("Exporting metrics to Ray failed; retrying")
-            await asyncio.sleep(self._interval)
+    async def export(self) -> None:
+        """Export once, as a step of a background task."""
+        self.update()
 
     def update(self) -> None:
         """Export once."""

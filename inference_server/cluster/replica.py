@@ -10,7 +10,7 @@ import ray
 
 from inference_server.api.app import Registry
 from inference_server.cluster.messages import Family, Method, Reply, SentImage
-from inference_server.cluster.metrics import ExportedReadings
+from inference_server.cluster.metrics import INTERVAL, ExportedReadings
 from inference_server.engines.registry import ModelRegistry
 from inference_server.errors import (
     DeadlineError,
@@ -30,6 +30,7 @@ from inference_server.segmentation.types import (
     VisualOptions,
 )
 from inference_server.settings import Settings
+from inference_server.supervisor import Supervisor
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +67,8 @@ class EngineReplica:
         self._segmenter = LocalSegmentationService(settings, models, fetcher_of(settings), metrics)
         self._failure = ""
         exported = ExportedReadings(self._segmenter.readings)
-        self._exporting = asyncio.create_task(exported.run())
+        self._supervisor = Supervisor()
+        self._supervisor.repeat("metrics export", exported.export, INTERVAL)
         await self._segmenter.start()
         try:
             await self._segmenter.load()

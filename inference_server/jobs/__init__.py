@@ -18,6 +18,7 @@ from inference_server.jobs.models import (
 )
 from inference_server.jobs.queue import JobQueue
 from inference_server.jobs.repository import JobRepository
+from inference_server.jobs.retention import Retention
 from inference_server.jobs.signing import LinkSigner
 from inference_server.jobs.timing import JobTiming
 
@@ -34,6 +35,7 @@ __all__ = [
     "LinkSigner",
     "Output",
     "RequestKey",
+    "Retention",
     "Status",
     "StoredFile",
     "Submission",

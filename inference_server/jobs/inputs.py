@@ -18,6 +18,11 @@ def keep_payload(connection: Connection, job_id: str, payload: bytes) -> None:
     connection.execute(insert(PAYLOADS).values(job_id=job_id, content=payload))
 
 
+def drop_payload(connection: Connection, job_id: str) -> None:
+    """Delete the request body of a job."""
+    connection.execute(delete(PAYLOADS).where(PAYLOADS.c.job_id == job_id))
+
+
 def payload_of(connection: Connection, job_id: str) -> bytes:
     """Read the request body of an unfinished job."""
     query = select(PAYLOADS.c.content).where(PAYLOADS.c.job_id == job_id)
@@ -61,7 +66,7 @@ def discard(connection: Connection, job_id: str) -> None:
         connection: in a transaction that holds the job's row.
         job_id: the job's id.
     """
-    connection.execute(delete(PAYLOADS).where(PAYLOADS.c.job_id == job_id))
+    drop_payload(connection, job_id)
     owned = select(JOBS.c.tenant, JOBS.c.image).where(
         JOBS.c.id == job_id, JOBS.c.image.is_not(None)
     )

@@ -59,7 +59,7 @@ def insert_job(
     submission: Submission,
     job_id: str,
 ) -> Accepted:
-    """Insert and charge a job, if there is room for it.
+    """Insert and charge a job whose request body is stored already, if there is room for it.
 
     Args:
         connection: in a transaction that excludes other submits.
@@ -99,7 +99,6 @@ def insert_job(
             submissions=1,
         )
     )
-    inputs.keep_payload(connection, job_id, submission.payload)
     bill = submission.bill
     if bill is None or not bill.credits:
         return Accepted(job_id)

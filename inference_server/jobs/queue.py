@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from inference_server.auth import Charge, Tenant
-from inference_server.errors import StorageError
 from inference_server.jobs.models import (
     Accepted,
     Backlog,
@@ -26,6 +25,7 @@ from inference_server.jobs.timing import DEFAULT_TIMING, JobTiming
 from inference_server.jobs.worker import Worker, WorkSignal
 from inference_server.jobs.worker_locks import WorkerLocks
 from inference_server.settings import Settings
+from inference_server.supervisor import Backoff, Supervisor
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +39,9 @@ class JobQueue:
         settings: the server's settings.
         tasks: tasks that can run as jobs, by name.
         timing: intervals; tests shorten them.
+
+    Attributes:
+        supervisor: runs the workers and all other background tasks of the queue.
     """
 
     def __init__(
@@ -47,10 +50,10 @@ class JobQueue:
         self._settings = settings
         self._tasks = tasks
         self._timing = timing
-        self._storage = JobStorage(settings, timing.open_pause)
+        self.supervisor = Supervisor()
+        self._storage = JobStorage(settings)
         self._submissions = Submissions(self._storage, timing.error_pause)
         self._signal = WorkSignal()
-        self._running: list[asyncio.Task[None]] = []
         self._workers: list[asyncio.Task[None]] = []
 
     @property
@@ -75,7 +78,8 @@ class JobQueue:
         Args:
             context: what tasks need from this process.
         """
-        self._running.append(asyncio.create_task(self._run(context)))
+        opening = Backoff(self._timing.error_pause, self._timing.open_pause)
+        self.supervisor.run("job database", lambda _: self._open(context), opening)
         with suppress(TimeoutError):
             await asyncio.wait_for(self._storage.tried.wait(), self._timing.open_timeout)
 
@@ -87,9 +91,7 @@ class JobQueue:
 
     async def stop(self) -> None:
         """Requeue unfinished jobs, and close the database."""
-        for task in self._running:
-            task.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
+        await self.supervisor.stop()
         await self._submissions.close()
         await self._storage.close()
 
@@ -111,57 +113,60 @@ class JobQueue:
 
     async def status(self, job_id: str, tenant: Tenant) -> Status | None:
         """Get a job's status; see `JobRepository.status`."""
-        return await self._storage.call(self._storage.repository.status, job_id, tenant.name)
+        return await self._storage.read(self._storage.repository.status, job_id, tenant.name)
 
     async def backlog(self) -> Backlog:
         """Get the size of the queue; see `JobRepository.backlog`."""
-        return await self._storage.call(self._storage.repository.backlog)
+        return await self._storage.read(self._storage.repository.backlog)
 
     async def files(self, job_id: str) -> Sequence[StoredFile]:
         """List the files of a result; see `JobRepository.files`."""
-        return await self._storage.call(self._storage.repository.files, job_id)
+        return await self._storage.read(self._storage.repository.files, job_id)
 
     async def file(self, job_id: str, name: str) -> tuple[ResultFile, float] | None:
         """Get a file of a result; see `JobRepository.file`."""
-        return await self._storage.call(self._storage.repository.file, job_id, name)
+        return await self._storage.read(self._storage.repository.file, job_id, name)
 
     async def find_file(self, job_id: str, name: str) -> tuple[StoredFile, float, Facts] | None:
         """Look up a file of a result; see `ResultReader.find`."""
-        return await self._storage.call(self._storage.results.find, job_id, name)
+        return await self._storage.read(self._storage.results.find, job_id, name)
 
     async def piece(self, job_id: str, name: str, offset: int, size: int) -> bytes | None:
         """Read a piece of a file; see `ResultReader.piece`."""
-        return await self._storage.call(self._storage.results.piece, job_id, name, offset, size)
+        return await self._storage.read(self._storage.results.piece, job_id, name, offset, size)
 
-    async def _run(self, context: TaskContext) -> None:
+    async def _open(self, context: TaskContext) -> None:
+        """Open the database, and start what works on it."""
         locks = await self._storage.open()
-        settings = self._settings
+        settings, timing, start = self._settings, self._timing, self.supervisor
         if settings.host in ("0.0.0.0", "::") and not settings.public_url:  # noqa: S104
             logger.info(
                 "Result links use the address of the client's connection. Behind a proxy, TLS or "
                 "a container's port, set INFERENCE_PUBLIC_URL"
             )
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._watch(locks))
-            for _ in range(settings.job_workers):
-                worker = Worker(
-                    self._storage, self._signal, locks.name, self._tasks, context, self._timing
-                )
-                self._workers.append(group.create_task(worker.run()))
+        start.repeat("worker lock", lambda: self._storage.call(locks.keep), timing.watch)
+        start.repeat("crash watch", lambda: self._requeue_of_dead(locks), timing.watch)
+        start.repeat("job purge", lambda: self._purge(locks), timing.purge)
+        pauses = Backoff(timing.error_pause, timing.error_pause_most)
+        for number in range(settings.job_workers):
+            worker = Worker(self._storage, self._signal, locks.name, self._tasks, context, timing)
+            self._workers.append(start.run(f"job worker {number + 1}", worker.run, pauses))
 
-    async def _watch(self, locks: WorkerLocks) -> None:
-        """Requeue jobs of crashed processes, and delete expired jobs."""
-        storage, timing = self._storage, self._timing
-        turns = 0
-        while True:
-            with suppress(StorageError):
-                for name in await storage.call(storage.repository.workers):
-                    if locks.is_dead(name):
-                        requeue = functools.partial(storage.repository.requeue, name, counts=True)
-                        count = await storage.call(requeue)
-                        logger.warning("A process crashed; its %d jobs were requeued", count)
-                if turns % max(1, round(timing.purge / timing.watch)) == 0:
-                    locks.sweep()
-                    await storage.call(storage.repository.purge)
-            turns += 1
-            await asyncio.sleep(timing.watch)
+    async def _requeue_of_dead(self, locks: WorkerLocks) -> None:
+        """Requeue the jobs of crashed processes."""
+        storage = self._storage
+        for name in await storage.call(storage.repository.workers):
+            if await storage.call(locks.is_dead, name):
+                requeue = functools.partial(storage.repository.requeue, name, counts=True)
+                count = await storage.call(requeue)
+                logger.warning("A process crashed; its %d jobs were requeued", count)
+
+    async def _purge(self, locks: WorkerLocks) -> None:
+        """Delete expired jobs, in steps between which others can write."""
+        storage, retention = self._storage, self._storage.retention
+        await storage.call(locks.sweep)
+        if late := await storage.call(retention.pull_in):
+            logger.warning("The clock was set back; %d waiting jobs were made due", late)
+        while await storage.call(retention.purge):
+            await asyncio.sleep(self._timing.purge_step)
+        await storage.call(retention.compact)

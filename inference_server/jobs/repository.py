@@ -11,7 +11,7 @@ import secrets
 import threading
 from collections.abc import Collection, Sequence
 
-from sqlalchemy import Connection, case, delete, func, insert, null, select, update
+from sqlalchemy import Connection, case, func, insert, null, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql.elements import ColumnElement
 
@@ -36,8 +36,6 @@ from inference_server.jobs.models import (
 from inference_server.jobs.results import FACT_COLUMNS, facts_of
 from inference_server.jobs.task import ResultFile
 from inference_server.settings import Settings
-
-_PURGE_BATCH = 100
 
 
 class JobRepository:
@@ -79,10 +77,16 @@ class JobRepository:
 
         def insert_job(connection: Connection) -> Accepted:
             _check_wanted(abandoned)
+            # Before the lock, so that nobody waits for the transfer of a large body.
+            inputs.keep_payload(connection, job_id, submission.payload)
             self._database.lock_submits(connection)
-            accepted = intake.repeated(connection, submission, job_id) or intake.insert_job(
-                connection, self._settings, self._database.now, submission, job_id
-            )
+            accepted = intake.repeated(connection, submission, job_id)
+            if accepted is None:
+                accepted = intake.insert_job(
+                    connection, self._settings, self._database.now, submission, job_id
+                )
+            else:
+                inputs.drop_payload(connection, job_id)
             # The locks may have taken longer than the client waits.
             _check_wanted(abandoned)
             return accepted
@@ -268,29 +272,6 @@ class JobRepository:
                 ],
             )
         return True
-
-    def purge(self) -> int:
-        """Delete expired jobs with their results, and return how many."""
-
-        def purge_batch(connection: Connection) -> int:
-            ids = connection.scalars(
-                select(JOBS.c.id)
-                .where(JOBS.c.expires <= self._database.now)
-                .limit(_PURGE_BATCH)
-                .with_for_update(skip_locked=True)
-            ).all()
-            for job_id in ids:
-                inputs.discard(connection, job_id)  # of a job that a server of 0.1.0 ended
-            for table, column in ((FILES, FILES.c.job_id), (JOBS, JOBS.c.id)):
-                connection.execute(delete(table).where(column.in_(ids)))
-            return len(ids)
-
-        gone = 0
-        while count := self._database.write(purge_batch):
-            gone += count
-        if gone:
-            self._database.retrying(self._database.compact)
-        return gone
 
     def status(self, job_id: str, tenant: str) -> Status | None:
         """Get a job's status.

@@ -44,7 +44,7 @@ class Submissions:
         repository = self._storage.repository
         job_id, abandoned = secrets.token_hex(16), threading.Event()
         submit = functools.partial(repository.submit, submission, job_id, abandoned)
-        stored = asyncio.ensure_future(self._storage.call(submit))
+        stored = asyncio.ensure_future(self._storage.write(submit))
         try:
             # The thread goes on after a cancellation, and its outcome decides what to undo.
             return await asyncio.shield(stored)
@@ -91,7 +91,7 @@ class Submissions:
     async def _undo(self, job_id: str, bill: Charge | None) -> None:
         while True:
             try:
-                if await self._storage.call(self._storage.repository.undo, job_id, bill):
+                if await self._storage.write(self._storage.repository.undo, job_id, bill):
                     logger.info("Job %s undone: its submission got no response", job_id)
                 return
             except StorageError:

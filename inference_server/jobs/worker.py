@@ -29,6 +29,7 @@ from inference_server.jobs.timing import DEFAULT_TIMING, JobTiming
 from inference_server.observability.logging import about
 from inference_server.observability.metrics import Timings
 from inference_server.settings import MiB
+from inference_server.supervisor import BackgroundTask
 from schemas.common import validation_detail, validation_message
 
 logger = logging.getLogger(__name__)
@@ -106,28 +107,26 @@ class Worker:
         self._settings = context.settings
         self._timing = timing
 
-    async def run(self) -> None:
+    async def run(self, task: BackgroundTask) -> None:
         """Run jobs until the signal says to drain.
 
         If this is cancelled during a job, the job stays claimed until `JobStorage.close` requeues
-        it.
+        it. After an error, the supervisor calls this again.
+
+        Args:
+            task: told that the worker works.
         """
         kinds = list(self._tasks)
         while not self._signal.draining:
             wake = self._signal.next
-            try:
-                claim = await self._storage.call(self._storage.repository.claim, self._name, kinds)
-                if claim is None:
-                    with suppress(TimeoutError):
-                        await asyncio.wait_for(wake.wait(), self._timing.poll)
-                else:
-                    with about(job_id=claim.lease.job_id):
-                        await self._process(claim)
-            except StorageError:
-                await asyncio.sleep(self._timing.error_pause)
-            except Exception:
-                logger.exception("Unexpected worker error; continuing")
-                await asyncio.sleep(self._timing.error_pause)
+            claim = await self._storage.call(self._storage.repository.claim, self._name, kinds)
+            task.well()
+            if claim is None:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(wake.wait(), self._timing.poll)
+            else:
+                with about(job_id=claim.lease.job_id):
+                    await self._process(claim)
 
     async def _process(self, claim: Claim) -> None:
         """Run a job for as long as its lease holds."""

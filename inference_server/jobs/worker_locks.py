@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections import deque
 from pathlib import Path
 
 try:
     import fcntl
 except ImportError:  # Windows: only leases count
     fcntl = None  # type: ignore[assignment]
+
+_REMEMBERED = 1000
+"""Number of dead processes to remember."""
 
 
 class WorkerLocks:
@@ -31,9 +35,25 @@ class WorkerLocks:
         self.name = secrets.token_hex(16)
         self._directory = None if fcntl is None else directory
         self._lock = -1
-        if self._directory is not None:
-            self._directory.mkdir(mode=0o700, exist_ok=True)
-            self._lock = self._locked(self._directory / self.name)
+        # Whose files this process has removed. A few: their jobs are requeued within seconds.
+        self._dead: deque[str] = deque(maxlen=_REMEMBERED)
+        self.keep()
+
+    @property
+    def _own(self) -> Path:
+        assert self._directory is not None  # noqa: S101 - its callers have checked that
+        return self._directory / self.name
+
+    def keep(self) -> None:
+        """Lock this process's file again if it, or the directory, was removed."""
+        if self._directory is None or (self._lock >= 0 and _is_at(self._lock, self._own)):
+            return
+        # Not the parents: a data directory that is missing is not to be replaced by an empty one.
+        self._directory.mkdir(mode=0o700, exist_ok=True)
+        lock = self._locked(self._own)
+        if self._lock >= 0:
+            os.close(self._lock)
+        self._lock = lock
 
     @staticmethod
     def _locked(file: Path) -> int:
@@ -48,6 +68,8 @@ class WorkerLocks:
     def is_dead(self, name: str) -> bool:
         """Check whether a process has certainly ended, and remove its lock file if so.
 
+        A file that somebody else removed proves nothing: then only the leases count.
+
         Args:
             name: name of the process, from a job that it claimed.
 
@@ -56,17 +78,20 @@ class WorkerLocks:
         """
         if self._directory is None or name == self.name:
             return False
+        if name in self._dead:
+            return True
         file = self._directory / name
         while True:
             try:
                 lock = os.open(file, os.O_RDWR)
             except FileNotFoundError:
-                return True
+                return False
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 # Otherwise the file was replaced meanwhile: a starting process created another.
                 if _is_at(lock, file):
                     file.unlink()
+                    self._dead.append(name)
                     return True
             except OSError:
                 return False
@@ -82,7 +107,7 @@ class WorkerLocks:
     def close(self) -> None:
         """Release this process's lock."""
         if self._directory is not None:
-            (self._directory / self.name).unlink(missing_ok=True)
+            self._own.unlink(missing_ok=True)
             os.close(self._lock)
             self._directory = None
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from inference_server.settings.caches import CacheSettings
 from inference_server.settings.cluster import ClusterSettings
 from inference_server.settings.connections import ConnectionSettings
+from inference_server.settings.database import DatabaseSettings
 from inference_server.settings.fetching import FetchSettings
 from inference_server.settings.jobs import JobSettings
 from inference_server.settings.keys import KeySettings
@@ -28,6 +29,7 @@ MiB = 1024 * 1024
 class Settings(
     ClusterSettings,
     ProxySettings,
+    DatabaseSettings,
     JobSettings,
     QueueSettings,
     FetchSettings,

@@ -45,6 +45,12 @@ class KeySettings(EnvironmentSettings):
         "`redis://:password@host:6379/0`. Empty: each server counts on its own.",
     )
     usage_days: int = Field(400, ge=1, description="Days for which usage records of keys are kept.")
+    usage_pending: int = Field(
+        100_000,
+        ge=1,
+        description="Maximum number of records (one per key and day) of usage, and as many of "
+        "refunds, that wait in memory while the database is unavailable; more are lost.",
+    )
     cost_concept: int = Field(
         1, ge=0, description="Credits per concept request (text or exemplar boxes)."
     )

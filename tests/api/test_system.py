@@ -269,10 +269,12 @@ class TestReadiness:
         load = ModelRegistry._load_concept
         failures = iter([ModelUnavailableError("The hub is away."), OSError("what?")])
         seen = asyncio.Event()
+        loops: list[asyncio.AbstractEventLoop] = []
 
         async def flaky(self: ModelRegistry) -> ConceptModel:
             for failure in failures:
                 raise failure
+            loops.append(asyncio.get_running_loop())
             await seen.wait()
             return await load(self)
 
@@ -283,7 +285,8 @@ class TestReadiness:
             assert told in ("The hub is away.", server.state.failure)
             # The model that is well was loaded all the same.
             until(lambda: server.get("/models").json()["loaded"])
-            server.state._loading.get_loop().call_soon_threadsafe(seen.set)  # type: ignore[union-attr]
+            until(lambda: loops)
+            loops[0].call_soon_threadsafe(seen.set)
             until(lambda: server.get("/readyz", key=None).status_code == 200)
             assert ["sam3", "facebook/sam3"] in server.get("/models").json()["loaded"]
 
@@ -307,7 +310,10 @@ class TestReadiness:
         load = ModelRegistry.load_configured
         go_on = asyncio.Event()
 
+        loops: list[asyncio.AbstractEventLoop] = []
+
         async def slowly(self: ModelRegistry) -> None:
+            loops.append(asyncio.get_running_loop())
             await go_on.wait()
             await load(self)
 
@@ -320,7 +326,8 @@ class TestReadiness:
             # Who asks meanwhile waits for the model and is served.
             assert server.post(VISUAL, {"image": noise(550)}).status_code == 200
             server.http.get("/livez")
-            server.app.state.server._loading.get_loop().call_soon_threadsafe(go_on.set)
+            until(lambda: loops)
+            loops[0].call_soon_threadsafe(go_on.set)
             server.until_ready()
 
     def test_bad_weights(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

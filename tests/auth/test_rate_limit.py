@@ -6,12 +6,11 @@ import asyncio
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from inference_server.auth import parse_rate
-from inference_server.auth.rate_limit import RateLimiter
+from inference_server.auth.rate_limit import MovingWindows, RateLimiter
 from inference_server.errors import RateError
 from tests.auth.redis_server import Redis
 
@@ -99,18 +98,44 @@ async def test_no_rate_refuses_nothing() -> None:
         await rates.count("free", ())
 
 
-async def test_a_window_moves_on(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_window_moves_on() -> None:
     passed = 0.0
-    clock = SimpleNamespace(time=lambda: time.time() + passed)
-    monkeypatch.setattr("limits.storage.memory.time", clock)
-    rates = RateLimiter()
+    rates = RateLimiter(clock=lambda: passed)
     for _ in range(2):
         await rates.count("key", parse_rate("2/h"))
     error = await refused(rates, "key", "2/h")
+    assert error.retry_after == 3600
     passed = error.retry_after - 600
     await refused(rates, "key", "2/h")
     passed = error.retry_after + 1
     await rates.count("key", parse_rate("2/h"))
+
+
+async def test_a_clock_that_is_set_back_locks_no_key_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does one that is set forward let a key have more."""
+    passed = 0.0
+    rates = RateLimiter(clock=lambda: passed)
+    for _ in range(5):
+        await rates.count("key", parse_rate("5/10s"))
+    now = time.time()
+    for jump in (-3600, 86400):
+        with monkeypatch.context() as patch:
+            patch.setattr(time, "time", lambda jump=jump: now + jump)
+            assert (await refused(rates, "key", "5/10s")).retry_after <= 10
+    passed = 10
+    monkeypatch.setattr(time, "time", lambda: now - 3600)
+    await rates.count("key", parse_rate("5/10s"))
+
+
+async def test_windows_that_are_empty_are_forgotten() -> None:
+    passed = 0.0
+    windows = MovingWindows(lambda: passed)
+    (rate,) = parse_rate("5/10s")
+    for number in range(100):
+        windows.hit(f"key{number}", rate)
+    passed = 61
+    windows.hit("key", rate)
+    assert list(windows._times) == [("key", rate)]
 
 
 async def test_in_redis_for_all_servers_together(redis: Redis) -> None:

@@ -8,7 +8,7 @@ from inference_server.jobs import JobRepository
 from inference_server.jobs.models import IMAGES
 from inference_server.segmentation.types import StoredImage
 from tests.jobs.conftest import Opener
-from tests.jobs.submitting import submit
+from tests.jobs.submitting import purged, submit
 from tests.jobs.test_repository import KIND, OUTPUT, claimed, count, pass_time
 
 IMAGE = StoredImage.of(b"a picture")
@@ -67,7 +67,7 @@ def test_no_image_outlives_an_expired_job(opened: Opener) -> None:
     submit(store, "alice", KIND, b"{}", image=IMAGE)
     assert store.finish(claimed(store).lease, OUTPUT)
     pass_time(store, 600)
-    assert store.purge() == 1
+    assert purged(store) == 1
     assert count(store, IMAGES) == 0
 
 

@@ -80,7 +80,7 @@ class TestRepeated:
         first = store.submit(submission())
         store.finish(claimed(store).lease, OUTPUT)
         pass_time(store, 600)
-        store.purge()
+        purged(store)
         second = store.submit(submission(key=RequestKey(KEY.name, "s" * 64)))
         assert second == Accepted(second.job_id)
         assert second.job_id != first.job_id

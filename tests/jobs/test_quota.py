@@ -11,7 +11,7 @@ from inference_server.jobs.task import ResultFile
 from inference_server.segmentation.types import StoredImage
 from inference_server.settings import Settings
 from tests.jobs.conftest import Opener
-from tests.jobs.submitting import submit
+from tests.jobs.submitting import purged, submit
 from tests.jobs.test_repository import KIND, claimed, count, pass_time, state
 
 MB = 1_000_000
@@ -66,7 +66,7 @@ def test_expired_results_leave_the_share(opened: Opener) -> None:
     fill(store, "alice", 2 * MB)
     assert not room(store, "alice", 200_000)
     pass_time(store, 600)
-    store.purge()
+    purged(store)
     assert room(store, "alice", 2 * MB)
 
 

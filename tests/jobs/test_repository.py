@@ -16,12 +16,19 @@ import pytest
 from sqlalchemy import func, select, text, update
 
 from inference_server.errors import CapacityError
-from inference_server.jobs import Backlog, Claim, Facts, JobRepository, Lease, Output
+from inference_server.jobs import (
+    Backlog,
+    Claim,
+    Facts,
+    JobRepository,
+    Lease,
+    Output,
+)
 from inference_server.jobs.models import FILES, JOBS, PAYLOADS
 from inference_server.jobs.task import ResultFile
 from tests.jobs.conftest import LEASE, Opener
 from tests.jobs.postgres import fresh_database
-from tests.jobs.submitting import submit
+from tests.jobs.submitting import purged, submit
 from tests.waiting import until
 
 KIND = "sam3-image"
@@ -253,7 +260,7 @@ class TestBounds:
         with pytest.raises(CapacityError):
             submit(store, "alice", KIND, bytes(200_000))
         pass_time(store, 600)
-        assert store.purge() == 1
+        assert purged(store) == 1
         submit(store, "alice", KIND, bytes(600_000))
 
 
@@ -262,11 +269,11 @@ def test_what_has_expired_is_gone_before_and_after_the_purge(opened: Opener) -> 
     ids = [submit(store, "alice", KIND, b"{}") for _ in range(3)]
     store.finish(claimed(store).lease, OUTPUT)
     store.fail(claimed(store).lease, "no")
-    assert store.purge() == 0
+    assert purged(store) == 0
     pass_time(store, 600)
     assert [state(store, job_id) for job_id in ids] == [None, None, "QUEUED"]
     assert store.file(ids[0], "preview.png") is None
-    assert store.purge() == 2
+    assert purged(store) == 2
     assert (count(store, JOBS), count(store, FILES), count(store, PAYLOADS)) == (1, 0, 1)
 
 
@@ -276,7 +283,7 @@ def test_many_are_purged(opened: Opener) -> None:
         submit(store, "alice", KIND, b"{}")
     with store._database.writing() as connection:
         connection.execute(update(JOBS).values(expires=1.0))
-    assert store.purge() == 120
+    assert purged(store) == 120
 
 
 def test_each_job_is_claimed_once_by_many(opened: Opener) -> None:
@@ -336,7 +343,7 @@ class TestSqlite:
         submit(store, "alice", KIND, marker)
         store.finish(claimed(store).lease, OUTPUT)
         pass_time(store, 600)
-        assert store.purge() == 1
+        assert purged(store) == 1
         with store._database.writing() as connection:
             pages = connection.execute(text("pragma freelist_count")).scalar_one()
         assert pages < 10

@@ -13,7 +13,7 @@ from inference_server.jobs import JobRepository, Output
 from inference_server.jobs.results import ResultReader
 from inference_server.jobs.task import ResultFile
 from inference_server.settings import Settings
-from tests.jobs.submitting import submit
+from tests.jobs.submitting import purged, submit
 from tests.jobs.test_repository import KIND, claimed, pass_time
 
 LARGE = ResultFile("overlay.png", "image/png", random.Random(3).randbytes(8_000_001))
@@ -75,5 +75,5 @@ def test_what_is_unknown_or_gone(database: Database, store: JobRepository, job_i
     assert reader.find(job_id, LARGE.name) is None
     # A download that has begun goes on until the file is deleted.
     assert reader.piece(job_id, LARGE.name, 10, 10) == LARGE.content[10:20]
-    store.purge()
+    purged(store)
     assert reader.piece(job_id, LARGE.name, 10, 10) is None

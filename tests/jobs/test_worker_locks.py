@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -66,12 +67,47 @@ def test_a_file_that_was_made_anew_while_it_was_judged_is_left_alone(
     here.close()
 
 
-def test_one_that_stopped_is_dead(tmp_path: Path) -> None:
-    one, other = WorkerLocks(tmp_path), WorkerLocks(tmp_path)
+def test_a_file_that_is_gone_proves_nothing(tmp_path: Path) -> None:
+    """Somebody may have removed the directory while the other process goes on."""
+    one, other = WorkerLocks(tmp_path / "workers"), WorkerLocks(tmp_path / "workers")
+    shutil.rmtree(tmp_path / "workers")
     assert not one.is_dead(other.name)
+    assert not one.is_dead(one.name)
+    one.keep()
+    assert not one.is_dead(other.name)
+    one.sweep()
+    other.keep()
+    assert {file.name for file in (tmp_path / "workers").iterdir()} == {one.name, other.name}
+    assert not one.is_dead(other.name)
+    assert not other.is_dead(one.name)
     other.close()
-    assert one.is_dead(other.name)
     one.close()
+    assert list((tmp_path / "workers").iterdir()) == []
+
+
+def test_a_directory_that_cannot_be_made_is_not_the_end(tmp_path: Path) -> None:
+    """A data directory that is missing is not made anew: it would hide the one that comes back."""
+    data = tmp_path / "data"
+    data.mkdir()
+    locks = WorkerLocks(data / "workers")
+    shutil.rmtree(data)
+    with pytest.raises(FileNotFoundError):
+        locks.keep()
+    assert not data.exists()
+    data.mkdir()
+    locks.keep()
+    assert [file.name for file in (data / "workers").iterdir()] == [locks.name]
+    locks.close()
+
+
+def test_one_that_was_found_dead_stays_dead(tmp_path: Path) -> None:
+    """Its file is removed at once, but requeueing its jobs may fail for now."""
+    here = WorkerLocks(tmp_path)
+    (tmp_path / "crashed").touch()
+    here.sweep()
+    assert not (tmp_path / "crashed").exists()
+    assert here.is_dead("crashed")
+    here.close()
 
 
 def test_where_only_leases_count_nobody_is_dead() -> None:

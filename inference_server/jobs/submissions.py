@@ -96,3 +96,6 @@ class Submissions:
                 return
             except StorageError:
                 await asyncio.sleep(self._pause)
+            except Exception:
+                logger.exception("Job %s cannot be undone; trying again", job_id)
+                await asyncio.sleep(self._pause)

@@ -15,7 +15,7 @@ from inference_server.api.metrics import backlog_of
 from inference_server.engines.batch_queue import BatchQueue
 from inference_server.errors import CapacityError, StorageError
 from inference_server.jobs import Backlog
-from inference_server.segmentation.metrics import _lanes
+from inference_server.segmentation.metrics import _queues
 from tests.api.serving import Running, RunningHere
 
 
@@ -48,7 +48,7 @@ async def test_lanes_tell_what_waits_and_what_is_at_work() -> None:
         tasks += [asyncio.create_task(lanes[0].submit(number)) for number in (1, 2)]
         for _ in range(5):
             await asyncio.sleep(0)
-        assert samples(_lanes(registry)) == {
+        assert samples(_queues(registry)) == {
             ("inference_queue_depth", "sam2 decode"): 2,
             ("inference_queue_busy", "sam2 decode"): 2,
             ("inference_queue_capacity", "sam2 decode"): 4,
@@ -61,7 +61,7 @@ async def test_lanes_tell_what_waits_and_what_is_at_work() -> None:
         await asyncio.gather(*tasks)
         for lane in lanes:
             lane.close()
-    assert samples(_lanes(registry))["inference_queue_depth", "sam2 decode"] == 0
+    assert samples(_queues(registry))["inference_queue_depth", "sam2 decode"] == 0
 
 
 def test_the_jobs_of_a_database_that_is_gone_are_not_told(

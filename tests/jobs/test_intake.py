@@ -19,6 +19,7 @@ from inference_server.jobs import Accepted, JobRepository, RequestKey, Submissio
 from inference_server.jobs.models import CHARGES, FILES, IMAGES, JOBS, PAYLOADS
 from inference_server.segmentation.types import StoredImage
 from tests.jobs.conftest import Opener
+from tests.jobs.submitting import purged
 from tests.jobs.test_repository import KIND, OUTPUT, claimed, count, pass_time, state
 
 KEY = RequestKey("k" * 64, "r" * 64)

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from inference_server.errors import CapacityError, StorageError
-from inference_server.jobs import Accepted, JobTiming, RequestKey, Submission
+from inference_server.jobs import Accepted, RequestKey, Submission
 from inference_server.jobs.models import JOBS
 from inference_server.jobs.storage import JobStorage
 from inference_server.jobs.submissions import Submissions
@@ -32,7 +32,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture
 async def storage(tmp_path: Path) -> AsyncIterator[JobStorage]:
-    opened = JobStorage(Settings(data_dir=str(tmp_path), job_queue_size=2), JobTiming().open_pause)
+    opened = JobStorage(Settings(data_dir=str(tmp_path), job_queue_size=2))
     await opened.open()
     yield opened
     await opened.close()

@@ -51,7 +51,7 @@ def test_a_database_that_is_gone_for_a_while(
 ) -> None:
     fast_polling(monkeypatch)
     url, let_in = database
-    with keyed(tmp_path / "data", url, ready=False, key_grace=1000, cost_visual=1) as running:
+    with keyed(tmp_path / "data", url, key_grace=1000, cost_visual=1) as running:
         server = running.server
         free, unpaid = running.create("free")
         paying, paid = running.create("paying", credits=5)
@@ -60,6 +60,11 @@ def test_a_database_that_is_gone_for_a_while(
         running.until_known(revoked, 401)
         let_in(allowed=False)
         image = {"image": {"type": "base64", "value": "bm90IGFuIGltYWdl"}}
+        until(lambda: server.metric("inference_background_task_up", task="keys") == 0)
+        ready = server.get("/readyz", key=None)
+        assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
+        assert "keys has failed for " in ready.json()["message"]
+        assert "allow" not in ready.text, "the reason is for the log alone"
         # Keys keep the state that the server loaded last.
         assert server.post(VISUAL, BODY, key=ALICE).status_code == 422
         assert server.post(VISUAL, BODY, key=free).status_code == 422
@@ -94,12 +99,14 @@ def test_a_database_that_is_gone_for_a_while(
         until(lambda: any(u.key_id == tenant for u in running.store.usage("2000-01-01")))
         until(lambda: running.used(unpaid)[0] >= 2)
         assert running.left(paid) == 5
-        # The server accepts keys again just before its thread writes this line.
-        until(lambda: "The key database is available again" in caplog.text)
-        log = caplog.text
-        for key in (free, paying, revoked, ALICE):
-            assert key not in log
-            assert key.split("_", 2)[-1] not in log
+        until(lambda: server.get("/readyz").json()["status"] == "ok")
+        assert server.metric("inference_background_task_up", task="keys") == 1
+    # Read when no thread of the server writes any more.
+    log = caplog.text
+    assert "The key database is unavailable" in log
+    for key in (free, paying, revoked, ALICE):
+        assert key not in log
+        assert key.split("_", 2)[-1] not in log
 
 
 def test_a_refund_waits_for_the_database(

@@ -137,6 +137,32 @@ def test_an_id_works_for_its_tenant_and_every_engine(two: ClusterServer, picture
     assert refused.status_code == 404
 
 
+def test_an_image_is_forgotten_and_replaced_in_all_replicas(
+    two: ClusterServer, picture: Picture
+) -> None:
+    """Requests reach both ingresses in turn; each of them keeps the file of an image with an id."""
+    item = picture.one("red square")
+    by_name = {"image_id": "given away", "prompts": {"prompts": [click(item)]}, "format": "rle"}
+    for _ in range(6):
+        assert two.post(VISUAL, {**by_name, "image": noise(4)}).status_code == 200
+    replacing = {"image": picture.sent, "image_id": "given away", "replace": True}
+    assert two.post("/sam3/embed_image", replacing).status_code == 200
+    for _ in range(6):
+        found = two.answer(VISUAL, **by_name)["predictions"]
+        assert iou(plane(found[0], picture.size), item.mask) > 0.8
+        found = two.answer(
+            CONCEPT, image_id="given away", prompts=[{"text": "red circle"}], format="rle"
+        )
+        assert len(found["prompt_results"][0]["predictions"]) == 2
+    answers = [
+        two.http.delete("/images/given%20away", headers={"x-api-key": key}).json()["forgotten"]
+        for key in (BOB, ALICE, ALICE)
+    ]
+    assert answers == [False, True, False]
+    for _ in range(6):
+        assert two.post(VISUAL, by_name).status_code == 404
+
+
 def test_logits_and_binary_masks_cross_the_network(
     two: ClusterServer, server: RunningHere, picture: Picture
 ) -> None:

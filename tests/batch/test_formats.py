@@ -68,6 +68,13 @@ def test_geojson_keeps_overlaps_and_holes() -> None:
     ]
 
 
+def test_geojson_names_a_crs_without_an_epsg_code() -> None:
+    image = np.full((*SIZE, 1), 100, np.uint8)
+    raster = geotiff(image, "ESRI:102003", PLACES["EPSG:32633"])
+    collection = json.loads(feature_collection(picture(raster)))
+    assert collection["crs"]["properties"]["name"] == "urn:ogc:def:crs:ESRI::102003"
+
+
 def test_geojson_excludes_nodata() -> None:
     image = np.full((*SIZE, 1), 100, np.uint8)
     image[:, 18:] = 7

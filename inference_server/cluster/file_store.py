@@ -36,14 +36,15 @@ class FileStore:
     ) -> None:
         self._inline_bytes = inline_bytes
         self._in_thread = in_thread
-        self._references: LRUCache[str, tuple[Any, int]] = LRUCache(
+        self._references: LRUCache[tuple[str, str], tuple[Any, int]] = LRUCache(
             _STORE_BYTES, getsizeof=lambda kept: kept[1]
         )
 
-    async def attach(self, sent: SentImage, file: StoredImage) -> SentImage:
+    async def attach(self, tenant: str, sent: SentImage, file: StoredImage) -> SentImage:
         """Add a file, or a reference to it, to a message.
 
         Args:
+            tenant: owner of the image. Nobody is faster because another tenant has sent the file.
             sent: the image as an ingress sends it.
             file: the image's file.
 
@@ -52,7 +53,7 @@ class FileStore:
         """
         data: Any = file.data
         if len(file.data) > self._inline_bytes:
-            kept = self._references.get(file.digest)
+            kept = self._references.get((tenant, file.digest))
             if kept is None:
                 try:
                     reference = await self._in_thread(partial(ray.put, file.data))
@@ -64,13 +65,13 @@ class FileStore:
                     ) from None
                 kept = (reference, len(file.data))
                 if kept[1] <= self._references.maxsize:
-                    self._references[file.digest] = kept
+                    self._references[tenant, file.digest] = kept
             data = kept[0]
         return replace(sent, data=data, digest=file.digest)
 
-    def discard(self, digest: str) -> None:
-        """Remove a file."""
-        self._references.pop(digest, None)
+    def discard(self, tenant: str, digest: str) -> None:
+        """Remove a tenant's file."""
+        self._references.pop((tenant, digest), None)
 
     def clear(self) -> None:
         """Remove all files."""

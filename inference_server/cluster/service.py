@@ -201,7 +201,7 @@ class ClusterSegmentationService(SegmentationService):
         """Remove an image's file from this ingress; see `forget_image`."""
         stored = self.image_loader.images.forget(tenant, image_id, keep)
         if stored is not None:
-            self._files.discard(stored.digest)
+            self._files.discard(tenant, stored.digest)
         return stored is not None
 
     async def read(self, tenant: str, image: ImageRef, timings: Timings) -> StoredImage:
@@ -316,7 +316,7 @@ class ClusterSegmentationService(SegmentationService):
             known = method != "embed" and (family, session) in self._sent
 
         async def answer(stored: StoredImage | None) -> Reply:
-            asked = sent if stored is None else await self._files.attach(sent, stored)
+            asked = sent if stored is None else await self._files.attach(tenant, sent, stored)
             reply: Reply | InferenceServerError = await self._call(
                 family, "ask", session, method, tenant, asked, options
             )

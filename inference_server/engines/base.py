@@ -124,6 +124,8 @@ class Query(Generic[QueryT]):
         multimask: Predict three candidates instead of one, if the engine supports it.
         best: Keep only the candidate with the highest score of the three.
         logits: Return `Candidates.logits`, for use as a later prompt's mask input.
+        tenant: Who asks. What an engine caches for one tenant must not speed up another's query,
+            because the time would tell what has been asked.
     """
 
     embedding: Embedding
@@ -131,6 +133,7 @@ class Query(Generic[QueryT]):
     multimask: bool = True
     best: bool = False
     logits: bool = True
+    tenant: str = ""
 
 
 def queries(
@@ -140,6 +143,7 @@ def queries(
     multimask: bool = True,
     best: bool = False,
     logits: bool = True,
+    tenant: str = "",
 ) -> list[Query[PromptT]]:
     """Create queries for several prompts on one image, with the same options.
 
@@ -149,11 +153,12 @@ def queries(
         multimask: Predict three candidates instead of one, if the engine supports it; default true.
         best: Keep only the candidate with the highest score of the three; default false.
         logits: Return `Candidates.logits`; default true.
+        tenant: Who asks; default: the anonymous tenant.
 
     Returns:
         One query per prompt, in order.
     """
-    return [Query(embedding, prompt, multimask, best, logits) for prompt in prompts]
+    return [Query(embedding, prompt, multimask, best, logits, tenant) for prompt in prompts]
 
 
 AskedT = TypeVar("AskedT", contravariant=True)

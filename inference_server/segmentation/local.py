@@ -124,7 +124,7 @@ class LocalSegmentationService(SegmentationService):
         async with self.encoder.encoding(tenant, model, image, timings) as pending:
             encoded = pending.image
             prompts = cut_to_image(encoded.embedding.size, prompts, refuse=options.within)
-            done = await model.decode(queries(encoded.embedding, prompts))
+            done = await model.decode(queries(encoded.embedding, prompts, tenant=tenant))
             self._record_decode(model.family, done, timings)
             with timings.measure("masks"):
                 instances = await self._masks(encoded.embedding.size, done.value)

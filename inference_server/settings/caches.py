@@ -31,5 +31,7 @@ class CacheSettings(EnvironmentSettings):
         64, ge=0, description="Size in MiB of the cache for low-resolution logits of earlier masks."
     )
     text_cache_entries: int = Field(
-        1024, ge=0, description="Maximum number of concepts with a cached text embedding."
+        1024,
+        ge=0,
+        description="Maximum number of cached text embeddings, one per tenant and concept.",
     )

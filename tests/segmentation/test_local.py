@@ -859,3 +859,19 @@ async def test_nothing_is_drawn_for_a_client_that_left_while_its_image_was_decod
     finally:
         gate.set()
     assert drawn == []
+
+
+async def test_engines_are_told_who_asks(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They cache texts by tenant."""
+    tenants: list[str] = []
+    decode = Script.decode
+
+    def noting(self: Script, queries: Sequence[Query[Any]]) -> list[Candidates]:
+        tenants.extend(query.tenant for query in queries)
+        return decode(self, queries)
+
+    monkeypatch.setattr(Script, "decode", noting)
+    bench = make()
+    for tenant in ("ann", "bob"):
+        await bench.find(sent(png(1)), "a", "b", tenant=tenant)
+    assert tenants == ["ann", "ann", "bob", "bob"]

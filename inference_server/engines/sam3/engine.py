@@ -70,7 +70,7 @@ class ConceptEngine(SquareInput):
             image_processor.image_mean, image_processor.image_std, compute.device
         )
         self._side = int(image_processor.size["height"])
-        self._texts: LRUCache[str, Future[Tensor]] = LRUCache(max(1, text_cache))
+        self._texts: LRUCache[tuple[str, str], Future[Tensor]] = LRUCache(max(1, text_cache))
         self._lock = threading.Lock()
 
     @property
@@ -160,7 +160,9 @@ class ConceptEngine(SquareInput):
         self, queries: Sequence[Query[ConceptPrompt]], images: list[ConceptImage]
     ) -> list[Tensor]:
         """Embed the words and exemplars of each prompt; `float32[T, C]` per prompt."""
-        tokens = [self._text(query.prompt.text or _EXEMPLARS_ONLY) for query in queries]
+        tokens = [
+            self._text(query.tenant, query.prompt.text or _EXEMPLARS_ONLY) for query in queries
+        ]
         # Only prompts with boxes, because the geometry encoder adds a token of its own.
         boxed = [i for i, query in enumerate(queries) if len(query.prompt.boxes)]
         if boxed:
@@ -171,19 +173,20 @@ class ConceptEngine(SquareInput):
                 tokens[i] = torch.cat([tokens[i], own[:count]])
         return tokens
 
-    def _text(self, text: str) -> Tensor:
-        """Embed a text, `float32[T, C]`: cached, single-flight per text."""
+    def _text(self, tenant: str, text: str) -> Tensor:
+        """Embed a text, `float32[T, C]`: cached, single-flight per tenant and text."""
+        key = tenant, text
         with self._lock:
-            future = self._texts.get(text)
+            future = self._texts.get(key)
             leader = future is None
             if future is None:
-                future = self._texts[text] = Future()
+                future = self._texts[key] = Future()
         if leader:
             try:
                 future.set_result(self._embed(text))
             except BaseException as error:
                 with self._lock:
-                    self._texts.pop(text, None)
+                    self._texts.pop(key, None)
                 future.set_exception(error)
                 raise
         return future.result()

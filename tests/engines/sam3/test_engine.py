@@ -302,6 +302,28 @@ def test_a_known_text_is_not_embedded_again(
     assert len(embedded) == 3
 
 
+def test_a_text_is_embedded_anew_for_another_tenant(
+    concept: Concept, pictures: dict[str, Picture], embedded: list[list[int]]
+) -> None:
+    """Or the time would tell what others have asked; also of concepts without words."""
+    engine = ConceptEngine(concept.model, concept.processor, "random", CPU)
+    embedding = embed(engine, pictures["wide"])
+    prompts = [placed(PROMPTS[name], embedding.size) for name in ("text", "text and box", "box")]
+    expected = replies(engine, embedding, *prompts)
+    counts = [len(embedded)]
+    for tenant in ("ann", "bob", "ann", "bob"):
+        found = engine.decode(queries(embedding, prompts, tenant=tenant))
+        counts.append(len(embedded))
+        for one, other in zip(found, expected, strict=True):
+            assert_same(one, other)
+    assert counts == [3, 6, 9, 9, 9]
+    # In one batch, too.
+    text = prompts[:1]
+    both = [*queries(embedding, text, tenant="eve"), *queries(embedding, text, tenant="dan")]
+    engine.decode(both)
+    assert len(embedded) == 11
+
+
 def test_a_text_that_several_threads_want_is_embedded_once(
     concept: Concept, pictures: dict[str, Picture], embedded: list[list[int]]
 ) -> None:

@@ -11,7 +11,7 @@ from tests.api.stored_keys import Keyed, fast_polling, keyed
 
 @pytest.fixture(scope="session")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyed]:
-    """A server with keys in its database that notices their changes within 50 ms."""
+    """A server with keys in its database, which it reloads every 50 ms."""
     directory = tmp_path_factory.mktemp("keys") / "data"
     with pytest.MonkeyPatch.context() as patch:
         fast_polling(patch)

@@ -1,4 +1,4 @@
-"""Pictures to send, and how to look at the masks that come back."""
+"""Test images, prompts for their objects, and comparison of returned masks."""
 
 from __future__ import annotations
 
@@ -22,35 +22,35 @@ Plane = NDArray[np.bool_]
 
 
 def encoded(image: NDArray[np.uint8], extension: str = ".png") -> bytes:
-    """An RGB image as a file."""
+    """Encode an RGB image as a file."""
     done, data = cv2.imencode(extension, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     assert done
     return data.tobytes()
 
 
 def in_base64(data: bytes) -> dict[str, str]:
-    """The image of a request."""
+    """Return the `image` field of a request."""
     return {"type": "base64", "value": base64.b64encode(data).decode()}
 
 
 @dataclass
 class Picture:
-    """A scene as the tests send it.
+    """A scene as a test image.
 
     Attributes:
-        scene: what is on it.
+        scene: The image and its objects.
     """
 
     scene: Scene
 
     @cached_property
     def data(self) -> bytes:
-        """The file."""
+        """The PNG file."""
         return encoded(self.scene.image)
 
     @cached_property
     def sent(self) -> dict[str, str]:
-        """The image of a request."""
+        """The `image` field of a request."""
         return in_base64(self.data)
 
     @property
@@ -60,53 +60,53 @@ class Picture:
         return height, width
 
     def matching(self, text: str) -> list[Plane]:
-        """The masks of what a concept means."""
+        """Return the masks of the objects that a concept describes."""
         return [item.mask for item in self.scene.matching(text)]
 
     def one(self, text: str) -> SceneObject:
-        """The first object that a concept means."""
+        """Return the first object that a concept describes."""
         return self.scene.matching(text)[0]
 
 
 def noise(seed: int, size: tuple[int, int] = (48, 64)) -> dict[str, str]:
-    """A picture like no other: nobody has encoded it yet."""
+    """Return the `image` field of a random image that is in no cache."""
     rng = np.random.default_rng(seed)
     return in_base64(encoded(rng.integers(0, 256, (*size, 3), np.uint8)))
 
 
 def click(item: SceneObject) -> dict[str, Any]:
-    """A PVS prompt: one point well inside an object."""
+    """Return a PVS prompt: one point well inside an object."""
     x, y = item.click()
     return {"points": [{"x": x, "y": y, "positive": True}]}
 
 
 def center_box(item: SceneObject) -> dict[str, float]:
-    """A PVS box around an object, anchored at its centre."""
+    """Return a PVS box around an object, anchored at its centre."""
     x0, y0, x1, y1 = item.box
     return {"x": (x0 + x1) / 2, "y": (y0 + y1) / 2, "width": x1 - x0, "height": y1 - y0}
 
 
 def top_left_box(item: SceneObject) -> dict[str, float]:
-    """A PCS box around an object, anchored at its top-left corner."""
+    """Return a PCS box around an object, anchored at its top-left corner."""
     x0, y0, x1, y1 = item.box
     return {"x": x0, "y": y0, "width": x1 - x0, "height": y1 - y0}
 
 
 def corner_box(item: SceneObject) -> dict[str, float]:
-    """A PCS box around an object, by two corners."""
+    """Return a PCS box around an object, by two corners."""
     return dict(zip(("x0", "y0", "x1", "y1"), map(float, item.box), strict=True))
 
 
 def iou(one: Plane, other: Plane) -> float:
-    """Intersection over union; 1 for two empty masks."""
+    """Return the intersection over union; 1 for two empty masks."""
     union = int((one | other).sum())
     return int((one & other).sum()) / union if union else 1.0
 
 
 def plane(prediction: Mapping[str, Any], size: tuple[int, int]) -> Plane:
-    """The mask of a prediction, as the clients of the contract read it.
+    """Return the mask of a prediction, decoded as Roboflow's clients do.
 
-    Polygons have no holes: of a ring they give the disc.
+    Polygons have no holes, so a ring becomes a disc.
     """
     assert 0 <= prediction["confidence"] <= 1
     if prediction["format"] == "rle":
@@ -122,7 +122,7 @@ def plane(prediction: Mapping[str, Any], size: tuple[int, int]) -> Plane:
 def overlaps(
     predictions: Sequence[Mapping[str, Any]], truth: Sequence[Plane], size: tuple[int, int]
 ) -> list[float]:
-    """The IoU of each true mask with the prediction that finds it best, each used once."""
+    """Return each true mask's best IoU; each prediction is used once."""
     left = [plane(prediction, size) for prediction in predictions]
     found = []
     for mask in truth:
@@ -140,10 +140,9 @@ def assert_finds(
     size: tuple[int, int],
     at_least: float = 0.6,
 ) -> None:
-    """Exactly the true masks, each with at least this IoU, the most confident first.
+    """Assert that exactly the true masks are found, sorted by confidence.
 
-    How good the demo's masks are is measured by the evaluation; here they are to be the right ones,
-    in the right place.
+    `evaluation/` measures the quality of masks; here it only matters that the objects are right.
     """
     confidences = [prediction["confidence"] for prediction in predictions]
     assert confidences == sorted(confidences, reverse=True)
@@ -154,12 +153,12 @@ def assert_finds(
 
 @dataclass
 class Gallery:
-    """A web server with pictures.
+    """A web server of test images.
 
     Attributes:
-        url: where it is.
-        pictures: files by path.
-        visits: paths that were asked for.
+        url: Its base URL.
+        pictures: Files by path.
+        visits: Requested paths.
     """
 
     url: str
@@ -167,20 +166,20 @@ class Gallery:
     visits: list[str] = field(default_factory=list)
 
     def hang(self, path: str, data: bytes) -> dict[str, str]:
-        """Shows a file, and gives the image of a request that names it."""
+        """Serve a file, and return the `image` field that names its URL."""
         self.pictures[path] = data
         return {"type": "url", "value": self.url + path}
 
 
 @contextmanager
 def gallery() -> Iterator[Gallery]:
-    """Runs a web server with pictures on 127.0.0.1."""
+    """Run a web server of test images on 127.0.0.1."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             path = self.path.split("?")[0]
-            shown.visits.append(path)
-            data = shown.pictures.get(path)
+            served.visits.append(path)
+            data = served.pictures.get(path)
             self.send_response(404 if data is None else 200)
             self.send_header("content-length", str(len(data or b"")))
             self.end_headers()
@@ -190,7 +189,7 @@ def gallery() -> Iterator[Gallery]:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        shown = Gallery(f"http://127.0.0.1:{server.server_port}")
+        served = Gallery(f"http://127.0.0.1:{server.server_port}")
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield shown
+        yield served
         server.shutdown()

@@ -1,4 +1,4 @@
-"""GeoTIFFs to send to samgeo's endpoints, and how to look at what comes back."""
+"""GeoTIFFs for samgeo's endpoints, and decoding of the responses."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PLACES: dict[str, Affine] = {
     "EPSG:4326": from_origin(13.3, 52.6, 1e-5, 1e-5),
     "EPSG:32633": from_origin(390_000, 5_820_000, 0.5, 0.5),
 }
-"""Where images lie, by CRS: half a metre a pixel, or a hundred-thousandth of a degree."""
+"""Transforms by CRS, with pixels of half a metre or 1e-5 degrees."""
 
 
 def geotiff(
@@ -35,7 +35,7 @@ def geotiff(
     transform: Affine | None = None,
     **options: Any,
 ) -> bytes:
-    """An image, [H, W, bands], as a GeoTIFF; at the place of its CRS if it has no transform."""
+    """Encode an image, [H, W, bands], as a GeoTIFF; by default with the transform of `PLACES`."""
     height, width, bands = image.shape
     if crs is not None:
         options |= {"crs": crs, "transform": PLACES[crs] if transform is None else transform}
@@ -62,21 +62,21 @@ def post(
     name: str = "image.tif",
     **fields: Any,
 ) -> httpx.Response:
-    """Send a form as samgeo's clients do; fields that are no text are written as JSON."""
+    """Send a form as samgeo's clients do; fields other than text are sent as JSON."""
     texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in fields.items()}
     headers = {} if key is None else {"x-api-key": key}
     return server.http.post(path, files={"file": (name, data)}, data=texts, headers=headers)
 
 
 def answer(server: Running, path: str, data: bytes, /, **fields: Any) -> Any:
-    """The JSON of an answer that must be 200."""
+    """Return the JSON of a response that must be 200."""
     response = post(server, path, data, **fields)
     assert response.status_code == 200, response.text
     return response.json()
 
 
 def ids(response: httpx.Response) -> NDArray[Any]:
-    """The ids of a GeoTIFF or PNG that must be 200."""
+    """Return the ids in a GeoTIFF or PNG response that must be 200."""
     assert response.status_code == 200, response.text
     with rasterio.open(BytesIO(response.content)) as raster:
         assert raster.count == 1
@@ -85,14 +85,14 @@ def ids(response: httpx.Response) -> NDArray[Any]:
 
 
 def masks_of(plane: NDArray[Any]) -> list[Plane]:
-    """The mask of each id, ascending."""
+    """Return the mask of each id, ascending."""
     return [plane == value for value in np.unique(plane[plane > 0])]
 
 
 def masks_of_geojson(
     collection: Any, size: tuple[int, int], transform: Affine | None = None
 ) -> list[Plane]:
-    """The mask of each value, ascending, drawn from its polygons."""
+    """Rasterise the polygons of each value; return the masks by ascending value."""
     assert collection["type"] == "FeatureCollection"
     by_value: dict[float, list[Any]] = {}
     for feature in collection["features"]:
@@ -110,7 +110,7 @@ def masks_of_geojson(
 def assert_same_objects(
     found: Sequence[Plane], truth: Sequence[Plane], at_least: float = 0.6
 ) -> None:
-    """As many as there are, and each one's IoU with another of them."""
+    """Assert that each true mask matches a different one of equally many found masks."""
     assert len(found) == len(truth)
     left = list(found)
     for mask in truth:

@@ -1,4 +1,4 @@
-"""A server that really runs, and how the tests talk to it."""
+"""Running servers, and clients for them."""
 
 from __future__ import annotations
 
@@ -26,14 +26,13 @@ from inference_server.settings import Settings
 from tests.waiting import until as until
 
 ALICE, BOB = "inf_alice-s3cret", "inf_bob-s3cret"
-"""The keys that every server of the tests knows."""
+"""The API keys of all test servers."""
 
 TIMEOUT = 120.0
 
 KEPT = httpx.Limits(keepalive_expiry=1)
-"""The client closes idle connections first. If a server closes one while a request is being sent,
-the client gets a connection reset: so it was when a machine paused all threads for more than the
-server's keep-alive timeout, 5 s at the time."""
+"""Less than the server's keep-alive timeout, so that the client closes idle connections first.
+Otherwise a request can be sent on a connection that the server is closing, and is reset."""
 
 CONCEPT, VISUAL = "/sam3/concept_segment", "/sam3/visual_segment"
 SAM3_EMBED, SAM2_EMBED = "/sam3/embed_image", "/sam2/embed_image"
@@ -41,11 +40,11 @@ SAM3_EMBED, SAM2_EMBED = "/sam3/embed_image", "/sam2/embed_image"
 
 @dataclass
 class Running:
-    """A server that listens.
+    """A running server.
 
     Attributes:
-        url: where.
-        http: a client of it, which sends no key by itself.
+        url: Its base URL.
+        http: A client that sends no key by default.
     """
 
     url: str
@@ -63,20 +62,20 @@ class Running:
         return self.http.post(path, json=body, headers=sent)
 
     def answer(self, path: str, key: str = ALICE, /, **body: Any) -> Any:
-        """The body of an answer that must be 200."""
+        """Return the JSON of a response that must be 200."""
         response = self.post(path, body, key=key)
         assert response.status_code == 200, response.text
         return response.json()
 
     def concept(self, image: Mapping[str, str], *prompts: Any, **fields: Any) -> list[list[Any]]:
-        """PCS: the predictions of each prompt; a prompt that is text may be just the text."""
+        """Return the PCS predictions of each prompt; a string stands for a text prompt."""
         asked = [{"type": "text", "text": p} if isinstance(p, str) else p for p in prompts]
         answer = self.answer(CONCEPT, image=image, prompts=asked, **{"format": "rle", **fields})
         assert [r["prompt_index"] for r in answer["prompt_results"]] == list(range(len(prompts)))
         return [result["predictions"] for result in answer["prompt_results"]]
 
     def visual(self, image: Mapping[str, str], *prompts: Any, **fields: Any) -> list[Any]:
-        """PVS: the prediction of each prompt."""
+        """Return the PVS prediction of each prompt."""
         asked = {"prompts": list(prompts)}
         answer = self.answer(VISUAL, image=image, prompts=asked, **{"format": "rle", **fields})
         found = [result["predictions"] for result in answer["prompt_results"]]
@@ -85,7 +84,7 @@ class Running:
         return list(answer["predictions"])
 
     def metric(self, sample_name: str, **labels: str) -> float:
-        """The sum of a metric's samples that have these labels; 0 where there is none."""
+        """Return the sum of a metric's samples with these labels; 0 without samples."""
         families = text_string_to_metric_families(self.get("/metrics").text)
         return sum(
             sample.value
@@ -95,12 +94,12 @@ class Running:
         )
 
     def until_ready(self, seconds: float = TIMEOUT) -> None:
-        """Waits until the models are loaded."""
+        """Wait until the models are loaded."""
 
         def ready() -> bool:
             try:
                 answer = self.http.get("/readyz")
-            except httpx.TransportError:  # a kept connection was closed while it was idle
+            except httpx.TransportError:  # an idle connection was closed
                 return False
             assert answer.json()["status"] != "failed", answer.text
             return answer.status_code == 200
@@ -110,10 +109,10 @@ class Running:
 
 @dataclass
 class RunningHere(Running):
-    """A server in a thread of this process, so that a test can look inside.
+    """A server in this process, so that tests can access its objects.
 
     Attributes:
-        app: the application.
+        app: The application.
     """
 
     app: Starlette
@@ -130,12 +129,12 @@ class RunningHere(Running):
         return segmenter
 
     def waiting(self) -> int:
-        """How many images and prompts wait in the lanes of the models."""
+        """Return the number of images and prompts in the models' queues."""
         lanes = [lane for m in self.segmenter.models.loaded() for lane in (m._encode, m._decode)]
         return sum(lane.depth for lane in lanes)
 
     def sharing(self) -> int:
-        """How many requests wait for one encoding of an image, of the one that most wait for."""
+        """Return the largest number of requests that wait for the same encode."""
         flights = list(self.segmenter.encoder.embeddings._flights.values())
         return max((flight.waiting for flight in flights), default=0)
 
@@ -147,7 +146,7 @@ def _headers(key: str | None, headers: Mapping[str, str]) -> dict[str, str]:
 
 @contextmanager
 def sending(server: Running, path: str, body: Mapping[str, Any]) -> Iterator[None]:
-    """Sends a request, and hangs up without its answer when the block ends."""
+    """Send a request, and disconnect at the end of the block without reading the response."""
     host, port = server.url.removeprefix("http://").split(":")
     data = json.dumps(body).encode()
     head = f"POST {path} HTTP/1.1\r\nhost: x\r\nx-api-key: {ALICE}"
@@ -157,7 +156,7 @@ def sending(server: Running, path: str, body: Mapping[str, Any]) -> Iterator[Non
 
 
 def steps(response: httpx.Response) -> dict[str, float]:
-    """The header `server-timing` as milliseconds by step."""
+    """Return the milliseconds by stage of the header `server-timing`."""
     parts = response.headers["server-timing"].split(", ")
     matches = [re.fullmatch(r"([a-z-]+);dur=([0-9.]+)", part) for part in parts]
     assert all(matches), parts
@@ -165,7 +164,7 @@ def steps(response: httpx.Response) -> dict[str, float]:
 
 
 def settings(**changes: Any) -> Settings:
-    """The settings of the tests' servers."""
+    """Return the settings of a test server."""
     return Settings(**{"api_keys": f"{ALICE},{BOB}", **changes})
 
 
@@ -173,13 +172,13 @@ def settings(**changes: Any) -> Settings:
 def serving(
     *, ready: bool = True, load_pause: float = 10.0, linger: float = 5.0, **changes: Any
 ) -> Iterator[RunningHere]:
-    """Runs a server with these settings on a free port.
+    """Run a server in a thread, on a free port.
 
     Args:
-        ready: wait until its models are loaded.
-        load_pause: seconds before the second attempt to load models; see `create_app`.
-        linger: seconds after an early response; see `server_config`.
-        changes: settings that differ from those of the tests' servers.
+        ready: Wait until its models are loaded.
+        load_pause: Seconds before the second attempt to load models; see `create_app`.
+        linger: Seconds after an early response; see `server_config`.
+        changes: Settings that differ from those of other test servers.
     """
     with (
         tempfile.TemporaryDirectory() as directory,
@@ -200,7 +199,7 @@ def _serving(
     server = uvicorn.Server(config)
 
     def run() -> None:
-        # A server that cannot start ends its process, which would be this one.
+        # A server that cannot start exits, which would end this process.
         with suppress(SystemExit):
             server.run([listener])
 
@@ -223,15 +222,15 @@ def _serving(
 
 @contextmanager
 def in_process(**changes: Any) -> Iterator[RunningHere]:
-    """Runs the application without a socket: requests reach it as ASGI calls.
+    """Run the application without a socket; requests are ASGI calls.
 
     Args:
-        changes: settings that differ from those of the tests' servers.
+        changes: Settings that differ from those of other test servers.
     """
     with tempfile.TemporaryDirectory() as directory:
         app = create_app(settings(**{"data_dir": directory, **changes}))
         with TestClient(app, raise_server_exceptions=False) as client:
-            # Starlette's client has httpx's interface, and for mypy a class of its own.
+            # Starlette's client has httpx's interface, but mypy sees an unrelated class.
             running = RunningHere(str(client.base_url), cast("httpx.Client", client), app)
             running.until_ready()
             yield running

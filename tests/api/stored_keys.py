@@ -44,7 +44,7 @@ class Keyed:
         """Wait until the server answers a request with this key with a status."""
         until(lambda: self.server.get(MODELS, key=key).status_code == status)
 
-    def left(self, made: StoredKey) -> int | None:
+    def credits_left(self, made: StoredKey) -> int | None:
         """Return a key's remaining credits."""
         (found,) = (key for key in self.store.all() if key.id == made.id)
         return found.credits
@@ -143,7 +143,7 @@ WORK: dict[str, tuple[Send, int]] = {
 """A request to each endpoint that processes images, and its cost with `COSTS`."""
 
 
-def told(response: httpx.Response) -> str:
+def error_message(response: httpx.Response) -> str:
     """Return an error's message, in the form of its API."""
     path = response.request.url.path
     body = response.json()

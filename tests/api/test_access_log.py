@@ -1,4 +1,4 @@
-"""The access log, and the ids of requests."""
+"""Access log lines and request ids."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def server(listening: RunningHere) -> RunningHere:
 
 
 class Log:
-    """The access log's lines, as their fields."""
+    """Access log lines as dictionaries of fields."""
 
     def __init__(self, caplog: pytest.LogCaptureFixture) -> None:
         self._caplog = caplog
 
     def of(self, identity: str) -> dict[str, Any]:
-        """The one line of a request."""
+        """Return the only line of a request."""
         (line,) = [
             record.__dict__
             for record in self._caplog.records
@@ -44,7 +44,7 @@ def log(caplog: pytest.LogCaptureFixture) -> Iterator[Log]:
 
 
 @pytest.mark.parametrize("sent", ["a", "0f8fad5b-d9cb-469f-a165-70867728950e", "x" * 64, "A.b_9"])
-def test_a_harmless_id_is_the_clients_own(server: RunningHere, log: Log, sent: str) -> None:
+def test_a_valid_request_id_is_kept(server: RunningHere, log: Log, sent: str) -> None:
     answer = server.get("/models", x_request_id=sent)
     assert answer.headers["x-request-id"] == sent
     assert log.of(sent)["route"] == "/models"
@@ -53,7 +53,7 @@ def test_a_harmless_id_is_the_clients_own(server: RunningHere, log: Log, sent: s
 @pytest.mark.parametrize(
     "sent", ["", "x" * 65, "a b", "a\tb", "ä", '"}', "a/b", "a;b", "<script>", "{}", "%0a"]
 )
-def test_any_other_id_is_replaced(server: RunningHere, log: Log, sent: str) -> None:
+def test_an_invalid_request_id_is_replaced(server: RunningHere, log: Log, sent: str) -> None:
     headers = {"x-api-key": ALICE, "x-request-id": sent.encode("latin-1")}
     answer = server.http.get("/models", headers=headers)  # type: ignore[arg-type]
     made = answer.headers["x-request-id"]
@@ -61,7 +61,7 @@ def test_any_other_id_is_replaced(server: RunningHere, log: Log, sent: str) -> N
     assert log.of(made)["status"] == 200
 
 
-def test_whatever_answers_has_an_id_and_a_line(server: RunningHere, log: Log) -> None:
+def test_every_response_has_an_id_and_a_log_line(server: RunningHere, log: Log) -> None:
     preflight = {"origin": "https://x.example", "access-control-request-method": "POST"}
     answers = [
         server.http.options(VISUAL, headers=preflight),
@@ -77,7 +77,7 @@ def test_whatever_answers_has_an_id_and_a_line(server: RunningHere, log: Log) ->
         assert log.of(answer.headers["x-request-id"])["status"] == answer.status_code
 
 
-def test_a_line_tells_what_an_operator_asks(server: RunningHere, log: Log) -> None:
+def test_a_log_line_has_all_fields(server: RunningHere, log: Log) -> None:
     first, again = (server.post(VISUAL, {"image": noise(811)}) for _ in range(2))
     other = server.post(VISUAL, {"image": noise(811)}, key=BOB)
     line = log.of(again.headers["x-request-id"])
@@ -96,7 +96,7 @@ def test_a_line_tells_what_an_operator_asks(server: RunningHere, log: Log) -> No
     assert "s3cret" not in str(line)
 
 
-def test_a_failure_has_its_reason(server: RunningHere, log: Log) -> None:
+def test_a_failed_request_logs_its_reason(server: RunningHere, log: Log) -> None:
     expected = {
         "auth": server.post(VISUAL, {"image": noise(812)}, key="wrong"),
         "validation": server.post(VISUAL, {"prompts": 1}),
@@ -109,7 +109,7 @@ def test_a_failure_has_its_reason(server: RunningHere, log: Log) -> None:
     assert "tenant" not in log.of(expected["auth"].headers["x-request-id"])
 
 
-def test_nothing_of_a_query_is_in_it(
+def test_query_parameters_are_not_logged(
     server: RunningHere, log: Log, caplog: pytest.LogCaptureFixture
 ) -> None:
     for path in (VISUAL, "/nothing", "/docs", "/v2/requests/x"):
@@ -119,7 +119,7 @@ def test_nothing_of_a_query_is_in_it(
     assert "s3cret" not in caplog.text
 
 
-def test_probes_are_told_to_those_who_ask_for_everything(server: RunningHere, log: Log) -> None:
+def test_probes_are_logged_at_debug_level(server: RunningHere, log: Log) -> None:
     for path in ("/livez", "/readyz", "/health", "/metrics"):
         line = log.of(server.get(path).headers["x-request-id"])
         assert line["levelno"] == logging.DEBUG
@@ -128,21 +128,21 @@ def test_probes_are_told_to_those_who_ask_for_everything(server: RunningHere, lo
     assert log.of(refused.headers["x-request-id"])["levelno"] == logging.INFO
 
 
-def test_a_client_that_hangs_up_has_a_line(server: RunningHere, log: Log) -> None:
+def test_a_disconnected_client_is_logged(server: RunningHere, log: Log) -> None:
     host, port = server.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=TIMEOUT) as connection:
         head = f"POST {VISUAL} HTTP/1.1\r\nhost: x\r\nx-api-key: {ALICE}\r\nx-request-id: gone-1"
         connection.sendall(f"{head}\r\ncontent-length: 1000\r\n\r\n{{".encode())
-        # What comes together with the goodbye need not be read any more.
+        # Data that arrives together with the disconnect need not be read.
         until(lambda: server.state.bodies.nbytes == 1)
 
-    def told() -> bool:
+    def is_logged() -> bool:
         try:
             return bool(log.of("gone-1"))
         except ValueError:
             return False
 
-    until(told)
+    until(is_logged)
     line = log.of("gone-1")
     assert (line["status"], line["reason"]) == (499, "gone")
     assert line["bytes_in"] == 1

@@ -1,4 +1,4 @@
-"""Admission: a bound, an end, and clients that leave."""
+"""Admission: the limit on requests, the stop, and clients that disconnect."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-class Visitor:
-    """A request whose work ends, and whose client leaves, when it is told to."""
+class PendingRequest:
+    """A request whose work finishes, or whose client disconnects, on an event."""
 
     def __init__(self, admission: Admission) -> None:
-        self.finish, self.leave = asyncio.Event(), asyncio.Event()
+        self.finish, self.disconnect = asyncio.Event(), asyncio.Event()
         self.cancelled = False
-        self.task = asyncio.create_task(self._visit(admission))
+        self.task = asyncio.create_task(self._run(admission))
 
     async def _work(self) -> str:
         try:
@@ -35,9 +35,9 @@ class Visitor:
         return "answer"
 
     async def _disconnected(self) -> None:
-        await self.leave.wait()
+        await self.disconnect.wait()
 
-    async def _visit(self, admission: Admission) -> str:
+    async def _run(self, admission: Admission) -> str:
         with admission.enter() as visit:
             visit.begin()
             return await visit.run(self._work(), self._disconnected())
@@ -48,25 +48,25 @@ async def turns(count: int = 5) -> None:
         await asyncio.sleep(0)
 
 
-async def test_as_many_as_there_is_room_for() -> None:
+async def test_requests_above_the_limit_are_refused() -> None:
     admission = Admission(2)
-    visitors = [Visitor(admission) for _ in range(3)]
+    requests = [PendingRequest(admission) for _ in range(3)]
     await turns()
     assert len(admission) == 2
     with pytest.raises(CapacityError, match="INFERENCE_MAX_REQUESTS") as caught:
-        await asyncio.wait_for(visitors[2].task, 60)
+        await asyncio.wait_for(requests[2].task, 60)
     assert int(caught.value.headers["retry-after"]) >= 1
-    visitors[0].finish.set()
-    assert await visitors[0].task == "answer"
-    late = Visitor(admission)
+    requests[0].finish.set()
+    assert await requests[0].task == "answer"
+    late = PendingRequest(admission)
     await turns()
-    for visitor in (visitors[1], late):
-        visitor.finish.set()
-        assert await visitor.task == "answer"
+    for request in (requests[1], late):
+        request.finish.set()
+        assert await request.task == "answer"
     assert len(admission) == 0
 
 
-async def test_who_has_not_sent_everything_takes_no_place() -> None:
+async def test_a_request_counts_once_it_has_arrived() -> None:
     admission = Admission(1)
     with admission.enter() as slow, admission.enter() as quick:
         assert (len(admission), admission.working) == (2, 0)
@@ -78,44 +78,44 @@ async def test_who_has_not_sent_everything_takes_no_place() -> None:
     assert (len(admission), admission.working) == (0, 0)
 
 
-async def test_who_leaves_cancels_the_work() -> None:
+async def test_a_disconnect_cancels_the_work() -> None:
     admission = Admission(1)
-    visitor = Visitor(admission)
+    request = PendingRequest(admission)
     await turns()
-    visitor.leave.set()
+    request.disconnect.set()
     with pytest.raises(ClientDisconnect):
-        await asyncio.wait_for(visitor.task, 60)
-    assert visitor.cancelled
+        await asyncio.wait_for(request.task, 60)
+    assert request.cancelled
     assert len(admission) == 0
 
 
-async def test_a_deadline_is_no_disconnected() -> None:
+async def test_a_deadline_cancels_the_work() -> None:
     admission = Admission(1)
-    visitor = Visitor(admission)
+    request = PendingRequest(admission)
     await turns()
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(visitor.task, 0.01)
-    assert visitor.cancelled
+        await asyncio.wait_for(request.task, 0.01)
+    assert request.cancelled
     assert len(admission) == 0
 
 
-async def test_the_end_waits_for_those_inside_and_lets_nobody_in() -> None:
+async def test_a_stop_waits_for_requests_and_refuses_new_ones() -> None:
     admission = Admission(9)
     await asyncio.wait_for(admission.idle(), 60)
-    visitor = Visitor(admission)
+    request = PendingRequest(admission)
     await turns()
     admission.leave()
     assert admission.leaving
-    second = Visitor(admission)
+    second = PendingRequest(admission)
     await turns()
-    assert len(admission) == 2, "about to stop is not stopped"
+    assert len(admission) == 2, "requests are admitted until the stop"
     admission.close()
     with pytest.raises(StoppingError) as caught:
-        await asyncio.wait_for(Visitor(admission).task, 60)
+        await asyncio.wait_for(PendingRequest(admission).task, 60)
     assert caught.value.status == 503
     assert int(caught.value.headers["retry-after"]) >= 1
     idle = asyncio.create_task(admission.idle())
-    for each in (visitor, second):
+    for each in (request, second):
         await turns()
         assert not idle.done()
         each.finish.set()
@@ -123,14 +123,14 @@ async def test_the_end_waits_for_those_inside_and_lets_nobody_in() -> None:
     await asyncio.wait_for(idle, 60)
 
 
-async def test_those_who_are_dropped_are_told_why() -> None:
+async def test_dropped_requests_get_an_error() -> None:
     admission = Admission(9)
-    visitors = [Visitor(admission) for _ in range(3)]
+    requests = [PendingRequest(admission) for _ in range(3)]
     await turns()
     admission.close()
     admission.drop()
-    for visitor in visitors:
+    for request in requests:
         with pytest.raises(StoppingError):
-            await asyncio.wait_for(visitor.task, 60)
-        assert visitor.cancelled
+            await asyncio.wait_for(request.task, 60)
+        assert request.cancelled
     await asyncio.wait_for(admission.idle(), 60)

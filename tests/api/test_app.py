@@ -1,4 +1,4 @@
-"""Putting the application together, before anything is loaded."""
+"""Building the application without loading models."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_every_operation_has_a_route_and_every_route_an_operation() -> None:
     assert routes == served | pages
 
 
-def test_the_endpoints_of_the_contract() -> None:
+def test_post_operations() -> None:
     assert {op.path for op in OPERATIONS if op.method == "post"} == {
         *("/sam3/concept_segment", "/sam3/visual_segment", "/sam3/embed_image"),
         *("/sam2/segment_image", "/sam2/embed_image"),
@@ -41,7 +41,7 @@ def test_the_endpoints_of_the_contract() -> None:
     }
 
 
-def test_what_needs_no_key_is_public() -> None:
+def test_public_operations() -> None:
     assert {op.path for op in OPERATIONS if not op.secured} == {
         *("/", "/health", "/livez", "/readyz"),
         "/v2/requests/{request_id}/files/{name}",
@@ -56,7 +56,7 @@ def test_the_module_makes_an_application_only_when_asked() -> None:
 
 
 def test_making_an_application_loads_nothing() -> None:
-    """`inference-server openapi` and the like work without weights and devices."""
+    """Commands such as `inference-server openapi` work without weights and devices."""
     changes = {"sam2_weights": "/no/such/weights", "sam3_weights": "/no/such", "device": "cuda:99"}
     assert create_app(settings(**changes)).routes
 
@@ -71,7 +71,7 @@ def test_making_an_application_loads_nothing() -> None:
         ("preload", "sam2:huge"),
     ],
 )
-def test_a_setting_that_names_nothing_is_told_with_the_remedy(name: str, value: str) -> None:
+def test_an_invalid_setting_is_reported_with_its_remedy(name: str, value: str) -> None:
     with pytest.raises(ModelUnavailableError) as caught:
         build_state(settings(**{name: value}), in_this_process(ModelRegistry))
     assert f"INFERENCE_{name.upper()}={value}" in caught.value.message
@@ -79,7 +79,7 @@ def test_a_setting_that_names_nothing_is_told_with_the_remedy(name: str, value: 
     assert remedy in caught.value.message
 
 
-def test_the_schemas_know_nothing_of_the_server() -> None:
+def test_schemas_do_not_import_the_server() -> None:
     """Importing the wire types loads neither the server nor torch."""
     code = (
         "import sys, schemas.roboflow, schemas.system;"

@@ -1,4 +1,4 @@
-"""How fast a body must arrive, in a time that a test moves."""
+"""The minimum rate of request bodies, on a simulated clock."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PACE = BodyPace(timeout=100, min_rate=8 * KiB, window=10)
 
 
 class Loop(asyncio.SelectorEventLoop):
-    """An event loop whose time passes at once while nothing else happens."""
+    """An event loop that skips idle time."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -38,7 +38,7 @@ class _Selector(selectors.SelectSelector):
 
 
 def received(steps: Iterable[tuple[float, int]], budget: BodyBudget | None = None) -> int:
-    """Bytes of a body that arrives in (pause, size) steps."""
+    """Return the received bytes of a body that is sent in (pause, size) steps."""
     budget = budget or BodyBudget(100, 1, PACE, "ROOM")
 
     async def stream() -> AsyncGenerator[bytes, None]:
@@ -80,18 +80,18 @@ def test_a_small_body_may_take_a_window() -> None:
     ],
     ids=["stalls", "slow", "trickles"],
 )
-def test_a_slower_one_is_refused(steps: list[tuple[float, int]]) -> None:
+def test_a_body_below_the_rate_is_refused(steps: list[tuple[float, int]]) -> None:
     with pytest.raises(SlowBodyError, match="slower than 8 KiB/s, measured over 10 seconds"):
         received(steps)
 
 
-def test_the_whole_body_has_a_time_besides() -> None:
+def test_the_whole_body_has_a_deadline() -> None:
     assert received([(1, 100 * KiB)] * 99)
     with pytest.raises(SlowBodyError, match="INFERENCE_BODY_TIMEOUT"):
         received([(1, 100 * KiB)] * 101)
 
 
-def test_the_share_of_those_without_a_key() -> None:
+def test_the_share_of_requests_without_a_key() -> None:
     budget = BodyBudget(8, 0.25, PACE, "ROOM")
     budget.reserve(2 * MiB, has_key=False)
     with pytest.raises(CapacityError, match="INFERENCE_KEYLESS_BODY_PERCENT") as caught:
@@ -102,7 +102,7 @@ def test_the_share_of_those_without_a_key() -> None:
         budget.reserve(1, has_key=True)
 
 
-def test_who_shows_a_key_leaves_the_share() -> None:
+def test_a_valid_key_ends_the_share() -> None:
     budget = BodyBudget(8, 0.25, PACE, "ROOM")
 
     async def stream() -> AsyncGenerator[bytes, None]:

@@ -1,4 +1,4 @@
-"""What a client may make the server hold before its request is complete."""
+"""Limits on connections, and on request heads and bodies while they arrive."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def strict() -> Iterator[RunningHere]:
 
 @pytest.fixture(scope="module")
 def patient() -> Iterator[RunningHere]:
-    """A server that bounds what it holds, and lets whoever is slow take the usual time."""
+    """A server with small limits on sizes and a long header timeout."""
     with serving(
         ready=False,
         header_timeout=TIMEOUT,
@@ -51,8 +51,8 @@ def connect(server: RunningHere) -> socket.socket:
     return socket.create_connection((host, int(port)), timeout=TIMEOUT)
 
 
-def everything(connection: socket.socket) -> bytes:
-    """All that comes until the server closes the connection."""
+def read_all(connection: socket.socket) -> bytes:
+    """Return all bytes until the server closes the connection."""
     received = b""
     while True:
         try:
@@ -64,8 +64,8 @@ def everything(connection: socket.socket) -> bytes:
         received += piece
 
 
-def said(answer: bytes, status: int) -> str:
-    """The message of an answer that was given before the application saw the request."""
+def error_message(answer: bytes, status: int) -> str:
+    """Return the message of an error that the server sent before the application was called."""
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(f"HTTP/1.1 {status} ".encode()), answer
     assert b"connection: close" in head
@@ -80,16 +80,16 @@ def post(path: str, *headers: str, key: str = ALICE) -> bytes:
 
 
 class TestHeads:
-    def test_a_connection_that_says_nothing_is_closed(self, strict: RunningHere) -> None:
+    def test_a_silent_connection_is_closed(self, strict: RunningHere) -> None:
         with connect(strict) as connection:
-            assert everything(connection) == b""
+            assert read_all(connection) == b""
 
-    def test_a_head_that_does_not_end_is_told_so(self, strict: RunningHere) -> None:
+    def test_an_incomplete_head_gets_408(self, strict: RunningHere) -> None:
         with connect(strict) as connection:
             connection.sendall(b"GET /livez HTTP/1.1\r\nhost:")
-            assert "did not arrive within 2 seconds" in said(everything(connection), 408)
+            assert "did not arrive within 2 seconds" in error_message(read_all(connection), 408)
 
-    def test_trickling_wins_no_time(self, strict: RunningHere) -> None:
+    def test_slow_bytes_do_not_extend_the_header_timeout(self, strict: RunningHere) -> None:
         stopped = threading.Event()
         with connect(strict) as connection:
 
@@ -103,17 +103,17 @@ class TestHeads:
 
             sender = threading.Thread(target=trickle)
             sender.start()
-            answer = everything(connection)
+            answer = read_all(connection)
             stopped.set()
             sender.join(TIMEOUT)
-        assert answer == b"" or said(answer, 408)
+        assert answer == b"" or error_message(answer, 408)
 
-    def test_the_second_request_of_a_connection_may_be_no_slower(self, strict: RunningHere) -> None:
+    def test_the_header_timeout_applies_to_every_request(self, strict: RunningHere) -> None:
         with connect(strict) as connection:
             connection.sendall(PROBE)
             until(lambda: b'"ok"' in connection.recv(65536))
             connection.sendall(PROBE[:20])
-            assert said(everything(connection), 408)
+            assert error_message(read_all(connection), 408)
 
     @pytest.mark.parametrize(
         "head",
@@ -127,27 +127,29 @@ class TestHeads:
         ],
         ids=["url", "header", "headers", "endless-url", "endless-header", "endless-name"],
     )
-    def test_a_large_head_is_refused_as_it_comes(self, patient: RunningHere, head: bytes) -> None:
+    def test_a_large_head_is_refused_while_it_arrives(
+        self, patient: RunningHere, head: bytes
+    ) -> None:
         with connect(patient) as connection:
             try:
                 connection.sendall(head)
-            except OSError:  # the answer came first
+            except OSError:  # the response arrived first
                 return
-            answer = everything(connection)
-        # With bytes unread, the system may take the answer back.
-        assert answer == b"" or "8 KiB" in said(answer, 431)
+            answer = read_all(connection)
+        # Unread bytes can reset the connection before the client reads the response.
+        assert answer == b"" or "8 KiB" in error_message(answer, 431)
 
-    def test_a_trailer_without_end(self, patient: RunningHere) -> None:
+    def test_an_endless_trailer_is_refused(self, patient: RunningHere) -> None:
         with connect(patient) as connection, closing(connection):
             connection.sendall(post(VISUAL, "transfer-encoding: chunked") + b"2\r\n{}\r\n0\r\n")
             try:
                 connection.sendall(b"a: " + b"b" * 500_000)
             except OSError:
                 return
-            assert b" 200 " not in everything(connection)
+            assert b" 200 " not in read_all(connection)
 
     @pytest.mark.parametrize("apart", [False, True], ids=["at-once", "apart"])
-    def test_a_trailer_is_no_header(self, patient: RunningHere, apart: bool) -> None:
+    def test_trailers_are_not_headers(self, patient: RunningHere, apart: bool) -> None:
         head = post(VISUAL, "transfer-encoding: chunked", "connection: close")
         head = head.replace(f"x-api-key: {ALICE}\r\n".encode(), b"")
         end = f"2\r\n{{}}\r\n0\r\nx-api-key: {ALICE}\r\nx-request-id: trailer\r\n\r\n".encode()
@@ -158,15 +160,15 @@ class TestHeads:
                 connection.sendall(end)
             else:
                 connection.sendall(head + end)
-            answer = everything(connection)
+            answer = read_all(connection)
         assert answer.startswith(b"HTTP/1.1 401 ")
         assert b"x-request-id: trailer" not in answer
 
-    def test_a_head_just_within(self, patient: RunningHere) -> None:
+    def test_a_head_within_the_limit(self, patient: RunningHere) -> None:
         head = b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncookie: "
         with connect(patient) as connection:
             connection.sendall(head + b"a" * 7900 + b"\r\n\r\n")
-            assert everything(connection).startswith(b"HTTP/1.1 200 ")
+            assert read_all(connection).startswith(b"HTTP/1.1 200 ")
 
     @pytest.mark.parametrize(
         "raw",
@@ -182,20 +184,20 @@ class TestHeads:
         ],
         ids=["tls", "ssh", "version", "lengths", "smuggled", "folded", "nul", "chunk"],
     )
-    def test_what_is_no_http(self, patient: RunningHere, raw: bytes) -> None:
+    def test_invalid_http_is_refused(self, patient: RunningHere, raw: bytes) -> None:
         with connect(patient) as connection:
             connection.sendall(raw)
-            answer = everything(connection)
+            answer = read_all(connection)
         assert answer.startswith(b"HTTP/1.1 4"), answer
         assert patient.get("/livez").status_code == 200
 
-    def test_requests_in_one_go_are_answered_in_turn(self, patient: RunningHere) -> None:
+    def test_pipelined_requests_are_answered_in_order(self, patient: RunningHere) -> None:
         last = PROBE.replace(b"host", b"connection: close\r\nhost")
         with connect(patient) as connection:
             connection.sendall(PROBE * 3 + last)
-            assert everything(connection).count(b"HTTP/1.1 200 ") == 4
+            assert read_all(connection).count(b"HTTP/1.1 200 ") == 4
 
-    def test_no_other_protocol_is_spoken(self, patient: RunningHere) -> None:
+    def test_upgrades_are_ignored(self, patient: RunningHere) -> None:
         asked = b"connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n"
         for extra in (asked, b"connection: upgrade\r\nupgrade: h2c\r\n"):
             with connect(patient) as connection:
@@ -206,41 +208,41 @@ class TestHeads:
 class TestIdle:
     """Connections between two requests."""
 
-    def test_they_are_kept_for_longer_than_proxies_pool_them(self) -> None:
+    def test_the_default_timeout_exceeds_that_of_proxies(self) -> None:
         assert Settings().keep_alive_timeout >= 75
 
-    def test_they_may_wait_longer_than_the_headers_of_a_request(self) -> None:
+    def test_the_header_timeout_does_not_apply_to_them(self) -> None:
         with (
             serving(ready=False, header_timeout=0.2, keep_alive_timeout=3600) as server,
             connect(server) as idle,
         ):
             idle.sendall(PROBE)
             assert idle.recv(65536).startswith(b"HTTP/1.1 200 ")
-            # One that comes later is closed first: it has sent nothing.
+            # A later connection that sends nothing is closed first.
             with connect(server) as later:
-                assert everything(later) == b""
+                assert read_all(later) == b""
             idle.sendall(PROBE)
             assert idle.recv(65536).startswith(b"HTTP/1.1 200 ")
             idle.sendall(PROBE[:20])
-            assert said(everything(idle), 408)
+            assert error_message(read_all(idle), 408)
 
-    def test_they_do_not_wait_for_ever(self) -> None:
+    def test_the_keep_alive_timeout_closes_them(self) -> None:
         with (
             serving(ready=False, header_timeout=3600, keep_alive_timeout=0.2) as server,
             connect(server) as idle,
         ):
             idle.sendall(PROBE)
-            answer = everything(idle)
+            answer = read_all(idle)
             assert answer.startswith(b"HTTP/1.1 200 ")
 
-    def test_of_too_many_the_longest_idle_one_is_closed(self, patient: RunningHere) -> None:
+    def test_above_the_limit_the_longest_idle_one_is_closed(self, patient: RunningHere) -> None:
         with ExitStack() as stack:
             idle = []
             for _ in range(MOST + 3):
                 idle.append(stack.enter_context(connect(patient)))
                 idle[-1].sendall(PROBE)
                 assert idle[-1].recv(65536).startswith(b"HTTP/1.1 200 ")
-            assert everything(idle[0]) == b""
+            assert read_all(idle[0]) == b""
             idle[-1].sendall(PROBE)
             assert idle[-1].recv(65536).startswith(b"HTTP/1.1 200 ")
 
@@ -257,25 +259,25 @@ class TestBodies:
             (TEXT, 408, "detail", "content-length: 1000"),
         ],
     )
-    def test_a_slow_one(
+    def test_a_slow_body_times_out(
         self, strict: RunningHere, path: str, status: int, word: str, framing: str
     ) -> None:
         kind = "multipart/form-data; boundary=x" if path == TEXT else "application/json"
         with connect(strict) as connection:
             connection.sendall(post(path, framing, f"content-type: {kind}"))
-            head, _, body = everything(connection).partition(b"\r\n\r\n")
+            head, _, body = read_all(connection).partition(b"\r\n\r\n")
         assert head.startswith(f"HTTP/1.1 {status} ".encode()), head
         assert "INFERENCE_BODY_TIMEOUT" in json.loads(body)[word]
         until(lambda: strict.state.bodies.nbytes == strict.state.uploads.nbytes == 0)
 
-    def test_without_a_key_it_is_no_different(self, strict: RunningHere) -> None:
-        """A key may be in the body, so that there is no telling before it is here."""
+    def test_a_slow_body_without_a_key_times_out(self, strict: RunningHere) -> None:
+        """A key may be in the body, so the server has to wait for the body."""
         with connect(strict) as connection:
             head = b"POST " + VISUAL.encode() + b" HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n"
             connection.sendall(head)
-            assert everything(connection).startswith(b"HTTP/1.1 408 ")
+            assert read_all(connection).startswith(b"HTTP/1.1 408 ")
 
-    def test_all_together_have_so_much_room(self) -> None:
+    def test_all_bodies_together_are_limited(self) -> None:
         with serving(ready=False, body_memory_mb=3) as server:
             with ExitStack() as stack:
                 for _ in range(2):
@@ -290,9 +292,9 @@ class TestBodies:
             until(lambda: server.state.bodies.nbytes == 0)
             assert server.post(VISUAL, b" " * 500_000).status_code == 422
 
-    def test_strangers_do_not_use_up_the_room(self) -> None:
-        """Without a key before the body there is a share of it."""
-        stranger = post(VISUAL, f"content-length: {2 << 20}").replace(
+    def test_requests_without_a_key_cannot_use_all_memory(self) -> None:
+        """Requests without a key before the body share a part of the body memory."""
+        keyless = post(VISUAL, f"content-length: {2 << 20}").replace(
             f"x-api-key: {ALICE}\r\n".encode(), b""
         )
         with (
@@ -302,84 +304,86 @@ class TestBodies:
             bodies = server.state.bodies
             for _ in range(3):
                 slow = stack.enter_context(connect(server))
-                slow.sendall(stranger + b" " * 500_000)
+                slow.sendall(keyless + b" " * 500_000)
             until(lambda: bodies.keyless == 1_500_000)
             refused = server.post(VISUAL, b" " * 100_000, key=None)
             assert refused.status_code == 429
             assert "INFERENCE_KEYLESS_BODY_PERCENT" in refused.json()["message"]
             assert int(refused.headers["retry-after"]) >= 1
-            told = {"reason": "keyless_bodies"}
-            assert server.metric("inference_rejections_total", **told) == 1
-            # Whoever has a key is not affected, wherever a client puts it.
+            reason = {"reason": "keyless_bodies"}
+            assert server.metric("inference_rejections_total", **reason) == 1
+            # Requests with a key are not affected, wherever the key is.
             large = {"a": "b" * 1_000_000}
             assert server.post(VISUAL, large).status_code == 422
             assert server.post(f"{VISUAL}?api_key={ALICE}", large, key=None).status_code == 422
             assert bodies.keyless == 1_500_000
         until(lambda: bodies.keyless == bodies.nbytes == 0)
 
-    def test_a_key_at_the_beginning_of_json_is_found_as_it_arrives(self) -> None:
+    def test_a_key_at_the_beginning_of_json_is_found_while_it_arrives(self) -> None:
         with serving(ready=False, body_memory_mb=3, keyless_body_percent=10) as server:
             large = "b" * 1_000_000
             for key, status in ((ALICE, 422), ("wrong", 429)):
                 first = {"api_key": key, "a": large}
                 assert server.post(VISUAL, first, key=None).status_code == status
-            # It is looked for anywhere, and counts where it belongs alone.
+            # Only a key at the top level counts.
             nested = {"x": {"api_key": ALICE}, "a": large}
             assert server.post(VISUAL, nested, key=None).status_code == 401
             last = {"a": large, "api_key": ALICE}
             assert server.post(VISUAL, last, key=None).status_code == 429
             assert server.state.bodies.keyless == server.state.bodies.nbytes == 0
 
-    def test_without_keys_nobody_is_a_stranger(self) -> None:
+    def test_with_auth_off_all_bodies_may_use_all_memory(self) -> None:
         with serving(ready=False, auth="off", body_memory_mb=3, keyless_body_percent=10) as server:
             assert server.post(VISUAL, {"a": "b" * 1_000_000}, key=None).status_code == 422
 
-    def test_a_body_that_stalls(self) -> None:
+    def test_a_stalled_body_is_refused(self) -> None:
         with (
             serving(ready=False, min_rate_window=0.2, body_timeout=3600) as server,
             connect(server) as connection,
         ):
             connection.sendall(post(VISUAL, "content-length: 2000000") + b" " * 1_000_000)
-            head, _, body = everything(connection).partition(b"\r\n\r\n")
+            head, _, body = read_all(connection).partition(b"\r\n\r\n")
             assert head.startswith(b"HTTP/1.1 408 ")
             assert "INFERENCE_MIN_RATE_KB" in json.loads(body)["message"]
             until(lambda: server.state.bodies.nbytes == 0)
 
-    def test_who_was_answered_early_may_not_send_on_for_ever(self, strict: RunningHere) -> None:
+    def test_a_client_cannot_keep_sending_after_an_early_response(
+        self, strict: RunningHere
+    ) -> None:
         with connect(strict) as connection:
             connection.sendall(post(VISUAL, "content-length: 99999999"))
             sent = 0
-            with pytest.raises(OSError):  # noqa: PT012 - how much was sent is told by the loop
+            with pytest.raises(OSError):  # noqa: PT012 - the loop counts what was sent
                 while sent < 99_999_999:
                     connection.sendall(bytes(1000))
                     sent += 1000
                     threading.Event().wait(0.01)
-            # It closed without having been told that this was all.
+            # The server closed the connection long before the whole body was sent.
             assert sent < 1_000_000
 
-    def test_an_early_answer_can_be_read_by_who_sends_on(self, patient: RunningHere) -> None:
+    def test_an_early_response_can_be_read_while_sending(self, patient: RunningHere) -> None:
         response = patient.post(VISUAL, b" " * (5 << 20))
         assert response.status_code == 413
         assert "INFERENCE_MAX_BODY_MB" in response.json()["message"]
 
 
-class TestRoom:
-    def test_of_too_many_that_wait_the_longest_is_closed(self, patient: RunningHere) -> None:
+class TestConnectionLimit:
+    def test_the_longest_idle_connection_is_closed(self, patient: RunningHere) -> None:
         with ExitStack() as stack:
             waiting = [stack.enter_context(connect(patient)) for _ in range(MOST + 5)]
-            assert everything(waiting[0]) == b""
-            # There is room for whoever comes.
+            assert read_all(waiting[0]) == b""
+            # New connections are accepted.
             waiting[-1].sendall(PROBE)
             assert waiting[-1].recv(65536).startswith(b"HTTP/1.1 200 ")
             assert patient.get("/livez").status_code == 200
 
-    def test_who_is_being_answered_is_not_closed(self) -> None:
+    def test_a_request_in_progress_keeps_its_connection(self) -> None:
         """A flood of connections does not cost others their answers."""
         with gated(max_connections=MOST) as (server, gate), ThreadPoolExecutor(1) as pool:
             asked = ask(server, pool, 77)
             until(lambda: gate.arrived == 1)
             with ExitStack() as stack:
                 flood = [stack.enter_context(connect(server)) for _ in range(3 * MOST)]
-                assert everything(flood[0]) == b""
+                assert read_all(flood[0]) == b""
                 gate.open()
                 assert asked.result().status_code == 200

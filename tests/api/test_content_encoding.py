@@ -34,7 +34,7 @@ def raw_deflate(data: bytes) -> bytes:
 
 
 def members(data: bytes) -> bytes:
-    """As `cat a.gz b.gz` makes it."""
+    """Compress as two members, like `cat a.gz b.gz`."""
     middle = len(data) // 2
     return gzip.compress(data[:middle]) + gzip.compress(data[middle:])
 
@@ -69,7 +69,7 @@ TEXTS = [b"", b"a", bytes(3 * MiB), random.Random(5).randbytes(300_000)]
 
 @pytest.mark.parametrize(("coding", "compress"), FORMATS)
 @pytest.mark.parametrize("data", TEXTS, ids=["empty", "byte", "zeros", "noise"])
-def test_a_body_is_what_was_compressed(
+def test_decompression_restores_the_body(
     coding: str, compress: Callable[[bytes], bytes], data: bytes
 ) -> None:
     packed = compress(data)
@@ -78,7 +78,7 @@ def test_a_body_is_what_was_compressed(
 
 
 @given(st.binary(max_size=200), st.integers(1, 7), st.sampled_from(FORMATS))
-def test_any_pieces(data: bytes, size: int, how: tuple[str, Callable[[bytes], bytes]]) -> None:
+def test_any_chunks(data: bytes, size: int, how: tuple[str, Callable[[bytes], bytes]]) -> None:
     coding, compress = how
     assert decoded(coding, *cut(compress(data), size)) == data
 
@@ -104,7 +104,7 @@ def test_a_body_that_is_cut_off_is_refused(coding: str, compress: Callable[[byte
     ],
     ids=["json", "zlib", "gzip", "more", "more-gzip", "checksum", "members"],
 )
-def test_what_is_damaged(coding: str, data: bytes) -> None:
+def test_damaged_data_is_refused(coding: str, data: bytes) -> None:
     with pytest.raises(PromptError, match=f"not valid {coding}"):
         decoded(coding, data)
 
@@ -121,7 +121,7 @@ def test_encodings_by_name() -> None:
 
 
 def test_a_bomb_is_not_decoded_beyond_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither beyond the body's limit, nor beyond what is left for all bodies."""
+    """The limits are those of the body and of all bodies together."""
     bomb = gzip.compress(bytes(200 * MiB))
     over = ImageTooLargeError("too large")
     pace = BodyPace(100, 1, 100)
@@ -191,15 +191,15 @@ def send(
 
 
 def same(first: httpx.Response, second: httpx.Response) -> bool:
-    def told(response: httpx.Response) -> Any:
+    def content(response: httpx.Response) -> Any:
         answer = response.json()
         return {name: value for name, value in answer.items() if name != "time"}
 
-    return first.status_code == second.status_code and told(first) == told(second)
+    return first.status_code == second.status_code and content(first) == content(second)
 
 
 @pytest.mark.parametrize(("coding", "compress"), FORMATS)
-def test_json_and_forms_are_answered_as_if_they_were_not_compressed(
+def test_compressed_requests_get_the_same_responses(
     listening: RunningHere, picture: Picture, coding: str, compress: Callable[[bytes], bytes]
 ) -> None:
     body = {"image": picture.sent, "prompts": [click(picture.one("blue square"))], "format": "rle"}
@@ -215,7 +215,7 @@ def test_json_and_forms_are_answered_as_if_they_were_not_compressed(
 
 @pytest.mark.parametrize(("path", "kind"), PATHS)
 def test_every_endpoint(small: RunningHere, path: str, kind: dict[str, str]) -> None:
-    """A body without any fields: the same is missing whether it is compressed or not."""
+    """An empty body gets the same error whether it is compressed or not."""
     body = b"{}" if kind is JSON else form(part("x", b"y"))
     plain = small.http.post(path, content=body, headers={**kind, "x-api-key": ALICE})
     assert plain.status_code in (400, 422)
@@ -241,8 +241,8 @@ def test_bombs(small: RunningHere, path: str, kind: dict[str, str]) -> None:
     assert small.state.bodies.nbytes == small.state.uploads.nbytes == 0
 
 
-def test_a_key_in_a_compressed_body_comes_first(small: RunningHere) -> None:
-    """Without it no more than its beginning is decompressed."""
+def test_a_key_must_be_at_the_beginning_of_a_compressed_body(small: RunningHere) -> None:
+    """Without a key, only the beginning is decompressed."""
     rest = json.dumps(["x" * 1_000_000]).encode()
     first = b'{"api_key": "%b", "a": %b}' % (ALICE.encode(), rest)
     last = b'{"a": %b, "api_key": "%b"}' % (rest, ALICE.encode())

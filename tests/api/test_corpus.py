@@ -1,4 +1,4 @@
-"""The corpus of hostile images, sent to a server: whatever comes, it answers, and lives."""
+"""A server answers every file of the corpus of hostile images, and keeps working."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def test_every_file_is_answered(server: RunningHere, picture: Picture) -> None:
             assert message.startswith("Could not load input image. Cause: "), name
     assert len(statuses) > 250
     assert {statuses.count(status) > 5 for status in (200, 400, 413)} == {True}
-    # Nothing of it stays, and the next one is answered as ever.
+    # All memory is released, and the next request is served.
     assert server.state.bodies.nbytes == 0
     assert len(server.concept(picture.sent, "red circle")[0]) == 2
 
 
-def test_every_kind_of_file_as_a_form(server: RunningHere) -> None:
+def test_every_kind_of_file_in_a_form(server: RunningHere) -> None:
     for name, data in [*seeds().items(), *FILES[::40]]:
         response = post(server, TEXT, data, prompt="circle")
         assert response.status_code in (200, 400, 404, 413), (name, response.text)

@@ -1,4 +1,4 @@
-"""Pages of other origins may call every endpoint, and read what it says."""
+"""Pages of other origins can call every endpoint and read its responses."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_preflight(server: RunningHere, operation: Operation) -> None:
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=NAMES)
-def test_answers_without_a_key_can_be_read(server: RunningHere, operation: Operation) -> None:
+def test_responses_without_a_key_are_readable(server: RunningHere, operation: Operation) -> None:
     response = server.http.request(operation.method, operation.path, headers={"origin": ORIGIN})
     assert (response.status_code == 401) == operation.secured
     assert response.headers["access-control-allow-origin"] == "*"

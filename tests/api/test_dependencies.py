@@ -1,4 +1,4 @@
-"""How deep and how large JSON may be, told from what it is."""
+"""Limits on the depth and the number of values of JSON bodies."""
 
 from __future__ import annotations
 

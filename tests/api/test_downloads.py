@@ -1,4 +1,4 @@
-"""Result files are sent in pieces, at the pace of who reads them."""
+"""Result files are sent in pieces, at the client's pace."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ KIND = "stored-by-a-test"
 
 
 def link_to(server: RunningHere, content: bytes) -> tuple[str, str]:
-    """Stores a job's result: the job's id, and the path of the link to its file."""
+    """Store a job's result; return the job's id and the path of the link to its file."""
     store = server.state.jobs.storage.repository
     job_id = submit(store, "alice", KIND, b"{}")
     claim = store.claim("test", [KIND])
@@ -38,7 +38,7 @@ def link_to(server: RunningHere, content: bytes) -> tuple[str, str]:
     return job_id, server.state.jobs.links.path(job_id, "a.png", status.expires)
 
 
-def test_a_file_of_many_pieces_comes_whole(listening: RunningHere) -> None:
+def test_a_file_of_many_pieces_is_complete(listening: RunningHere) -> None:
     content = random.Random(1).randbytes(3 * responses._PIECE_BYTES + 5)
     _, path = link_to(listening, content)
     answer = listening.get(path, key=None)
@@ -50,7 +50,7 @@ def test_a_file_of_many_pieces_comes_whole(listening: RunningHere) -> None:
     assert head.headers["content-length"] == str(len(content))
 
 
-def test_who_does_not_read_makes_nothing_be_loaded(
+def test_nothing_is_loaded_for_a_client_that_does_not_read(
     listening: RunningHere, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_id, path = link_to(listening, bytes(SIZE))
@@ -73,7 +73,7 @@ def test_who_does_not_read_makes_nothing_be_loaded(
         deaf.connect((host, int(port)))
         deaf.sendall(f"GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".encode())
         until(lambda: loaded)
-        # Others are answered while this one waits.
+        # Other requests are answered meanwhile.
         assert listening.get("/livez").status_code == 200
         assert sum(loaded) < SIZE // 2
         assert max(loaded) <= responses._PIECE_BYTES
@@ -88,7 +88,7 @@ def test_who_does_not_read_makes_nothing_be_loaded(
 def played(
     read: Callable[[int, int], Any], nbytes: int, *, gone_after: int | None = None
 ) -> list[Message]:
-    """What a response sends to a client, which hangs up after some messages."""
+    """Return what a response sends to a client that disconnects after some messages."""
     sent: list[Message] = []
 
     async def play() -> None:
@@ -116,12 +116,12 @@ async def zeros(offset: int, size: int) -> bytes:
     return bytes(min(size, 10 * responses._PIECE_BYTES - offset))
 
 
-def test_who_hangs_up_ends_the_reading() -> None:
+def test_a_disconnect_ends_the_reading() -> None:
     assert len(played(zeros, 10 * responses._PIECE_BYTES)) == 11
     assert len(played(zeros, 10 * responses._PIECE_BYTES, gone_after=4)) == 4
 
 
-def test_a_file_that_goes_away_is_not_sent_as_whole() -> None:
+def test_a_file_deleted_meanwhile_is_not_sent_as_complete() -> None:
     async def gone(offset: int, size: int) -> bytes | None:
         return None if offset else bytes(size)
 
@@ -135,7 +135,7 @@ def test_a_file_that_goes_away_is_not_sent_as_whole() -> None:
         assert [message.get("more_body") for message in sent] == [None, True]
 
 
-def test_a_file_that_is_gone_before_the_first_piece() -> None:
+def test_a_file_deleted_before_the_first_piece() -> None:
     async def gone(offset: int, size: int) -> None:
         return None
 

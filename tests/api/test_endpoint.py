@@ -49,7 +49,7 @@ from tests.api.serving import settings
         (",,;;q=,", False),
     ],
 )
-def test_who_accepts_gzip(accepted: str, allowed: bool) -> None:
+def test_gzip_is_used_if_accepted(accepted: str, allowed: bool) -> None:
     assert accepts_gzip(accepted) is allowed
 
 
@@ -63,7 +63,7 @@ def _not_an_integer() -> None:
     TypeAdapter(int).validate_python("?")
 
 
-def _cannot_be_meant() -> None:
+def _invalid_request() -> None:
     raise PromptError("Points lie outside.")
 
 
@@ -79,12 +79,14 @@ def _without_weights() -> None:
     ("fail", "status", "text"),
     [
         (_not_an_integer, 400, "Input should be a valid integer"),
-        (_cannot_be_meant, 400, "Points lie outside."),
+        (_invalid_request, 400, "Points lie outside."),
         (_unknown_key, 401, "Who are you?"),
         (_without_weights, 502, "There are no weights."),
     ],
 )
-def test_an_api_words_all_errors_itself(fail: Callable[[], None], status: int, text: str) -> None:
+def test_all_errors_have_the_format_of_the_api(
+    fail: Callable[[], None], status: int, text: str
+) -> None:
     async def handler(request: Request) -> Response:
         del request
         fail()
@@ -109,7 +111,7 @@ def test_an_api_words_all_errors_itself(fail: Callable[[], None], status: int, t
     assert body["error"].startswith(text)
 
 
-async def _heard(*messages: Message) -> tuple[list[Message], int]:
+async def _received(*messages: Message) -> tuple[list[Message], int]:
     """Return what a handler reads, and how many messages were fetched at the disconnect."""
     fetched = 0
 
@@ -125,10 +127,12 @@ async def _heard(*messages: Message) -> tuple[list[Message], int]:
     while not read or read[-1].get("more_body"):
         for _ in range(5):
             await asyncio.sleep(0)
-        assert fetched == len(read), "the body is the handler's to read"
+        assert fetched == len(read), "only the handler reads the body"
         read.append(await line.receive())
     await asyncio.wait_for(disconnected, 60)
-    assert len(begun) == (read[-1]["type"] == "http.request"), "work begins with the whole body"
+    assert len(begun) == (read[-1]["type"] == "http.request"), (
+        "work begins when the body is complete"
+    )
     return read, fetched
 
 
@@ -136,5 +140,5 @@ def test_a_disconnect_is_noticed_after_the_body_and_nothing_is_read_before() -> 
     first: Message = {"type": "http.request", "body": b"1", "more_body": True}
     last: Message = {"type": "http.request", "body": b"2", "more_body": False}
     gone: Message = {"type": "http.disconnect"}
-    assert asyncio.run(_heard(first, first, last, gone)) == ([first, first, last], 4)
-    assert asyncio.run(_heard(gone, gone)) == ([gone], 2)
+    assert asyncio.run(_received(first, first, last, gone)) == ([first, first, last], 4)
+    assert asyncio.run(_received(gone, gone)) == ([gone], 2)

@@ -1,4 +1,4 @@
-"""Faults: of memory, threads, others' servers, the database and the disk. The server lives on."""
+"""The server survives faults of memory, threads, remote servers, the database and the disk."""
 
 from __future__ import annotations
 
@@ -39,29 +39,29 @@ def assert_clicks_are_right(server: Running, picture: Picture) -> None:
 class TestMemory:
     @contextmanager
     def _full(self, failures: int) -> Iterator[tuple[RunningHere, list[int]]]:
-        """A server whose device has no memory for the next few encodes once it has cached some."""
+        """A server with four embeddings whose device is out of memory for the next few encodes."""
         encode: Encode = VisualEngine.encode
         forwards: list[int] = []
-        left = 0
+        remaining = 0
 
-        def crowded(self: VisualEngine, images: Sequence[Prepared]) -> list[Embedding]:
-            nonlocal left
+        def out_of_memory(self: VisualEngine, images: Sequence[Prepared]) -> list[Embedding]:
+            nonlocal remaining
             forwards.append(len(images))
-            if left:
-                left -= 1
+            if remaining:
+                remaining -= 1
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
             return encode(self, images)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(VisualEngine, "encode", crowded)
+            patch.setattr(VisualEngine, "encode", out_of_memory)
             with serving() as server:
                 for seed in range(4):
                     server.answer(VISUAL, image=noise(800 + seed))
                 forwards.clear()
-                left = failures
+                remaining = failures
                 yield server, forwards
 
-    def test_the_cache_makes_room_and_the_request_is_answered(
+    def test_the_cache_shrinks_and_the_request_is_retried(
         self, picture: Picture, caplog: pytest.LogCaptureFixture
     ) -> None:
         with self._full(1) as (server, forwards):
@@ -69,16 +69,14 @@ class TestMemory:
             room, one = cache.max_bytes, cache.nbytes // 4
             assert_clicks_are_right(server, picture)
             assert forwards == [1, 1]
-            assert cache.nbytes == 3 * one, "of four, two went; and one came"
+            assert cache.nbytes == 3 * one, "two of four embeddings are evicted, and one is added"
             assert cache.max_bytes == room // 16
             assert "Out of memory" in caplog.text
-            # What was used last is still there.
+            # The most recently used embedding is still cached.
             body = {"image": noise(803)}
             assert server.post(VISUAL, body).headers["x-embedding-cache"] == "hit"
 
-    def test_where_that_does_not_help_it_is_told_and_the_server_lives(
-        self, picture: Picture
-    ) -> None:
+    def test_a_second_failure_is_503_and_the_server_survives(self, picture: Picture) -> None:
         with self._full(2) as (server, forwards):
             refused = server.post(VISUAL, {"image": noise(810)})
             assert refused.status_code == 503
@@ -90,14 +88,14 @@ class TestMemory:
             assert_clicks_are_right(server, picture)
             assert server.get("/readyz").status_code == 200
 
-    def test_a_job_is_tried_again(self, picture: Picture) -> None:
+    def test_a_job_is_retried(self, picture: Picture) -> None:
         with self._full(2) as (server, _):
             job = server.answer(JOB, image=picture.sent, prompts=[click(picture.scene.objects[0])])
             where = f"/v2/requests/{job['request_id']}"
             until(lambda: server.get(f"{where}/status").json()["status"] == "COMPLETED", 60, 0.2)
             assert server.metric("inference_jobs_total", outcome="retried") == 1
 
-    def test_the_hosts_memory(self, picture: Picture, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_host_memory(self, picture: Picture, monkeypatch: pytest.MonkeyPatch) -> None:
         def full(*arguments: object) -> object:
             return np.empty(10**15)
 
@@ -107,17 +105,15 @@ class TestMemory:
                 patch.setattr("inference_server.segmentation.local.to_instances", full)
                 refused = server.post(VISUAL, body)
             assert refused.status_code == 503
-            assert "no memory left" in refused.json()["message"]
+            assert "no memory remaining" in refused.json()["message"]
             assert int(refused.headers["retry-after"]) >= 1
             assert_clicks_are_right(server, picture)
 
 
 class TestThreads:
     @pytest.mark.parametrize("times", [1, 2])
-    def test_a_dead_worker_is_replaced_and_those_who_wait_are_answered(
-        self, picture: Picture, times: int
-    ) -> None:
-        """Once: its own request too. Twice: that one is told that something failed."""
+    def test_a_dead_worker_thread_is_replaced(self, picture: Picture, times: int) -> None:
+        """After one death its request is retried; after two it fails."""
         encode: Encode = VisualEngine.encode
         gate, threads = threading.Event(), []
         deaths = 0
@@ -149,7 +145,7 @@ class TestThreads:
 
 class TestFetch:
     @pytest.mark.parametrize("words", [b"", b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n12"])
-    def test_a_server_that_hangs_is_given_up_and_holds_nobody_up(
+    def test_a_hanging_server_delays_only_its_own_request(
         self, words: bytes, picture: Picture
     ) -> None:
         with (
@@ -172,7 +168,7 @@ class TestFetch:
 
 
 class TestDatabase:
-    def test_gone_and_back(self, picture: Picture) -> None:
+    def test_an_outage(self, picture: Picture) -> None:
         item = picture.scene.objects[0]
         body = {"image": picture.sent, "prompts": [click(item)], "format": "rle"}
         with cluster() as postgres, serving(database_url=postgres.url) as server:
@@ -192,7 +188,7 @@ class TestDatabase:
             assert segmind.status_code == 502
             assert "database is unavailable" in segmind.json()["error"]
             assert server.get(f"/v2/requests/{done}/status").status_code == 502
-            # Nothing else needs it.
+            # Everything else works.
             assert_clicks_are_right(server, picture)
             assert server.get("/readyz").status_code == 200
             assert server.get("/metrics").status_code == 200
@@ -206,7 +202,7 @@ class TestDatabase:
 
 
 class TestDisk:
-    """A disk that is full, by the kernel's bound on the size of files: it needs no privilege."""
+    """A full disk, simulated by a limit on file sizes, which needs no privileges."""
 
     @contextmanager
     def _full(self, server: Process, nbytes: int) -> Iterator[None]:
@@ -217,7 +213,7 @@ class TestDisk:
         finally:
             resource.prlimit(server.popen.pid, resource.RLIMIT_FSIZE, limits)
 
-    def test_jobs_and_uploads_are_refused_in_words_and_all_is_well_afterwards(
+    def test_jobs_and_uploads_get_503_until_there_is_space(
         self, tmp_path: Path, picture: Picture
     ) -> None:
         rng = np.random.default_rng(0)
@@ -234,14 +230,14 @@ class TestDisk:
                 upload = post(server, TEXT, large, prompt="red circle", output_format="json")
                 assert upload.status_code == 503, upload.text
                 assert "INFERENCE_UPLOAD_STORAGE_MB" in upload.json()["detail"]
-                # What needs no room is answered as ever.
+                # Requests that need no disk space are served.
                 assert_clicks_are_right(server, picture)
                 assert server.get("/readyz").status_code == 200
             job = server.answer(JOB, **{**body, "image": in_base64(large)})["request_id"]
             status = f"/v2/requests/{job}/status"
             until(lambda: server.get(status).json()["status"] == "COMPLETED", 60, 0.1)
             upload = post(server, TEXT, large, prompt="red circle", output_format="json")
-            assert upload.status_code == 404, "it was read, and there is no circle in noise"
+            assert upload.status_code == 404, "the upload was read, and noise contains no circle"
             assert "Traceback" not in server.log.read_text()
 
 

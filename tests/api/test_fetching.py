@@ -40,7 +40,7 @@ def images(gallery: Gallery) -> Any:
         redirecting.shutdown()
 
 
-def told(server: Running, url: str, status: int = 400) -> str:
+def error_message(server: Running, url: str, status: int = 400) -> str:
     response = server.post(SAM2_EMBED, {"image": {"type": "url", "value": url}})
     assert response.status_code == status, response.text
     message = response.json().get("message", "")
@@ -48,40 +48,40 @@ def told(server: Running, url: str, status: int = 400) -> str:
     return message
 
 
-def test_by_default_this_machine_is_closed_and_three_redirects_are_followed(
+def test_defaults_deny_this_machine_and_follow_three_redirects(
     server: Running, gallery: Gallery, images: Any
 ) -> None:
-    told(server, images["direct"], 200)
-    told(server, images[3], 200)
-    assert "more than 3 times" in told(server, images[4])
+    error_message(server, images["direct"], 200)
+    error_message(server, images[3], 200)
+    assert "more than 3 times" in error_message(server, images[4])
     with serving(ready=False) as closed:
         gallery.visits.clear()
-        assert "INFERENCE_FETCH_NETWORKS" in told(closed, images["direct"])
-        assert "INFERENCE_FETCH_NETWORKS" in told(closed, images[1])
+        assert "INFERENCE_FETCH_NETWORKS" in error_message(closed, images["direct"])
+        assert "INFERENCE_FETCH_NETWORKS" in error_message(closed, images[1])
     assert gallery.visits == []
 
 
-def test_https_alone(gallery: Gallery, images: Any) -> None:
+def test_https_only(gallery: Gallery, images: Any) -> None:
     with serving(ready=False, fetch_https_only=True, fetch_networks="127.0.0.0/8") as strict:
         gallery.visits.clear()
-        assert "Only complete https URLs" in told(strict, images["direct"])
-        # The gallery speaks no TLS; that it was asked shows that https is tried.
-        assert "TLS failed" in told(strict, images["direct"].replace("http:", "https:"))
+        assert "Only complete https URLs" in error_message(strict, images["direct"])
+        # The gallery has no TLS; the connection attempt shows that https is allowed.
+        assert "TLS failed" in error_message(strict, images["direct"].replace("http:", "https:"))
     assert gallery.visits == []
 
 
-def test_hosts(gallery: Gallery, images: Any) -> None:
+def test_allowed_hosts(gallery: Gallery, images: Any) -> None:
     with serving(
         ready=False, fetch_hosts="localhost, *.example.com", fetch_networks="127.0.0.0/8, ::1"
     ) as choosy:
         gallery.visits.clear()
-        assert "does not fetch images from 127.0.0.1" in told(choosy, images["direct"])
+        assert "does not fetch images from 127.0.0.1" in error_message(choosy, images["direct"])
         assert gallery.visits == []
-        told(choosy, images["direct"].replace("127.0.0.1", "localhost"), 200)
-        # A redirect may not lead to another host either.
+        error_message(choosy, images["direct"].replace("127.0.0.1", "localhost"), 200)
+        # A redirect to another host is refused as well.
         first = images[1].replace("127.0.0.1", "localhost")
         gallery.visits.clear()
-        assert "does not fetch images from 127.0.0.1" in told(choosy, first)
+        assert "does not fetch images from 127.0.0.1" in error_message(choosy, first)
     assert gallery.visits == []
 
 
@@ -92,12 +92,12 @@ def test_redirects_bytes_and_seconds(gallery: Gallery, images: Any) -> None:
         serving(ready=False, fetch_timeout=0.001, fetch_networks="127.0.0.0/8") as hasty,
     ):
         url = f"http://127.0.0.1:{mute.getsockname()[1]}/x.png"
-        assert "within 0.001 seconds" in told(hasty, url)
+        assert "within 0.001 seconds" in error_message(hasty, url)
     with serving(
         ready=False, fetch_redirects=0, max_image_mb=1, fetch_networks="127.0.0.0/8"
     ) as small:
-        assert "more than 0 times" in told(small, images[1])
-        assert "INFERENCE_MAX_IMAGE_MB" in told(small, gallery.url + "/large.png", 413)
+        assert "more than 0 times" in error_message(small, images[1])
+        assert "INFERENCE_MAX_IMAGE_MB" in error_message(small, gallery.url + "/large.png", 413)
 
 
 def test_memory_of_a_tenant(gallery: Gallery) -> None:
@@ -111,7 +111,7 @@ def test_memory_of_a_tenant(gallery: Gallery) -> None:
 
 
 @pytest.mark.parametrize("name", ["page.html", "picture.svg", "paper.pdf"])
-def test_what_is_fetched_is_told_by_its_content(
+def test_the_format_is_detected_from_the_content(
     server: Running, gallery: Gallery, name: str
 ) -> None:
     contents = {
@@ -121,16 +121,16 @@ def test_what_is_fetched_is_told_by_its_content(
     }
     content, guess = contents[name]
     gallery.hang("/" + name, content)
-    assert guess in told(server, f"{gallery.url}/{name}")
-    # And an image is one, whatever its name and type say.
+    assert guess in error_message(server, f"{gallery.url}/{name}")
+    # An image is accepted whatever its name and media type.
     gallery.hang("/" + name, PNG)
-    told(server, f"{gallery.url}/{name}", 200)
+    error_message(server, f"{gallery.url}/{name}", 200)
 
 
 def test_a_url_with_a_password(server: Running, gallery: Gallery, images: Any) -> None:
     gallery.visits.clear()
     url = images["direct"].replace("://", "://user:s3cret@")
-    message = told(server, url)
+    message = error_message(server, url)
     assert "user name or password" in message
     assert "s3cret" not in message
     assert gallery.visits == []

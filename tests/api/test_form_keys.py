@@ -1,4 +1,4 @@
-"""A form may carry its key, as JSON may, but it has to be shown before the file."""
+"""API keys in form fields: the key must precede the file."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ FEW = part("points_per_side", b"2")
 
 
 def test_the_key_as_a_field(running: Keyed) -> None:
-    """As `requests` and `httpx` send it: fields first, then files."""
+    """`requests` and `httpx` send fields first, then files."""
     key, made = running.create("form", credits=9)
     response = running.server.http.post(
         AUTOMATIC,
@@ -54,11 +54,11 @@ def test_the_key_as_a_field(running: Keyed) -> None:
         files={"file": ("a.png", image())},
     )
     assert response.status_code == 200, response.text
-    assert running.left(made) == 4
+    assert running.credits_left(made) == 4
 
 
-def test_a_large_file_comes_whole(running: Keyed) -> None:
-    """What was read ahead for the key is not lost, whatever the chunks are."""
+def test_a_large_file_is_received_completely(running: Keyed) -> None:
+    """Bytes that were read to find the key are not lost."""
     large = image(512)
     assert len(large) > 500_000
     plain = post(running, form(FEW, part("file", large, "a.png")), **{"x-api-key": ALICE})
@@ -81,7 +81,9 @@ def test_a_large_file_comes_whole(running: Keyed) -> None:
         [part("api_key", ALICE.encode()), part("api_key", b"wrong")],
     ],
 )
-def test_no_key_no_answer_about_the_form(running: Keyed, parts: list[bytes]) -> None:
+def test_without_a_key_nothing_about_the_form_is_revealed(
+    running: Keyed, parts: list[bytes]
+) -> None:
     for rest in ([part("file", image(), "a.png")], [part("file", b"no image", "a.png")], []):
         response = post(running, form(*parts, *rest))
         assert response.status_code == 401, response.text
@@ -91,13 +93,13 @@ def test_no_key_no_answer_about_the_form(running: Keyed, parts: list[bytes]) -> 
 @pytest.mark.parametrize(
     "body", [b"", b"no form", b"--other--", form()[:-9], b"\r\n" * 99, b"--" + b"a" * 99_999]
 )
-def test_what_is_no_form_is_told_to_those_with_a_key_alone(running: Keyed, body: bytes) -> None:
+def test_an_invalid_form_without_a_key_gets_401(running: Keyed, body: bytes) -> None:
     assert post(running, body).status_code == 401
     assert post(running, body, **{"x-api-key": ALICE}).status_code in (400, 422)
 
 
-def test_a_key_outside_goes_before_nothing_else(running: Keyed) -> None:
-    """A form is not searched for a key where there is one outside of it."""
+def test_a_key_outside_the_form_takes_precedence(running: Keyed) -> None:
+    """A form is not searched for a key if the query or a header has one."""
     file = part("file", image(), "a.png")
     body = form(part("api_key", b"wrong"), FEW, file)
     assert post(running, body, **{"x-api-key": ALICE}).status_code == 200
@@ -105,7 +107,7 @@ def test_a_key_outside_goes_before_nothing_else(running: Keyed) -> None:
     assert post(running, body, **{"x-api-key": "wrong"}).status_code == 401
 
 
-def test_the_key_has_to_come_before_a_large_file(running: Keyed) -> None:
+def test_the_key_must_precede_a_large_file(running: Keyed) -> None:
     key = part("api_key", ALICE.encode())
     small, large = part("file", image(), "a.png"), part("file", image(512), "a.png")
     assert post(running, form(FEW, small, key)).status_code == 200
@@ -114,8 +116,8 @@ def test_the_key_has_to_come_before_a_large_file(running: Keyed) -> None:
     assert "before the file" in response.json()["detail"]
 
 
-def test_without_a_key_no_more_than_the_beginning_is_read(running: Keyed) -> None:
-    """The answer comes although the client has sent a fraction of what it said it would."""
+def test_without_a_key_only_the_beginning_is_read(running: Keyed) -> None:
+    """The response arrives although the client has sent a fraction of the announced body."""
     host, port = running.server.url.removeprefix("http://").split(":")
     before = running.server.state.uploads.nbytes
     with socket.create_connection((host, int(port)), timeout=60) as connection:

@@ -1,4 +1,4 @@
-"""Whatever is sent, the answer is a documented one, in the contract's words, and not a 500."""
+"""Arbitrary input gets a documented response in the API's error format, never a 500."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ values = st.recursive(
 
 
 def places(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Where something stands in a body."""
+    """Return the paths of all values in a body."""
     found = [path] if path else []
     if isinstance(node, dict | list):
         items = node.items() if isinstance(node, dict) else enumerate(node)
@@ -115,21 +115,21 @@ def places(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 def changed(body: dict[str, Any], data: st.DataObject) -> dict[str, Any]:
-    """A body with one or two values of any kind in any place."""
+    """Return a copy of a body with one or two values replaced by arbitrary ones."""
     body = copy.deepcopy(body)
     for _ in range(data.draw(st.integers(1, 2))):
         *parents, last = data.draw(st.sampled_from(places(body)))
         node: Any = body
         for key in parents:
             node = node[key]
-        # A copy: the next value may go into this one, which is drawn from a few that all share.
+        # Copied: the next change may modify this value, which other examples share.
         node[last] = copy.deepcopy(data.draw(values))
     return body
 
 
 @given(data=st.data())
 @fuzzed(150)
-def test_values_of_all_kinds_in_all_places(server: Running, data: st.DataObject) -> None:
+def test_arbitrary_values_in_roboflow_requests(server: Running, data: st.DataObject) -> None:
     path = data.draw(st.sampled_from(sorted(BODIES)))
     body = changed(BODIES[path], data)
     response = server.post(path, json.dumps(body).encode())
@@ -147,10 +147,10 @@ json_texts = st.sampled_from(
 
 @given(data=st.data())
 @fuzzed(150)
-def test_requests_for_pictures(server: Running, data: st.DataObject) -> None:
+def test_arbitrary_values_in_segmind_requests(server: Running, data: st.DataObject) -> None:
     path = data.draw(st.sampled_from(sorted(PICTURES)))
     body = dict(PICTURES[path])
-    # A grid of 128 x 128 clicks is no mistake, and takes its time.
+    # A grid of 128 x 128 clicks is valid, but slow.
     names = sorted(body.keys() - {"points_per_side"})
     for name in data.draw(st.lists(st.sampled_from(names), min_size=1, max_size=4)):
         body[name] = data.draw(values | json_texts)
@@ -162,7 +162,7 @@ def test_requests_for_pictures(server: Running, data: st.DataObject) -> None:
 
 @given(data=st.data())
 @fuzzed(150)
-def test_values_of_all_kinds_in_the_space(server: Running, data: st.DataObject) -> None:
+def test_arbitrary_values_in_space_requests(server: Running, data: st.DataObject) -> None:
     path = data.draw(st.sampled_from(sorted(SPACE)))
     response = server.post(path, json.dumps(changed(SPACE[path], data)).encode())
     assert response.status_code in (200, 400), response.text
@@ -177,7 +177,7 @@ def test_values_of_all_kinds_in_the_space(server: Running, data: st.DataObject) 
 
 @given(raw=st.binary(max_size=200))
 @fuzzed(50)
-def test_bytes(server: Running, raw: bytes) -> None:
+def test_arbitrary_bytes(server: Running, raw: bytes) -> None:
     assert server.post(CONCEPT, raw).status_code == 422
 
 
@@ -202,7 +202,7 @@ texts = st.text(max_size=12) | st.sampled_from(
 
 @given(path=st.sampled_from(sorted(FORMS)), fields=st.dictionaries(st.sampled_from(NAMES), texts))
 @fuzzed(150)
-def test_fields_of_all_kinds(server: RunningHere, path: str, fields: dict[str, str]) -> None:
+def test_arbitrary_form_fields(server: RunningHere, path: str, fields: dict[str, str]) -> None:
     data = base64.b64decode(noise(1)["value"])
     response = post(server, path, data, **{**FORMS[path], **fields})
     assert response.status_code in (200, 400, 404, 422, 503), response.text
@@ -214,7 +214,7 @@ def test_fields_of_all_kinds(server: RunningHere, path: str, fields: dict[str, s
 
 @given(path=st.sampled_from(sorted(FORMS)), raw=st.binary(max_size=200))
 @fuzzed(50)
-def test_forms_of_any_bytes(server: RunningHere, path: str, raw: bytes) -> None:
+def test_arbitrary_form_bytes(server: RunningHere, path: str, raw: bytes) -> None:
     raw = b"--x\r\n" + raw
     response = server.post(path, raw, content_type="multipart/form-data; boundary=x")
     assert response.status_code in (400, 422)

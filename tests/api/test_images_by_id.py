@@ -1,4 +1,4 @@
-"""Embedding ahead of time, images by id, and what the headers tell about it."""
+"""Embedding requests, images by id, and the headers about the cache and stages."""
 
 from __future__ import annotations
 
@@ -25,13 +25,15 @@ TEXT: dict[str, Any] = {"prompts": [{"type": "text", "text": "red circle"}], "fo
 
 
 def cached(response: Any) -> str:
-    """What the header says about the cache."""
+    """Return the value of the cache header."""
     assert response.status_code == 200, response.text
     return str(response.headers["x-embedding-cache"])
 
 
 class TestEmbedding:
-    def test_answers_with_the_id_that_was_sent(self, server: Running, picture: Picture) -> None:
+    def test_the_response_has_the_id_of_the_request(
+        self, server: Running, picture: Picture
+    ) -> None:
         for path in (SAM3_EMBED, SAM2_EMBED):
             answer = server.answer(path, image=picture.sent, image_id="named")
             assert EmbeddingResponse.model_validate(answer).image_id == "named"
@@ -43,7 +45,7 @@ class TestEmbedding:
         assert cached(first) == "miss"
         assert first.headers["x-model"] == "sam2/demo"
         assert cached(server.post(VISUAL, image)) == "hit"
-        # The other engine encodes the image from its kept bytes, and then knows it as well.
+        # The other engine encodes the cached file, and then has its own embedding.
         assert cached(server.post(CONCEPT, {**image, **TEXT})) == "miss"
         assert cached(server.post(CONCEPT, {**image, **TEXT})) == "hit"
 
@@ -54,7 +56,7 @@ class TestEmbedding:
         assert cached(server.post(CONCEPT, {**image, **TEXT})) == "hit"
         assert cached(server.post(SAM3_EMBED, image)) == "hit"
 
-    def test_sam3_says_hit_only_when_nothing_was_encoded(self, server: Running) -> None:
+    def test_sam3_reports_a_hit_only_if_nothing_was_encoded(self, server: Running) -> None:
         image = {"image_id": "half-warm", "image": noise(102)}
         assert cached(server.post(CONCEPT, {**image, **TEXT})) == "miss"
         assert cached(server.post(SAM3_EMBED, image)) == "miss"
@@ -81,7 +83,7 @@ class TestEmbedding:
 
 
 class TestImagesById:
-    def test_need_not_be_sent_again(self, server: Running, picture: Picture) -> None:
+    def test_an_image_is_sent_once(self, server: Running, picture: Picture) -> None:
         server.answer(SAM3_EMBED, image=picture.sent, image_id="again")
         for item in picture.scene.objects[:2]:
             answer = server.answer(
@@ -92,7 +94,7 @@ class TestImagesById:
         by_image = server.answer(CONCEPT, image=picture.sent, **TEXT)
         assert by_id["prompt_results"] == by_image["prompt_results"]
 
-    def test_are_named_by_any_request(self, server: Running) -> None:
+    def test_any_request_can_name_an_image(self, server: Running) -> None:
         for number, (path, body) in enumerate([(CONCEPT, TEXT), (VISUAL, {})]):
             name = {"image_id": f"by-request-{number}"}
             assert cached(server.post(path, {**body, **name, "image": noise(110 + number)})) == (
@@ -100,7 +102,9 @@ class TestImagesById:
             )
             assert cached(server.post(path, {**body, **name})) == "hit"
 
-    def test_of_a_url(self, server: Running, gallery: Gallery, picture: Picture) -> None:
+    def test_an_image_of_a_url_is_fetched_once(
+        self, server: Running, gallery: Gallery, picture: Picture
+    ) -> None:
         image = gallery.hang("/by-id.png", picture.data)
         prompt = {"prompts": click(picture.scene.objects[0])}
         first = server.post(VISUAL, {"image": image, "image_id": "of-a-url", **prompt})
@@ -116,18 +120,20 @@ class TestImagesById:
     @pytest.mark.parametrize(
         ("path", "body"), [(CONCEPT, TEXT), (VISUAL, {}), (SAM3_EMBED, {}), (SAM2_EMBED, {})]
     )
-    def test_that_nobody_sent(self, server: Running, path: str, body: dict[str, Any]) -> None:
+    def test_an_unknown_id(self, server: Running, path: str, body: dict[str, Any]) -> None:
         response = server.post(path, {**body, "image_id": "never-sent"})
         assert response.status_code == 404
         assert "image_id" in response.json()["message"]
         assert "never-sent" not in response.text
 
     @pytest.mark.parametrize("name", ["a/b?c=d#e", "ünï 🦓", "' OR 1=1", "../../etc", "x" * 256])
-    def test_any_text_is_a_name(self, server: Running, name: str) -> None:
+    def test_any_text_is_a_valid_id(self, server: Running, name: str) -> None:
         server.answer(SAM2_EMBED, image=noise(120), image_id=name)
         assert cached(server.post(VISUAL, {"image_id": name})) == "hit"
 
-    def test_the_cached_one_answers(self, server: Running, picture: Picture) -> None:
+    def test_the_cached_image_is_used_if_another_is_sent(
+        self, server: Running, picture: Picture
+    ) -> None:
         server.answer(SAM2_EMBED, image=picture.sent, image_id="same")
         prompt = {"prompts": click(picture.scene.objects[0])}
         same = server.post(VISUAL, {"image": picture.sent, "image_id": "same", **prompt})
@@ -137,13 +143,13 @@ class TestImagesById:
         assert cached(other) == "hit"
         assert other.headers["x-image-mismatch"] == "true"
         assert other.json()["predictions"] == same.json()["predictions"]
-        # The other engine, too, sees the image that the id was given to.
+        # The other engine uses the image of the id as well.
         text = server.post(CONCEPT, {"image": noise(121), "image_id": "same", **TEXT})
         assert text.headers["x-image-mismatch"] == "true"
         plain = server.answer(CONCEPT, image=picture.sent, **TEXT)
         assert text.json()["prompt_results"] == plain["prompt_results"]
 
-    def test_neither_fetched_nor_decoded_when_cached(
+    def test_a_cached_image_is_neither_fetched_nor_decoded(
         self, server: Running, gallery: Gallery
     ) -> None:
         server.answer(SAM2_EMBED, image=noise(122), image_id="neither")
@@ -158,11 +164,11 @@ class TestImagesById:
         assert cached(by_bytes) == "hit"
         assert by_bytes.headers["x-image-mismatch"] == "true"
 
-    def test_a_name_is_not_spoilt_by_a_bad_image(self, server: Running) -> None:
+    def test_an_invalid_image_does_not_take_the_id(self, server: Running) -> None:
         bad = {"image": in_base64(b"not an image"), "image_id": "spoilt"}
         for path, body in ((VISUAL, {}), (CONCEPT, TEXT), (SAM2_EMBED, {})):
             assert server.post(path, {**bad, **body}).status_code == 400
-        # Nothing was kept under that name.
+        # The id is still unknown.
         assert server.post(VISUAL, {"image_id": "spoilt"}).status_code == 404
         good = server.post(VISUAL, {"image": noise(123), "image_id": "spoilt"})
         assert good.status_code == 200, good.text
@@ -170,7 +176,7 @@ class TestImagesById:
 
 
 class TestImagesWithoutAnId:
-    def test_are_known_by_their_bytes(self, server: Running) -> None:
+    def test_images_are_recognised_by_their_bytes(self, server: Running) -> None:
         image = noise(130)
         assert cached(server.post(VISUAL, {"image": image})) == "miss"
         assert cached(server.post(VISUAL, {"image": image})) == "hit"
@@ -205,7 +211,7 @@ class TestTenants:
         assert cached(server.post(VISUAL, {"image": image}, key=ALICE)) == "miss"
         assert cached(server.post(VISUAL, {"image": image}, key=BOB)) == "miss"
 
-    def test_logits_are_kept_apart(self, server: Running, picture: Picture) -> None:
+    def test_logits_are_separate_per_tenant(self, server: Running, picture: Picture) -> None:
         item = picture.scene.objects[0]
         (first,) = click(item)["points"]
         second = [first, {"x": 3, "y": 3, "positive": False}]
@@ -219,7 +225,7 @@ class TestTenants:
 
 
 class TestTimings:
-    def test_every_step_is_told(self, server: Running) -> None:
+    def test_every_stage_is_reported(self, server: Running) -> None:
         image = noise(150)
         cold = server.post(VISUAL, {"image": image})
         assert list(steps(cold)) == [

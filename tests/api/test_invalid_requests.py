@@ -1,4 +1,4 @@
-"""What is refused, how it is worded, and that it costs nothing."""
+"""Invalid requests: statuses, error formats, and no image work."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ POINT = {"x": 1, "y": 2, "positive": True}
 BOX_AND_POINT: dict[str, Any] = {"box": BOX, "points": [POINT]}
 
 
-def mistakes(server: Running, path: str, body: Any) -> list[tuple[str, str]]:
-    """Sends what must be refused with 422: (dotted place, type) of each mistake."""
+def validation_errors(server: Running, path: str, body: Any) -> list[tuple[str, str]]:
+    """Send an invalid request; return (dotted location, type) of each error of its 422."""
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     response = server.post(path, raw)
     assert response.status_code == 422, response.text
@@ -39,7 +39,7 @@ def mistakes(server: Running, path: str, body: Any) -> list[tuple[str, str]]:
         assert set(item) == {"loc", "msg", "type"}
         assert item["msg"]
     ValidationErrorResponse.model_validate(response.json())
-    # The request is not repeated, its image and key least of all.
+    # The response repeats neither the image nor the key.
     assert IMAGE["value"] not in response.text
     assert ALICE not in response.text
     return [(".".join(map(str, item["loc"])), item["type"]) for item in response.json()["detail"]]
@@ -86,7 +86,7 @@ class TestConcepts:
         ],
     )
     def test_prompts(self, server: Running, prompt: Any, place: str, kind: str) -> None:
-        found = mistakes(server, CONCEPT, concept(prompt))
+        found = validation_errors(server, CONCEPT, concept(prompt))
         assert (f"body.prompts.0{place}", kind) in found
 
     @pytest.mark.parametrize(
@@ -108,16 +108,16 @@ class TestConcepts:
         ],
     )
     def test_fields(self, server: Running, fields: Any, place: str, kind: str) -> None:
-        assert mistakes(server, CONCEPT, concept(**fields)) == [(f"body.{place}", kind)]
+        assert validation_errors(server, CONCEPT, concept(**fields)) == [(f"body.{place}", kind)]
 
     def test_an_unknown_model(self, server: Running) -> None:
-        assert mistakes(server, CONCEPT, concept(model_id="sam3/my-own")) == [
+        assert validation_errors(server, CONCEPT, concept(model_id="sam3/my-own")) == [
             ("body.model_id", "value_error")
         ]
 
-    def test_all_mistakes_are_told_at_once(self, server: Running) -> None:
+    def test_all_errors_are_reported_together(self, server: Running) -> None:
         body = concept({"text": "dog", "output_prob_thresh": 2}, format="x", image=None)
-        found = mistakes(server, CONCEPT, body)
+        found = validation_errors(server, CONCEPT, body)
         assert {place for place, _ in found} == {
             *("body.image", "body.format", "body.prompts.0.output_prob_thresh")
         }
@@ -139,7 +139,7 @@ class TestVisuals:
         ],
     )
     def test_prompts(self, server: Running, prompt: Any, place: str, kind: str) -> None:
-        found = mistakes(server, VISUAL, visual(prompt))
+        found = validation_errors(server, VISUAL, visual(prompt))
         assert (f"body.prompts.0{place}", kind) in found
 
     @pytest.mark.parametrize(
@@ -158,12 +158,14 @@ class TestVisuals:
     )
     def test_fields(self, server: Running, fields: Any, place: str, kind: str) -> None:
         for path in (VISUAL, "/sam2/segment_image"):
-            assert mistakes(server, path, visual(**fields)) == [(f"body.{place}", kind)]
+            assert validation_errors(server, path, visual(**fields)) == [(f"body.{place}", kind)]
 
-    def test_the_version_to_embed_for(self, server: Running) -> None:
+    def test_the_sam2_version_of_embeddings(self, server: Running) -> None:
         for path in (SAM2_EMBED, SAM3_EMBED):
             body = {"image": IMAGE, "sam2_version_id": "vit_h"}
-            assert mistakes(server, path, body) == [("body.sam2_version_id", "literal_error")]
+            assert validation_errors(server, path, body) == [
+                ("body.sam2_version_id", "literal_error")
+            ]
 
 
 @pytest.mark.parametrize("path", [CONCEPT, VISUAL, SAM2_EMBED, SAM3_EMBED])
@@ -187,7 +189,7 @@ class TestVisuals:
 )
 def test_images(server: Running, path: str, fields: Any, place: str, kind: str) -> None:
     body = {"image": IMAGE, "prompts": [{"text": "dog"}], **fields}
-    assert (f"body.{place}", kind) in mistakes(server, path, body)
+    assert (f"body.{place}", kind) in validation_errors(server, path, body)
 
 
 def test_unknown_fields_are_ignored(server: Running) -> None:
@@ -226,33 +228,33 @@ class TestJson:
             b"--x\r\ncontent-disposition: form-data; name=image\r\n\r\ny\r\n--x--",
         ],
     )
-    def test_that_is_none(self, server: Running, raw: bytes) -> None:
+    def test_invalid_json(self, server: Running, raw: bytes) -> None:
         for path in (CONCEPT, VISUAL, SAM2_EMBED):
-            assert mistakes(server, path, raw) == [("body", "value_error")]
+            assert validation_errors(server, path, raw) == [("body", "value_error")]
 
     @pytest.mark.parametrize("raw", [b"[]", b"null", b"7", b'"x"', b"true", b'[{"image": 1}]'])
-    def test_that_is_no_object(self, server: Running, raw: bytes) -> None:
-        assert mistakes(server, CONCEPT, raw) == [("body", "value_error")]
+    def test_json_that_is_not_an_object(self, server: Running, raw: bytes) -> None:
+        assert validation_errors(server, CONCEPT, raw) == [("body", "value_error")]
 
     @pytest.mark.parametrize("number", ["1e999", "-1e999", "1" + "0" * 400, "1e308"])
-    def test_numbers_without_measure(self, server: Running, number: str) -> None:
+    def test_enormous_numbers(self, server: Running, number: str) -> None:
         box = f'{{"x": {number}, "y": 1, "width": 1, "height": 1}}'
         image = json.dumps(IMAGE)
         raw = f'{{"image": {image}, "prompts": [{{"boxes": [{box}]}}]}}'
-        assert mistakes(server, CONCEPT, raw.encode())
+        assert validation_errors(server, CONCEPT, raw.encode())
         raw = f'{{"image": {image}, "prompts": [{{"box": {box}}}]}}'
-        assert mistakes(server, VISUAL, raw.encode())
+        assert validation_errors(server, VISUAL, raw.encode())
         raw = f'{{"image": {image}, "prompts": [{{"text": "x"}}], "output_prob_thresh": {number}}}'
-        assert mistakes(server, CONCEPT, raw.encode())
+        assert validation_errors(server, CONCEPT, raw.encode())
 
     @pytest.mark.parametrize(
         "content_type", ["application/json", "text/plain", "application/x-www-form-urlencoded", "?"]
     )
-    def test_of_any_content_type(self, server: Running, content_type: str) -> None:
+    def test_any_content_type_is_accepted(self, server: Running, content_type: str) -> None:
         raw = json.dumps(visual()).encode()
         assert server.post(VISUAL, raw, content_type=content_type).status_code == 200
 
-    def test_deep_values_where_they_are_ignored(self, server: Running) -> None:
+    def test_depth_is_limited_in_ignored_fields(self, server: Running) -> None:
         for levels, status in ((31, 200), (32, 422), (900, 422)):
             for opening, closing in ((b'{"a":', b"}"), (b"[", b"]")):
                 deep = opening * levels + b"1" + closing * levels
@@ -262,8 +264,8 @@ class TestJson:
                 if status == 422:
                     assert "INFERENCE_MAX_JSON_DEPTH" in response.text
 
-    def test_countless_values(self, server: Running) -> None:
-        """60 MiB of them would become gigabytes: they are counted before they are made."""
+    def test_the_number_of_values_is_limited(self, server: Running) -> None:
+        """Values are counted before parsing, because 60 MiB of them would take gigabytes."""
         for piece in (b"[],", b"{},", b"1,", b'"",'):
             raw = b'{"extra": [' + piece * 200_000 + b"1]}"
             response = server.post(VISUAL, raw)
@@ -273,7 +275,7 @@ class TestJson:
         assert server.post(VISUAL, fits).status_code == 200
 
 
-def test_a_mistake_costs_no_image_work(server: Running, gallery: Gallery) -> None:
+def test_an_invalid_request_causes_no_image_work(server: Running, gallery: Gallery) -> None:
     image = {"type": "url", "value": gallery.url + "/costly.png"}
     gallery.visits.clear()
     bodies: list[tuple[str, dict[str, Any]]] = [
@@ -284,14 +286,14 @@ def test_a_mistake_costs_no_image_work(server: Running, gallery: Gallery) -> Non
         (VISUAL, visual(sam2_version_id="x", image=image)),
     ]
     for path, body in bodies:
-        assert mistakes(server, path, body)
+        assert validation_errors(server, path, body)
     assert gallery.visits == []
 
 
 class TestAddresses:
-    """Only opened networks may be fetched from; the rest of the guard has tests of its own."""
+    """Only configured networks may be fetched from; tests/images/ tests the rest of the guard."""
 
-    def test_a_denied_one(self, gallery: Gallery) -> None:
+    def test_a_denied_address(self, gallery: Gallery) -> None:
         gallery.hang("/denied.png", b"x")
         gallery.visits.clear()
         with serving(ready=False) as server:
@@ -307,7 +309,7 @@ class TestAddresses:
 
 
 class TestLimits:
-    """Every bound is a setting, and says so."""
+    """Every limit is a setting, and its error names the setting."""
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -327,7 +329,7 @@ class TestLimits:
         ) as running:
             yield running
 
-    def test_the_body(self, small: Running) -> None:
+    def test_body_size(self, small: Running) -> None:
         megabyte = 1024 * 1024
         response = small.post(VISUAL, b" " * (megabyte + 1))
         assert response.status_code == 413
@@ -336,7 +338,7 @@ class TestLimits:
         assert small.post(VISUAL, fits).status_code == 200
 
     def test_a_body_of_unknown_length_is_cut_off(self, small: Running) -> None:
-        """Sent in chunks, the body is refused as soon as it is over the limit."""
+        """A chunked body is refused as soon as it exceeds the limit."""
         host, port = small.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=60) as connection:
             head = f"POST {VISUAL} HTTP/1.1\r\nhost: x\r\nx-api-key: {ALICE}"
@@ -344,7 +346,7 @@ class TestLimits:
             chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
             for _ in range(17):
                 connection.sendall(chunk)
-            # The body has no end yet, and the answer is there.
+            # The response arrives before the end of the body.
             assert connection.recv(1000).startswith(b"HTTP/1.1 413")
 
     def test_an_announced_length_is_refused_at_once(self, small: Running) -> None:
@@ -393,7 +395,7 @@ class TestLimits:
         assert ".".join(map(str, mistake["loc"])) == f"body.{place}"
         assert f"INFERENCE_{setting.upper()}" in mistake["msg"]
 
-    def test_what_is_just_within(self, small: Running) -> None:
+    def test_values_within_the_limits(self, small: Running) -> None:
         prompts = [{"text": "a" * 5, "boxes": [BOX] * 2}] * 2
         body: dict[str, Any] = {"image": IMAGE, "image_id": "a" * 6, "model_id": "sam3/sam3_final"}
         assert small.post(CONCEPT, {**body, "prompts": prompts}).status_code == 422
@@ -403,7 +405,7 @@ class TestLimits:
         assert small.post(VISUAL, {**body, "prompts": shapes}).is_success
 
     def test_points_and_boxes_together(self, small: Running) -> None:
-        """In every contract, of all prompts of a request."""
+        """The limit applies to all prompts of a request together, in every API."""
         encoded = IMAGE["value"]
         points, labels = [[1, 1]] * 4, [1] * 4
         boxes = [[1, 1, 5, 5]] * 2

@@ -1,4 +1,4 @@
-"""What a job keeps and tells: its image, the facts of its result, one job per client's key."""
+"""Job submissions: stored images, headers of results, and idempotency keys."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class TestImagesById:
         assert server.post(f"/v2{VISUAL}", {"image_id": "mine"}, key=BOB).status_code == 404
 
 
-class TestFacts:
+class TestResultHeaders:
     def test_the_result_has_the_headers_of_the_synchronous_response(
         self, server: Running, picture: Picture
     ) -> None:
@@ -92,7 +92,7 @@ class TestFacts:
             assert later.headers.get("x-image-mismatch") == ("true" if differs else None)
             assert set(_stages(later)) == set(_stages(now))
 
-    def test_so_has_a_file(self, server: Running, picture: Picture) -> None:
+    def test_a_result_file_has_them_too(self, server: Running, picture: Picture) -> None:
         server.answer(SAM2_EMBED, image=picture.sent, image_id="second")
         asked: dict[str, Any] = {"image": noise(901), "image_id": "second", "format": "binary"}
         job = completed(server, f"/v2{VISUAL}", **asked)
@@ -132,7 +132,7 @@ class TestIdempotencyKey:
         assert server.post(path, body, **named).json() == first
 
     @pytest.mark.parametrize("path", ["/v2/sam-v2-image", f"/v2{VISUAL}"])
-    def test_misuse_is_told(self, server: Running, path: str) -> None:
+    def test_misuse_is_refused(self, server: Running, path: str) -> None:
         is_segmind = path == "/v2/sam-v2-image"
         first, other = noise(911), noise(912)
         one: dict[str, Any]
@@ -180,11 +180,11 @@ class TestDeadline:
             with closing(sqlite3.connect(tmp_path / "jobs.sqlite")) as database:
                 stored = database.execute("select count(*) from inference_jobs").fetchone()
             assert stored == (0,)
-            assert running.left(made) == 9
+            assert running.credits_left(made) == 9
             done = server.post(f"/v2{VISUAL}", {"image": noise(920)}, key=key)
             assert done.headers["x-credits-remaining"] == "6"
 
-    def test_a_job_that_was_accepted_just_before(
+    def test_a_failed_response_undoes_the_job(
         self, server: RunningHere, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The job is stored, and then the response fails."""

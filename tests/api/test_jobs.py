@@ -85,7 +85,7 @@ def without_time(answer: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in answer.items() if name != "time"}
 
 
-def test_json_is_that_of_the_synchronous_endpoint(server: Running, picture: Picture) -> None:
+def test_json_equals_that_of_the_synchronous_endpoint(server: Running, picture: Picture) -> None:
     body = {"image": picture.sent, "prompts": [{"text": "red circle"}], "format": "rle"}
     job = completed(server, f"/v2{CONCEPT}", **body)
     assert job["images"] == []
@@ -155,12 +155,12 @@ def test_binary_masks(server: Running, picture: Picture) -> None:
         assert iou(arrays["masks"][0], item.mask) > 0.8
 
 
-def test_the_result_says_which_weights_answered(server: Running) -> None:
+def test_the_result_names_its_weights(server: Running) -> None:
     response = ended(server, submitted(server, f"/v2{VISUAL}", image=noise(801)))
     assert response.headers["x-model"] == "sam2/demo"
 
 
-def test_a_file_comes_safely(server: Running, picture: Picture) -> None:
+def test_headers_of_a_result_file(server: Running, picture: Picture) -> None:
     job = completed(server, "/v2/sam3-image", image=picture.sent["value"], text_prompt="circle")
     headers = httpx.get(job["output"]).headers
     assert headers["content-type"] == "image/png"
@@ -170,7 +170,7 @@ def test_a_file_comes_safely(server: Running, picture: Picture) -> None:
     assert "sandbox" in headers["content-security-policy"]
 
 
-def test_a_link_cannot_be_changed(server: Running, picture: Picture) -> None:
+def test_a_changed_link_is_refused(server: Running, picture: Picture) -> None:
     job = completed(server, "/v2/sam3-image", image=picture.sent["value"], text_prompt="circle")
     good = job["output"]
     bad = [
@@ -191,7 +191,7 @@ def test_a_link_cannot_be_changed(server: Running, picture: Picture) -> None:
 
 
 class TestFailures:
-    def test_of_the_request_are_told_by_the_job(self, server: Running) -> None:
+    def test_an_invalid_image_fails_the_job(self, server: Running) -> None:
         job = submitted(server, "/v2/sam3-image", image="AAAA", text_prompt="circle")
         response = ended(server, job)
         assert response.status_code == 422
@@ -210,10 +210,10 @@ class TestFailures:
                 assert answer.status_code == 404, path
                 assert list(answer.json()) in (["error"], ["message"])
 
-    def test_words_of_404(self, server: Running) -> None:
+    def test_the_message_of_404(self, server: Running) -> None:
         answer = server.get(f"/v2/requests/{'0' * 32}")
-        told = f"Request {'0' * 32} not found: it is unknown or has expired."
-        assert answer.json() == {"error": told}
+        message = f"Request {'0' * 32} not found: it is unknown or has expired."
+        assert answer.json() == {"error": message}
 
     def test_jobs_of_another_key(self, server: Running) -> None:
         job = submitted(server, f"/v2{VISUAL}", image=noise(802))
@@ -225,9 +225,7 @@ class TestFailures:
         assert server.get(job["response_url"], key=BOB).status_code == 404
 
     @pytest.mark.parametrize("path", KINDS)
-    def test_invalid_bodies_are_refused_as_their_contract_does(
-        self, server: Running, path: str
-    ) -> None:
+    def test_invalid_bodies_get_the_errors_of_their_api(self, server: Running, path: str) -> None:
         is_segmind = "image" in path
         for body in ({"image": 7}, b"{", b"[]"):
             answer = server.post(path, body)
@@ -237,7 +235,7 @@ class TestFailures:
         answer = server.post(path, {}, key="wrong")
         assert list(answer.json()) == (["error"] if is_segmind else ["message"])
 
-    def test_there_are_no_other_slugs(self, server: Running) -> None:
+    def test_unknown_slugs(self, server: Running) -> None:
         assert server.post("/v2/sdxl", {}).status_code == 404
         assert server.post("/v2/requests", {}).status_code == 404
 
@@ -305,12 +303,12 @@ class TestAddresses:
         url = urlsplit(answer.json()["response_url"])
         return f"{url.scheme}://{url.netloc}"
 
-    def test_a_host_header_is_not_believed(self, server: Running) -> None:
+    def test_a_foreign_host_header_is_ignored(self, server: Running) -> None:
         assert self.submit(server, host="evil.example") == server.url
         assert self.submit(server, host="localhost:8080") == "http://localhost:8080"
         assert self.submit(server, x_forwarded_host="evil.example") == server.url
 
-    def test_settings_are(self) -> None:
+    def test_configured_urls_are_used(self) -> None:
         with serving(ready=False, job_workers=0, public_url="https://masks.example") as server:
             assert self.submit(server) == "https://masks.example"
         with serving(ready=False, job_workers=0, trusted_proxies="127.0.0.0/8") as server:
@@ -318,7 +316,7 @@ class TestAddresses:
             assert self.submit(server, **forwarded) == "https://masks.example"
 
 
-def test_every_answer_fits_the_document(
+def test_every_response_matches_the_document(
     server: Running, full: tuple[RunningHere, Path], picture: Picture
 ) -> None:
     document = json.loads(FILE.read_bytes())
@@ -367,7 +365,7 @@ def test_outcomes_are_counted() -> None:
         until(lambda: server.metric("inference_jobs_total", **counted) == 1)
 
 
-def test_without_a_database_the_rest_is_served(tmp_path: Path) -> None:
+def test_without_a_database_everything_else_works(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with serving(data_dir=str(tmp_path / "file")) as server:
         answer = server.post("/v2/sam3-image", {"image": "AAAA"})

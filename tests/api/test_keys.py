@@ -48,7 +48,7 @@ def send(url: str, **way: Any) -> httpx.Response:
 
 
 @pytest.mark.parametrize("way", ways(""))
-def test_every_way_is_enough(server: Running, way: str) -> None:
+def test_a_key_is_accepted_in_every_way(server: Running, way: str) -> None:
     response = send(server.url, **ways(ALICE)[way])
     assert response.status_code == 200, response.text
 
@@ -60,7 +60,7 @@ def test_a_key_in_the_base_url(server: Running) -> None:
 
 
 @pytest.mark.parametrize("way", ways(""))
-def test_a_wrong_key_in_any_way(server: Running, way: str) -> None:
+def test_a_wrong_key_is_refused_in_every_way(server: Running, way: str) -> None:
     response = send(server.url, **ways("a-wrong-key")[way])
     assert response.status_code == 401
     assert set(response.json()) == {"message"}
@@ -93,13 +93,13 @@ def test_a_missing_key(server: Running, way: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("key", [ALICE + " ", ALICE[:-1], ALICE.upper(), f"{ALICE},{BOB}", "é€"])
-def test_nearly_a_key(server: Running, key: str) -> None:
+def test_a_similar_key_is_refused(server: Running, key: str) -> None:
     assert send(server.url, params={"api_key": key}).status_code == 401
     assert send(server.url, json={"api_key": key}).status_code == 401
 
 
-def test_no_key_no_answer_about_the_request(server: Running) -> None:
-    """Without a key, nobody learns what is valid, what is cached, or which models there are."""
+def test_without_a_key_nothing_about_the_request_is_revealed(server: Running) -> None:
+    """A client without a key cannot learn what is valid or cached, or which models exist."""
     bodies: list[bytes] = [b"", b"{", b"[]", b"null", b'{"image_id": "x"}', b'{"prompts": 1}']
     for body in bodies:
         for path in (CONCEPT, VISUAL, SAM3_EMBED):
@@ -107,7 +107,7 @@ def test_no_key_no_answer_about_the_request(server: Running) -> None:
             assert server.post(path, body, key="wrong").status_code == 401
 
 
-def test_a_wrong_key_is_told_before_the_body_is_read(server: Running) -> None:
+def test_a_wrong_key_is_refused_before_the_body_is_read(server: Running) -> None:
     host, port = server.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=60) as connection:
         head = f"POST {VISUAL} HTTP/1.1\r\nhost: x\r\nx-api-key: wrong\r\ncontent-length: 900000"
@@ -115,20 +115,20 @@ def test_a_wrong_key_is_told_before_the_body_is_read(server: Running) -> None:
         assert connection.recv(1000).startswith(b"HTTP/1.1 401")
 
 
-def test_what_needs_no_key(server: Running) -> None:
+def test_public_endpoints(server: Running) -> None:
     for path in OPEN:
         assert server.get(path, key=None).status_code == 200, path
         assert server.get(path, key="wrong").status_code == 200, path
 
 
-def test_what_needs_one(server: Running) -> None:
+def test_protected_endpoints(server: Running) -> None:
     for path in CLOSED:
         assert server.get(path, key=None).status_code == 401, path
         assert server.get(path, key="wrong").status_code == 401, path
         assert server.get(path).status_code == 200, path
 
 
-def test_auth_off_serves_everybody() -> None:
+def test_auth_off_serves_all_clients() -> None:
     with serving(auth="off", api_keys="") as server:
         for way in ({}, {"params": {"api_key": "whatever"}}, {"headers": basic("x:y")}):
             assert send(server.url, **way).status_code == 200
@@ -137,17 +137,17 @@ def test_auth_off_serves_everybody() -> None:
         assert server.get("/models", key=None).status_code == 200
 
 
-def test_without_configured_keys_nobody_gets_in() -> None:
+def test_without_configured_keys_all_requests_are_refused() -> None:
     with serving(ready=False, api_keys="") as server:
         for way in ways(ALICE).values():
             assert send(server.url, **way).status_code == 401
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0", "192.0.2.7"])
-def test_auth_off_is_told_loudly_where_others_may_come(
+def test_auth_off_is_logged_if_other_machines_can_connect(
     host: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The setting is what counts: in the tests the server listens on the loopback anyway."""
+    """Only the setting differs; the test server always listens on the loopback."""
     with serving(ready=False, auth="off", api_keys="", host=host) as server:
         assert server.get("/models", key=None).status_code == 200
         assert server.get("/metrics", key=None).status_code == 200
@@ -159,7 +159,7 @@ def test_auth_off_is_told_loudly_where_others_may_come(
     assert len(loud) == (host not in ("127.0.0.1", "localhost"))
 
 
-def test_without_any_key_the_log_says_so(caplog: pytest.LogCaptureFixture) -> None:
+def test_missing_keys_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     with serving(ready=False, api_keys=""):
         pass
     assert "No API key is configured" in caplog.text

@@ -13,7 +13,7 @@ import pytest
 
 from tests.api.pictures import noise
 from tests.api.serving import ALICE, VISUAL, serving, until
-from tests.api.stored_keys import fast_polling, keyed, told
+from tests.api.stored_keys import error_message, fast_polling, keyed
 from tests.jobs.postgres import fresh_database
 
 BODY = {"image": 7}
@@ -43,7 +43,7 @@ def database(postgres_url: str) -> Iterator[tuple[str, Callable[..., None]]]:
         let_in(allowed=True)
 
 
-def test_a_database_that_is_gone_for_a_while(
+def test_a_temporary_database_outage(
     tmp_path: Path,
     database: tuple[str, Callable[..., None]],
     monkeypatch: pytest.MonkeyPatch,
@@ -72,7 +72,7 @@ def test_a_database_that_is_gone_for_a_while(
         assert server.post(VISUAL, BODY, key="wrong").status_code == 401
         answer = server.post(VISUAL, image, key=paying)
         assert answer.status_code == 503
-        assert "Credits cannot be charged" in told(answer)
+        assert "Credits cannot be charged" in error_message(answer)
         assert answer.headers["retry-after"]
 
         def are_too_old() -> bool:
@@ -85,7 +85,7 @@ def test_a_database_that_is_gone_for_a_while(
         for key in (free, paying, revoked):
             answer = server.post(VISUAL, BODY, key=key)
             assert answer.status_code == 503
-            assert "cannot be checked" in told(answer)
+            assert "cannot be checked" in error_message(answer)
             assert server.get("/models", key=key).status_code == 503
             assert server.post("/v1/sam3-image", {}, key=key).status_code == 502
         assert server.post(VISUAL, BODY, key=ALICE).status_code == 422
@@ -98,10 +98,10 @@ def test_a_database_that_is_gone_for_a_while(
         tenant = server.state.gate.authenticate(ALICE).tenant.name
         until(lambda: any(u.key_id == tenant for u in running.store.usage("2000-01-01")))
         until(lambda: running.used(unpaid)[0] >= 2)
-        assert running.left(paid) == 5
+        assert running.credits_left(paid) == 5
         until(lambda: server.get("/readyz").json()["status"] == "ok")
         assert server.metric("inference_background_task_up", task="keys") == 1
-    # Read when no thread of the server writes any more.
+    # Read after the server has stopped, so that no thread still writes to it.
     log = caplog.text
     assert "The key database is unavailable" in log
     for key in (free, paying, revoked, ALICE):
@@ -118,7 +118,7 @@ def test_a_refund_waits_for_the_database(
         key, made = running.create("paying", credits=5)
 
         async def fails(*_: object, **__: object) -> None:
-            assert running.left(made) == 3
+            assert running.credits_left(made) == 3
             let_in(allowed=False)
             raise MemoryError
 
@@ -126,11 +126,11 @@ def test_a_refund_waits_for_the_database(
         body = {"image": {"type": "base64", "value": "bm90IGFuIGltYWdl"}}
         assert running.server.post(VISUAL, body, key=key).status_code == 503
         let_in(allowed=True)
-        until(lambda: running.left(made) == 5)
+        until(lambda: running.credits_left(made) == 5)
         until(lambda: running.used(made) == (1, 1, 0))
 
 
-def test_a_database_that_is_gone_at_the_start(tmp_path: Path) -> None:
+def test_a_database_that_is_unavailable_at_startup(tmp_path: Path) -> None:
     """Stored keys cannot be checked; keys in the settings work."""
     (tmp_path / "file").touch()
     stored = f"inf_0123456789ab_{'A' * 43}"
@@ -149,7 +149,7 @@ def test_servers_that_share_a_database_share_keys_and_credits(tmp_path: Path) ->
         second.until_known(key)
         body = {"image": noise(1)}
         assert first.server.post(f"/v2{VISUAL}", body, key=key).status_code == 200
-        assert second.left(made) == 1
+        assert second.credits_left(made) == 1
         assert second.server.post(f"/v2{VISUAL}", body, key=key).status_code == 402
         second.store.revoke(made.id)
         first.until_known(key, 401)

@@ -1,4 +1,4 @@
-"""Many requests at once: one flight, bounded queues, deadlines, clients that go away."""
+"""Concurrent requests: single-flight encoding, queue limits, deadlines, disconnects."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from tests.api.serving import (
 
 
 class Gate:
-    """Holds the encoding of images while it is shut.
+    """Blocks the encoding of images while it is shut.
 
     Attributes:
-        arrived: how many batches have come to the gate.
+        arrived: number of batches that have reached the gate.
     """
 
     def __init__(self) -> None:
@@ -49,12 +49,12 @@ class Gate:
 
     def pass_through(self) -> None:
         self.arrived += 1
-        assert self._open.wait(TIMEOUT), "nobody opened the gate"
+        assert self._open.wait(TIMEOUT), "the gate was not opened"
 
 
 @contextmanager
 def gated(**settings: Any) -> Iterator[tuple[RunningHere, Gate]]:
-    """A server whose clicks encode images one by one, and only while a gate is open."""
+    """Run a server whose SAM 2 encodes images one by one, only while a gate is open."""
     gate = Gate()
     encode = VisualEngine.encode
 
@@ -79,7 +79,7 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 
 def ask(server: Running, pool: ThreadPoolExecutor, seed: int, **how: Any) -> Future[httpx.Response]:
-    """Asks about a picture of its own in the background."""
+    """Send the image of this seed in the background."""
     body = {"image": noise(seed, (16, 16))}
     headers = {"x-api-key": ALICE}
     arguments = {"json": body, "headers": headers, "timeout": TIMEOUT, **how}
@@ -87,11 +87,11 @@ def ask(server: Running, pool: ThreadPoolExecutor, seed: int, **how: Any) -> Fut
 
 
 def asking(server: Running, seed: int) -> AbstractContextManager[None]:
-    """Asks about a picture of its own, and hangs up without the answer when the block ends."""
+    """Send the image of this seed, and disconnect at the end of the block."""
     return sending(server, VISUAL, {"image": noise(seed, (16, 16))})
 
 
-class TestOneFlight:
+class TestSingleFlight:
     @pytest.mark.parametrize("name", [None, "one-flight"])
     def test_identical_cold_requests_encode_once(
         self, server: Running, pool: ThreadPoolExecutor, name: str | None
@@ -104,18 +104,20 @@ class TestOneFlight:
         assert {answer.status_code for answer in answers} == {200}
         assert server.metric("inference_batch_size_count", lane="sam2 encode") == batches + 1
         assert server.metric("inference_embedding_cache_misses_total") == misses + 1
-        told = [answer.headers["x-embedding-cache"] for answer in answers]
-        assert sorted(told) == ["hit"] * 19 + ["miss"]
+        caches = [answer.headers["x-embedding-cache"] for answer in answers]
+        assert sorted(caches) == ["hit"] * 19 + ["miss"]
         first = answers[0].json()["predictions"]
         assert all(answer.json()["predictions"] == first for answer in answers)
 
-    def test_two_keys_are_two_flights(self, server: Running, pool: ThreadPoolExecutor) -> None:
+    def test_tenants_do_not_share_an_encoding(
+        self, server: Running, pool: ThreadPoolExecutor
+    ) -> None:
         body = {"image": noise(402, (300, 400))}
         asked = [pool.submit(server.post, VISUAL, body, key=key) for key in (ALICE, BOB)]
-        told = [future.result().headers["x-embedding-cache"] for future in asked]
-        assert told == ["miss", "miss"]
+        caches = [future.result().headers["x-embedding-cache"] for future in asked]
+        assert caches == ["miss", "miss"]
 
-    def test_mixed_work_at_once(
+    def test_concurrent_requests_of_all_kinds(
         self, server: Running, pool: ThreadPoolExecutor, picture: Picture
     ) -> None:
         text = {"image": picture.sent, "prompts": [{"text": "red circle"}]}
@@ -127,7 +129,7 @@ class TestOneFlight:
 
 
 class TestQueue:
-    def test_a_full_queue_is_told_at_once(self, pool: ThreadPoolExecutor) -> None:
+    def test_a_full_queue_is_429_at_once(self, pool: ThreadPoolExecutor) -> None:
         with gated(queue_size=2) as (server, gate):
             asked = [ask(server, pool, 420)]
             until(lambda: gate.arrived == 1)
@@ -139,7 +141,7 @@ class TestQueue:
             assert set(refused.json()) == {"message"}
             assert "INFERENCE_QUEUE_SIZE" in refused.json()["message"]
             assert server.metric("inference_failures_total", reason="capacity", route=VISUAL) == 1
-            # What needs no place in that queue is answered all the same.
+            # Requests that do not need this queue are answered.
             assert server.get("/livez").status_code == 200
             text = {"image": noise(424), "prompts": [{"text": "dog"}]}
             assert server.post(CONCEPT, text).status_code == 200
@@ -147,15 +149,13 @@ class TestQueue:
             assert [future.result().status_code for future in asked] == [200] * 3
             assert ask(server, pool, 423).result().status_code == 200
 
-    def test_probes_and_metrics_are_answered_however_full_everything_is(
-        self, pool: ThreadPoolExecutor
-    ) -> None:
+    def test_probes_and_metrics_are_answered_at_full_load(self, pool: ThreadPoolExecutor) -> None:
         with gated(queue_size=1, max_requests=2) as (server, gate):
             asked = [ask(server, pool, 425)]
             until(lambda: gate.arrived == 1)
             asked += [ask(server, pool, 426)]
             until(lambda: server.waiting() == 1)
-            # Neither is there room for more requests.
+            # The limit on requests is reached as well.
             text = {"image": noise(427), "prompts": [{"text": "dog"}]}
             refused = server.post(CONCEPT, text)
             assert refused.status_code == 429
@@ -170,8 +170,8 @@ class TestQueue:
             assert [future.result().status_code for future in asked] == [200] * 2
             assert server.post(CONCEPT, text).status_code == 200
 
-    def test_who_sends_slowly_keeps_nobody_out(self) -> None:
-        """Of those one need not even have a key."""
+    def test_slow_senders_do_not_count_as_requests(self) -> None:
+        """The slow senders have not shown a key."""
         with serving(max_requests=1) as server:
             host, port = server.url.removeprefix("http://").split(":")
             head = f"POST {VISUAL} HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n{{"
@@ -202,7 +202,7 @@ class TestQueue:
 
 
 class TestDeadline:
-    def test_a_late_answer_is_504(self, pool: ThreadPoolExecutor) -> None:
+    def test_a_request_past_its_deadline_is_504(self, pool: ThreadPoolExecutor) -> None:
         with gated(request_timeout=1.0) as (server, gate):
             asked = [ask(server, pool, seed) for seed in (440, 441)]
             for future in asked:
@@ -210,17 +210,17 @@ class TestDeadline:
                 assert late.status_code == 504
                 assert "INFERENCE_REQUEST_TIMEOUT" in late.json()["message"]
                 assert late.headers["x-request-id"]
-            # The one that waited has left the queue.
+            # The waiting request has left the queue.
             until(lambda: server.waiting() == 0)
-            # Of this route: on a slow machine the metrics may come too late for this server, too.
+            # Only this route: on a slow machine `/metrics` can exceed the deadline too.
             late_ones = {"route": VISUAL, "reason": "deadline"}
             until(lambda: server.metric("inference_failures_total", **late_ones) == 2)
             gate.open()
             until(lambda: ask(server, pool, 442).result().status_code == 200)
 
 
-class TestGone:
-    def test_a_client_that_hangs_up_frees_the_queue(self, pool: ThreadPoolExecutor) -> None:
+class TestDisconnects:
+    def test_a_disconnected_client_leaves_the_queue(self, pool: ThreadPoolExecutor) -> None:
         with gated(queue_size=1) as (server, gate):
             first = ask(server, pool, 450)
             until(lambda: gate.arrived == 1)
@@ -232,11 +232,11 @@ class TestGone:
             gate.open()
             assert first.result().status_code == 200
             assert later.result().status_code == 200
-            # The picture that nobody waited for any more was not encoded.
+            # The image of the disconnected client was not encoded.
             assert gate.arrived == 2
             until(lambda: server.metric("inference_failures_total", reason="gone") == 1)
 
-    def test_a_gone_clients_place_is_another_ones(self, pool: ThreadPoolExecutor) -> None:
+    def test_a_disconnected_client_no_longer_counts(self, pool: ThreadPoolExecutor) -> None:
         with gated(max_requests=1) as (server, gate):
             with asking(server, 455):
                 until(lambda: gate.arrived == 1)
@@ -245,9 +245,7 @@ class TestGone:
             gate.open()
             assert ask(server, pool, 456).result().status_code == 200
 
-    def test_the_others_who_wait_for_the_same_image_are_served(
-        self, pool: ThreadPoolExecutor
-    ) -> None:
+    def test_other_requests_for_the_same_image_are_served(self, pool: ThreadPoolExecutor) -> None:
         with gated() as (server, gate):
             with asking(server, 460):
                 until(lambda: gate.arrived == 1)
@@ -260,7 +258,7 @@ class TestGone:
             assert answer.headers["x-embedding-cache"] == "hit"
             assert gate.arrived == 1
 
-    def test_a_client_that_never_sends_its_whole_body(self, listening: Running) -> None:
+    def test_a_client_that_disconnects_during_its_body(self, listening: Running) -> None:
         gone = listening.metric("inference_failures_total", reason="gone")
         host, port = listening.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=60) as connection:
@@ -269,11 +267,11 @@ class TestGone:
         until(lambda: listening.metric("inference_failures_total", reason="gone") == gone + 1)
 
 
-def test_a_failure_inside_tells_nothing_and_can_be_found_in_the_log(
+def test_an_internal_error_is_logged_and_not_disclosed(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     def fail(self: VisualEngine, images: Sequence[Prepared]) -> list[Embedding]:
-        raise RuntimeError("a secret of the house")
+        raise RuntimeError("a secret detail")
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(VisualEngine, "encode", fail)
@@ -284,9 +282,9 @@ def test_a_failure_inside_tells_nothing_and_can_be_found_in_the_log(
             identity = response.headers["x-request-id"]
             assert identity in response.json()["message"]
             assert any(identity in record.getMessage() for record in caplog.records)
-            assert "a secret of the house" in caplog.text
+            assert "a secret detail" in caplog.text
             assert server.metric("inference_failures_total", reason="internal") == 1
-            # The lane survives, and so does the other engine.
+            # The queue and the other engine still work.
             assert server.post(VISUAL, {"image": noise(470)}).status_code == 500
             text = {"image": noise(470), "prompts": [{"text": "dog"}]}
             assert server.post(CONCEPT, text).status_code == 200

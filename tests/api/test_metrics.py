@@ -1,4 +1,4 @@
-"""What is read when somebody asks for the metrics."""
+"""Metrics that are computed at each scrape."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ def samples(families: Any) -> dict[tuple[str, ...], float]:
 
 
 @pytest.mark.anyio
-async def test_lanes_tell_what_waits_and_what_is_at_work() -> None:
+async def test_queues_report_waiting_and_active_work() -> None:
     gate = threading.Event()
 
     def work(items: Sequence[int]) -> Sequence[int]:
         gate.wait(60)
         return items
 
-    # Two sizes of SAM 2 have lanes of one name.
+    # Two sizes of SAM 2 have queues of the same name.
     lanes = [BatchQueue("sam2 decode", work, max_batch=1, capacity=2) for _ in range(2)]
     models = [SimpleNamespace(queues=(lane,)) for lane in lanes]
     registry: Any = SimpleNamespace(loaded=lambda: models)
     tasks = [asyncio.create_task(lane.submit(0)) for lane in lanes]
     try:
-        for _ in range(5):  # these two begin before others come
+        for _ in range(5):  # these two start before the others are queued
             await asyncio.sleep(0)
         tasks += [asyncio.create_task(lanes[0].submit(number)) for number in (1, 2)]
         for _ in range(5):
@@ -64,7 +64,7 @@ async def test_lanes_tell_what_waits_and_what_is_at_work() -> None:
     assert samples(_queues(registry))["inference_queue_depth", "sam2 decode"] == 0
 
 
-def test_the_jobs_of_a_database_that_is_gone_are_not_told(
+def test_job_metrics_are_omitted_during_an_outage(
     server: RunningHere, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server.state, "backlog_timeout", 60.0)
@@ -81,7 +81,7 @@ def test_the_jobs_of_a_database_that_is_gone_are_not_told(
 
 
 @pytest.mark.anyio
-async def test_a_database_that_hangs_does_not_hold_a_scrape_up() -> None:
+async def test_a_hanging_database_does_not_delay_a_scrape() -> None:
     async def hang() -> Backlog:
         await asyncio.Event().wait()
         raise AssertionError
@@ -90,7 +90,7 @@ async def test_a_database_that_hangs_does_not_hold_a_scrape_up() -> None:
     assert await backlog_of(state) is None
 
 
-def test_refusals_are_counted_by_what_was_full_and_who_asked(server: Running) -> None:
+def test_requests_without_a_valid_key_are_counted(server: Running) -> None:
     before = server.metric("inference_rejections_total", reason="auth")
     server.post("/sam3/visual_segment", {}, key="wrong")
     server.post("/sam3/visual_segment", {}, key=None)

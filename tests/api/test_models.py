@@ -1,4 +1,4 @@
-"""`DELETE /models`: everything goes, nobody notices."""
+"""`DELETE /models` unloads everything, and no request fails."""
 
 from __future__ import annotations
 
@@ -35,24 +35,24 @@ def clear(server: Running, key: str | None = ALICE) -> httpx.Response:
 
 
 def lanes() -> set[threading.Thread]:
-    """The threads in which models work."""
+    """Return the worker threads of the models."""
     return {t for t in threading.enumerate() if t.name.startswith(("sam2 ", "sam3 "))}
 
 
 def engines(server: RunningHere) -> list[weakref.ref[Any]]:
-    """What is in memory: the engines, and the networks in them."""
+    """Return weak references to the loaded engines and their networks."""
     found = [model.prepare.__self__ for model in server.segmenter.models.loaded()]  # type: ignore[attr-defined]
     return [weakref.ref(part) for engine in found for part in (engine, engine._model)]
 
 
 def until_gone(parts: list[weakref.ref[Any]]) -> None:
-    """A thread that has just ended its work may hold an engine a moment longer."""
+    """Wait until all are freed; a thread may hold a reference a moment after its work."""
     until(lambda: all(part() is None for part in parts))
 
 
 @pytest.fixture(scope="module")
 def own() -> Iterator[RunningHere]:
-    """A server that no other module's tests have filled."""
+    """A server that no other module uses."""
     with serving() as server:
         yield server
 
@@ -63,7 +63,7 @@ def test_needs_a_key(own: RunningHere) -> None:
     assert own.get("/models").json()["loaded"]
 
 
-def test_everything_goes_and_comes_again(own: RunningHere, picture: Picture) -> None:
+def test_everything_is_unloaded_and_loaded_again(own: RunningHere, picture: Picture) -> None:
     item = picture.one("red square")
     body: dict[str, Any] = {"image": picture.sent, "image_id": "a", "format": "rle"}
     body |= {"prompts": {"prompts": [click(item)]}, "save_logits_to_cache": True}
@@ -88,7 +88,7 @@ def test_everything_goes_and_comes_again(own: RunningHere, picture: Picture) -> 
         assert own.get("/readyz", key=None).status_code == 200
         assert len(parts) == 4
         until_gone(parts)
-        # The image went with the rest, and its id is free.
+        # The image is removed as well, and its id is free.
         assert own.post(VISUAL, {"image_id": "a"}).status_code == 404
 
         after = own.post(VISUAL, body)
@@ -99,7 +99,7 @@ def test_everything_goes_and_comes_again(own: RunningHere, picture: Picture) -> 
         assert prediction == before.json()["predictions"][0]
 
 
-def test_with_nothing_loaded_it_is_fine_too(own: RunningHere) -> None:
+def test_nothing_to_unload(own: RunningHere) -> None:
     for _ in range(3):
         assert clear(own).json() == {"status": "cleared"}
 
@@ -118,14 +118,14 @@ def test_memory_does_not_grow(own: RunningHere) -> None:
     assert len(parts) == 20
     until_gone(parts)
     assert threads
-    # Their threads have gone as well.
+    # Their threads have ended as well.
     until(lambda: not lanes() & threads)
 
 
-def test_weights_go_without_garbage_collection(
+def test_weights_are_freed_without_garbage_collection(
     own: RunningHere, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A thread may let go of them when `DELETE /models` has collected, and nobody does so again."""
+    """A thread may release them after `DELETE /models` has run the collector for the last time."""
     for path, body in ((VISUAL, {}), (CONCEPT, {"prompts": [{"text": "circle"}]})):
         assert own.post(path, {"image": noise(766), **body}).is_success
     parts = engines(own)
@@ -138,15 +138,15 @@ def test_weights_go_without_garbage_collection(
         gc.enable()
 
 
-class TestRequestsThatHaveBegun:
+class TestRequestsInProgress:
     @pytest.fixture(scope="class")
     @classmethod
     def pool(cls) -> Iterator[ThreadPoolExecutor]:
         with ThreadPoolExecutor(32) as threads:
             yield threads
 
-    def test_are_answered(self, pool: ThreadPoolExecutor, picture: Picture) -> None:
-        """At every stage: being encoded, waiting for the lane, waiting to share an encoding."""
+    def test_requests_are_answered(self, pool: ThreadPoolExecutor, picture: Picture) -> None:
+        """At every stage: in an encode, in the queue, and waiting for a shared encode."""
         item = picture.one("red square")
         body = {"image": picture.sent, "prompts": {"prompts": [click(item)]}, "format": "rle"}
         with gated() as (server, gate):
@@ -162,7 +162,7 @@ class TestRequestsThatHaveBegun:
                 assert clear(server).status_code == 200
             assert server.get("/models").json()["loaded"] == []
             assert server.get("/readyz", key=None).status_code == 200
-            # Who comes now does not wait for those: another model is loaded, and both work.
+            # A new request does not wait for those: the model is loaded again beside the old one.
             later = pool.submit(server.post, VISUAL, body)
             until(lambda: gate.arrived == 2)
             assert server.get("/models").json()["loaded"]
@@ -171,23 +171,23 @@ class TestRequestsThatHaveBegun:
             gate.open()
             answers = [future.result() for future in (*asked, later)]
             assert [answer.status_code for answer in answers] == [200] * 7
-            told = [answer.headers["x-embedding-cache"] for answer in answers]
-            assert told == ["miss", "hit", *["miss"] * 5]
+            caches = [answer.headers["x-embedding-cache"] for answer in answers]
+            assert caches == ["miss", "hit", *["miss"] * 5]
             for answer in (*answers[:2], answers[-1]):
                 (prediction,) = answer.json()["predictions"]
                 assert iou(plane(prediction, picture.size), item.mask) > 0.8
-            # The old one goes when the last of its requests has gone.
+            # The old model is freed after the last of its requests.
             until_gone(parts)
 
             assert clear(server).status_code == 200
             assert server.get("/models").json()["loaded"] == []
             assert server.metric("inference_embedding_cache_bytes") == 0
 
-    def test_leave_nothing_behind(self, pool: ThreadPoolExecutor) -> None:
-        """What was being encoded is not kept: it was asked for before the clearing."""
+    def test_their_embeddings_are_not_cached(self, pool: ThreadPoolExecutor) -> None:
+        """Embeddings of requests from before the unload are not cached."""
         with gated() as (server, gate):
             asked = [ask(server, pool, seed) for seed in range(780, 784)]
-            # Three may wait before the first of four has come to the gate.
+            # Three may be queued before the first of the four reaches the gate.
             until(lambda: gate.arrived == 1 and server.waiting() == 3)
             assert clear(server).status_code == 200
             gate.open()
@@ -197,17 +197,17 @@ class TestRequestsThatHaveBegun:
             again = ask(server, pool, 780).result()
             assert (again.status_code, again.headers["x-embedding-cache"]) == (200, "miss")
 
-    def test_memory_is_given_back_when_the_last_has_gone(
+    def test_memory_is_released_after_the_last_request(
         self, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         released = []
         release = device.release_memory
 
-        def noted() -> None:
+        def release_and_record() -> None:
             release()
             released.append(threading.current_thread())
 
-        monkeypatch.setattr(device, "release_memory", noted)
+        monkeypatch.setattr(device, "release_memory", release_and_record)
         with gated() as (server, gate):
             asked = ask(server, pool, 790)
             until(lambda: gate.arrived == 1)
@@ -217,7 +217,7 @@ class TestRequestsThatHaveBegun:
             assert asked.result().status_code == 200
             until(lambda: len(released) == 2)
 
-    def test_a_load_in_progress_goes_on(
+    def test_a_load_in_progress_continues(
         self, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         begun, go_on, loads = threading.Event(), threading.Event(), []
@@ -245,8 +245,8 @@ class TestRequestsThatHaveBegun:
             assert {family for family, _ in loaded} == {"sam2"}
 
 
-def test_while_many_ask_and_clear(own: RunningHere, picture: Picture) -> None:
-    """A storm of both: no request fails, whatever it meets."""
+def test_concurrent_requests_and_unloads(own: RunningHere, picture: Picture) -> None:
+    """No request fails, however both interleave."""
     item = picture.one("red square")
     clicks = {"image": picture.sent, "prompts": {"prompts": [click(item)]}, "format": "rle"}
     words = {"image": picture.sent, "prompts": [{"text": "red square"}], "format": "rle"}

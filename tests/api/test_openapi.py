@@ -1,4 +1,4 @@
-"""The writer of the OpenAPI document: valid, true to the wire types, fit for generators.
+"""The built OpenAPI document is valid, matches the wire types and suits generators.
 
 `tests/clients/` generates clients from the committed document.
 """
@@ -146,7 +146,7 @@ class TestDocument:
         validate(document)
 
     def test_is_the_same_for_the_same_operations(self, document: dict[str, Any]) -> None:
-        # Another process has other hashes, and so another order of sets.
+        # Another process has another hash seed, hence another order of sets.
         code = (
             "import json, tests.api.test_openapi as t;"
             "print(json.dumps(t.build_document(t.OPERATIONS, '1.2.3')))"
@@ -162,7 +162,7 @@ class TestDocument:
                     found = found[part]
 
     def test_alternatives_are_named_components(self, document: dict[str, Any]) -> None:
-        # A choice inside of something else would be called `BoxesInner` or the like by a generator.
+        # A generator would name an inline union `BoxesInner` or similar.
         named = document["components"]["schemas"].values()
         for node in schemas(document):
             kinds = [*node.get("anyOf", []), *node.get("oneOf", [])]
@@ -176,7 +176,7 @@ class TestDocument:
             for field, schema in component.get("properties", {}).items():
                 assert schema.get("description"), f"{name}.{field}"
 
-    def test_examples_fit_their_schemas(self, document: dict[str, Any]) -> None:
+    def test_examples_match_their_schemas(self, document: dict[str, Any]) -> None:
         count = 0
         for name, component in document["components"]["schemas"].items():
             for example in component.get("examples", []):
@@ -202,7 +202,7 @@ class TestDocument:
             {"box": {"x": 1, "y": 2, "width": 3, "height": 4}},
         ],
     )
-    def test_every_form_of_visual_prompts_fits(
+    def test_every_form_of_visual_prompts_matches(
         self, document: dict[str, Any], prompts: Any
     ) -> None:
         request = {"image_id": "dog-1", "prompts": prompts}
@@ -220,11 +220,11 @@ class TestDocument:
             {"type": "points", "text": "dog"},
         ],
     )
-    def test_what_is_refused_does_not_fit(self, document: dict[str, Any], prompt: Any) -> None:
+    def test_invalid_prompts_do_not_match(self, document: dict[str, Any], prompt: Any) -> None:
         request = {"image_id": "dog-1", "prompts": [prompt]}
         assert not validator(document, "Sam3SegmentationRequest").is_valid(request)
 
-    def test_five_ways_of_sending_a_key(self, document: dict[str, Any]) -> None:
+    def test_all_ways_to_send_a_key_are_described(self, document: dict[str, Any]) -> None:
         schemes = document["components"]["securitySchemes"]
         ways = {
             (s["type"], s.get("in"), s.get("name") or s.get("scheme")) for s in schemes.values()
@@ -238,7 +238,7 @@ class TestDocument:
         for request in ("Sam3SegmentationRequest", "Sam2SegmentationRequest", "EmbeddingRequest"):
             assert "api_key" in document["components"]["schemas"][request]["properties"]
 
-    def test_one_way_is_enough_where_a_key_is_needed(self, document: dict[str, Any]) -> None:
+    def test_any_security_scheme_suffices(self, document: dict[str, Any]) -> None:
         schemes = document["components"]["securitySchemes"]
         assert document["paths"][CONCEPT.path]["post"]["security"] == [{s: []} for s in schemes]
         assert document["paths"][INFO.path]["get"]["security"] == []
@@ -266,7 +266,7 @@ class TestDocument:
         content = written["paths"][VISUAL.path]["post"]["responses"]["200"]["content"]
         assert list(content) == ["application/octet-stream", "application/json"]
 
-    def test_only_what_is_used_is_described(self, document: dict[str, Any]) -> None:
+    def test_unused_components_are_omitted(self, document: dict[str, Any]) -> None:
         small = build_document([METRICS], "1.2.3")
         assert [tag["name"] for tag in small["tags"]] == ["System"]
         assert small["components"]["schemas"] == {}
@@ -274,22 +274,22 @@ class TestDocument:
         validate(small)
 
 
-class TestMistakes:
-    def test_two_operations_of_one_id(self) -> None:
+class TestInvalidOperations:
+    def test_duplicate_operation_ids(self) -> None:
         with pytest.raises(ValueError, match="duplicate operation id: ready"):
             build_document([READY, replace(METRICS, operation_id="ready")], "1")
 
-    def test_two_operations_on_one_path(self) -> None:
+    def test_duplicate_paths(self) -> None:
         with pytest.raises(ValueError, match="duplicate method and path: get /"):
             build_document([INFO, replace(INFO, operation_id="other")], "1")
 
-    def test_two_types_of_one_name(self) -> None:
+    def test_duplicate_schema_names(self) -> None:
         other = type("Health", (ServerInfo,), {})
         ready = replace(METRICS, responses={200: Answer("Other.", other)})
         with pytest.raises(ValueError, match="duplicate schema name: Health"):
             build_document([READY, ready], "1")
 
-    def test_two_answers_of_one_name(self) -> None:
+    def test_duplicate_response_names(self) -> None:
         answers = [Answer("One.", component="Same"), Answer("Two.", component="Same")]
         ready = replace(READY, responses=dict(enumerate(answers, 500)))
         with pytest.raises(ValueError, match="share the name Same"):

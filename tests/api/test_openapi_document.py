@@ -1,4 +1,4 @@
-"""`openapi/openapi.json`, which clients are generated from: true to the running server."""
+"""`openapi/openapi.json`, the source of the generated clients, matches the server."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.api.rasters import AUTOMATIC, PREDICT, TEXT, geotiff, post
 from tests.api.serving import ALICE, BOB, Running
 
 SOMETIMES = {"idempotent-replayed", "x-image-mismatch", "x-credits-remaining"}
-ON_503 = {"retry-after"}  # of what passes; weights that are missing do not come by waiting
+ON_503 = {"retry-after"}  # only where a retry can succeed: not for missing weights
 
 FILE = Path(__file__).parents[2] / "openapi" / "openapi.json"
 
@@ -34,19 +34,19 @@ def committed() -> dict[str, Any]:
     return read
 
 
-def test_is_what_this_server_says(committed: dict[str, Any]) -> None:
+def test_matches_the_operations(committed: dict[str, Any]) -> None:
     assert committed == build_document(OPERATIONS, __version__), (
         "openapi/openapi.json is out of date: run `make openapi`, which is "
         "`inference-server openapi -o openapi/openapi.json`"
     )
 
 
-def test_is_written_as_the_command_writes_it(committed: dict[str, Any]) -> None:
+def test_has_the_format_that_the_command_writes(committed: dict[str, Any]) -> None:
     text = FILE.read_text()
     assert text == json.dumps(committed, indent=2, ensure_ascii=False) + "\n"
 
 
-def test_is_what_a_running_server_says(committed: dict[str, Any], server: Running) -> None:
+def test_a_running_server_serves_it(committed: dict[str, Any], server: Running) -> None:
     response = server.get("/openapi.json", key=None)
     assert response.headers["content-type"] == "application/json"
     assert response.json() == committed
@@ -56,7 +56,7 @@ def test_is_valid(committed: dict[str, Any]) -> None:
     validate(committed)
 
 
-def test_examples_fit_their_schemas(committed: dict[str, Any]) -> None:
+def test_examples_match_their_schemas(committed: dict[str, Any]) -> None:
     names = [
         (name, example)
         for name, component in committed["components"]["schemas"].items()
@@ -76,7 +76,7 @@ def test_has_every_operation(committed: dict[str, Any]) -> None:
     assert written == {(op.method, op.path, op.operation_id) for op in OPERATIONS}
 
 
-def test_every_answer_of_the_server_fits(
+def test_every_response_matches(
     committed: dict[str, Any], server: Running, picture: Picture
 ) -> None:
     clicks = [click(item) for item in picture.scene.objects]
@@ -103,7 +103,7 @@ def test_every_answer_of_the_server_fits(
     assert seen == {200, 400, 401, 404, 422}
 
 
-def test_every_answer_of_the_space_fits(
+def test_every_space_response_matches(
     committed: dict[str, Any], server: Running, picture: Picture
 ) -> None:
     sent = {"image": picture.sent["value"], "text_prompts": ["circle"]}
@@ -122,7 +122,7 @@ def test_every_answer_of_the_space_fits(
 
 
 def assert_fits(committed: dict[str, Any], method: str, path: str, answer: httpx.Response) -> None:
-    """The answer is one that the document describes."""
+    """Assert that the document describes a response."""
     described = committed["paths"][path][method]["responses"][str(answer.status_code)]
     while "$ref" in described:
         kind, name = described["$ref"].split("/")[-2:]
@@ -136,7 +136,7 @@ def assert_fits(committed: dict[str, Any], method: str, path: str, answer: httpx
         assert name in answer.headers or name in sometimes, (path, name)
 
 
-def test_every_answer_with_pictures_fits(
+def test_every_segmind_response_matches(
     committed: dict[str, Any], server: Running, picture: Picture
 ) -> None:
     sam3, sam_v2 = "/v1/sam3-image", "/v1/sam-v2-image"
@@ -162,7 +162,7 @@ def test_every_answer_with_pictures_fits(
     }
 
 
-def test_every_answer_to_a_form_fits(
+def test_every_samgeo_response_matches(
     committed: dict[str, Any], server: Running, picture: Picture
 ) -> None:
     data = geotiff(picture.scene.image)

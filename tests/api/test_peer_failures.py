@@ -1,4 +1,7 @@
-"""What the most used server of this kind gets wrong, each told here by what this one does."""
+"""Failures of the most widely used server of this kind, which this server must not have.
+
+The docstring of a class describes the failure, its tests what this server does instead.
+"""
 
 from __future__ import annotations
 
@@ -42,24 +45,24 @@ PATHS = (CONCEPT, VISUAL, SAM2_EMBED, SAM3_EMBED)
 POINT = {"x": 10, "y": 10, "positive": True}
 
 
-def asked(path: str, image: Any, **fields: Any) -> dict[str, Any]:
-    """A request for whatever an endpoint does."""
+def request_body(path: str, image: Any, **fields: Any) -> dict[str, Any]:
+    """Return a valid request for an endpoint."""
     prompts: dict[str, Any] = {CONCEPT: [{"text": "circle"}], VISUAL: [{"points": [POINT]}]}
     return {"image": image, **({"prompts": prompts[path]} if path in prompts else {}), **fields}
 
 
 def peak_mib() -> float:
-    """Most memory that this process, and so the server in it, has had."""
+    """Return the peak memory of this process, which includes the server, in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def forwards(server: Running) -> float:
-    """How many batches the models have worked on."""
+    """Return the number of batches that the models have processed."""
     return server.metric("inference_batch_size_count")
 
 
 def png_of(side: int) -> bytes:
-    """A whole and valid PNG of one colour: 1 bit a pixel, a few kilobytes."""
+    """Return a valid PNG of one colour, with 1 bit per pixel and a few kilobytes."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         checksum = struct.pack(">I", zlib.crc32(kind + content))
@@ -75,7 +78,7 @@ def png_of(side: int) -> bytes:
 
 
 class TestFilesOfTheServer:
-    """`type: "file"` reads a path of the server's own."""
+    """`type: "file"` reads a file of the server."""
 
     @pytest.fixture
     def secret(self, tmp_path: Path, picture: Picture) -> Path:
@@ -86,7 +89,7 @@ class TestFilesOfTheServer:
     @pytest.mark.parametrize("path", PATHS)
     def test_no_type_names_a_file(self, server: Running, secret: Path, path: str) -> None:
         for kind in ("file", "path", "local", "FILE"):
-            response = server.post(path, asked(path, {"type": kind, "value": str(secret)}))
+            response = server.post(path, request_body(path, {"type": kind, "value": str(secret)}))
             assert response.status_code == 422
             assert response.json()["detail"][0]["loc"][:3] == ["body", "image", "type"]
             assert "'url' or 'base64'" in response.json()["detail"][0]["msg"]
@@ -94,7 +97,7 @@ class TestFilesOfTheServer:
     def test_no_value_names_a_file(self, server: Running, secret: Path) -> None:
         for value in (str(secret), f"file://{secret}", f"file://localhost{secret}"):
             for kind in ("url", "base64"):
-                response = server.post(VISUAL, asked(VISUAL, {"type": kind, "value": value}))
+                response = server.post(VISUAL, request_body(VISUAL, {"type": kind, "value": value}))
                 assert response.status_code == 400, response.text
                 assert "Could not load input image" in response.json()["message"]
             for path, body in (
@@ -106,7 +109,7 @@ class TestFilesOfTheServer:
                 assert server.post(path, body).status_code == 400
 
 
-class TestIdsOfOthers:
+class TestIdsOfOtherTenants:
     """Another key's `image_id` with a different image is answered with the first image's mask."""
 
     def test_each_key_has_its_own(self, server: Running, picture: Picture) -> None:
@@ -128,14 +131,14 @@ class TestIdsOfOthers:
     def test_an_id_of_another_key_is_unknown(self, server: Running, picture: Picture) -> None:
         server.answer(SAM3_EMBED, ALICE, image=picture.sent, image_id="hers")
         for path in PATHS:
-            body = asked(path, None, image_id="hers")
+            body = request_body(path, None, image_id="hers")
             assert server.post(path, body, key=BOB).status_code == 404
 
-    def test_another_image_under_ones_own_id_is_told(
+    def test_another_image_under_an_own_id_is_reported(
         self, server: Running, picture: Picture
     ) -> None:
         server.answer(SAM2_EMBED, image=picture.sent, image_id="mine")
-        response = server.post(VISUAL, asked(VISUAL, noise(600), image_id="mine"))
+        response = server.post(VISUAL, request_body(VISUAL, noise(600), image_id="mine"))
         assert response.headers["x-image-mismatch"] == "true"
 
 
@@ -148,7 +151,7 @@ class TestBombs:
         assert len(bomb["value"]) < 350_000
         before = forwards(server)
         for path in PATHS:
-            response = server.post(path, asked(path, bomb))
+            response = server.post(path, request_body(path, bomb))
             assert response.status_code == 413
             assert f"{side} x {side}" in response.json()["message"]
         for path, body in (
@@ -165,14 +168,14 @@ class TestBombs:
 
 
 class TestTruncation:
-    """A truncated JPEG is answered 200."""
+    """A truncated JPEG gets 200."""
 
     @pytest.mark.parametrize("share", [0.2, 0.5, 0.9, 0.99])
     def test_a_jpeg_that_was_cut_off(self, server: Running, picture: Picture, share: float) -> None:
         jpeg = encoded(picture.scene.image, ".jpg")
         cut = in_base64(jpeg[: int(len(jpeg) * share)])
         for path in PATHS:
-            response = server.post(path, asked(path, cut))
+            response = server.post(path, request_body(path, cut))
             assert response.status_code == 400
             assert "JPEG file is truncated" in response.json()["message"]
 
@@ -192,18 +195,18 @@ class TestEchoes:
             {"api_key": ["SENTINEL"]},
         ],
     )
-    def test_no_mistake_repeats_what_was_sent(
+    def test_errors_do_not_repeat_the_request(
         self, server: Running, picture: Picture, mistake: dict[str, Any]
     ) -> None:
         for path in PATHS:
-            sent = {**asked(path, picture.sent, image_id=7), **mistake}
+            sent = {**request_body(path, picture.sent, image_id=7), **mistake}
             response = server.post(path, sent)
             assert response.status_code == 422
             assert picture.sent["value"][:100] not in response.text
             assert "SENTINEL" not in response.text
             assert len(response.content) < 2000
 
-    def test_nor_in_other_contracts(self, server: Running) -> None:
+    def test_other_apis(self, server: Running) -> None:
         image = "SENTINEL" * 1000
         bodies: list[tuple[str, dict[str, Any]]] = [
             ("/v1/sam3-image", {"image": [image]}),
@@ -220,10 +223,10 @@ class TestEchoes:
 class TestFormats:
     """A wrong `format` is a 500, and only after the inference."""
 
-    def test_it_is_told_before_any_work(self, server: Running, picture: Picture) -> None:
+    def test_it_is_refused_before_any_work(self, server: Running, picture: Picture) -> None:
         before = forwards(server)
         for path, wrong in ((CONCEPT, "binary"), (CONCEPT, "x"), (VISUAL, "png"), (VISUAL, 7)):
-            response = server.post(path, asked(path, noise(601), format=wrong))
+            response = server.post(path, request_body(path, noise(601), format=wrong))
             assert response.status_code == 422
             assert response.json()["detail"][0]["loc"] == ["body", "format"]
         for path in (TEXT, PREDICT, AUTOMATIC):
@@ -234,10 +237,10 @@ class TestFormats:
 
 
 class TestNumbers:
-    """A point that is no number is answered 200."""
+    """A point that is not a number gets 200."""
 
     @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "-1e999"])
-    def test_points_that_are_nowhere(self, server: Running, number: str) -> None:
+    def test_coordinates_that_are_not_finite(self, server: Running, number: str) -> None:
         for value in (number, f'"{number}"'):
             for shape in (
                 f'"points": [{{"x": {value}, "y": 1, "positive": true}}]',
@@ -250,7 +253,7 @@ class TestNumbers:
             assert server.post(CONCEPT, raw.encode()).status_code == 422
 
     @pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999", "1e10", "-1e300"])
-    def test_nor_in_other_contracts(self, server: Running, number: str) -> None:
+    def test_other_apis(self, server: Running, number: str) -> None:
         image = json.dumps(noise(602)["value"])
         for path, raw in (
             ("/v1/sam3-image", f'{{"image": {image}, "points_input": "[[{number}, 1]]"}}'),
@@ -273,14 +276,14 @@ class TestNumbers:
 
     @pytest.mark.parametrize("far", [1e6, 1e9])
     def test_an_enormous_exemplar_costs_no_more(self, server: Running, far: float) -> None:
-        """The model looks at as many places as a box is large: that was gigabytes."""
+        """The model's memory grew with the area of the box, to gigabytes."""
         before = peak_mib()
         boxes = [{"x0": -far, "y0": -far, "x1": far, "y1": far}] * 64
         assert len(server.concept(noise(606), *[{"boxes": boxes}] * 4)) == 4
         assert peak_mib() - before < 500
 
     @pytest.mark.parametrize("far", [-1e9, -1.0, 1e6, 1e9])
-    def test_points_beside_the_image_are_no_mistake(self, server: Running, far: float) -> None:
+    def test_points_outside_the_image_are_valid(self, server: Running, far: float) -> None:
         prompts = [
             {"points": [{"x": far, "y": far, "positive": True}]},
             {"box": {"x": far, "y": far, "width": 10, "height": 10}},
@@ -289,7 +292,7 @@ class TestNumbers:
         assert len(server.visual(noise(603), *prompts)) == 3
 
 
-class TestPromptsTogether:
+class TestCombinedPrompts:
     """A box and points in one request are refused."""
 
     def test_they_refine_each_other(self, server: Running, picture: Picture) -> None:
@@ -298,7 +301,7 @@ class TestPromptsTogether:
         (found,) = server.visual(picture.sent, prompt)
         assert iou(plane(found, picture.size), target.mask) > 0.8
 
-    def test_they_may_be_prompts_beside_each_other(self, server: Running, picture: Picture) -> None:
+    def test_they_can_be_separate_prompts(self, server: Running, picture: Picture) -> None:
         one, other = picture.one("blue square"), picture.one("red square")
         found = server.visual(picture.sent, {"box": center_box(one)}, click(other))
         for prediction, target in zip(found, (one, other), strict=True):
@@ -309,7 +312,7 @@ class TestLargeBodies:
     """A body of 60 MB is read in full before it is refused."""
 
     @pytest.mark.parametrize("path", [*PATHS, "/v1/sam3-image", "/v2/sam3-image", "/api/predict"])
-    def test_it_is_refused_by_its_head(self, small: Running, path: str) -> None:
+    def test_it_is_refused_by_its_announced_length(self, small: Running, path: str) -> None:
         host, port = small.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=60) as connection:
             head = f"POST {path} HTTP/1.1\r\nhost: x\r\nx-api-key: {ALICE}"
@@ -350,7 +353,7 @@ class TestPathsAndMethods:
     def test_an_unknown_method(self, server: Running, method: str) -> None:
         for path in (*PATHS, TEXT, "/v1/sam3-image", "/api/predict"):
             response = server.http.request(method, path, headers={"x-api-key": ALICE})
-            if method == "BREW":  # no method of HTTP at all: refused before there is a path
+            if method == "BREW":  # not an HTTP method: refused before routing
                 assert response.status_code in (400, 405)
                 continue
             assert response.status_code == 405
@@ -367,15 +370,15 @@ class TestModelIds:
     @pytest.mark.parametrize("name", IDS)
     def test_it_is_refused_and_nothing_is_loaded(self, server: Running, name: str) -> None:
         loaded = server.get("/models").json()["loaded"]
-        response = server.post(CONCEPT, asked(CONCEPT, noise(604), model_id=name))
+        response = server.post(CONCEPT, request_body(CONCEPT, noise(604), model_id=name))
         assert response.status_code == 422
         assert response.json()["detail"][0]["loc"] == ["body", "model_id"]
         for path in (VISUAL, SAM2_EMBED, SAM3_EMBED):
-            response = server.post(path, asked(path, noise(604), sam2_version_id=name))
+            response = server.post(path, request_body(path, noise(604), sam2_version_id=name))
             assert response.status_code == 422
             assert response.json()["detail"][0]["loc"] == ["body", "sam2_version_id"]
         data = base64.b64decode(noise(604)["value"])
-        if name.strip():  # a blank field of a form is an absent one
+        if name.strip():  # a blank form field counts as absent
             for path in (TEXT, PREDICT, AUTOMATIC):
                 response = post(server, path, data, prompt="x", point_coords=[1, 1], model_id=name)
                 assert response.status_code == 400
@@ -384,7 +387,7 @@ class TestModelIds:
         assert server.get("/models").json()["loaded"] == loaded
 
 
-class TestNamesThatLeadInside:
+class TestNamesOfPrivateAddresses:
     """A host name that resolves to a private address is fetched."""
 
     @pytest.mark.parametrize(
@@ -394,10 +397,10 @@ class TestNamesThatLeadInside:
     def test_it_is_not_connected_to(self, gallery: Gallery, address: str) -> None:
         gallery.hang("/inside.png", base64.b64decode(noise(605)["value"]))
         port = gallery.url.rsplit(":", 1)[1]
-        asked_for = []
+        resolved = []
 
         async def resolver(host: str) -> Sequence[str]:
-            asked_for.append(host)
+            resolved.append(host)
             return [address]
 
         with serving(ready=False) as server:
@@ -405,14 +408,14 @@ class TestNamesThatLeadInside:
             gallery.visits.clear()
             url = f"http://pictures.example.com:{port}/inside.png"
             for path in PATHS:
-                response = server.post(path, asked(path, {"type": "url", "value": url}))
+                response = server.post(path, request_body(path, {"type": "url", "value": url}))
                 assert response.status_code == 400
                 assert "is not on the public internet" in response.json()["message"]
                 assert address not in response.text
-        assert asked_for == ["pictures.example.com"] * len(PATHS)
+        assert resolved == ["pictures.example.com"] * len(PATHS)
         assert gallery.visits == []
 
-    def test_one_that_does_for_real(self, gallery: Gallery) -> None:
+    def test_localhost_is_not_connected_to(self, gallery: Gallery) -> None:
         gallery.hang("/inside.png", base64.b64decode(noise(605)["value"]))
         url = gallery.url.replace("127.0.0.1", "localhost") + "/inside.png"
         with serving(ready=False) as server:
@@ -422,7 +425,7 @@ class TestNamesThatLeadInside:
         assert gallery.visits == []
 
 
-def test_the_server_is_as_well_as_before(server: RunningHere, picture: Picture) -> None:
-    """After all that."""
+def test_the_server_still_works(server: RunningHere, picture: Picture) -> None:
+    """Runs last in this module."""
     assert len(server.concept(picture.sent, "red circle")[0]) == 2
     assert server.state.bodies.nbytes == server.state.uploads.nbytes == 0

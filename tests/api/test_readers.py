@@ -30,7 +30,7 @@ WINDOW = 10.0
 
 
 class Clock:
-    """The time and the timers of an event loop, moved by a test."""
+    """A simulated clock with the timers of an event loop."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -61,7 +61,7 @@ class Clock:
 
 
 class Pipe:
-    """A transport whose client reads what a test says."""
+    """A fake transport; the test decides how much its client reads."""
 
     def __init__(self) -> None:
         self.buffered = 0
@@ -80,8 +80,8 @@ class Pipe:
         self.buffered = max(0, self.buffered - size)
 
 
-class Hall:
-    """Connections of one server, without a server: 8 KiB/s over 10 s, 1 MiB in all."""
+class Connections:
+    """Metered connections without a server: 8 KiB/s over 10 s, 1 MiB together."""
 
     def __init__(self) -> None:
         self.clock = Clock()
@@ -89,63 +89,65 @@ class Hall:
             settings(min_rate_kb=8, min_rate_window=WINDOW, response_memory_mb=1)
         )
 
-    def enter(self) -> tuple[Pipe, MeteredTransport]:
+    def open(self) -> tuple[Pipe, MeteredTransport]:
         pipe, loop = Pipe(), cast("Any", self.clock)
         return pipe, MeteredTransport(cast("Any", pipe), self.readers, loop)
 
 
 class TestRate:
-    def test_who_reads_nothing_is_disconnected(self) -> None:
-        hall = Hall()
+    def test_a_client_that_reads_nothing_is_disconnected(self) -> None:
+        connections = Connections()
         for size in (10, 500 * KiB):
-            pipe, transport = hall.enter()
+            pipe, transport = connections.open()
             transport.write(bytes(size))
-            hall.clock.advance(WINDOW - 1)
+            connections.clock.advance(WINDOW - 1)
             assert not pipe.aborted
-            hall.clock.advance(1)
+            connections.clock.advance(1)
             assert pipe.aborted
 
     @pytest.mark.parametrize(("rate", "stays"), [(8.1, True), (7.9, False)])
-    def test_who_reads_at_the_rate_stays(self, rate: float, stays: bool) -> None:
-        hall = Hall()
-        pipe, transport = hall.enter()
+    def test_a_client_that_reads_at_the_rate_stays_connected(
+        self, rate: float, stays: bool
+    ) -> None:
+        connections = Connections()
+        pipe, transport = connections.open()
         transport.write(bytes(900 * KiB))
         while pipe.buffered and not pipe.aborted:
             pipe.read(round(rate * KiB))
-            hall.clock.advance(1)
+            connections.clock.advance(1)
         assert pipe.aborted is not stays
-        hall.clock.advance(3 * WINDOW)
+        connections.clock.advance(3 * WINDOW)
         assert pipe.aborted is not stays
 
-    def test_the_end_of_a_response_may_be_less_than_the_rate_asks_for(self) -> None:
-        hall = Hall()
-        pipe, transport = hall.enter()
+    def test_a_short_remainder_may_be_below_the_rate(self) -> None:
+        connections = Connections()
+        pipe, transport = connections.open()
         transport.write(bytes(10 * KiB))
-        hall.clock.advance(WINDOW - 1)
+        connections.clock.advance(WINDOW - 1)
         pipe.read(10 * KiB)
-        hall.clock.advance(1)
+        connections.clock.advance(1)
         assert not pipe.aborted
 
-    def test_a_response_late_in_a_window_has_a_window_of_its_own(self) -> None:
-        """On a kept connection one response follows the other, each read at once."""
-        hall = Hall()
-        pipe, transport = hall.enter()
+    def test_each_response_has_its_own_window(self) -> None:
+        """On a kept connection, responses follow each other, and each is read at once."""
+        connections = Connections()
+        pipe, transport = connections.open()
         for _ in range(5):
             transport.write(bytes(KiB))
-            hall.clock.advance(0.1)
+            connections.clock.advance(0.1)
             pipe.read(KiB)
-            hall.clock.advance(WINDOW - 0.2)
+            connections.clock.advance(WINDOW - 0.2)
             transport.write(bytes(KiB))
-            hall.clock.advance(0.1)
+            connections.clock.advance(0.1)
             assert not pipe.aborted
             pipe.read(KiB)
         transport.write(bytes(KiB))
-        hall.clock.advance(2 * WINDOW)
+        connections.clock.advance(2 * WINDOW)
         assert pipe.aborted
 
     def test_when_the_server_stops_the_window_is_shorter(self) -> None:
-        hall = Hall()
-        (deaf, first), (steady, second), (later, third) = (hall.enter() for _ in range(3))
+        connections = Connections()
+        (deaf, first), (steady, second), (later, third) = (connections.open() for _ in range(3))
         first.write(bytes(500 * KiB))
         second.write(bytes(500 * KiB))
         for transport in (first, second, third):
@@ -153,31 +155,31 @@ class TestRate:
         for _ in range(10):
             steady.read(9 * KiB)
             for transport in (first, second, third):
-                transport.hurry(2)  # once more changes nothing
-            hall.clock.advance(1)
+                transport.hurry(2)  # repeated calls change nothing
+            connections.clock.advance(1)
         assert deaf.aborted
         assert not steady.aborted
         third.write(bytes(KiB))
-        hall.clock.advance(2)
+        connections.clock.advance(2)
         assert later.aborted
 
     def test_a_lost_connection_is_forgotten(self) -> None:
-        hall = Hall()
-        pipe, transport = hall.enter()
+        connections = Connections()
+        pipe, transport = connections.open()
         transport.write(bytes(KiB))
         transport.stop()
-        hall.clock.advance(2 * WINDOW)
+        connections.clock.advance(2 * WINDOW)
         assert not pipe.aborted
-        assert not hall.readers._reading
+        assert not connections.readers._reading
 
 
 class TestMemory:
-    def test_the_slowest_readers_make_room(self) -> None:
-        hall = Hall()
-        (deaf, first), (steady, second), (new, third) = (hall.enter() for _ in range(3))
+    def test_the_slowest_readers_are_disconnected_first(self) -> None:
+        connections = Connections()
+        (deaf, first), (steady, second), (new, third) = (connections.open() for _ in range(3))
         first.write(bytes(400 * KiB))
         second.write(bytes(600 * KiB))
-        hall.clock.advance(5)
+        connections.clock.advance(5)
         steady.read(300 * KiB)
         third.write(bytes(200 * KiB))
         assert (deaf.aborted, steady.aborted, new.aborted) == (False, False, False)
@@ -185,8 +187,8 @@ class TestMemory:
         assert (deaf.aborted, steady.aborted, new.aborted) == (True, False, False)
 
     def test_a_single_response_may_be_larger(self) -> None:
-        hall = Hall()
-        pipe, transport = hall.enter()
+        connections = Connections()
+        pipe, transport = connections.open()
         transport.write(bytes(3 * MiB))
         assert not pipe.aborted
 
@@ -205,13 +207,13 @@ async def in_pieces(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 class NoWork:
-    """What a server drains: nothing."""
+    """A server context without work."""
 
     def __init__(self) -> None:
         self.settings = settings(shutdown_timeout=3600)
 
     async def drain(self, hurry: asyncio.Event, delay: float) -> None:
-        """Ends at once."""
+        """Return at once."""
 
 
 @contextmanager
@@ -237,7 +239,7 @@ def running(app: ASGIApp, **changes: Any) -> Iterator[tuple[Server, int, threadi
 
 
 def deaf_client(port: int, *headers: str) -> socket.socket:
-    """Asks, and does not read."""
+    """Send a request, and do not read the response."""
     client = socket.socket()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     client.settimeout(TIMEOUT)
@@ -248,7 +250,7 @@ def deaf_client(port: int, *headers: str) -> socket.socket:
 
 @pytest.mark.parametrize("app", [in_one_piece, in_pieces])
 @pytest.mark.parametrize("headers", [(), ("connection: close",)], ids=["kept", "closed"])
-def test_a_connection_that_nobody_reads_is_closed(app: ASGIApp, headers: tuple[str, ...]) -> None:
+def test_an_unread_connection_is_closed(app: ASGIApp, headers: tuple[str, ...]) -> None:
     with running(app, min_rate_window=0.2, header_timeout=3600) as (server, port, _):
         state = server.server_state
         with deaf_client(port, *headers):
@@ -258,7 +260,7 @@ def test_a_connection_that_nobody_reads_is_closed(app: ASGIApp, headers: tuple[s
 
 @pytest.mark.parametrize("app", [in_one_piece, in_pieces])
 @pytest.mark.parametrize("headers", [(), ("connection: close",)], ids=["kept", "closed"])
-def test_a_stop_does_not_wait_for_who_does_not_read(app: ASGIApp, headers: tuple[str, ...]) -> None:
+def test_a_stop_does_not_wait_for_unread_responses(app: ASGIApp, headers: tuple[str, ...]) -> None:
     with (
         running(app, min_rate_window=3600, keep_alive_timeout=3600) as (server, port, thread),
         deaf_client(port, *headers),
@@ -270,7 +272,7 @@ def test_a_stop_does_not_wait_for_who_does_not_read(app: ASGIApp, headers: tuple
         assert not thread.is_alive()
 
 
-def test_who_reads_gets_everything_also_at_the_end() -> None:
+def test_a_reading_client_gets_the_whole_response_during_a_stop() -> None:
     with running(in_one_piece) as (server, port, thread), ExitStack() as stack:
         client = stack.enter_context(deaf_client(port, "connection: close"))
         until(lambda: server.server_state.total_requests)

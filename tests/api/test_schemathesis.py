@@ -1,8 +1,7 @@
-"""The OpenAPI document held against a running server, operation by operation, by schemathesis.
+"""Schemathesis checks every operation of a running server against the OpenAPI document.
 
-Requests are made from the schemas: fitting ones, and ones that are wrong in one place or another.
-Whatever comes, the answer has a status that the document names for the operation, its headers and
-its body are of the documented types, and it is no failure of the server.
+It generates valid and invalid requests from the schemas. Each response must have a documented
+status, headers and body, and must not be a server error.
 """
 
 from __future__ import annotations
@@ -38,41 +37,41 @@ def _is_even(value: Any) -> bool:
     return isinstance(value, str | bytes) and len(value) % 2 == 0
 
 
-def _is_elsewhere(value: Any) -> bool:
-    """One of the document's examples, which name images in the internet."""
+def _is_example_url(value: Any) -> bool:
+    """Whether a value is the URL of an image in one of the document's examples."""
     return isinstance(value, str) and value.startswith("https://")
 
 
-def meant(node: Any) -> Any:
-    """A body with a real image in half of the places for one, and without most of the wrong keys.
+def with_valid_images(node: Any) -> Any:
+    """Return a body with a valid image in half of its image fields, and with few wrong keys.
 
-    No text that is made up is an image or a key, and the other side of both checks is to be seen.
+    Generated text is never an image or a key, so without this no request would be valid.
     """
     if isinstance(node, list):
-        return [meant(item) for item in node]
+        return [with_valid_images(item) for item in node]
     if not isinstance(node, dict):
         return node
-    node = {name: meant(value) for name, value in node.items()}
+    node = {name: with_valid_images(value) for name, value in node.items()}
     if _is_even(node.get("api_key")):
         del node["api_key"]
-    if _is_elsewhere(node.get("value")) or (
+    if _is_example_url(node.get("value")) or (
         node.get("type") == "base64" and _is_even(node.get("value"))
     ):
         node = {**node, "type": "base64", "value": PICTURE}
-    if _is_even(node.get("image")) or _is_elsewhere(node.get("image")):
+    if _is_even(node.get("image")) or _is_example_url(node.get("image")):
         node["image"] = PICTURE
     if _is_even(node.get("file")):
         node["file"] = base64.b64decode(PICTURE)
     if isinstance(node.get("data"), list) and node["data"] and _is_even(node["data"][0]):
         node["data"][0] = PICTURE
     if {"image", "file"} & node.keys() and node.get("points_per_side", 32) in range(3, 129):
-        node["points_per_side"] = 2  # a grid of 128 x 128 clicks is no mistake, and takes its time
+        node["points_per_side"] = 2  # a grid of 128 x 128 clicks is valid, but slow
     return node
 
 
 @pytest.fixture(scope="module")
 def patient() -> Iterator[Running]:
-    """A server whose jobs wait: they are no part of what is tested here."""
+    """A server that accepts jobs but runs none; jobs have their own tests."""
     with serving(
         job_workers=0, job_queue_size=100_000, job_queue_per_key=100_000, fetch_timeout=1
     ) as running:
@@ -83,12 +82,12 @@ def patient() -> Iterator[Running]:
 @settings(fuzzed(8), phases=[Phase.explicit, Phase.generate])
 def test_every_operation(case: schemathesis.Case[Any], patient: Running) -> None:
     if isinstance(case.body, dict):
-        case.body = meant(case.body)
+        case.body = with_valid_images(case.body)
     response = case.call(base_url=patient.url, headers={"x-api-key": ALICE}, timeout=120)
     case.validate_response(response, checks=CHECKS)
     assert response.status_code < 500 or _is_missing_sam(case), response.text
 
 
 def _is_missing_sam(case: schemathesis.Case[Any]) -> bool:
-    """The form asks for the first SAM, which no server of this kind has: 503 by contract."""
+    """Whether a form requests the first SAM, which is not supported and gets 503."""
     return isinstance(case.body, dict) and case.body.get("model_version") == "sam"

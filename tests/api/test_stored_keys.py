@@ -23,7 +23,7 @@ from inference_server.errors import (
 from tests.api import rasters
 from tests.api.pictures import Picture, noise
 from tests.api.serving import ALICE, CONCEPT, TIMEOUT, VISUAL, serving, until
-from tests.api.stored_keys import COSTS, WORK, Keyed, is_segmind, keyed, told
+from tests.api.stored_keys import COSTS, WORK, Keyed, error_message, is_segmind, keyed
 from tests.api.test_keys import send, ways
 from tests.api.test_openapi_document import FILE, assert_fits
 
@@ -43,18 +43,18 @@ def administering(running: Keyed) -> str:
 
 
 def fits(response: httpx.Response) -> None:
-    """The OpenAPI document describes the response."""
+    """Assert that the OpenAPI document describes a response."""
     request = response.request
     assert_fits(DOCUMENT, request.method.lower(), request.url.path, response)
 
 
 @pytest.mark.parametrize("way", ways(""))
-def test_every_way_is_enough(running: Keyed, segmenting: str, way: str) -> None:
+def test_a_key_is_accepted_in_every_way(running: Keyed, segmenting: str, way: str) -> None:
     assert send(running.server.url, **ways(segmenting)[way]).status_code == 200
 
 
 @pytest.mark.parametrize("change", ["secret", "id", "end", "case"])
-def test_nearly_a_key(running: Keyed, segmenting: str, change: str) -> None:
+def test_a_similar_key_is_refused(running: Keyed, segmenting: str, change: str) -> None:
     prefix, key_id, secret = segmenting.split("_", 2)
     other = "0" * 12 if key_id != "0" * 12 else "1" * 12
     near = {
@@ -65,7 +65,7 @@ def test_nearly_a_key(running: Keyed, segmenting: str, change: str) -> None:
     }[change]
     response = running.server.post(VISUAL, {"image": noise(1)}, key=near)
     assert response.status_code == 401
-    assert "wrong" in told(response)
+    assert "wrong" in error_message(response)
     assert near not in response.text
     fits(response)
 
@@ -82,20 +82,20 @@ def test_changes_take_effect_in_a_running_server(running: Keyed) -> None:
     running.store.change(made.id, {"scopes": ("segment",), "expires": 1.0})
     until(lambda: server.post(VISUAL, body, key=key).status_code == 401)
     expired = server.post(VISUAL, body, key=key)
-    assert "expired" in told(expired)
+    assert "expired" in error_message(expired)
     fits(expired)
     running.store.change(made.id, {"expires": None})
     until(lambda: server.post(VISUAL, body, key=key).status_code == 200)
     running.store.revoke(made.id)
     until(lambda: server.post(VISUAL, body, key=key).status_code == 401)
     revoked = server.post(VISUAL, body, key=key)
-    assert "revoked" in told(revoked)
+    assert "revoked" in error_message(revoked)
     # Only a client with the whole key learns that it was revoked, not one with its id.
     near = key[:-3] + ("AAA" if key[-3:] != "AAA" else "BBB")
-    assert "wrong" in told(server.post(VISUAL, body, key=near))
+    assert "wrong" in error_message(server.post(VISUAL, body, key=near))
 
 
-def test_a_key_ends_by_itself(running: Keyed, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_expires(running: Keyed, monkeypatch: pytest.MonkeyPatch) -> None:
     key, _ = running.create("short", expires=time.time() + 3600)
     later = SimpleNamespace(time=lambda: time.time() + 3600)
     monkeypatch.setattr("inference_server.auth.repository.time", later)
@@ -108,11 +108,11 @@ def test_work_needs_the_scope_segment(
 ) -> None:
     response = WORK[name][0](running.server, picture, administering)
     assert response.status_code == 403, response.text
-    assert "scope `segment`" in told(response)
+    assert "scope `segment`" in error_message(response)
     fits(response)
 
 
-def test_the_server_needs_the_scope_admin(
+def test_administration_needs_the_scope_admin(
     running: Keyed, segmenting: str, administering: str
 ) -> None:
     server = running.server
@@ -120,7 +120,7 @@ def test_the_server_needs_the_scope_admin(
         headers = {"x-api-key": segmenting}
         refused = server.http.request(method, path, headers=headers)
         assert refused.status_code == 403
-        assert "scope `admin`" in told(refused)
+        assert "scope `admin`" in error_message(refused)
         fits(refused)
         headers = {"x-api-key": administering}
         assert server.http.request(method, path, headers=headers).status_code == 200
@@ -155,7 +155,7 @@ def test_work_costs_credits(running: Keyed, picture: Picture, name: str) -> None
     assert paid.status_code in (200, 404), paid.text
     if not name.startswith("job"):
         assert paid.headers["x-credits-remaining"] == "1"
-    assert running.left(made) == 1
+    assert running.credits_left(made) == 1
     refused = (
         WORK["visual"][0](running.server, picture, key)
         if cost == 1
@@ -163,21 +163,21 @@ def test_work_costs_credits(running: Keyed, picture: Picture, name: str) -> None
     )
     path = refused.request.url.path
     assert refused.status_code == (406 if is_segmind(path) else 402), refused.text
-    assert "Insufficient credits" in told(refused)
-    assert "has 1 left" in told(refused)
+    assert "Insufficient credits" in error_message(refused)
+    assert "has 1 credits_left" in error_message(refused)
     assert "x-credits-remaining" not in refused.headers
     fits(refused)
-    assert running.left(made) == 1
+    assert running.credits_left(made) == 1
     # A failed job is refunded, which reduces its usage again.
     until(lambda: running.used(made)[0] == 2)
 
 
-def test_nothing_found_is_an_answer_and_costs(running: Keyed, picture: Picture) -> None:
+def test_a_request_that_finds_nothing_is_charged(running: Keyed, picture: Picture) -> None:
     key, made = running.create("nothing", credits=5)
     response = rasters.post(running.server, "/segment/text", picture.data, key=key, prompt="star")
     assert response.status_code == 404
     assert response.headers["x-credits-remaining"] == "3"
-    assert running.left(made) == 3
+    assert running.credits_left(made) == 3
 
 
 @pytest.mark.parametrize(
@@ -189,13 +189,13 @@ def test_nothing_found_is_an_answer_and_costs(running: Keyed, picture: Picture) 
         (422, {"image": noise(3), "prompts": [{"points": [{"x": 1, "y": "?"}]}]}),
     ],
 )
-def test_what_is_invalid_costs_nothing(running: Keyed, status: int, body: Any) -> None:
+def test_an_invalid_request_costs_nothing(running: Keyed, status: int, body: Any) -> None:
     key, made = running.create("invalid", credits=3)
     response = running.server.post(VISUAL, body, key=key)
     assert response.status_code == status
     assert "x-credits-remaining" not in response.headers
     # A response does not wait indefinitely for its refund.
-    until(lambda: running.left(made) == 3)
+    until(lambda: running.credits_left(made) == 3)
     # The refunded credits pay for the next request.
     assert running.server.post(VISUAL, {"image": noise(3)}, key=key).status_code == 200
 
@@ -211,19 +211,19 @@ def test_what_is_invalid_costs_nothing(running: Keyed, status: int, body: Any) -
         (RuntimeError("broken"), 500),
     ],
 )
-def test_what_the_server_cannot_answer_costs_nothing(
+def test_a_server_error_costs_nothing(
     running: Keyed, error: Exception, status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key, made = running.create("failing", credits=3)
 
     async def fails(*_: Any, **__: Any) -> None:
-        assert running.left(made) == 0  # it is charged before it starts
+        assert running.credits_left(made) == 0  # it is charged before it starts
         raise error
 
     monkeypatch.setattr(running.server.state.segmenter, "visual", fails)
     response = running.server.post(VISUAL, {"image": noise(4)}, key=key)
     assert response.status_code == status
-    until(lambda: running.left(made) == 3)
+    until(lambda: running.credits_left(made) == 3)
     until(lambda: running.used(made) == (1, 1, 0))
 
 
@@ -236,30 +236,30 @@ def test_parallel_requests_cannot_overspend(running: Keyed) -> None:
     with ThreadPoolExecutor(10) as threads:
         statuses = list(threads.map(ask, range(10)))
     assert sorted(statuses) == [200] * 4 + [402] * 6
-    assert running.left(made) == 1
+    assert running.credits_left(made) == 1
     until(lambda: running.used(made) == (10, 6, 12))
 
 
-def test_free_kinds_are_for_those_without_credits_too(tmp_path: Path) -> None:
+def test_free_requests_need_no_credits(tmp_path: Path) -> None:
     with keyed(tmp_path / "data", ready=False, cost_visual=0) as running:
         key, made = running.create("empty", credits=0)
         response = running.server.post(VISUAL, {"image": 7}, key=key)
         assert response.status_code == 422
         assert running.server.post(CONCEPT, {"prompts": 7}, key=key).status_code == 422
-        assert running.left(made) == 0
+        assert running.credits_left(made) == 0
 
 
-def test_a_job_that_fails_gives_its_credits_back(running: Keyed) -> None:
+def test_a_failed_job_is_refunded(running: Keyed) -> None:
     key, made = running.create("job", credits=4)
     body = {"image": {"type": "base64", "value": "bm90IGFuIGltYWdl"}, "prompts": [{"text": "x"}]}
     job = running.server.post(f"/v2{CONCEPT}", body, key=key).json()
     status = job["status_url"]
     until(lambda: running.server.get(status, key=key).json()["status"] == "FAILED")
-    assert running.left(made) == 4
+    assert running.credits_left(made) == 4
     until(lambda: running.used(made) == (1, 0, 0))
 
 
-def test_keys_without_credits_use_them_all_the_same(running: Keyed, picture: Picture) -> None:
+def test_usage_counts_credits_of_unlimited_keys(running: Keyed, picture: Picture) -> None:
     """Usage records the cost of their requests, except of failed ones."""
     key, made = running.create("unlimited")
     response = WORK["visual"][0](running.server, picture, key)
@@ -268,7 +268,7 @@ def test_keys_without_credits_use_them_all_the_same(running: Keyed, picture: Pic
     assert running.server.post(VISUAL, {"image": 7}, key=key).status_code == 422
     assert WORK["job visual"][0](running.server, picture, key).status_code == 200
     until(lambda: running.used(made) == (3, 1, 6))
-    assert running.left(made) is None
+    assert running.credits_left(made) is None
 
 
 def test_keys_of_the_settings_are_in_the_usage_without_their_secret(running: Keyed) -> None:
@@ -283,21 +283,23 @@ def test_keys_of_the_settings_are_in_the_usage_without_their_secret(running: Key
 
 
 @pytest.mark.parametrize("name", ["concept", "text", "sam3-image", "space", "job concept"])
-def test_a_rate_is_told_in_the_contracts_words(running: Keyed, picture: Picture, name: str) -> None:
+def test_a_rate_error_has_the_format_of_its_api(
+    running: Keyed, picture: Picture, name: str
+) -> None:
     work, cost = WORK[name]
     key, made = running.create("slow", rate="2/h", credits=100)
     for _ in range(2):
         assert work(running.server, picture, key).status_code == 200
     refused = work(running.server, picture, key)
     assert refused.status_code == 429
-    assert "2 per 1 hour" in told(refused)
+    assert "2 per 1 hour" in error_message(refused)
     assert 1 <= int(refused.headers["retry-after"]) <= 3600
     fits(refused)
-    assert running.left(made) == 100 - 2 * cost
+    assert running.credits_left(made) == 100 - 2 * cost
     until(lambda: running.used(made) == (3, 1, 2 * cost))
 
 
-def test_a_rate_holds_whatever_way_the_key_comes(running: Keyed) -> None:
+def test_a_rate_applies_however_the_key_is_sent(running: Keyed) -> None:
     key, _ = running.create("slow", rate="2/h")
     sent = [send(running.server.url, **way).status_code for way in ways(key).values()]
     assert sent == [200] * 2 + [429] * (len(sent) - 2)
@@ -305,7 +307,7 @@ def test_a_rate_holds_whatever_way_the_key_comes(running: Keyed) -> None:
     assert running.server.post(VISUAL, {"image": noise(6)}).status_code == 200
 
 
-def test_a_rate_is_for_work_alone(running: Keyed, picture: Picture) -> None:
+def test_a_rate_limits_work_only(running: Keyed, picture: Picture) -> None:
     key, _ = running.create("polling", rate="1/h", scopes=("segment", "admin"))
     server = running.server
     job = WORK["job visual"][0](server, picture, key).json()
@@ -315,7 +317,7 @@ def test_a_rate_is_for_work_alone(running: Keyed, picture: Picture) -> None:
     assert server.post(VISUAL, {"image": noise(6)}, key=key).status_code == 429
 
 
-def test_too_often_is_told_before_the_body_is_read(running: Keyed) -> None:
+def test_a_rate_error_is_sent_before_the_body_is_read(running: Keyed) -> None:
     key, _ = running.create("eager", rate="1/h")
     assert running.server.post(VISUAL, {"image": noise(6)}, key=key).status_code == 200
     host, port = running.server.url.removeprefix("http://").split(":")
@@ -325,7 +327,7 @@ def test_too_often_is_told_before_the_body_is_read(running: Keyed) -> None:
         assert connection.recv(1000).startswith(b"HTTP/1.1 429")
 
 
-def test_browsers_may_read_how_many_credits_are_left(running: Keyed) -> None:
+def test_browsers_can_read_the_remaining_credits(running: Keyed) -> None:
     key, _ = running.create("browser", credits=9)
     response = running.server.post(
         VISUAL, {"image": noise(6)}, key=key, origin="https://example.com"

@@ -1,4 +1,4 @@
-"""The endpoints about the server itself, and what all of its answers have in common."""
+"""Endpoints about the server itself, and properties of all responses."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class TestInformation:
             assert response.json() == {"status": "ok", "version": __version__}
             assert response.headers["content-type"] == "application/json"
 
-    def test_models_in_the_form_of_samgeo(self, server: Running) -> None:
+    def test_models_in_samgeos_format(self, server: Running) -> None:
         answer = server.get("/models").json()
         ModelsResponse.model_validate(answer)
         assert answer["models"] == {
@@ -51,22 +51,22 @@ class TestInformation:
         }
         assert ["sam3", "facebook/sam3"] in answer["loaded"]
         assert ["sam2", "sam2-hiera-large"] in answer["loaded"]
-        # Weights are never pretended.
+        # Demo weights are reported as such.
         assert {checkpoint["source"] for checkpoint in answer["checkpoints"]} == {"demo"}
 
-    def test_models_say_what_they_may_take(self) -> None:
+    def test_models_report_their_compute_settings(self) -> None:
         changes: dict[str, Any] = {"device": "cpu", "dtype": "float32", "threads": 3}
         changes |= {"encode_batch": 4, "embedding_dtype": "float16"}
         with serving(ready=False, **changes) as server:
             checkpoints = server.get("/models").json()["checkpoints"]
             assert len(checkpoints) == 5
             for checkpoint in checkpoints:
-                told = [checkpoint[name] for name in ("device", "dtype", "cache_dtype")]
-                assert told == ["cpu", "float32", "float16"]
+                compute = [checkpoint[name] for name in ("device", "dtype", "cache_dtype")]
+                assert compute == ["cpu", "float32", "float16"]
                 effort = [checkpoint[f] for f in ("threads", "encode_batch", "decode_batch")]
                 assert effort == [3, 4, 1]
 
-    def test_the_log_says_what_the_models_may_take(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_compute_settings_are_logged(self, caplog: pytest.LogCaptureFixture) -> None:
         changes: dict[str, Any] = {"device": "cpu", "dtype": "float32", "threads": 3}
         changes |= {"decode_batch": 4, "embedding_dtype": "float16", "embedding_cache_mb": 77}
         with (
@@ -85,7 +85,7 @@ class TestInformation:
 
 
 class TestMetrics:
-    def test_all_of_them_move(self, server: Running) -> None:
+    def test_all_metrics_change(self, server: Running) -> None:
         image, text = noise(500), {"prompts": [{"text": "dog"}, {"text": "cat"}]}
         names: list[tuple[str, dict[str, str]]] = [
             ("inference_requests_total", {"route": VISUAL, "status": "200"}),
@@ -124,13 +124,13 @@ class TestMetrics:
                 assert server.post(VISUAL, {"image": noise(seed, (8, 8))}).is_success
             assert server.metric("inference_embedding_cache_evictions_total") > 0
             assert server.metric("inference_embedding_cache_bytes") <= 2**20
-            # The first one is gone, the last one is not.
+            # The first one is evicted, the last one is cached.
             last = server.post(VISUAL, {"image": noise(529, (8, 8))})
             assert last.headers["x-embedding-cache"] == "hit"
             first = server.post(VISUAL, {"image": noise(510, (8, 8))})
             assert first.headers["x-embedding-cache"] == "miss"
 
-    def test_are_in_prometheus_text(self, server: Running) -> None:
+    def test_the_prometheus_format(self, server: Running) -> None:
         response = server.get("/metrics")
         assert response.headers["content-type"].startswith("text/plain; version=")
         assert "# HELP inference_requests_total Requests by route and status." in response.text
@@ -139,8 +139,8 @@ class TestMetrics:
         assert "/no/such" not in server.get("/metrics").text
 
 
-def test_weights_by_any_name_are_named(tmp_path: Path) -> None:
-    """A directory may be called anything; headers may not."""
+def test_any_name_of_weights_is_sent_in_a_header(tmp_path: Path) -> None:
+    """Directory names allow characters that headers do not."""
     shutil.copytree(WEIGHTS / "sam2", tmp_path / "\u6a21\u578b \n1")
     with serving(sam2_weights=str(tmp_path / "\u6a21\u578b \n1")) as server:
         response = server.post(VISUAL, {"image": noise(560)})
@@ -175,12 +175,12 @@ class TestUnknown:
             ("/sam3/visual_segment?api_key=inf_s3cret", "GET /sam3/visual_segment 405"),
         ],
     )
-    def test_are_in_the_log(
+    def test_they_are_logged_without_secrets(
         self, server: Running, caplog: pytest.LogCaptureFixture, path: str, logged: str
     ) -> None:
         with caplog.at_level(logging.INFO, "inference_server.access"):
             identity = server.get(path).headers["x-request-id"]
-            # The line is written before the answer leaves.
+            # The line is written before the response is sent.
             records = [r for r in caplog.records if r.name == "inference_server.access"]
             (line,) = [r.message for r in records if r.__dict__["request_id"] == identity]
         assert re.fullmatch(rf"{re.escape(logged)} \d+ ms", line)
@@ -199,7 +199,7 @@ class TestCompression:
         with server.http.stream("POST", VISUAL, json=asked, headers=sent) as response:
             return response.headers, b"".join(response.iter_raw())
 
-    def test_where_the_client_accepts_it(self, server: Running, asked: Any) -> None:
+    def test_if_the_client_accepts_it(self, server: Running, asked: Any) -> None:
         headers, body = self.raw(server, asked, **{"accept-encoding": "gzip"})
         assert headers["content-encoding"] == "gzip"
         assert "accept-encoding" in headers["vary"].lower()
@@ -211,18 +211,18 @@ class TestCompression:
         assert unpacked.split(b'"time"')[0] == plain.split(b'"time"')[0]
         assert len(body) < len(plain)
 
-    def test_what_is_compressed_already_is_not_again(self, server: Running, asked: Any) -> None:
+    def test_compressed_formats_are_not_compressed_again(self, server: Running, asked: Any) -> None:
         binary = {**asked, "format": "binary"}
         headers, _ = self.raw(server, binary, **{"accept-encoding": "gzip"})
         assert "content-encoding" not in headers
 
     @pytest.mark.parametrize("accepted", ["", "br", "gzip;q=0", "deflate, gzip;q=0.0"])
-    def test_where_it_does_not(self, server: Running, asked: Any, accepted: str) -> None:
+    def test_not_otherwise(self, server: Running, asked: Any, accepted: str) -> None:
         headers, _ = self.raw(server, asked, **{"accept-encoding": accepted})
         assert "content-encoding" not in headers
 
     @pytest.mark.parametrize("accepted", ["br, gzip;q=0.5", "GZIP", "*"])
-    def test_however_it_says_so(self, server: Running, asked: Any, accepted: str) -> None:
+    def test_all_ways_to_accept_it(self, server: Running, asked: Any, accepted: str) -> None:
         headers, _ = self.raw(server, asked, **{"accept-encoding": accepted})
         assert headers["content-encoding"] == "gzip"
 
@@ -246,7 +246,7 @@ class TestCors:
         assert {"authorization", "content-type", "x-api-key"} <= set(allowed.split(", "))
         assert "access-control-allow-credentials" not in response.headers
 
-    def test_answers_and_errors_can_be_read(self, server: Running) -> None:
+    def test_responses_and_errors_are_readable(self, server: Running) -> None:
         for key, body in [("inf_alice-s3cret", {"image": noise(540)}), ("wrong", {}), (None, {})]:
             response = server.post(VISUAL, body, key=key, origin=self.ORIGIN)
             assert response.headers["access-control-allow-origin"] == "*"
@@ -254,20 +254,20 @@ class TestCors:
             assert set(exposed) >= set(HEADERS)
             assert "access-control-allow-credentials" not in response.headers
 
-    def test_only_the_origins_that_are_set(self) -> None:
+    def test_only_configured_origins(self) -> None:
         with serving(ready=False, cors_origins="https://one.example, https://two.example") as s:
             for origin, allowed in [("https://two.example", True), (self.ORIGIN, False)]:
                 response = s.get("/livez", origin=origin)
                 assert response.status_code == 200
-                told = response.headers.get("access-control-allow-origin")
-                assert told == (origin if allowed else None)
+                header = response.headers.get("access-control-allow-origin")
+                assert header == (origin if allowed else None)
 
 
 class TestReadiness:
-    def test_recovers(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """What could not be loaded at first is tried again, by the server itself."""
+    def test_a_failed_load_is_retried(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The server retries a failed load by itself."""
         load = ModelRegistry._load_concept
-        failures = iter([ModelUnavailableError("The hub is away."), OSError("what?")])
+        failures = iter([ModelUnavailableError("The hub is unavailable."), OSError("what?")])
         seen = asyncio.Event()
         loops: list[asyncio.AbstractEventLoop] = []
 
@@ -281,18 +281,18 @@ class TestReadiness:
         monkeypatch.setattr(ModelRegistry, "_load_concept", flaky)
         with serving(ready=False, load_pause=0.3) as server:
             until(lambda: server.get("/readyz", key=None).json()["status"] == "failed")
-            told = server.get("/readyz", key=None).json()["message"]
-            assert told in ("The hub is away.", server.state.failure)
-            # The model that is well was loaded all the same.
+            message = server.get("/readyz", key=None).json()["message"]
+            assert message in ("The hub is unavailable.", server.state.failure)
+            # The other model was loaded.
             until(lambda: server.get("/models").json()["loaded"])
             until(lambda: loops)
             loops[0].call_soon_threadsafe(seen.set)
             until(lambda: server.get("/readyz", key=None).status_code == 200)
             assert ["sam3", "facebook/sam3"] in server.get("/models").json()["loaded"]
 
-    def test_recovers_by_requests(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_request_retries_a_failed_load(self, monkeypatch: pytest.MonkeyPatch) -> None:
         load = ModelRegistry._load_concept
-        failures = iter([ModelUnavailableError("The hub is away.")])
+        failures = iter([ModelUnavailableError("The hub is unavailable.")])
 
         async def flaky(self: ModelRegistry) -> ConceptModel:
             for failure in failures:
@@ -323,7 +323,7 @@ class TestReadiness:
             assert response.status_code == 503
             assert Health.model_validate(response.json()).status == "loading"
             assert server.get("/livez", key=None).status_code == 200
-            # Who asks meanwhile waits for the model and is served.
+            # Requests that arrive meanwhile wait for the model.
             assert server.post(VISUAL, {"image": noise(550)}).status_code == 200
             server.http.get("/livez")
             until(lambda: loops)
@@ -331,7 +331,7 @@ class TestReadiness:
             server.until_ready()
 
     def test_bad_weights(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-        """The server stays up, says what is wrong and what to do, and does not pretend."""
+        """The server stays up, and reports the problem and its remedy."""
         (tmp_path / "sam2.1_hiera_tiny.pt").write_bytes(b"not a checkpoint")
         with serving(ready=False, sam2_weights=str(tmp_path)) as server:
             until(lambda: server.get("/readyz", key=None).json()["status"] == "failed")
@@ -350,32 +350,28 @@ class TestReadiness:
             missing = server.post(VISUAL, image)
             assert missing.status_code == 503
             assert "sam2.1_hiera_large.pt" in missing.json()["message"]
-            # The other model is well.
+            # The other model works.
             text = {**image, "prompts": [{"text": "dog"}]}
             assert server.post(CONCEPT, text).status_code == 200
             loaded = server.get("/models").json()
             assert loaded["models"]["sam2"] == ["sam2-hiera-tiny"]
             assert [family for family, _ in loaded["loaded"]] == ["sam3"]
 
-    def test_a_setting_that_names_nothing_stops_the_start(
-        self, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    def test_missing_weights_stop_startup(self, caplog: pytest.LogCaptureFixture) -> None:
         changes: Any = {"ready": False, "sam2_weights": "/no/such/weights"}
         with pytest.raises(AssertionError, match="did not start"), serving(**changes):
             pass
         assert "INFERENCE_SAM2_WEIGHTS=/no/such/weights" in caplog.text
         assert "Set it to demo" in caplog.text
 
-    def test_only_what_is_preloaded_is_waited_for(self) -> None:
+    def test_readiness_waits_for_preloaded_models_only(self) -> None:
         with serving(preload="sam2:sam2-hiera-tiny") as server:
             loaded = server.get("/models").json()["loaded"]
             assert {family for family, _ in loaded} == {"sam2"}
             text = {"image": noise(553), "prompts": [{"text": "dog"}]}
             assert server.post(CONCEPT, text).status_code == 200
 
-    def test_what_cannot_be_preloaded_stops_the_start(
-        self, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    def test_an_unknown_preload_stops_startup(self, caplog: pytest.LogCaptureFixture) -> None:
         changes: Any = {"ready": False, "preload": "sam2:huge"}
         with pytest.raises(AssertionError, match="did not start"), serving(**changes):
             pass

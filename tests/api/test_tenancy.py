@@ -1,6 +1,6 @@
-"""Tenants: whatever somebody tries, the images, clicks, jobs and results of others are not theirs.
+"""No tenant can use or detect the images, saved logits, jobs and results of another tenant.
 
-The two keys of one tenant share all that; everybody else learns nothing, not even from headers.
+The two keys of one tenant share all of them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.api.stored_keys import Keyed
 SEGMIND = "/v2/sam3-image"
 
 UNSEEN = itertools.count(20_000)
-"""Seeds of pictures that no other test has sent."""
+"""Seeds of images that no other test sends."""
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +40,8 @@ def colleague(running: Keyed) -> str:
 @pytest.fixture(
     params=["own tenant", "other tenant", "named as the key", "of the settings", "admin"]
 )
-def thief(request: pytest.FixtureRequest, running: Keyed, victim: str) -> str:
-    """A key of somebody else, by whatever means its tenant looks like the victim's."""
+def attacker(request: pytest.FixtureRequest, running: Keyed, victim: str) -> str:
+    """A key of another tenant, which resembles the victim's in some way."""
     key_id = victim.split("_")[1]
     if request.param == "of the settings":
         return ALICE
@@ -54,7 +54,7 @@ def thief(request: pytest.FixtureRequest, running: Keyed, victim: str) -> str:
     return running.create("acme", **options[request.param])[0]
 
 
-def test_guessed_image_ids(running: Keyed, victim: str, colleague: str, thief: str) -> None:
+def test_guessed_image_ids(running: Keyed, victim: str, colleague: str, attacker: str) -> None:
     server, image = running.server, noise(20)
     for path in (SAM3_EMBED, VISUAL):
         body = {"image": image, "image_id": "secret-plan"}
@@ -69,23 +69,23 @@ def test_guessed_image_ids(running: Keyed, victim: str, colleague: str, thief: s
     ]
     for path, fields in asks:
         asked = {"image_id": "secret-plan", **fields}
-        refused = server.post(path, asked, key=thief)
-        unknown = server.post(path, {**asked, "image_id": "there-is-none"}, key=thief)
+        refused = server.post(path, asked, key=attacker)
+        unknown = server.post(path, {**asked, "image_id": "there-is-none"}, key=attacker)
         assert refused.status_code == unknown.status_code == 404
-        # Neither is told apart from an image that nobody has.
+        # The response is the same as for an id that no tenant uses.
         assert refused.text.replace("secret-plan", "") == unknown.text.replace("there-is-none", "")
         assert server.post(path, asked, key=colleague).status_code == 200
 
 
-def test_an_image_cannot_be_put_under_anothers_name(
-    running: Keyed, victim: str, colleague: str, thief: str, picture: Picture
+def test_an_id_of_another_tenant_cannot_be_overwritten(
+    running: Keyed, victim: str, colleague: str, attacker: str, picture: Picture
 ) -> None:
-    """Neither does the thief's image answer the victim, nor the victim's the thief."""
+    """Each tenant's requests use its own image."""
     server, item = running.server, picture.scene.objects[0]
     asked = {"prompts": [click(item)], "format": "rle"}
     name = {"image_id": "poisoned"}
     mine = server.answer(VISUAL, victim, image=picture.sent, **name, **asked)["predictions"]
-    stolen = server.post(VISUAL, {"image": noise(21), **name, **asked}, key=thief)
+    stolen = server.post(VISUAL, {"image": noise(21), **name, **asked}, key=attacker)
     assert stolen.status_code == 200
     assert "x-image-mismatch" not in stolen.headers
     for key in (victim, colleague):
@@ -94,10 +94,10 @@ def test_an_image_cannot_be_put_under_anothers_name(
     assert colleagues.headers["x-image-mismatch"] == "true"
 
 
-def test_headers_do_not_tell_what_others_have_sent(
-    running: Keyed, victim: str, colleague: str, thief: str
+def test_headers_do_not_reveal_images_of_other_tenants(
+    running: Keyed, victim: str, colleague: str, attacker: str
 ) -> None:
-    """The same bytes are encoded anew for another tenant, and so take as long as unknown ones."""
+    """The same bytes are encoded again for another tenant, so the duration reveals nothing."""
     server = running.server
     asks: list[tuple[str, dict[str, Any]]] = [
         (VISUAL, {}),
@@ -110,13 +110,13 @@ def test_headers_do_not_tell_what_others_have_sent(
         shared = server.post(path, {**image, **body}, key=colleague)
         assert shared.headers["x-embedding-cache"] == "hit"
         assert "encode" not in steps(shared)
-        probe = server.post(path, {**image, **body}, key=thief)
+        probe = server.post(path, {**image, **body}, key=attacker)
         assert probe.headers["x-embedding-cache"] == "miss"
         assert "encode" in steps(probe)
 
 
-def test_uploads_are_the_tenants_too(
-    running: Keyed, victim: str, colleague: str, thief: str
+def test_uploads_belong_to_their_tenant(
+    running: Keyed, victim: str, colleague: str, attacker: str
 ) -> None:
     server = running.server
     data = base64.b64decode(noise(next(UNSEEN))["value"].split(",")[-1])
@@ -131,13 +131,13 @@ def test_uploads_are_the_tenants_too(
         assert answer.status_code == 200
         return str(answer.headers["x-embedding-cache"])
 
-    assert [cache(key) for key in (victim, colleague, thief)] == ["miss", "hit", "miss"]
+    assert [cache(key) for key in (victim, colleague, attacker)] == ["miss", "hit", "miss"]
 
 
-def test_the_clicks_of_others_do_not_help(
-    running: Keyed, victim: str, colleague: str, thief: str, picture: Picture
+def test_saved_logits_belong_to_their_tenant(
+    running: Keyed, victim: str, colleague: str, attacker: str, picture: Picture
 ) -> None:
-    """What a second click makes of a first one's logits is another mask than it makes alone."""
+    """A second click gives another mask with the first one's logits than without."""
     server, (one, other) = running.server, picture.scene.objects[:2]
     first, second = click(one), click(other)
     both = {"points": first["points"] + second["points"]}
@@ -151,7 +151,7 @@ def test_the_clicks_of_others_do_not_help(
             return logits
 
     def differ(one: NDArray[np.float32], other: NDArray[np.float32]) -> bool:
-        """By more than what the number of threads makes of the same sum."""
+        """By more than rounding differences between numbers of threads."""
         return float(np.abs(one - other).max()) > 0.01
 
     alone = low_res(victim, both)
@@ -159,11 +159,11 @@ def test_the_clicks_of_others_do_not_help(
     refined = low_res(victim, both, load_logits_from_cache=True)
     assert differ(refined, alone)
     assert not differ(low_res(colleague, both, load_logits_from_cache=True), refined)
-    assert not differ(low_res(thief, both, load_logits_from_cache=True), alone)
+    assert not differ(low_res(attacker, both, load_logits_from_cache=True), alone)
 
 
 def submitted(running: Keyed, key: str, seed: int) -> dict[str, str]:
-    """A job of a key that has ended."""
+    """Submit a job with a key, and wait until it has completed."""
     body = {"image": noise(seed)["value"], "coordinates": "[9, 9]"}
     response = running.server.post("/v2/sam-v2-image", body, key=key)
     assert response.status_code == 200, response.text
@@ -176,11 +176,11 @@ def submitted(running: Keyed, key: str, seed: int) -> dict[str, str]:
     return job
 
 
-def test_guessed_job_ids(running: Keyed, victim: str, colleague: str, thief: str) -> None:
+def test_guessed_job_ids(running: Keyed, victim: str, colleague: str, attacker: str) -> None:
     server, job = running.server, submitted(running, victim, 26)
     for url in (job["status_url"], job["response_url"]):
         unknown_url = url.replace(job["request_id"], "0" * 32)
-        refused, unknown = server.get(url, key=thief), server.get(unknown_url, key=thief)
+        refused, unknown = server.get(url, key=attacker), server.get(unknown_url, key=attacker)
         assert refused.status_code == unknown.status_code == 404
         ids = (job["request_id"], "0" * 32)
         assert refused.text.replace(ids[0], "") == unknown.text.replace(ids[1], "")
@@ -188,12 +188,12 @@ def test_guessed_job_ids(running: Keyed, victim: str, colleague: str, thief: str
         assert server.get(url, key=None).status_code == 401
 
 
-def test_links_to_results_cannot_be_made_of_others(running: Keyed, victim: str, thief: str) -> None:
-    """A link is signed for one file of one job until one time, and no key makes up for that."""
+def test_result_links_cannot_be_forged(running: Keyed, victim: str, attacker: str) -> None:
+    """A link is signed for one file of one job and one expiry; no key replaces the signature."""
     server = running.server
-    theirs, mine = submitted(running, victim, 27), submitted(running, thief, 28)
+    theirs, mine = submitted(running, victim, 27), submitted(running, attacker, 28)
     link = server.get(theirs["response_url"], key=victim).json()["output"]
-    own = server.get(mine["response_url"], key=thief).json()["output"]
+    own = server.get(mine["response_url"], key=attacker).json()["output"]
     assert server.get(link, key=None).status_code == 200
     signature = parse_qs(urlsplit(own).query)["signature"][0]
     bare = urlunsplit(urlsplit(link)._replace(query=""))
@@ -211,23 +211,23 @@ def test_links_to_results_cannot_be_made_of_others(running: Keyed, victim: str, 
     ]
     for guess in guesses:
         assert guess != link
-        for key in (thief, None):
+        for key in (attacker, None):
             response = server.get(guess, key=key)
             assert response.status_code == 404, guess
             assert response.headers["content-type"] == "application/json"
 
 
-def test_models_tell_nothing_of_images(running: Keyed, victim: str, thief: str) -> None:
+def test_models_reveal_no_images(running: Keyed, victim: str, attacker: str) -> None:
     server = running.server
-    before = server.get("/models", key=thief).json()
+    before = server.get("/models", key=attacker).json()
     body = {"image": noise(29), "image_id": "listed-nowhere"}
     assert server.post(VISUAL, body, key=victim).status_code == 200
-    after = server.get("/models", key=thief)
+    after = server.get("/models", key=attacker)
     assert after.json() == before
     assert "listed-nowhere" not in after.text
 
 
-def test_metrics_and_errors_name_no_tenants_images(running: Keyed, victim: str) -> None:
+def test_metrics_reveal_no_images_or_tenants(running: Keyed, victim: str) -> None:
     server = running.server
     body = {"image": noise(30), "image_id": "in-no-metric"}
     assert server.post(VISUAL, body, key=victim).status_code == 200
@@ -236,16 +236,16 @@ def test_metrics_and_errors_name_no_tenants_images(running: Keyed, victim: str) 
         assert secret not in metrics
 
 
-def test_a_job_is_done_for_the_tenant_who_asked(
-    running: Keyed, victim: str, colleague: str, thief: str
+def test_the_image_of_a_job_belongs_to_its_tenant(
+    running: Keyed, victim: str, colleague: str, attacker: str
 ) -> None:
-    """Its image is cached for them alone, under the name that they gave it."""
+    """Only this tenant can use it by its id."""
     server, name = running.server, f"by-a-job-{next(UNSEEN)}"
     body = {"image": noise(31), "image_id": name, "prompts": [{"text": "x"}]}
     job = server.post(f"/v2{CONCEPT}", body, key=victim).json()
     until(lambda: server.get(job["status_url"], key=victim).json()["status"] == "COMPLETED", 60)
-    assert server.post(VISUAL, {"image_id": name}, key=thief).status_code == 404
+    assert server.post(VISUAL, {"image_id": name}, key=attacker).status_code == 404
     assert server.post(VISUAL, {"image_id": name}, key=colleague).status_code == 200
-    stolen = server.post(f"/v2{CONCEPT}", {**body, "image": None}, key=thief)
+    stolen = server.post(f"/v2{CONCEPT}", {**body, "image": None}, key=attacker)
     assert stolen.status_code == 404
     assert "image_id" in stolen.json()["message"]

@@ -29,9 +29,9 @@ def small() -> Iterator[RunningHere]:
 
 
 def files_in_use() -> list[str]:
-    """Temporary files that this process, and so the server in it, has open.
+    """Return the temporary files that this process, which includes the server, has open.
 
-    Without those of databases: servers open one more whenever two threads want one at a time.
+    Without those of databases, which are opened on demand, one per concurrent thread.
     """
     found = []
     for number in os.listdir("/proc/self/fd"):
@@ -83,7 +83,7 @@ def test_too_large(small: RunningHere) -> None:
     assert small.state.uploads.nbytes == 0
 
 
-def test_too_large_without_saying_so(small: RunningHere) -> None:
+def test_too_large_without_an_announced_length(small: RunningHere) -> None:
     before = files_in_use()
     with connect(small) as connection:
         connection.sendall(head(small) + f"{len(PART):x}\r\n".encode() + PART + b"\r\n")
@@ -107,7 +107,7 @@ def test_too_large_without_saying_so(small: RunningHere) -> None:
     until(lambda: files_in_use() == before)
 
 
-def test_storage_that_is_full(small: RunningHere, picture: Picture) -> None:
+def test_full_storage(small: RunningHere, picture: Picture) -> None:
     """Received bytes count while they are stored; the announced length does not."""
     before = files_in_use()
     with connect(small) as slow:
@@ -121,13 +121,13 @@ def test_storage_that_is_full(small: RunningHere, picture: Picture) -> None:
         assert "INFERENCE_UPLOAD_STORAGE_MB" in refused.json()["detail"]
         assert int(refused.headers["retry-after"]) >= 1
         assert post(small, TEXT, picture.data, prompt="circle").status_code == 200
-    # The client is gone in the middle of its upload.
+    # The client disconnects in the middle of its upload.
     until(lambda: small.state.uploads.nbytes == 0)
     until(lambda: files_in_use() == before)
     assert post(small, TEXT, padded, prompt="circle").status_code == 200
 
 
-def test_the_key_is_judged_first(small: RunningHere) -> None:
+def test_the_key_is_checked_first(small: RunningHere) -> None:
     with connect(small) as connection:
         request = head(small, 2 * MiB).replace(ALICE.encode(), b"wrong")
         connection.sendall(request)
@@ -137,7 +137,7 @@ def test_the_key_is_judged_first(small: RunningHere) -> None:
 
 @pytest.mark.parametrize("path", [TEXT, PREDICT, AUTOMATIC])
 def test_a_form_that_is_cut_off(small: RunningHere, picture: Picture, path: str) -> None:
-    """Fields may be missing from it, at whatever place it ends."""
+    """Fields could be missing, wherever it ends."""
     before = files_in_use()
     fields = {"prompt": "red circle", "points_per_side": "2", "boxes": "[1, 2, 30, 40]"}
     parts = [part(name, value.encode()) for name, value in fields.items()]
@@ -163,7 +163,7 @@ def sent(server: RunningHere, path: str, body: bytes) -> httpx.Response:
     return server.post(path, body, content_type=kind)
 
 
-def test_forms_of_strangers_have_a_share(picture: Picture) -> None:
+def test_forms_without_a_key_have_a_share(picture: Picture) -> None:
     """Without a key before it, the beginning of a form is read, within a share of the storage."""
     key = part("api_key", ALICE.encode())
     file = part("file", picture.data, "a.png")

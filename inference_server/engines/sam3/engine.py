@@ -93,7 +93,7 @@ class ConceptEngine(SquareInput):
         if all(isinstance(image.pixels, TrunkImage) for image in images):
             hidden = hidden_states(images, self._compute)
             side = math.isqrt(hidden.shape[1])
-            planes = hidden.transpose(1, 2).unflatten(2, (side, side))
+            planes = hidden.transpose(1, 2).reshape(*hidden.shape[::2], side, side)
             with self._compute.autocast():
                 # The coarsest level, which nothing reads, is not made.
                 layers = list(self._model.vision_encoder.neck.fpn_layers)[:-1]

@@ -78,7 +78,7 @@ class VisualHead(nn.Module):
         self.prompt_encoder = PromptEncoder(
             embed_dim=prompts.hidden_size,
             image_embedding_size=(grid, grid),
-            input_image_size=(prompts.image_size, prompts.image_size),  # type: ignore[arg-type]  # annotated wrongly
+            input_image_size=(prompts.image_size, prompts.image_size),
             mask_in_chans=prompts.mask_input_channels,
         )
         self.mask_decoder = MaskDecoder(
@@ -113,7 +113,8 @@ class VisualHead(nn.Module):
 
     def dense_positions(self) -> Tensor:
         """`[1, C, h, w]`, positional encoding of the coarsest level's pixels."""
-        return self.image_positions(self._grid).unsqueeze(0)
+        positions: Tensor = self.image_positions(self._grid)
+        return positions.unsqueeze(0)
 
     def features(self, encoded: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Make what the mask decoder reads from the image encoder's output.
@@ -128,7 +129,7 @@ class VisualHead(nn.Module):
         Returns:
             (`[B, C, h, w]`, [`[B, C / 8, 4 h, 4 w]`, `[B, C / 4, 2 h, 2 w]`]).
         """
-        planes = encoded.transpose(1, 2).unflatten(2, self._grid)
+        planes = encoded.transpose(1, 2).reshape(*encoded.shape[::2], *self._grid)
         fine, middle, coarse = (layer(planes) for layer in self.levels)
         decoder = self.mask_decoder
         coarse = coarse + self.no_memory_embedding.view(1, -1, 1, 1)

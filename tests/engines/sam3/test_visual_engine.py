@@ -112,7 +112,8 @@ def embedding(engine: Sam3VisualEngine, encoded: tuple[Tensor, list[Tensor]]) ->
 
 def reference(model: Any, features: list[Tensor], prompt: VisualPrompt, *, multimask: bool) -> Any:
     """The model's output for a prompt whose coordinates its own processor scales."""
-    scaled: Any = partial(Sam3TrackerProcessor._normalize_coordinates, None, 1008)
+    normalize: Any = Sam3TrackerProcessor._normalize_coordinates
+    scaled = partial(normalize, None, 1008)
     points = labels = boxes = masks = None
     if len(prompt.points):
         points = scaled(torch.from_numpy(prompt.points), SIZE)[None, None]

@@ -1,0 +1,191 @@
+"""Jobs are worked on again after any failure of what the queue needs."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from inference_server.errors import StorageError
+from inference_server.jobs import JobQueue, JobRepository, JobTiming, Retention
+from inference_server.jobs.worker_locks import WorkerLocks
+from tests.jobs.submitting import queued
+from tests.jobs.test_worker import ALICE, _answer, ended, working
+
+pytestmark = pytest.mark.anyio
+
+EAGER = JobTiming(
+    poll=0.01, watch=0.01, purge=0.01, error_pause=0.01, error_pause_most=0.01, open_pause=0.01
+)
+"""Intervals at which all tasks run many times within a test."""
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+async def until(done: Callable[[], object]) -> None:
+    """Wait until a condition holds; the tasks of the queue run meanwhile."""
+    end = time.monotonic() + 60
+    while not done():
+        assert time.monotonic() < end, "the condition did not hold in time"
+        await asyncio.sleep(0.01)
+
+
+async def assert_works(jobs: JobQueue) -> None:
+    """A job is done, and no task complains."""
+    status = await ended(jobs, await queued(jobs, ALICE, "task", b"{}"))
+    assert status.state == "COMPLETED"
+    await until(lambda: not any(task.trouble for task in jobs.supervisor.tasks))
+    assert {task.name for task in jobs.supervisor.tasks} == {
+        *("worker lock", "crash watch", "job purge", "job worker 1", "job worker 2"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("owner", "method"),
+    [
+        (JobRepository, "claim"),
+        (JobRepository, "workers"),
+        (Retention, "pull_in"),
+        (Retention, "purge"),
+        (Retention, "compact"),
+        (WorkerLocks, "keep"),
+        (WorkerLocks, "sweep"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.__name__,
+)
+async def test_each_task_lives_through_any_exception(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: type, method: str
+) -> None:
+    failures: list[BaseException] = [
+        OSError(24, "Too many open files"),
+        RuntimeError("can't start new thread"),
+        sqlite3.OperationalError("database is locked"),
+        OperationalError("select", {}, Exception("no such table")),
+        MemoryError(),
+        SystemExit(1),
+    ]
+    real, fails = getattr(owner, method), False
+
+    def unreliable(*arguments: Any) -> Any:
+        if fails and failures:
+            raise failures.pop()
+        return real(*arguments)
+
+    monkeypatch.setattr(owner, method, unreliable)
+    async with working(tmp_path, timing=EAGER) as jobs:
+        fails = True
+        await until(lambda: not failures)
+        assert sum(task.failures for task in jobs.supervisor.tasks) == 6
+        await assert_works(jobs)
+
+
+async def test_an_opening_that_fails_is_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, failures = WorkerLocks.keep, [OSError(24, "Too many open files"), ValueError("a bug")]
+
+    def unreliable(locks: WorkerLocks) -> None:
+        if failures:
+            raise failures.pop()
+        real(locks)
+
+    monkeypatch.setattr(WorkerLocks, "keep", unreliable)
+    async with working(tmp_path, timing=EAGER) as jobs:
+        await until(lambda: len(jobs.supervisor.tasks) == 5)
+        await assert_works(jobs)
+
+
+async def test_a_locked_database_refuses_jobs_and_goes_on(tmp_path: Path) -> None:
+    async with working(tmp_path, timing=EAGER, database_lock_timeout=0.05) as jobs:
+        await assert_works(jobs)
+        done = await queued(jobs, ALICE, "task", b"{}")
+        assert (await ended(jobs, done)).state == "COMPLETED"
+        with closing(sqlite3.connect(tmp_path / "jobs.sqlite", isolation_level=None)) as other:
+            other.execute("begin immediate")
+            for _ in range(3):
+                with pytest.raises(StorageError, match="unavailable"):
+                    await queued(jobs, ALICE, "task", b"{}")
+            status = await jobs.status(done, ALICE)
+            assert status is not None
+            assert status.state == "COMPLETED", "reading needs no lock"
+            other.execute("rollback")
+        await assert_works(jobs)
+
+
+async def test_a_lock_directory_that_is_removed_is_made_again(tmp_path: Path) -> None:
+    async with working(tmp_path, timing=EAGER) as jobs:
+        locks = tmp_path / "workers"
+        (name,) = [file.name for file in locks.iterdir()]
+        shutil.rmtree(locks)
+        await until(lambda: (locks / name).exists())
+        await assert_works(jobs)
+
+
+async def test_a_data_directory_that_was_away_is_used_again(tmp_path: Path) -> None:
+    data, away = tmp_path / "data", tmp_path / "away"
+    async with working(data, timing=EAGER) as jobs:
+        done = await queued(jobs, ALICE, "task", b"{}")
+        assert (await ended(jobs, done)).state == "COMPLETED"
+        link = jobs.links.path(done, "output.json", 1.0)
+        data.rename(away)
+        with pytest.raises(StorageError):
+            await queued(jobs, ALICE, "task", b"{}")
+        with pytest.raises(StorageError):
+            await jobs.status(done, ALICE)
+        await until(lambda: any(task.trouble for task in jobs.supervisor.tasks))
+        assert not data.exists()
+        away.rename(data)
+        assert (await ended(jobs, done)).state == "COMPLETED"
+        await assert_works(jobs)
+        assert jobs.links.path(done, "output.json", 1.0) == link
+
+
+async def test_a_data_directory_that_is_made_anew_is_used(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    async with working(data, timing=EAGER) as jobs:
+        link = jobs.links.path("job", "output.json", 1.0)
+        shutil.rmtree(data)
+        data.mkdir()
+        await assert_works(jobs)
+        assert jobs.links.path("job", "output.json", 1.0) != link, "it has a secret of its own"
+
+
+@pytest.mark.parametrize("jump", [-3600, 86400])
+async def test_a_clock_that_is_set_delays_no_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jump: int
+) -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+    really = time.time
+    runs: list[int] = []
+
+    async def run(*arguments: Any) -> Any:
+        runs.append(1)
+        begun.set()
+        await go_on.wait()
+        return await _answer(*arguments)
+
+    async with working(tmp_path, run, EAGER, job_workers=1) as jobs:
+        under_way = await queued(jobs, ALICE, "task", b"{}")
+        waiting = await queued(jobs, ALICE, "task", b"{}")
+        await asyncio.wait_for(begun.wait(), 60)
+        monkeypatch.setattr(time, "time", lambda: really() + jump)
+        async with working(tmp_path, run, EAGER, job_workers=1) as other:
+            # It takes what waits, and nothing whose lease holds.
+            await until(lambda: len(runs) == 2)
+            go_on.set()
+            for job_id in (under_way, waiting):
+                assert (await ended(other, job_id)).state == "COMPLETED"
+            new = await queued(other, ALICE, "task", b"{}")
+            assert (await ended(other, new)).state == "COMPLETED"
+        assert len(runs) == 3, "each was tried once"

@@ -53,7 +53,7 @@ class JobQueue:
         self.supervisor = Supervisor()
         self._storage = JobStorage(settings)
         self._submissions = Submissions(self._storage, timing.error_pause)
-        self._signal = WorkSignal()
+        self._signal = WorkSignal(settings.job_workers)
         self._workers: list[asyncio.Task[None]] = []
 
     @property
@@ -148,8 +148,12 @@ class JobQueue:
         start.repeat("crash watch", lambda: self._requeue_of_dead(locks), timing.watch)
         start.repeat("job purge", lambda: self._purge(locks), timing.purge)
         pauses = Backoff(timing.error_pause, timing.error_pause_most)
-        for number in range(settings.job_workers):
-            worker = Worker(self._storage, self._signal, locks.name, self._tasks, context, timing)
+        reserve = settings.job_reserve_workers if settings.job_workers else 0
+        for number in range(settings.job_workers + reserve):
+            worker = Worker(
+                *(self._storage, self._signal, locks.name, self._tasks, context, timing),
+                reserve=number >= settings.job_workers,
+            )
             self._workers.append(start.run(f"job worker {number + 1}", worker.run, pauses))
 
     async def _requeue_of_dead(self, locks: WorkerLocks) -> None:

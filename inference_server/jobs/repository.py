@@ -11,7 +11,7 @@ import secrets
 import threading
 from collections.abc import Collection, Sequence
 
-from sqlalchemy import Connection, case, func, insert, null, select, update
+from sqlalchemy import Connection, case, exists, func, insert, null, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql.elements import ColumnElement
 
@@ -112,7 +112,7 @@ class JobRepository:
         """
         return self._database.write(lambda connection: intake.undo(connection, job_id, bill))
 
-    def claim(self, worker: str, kinds: Collection[str]) -> Claim | None:
+    def claim(self, worker: str, kinds: Collection[str], newcomers: bool = False) -> Claim | None:
         """Claim a job of the tenant whose latest claim is the longest ago: tenants take turns.
 
         Of one tenant's jobs, it is the one that has been due for longest.
@@ -120,29 +120,35 @@ class JobRepository:
         Args:
             worker: name of the claiming process.
             kinds: names of the tasks that it can run.
+            newcomers: claim only jobs of tenants that have no job in progress. Default: False.
 
         Returns:
             The job with a lease; None if no job is due.
         """
-        ready = (JOBS.c.due <= self._database.now) & JOBS.c.kind.in_(kinds)
+        ready = JOBS.c.kind.in_(kinds)
+        if newcomers:
+            other = JOBS.alias()
+            mine, at_work = other.c.tenant == JOBS.c.tenant, other.c.status == "PROCESSING"
+            ready &= ~exists().where(mine, at_work)
+        due = JOBS.c.due <= self._database.now
 
         def work() -> Claim | None:
             # Read first: an idle worker then takes no write lock.
             with self._database.reading() as connection:
-                if connection.execute(select(JOBS.c.id).where(ready).limit(1)).first() is None:
+                if connection.execute(select(JOBS.c.id).where(due, ready).limit(1)).first() is None:
                     return None
             while True:
                 with self._database.writing() as connection:
-                    found, claim = self._claim(connection, worker, kinds)
+                    found, claim = self._claim(connection, worker, ready)
                 if claim is not None or not found:
                     return claim
 
         return self._database.retrying(work)
 
     def _claim(
-        self, connection: Connection, worker: str, kinds: Collection[str]
+        self, connection: Connection, worker: str, ready: ColumnElement[bool]
     ) -> tuple[bool, Claim | None]:
-        """Claim one job, or fail it if it exceeded its attempts.
+        """Claim one job that is ready and due, or fail it if it exceeded its attempts.
 
         Returns:
             (whether a job was due, the claim or None).
@@ -152,7 +158,7 @@ class JobRepository:
         latest = select(func.max(other.c.turn))
         first = (
             select(JOBS.c.id)
-            .where(JOBS.c.due <= now, JOBS.c.kind.in_(kinds))
+            .where(JOBS.c.due <= now, ready)
             .order_by(latest.where(other.c.tenant == JOBS.c.tenant).scalar_subquery(), JOBS.c.due)
             .limit(1)
             .with_for_update(skip_locked=True)

@@ -60,7 +60,7 @@ class JobStorage:
         self._threads, self._writers, self._readers = (
             ThreadPoolExecutor(count, thread_name_prefix=name)
             for name, count in (
-                ("jobs", settings.job_workers + _SPARE_THREADS),
+                ("jobs", settings.job_workers + settings.job_reserve_workers + _SPARE_THREADS),
                 ("jobs-write", _THREADS),
                 ("jobs-read", _THREADS),
             )

@@ -6,8 +6,8 @@ import asyncio
 import functools
 import logging
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 
 import orjson
@@ -36,11 +36,17 @@ logger = logging.getLogger(__name__)
 
 
 class WorkSignal:
-    """Wakes idle workers, and tells all workers to stop claiming jobs."""
+    """Wakes idle workers, and tells all workers to stop claiming jobs.
 
-    def __init__(self) -> None:
+    Args:
+        workers: number of regular workers.
+    """
+
+    def __init__(self, workers: int) -> None:
         self._event = asyncio.Event()
         self._draining = False
+        self._workers = workers
+        self._busy = 0
 
     @property
     def draining(self) -> bool:
@@ -56,6 +62,22 @@ class WorkSignal:
         """Wake all workers."""
         self._event.set()
         self._event = asyncio.Event()
+
+    @property
+    def all_busy(self) -> bool:
+        """Whether all regular workers run jobs, so that those in reserve may claim some."""
+        return self._busy >= self._workers
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Count a regular worker as busy during the block."""
+        self._busy += 1
+        if self.all_busy:
+            self.notify()  # those in reserve
+        try:
+            yield
+        finally:
+            self._busy -= 1
 
     def drain(self) -> None:
         """Wake all workers, and let each end after its current job."""
@@ -88,6 +110,8 @@ class Worker:
         tasks: tasks that the worker can run, by name; it claims no other jobs.
         context: what tasks need from this process.
         timing: intervals; tests shorten them.
+        reserve: claim jobs only while all regular workers are busy, and only of tenants that have
+            no job in progress. Default: False, a regular worker.
     """
 
     def __init__(
@@ -98,7 +122,10 @@ class Worker:
         tasks: Mapping[str, Task],
         context: TaskContext,
         timing: JobTiming = DEFAULT_TIMING,
+        *,
+        reserve: bool = False,
     ) -> None:
+        self._reserve = reserve
         self._storage = storage
         self._signal = signal
         self._name = name
@@ -119,13 +146,18 @@ class Worker:
         kinds = list(self._tasks)
         while not self._signal.draining:
             wake = self._signal.next
-            claim = await self._storage.call(self._storage.repository.claim, self._name, kinds)
+            claim = None
+            if self._signal.all_busy or not self._reserve:
+                claim = await self._storage.call(
+                    self._storage.repository.claim, self._name, kinds, self._reserve
+                )
             task.well()
             if claim is None:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(wake.wait(), self._timing.poll)
             else:
-                with about(job_id=claim.lease.job_id):
+                busy = nullcontext() if self._reserve else self._signal.working()
+                with about(job_id=claim.lease.job_id), busy:
                     await self._process(claim)
 
     async def _process(self, claim: Claim) -> None:

@@ -28,6 +28,14 @@ class JobSettings(EnvironmentSettings):
         le=64,
         description="Jobs that this process works on at a time; 0 leaves them to other processes.",
     )
+    job_reserve_workers: int = Field(
+        1,
+        ge=0,
+        le=64,
+        description="Jobs that this process works on beyond `INFERENCE_JOB_WORKERS` when all of "
+        "these are busy: only of keys that have no job in progress, so that slow jobs of one key "
+        "do not hold up others.",
+    )
     job_queue_size: int = Field(
         256,
         ge=1,

@@ -62,3 +62,17 @@ def test_a_clock_that_was_put_back_changes_no_turn(store: JobRepository) -> None
     for tenant in ("alice", "bob", "alice", "bob"):
         submit(store, tenant, KIND, b"{}")
     assert turns(store, 4) == ["bob", "alice", "bob", "alice"]
+
+
+def test_newcomers_have_no_job_in_progress(store: JobRepository) -> None:
+    for tenant in ("alice", "alice", "bob", "bob"):
+        submit(store, tenant, KIND, b"{}")
+    assert claimed(store).tenant == "alice"
+    new = store.claim("me", [KIND], newcomers=True)
+    assert new is not None
+    assert new.tenant == "bob"
+    assert store.claim("me", [KIND], newcomers=True) is None
+    assert store.finish(new.lease, OUTPUT)
+    again = store.claim("me", [KIND], newcomers=True)
+    assert again is not None
+    assert again.tenant == "bob"

@@ -80,10 +80,10 @@ async def working(
         await jobs.stop()
 
 
-async def ended(jobs: JobQueue, job_id: str, seconds: float = 60) -> Status:
+async def ended(jobs: JobQueue, job_id: str, seconds: float = 60, tenant: Tenant = ALICE) -> Status:
     end = time.monotonic() + seconds
     while True:
-        status = await jobs.status(job_id, ALICE)
+        status = await jobs.status(job_id, tenant)
         assert status is not None
         if status.state in ("COMPLETED", "FAILED"):
             return status
@@ -323,3 +323,34 @@ async def test_without_workers_jobs_are_left_to_others(tmp_path: Path) -> None:
         assert status.state == "QUEUED"
         async with working(tmp_path) as other:
             assert (await ended(other, job_id)).state == "COMPLETED"
+
+
+async def test_slow_jobs_of_one_tenant_do_not_hold_up_another(tmp_path: Path) -> None:
+    """A worker in reserve takes jobs of tenants that have none in progress."""
+    go, running = asyncio.Event(), []
+
+    async def run(state: Any, tenant: Tenant, body: Asked, timings: Any) -> TaskResult:
+        running.append(tenant.name)
+        if tenant == ALICE:
+            await go.wait()
+        return await _answer(state, tenant, body, timings)
+
+    bob = Tenant("bob")
+    async with working(tmp_path, run, job_workers=1, job_reserve_workers=1) as jobs:
+        slow = [await queued(jobs, ALICE, "task", b"{}") for _ in range(3)]
+        for _ in range(2):
+            await ended(jobs, await queued(jobs, bob, "task", b"{}"), tenant=bob)
+        # Only one of Alice's: she has no more workers than before.
+        assert running == ["alice", "bob", "bob"]
+        go.set()
+        for job_id in slow:
+            assert (await ended(jobs, job_id)).state == "COMPLETED"
+
+
+@pytest.mark.parametrize(("regular", "reserve", "count"), [(1, 0, 1), (2, 1, 3), (0, 1, 0)])
+async def test_a_process_without_workers_has_none_in_reserve(
+    tmp_path: Path, regular: int, reserve: int, count: int
+) -> None:
+    settings = {"job_workers": regular, "job_reserve_workers": reserve}
+    async with working(tmp_path, **settings) as jobs:
+        assert len(jobs._workers) == count

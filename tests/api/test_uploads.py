@@ -24,7 +24,7 @@ MiB = 1 << 20
 @pytest.fixture(scope="module")
 def small() -> Iterator[RunningHere]:
     """A server that accepts 2 MiB per upload and 3 MiB in total."""
-    with serving(max_upload_mb=2, upload_storage_mb=3, min_rate_window=3600) as server:
+    with serving(max_upload_mb=2, upload_storage_mb=3) as server:
         yield server
 
 

@@ -32,6 +32,7 @@ class Process(Running):
     def __init__(self, directory: Path, options: Sequence[str] = (), **settings: object) -> None:
         used = {
             "api_keys": ALICE,
+            "min_rate_window": TIMEOUT,
             "data_dir": directory / "data",
             "preload": "sam2:sam2-hiera-large",
             **settings,

@@ -207,7 +207,7 @@ class TestDrain:
             assert answer.headers["connection"] == "close"
             assert server.ended() == 0
             log = server.log.read_text()
-            assert "Interrupt again to drop them" in log
+            assert "Interrupt again to cancel them" in log
             assert "Traceback" not in log, log
 
     def test_jobs_in_the_middle_are_done_after_the_restart_once(

@@ -299,7 +299,7 @@ async def test_work_ends_between_its_steps_when_its_caller_has_left(lane: str) -
 async def test_work_whose_caller_stays_is_not_ended() -> None:
     threads = Threads(1, 1)
     stop_if_cancelled()  # outside of any pool
-    assert await threads.run_slow(stop_if_cancelled) is None
+    await threads.run_slow(stop_if_cancelled)
     with pytest.raises(WorkCancelledError):
         await threads.run_slow(_cancelled_work)
     threads.close()

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from inference_server.executor import stop_if_cancelled
 from inference_server.masks.mask import Mask
 
 
@@ -24,6 +25,7 @@ def mask_polygons(mask: Mask) -> list[NDArray[np.int32]]:
         For each part of the mask, int32 [n, 2] of (x, y) in image pixels, n >= 1: one vertex for a
         single pixel, two for a straight line. Empty for an empty mask.
     """
+    stop_if_cancelled()
     if mask.is_empty:  # OpenCV refuses empty arrays
         return []
     box = mask.box

@@ -27,7 +27,12 @@ async def _run(work: Callable[[], Any]) -> Any:
 async def test_a_file_is_put_once_per_tenant(monkeypatch: pytest.MonkeyPatch) -> None:
     """Or the time would tell that another tenant has sent the same file."""
     put: list[bytes] = []
-    monkeypatch.setattr(ray, "put", lambda data: put.append(data) or len(put))
+
+    def putting(data: bytes) -> int:
+        put.append(data)
+        return len(put)
+
+    monkeypatch.setattr(ray, "put", putting)
     store, file = FileStore(3, _run), StoredImage(b"image", "digest")
     attached = [
         (await store.attach(tenant, SentImage("x"), file)).data

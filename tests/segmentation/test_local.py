@@ -838,7 +838,8 @@ async def test_nothing_is_drawn_for_a_client_that_left_while_its_image_was_decod
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench = make(slow_workers=1)
-    gate, begun, drawn = threading.Event(), asyncio.Event(), []
+    gate, begun = threading.Event(), asyncio.Event()
+    drawn: list[NDArray[np.uint8]] = []
     loop = asyncio.get_running_loop()
 
     def decoding(data: bytes, **options: Any) -> NDArray[np.uint8]:

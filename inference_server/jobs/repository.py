@@ -125,7 +125,7 @@ class JobRepository:
         Returns:
             The job with a lease; None if no job is due.
         """
-        ready = JOBS.c.kind.in_(kinds)
+        ready: ColumnElement[bool] = JOBS.c.kind.in_(kinds)
         if newcomers:
             other = JOBS.alias()
             mine, at_work = other.c.tenant == JOBS.c.tenant, other.c.status == "PROCESSING"

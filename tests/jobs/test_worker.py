@@ -351,6 +351,6 @@ async def test_slow_jobs_of_one_tenant_do_not_hold_up_another(tmp_path: Path) ->
 async def test_a_process_without_workers_has_none_in_reserve(
     tmp_path: Path, regular: int, reserve: int, count: int
 ) -> None:
-    settings = {"job_workers": regular, "job_reserve_workers": reserve}
+    settings: dict[str, Any] = {"job_workers": regular, "job_reserve_workers": reserve}
     async with working(tmp_path, **settings) as jobs:
         assert len(jobs._workers) == count

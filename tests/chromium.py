@@ -1,4 +1,4 @@
-"""The system's Chromium, as tests of pages drive it."""
+"""The system's Chromium, for tests of pages."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from playwright.sync_api import Browser, sync_playwright
 _ARGUMENTS = [
     *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-    # Containers have little of it, and pages crash when it is full.
+    # Containers have little shared memory, and pages crash without it.
     "--disable-dev-shm-usage",
 ]
 
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """A browser. While it runs, this thread has an event loop that other tests would mind."""
+    """Run a browser. Meanwhile this thread has an event loop, which disturbs async tests."""
     path = shutil.which("chromium") or shutil.which("chromium-browser")
     if path is None:
         assert "CI" not in os.environ, "Chromium is missing"

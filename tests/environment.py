@@ -1,4 +1,4 @@
-"""What processes that tests start are given of this process's environment."""
+"""The environment of processes that tests start."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import os
 
 
 def clean_environment() -> dict[str, str]:
-    """This process's variables, without settings of the server."""
+    """Return this process's environment without settings of the server."""
     return {k: v for k, v in os.environ.items() if not k.startswith("INFERENCE_")}

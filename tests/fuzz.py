@@ -1,4 +1,4 @@
-"""How much is tried where requests and files are made up."""
+"""Numbers of examples of tests with generated input."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import os
 from hypothesis import HealthCheck, settings
 
 TIMES = int(os.environ.get("FUZZ_TIMES", "1"))
-"""`make fuzz` tries so many times as much, each time something else; tests always try the same."""
+"""Factor for `make fuzz`, which is randomised; in other runs the examples are always the same."""
 
 
 def fuzzed(examples: int) -> settings:
-    """Settings for so many examples.
+    """Return Hypothesis settings for a number of examples.
 
     Args:
-        examples: in a run of the tests.
+        examples: Number of examples in a normal run.
     """
     return settings(
         max_examples=examples * TIMES,

@@ -1,6 +1,6 @@
-"""The pictures in docs/: what a server answers to prompts on the demo's scene, drawn over it.
+"""The pictures in docs/: responses to prompts on the demo scene, drawn over it.
 
-python -m tests.pictures    write docs/pictures/*.jpg anew
+python -m tests.pictures    regenerate docs/pictures/*.jpg
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.readme import DOCS, KEY, serving
 
 PICTURES = DOCS / "pictures"
 SIZE = (480, 360)
-"""Width and height of the pictures; the scene's is 640 x 480."""
+"""Width and height of the pictures; the scene has 640 x 480."""
 MOST_BYTES = 40_000
 
 _GOOD, _BAD, _EDGE = (20, 200, 60), (40, 70, 240), (255, 255, 255)
@@ -32,11 +32,11 @@ _GOOD, _BAD, _EDGE = (20, 200, 60), (40, 70, 240), (255, 255, 255)
 
 @dataclass(frozen=True)
 class Shot:
-    """A request, and the prompts that are drawn over its answer.
+    """A request, and the prompts that are drawn over its response.
 
     Attributes:
-        path: of the endpoint.
-        body: of the request, without its image.
+        path: Path of the endpoint.
+        body: Body of the request, without its image.
         clicks: (x, y, positive) in pixels.
         box: (x0, y0, x1, y1) in pixels.
     """
@@ -75,11 +75,11 @@ SHOTS = {
     "too-much": _clicks((408, 360, True)),
     "refined": _clicks((408, 360, True), (305, 346, False)),
 }
-"""By the names of the pictures."""
+"""Shots by file name of the picture."""
 
 
 def masks_of(answer: Mapping[str, Any]) -> list[tuple[Mask, float]]:
-    """The masks of an answer in run lengths, with their scores."""
+    """Decode the RLE masks of a response; return (mask, score) pairs."""
     found = []
     for result in answer["prompt_results"]:
         for prediction in result["predictions"]:
@@ -89,11 +89,11 @@ def masks_of(answer: Mapping[str, Any]) -> list[tuple[Mask, float]]:
 
 
 def take(server: httpx.Client, shot: Shot) -> Image.Image:
-    """Ask a server, and draw what it says.
+    """Send a shot to a server, and draw the response.
 
     Args:
-        server: a client that sends a key.
-        shot: what to ask.
+        server: A client that sends a key.
+        shot: The request and its prompts.
     """
     data = SAMPLE.read_bytes()
     image = {"type": "base64", "value": base64.b64encode(data).decode()}
@@ -116,11 +116,11 @@ DRAWN: Mapping[str, Mapping[str, Any]] = {
     "overlay": {"text_prompt": "shape"},
     "everything": {"points_per_side": 16, "pred_iou_thresh": 0.7},
 }
-"""What the server itself draws, by the names of the pictures."""
+"""Requests whose responses are drawn by the server, by file name of the picture."""
 
 
 def drawn(server: httpx.Client, asked: Mapping[str, Any]) -> Image.Image:
-    """The masks over the scene, as the server draws them."""
+    """Return the scene with masks as the server draws them."""
     image = base64.b64encode(SAMPLE.read_bytes()).decode()
     body = {"image": image, "return_preview": False, "return_overlay": True, **asked}
     answer = server.post("/v1/sam3-image", json=body)
@@ -129,10 +129,10 @@ def drawn(server: httpx.Client, asked: Mapping[str, Any]) -> Image.Image:
 
 
 def make(server: httpx.Client) -> dict[str, bytes]:
-    """All pictures.
+    """Make all pictures.
 
     Args:
-        server: a client that sends a key.
+        server: A client that sends a key.
 
     Returns:
         JPEG files by name.
@@ -150,7 +150,7 @@ def make(server: httpx.Client) -> dict[str, bytes]:
 
 
 def main() -> None:
-    """Write them."""
+    """Write all pictures."""
     PICTURES.mkdir(exist_ok=True)
     with (
         serving(INFERENCE_API_KEYS=KEY) as (address, _),

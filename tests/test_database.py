@@ -83,7 +83,7 @@ QUEUED, FINISHED = "e" * 32, "f" * 32
 EXPIRES = 4102444800.0
 LINK = f"/v2/requests/{FINISHED}/files/preview.png?expires=4102444800"
 SIGNATURE = "SCDyKgCgK5VB5RLHYOK6-6vQ94Qz4eiCnLwLWVjxhVY"
-"""Of the link, as 0.1.0 made it with the secret above."""
+"""Signature of the link, made by 0.1.0 with the secret above."""
 
 ROWS_0_1_0 = f"""
 insert into inference_job_facts values ('version', '1'), ('secret', '{SECRET}'), ('keys', 'c0');
@@ -102,7 +102,7 @@ insert into inference_job_charges values ('{QUEUED}', '0123456789ab', 2, '2026-0
 insert into inference_job_files values
     ('{FINISHED}', 0, 'preview.png', 'image/png', 4, {{png}});
 """
-"""What 0.1.0 writes for a key that has paid for two jobs: one in the queue, and one finished."""
+"""Rows that 0.1.0 writes for a key with two paid jobs: one queued, and one completed."""
 
 CONTENTS = {
     "salt": bytes(range(16)),
@@ -149,7 +149,7 @@ def execute(directory: Path, url: str, statements: str) -> None:
 
 
 def create_0_1_0(directory: Path, url: str, *, tables: slice = slice(None)) -> None:
-    """Create a database of version 0.1.0; of only some tables, it holds no rows."""
+    """Create a database of version 0.1.0; with only some tables, it has no rows."""
     blob, number = ("bytea", "double precision") if url else ("blob", "double")
     schema = SCHEMA_0_1_0.format(blob=blob, double=number)
     if tables != slice(None):
@@ -161,7 +161,7 @@ def create_0_1_0(directory: Path, url: str, *, tables: slice = slice(None)) -> N
 
 
 def assert_current(database: Database) -> None:
-    """The tables are those that the packages declare, at the latest revision."""
+    """Assert that the tables are those of the models, at the latest revision."""
     with database.writing() as connection:
         options = {"version_table": migrations.VERSION_TABLE}
         context = MigrationContext.configure(connection, opts=options)
@@ -169,7 +169,7 @@ def assert_current(database: Database) -> None:
         assert compare_metadata(context, METADATA) == []
 
 
-def test_the_latest_revision_is_the_one_head() -> None:
+def test_there_is_one_head_revision() -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(migrations.__file__).parent))
     assert ScriptDirectory.from_config(config).get_heads() == [migrations.LATEST]
@@ -187,7 +187,7 @@ def test_an_empty_database_is_created(directory: Path, url: str) -> None:
 
 
 def test_a_database_of_0_1_0_is_upgraded(directory: Path, url: str) -> None:
-    """Keys, usage, jobs, results and links are still there, and in use."""
+    """Keys, usage, jobs, results and links are kept and usable."""
     create_0_1_0(directory, url)
     database = Database(directory, url)
     assert_current(database)
@@ -237,10 +237,8 @@ def test_a_database_of_0_1_0_is_upgraded(directory: Path, url: str) -> None:
     asyncio.run(serve())
 
 
-def test_a_database_that_only_the_keys_command_of_0_1_0_opened_is_completed(
-    directory: Path, url: str
-) -> None:
-    """It holds facts, keys and usage, but no tables of jobs."""
+def test_a_database_of_the_keys_command_of_0_1_0_is_completed(directory: Path, url: str) -> None:
+    """It has tables of facts, keys and usage, but none of jobs."""
     create_0_1_0(directory, url, tables=slice(3))
     database = Database(directory, url)
     assert_current(database)
@@ -248,7 +246,7 @@ def test_a_database_that_only_the_keys_command_of_0_1_0_opened_is_completed(
 
 
 def test_0_1_0_can_use_the_database_of_this_version(directory: Path, url: str) -> None:
-    """It finds its tables, and the facts `version` and `secret` that it needs."""
+    """Its tables exist, and the facts `version` and `secret`."""
     database = Database(directory, url)
     with database.reading() as connection:
         facts = connection.execute(text("select name, value from inference_job_facts"))
@@ -261,7 +259,7 @@ def test_0_1_0_can_use_the_database_of_this_version(directory: Path, url: str) -
     ("statement", "revision"),
     [
         ("update inference_schema_version set version_num = '9999'", "9999"),
-        # What a version would do that had neither revisions nor the tables of today.
+        # As 0.1.0 does, which knows no revisions.
         (
             "drop table inference_schema_version;"
             "update inference_job_facts set value = '99' where name = 'version'",
@@ -291,7 +289,7 @@ def test_a_newer_database_is_refused_and_left_as_it_is(
 def test_a_failed_upgrade_leaves_no_trace(
     directory: Path, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is one transaction: the next start begins where this one began."""
+    """An upgrade is one transaction, so the next start can repeat it."""
     create_0_1_0(directory, url, tables=slice(3))
 
     def fail(*_: object, **__: object) -> None:
@@ -340,7 +338,7 @@ def test_processes_that_start_together_upgrade_once(directory: Path, url: str) -
     database.close()
 
 
-def test_threads_that_open_it_together_create_it_once(directory: Path, url: str) -> None:
+def test_threads_that_start_together_create_it_once(directory: Path, url: str) -> None:
     start = threading.Barrier(8)
 
     def open_(_: int) -> bytes:

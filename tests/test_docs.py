@@ -1,4 +1,4 @@
-"""README.md and docs/: the code runs, it prints what is printed, and links lead somewhere."""
+"""README.md and docs/: examples run and print the shown output, and links are valid."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ Outputs = Callable[[Path], list[str | AssertionError]]
 
 @pytest.fixture(scope="module")
 def printed() -> Iterator[Outputs]:
-    """What the examples of a page print; a page is run when it is first asked for."""
+    """The output of a page's examples, which run when it is first requested."""
     with documented_server() as (address, environment):
         yield cache(lambda page: outputs(page, address, environment))
 
 
 @pytest.mark.parametrize(("page", "index"), RUNS)
-def test_an_example_prints_what_is_printed(page: Path, index: int, printed: Outputs) -> None:
+def test_an_example_prints_the_shown_output(page: Path, index: int, printed: Outputs) -> None:
     output = printed(page)[index]
     if isinstance(output, AssertionError):
         raise output
@@ -56,24 +56,24 @@ def test_an_example_prints_what_is_printed(page: Path, index: int, printed: Outp
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
-def test_code_that_is_not_run_says_why(page: Path) -> None:
+def test_code_that_is_not_run_has_a_reason(page: Path) -> None:
     check_marks(page.read_text())
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
-def test_tables_are_those_of_the_code(page: Path) -> None:
+def test_tables_are_up_to_date(page: Path) -> None:
     text = page.read_text()
     assert text == with_tables(text), "run `python -m tests.readme --settings`"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
-def test_settings_that_are_named_exist(page: Path) -> None:
+def test_named_settings_exist(page: Path) -> None:
     named = set(re.findall(r"\bINFERENCE_[A-Z0-9_]*[A-Z0-9]\b", page.read_text()))
     assert named <= {variable_of(name) for name in Settings.model_fields}
 
 
 def anchors(text: str) -> set[str]:
-    """What a link may name after `#`."""
+    """Return the anchors of a page."""
     whole = re.sub(r'^--8<-- "(.+)"$', lambda part: (ROOT / part[1]).read_text(), text, flags=re.M)
     headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```$", "", whole, flags=re.M | re.S), re.M)
     return {
@@ -82,7 +82,7 @@ def anchors(text: str) -> set[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_are_valid(page: Path) -> None:
     text = page.read_text()
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if "://" in target:
@@ -131,7 +131,7 @@ def test_an_example_is_code_with_its_output() -> None:
     assert text[slice(*found[1].span)] == "{}\n"
 
 
-def test_an_example_that_fails_is_noticed(tmp_path: Path) -> None:
+def test_a_failing_example_is_reported(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("```bash\necho one\n```\n```text\ntwo\n```\n```bash\nfalse\n```\n")
     one, failed = outputs(page, "http://127.0.0.1:1")
@@ -141,8 +141,8 @@ def test_an_example_that_fails_is_noticed(tmp_path: Path) -> None:
         check_output(examples(page.read_text())[0], one)
 
 
-def test_masks_that_differ_are_noticed() -> None:
-    """The comparison itself: it lets a pixel pass, and nothing that matters."""
+def test_different_masks_are_reported() -> None:
+    """A difference of one pixel is accepted; larger ones are not."""
     plane = np.zeros((40, 40), np.uint8, order="F")
     plane[5:35, 5:35] = 1
     near, far = plane.copy(order="F"), plane.copy(order="F")
@@ -164,7 +164,7 @@ def test_masks_that_differ_are_noticed() -> None:
         check(answer(plane), {"predictions": [], "time": 0.1})
 
 
-def test_text_that_differs_is_noticed() -> None:
+def test_different_text_is_reported() -> None:
     check_text("red 0.91, 2 of 3\n", "red 0.9, 2 of 3\n")
     check_text("key …\n…\nend 2\n", "key inf_4f\nline 7\nline 8\nend 2\n")
     for printed, real in (

@@ -1,4 +1,4 @@
-"""The tree of errors: as it is drawn, as it is documented, as it goes over the wire."""
+"""The error classes: their diagram, their documentation and their responses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from inference_server.errors import (
 
 
 def tree(root: type[InferenceServerError]) -> list[type[InferenceServerError]]:
-    """A class and all below it in its module."""
+    """Return a class and its subclasses in its module."""
     below = [cls for child in root.__subclasses__() for cls in tree(child)]
     return [root, *(cls for cls in below if cls.__module__ == errors.__name__)]
 
@@ -27,14 +27,14 @@ def tree(root: type[InferenceServerError]) -> list[type[InferenceServerError]]:
 ALL = tree(InferenceServerError)
 
 
-def test_the_drawing_is_the_tree() -> None:
+def test_the_diagram_matches_the_classes() -> None:
     drawn = re.findall(r"(\w+Error)\s+(\d{3})?", str(errors.__doc__))
     assert [name for name, _ in drawn] == [cls.__name__ for cls in ALL]
     for (name, status), cls in zip(drawn, ALL, strict=True):
         assert not status or int(status) == cls.status, name
 
 
-def test_reasons_tell_errors_apart() -> None:
+def test_reasons_are_distinct() -> None:
     reasons = [cls.reason for cls in ALL]
     assert len(set(reasons)) == len(reasons)
     assert all(re.fullmatch("[a-z_]+", reason) for reason in reasons)
@@ -46,7 +46,7 @@ def test_every_status_is_documented(cls: type[InferenceServerError]) -> None:
 
 
 @pytest.mark.parametrize("cls", ALL)
-def test_the_message_is_the_text(cls: type[InferenceServerError]) -> None:
+def test_the_message_is_the_text_of_the_exception(cls: type[InferenceServerError]) -> None:
     error = cls("what happened")
     assert error.message == str(error) == "what happened"
 

@@ -1,4 +1,4 @@
-"""Threads that die: others take their place, and nobody who waits is left without an answer."""
+"""Worker threads that die are replaced, and every caller gets a result."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ from tests.api.serving import until
 from tests.images import rasters
 
 
-def living(name: str) -> list[threading.Thread]:
+def threads_of(name: str) -> list[threading.Thread]:
     return [t for t in threading.enumerate() if t.name.startswith(f"{name}_")]
 
 
 def kill(thread: threading.Thread) -> None:
-    """As from outside: the thread notices when it next does anything."""
+    """End a thread from outside, as soon as it runs Python code again."""
     assert thread.ident is not None
     ending = ctypes.py_object(SystemExit)
     count = ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ending)
@@ -49,7 +49,7 @@ def kill(thread: threading.Thread) -> None:
 
 
 class Fatal:
-    """Ends the thread that it runs in, the first few times."""
+    """Work that ends its thread the first few times."""
 
     def __init__(self, times: int, how: BaseException) -> None:
         self.left = times
@@ -62,10 +62,10 @@ class Fatal:
         return "done"
 
 
-# What a library may end a thread with; pytest would tell of all but the first.
+# How a library may end a thread; pytest would report all but the first.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("how", [SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError()])
-def test_work_that_ends_its_thread_is_tried_once_more(how: BaseException) -> None:
+def test_work_that_ends_its_thread_is_retried_once(how: BaseException) -> None:
     pool = WorkerPool(1, "fatal")
     first = pool.submit(threading.get_ident).result(60)
     assert pool.submit(Fatal(1, how)).result(60) == "done"
@@ -73,52 +73,52 @@ def test_work_that_ends_its_thread_is_tried_once_more(how: BaseException) -> Non
     pool.shutdown()
 
 
-def test_work_that_ends_every_thread_is_told_so_and_the_others_are_done() -> None:
+def test_work_that_ends_every_thread_fails_and_other_work_is_done() -> None:
     pool = WorkerPool(1, "poison")
     fatal = pool.submit(Fatal(99, SystemExit()))
     others = [pool.submit(int, number) for number in range(5)]
     with pytest.raises(WorkerDiedError):
         fatal.result(60)
     assert [other.result(60) for other in others] == list(range(5))
-    until(lambda: len(living("poison")) == 1)
+    until(lambda: len(threads_of("poison")) == 1)
     pool.shutdown()
 
 
 def is_idle(thread: threading.Thread) -> bool:
-    """It waits for work: it has begun to live, and is not yet about to die."""
-    if thread.ident is None:  # it is just being started
+    """Whether a thread waits for work, so it is neither starting nor ending."""
+    if thread.ident is None:  # it is starting
         return False
     frame = sys._current_frames().get(thread.ident)
     return frame is not None and frame.f_code is module._WorkerThreads._next.__code__
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_an_idle_thread_that_is_killed_is_replaced_and_loses_nothing(
+def test_a_killed_idle_thread_is_replaced_and_no_work_is_lost(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     pool = WorkerPool(2, "idle")
     for _ in range(20):
         pool.submit(int).result(60)
-        # None that is killed twice, or while it is being started: no thread survives that whole.
-        until(lambda: all(is_idle(thread) for thread in living("idle")))
-        killed = living("idle")
+        # Not twice, and not while it starts: no thread can handle that.
+        until(lambda: all(is_idle(thread) for thread in threads_of("idle")))
+        killed = threads_of("idle")
         for thread in killed:
             kill(thread)
         results = [pool.submit(int, number) for number in range(4)]
         assert [result.result(60) for result in results] == list(range(4))
 
         def have_noticed(killed: Sequence[threading.Thread] = killed) -> bool:
-            """One that was not needed is given something to do: it dies when it wakes for that."""
+            """Give work to idle threads, so that killed ones wake up and end."""
             assert pool.submit(int).result(60) == 0
             return not any(thread.is_alive() for thread in killed)
 
         until(have_noticed, 60)
-        until(lambda: len(living("idle")) <= 2)
+        until(lambda: len(threads_of("idle")) <= 2)
     assert "A worker thread of idle died" in caplog.text
     pool.shutdown()
 
 
-def test_failures_end_no_thread() -> None:
+def test_exceptions_do_not_end_threads() -> None:
     pool = WorkerPool(1, "failing")
     thread = pool.submit(threading.get_ident).result(60)
     with pytest.raises(ZeroDivisionError):
@@ -127,22 +127,22 @@ def test_failures_end_no_thread() -> None:
     pool.shutdown()
 
 
-def test_threads_are_started_as_they_are_needed_and_no_more() -> None:
+def test_threads_are_started_on_demand() -> None:
     pool = WorkerPool(3, "needed")
     for _ in range(5):
         pool.submit(int).result(60)
         until(lambda: len(pool._state.idle) == 1)
-    assert len(living("needed")) == 1
+    assert len(threads_of("needed")) == 1
     gate = threading.Event()
     held = [pool.submit(gate.wait, 60) for _ in range(7)]
-    assert len(living("needed")) == 3
+    assert len(threads_of("needed")) == 3
     gate.set()
     assert all(each.result(60) for each in held)
     pool.shutdown()
-    assert not living("needed")
+    assert not threads_of("needed")
 
 
-def test_a_thread_that_may_not_be_nice_works_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thread_that_cannot_lower_its_priority_works(monkeypatch: pytest.MonkeyPatch) -> None:
     def forbidden(niceness: int) -> None:
         raise PermissionError
 
@@ -152,7 +152,7 @@ def test_a_thread_that_may_not_be_nice_works_all_the_same(monkeypatch: pytest.Mo
     pool.shutdown()
 
 
-def test_shutting_down_drops_what_waits() -> None:
+def test_shutdown_drops_queued_work() -> None:
     pool = WorkerPool(1, "closing")
     begun, gate = threading.Event(), threading.Event()
 
@@ -169,10 +169,10 @@ def test_shutting_down_drops_what_waits() -> None:
         second.result(60)
     with pytest.raises(RuntimeError, match="after shutdown"):
         pool.submit(int)
-    until(lambda: not living("closing"))
+    until(lambda: not threads_of("closing"))
 
 
-def test_what_is_cancelled_in_the_queue_is_not_done() -> None:
+def test_work_cancelled_in_the_queue_is_not_done() -> None:
     pool = WorkerPool(1, "cancelled")
     gate = threading.Event()
     done: list[int] = []
@@ -190,16 +190,18 @@ def test_what_is_cancelled_in_the_queue_is_not_done() -> None:
 def test_threads_end_with_their_pool() -> None:
     pool = WorkerPool(2, "gone")
     pool.submit(int).result(60)
-    assert living("gone")
+    assert threads_of("gone")
     reference = weakref.ref(pool)
     del pool
     gc.collect()
     assert reference() is None
-    until(lambda: not living("gone"))
+    until(lambda: not threads_of("gone"))
 
 
 @pytest.mark.parametrize(("seconds", "work", "ended"), [(0.2, 600, "False"), (60, 1, "True")])
-def test_the_end_of_the_process_waits_for_so_long(seconds: float, work: int, ended: str) -> None:
+def test_the_end_of_a_process_waits_for_a_limited_time(
+    seconds: float, work: int, ended: str
+) -> None:
     code = (
         "import os, threading, time; from inference_server.executor import WorkerPool, end_all;"
         "begun = threading.Event();"
@@ -213,7 +215,7 @@ def test_the_end_of_the_process_waits_for_so_long(seconds: float, work: int, end
     assert done.stdout.strip() == ended
 
 
-def test_a_process_ends_although_nobody_closed_its_pools() -> None:
+def test_a_process_ends_without_closing_its_pools() -> None:
     code = (
         "from inference_server.executor import WorkerPool; pool = WorkerPool(2, 'x');"
         "print(pool.submit(int).result())"
@@ -233,7 +235,7 @@ def _ends_its_thread_at(fatal: int) -> Callable[[Sequence[int]], Sequence[int]]:
 
 
 @pytest.mark.anyio
-async def test_a_lane_and_its_event_loop_outlive_work_that_ends_threads() -> None:
+async def test_a_queue_and_its_event_loop_survive_work_that_ends_threads() -> None:
     lane: BatchQueue[int, int] = BatchQueue(
         "mortal", _ends_its_thread_at(3), max_batch=1, capacity=20, workers=2
     )

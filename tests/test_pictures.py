@@ -1,4 +1,4 @@
-"""The pictures in docs/ are those that the server makes, small, and each is shown."""
+"""The pictures in docs/ are up to date, small, and each is shown on a page."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_pictures_are_what_the_server_answers(made: dict[str, bytes]) -> None:
             np.asarray(Image.open(io.BytesIO(file)).convert("RGB"), np.int16)
             for file in ((PICTURES / name).read_bytes(), data)
         )
-        # Outlines may move by a pixel on another processor, and labels with them.
+        # On another processor, outlines and labels may move by a pixel.
         assert np.mean(np.abs(kept - new).max(axis=2) > 48) < 0.01, name
 
 

@@ -21,7 +21,7 @@ ROWS = [line for line in TEXT.splitlines() if re.match(r"\| (?!promise)\S", line
 
 @cache
 def names_in(file: str) -> set[str]:
-    """The functions and classes of a module, those of classes as `Class::name`."""
+    """Return the functions and classes of a module; methods as `Class::name`."""
     found = set()
     for node in ast.parse((ROOT / file).read_text()).body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
@@ -44,7 +44,7 @@ def test_named_tests_exist() -> None:
 def test_named_settings_exist_with_their_defaults() -> None:
     for name, default in SETTINGS:
         assert name.lower() in Settings.model_fields, f"there is no {PREFIX}{name}"
-        # `INFERENCE_AUTH=off` is not a default: it is the value that must not be set.
+        # `INFERENCE_AUTH=off` is not the default, but the value to avoid.
         if default and (name, default) != ("AUTH", "off"):
             actual = Settings.model_fields[name.lower()].default
             told = str(actual).lower() if isinstance(actual, bool) else actual
@@ -54,8 +54,8 @@ def test_named_settings_exist_with_their_defaults() -> None:
 
 
 @cache
-def beyond_make_test(file: str) -> set[str]:
-    """Names in a module whose tests `make test` leaves out; `` stands for all of them."""
+def names_outside_make_test(file: str) -> set[str]:
+    """Return the names in a module that `make test` excludes; an empty name means all."""
     found = set()
     for node in ast.walk(ast.parse((ROOT / file).read_text())):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
@@ -67,12 +67,12 @@ def beyond_make_test(file: str) -> set[str]:
 
 
 def tier_of(file: str, name: str) -> str:
-    """The make target that runs a test: `test` or `test-all`."""
-    marked = beyond_make_test(file) & {"", *name.split("::")}
+    """Return the make target that runs a test: `test` or `test-all`."""
+    marked = names_outside_make_test(file) & {"", *name.split("::")}
     return "test-all" if marked or f"{file}::{name}".startswith(SYSTEM) else "test"
 
 
-def test_every_promise_has_a_test_and_its_tier_and_a_change_that_fails_it() -> None:
+def test_every_promise_has_a_test_its_tier_and_a_change_that_fails_it() -> None:
     assert len(ROWS) > 30
     for row in ROWS:
         promise, _, tests, tier, change = (cell.strip() for cell in row.strip()[1:-1].split("|"))
@@ -83,5 +83,5 @@ def test_every_promise_has_a_test_and_its_tier_and_a_change_that_fails_it() -> N
         assert change, row
 
 
-def test_nothing_is_named_that_these_tests_do_not_see() -> None:
+def test_every_reference_has_a_known_form() -> None:
     assert TEXT.count("`tests/") == len(TEST.findall(TEXT))

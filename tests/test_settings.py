@@ -38,7 +38,7 @@ OTHER_VALUES = {
 
 
 def other_value(name: str) -> str:
-    """A value that is not the default, as text in the environment."""
+    """Return a value other than the default, as text in the environment."""
     field = Settings.model_fields[name]
     if name in OTHER_VALUES:
         return OTHER_VALUES[name]
@@ -77,7 +77,7 @@ def test_lists_are_comma_separated_in_the_environment_and_in_code(
     assert Settings(cors_origins=" , ").cors_origins == ()
 
 
-def test_what_is_given_in_code_goes_before_the_environment(
+def test_values_in_code_take_precedence_over_the_environment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("INFERENCE_PORT", "1")
@@ -138,7 +138,7 @@ def test_all_invalid_values_are_reported_together(monkeypatch: pytest.MonkeyPatc
     ]
 
 
-def test_bounds_of_requests_are_those_of_the_contract() -> None:
+def test_default_limits_are_those_of_the_api() -> None:
     settings = Settings()
     assert {name: getattr(settings, name) for name in asdict(Limits())} == asdict(Limits())
 
@@ -164,7 +164,7 @@ def test_each_setting_has_a_description_and_is_used() -> None:
         assert name in asdict(Limits()) or re.search(rf"settings\.{name}\b", sources), name
 
 
-def test_misspelled_variables_are_noticed() -> None:
+def test_misspelled_variables_are_reported() -> None:
     assert misspelled(["INFERENCE_SAM3_WEIGHT", "INFERENCE_PORT", "PATH"]) == {
         "INFERENCE_SAM3_WEIGHT": "INFERENCE_SAM3_WEIGHTS"
     }
@@ -184,5 +184,5 @@ def test_keys_and_passwords_are_not_shown() -> None:
         assert "secret" not in str(caught.value)
 
 
-def test_an_address_has_no_slash_at_its_end() -> None:
+def test_a_url_has_no_trailing_slash() -> None:
     assert Settings(public_url="https://example.com/masks/").public_url.endswith("/masks")

@@ -3,6 +3,12 @@
 Clients can forge the `Host` header. It is used only if it names the loopback or the address at
 which the connection arrived; it then contributes the port that a container is published at.
 `X-Forwarded-*` headers are used only from trusted proxies.
+
+uvicorn's `ProxyHeadersMiddleware` does not replace this module. It ignores `X-Forwarded-Host`, so
+links would name the host of the connection to the proxy. It takes the whole `X-Forwarded-Proto`
+header: a list, as a chain of proxies sends it, is ignored. It also overwrites the `client` of every
+request with an address from `X-Forwarded-For`; then nothing can tell any more whether the
+connection came from a trusted proxy, which decides here whether `X-Forwarded-Host` counts.
 """
 
 from __future__ import annotations

@@ -105,7 +105,7 @@ class TestMemory:
                 patch.setattr("inference_server.segmentation.local.to_instances", full)
                 refused = server.post(VISUAL, body)
             assert refused.status_code == 503
-            assert "no memory remaining" in refused.json()["message"]
+            assert "no memory left" in refused.json()["message"]
             assert int(refused.headers["retry-after"]) >= 1
             assert_clicks_are_right(server, picture)
 

@@ -164,7 +164,7 @@ def test_work_costs_credits(running: Keyed, picture: Picture, name: str) -> None
     path = refused.request.url.path
     assert refused.status_code == (406 if is_segmind(path) else 402), refused.text
     assert "Insufficient credits" in error_message(refused)
-    assert "has 1 credits_left" in error_message(refused)
+    assert "has 1 left" in error_message(refused)
     assert "x-credits-remaining" not in refused.headers
     fits(refused)
     assert running.credits_left(made) == 1

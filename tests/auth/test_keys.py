@@ -40,12 +40,12 @@ def test_other_keys_are_unknown(candidate: str) -> None:
     assert KeyRing(["first", "second"]).find(candidate) is None
 
 
-def test_keys_are_held_as_digests_alone() -> None:
+def test_only_digests_of_keys_are_kept() -> None:
     ring = KeyRing(["a-plain-key"])
     assert "a-plain-key" not in repr(vars(ring))
 
 
-def test_without_keys_nobody_is_known() -> None:
+def test_without_keys_every_key_is_unknown() -> None:
     assert KeyRing([]).find("anything") is None
     assert not KeyRing([])
 
@@ -99,7 +99,7 @@ def test_a_digest_is_salted() -> None:
         ({}, {"x-api-key": "other"}, {"api_key": "KEY"}),
     ],
 )
-def test_a_key_is_found_in_each_of_the_five_ways(
+def test_a_key_is_found_in_every_place(
     query: dict[str, str], headers: dict[str, str], body: dict[str, object] | None
 ) -> None:
     assert key_from_request(query, headers, body) == "KEY"
@@ -109,7 +109,7 @@ def test_a_key_is_found_in_each_of_the_five_ways(
     "headers",
     [{}, {"authorization": ""}, {"authorization": "Bearer"}, {"authorization": "KEY"}, basic(":")],
 )
-def test_no_key_is_none(headers: dict[str, str]) -> None:
+def test_a_missing_key_is_none(headers: dict[str, str]) -> None:
     assert key_from_request({}, headers, {"api_key": None}) is None
 
 

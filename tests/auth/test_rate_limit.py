@@ -138,7 +138,7 @@ async def test_windows_that_are_empty_are_forgotten() -> None:
     assert list(windows._times) == [("key", rate)]
 
 
-async def test_in_redis_for_all_servers_together(redis: Redis) -> None:
+async def test_servers_share_rates_in_redis(redis: Redis) -> None:
     first, second = RateLimiter(redis.url, PATIENT), RateLimiter(redis.url, PATIENT)
     await check(first)
     await refused(second, "one", "3/h")
@@ -153,7 +153,7 @@ async def test_in_redis_for_all_servers_together(redis: Redis) -> None:
     await second.close()
 
 
-async def test_without_its_redis_a_server_counts_for_itself(
+async def test_without_redis_each_server_counts_for_itself(
     redis: Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     now = 0.0
@@ -174,7 +174,7 @@ async def test_without_its_redis_a_server_counts_for_itself(
     await other.close()
 
 
-async def test_the_password_of_redis_is_not_told(
+async def test_the_redis_password_is_not_logged(
     redis: Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A Redis that refuses the server's login counts as unavailable."""

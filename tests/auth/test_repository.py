@@ -41,12 +41,12 @@ def store(database: Database) -> KeyRepository:
 
 
 def used(database: Database) -> int:
-    """The total of used credits."""
+    """Return the total of used credits."""
     with database.reading() as connection:
         return int(connection.scalar(select(func.coalesce(func.sum(USAGE.c.credits), 0))) or 0)
 
 
-def left(store: KeyRepository, key_id: str) -> int | None:
+def credits_left(store: KeyRepository, key_id: str) -> int | None:
     (found,) = (key for key in store.all() if key.id == key_id)
     return found.credits
 
@@ -65,7 +65,7 @@ def test_a_key_is_recognised_by_its_digest(store: KeyRepository) -> None:
     assert key.split("_", 2)[2] not in repr(secret)
 
 
-def test_tenants_are_those_of_the_key_or_named(store: KeyRepository) -> None:
+def test_a_tenant_is_that_of_the_key_or_named(store: KeyRepository) -> None:
     own, other = store.create("a")[1], store.create("b")[1]
     named, same = store.create("c", tenant="acme")[1], store.create("d", tenant="acme")[1]
     assert len({own.key.tenant, other.key.tenant, named.key.tenant}) == 3
@@ -93,12 +93,12 @@ def test_a_change_is_noticed_once(store: KeyRepository) -> None:
         assert store.secrets(change) == (change, None)
 
 
-def test_paying_is_no_change_of_the_keys(store: KeyRepository) -> None:
+def test_a_charge_does_not_change_the_version_of_the_keys(store: KeyRepository) -> None:
     made = store.create("one", credits=5)[1]
     change, _ = store.secrets(None)
     store.take(Charge(made.id, 2, day_of()))
     assert store.secrets(change)[1] is None
-    assert left(store, made.id) == 3
+    assert credits_left(store, made.id) == 3
 
 
 def test_parallel_requests_cannot_overspend(store: KeyRepository, database: Database) -> None:
@@ -115,11 +115,11 @@ def test_parallel_requests_cannot_overspend(store: KeyRepository, database: Data
     refusal = "Insufficient credits: this request costs 3, and the API key has 2 left."
     assert outcomes.count(refusal) == 18
     assert {17, 14, 11, 8, 5, 2} == {*outcomes} - {refusal}
-    assert left(store, made.id) == 2
+    assert credits_left(store, made.id) == 2
     assert used(database) == 18
 
 
-def test_what_is_given_back_can_be_spent_again(store: KeyRepository, database: Database) -> None:
+def test_refunded_credits_can_be_spent(store: KeyRepository, database: Database) -> None:
     made = store.create("one", credits=1)[1]
     charge = Charge(made.id, 1, day_of())
     assert store.take(charge) == 0
@@ -130,12 +130,12 @@ def test_what_is_given_back_can_be_spent_again(store: KeyRepository, database: D
     assert store.take(charge) == 0
 
 
-def test_a_key_without_credits_only_uses(store: KeyRepository, database: Database) -> None:
+def test_a_key_without_a_balance_records_usage(store: KeyRepository, database: Database) -> None:
     made = store.create("free")[1]
     for key_id in (made.id, "of-the-settings"):
         assert store.take(Charge(key_id, 4, day_of())) is None
         store.give_back(Charge(key_id, 1, day_of()))
-    assert left(store, made.id) is None
+    assert credits_left(store, made.id) is None
     assert used(database) == 6
 
 
@@ -161,13 +161,13 @@ def jobs(database: Database) -> JobRepository:
     return JobRepository(database, Settings(job_lease=1.0, job_attempts=1, job_queue_per_key=3))
 
 
-def test_a_job_is_paid_for_when_it_is_submitted(
+def test_a_job_is_charged_at_its_submission(
     store: KeyRepository, jobs: JobRepository, database: Database
 ) -> None:
     made = store.create("one", credits=5)[1]
     bill = Charge(made.id, 3, day_of())
     submit(jobs, "tenant", "kind", b"{}", bill)
-    assert left(store, made.id) == 2
+    assert credits_left(store, made.id) == 2
     with pytest.raises(CreditsError):
         submit(jobs, "tenant", "kind", b"{}", bill)
     # A job that was not paid for is not stored.
@@ -176,7 +176,7 @@ def test_a_job_is_paid_for_when_it_is_submitted(
     assert used(database) == 3
 
 
-def test_a_job_that_fails_gives_its_credits_back_once(
+def test_a_failed_job_is_refunded_once(
     store: KeyRepository, jobs: JobRepository, database: Database
 ) -> None:
     made = store.create("one", credits=3)[1]
@@ -185,24 +185,24 @@ def test_a_job_that_fails_gives_its_credits_back_once(
     assert claim is not None
     assert jobs.fail(claim.lease, "It failed.")
     assert not jobs.fail(claim.lease, "It failed again.")
-    assert left(store, made.id) == 3
+    assert credits_left(store, made.id) == 3
     assert used(database) == 0
     assert store.usage("2026-01-01") == [Usage(made.id, "2026-01-01")]
 
 
-def test_a_job_that_kills_its_servers_gives_its_credits_back(
+def test_a_job_that_kills_its_servers_is_refunded(
     store: KeyRepository, jobs: JobRepository
 ) -> None:
     made = store.create("one", credits=3)[1]
     submit(jobs, "tenant", "kind", b"{}", Charge(made.id, 3, day_of()))
     assert jobs.claim("dead", ["kind"]) is not None
-    assert left(store, made.id) == 0
+    assert credits_left(store, made.id) == 0
     assert jobs.requeue("dead", counts=True) == 1
     assert jobs.claim("me", ["kind"]) is None
-    assert left(store, made.id) == 3
+    assert credits_left(store, made.id) == 3
 
 
-def test_a_job_that_is_done_keeps_them(
+def test_a_completed_job_is_not_refunded(
     store: KeyRepository, jobs: JobRepository, database: Database
 ) -> None:
     made = store.create("one", credits=3)[1]
@@ -210,18 +210,16 @@ def test_a_job_that_is_done_keeps_them(
     claim = jobs.claim("me", ["kind"])
     assert claim is not None
     assert jobs.finish(claim.lease, Output((), 0.1))
-    assert left(store, made.id) == 0
+    assert credits_left(store, made.id) == 0
     assert used(database) == 3
     with database.reading() as connection:
         assert connection.scalar(select(func.count()).select_from(CHARGES)) == 0
 
 
-def test_a_job_for_which_there_is_no_room_costs_nothing(
-    store: KeyRepository, jobs: JobRepository
-) -> None:
+def test_a_job_refused_by_a_limit_costs_nothing(store: KeyRepository, jobs: JobRepository) -> None:
     made = store.create("one", credits=9)[1]
     for _ in range(3):
         submit(jobs, "tenant", "kind", b"{}", Charge(made.id, 1, day_of()))
     with pytest.raises(Exception, match="unfinished jobs"):
         submit(jobs, "tenant", "kind", b"{}", Charge(made.id, 1, day_of()))
-    assert left(store, made.id) == 6
+    assert credits_left(store, made.id) == 6

@@ -1,4 +1,4 @@
-"""Addresses for scripts that are told nothing else."""
+"""Server URLs for scripts that are configured by a URL only."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from tests.api.serving import ALICE, Running, RunningHere, serving
 
 @pytest.fixture(scope="module")
 def open_server() -> Iterator[Running]:
-    """A server that asks for no key."""
+    """A server that requires no key."""
     with serving(auth="off", api_keys="") as running:
         yield running
 
 
 @pytest.fixture(params=["INFERENCE_AUTH=off", "a key in the address"])
 def url(request: pytest.FixtureRequest, server: Running) -> str:
-    """The address that a script is given."""
+    """The URL that a script gets."""
     if request.param == "INFERENCE_AUTH=off":
         running: Running = request.getfixturevalue("open_server")
         return running.url

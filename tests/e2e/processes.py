@@ -1,4 +1,4 @@
-"""`inference-server serve` in a process of its own, to be stopped in every way."""
+"""Run `inference-server serve` in a separate process, and stop it in several ways."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Process(Running):
     """A server in a process.
 
     Attributes:
-        popen: the process.
-        log: what it prints.
+        popen: The process.
+        log: File with its output.
     """
 
     def __init__(self, directory: Path, options: Sequence[str] = (), **settings: object) -> None:
@@ -50,7 +50,7 @@ class Process(Running):
 
         def address() -> re.Match[str] | None:
             assert self.popen.poll() is None, self.log.read_text()
-            # With what comes next: half a line may be there.
+            # With the next character, because the line may be incomplete.
             return re.search(r" on (http://[^\s\"]+)[\s\"]", self.log.read_text()[begin:])
 
         until(address, TIMEOUT, 0.05)
@@ -59,7 +59,7 @@ class Process(Running):
         super().__init__(found[1], httpx.Client(base_url=found[1], timeout=TIMEOUT, limits=KEPT))
 
     def until_listening(self) -> None:
-        """Waits until requests are answered."""
+        """Wait until requests are answered."""
 
         def listens() -> bool:
             assert self.popen.poll() is None, self.log.read_text()
@@ -71,11 +71,11 @@ class Process(Running):
         until(listens, TIMEOUT, 0.05)
 
     def tell(self, how: signal.Signals) -> None:
-        """Sends a signal."""
+        """Send a signal."""
         self.popen.send_signal(how)
 
     def ended(self) -> int:
-        """Waits for the process's end: its exit status."""
+        """Wait for the end of the process, and return its exit status."""
         return self.popen.wait(TIMEOUT)
 
 
@@ -83,13 +83,13 @@ class Process(Running):
 def process(
     directory: Path, *, ready: bool = True, options: Sequence[str] = (), **settings: object
 ) -> Iterator[Process]:
-    """Runs a server, which is killed in the end if it still lives.
+    """Run a server, and kill it at the end if it still runs.
 
     Args:
-        directory: for its data and its log.
-        ready: wait until its models are loaded.
-        options: of `serve`.
-        settings: that differ from the defaults.
+        directory: Directory for its data and its log.
+        ready: Wait until its models are loaded.
+        options: Options of `serve`.
+        settings: Settings that differ from the defaults.
     """
     running = Process(directory, options, **settings)
     try:
@@ -103,13 +103,13 @@ def process(
         running.popen.wait()
 
 
-class Held(socket.socket):
-    """A request that a server has let in, and that is whole when the test says so.
+class PartialRequest(socket.socket):
+    """A request that the server has admitted, and whose body is incomplete until `finish`.
 
     Args:
-        server: that is asked.
-        path: of the endpoint.
-        body: of the request.
+        server: The server.
+        path: Path of the endpoint.
+        body: Body of the request.
     """
 
     def __init__(self, server: Running, path: str, body: Mapping[str, Any]) -> None:
@@ -124,17 +124,17 @@ class Held(socket.socket):
         )
         self.sendall("\r\n".join([*lines, "", ""]).encode())
         self.sendall(self._body[:10])
-        # Only what answers the request asks for its body.
+        # The server requests the body when it has admitted the request.
         assert self.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
 
     def finish(self) -> bytes:
-        """Sends the rest; the first bytes of the answer."""
+        """Send the rest of the body, and return the first bytes of the response."""
         self.sendall(self._body[10:])
         return self.recv(1000)
 
 
-class Pictures(socket.socket):
-    """A web server that answers when the test does: who fetches a picture waits until then."""
+class PausedImages(socket.socket):
+    """A web server of one image, whose requests wait until the test responds."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -143,17 +143,17 @@ class Pictures(socket.socket):
         self.settimeout(TIMEOUT)
         self.url = f"http://127.0.0.1:{self.getsockname()[1]}/picture.png"
 
-    def visited(self) -> socket.socket:
-        """Waits until the picture is asked for: the connection that waits for it."""
+    def accept_request(self) -> socket.socket:
+        """Wait for a request for the image, and return its connection."""
         return self.accept()[0]
 
 
-def show(picture: bytes, visit: socket.socket) -> None:
-    """Answers a visit with a file."""
-    with visit:
-        visit.settimeout(TIMEOUT)
-        asked = b""
-        while b"\r\n\r\n" not in asked:
-            asked += visit.recv(1000)
-        head = f"HTTP/1.1 200 OK\r\ncontent-length: {len(picture)}\r\n\r\n"
-        visit.sendall(head.encode() + picture)
+def send_image(image: bytes, request: socket.socket) -> None:
+    """Respond to a request with an image."""
+    with request:
+        request.settimeout(TIMEOUT)
+        received = b""
+        while b"\r\n\r\n" not in received:
+            received += request.recv(1000)
+        head = f"HTTP/1.1 200 OK\r\ncontent-length: {len(image)}\r\n\r\n"
+        request.sendall(head.encode() + image)

@@ -1,4 +1,4 @@
-"""The vendor's own client, unchanged, against a running server."""
+"""Roboflow's client, unmodified, against a running server."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Inputs = Callable[[str], Any]
 
 
 def connect(server: Running, key: str | None = ALICE, transport: str = "legacy") -> Any:
-    """A client as the vendor's documentation makes it."""
+    """Create a client as the vendor's documentation does."""
     client: Any = InferenceHTTPClient(api_url=server.url, api_key=key)
     return client.configure(InferenceConfiguration(api_key_transport=transport))
 
@@ -33,7 +33,7 @@ def client(server: Running) -> Any:
 
 @pytest.fixture
 def inputs(picture: Picture, gallery: Gallery, tmp_path: Path) -> Inputs:
-    """The picture in each form that the client takes."""
+    """The image in each form that the client accepts."""
 
     def of(kind: str) -> Any:
         if kind == "url":
@@ -120,7 +120,7 @@ def test_embed_image(client: Any, server: Running, inputs: Inputs, kind: str) ->
 
 
 def test_embed_image_without_an_id(client: Any, server: Running, inputs: Inputs) -> None:
-    """The client sends no id later, so the image's own bytes must find the embedding."""
+    """The client sends no id later, so the embedding is found by the image's bytes."""
     image = np.full((40, 50, 3), 99, np.uint8)
     assert client.sam3_embed_image(image)["image_id"]
     hits = server.metric("inference_embedding_cache_hits_total")
@@ -147,7 +147,7 @@ def test_several_images_are_sent_one_by_one(client: Any, inputs: Inputs, picture
 
 
 class TestErrors:
-    """They surface as the client's own exception, with our message."""
+    """The client raises its own exception with the server's message."""
 
     def test_a_wrong_key(self, server: Running, inputs: Inputs) -> None:
         with pytest.raises(HTTPCallErrorError) as caught:

@@ -1,4 +1,4 @@
-"""The real server, killed and started again: what it accepted, it answers."""
+"""A server that is killed and restarted completes every accepted job."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ COUNT = 12
 
 @contextmanager
 def running(directory: Path, database_url: str = "") -> Iterator[Process]:
-    """A server that need not have loaded its models yet; it is killed at the end of the block.
+    """Run a server, perhaps without loaded models, and kill it at the end of the block.
 
-    Leases are short: on a busy machine some end while their job is worked on, and it is begun once
-    more. That may happen as often as it likes.
+    Leases are short: on a busy machine some expire during the work, and the job is started again.
+    The limit on attempts is high enough for that.
     """
     settings = {
         "database_url": database_url,
@@ -39,7 +39,7 @@ def running(directory: Path, database_url: str = "") -> Iterator[Process]:
         "log_format": "text",
     }
     with process(directory, ready=False, options=(), **settings) as server:
-        # It listens before it has its database where that takes long.
+        # It can listen before it has opened its database.
         until(lambda: server.get("/v2/requests/0/status").status_code == 404, TIMEOUT)
         yield server
 
@@ -56,13 +56,13 @@ def done(server: Process, jobs: list[tuple[str, Picture]]) -> int:
 
 @pytest.fixture(scope="module")
 def pictures() -> list[Picture]:
-    """Each has something else to click at."""
+    """Images with different objects."""
     return [Picture(make_scene(seed, (320, 240), count=(2, 3))) for seed in range(900, 904)]
 
 
 def submit(server: Process, picture: Picture, *, as_json: bool) -> tuple[str, Picture]:
     item = picture.scene.objects[0]
-    # SAM 2 alone: it is loaded in half the time.
+    # SAM 2 only, which loads in half the time.
     path = "/v2/sam-v2-image"
     body: dict[str, Any] = {"image": picture.sent["value"], "coordinates": list(item.click())}
     body["overlay_mask"] = False
@@ -84,7 +84,7 @@ def assert_right(server: Process, job_id: str, picture: Picture) -> None:
     assert iou(found, picture.scene.objects[0].mask) > 0.6
 
 
-def test_what_was_accepted_is_answered(tmp_path: Path, pictures: list[Picture]) -> None:
+def test_no_accepted_job_is_lost(tmp_path: Path, pictures: list[Picture]) -> None:
     chance = random.Random()
     jobs: list[tuple[str, Picture]] = []
     with running(tmp_path) as server:
@@ -98,7 +98,7 @@ def test_what_was_accepted_is_answered(tmp_path: Path, pictures: list[Picture]) 
     with running(tmp_path) as server:
         begin = time.monotonic()
         until(lambda: done(server, jobs) == len(jobs), TIMEOUT, 0.1)
-        print(f"all were done {time.monotonic() - begin:.1f} s after the last start")
+        print(f"all jobs were completed {time.monotonic() - begin:.1f} s after the last start")
         for job_id, picture in jobs:
             assert_right(server, job_id, picture)
         server.tell(signal.SIGTERM)
@@ -107,7 +107,7 @@ def test_what_was_accepted_is_answered(tmp_path: Path, pictures: list[Picture]) 
         assert "Traceback" not in log, log
 
 
-def test_two_servers_share_the_work_and_a_third_ends_it(
+def test_two_servers_share_the_jobs_and_a_third_completes_them(
     postgres_url: str, tmp_path: Path, pictures: list[Picture]
 ) -> None:
     here, there = tmp_path / "here", tmp_path / "there"
@@ -121,7 +121,7 @@ def test_two_servers_share_the_work_and_a_third_ends_it(
             until(lambda: done(other, jobs) >= 25, TIMEOUT)
 
             def both() -> bool:
-                """Each has done some: as long as there are more, neither can miss them all."""
+                """Whether each has completed some; jobs are added until both have."""
                 if done(other, jobs) == len(jobs):
                     jobs.extend(submit(one, pictures[0], as_json=False) for _ in range(10))
                 completed = "inference_jobs_total"

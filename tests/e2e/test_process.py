@@ -1,4 +1,4 @@
-"""`uvicorn inference_server.api.app:app` as a process of its own."""
+"""`uvicorn inference_server.api.app:app` in a separate process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from inference_server.auth import KeyRepository
 from inference_server.database import Database
 from tests.api.pictures import Picture, click, encoded, in_base64, iou, noise, plane
 from tests.api.serving import ALICE, BOB, CONCEPT, TIMEOUT, VISUAL, Running, until
-from tests.e2e.processes import Held
+from tests.e2e.processes import PartialRequest
 from tests.environment import clean_environment
 
 ROOT = Path(__file__).parents[2]
@@ -40,8 +40,8 @@ class Process(Running):
     """A server in a process.
 
     Attributes:
-        popen: the process.
-        log: what it prints.
+        popen: The process.
+        log: File with its output.
     """
 
     popen: subprocess.Popen[bytes]
@@ -50,7 +50,7 @@ class Process(Running):
 
 @pytest.fixture(scope="module")
 def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    """Uvicorn with its own log in full."""
+    """Uvicorn with all of its own log lines."""
     log = tmp_path_factory.mktemp("process") / "log"
     command = [
         *(sys.executable, "-m", "uvicorn", "inference_server.api.app:app"),
@@ -83,17 +83,17 @@ def test_serves(process: Process, picture: Picture) -> None:
     assert iou(plane(prediction, picture.size), item.mask) > 0.8
 
 
-def test_says_that_the_weights_are_the_demo(process: Process) -> None:
+def test_demo_weights_are_logged(process: Process) -> None:
     log = process.log.read_text()
     for family in ("sam2", "sam3"):
         assert f"Loaded {family}/demo (demo weights: they recognise generated shapes only)" in log
 
 
-def test_answers_while_a_large_image_is_encoded(process: Process) -> None:
-    """The event loop never waits for the CPU: probes are answered all through the work.
+def test_probes_are_answered_while_a_large_image_is_encoded(process: Process) -> None:
+    """The event loop does no heavy work, so it answers probes at all times.
 
-    Nothing is timed: others may use the machine's cores. A loop that was held up would answer one
-    or two probes a request, and its thread would have used most of the processor's time.
+    Nothing is timed, because the machine can be busy. A blocked loop would answer one or two probes
+    per request, and its thread would use most of the processor time.
     """
     rng = np.random.default_rng(0)
     small = rng.integers(0, 256, (40, 60, 3), np.uint8)
@@ -109,12 +109,12 @@ def test_answers_while_a_large_image_is_encoded(process: Process) -> None:
             statuses.append(response.status_code)
 
     def answered(path: str, body: dict[str, Any]) -> int:
-        """How many probes were answered while a request was; 20 suffice."""
+        """Return the number of probes answered during a request, at most 20."""
         found = 0
         thread = threading.Thread(target=work, args=(path, body))
         thread.start()
         while thread.is_alive():
-            # No more than that: how long a request takes must not decide what probes cost.
+            # Limited, so that a long request does not add processor time for probes.
             if found < 20:
                 assert process.http.get("/livez").is_success
                 found += under_way.is_set()
@@ -124,22 +124,22 @@ def test_answers_while_a_large_image_is_encoded(process: Process) -> None:
 
     loop_before, all_before = _processor_ticks(process.popen.pid)
     for path, prompts in ((VISUAL, {}), (CONCEPT, {"prompts": [{"text": "shape"}]})):
-        # A busy machine may not let this thread send its probes in time: then the next image tells.
-        # A loop that is held up never answers five.
+        # On a busy machine this thread may send too few probes; then try another image.
+        # A blocked loop never answers five.
         for shade in range(10):
             large[0, 0] = shade
             body = {"image": in_base64(encoded(large, ".png")), **prompts}
             if answered(path, body) >= 5:
                 break
         else:
-            raise AssertionError(f"{path} holds up the probes")
+            raise AssertionError(f"{path} blocks the probes")
     loop_after, all_after = _processor_ticks(process.popen.pid)
     assert set(statuses) == {200}
     assert loop_after - loop_before < 0.4 * (all_after - all_before)
 
 
 def _processor_ticks(pid: int) -> tuple[int, int]:
-    """Processor time that the first thread, which has the event loop, and all threads have used."""
+    """Return the processor time of the first thread, which has the event loop, and of all."""
 
     def ticks(file: Path) -> int:
         fields = file.read_text().rpartition(")")[2].split()
@@ -149,7 +149,7 @@ def _processor_ticks(pid: int) -> tuple[int, int]:
 
 
 def test_keys_never_reach_the_log(process: Process, picture: Picture) -> None:
-    """Not by any way that they travel in, not with errors, not at the most talkative level."""
+    """However they are sent, also with errors, and at the most verbose level."""
     http, secret = process.http, "inf_guess-s3cret"
     for key in (ALICE, BOB, secret):
         body = {"image": noise(700)}
@@ -171,7 +171,7 @@ def test_keys_never_reach_the_log(process: Process, picture: Picture) -> None:
 
 
 def test_stored_keys_never_reach_the_log_nor_metrics(process: Process) -> None:
-    """Not when they are new, wrong, poor, slow, revoked, nor when their database fails."""
+    """Whether keys are valid, wrong, without credits, over their rate or revoked."""
     directory = process.log.parent / "data"
     database = Database(directory)
     store = KeyRepository(database)
@@ -220,13 +220,13 @@ def test_stored_keys_never_reach_the_log_nor_metrics(process: Process) -> None:
             assert str(secret) not in log + metrics
 
 
-def test_lines_are_json_objects_of_requests(process: Process, picture: Picture) -> None:
-    """Without a terminal; what uvicorn says before the application starts is its own."""
+def test_log_lines_are_json_objects(process: Process, picture: Picture) -> None:
+    """This is the format without a terminal; uvicorn's lines before startup are not JSON."""
     body = {"image": picture.sent, "prompts": [{"text": "red circle"}]}
     answer = process.post(CONCEPT, body, x_request_id="lines-1")
     assert answer.status_code == 200
     process.post(CONCEPT, {"image": {"type": "url", "value": "http://10.0.0.1/x.png?private"}})
-    # Of a line that is being written a piece may be there.
+    # The last line may be incomplete.
     printed = process.log.read_text().rpartition("\n")[0].splitlines()
     begin = next(n for n, line in enumerate(printed) if "Computing on" in line)
     lines = [json.loads(line) for line in printed[begin:]]
@@ -234,19 +234,19 @@ def test_lines_are_json_objects_of_requests(process: Process, picture: Picture) 
         assert {"timestamp", "level", "logger", "message"} <= line.keys()
         assert re.fullmatch(r"[\d-]+T[\d:.]+\+00:00", line["timestamp"])
     own = {line["logger"]: line for line in lines if line.get("request_id") == "lines-1"}
-    # uvicorn's own lines go the same way.
+    # uvicorn's lines have the same format.
     assert own.keys() == {"inference_server.access", "uvicorn.access"}
     assert own["inference_server.access"]["route"] == CONCEPT
     assert own["inference_server.access"]["status"] == 200
     assert not any("private" in line for line in printed)
 
 
-def test_stops_when_told_and_answers_what_it_has_begun(process: Process) -> None:
-    """The last test of this process."""
-    with Held(process, VISUAL, {"image": noise(701)}) as held:
+def test_a_stop_finishes_the_request_in_progress(process: Process) -> None:
+    """Runs last, because it ends the process."""
+    with PartialRequest(process, VISUAL, {"image": noise(701)}) as partial:
         process.popen.send_signal(signal.SIGTERM)
         until(lambda: "Shutting down" in process.log.read_text(), TIMEOUT)
-        assert held.finish().startswith(b"HTTP/1.1 200")
+        assert partial.finish().startswith(b"HTTP/1.1 200")
     assert process.popen.wait(TIMEOUT) in (0, -signal.SIGTERM)
     log = process.log.read_text()
     assert "Application shutdown complete" in log

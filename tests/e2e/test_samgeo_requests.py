@@ -1,4 +1,4 @@
-"""Scripts of samgeo's users, with nothing changed but the address."""
+"""Scripts for samgeo's server, with only the URL changed."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_points_in_degrees(url: str, image: Path, picture: Picture) -> None:
         assert iou(mask.read(1) > 0, item.mask) > 0.8
 
 
-def test_boxes_find_what_is_alike(url: str, image: Path, picture: Picture) -> None:
+def test_boxes_find_similar_objects(url: str, image: Path, picture: Picture) -> None:
     box = list(map(float, picture.one("red circle").box))
     collection = send(
         f"{url}/segment/predict", image, boxes=json.dumps([box]), output_format="detections"
@@ -103,7 +103,7 @@ def test_automatic(url: str, image: Path, picture: Picture) -> None:
     assert np.all(np.diff([mask.sum() for mask in found]) >= 0)
 
 
-def test_models_are_cleared_and_come_back(open_server: Running, image: Path) -> None:
+def test_models_are_unloaded_and_loaded_again(open_server: Running, image: Path) -> None:
     url = open_server.url
     send(f"{url}/segment/text", image, prompt="circle")
     answer = requests.delete(f"{url}/models", timeout=120)

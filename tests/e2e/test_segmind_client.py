@@ -1,4 +1,4 @@
-"""The vendor's own client, unchanged, against a running server: its synchronous calls."""
+"""Segmind's client, unmodified, against a running server: synchronous calls."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def client(server: Running) -> SegmindClient:
 
 @pytest.fixture
 def module(client: SegmindClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`segmind.run_sync`, as the vendor's pages call it, goes to the server of the tests."""
+    """Let `segmind.run_sync`, as the vendor's pages call it, use the test server."""
     monkeypatch.setattr(segmind, "_default_client", client)
 
 
@@ -38,7 +38,7 @@ def mask(data: bytes) -> Plane:
         return np.asarray(image) > 127
 
 
-def test_the_call_of_the_page_of_sam3_image(module: None, picture: Picture, url: str) -> None:
+def test_the_documented_call_of_sam3_image(module: None, picture: Picture, url: str) -> None:
     response = segmind.run_sync(
         "sam3-image",
         image=url,
@@ -57,7 +57,7 @@ def test_the_call_of_the_page_of_sam3_image(module: None, picture: Picture, url:
     assert iou(mask(response.content), truth) > 0.8
 
 
-def test_the_call_of_the_page_of_sam_v2_image(module: None, picture: Picture, url: str) -> None:
+def test_the_documented_call_of_sam_v2_image(module: None, picture: Picture, url: str) -> None:
     response = segmind.run_sync(
         "sam-v2-image", base64=False, image=url, overlay_mask=True, prompt="red circle"
     )
@@ -74,20 +74,18 @@ def test_several_images(client: SegmindClient, picture: Picture) -> None:
     assert_same_objects(found, picture.matching("red circle"))
 
 
-def test_base64_both_ways_in_which_it_is_read(
-    client: SegmindClient, picture: Picture, url: str
-) -> None:
+def test_base64_is_read_in_both_ways(client: SegmindClient, picture: Picture, url: str) -> None:
     item = picture.one("blue square")
     x, y = map(int, item.click())
     response = client.run_sync(
         "sam-v2-image", image=url, coordinates=f"[{x},{y}]", overlay_mask=False, base64=True
     )
     assert iou(mask(base64.b64decode(response.json())), item.mask) > 0.8
-    # Python's decoder passes over the quotes.
+    # Python's decoder ignores the quotes.
     assert iou(mask(base64.b64decode(response.content)), item.mask) > 0.8
 
 
-def test_errors_are_told(client: SegmindClient, server: Running, url: str) -> None:
+def test_errors_are_reported(client: SegmindClient, server: Running, url: str) -> None:
     with pytest.raises(SegmindError) as caught:
         client.run_sync("sam3-image", image=url, threshold=2, text_prompt="red circle")
     assert caught.value.status == 400
@@ -96,8 +94,8 @@ def test_errors_are_told(client: SegmindClient, server: Running, url: str) -> No
         client.run_sync("sam-v2-image", image=url)
     assert caught.value.status == 400
     assert "coordinates" in str(caught.value.detail)
-    stranger = SegmindClient("wrong", base_url=f"{server.url}/v1", timeout=TIMEOUT)
+    unauthorised = SegmindClient("wrong", base_url=f"{server.url}/v1", timeout=TIMEOUT)
     with pytest.raises(SegmindError) as caught:
-        stranger.run_sync("sam-v2-image", image=url, prompt="red circle")
+        unauthorised.run_sync("sam-v2-image", image=url, prompt="red circle")
     assert caught.value.status == 401
     assert "key" in str(caught.value.detail)

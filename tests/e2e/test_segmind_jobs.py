@@ -1,4 +1,4 @@
-"""The vendor's own client, unchanged: its queue."""
+"""Segmind's client, unmodified: asynchronous jobs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def assert_shows(url: str, picture: Picture, text: str) -> None:
 
 
 def test_run(client: SegmindClient, picture: Picture, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the vendor's page calls it."""
+    """The call of the vendor's documentation."""
     monkeypatch.setattr(segmind, "_default_client", client)
     result = segmind.run(
         "sam3-image",
@@ -79,7 +79,7 @@ def test_a_roboflow_task_through_the_same_client(client: SegmindClient, picture:
     assert len(result["output"]["prompt_results"][0]["predictions"]) == 2
 
 
-def test_a_failure_is_told(client: SegmindClient) -> None:
+def test_a_failure_is_reported(client: SegmindClient) -> None:
     job = client.submit_async("sam3-image", image="AAAA", text_prompt="circle")
     with pytest.raises(InferenceFailed) as caught:
         job.wait(timeout=TIMEOUT, interval=0.1)
@@ -88,27 +88,27 @@ def test_a_failure_is_told(client: SegmindClient) -> None:
     assert caught.value.status_body["request_id"] == job.request_id
 
 
-def test_errors_of_a_submit_are_told(client: SegmindClient, server: Running) -> None:
+def test_errors_of_a_submission_are_reported(client: SegmindClient, server: Running) -> None:
     with pytest.raises(SegmindError) as caught:
         client.submit_async("sam3-image", image="AAAA", threshold=7)
     assert caught.value.status == 400
     assert caught.value.detail is not None
     assert caught.value.detail.startswith("threshold: ")
-    with connected(server, "wrong") as stranger, pytest.raises(SegmindError) as caught:
-        stranger.submit_async("sam3-image", image="AAAA")
+    with connected(server, "wrong") as other, pytest.raises(SegmindError) as caught:
+        other.submit_async("sam3-image", image="AAAA")
     assert caught.value.status == 401
     assert caught.value.detail is not None
     assert "The API key is wrong" in caught.value.detail
 
 
-def test_jobs_of_others_and_unknown_jobs(
+def test_unknown_jobs_and_jobs_of_other_tenants(
     client: SegmindClient, server: Running, picture: Picture
 ) -> None:
     job = client.submit_async("sam3-image", image=picture.sent["value"], text_prompt="circle")
     url = f"{server.url}/v2/requests/{'0' * 32}"
     unknown = AsyncJob("0" * 32, f"{url}/status", url, {}, client)
-    with connected(server, BOB) as stranger:
-        others = AsyncJob(job.request_id, job.status_url, job.response_url, {}, stranger)
+    with connected(server, BOB) as other:
+        others = AsyncJob(job.request_id, job.status_url, job.response_url, {}, other)
         for each in (unknown, others):
             with pytest.raises(SegmindError) as caught:
                 each.wait(timeout=5)
@@ -116,10 +116,10 @@ def test_jobs_of_others_and_unknown_jobs(
             assert caught.value.detail == (
                 f"Request {each.request_id} not found: it is unknown or has expired."
             )
-    job.wait(timeout=TIMEOUT, interval=0.1)  # or the next tests would find it at work
+    job.wait(timeout=TIMEOUT, interval=0.1)  # so that it does not delay the next tests
 
 
-def test_waiting_ends_and_a_full_queue_is_told() -> None:
+def test_a_wait_times_out_and_a_full_queue_is_reported() -> None:
     with (
         serving(ready=False, job_workers=0, job_queue_per_key=1) as server,
         connected(server) as client,

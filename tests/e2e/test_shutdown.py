@@ -1,4 +1,4 @@
-"""The end of a server: what it let in is answered, what comes later is told, and it ends with 0."""
+"""A stop finishes admitted requests, refuses new ones, and exits with status 0."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from PIL import Image
 from inference_server.demo.scenes import make_scene
 from tests.api.pictures import Picture, click, iou, plane
 from tests.api.serving import ALICE, TIMEOUT, VISUAL, until
-from tests.e2e.processes import Held, Pictures, Process, process, show
+from tests.e2e.processes import PartialRequest, PausedImages, Process, process, send_image
 
 CLIENTS = 12
 
 
 @pytest.fixture(scope="module")
 def pictures() -> list[Picture]:
-    """Each has something else to click at."""
+    """Images with different objects."""
     return [Picture(make_scene(seed, (320, 240), count=(2, 3))) for seed in range(920, 920 + 8)]
 
 
@@ -39,48 +39,48 @@ def pool() -> Iterator[ThreadPoolExecutor]:
         yield threads
 
 
-def everything(picture: Picture, points: int) -> dict[str, Any]:
-    """A request that takes a while: so many clicks a side."""
+def automatic(picture: Picture, points: int) -> dict[str, Any]:
+    """Return a slow request, with a grid of `points` by `points` clicks."""
     return {"image": picture.sent["value"], "points_per_side": points, "return_preview": True}
 
 
 def ask(pool: ThreadPoolExecutor, server: Process, path: str, body: Any) -> Future[httpx.Response]:
-    """On a connection of its own."""
+    """Send a request on a separate connection, in the background."""
     headers = {"x-api-key": ALICE}
     return pool.submit(httpx.post, server.url + path, json=body, headers=headers, timeout=TIMEOUT)
 
 
-def begun(server: Process, path: str) -> None:
-    """Waits until a request is being worked on: its image was encoded, and clicks are decoded."""
+def until_working(server: Process, path: str) -> None:
+    """Wait until a request has encoded its image and decodes its prompts."""
     until(lambda: server.metric("inference_batch_size_count", lane="sam2 decode") > 0, TIMEOUT)
 
 
-def leaves(server: Process) -> bool:
-    """Whether a server says that it stops, or is gone."""
+def is_stopping(server: Process) -> bool:
+    """Whether a server reports that it is stopping, or has ended."""
     try:
         return server.get("/readyz").status_code == 503
     except httpx.TransportError:
         return server.popen.poll() is not None
 
 
-def answers_in(log: str) -> Counter[int]:
-    """What a server says that it has answered to clicks, by status."""
+def logged_statuses(log: str) -> Counter[int]:
+    """Count the logged responses to clicks by status."""
     lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
     asked = [line for line in lines if line["logger"] == "inference_server.access"]
     return Counter(line["status"] for line in asked if line["route"] == VISUAL)
 
 
 class TestUnderLoad:
-    def test_what_was_let_in_is_answered_right_and_nothing_is_cut(
+    def test_no_admitted_request_is_lost_or_truncated(
         self, tmp_path: Path, pictures: list[Picture]
     ) -> None:
         statuses: Counter[int] = Counter()
         wrong: list[str] = []
         after: list[str] = []
-        told, leaving = threading.Event(), threading.Event()
+        signalled, leaving = threading.Event(), threading.Event()
 
         def client(number: int) -> None:
-            """Clicks on and on, on a kept connection, until the server is gone."""
+            """Send clicks on one connection until the server has ended."""
             mine = pictures[number % len(pictures)]
             body = {"image": mine.sent, "format": "rle"}
             with httpx.Client(base_url=server.url, headers={"x-api-key": ALICE}) as http:
@@ -90,13 +90,13 @@ class TestUnderLoad:
                         answer = http.post(
                             VISUAL, json={**body, "prompts": [click(item)]}, timeout=TIMEOUT
                         )
-                    except httpx.ConnectError:  # nobody took the connection
+                    except httpx.ConnectError:  # the connection was refused
                         after.append("refused")
                         return
                     except httpx.HTTPError as error:
-                        # The server may close a connection just as a request sets out on it; what
-                        # it has let in is in its log, and is counted.
-                        (after if told.is_set() else wrong).append(repr(error))
+                        # The server may close an idle connection while a request is sent on it.
+                        # Admitted requests are in its log, and are counted.
+                        (after if signalled.is_set() else wrong).append(repr(error))
                         return
                     statuses[answer.status_code] += 1
                     if answer.status_code == 503:
@@ -116,9 +116,9 @@ class TestUnderLoad:
             for thread in threads:
                 thread.start()
             until(lambda: wrong or statuses[200] > 3 * CLIENTS, TIMEOUT)
-            told.set()
+            signalled.set()
             server.tell(signal.SIGTERM)
-            until(lambda: leaves(server), TIMEOUT, 0.005)
+            until(lambda: is_stopping(server), TIMEOUT, 0.005)
             leaving.set()
             for thread in threads:
                 thread.join(TIMEOUT)
@@ -126,15 +126,15 @@ class TestUnderLoad:
             log = server.log.read_text()
         assert not wrong, wrong
         assert set(statuses) <= {200, 503}
-        assert statuses == answers_in(log), "everything that was let in has come back"
+        assert statuses == logged_statuses(log), "every admitted request is answered"
         assert len(after) == CLIENTS
         stopping = "The server is stopping. Send the request again."
         assert statuses[503] == after.count(stopping)
-        # Each client may have one answer on its way that does not say so yet.
+        # Each client may get one response that was sent before the stop.
         assert len(late) <= CLIENTS
         assert "Traceback" not in log, log
 
-    def test_a_grace_period_answers_as_ever_and_is_not_ready(
+    def test_requests_are_served_during_the_grace_period(
         self, tmp_path: Path, pictures: list[Picture]
     ) -> None:
         item = pictures[0].scene.objects[0]
@@ -156,17 +156,17 @@ class TestUnderLoad:
 
 
 class TestDrain:
-    def test_a_long_request_is_finished_while_new_work_is_told_to_go_elsewhere(
+    def test_requests_in_progress_are_finished_and_new_work_is_refused(
         self, tmp_path: Path, pictures: list[Picture], pool: ThreadPoolExecutor
     ) -> None:
         path = "/v1/sam3-image"
         with process(tmp_path, shutdown_timeout=TIMEOUT) as server:
-            long = ask(pool, server, path, everything(pictures[0], 32))
-            begun(server, path)
+            long = ask(pool, server, path, automatic(pictures[0], 32))
+            until_working(server, path)
             host, port = server.url.removeprefix("http://").split(":")
             idle = socket.create_connection((host, int(port)), timeout=TIMEOUT)
-            # However fast the long one is: the server drains until this one is whole.
-            held = Held(server, VISUAL, {"image": pictures[2].sent})
+            # The server drains until this request is complete, even if the long one ends sooner.
+            partial = PartialRequest(server, VISUAL, {"image": pictures[2].sent})
             server.tell(signal.SIGTERM)
             until(lambda: server.get("/readyz").status_code == 503, TIMEOUT)
             assert server.get("/livez").status_code == 200
@@ -174,30 +174,30 @@ class TestDrain:
             refusals: list[tuple[str, dict[str, Any], str, int]] = [
                 (VISUAL, {"image": pictures[1].sent}, "message", 503),
                 ("/api/predict", {"data": ["x", "y", 0.5]}, "error", 503),
-                (path, everything(pictures[1], 4), "error", 502),
-                ("/v2/sam3-image", everything(pictures[1], 4), "error", 502),
+                (path, automatic(pictures[1], 4), "error", 502),
+                ("/v2/sam3-image", automatic(pictures[1], 4), "error", 502),
             ]
             for where, body, word, status in refusals:
                 refused = server.post(where, body)
                 assert refused.status_code == status, refused.text
                 assert "stopping" in refused.json()[word]
                 assert int(refused.headers["retry-after"]) >= 1
-            with held:
-                assert held.finish().startswith(b"HTTP/1.1 200 ")
+            with partial:
+                assert partial.finish().startswith(b"HTTP/1.1 200 ")
             assert long.result().status_code == 200
             with Image.open(io.BytesIO(long.result().content)) as preview:
                 assert np.asarray(preview).any()
             with idle:
-                assert idle.recv(100) == b"", "a connection that says nothing is closed"
+                assert idle.recv(100) == b"", "an idle connection is closed"
             assert server.ended() == 0
             assert "Traceback" not in server.log.read_text()
 
-    def test_a_second_signal_drops_in_the_contracts_words(
+    def test_a_second_signal_drops_requests_with_an_error(
         self, tmp_path: Path, pictures: list[Picture], pool: ThreadPoolExecutor
     ) -> None:
         with process(tmp_path, shutdown_timeout=3600) as server:
-            dropped = ask(pool, server, "/v1/sam3-image", everything(pictures[0], 128))
-            begun(server, "/v1/sam3-image")
+            dropped = ask(pool, server, "/v1/sam3-image", automatic(pictures[0], 128))
+            until_working(server, "/v1/sam3-image")
             server.tell(signal.SIGINT)
             until(lambda: server.get("/readyz").status_code == 503, TIMEOUT)
             server.tell(signal.SIGINT)
@@ -210,19 +210,19 @@ class TestDrain:
             assert "Interrupt again to cancel them" in log
             assert "Traceback" not in log, log
 
-    def test_jobs_in_the_middle_are_done_after_the_restart_once(
+    def test_jobs_in_progress_are_requeued_and_done_once(
         self, tmp_path: Path, pictures: list[Picture]
     ) -> None:
-        """One that is decoded, however fast, and one whose picture does not come."""
+        """One job decodes prompts, and one waits for its image."""
         kept: dict[str, Any] = {"fetch_networks": "127.0.0.0/8", "fetch_timeout": 3600}
         item = pictures[1].scene.objects[0]
-        with Pictures() as far:
+        with PausedImages() as far:
             click_far = {"image": far.url, "coordinates": list(item.click()), "overlay_mask": False}
             with process(tmp_path, shutdown_timeout=0.1, job_lease=3600, **kept) as server:
-                near = server.answer("/v2/sam3-image", **everything(pictures[0], 24))["request_id"]
-                begun(server, "/v2/sam3-image")
+                near = server.answer("/v2/sam3-image", **automatic(pictures[0], 24))["request_id"]
+                until_working(server, "/v2/sam3-image")
                 job = server.answer("/v2/sam-v2-image", **click_far)["request_id"]
-                with far.visited():
+                with far.accept_request():
                     where = f"/v2/requests/{job}"
                     assert server.get(f"{where}/status").json()["status"] == "PROCESSING"
                     server.tell(signal.SIGTERM)
@@ -231,9 +231,9 @@ class TestDrain:
                 back = re.search(r"([12]) unfinished jobs were requeued", log)
                 assert back, log
                 assert "Traceback" not in log, log
-            # The lease would hold for an hour: it was given back, and the attempt does not count.
+            # The lease of an hour was released, and the attempt does not count.
             with process(tmp_path, job_attempts=1, **kept) as server:
-                show(pictures[1].data, far.visited())
+                send_image(pictures[1].data, far.accept_request())
                 for each, name in ((job, "mask.png"), (near, "preview.png")):
                     where = f"/v2/requests/{each}"
                     until(
@@ -242,18 +242,18 @@ class TestDrain:
                     )
                     (image,) = server.get(where).json()["images"]
                     assert image["file_name"] == name
-                # A job is counted after it was written down.
+                # A job is counted after its result is stored.
                 counted = "inference_jobs_total"
                 until(lambda: server.metric(counted) == int(back[1]), TIMEOUT)
                 assert server.metric(counted, outcome="completed") == int(back[1])
                 server.tell(signal.SIGTERM)
                 assert server.ended() == 0
 
-    def test_jobs_that_can_be_finished_in_time_are(
+    def test_jobs_that_finish_in_time_are_not_requeued(
         self, tmp_path: Path, pictures: list[Picture]
     ) -> None:
         with (
-            Pictures() as far,
+            PausedImages() as far,
             process(
                 tmp_path,
                 shutdown_timeout=TIMEOUT,
@@ -262,21 +262,21 @@ class TestDrain:
                 fetch_timeout=3600,
             ) as server,
         ):
-            body = {**everything(pictures[0], 16), "image": far.url}
+            body = {**automatic(pictures[0], 16), "image": far.url}
             jobs = [server.answer("/v2/sam3-image", **body)["request_id"] for _ in range(4)]
-            visits = [far.visited() for _ in range(2)]
+            visits = [far.accept_request() for _ in range(2)]
             server.tell(signal.SIGTERM)
             until(lambda: server.get("/readyz").status_code == 503, TIMEOUT)
             assert server.get(f"/v2/requests/{jobs[0]}/status").json()["status"] == "PROCESSING"
             for visit in visits:
-                show(pictures[0].data, visit)
+                send_image(pictures[0].data, visit)
             assert server.ended() == 0
             log = server.log.read_text()
             assert "were requeued" not in log
-            # Others are not begun any more.
+            # No further jobs were started.
             assert log.count(" completed at attempt 1") == 2
 
-    def test_a_client_that_does_not_fetch_its_answer_holds_nobody_up(
+    def test_a_client_that_does_not_read_does_not_delay_the_stop(
         self, tmp_path: Path, pictures: list[Picture]
     ) -> None:
         scene = make_scene(930, (2600, 2600), count=(3, 3))
@@ -295,7 +295,7 @@ class TestDrain:
                 deaf.connect((host, int(port)))
                 deaf.sendall(f"POST {request.url.path} HTTP/1.1\r\n{head}\r\n".encode())
                 deaf.sendall(request.read())
-                begun(server, "/sam2/segment_image")
+                until_working(server, "/sam2/segment_image")
                 server.tell(signal.SIGTERM)
                 assert server.ended() == 0
             assert "Traceback" not in server.log.read_text()

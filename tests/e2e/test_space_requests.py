@@ -1,4 +1,4 @@
-"""The scripts that the Space shows, with nothing changed but the address and what is looked for."""
+"""Scripts from the Space's page, with only the URL and the prompts changed."""
 
 from __future__ import annotations
 

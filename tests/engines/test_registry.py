@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -251,13 +252,17 @@ async def test_an_unloaded_model_remains_usable_by_its_callers(loader: Loader) -
 
 async def test_unloading_an_unused_model_does_not_call_back(loader: Loader) -> None:
     registry = registry_of()
-    told: list[str] = []
-    await registry.visual("hiera_tiny")
-    await asyncio.sleep(0.01)  # until the event loop has released its reference
-    registry.unload(lambda: told.append("gone"))
-    registry.unload(lambda: told.append("gone"))
-    await asyncio.sleep(0.05)
-    assert told == []
+    freed: list[str] = []
+    model = weakref.ref(await registry.visual("hiera_tiny"))
+    await asyncio.sleep(0)  # the event loop releases the result of the load
+    for _ in range(2):
+        registry.unload(lambda: freed.append("model"))
+    assert model() is None, "nothing else refers to the model"
+    # A callback would have been scheduled before this one.
+    later = asyncio.Event()
+    asyncio.get_running_loop().call_soon(later.set)
+    await later.wait()
+    assert freed == []
 
 
 async def test_unloading_during_a_load_leaves_the_load_alone(loader: Loader) -> None:

@@ -15,7 +15,7 @@ IMAGE = StoredImage.of(b"a picture")
 OTHER = StoredImage.of(b"another picture")
 
 
-def test_a_claim_has_the_image(opened: Opener) -> None:
+def test_a_claim_includes_the_image(opened: Opener) -> None:
     submit(opened(), "alice", KIND, b"{}", image=IMAGE)
     submit(opened(), "alice", KIND, b"{}")
     store = opened()  # another process
@@ -71,8 +71,8 @@ def test_no_image_outlives_an_expired_job(opened: Opener) -> None:
     assert count(store, IMAGES) == 0
 
 
-def test_an_image_is_there_whoever_submits_while_others_end(opened: Opener) -> None:
-    """The last job's end and the next job's submit are concurrent."""
+def test_an_image_is_kept_if_jobs_end_while_others_are_submitted(opened: Opener) -> None:
+    """The last job ends while the next one is submitted."""
     submitting, working = opened(job_queue_per_key=100), opened()
 
     def submits() -> None:

@@ -31,7 +31,7 @@ def keys(store: JobRepository) -> KeyRepository:
     return KeyRepository(store._database)
 
 
-def left(keys: KeyRepository, key_id: str) -> int | None:
+def credits_left(keys: KeyRepository, key_id: str) -> int | None:
     return next(key.credits for key in keys.all() if key.id == key_id)
 
 
@@ -49,12 +49,12 @@ class TestRepeated:
         assert first == Accepted(first.job_id, credits_left=2)
         for _ in range(3):
             assert store.submit(submission(bill)) == Accepted(first.job_id, repeated=True)
-        assert left(keys, made.id) == 2
+        assert credits_left(keys, made.id) == 2
         assert count(store, JOBS) == 1
         with pytest.raises(CreditsError):
             store.submit(submission(bill, RequestKey("other", "r")))
 
-    def test_also_when_the_job_has_ended(self, store: JobRepository) -> None:
+    def test_a_repetition_after_the_job_has_ended(self, store: JobRepository) -> None:
         first = store.submit(submission())
         store.finish(claimed(store).lease, OUTPUT)
         assert store.submit(submission()) == Accepted(first.job_id, repeated=True)
@@ -66,13 +66,13 @@ class TestRepeated:
         assert caught.value.location == ("header", "Idempotency-Key")
         assert count(store, JOBS) == 1
 
-    def test_keys_of_other_tenants_are_others(self, store: JobRepository) -> None:
+    def test_keys_are_separate_per_tenant(self, store: JobRepository) -> None:
         mine = store.submit(submission())
         theirs = store.submit(submission(key=RequestKey(KEY.name, "s" * 64), tenant="bob"))
         assert mine.job_id != theirs.job_id
         assert not theirs.repeated
 
-    def test_without_a_key_each_is_another_job(self, store: JobRepository) -> None:
+    def test_without_a_key_each_submission_is_a_job(self, store: JobRepository) -> None:
         ids = {store.submit(submission(key=None)).job_id for _ in range(3)}
         assert len(ids) == 3
 
@@ -86,7 +86,7 @@ class TestRepeated:
         assert second == Accepted(second.job_id)
         assert second.job_id != first.job_id
 
-    def test_a_repetition_needs_neither_room_nor_image(self, opened: Opener) -> None:
+    def test_a_repetition_needs_neither_storage_nor_image(self, opened: Opener) -> None:
         store = opened(job_queue_size=1)
         first = store.submit(submission())
         with pytest.raises(CapacityError):
@@ -97,14 +97,14 @@ class TestRepeated:
         with pytest.raises(UnknownImageError, match="evicted"):
             store.submit(Submission("alice", KIND, b"{}", key=RequestKey("new", "r"), unknown=gone))
 
-    def test_at_the_same_time(self, opened: Opener) -> None:
+    def test_concurrent_submissions(self, opened: Opener) -> None:
         stores = [opened() for _ in range(3)]
         with ThreadPoolExecutor(6) as pool:
             found = list(pool.map(lambda n: stores[n % 3].submit(submission()), range(12)))
         assert len({each.job_id for each in found}) == 1
         assert sum(not each.repeated for each in found) == 1
 
-    def test_a_lost_connection_is_no_repetition(self, store: JobRepository) -> None:
+    def test_a_lost_connection_is_not_a_repetition(self, store: JobRepository) -> None:
         """The retry finds the job that the first attempt has committed."""
         job_id = "a" * 32
         for key in (KEY, None):
@@ -115,14 +115,12 @@ class TestRepeated:
 
 
 class TestUndone:
-    def test_nothing_is_left_whatever_became_of_the_job(
-        self, store: JobRepository, keys: KeyRepository
-    ) -> None:
+    def test_nothing_is_left_in_any_state(self, store: JobRepository, keys: KeyRepository) -> None:
         made = keys.create("one", credits=9)[1]
         bill = Charge(made.id, 3, "2026-01-01")
         for end in ("queued", "processing", "completed", "failed"):
             job_id = store.submit(submission(bill)).job_id
-            assert left(keys, made.id) == 6
+            assert credits_left(keys, made.id) == 6
             claim = None if end == "queued" else claimed(store)
             if end == "completed" and claim is not None:
                 assert store.finish(claim.lease, OUTPUT)
@@ -130,7 +128,7 @@ class TestUndone:
                 assert store.fail(claim.lease, "no")
             assert store.undo(job_id, bill)
             assert not store.undo(job_id, bill)
-            assert left(keys, made.id) == 9, end
+            assert credits_left(keys, made.id) == 9, end
             assert keys.usage("2026-01-01") == [Usage(made.id, "2026-01-01")]
             for table in (JOBS, PAYLOADS, FILES, IMAGES, CHARGES):
                 assert count(store, table) == 0, (end, table)
@@ -140,7 +138,7 @@ class TestUndone:
                 assert not store.finish(claim.lease, OUTPUT)
             assert store.claim("me", [KIND]) is None
 
-    def test_a_job_that_another_submission_got_stays(
+    def test_a_job_that_another_submission_received_is_kept(
         self, store: JobRepository, keys: KeyRepository
     ) -> None:
         made = keys.create("one", credits=9)[1]
@@ -148,14 +146,14 @@ class TestUndone:
         job_id = store.submit(submission(bill)).job_id
         assert store.submit(submission(bill)).repeated
         assert not store.undo(job_id, bill)
-        assert left(keys, made.id) == 6
+        assert credits_left(keys, made.id) == 6
         assert state(store, job_id) == "QUEUED"
-        # If that one got no response either, nobody has the job.
+        # It is removed when that one is undone as well.
         assert store.undo(job_id, bill)
-        assert left(keys, made.id) == 9
+        assert credits_left(keys, made.id) == 9
         assert not store.submit(submission(bill)).repeated
 
-    def test_what_nobody_waits_for_is_not_stored(
+    def test_an_abandoned_submission_is_not_stored(
         self, store: JobRepository, keys: KeyRepository
     ) -> None:
         made = keys.create("one", credits=9)[1]
@@ -164,12 +162,12 @@ class TestUndone:
         with pytest.raises(DeadlineError):
             store.submit(submission(Charge(made.id, 3, day_of())), abandoned=abandoned)
         assert count(store, JOBS) == 0
-        assert left(keys, made.id) == 9
+        assert credits_left(keys, made.id) == 9
 
     def test_a_client_that_leaves_during_the_transaction(
         self, store: JobRepository, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """It waited for the lock for longer than its client waits."""
+        """Its client leaves while it waits for the lock."""
         abandoned = threading.Event()
         monkeypatch.setattr(store._database, "lock_submits", lambda connection: abandoned.set())
         with pytest.raises(DeadlineError):

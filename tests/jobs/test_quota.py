@@ -18,7 +18,7 @@ MB = 1_000_000
 
 
 def fill(store: JobRepository, tenant: str, nbytes: int) -> None:
-    """Store a result of some bytes."""
+    """Store a result of this size."""
     submit(store, tenant, KIND, b"{}")
     assert store.finish(claimed(store).lease, result(nbytes))
 
@@ -28,7 +28,7 @@ def result(nbytes: int) -> Output:
 
 
 def room(store: JobRepository, tenant: str, nbytes: int) -> bool:
-    """Whether a tenant may submit a body of some bytes; it is not kept."""
+    """Whether a tenant may submit a body of this size; the body is not kept."""
     try:
         job_id = submit(store, tenant, KIND, bytes(nbytes))
     except CapacityError:
@@ -37,7 +37,7 @@ def room(store: JobRepository, tenant: str, nbytes: int) -> bool:
     return True
 
 
-def test_a_full_share_is_told(opened: Opener) -> None:
+def test_a_full_share_is_refused(opened: Opener) -> None:
     store = opened(job_storage_mb=1)
     with pytest.raises(CapacityError, match="INFERENCE_JOB_STORAGE_SHARE") as caught:
         submit(store, "alice", KIND, bytes(600_000))
@@ -70,21 +70,21 @@ def test_expired_results_leave_the_share(opened: Opener) -> None:
     assert room(store, "alice", 2 * MB)
 
 
-def test_all_of_it_can_be_given_to_one_key(opened: Opener) -> None:
+def test_one_key_may_be_given_all_storage(opened: Opener) -> None:
     store = opened(job_storage_mb=4, job_storage_share=1)
     fill(store, "alice", 4 * MB)
     assert room(store, "alice", 100_000)
 
 
 def test_results_cannot_exceed_the_share(opened: Opener) -> None:
-    """Many small bodies were accepted, and have large results."""
+    """Small bodies were accepted, but have large results."""
     store = opened(job_storage_mb=4)
     jobs = [submit(store, "alice", KIND, b"{}") for _ in range(3)]
     assert store.finish(claimed(store).lease, result(1_500_000))
     late = claimed(store)
     with pytest.raises(CapacityError, match=r"1\.4 MiB.*INFERENCE_JOB_STORAGE_SHARE"):
         store.finish(late.lease, result(1_500_000))
-    # Nothing of it is stored, and the job can still end otherwise.
+    # No part of it is stored, and the job can still fail.
     assert count(store, FILES) == 1
     assert state(store, jobs[1]) == "PROCESSING"
     assert store.fail(late.lease, "no room")

@@ -97,7 +97,7 @@ def test_the_input_is_deleted_when_the_job_ends(store: JobRepository) -> None:
         assert count(store, PAYLOADS) == 0
 
 
-def test_a_failure_is_told(store: JobRepository) -> None:
+def test_a_failure_is_reported(store: JobRepository) -> None:
     job_id = submit(store, "alice", KIND, b"{}")
     assert store.fail(claimed(store).lease, "It is no image.")
     status = store.status(job_id, "alice")
@@ -106,7 +106,7 @@ def test_a_failure_is_told(store: JobRepository) -> None:
     assert store.files(job_id) == []
 
 
-def test_others_do_not_see_it(store: JobRepository) -> None:
+def test_other_tenants_do_not_see_a_job(store: JobRepository) -> None:
     job_id = submit(store, "alice", KIND, b"{}")
     assert state(store, job_id, "bob") is None
     assert state(store, "0" * 32) is None
@@ -173,7 +173,7 @@ def test_a_job_that_kills_its_server_fails_in_the_end(opened: Opener) -> None:
     assert count(store, PAYLOADS) == 0
 
 
-def test_a_shutdown_is_no_attempt(opened: Opener) -> None:
+def test_a_shutdown_does_not_count_as_an_attempt(opened: Opener) -> None:
     store = opened(job_attempts=1)
     submit(store, "alice", KIND, b"{}")
     for token in range(1, 5):
@@ -191,7 +191,7 @@ def test_a_retry_waits(store: JobRepository) -> None:
     assert claimed(store).attempt == 2
 
 
-def test_the_backlog_is_that_of_all(store: JobRepository) -> None:
+def test_the_backlog_counts_all_tenants(store: JobRepository) -> None:
     assert store.backlog() == Backlog(0, 0, 0.0, 0)
     for tenant in ("alice", "bob", "bob"):
         submit(store, tenant, KIND, b"{}")
@@ -215,7 +215,7 @@ def test_owners(store: JobRepository) -> None:
 
 
 class TestBounds:
-    def test_of_a_key(self, opened: Opener) -> None:
+    def test_the_limit_per_key(self, opened: Opener) -> None:
         store = opened(job_queue_per_key=2)
         submit(store, "alice", KIND, b"{}")
         submit(store, "alice", KIND, b"{}")
@@ -230,14 +230,14 @@ class TestBounds:
         store.finish(claim.lease, OUTPUT)
         submit(store, "alice", KIND, b"{}")
 
-    def test_of_all(self, opened: Opener) -> None:
+    def test_the_limit_of_the_queue(self, opened: Opener) -> None:
         store = opened(job_queue_size=2)
         submit(store, "alice", KIND, b"{}")
         submit(store, "bob", KIND, b"{}")
         with pytest.raises(CapacityError, match="INFERENCE_JOB_QUEUE_SIZE"):
             submit(store, "carol", KIND, b"{}")
 
-    def test_hold_for_submits_at_the_same_time(self, opened: Opener) -> None:
+    def test_limits_hold_for_concurrent_submits(self, opened: Opener) -> None:
         stores = [opened(job_queue_size=10) for _ in range(3)]
 
         def accepts(index: int) -> bool:
@@ -250,7 +250,7 @@ class TestBounds:
         with ThreadPoolExecutor(6) as pool:
             assert sum(pool.map(accepts, range(30))) == 10
 
-    def test_of_storage(self, opened: Opener) -> None:
+    def test_the_limit_of_storage(self, opened: Opener) -> None:
         store = opened(job_storage_mb=1, job_storage_share=1, job_retention=600)
         submit(store, "alice", KIND, bytes(600_000))
         with pytest.raises(CapacityError, match="INFERENCE_JOB_STORAGE_MB"):
@@ -264,7 +264,7 @@ class TestBounds:
         submit(store, "alice", KIND, bytes(600_000))
 
 
-def test_what_has_expired_is_gone_before_and_after_the_purge(opened: Opener) -> None:
+def test_expired_jobs_are_hidden_before_and_after_the_purge(opened: Opener) -> None:
     store = opened(job_retention=600)
     ids = [submit(store, "alice", KIND, b"{}") for _ in range(3)]
     store.finish(claimed(store).lease, OUTPUT)
@@ -286,7 +286,7 @@ def test_many_are_purged(opened: Opener) -> None:
     assert purged(store) == 120
 
 
-def test_each_job_is_claimed_once_by_many(opened: Opener) -> None:
+def test_concurrent_workers_claim_each_job_once(opened: Opener) -> None:
     stores = [opened() for _ in range(4)]
     ids = [submit(stores[0], "alice", KIND, b"{}") for _ in range(40)]
     taken: Counter[str] = Counter()
@@ -299,7 +299,6 @@ def test_each_job_is_claimed_once_by_many(opened: Opener) -> None:
             taken[claim.lease.job_id] += 1
             shares[index] += 1
             until(lambda: len(shares) > 1, 60)  # so that one thread does not take all
-            time.sleep(0.01)
             assert stores[index].finish(claim.lease, OUTPUT)
 
     with ThreadPoolExecutor(4) as pool:
@@ -323,12 +322,21 @@ class TestSqlite:
     def url(self) -> str:
         return ""
 
-    def test_waits_for_a_writer(self, store: JobRepository, tmp_path: Path) -> None:
+    def test_waits_for_a_writer(
+        self, store: JobRepository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        begun, writing = threading.Event(), store._database.writing
+
+        def notify_and_write() -> Any:
+            begun.set()
+            return writing()
+
+        monkeypatch.setattr(store._database, "writing", notify_and_write)
         other = sqlite3.connect(tmp_path / "data" / "jobs.sqlite", isolation_level=None)
         other.execute("begin immediate")
         with ThreadPoolExecutor(1) as pool:
             submitted = pool.submit(submit, store, "alice", KIND, b"{}")
-            time.sleep(0.3)
+            assert begun.wait(60)
             # Readers do not wait for the writer.
             assert state(store, "0" * 32) is None
             assert not submitted.done()
@@ -336,7 +344,7 @@ class TestSqlite:
             assert state(store, submitted.result(60)) == "QUEUED"
         other.close()
 
-    def test_room_is_given_back(self, opened: Opener, tmp_path: Path) -> None:
+    def test_free_pages_are_returned_to_the_disk(self, opened: Opener, tmp_path: Path) -> None:
         store = opened(job_retention=600)
         file = tmp_path / "data" / "jobs.sqlite"
         marker = b"a picture of somebody" * 50_000
@@ -358,7 +366,7 @@ class TestPostgresql:
         with fresh_database(postgres_url, f"lost{time.monotonic_ns()}") as database:
             yield database
 
-    def test_lost_connections_are_made_anew(self, store: JobRepository, url: str) -> None:
+    def test_lost_connections_are_replaced(self, store: JobRepository, url: str) -> None:
         job_id = submit(store, "alice", KIND, b"{}")
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute(

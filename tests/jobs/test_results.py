@@ -53,7 +53,7 @@ def test_a_file_is_the_sum_of_its_pieces(database: Database, job_id: str) -> Non
     assert reader.piece(job_id, EMPTY.name, 0, size) == b""
 
 
-def test_a_piece_is_all_that_is_read(database: Database, job_id: str) -> None:
+def test_only_the_requested_piece_is_read(database: Database, job_id: str) -> None:
     reader = ResultReader(database)
     reader.find(job_id, LARGE.name)  # connects
     tracemalloc.start()
@@ -66,14 +66,14 @@ def test_a_piece_is_all_that_is_read(database: Database, job_id: str) -> None:
         tracemalloc.stop()
 
 
-def test_what_is_unknown_or_gone(database: Database, store: JobRepository, job_id: str) -> None:
+def test_unknown_and_expired_files(database: Database, store: JobRepository, job_id: str) -> None:
     reader = ResultReader(database)
     assert reader.find(job_id, "other.png") is None
     assert reader.find("0" * 32, LARGE.name) is None
     assert reader.piece(job_id, "other.png", 0, 10) is None
     pass_time(store, 600)
     assert reader.find(job_id, LARGE.name) is None
-    # A download that has begun goes on until the file is deleted.
+    # A download in progress continues until the file is deleted.
     assert reader.piece(job_id, LARGE.name, 10, 10) == LARGE.content[10:20]
     purged(store)
     assert reader.piece(job_id, LARGE.name, 10, 10) is None

@@ -54,12 +54,12 @@ def failure() -> OperationalError:
     return OperationalError("update", {}, Exception("the disk is gone"))
 
 
-class Held:
-    """A call of a repository's method that waits after its work, or before it.
+class PausedCall:
+    """Wraps a method of the repository, and pauses its calls before or after the work.
 
     Args:
-        method: the method.
-        first: wait before the work.
+        method: The method to call.
+        first: Pause before the work instead of after it.
     """
 
     def __init__(self, method: Any, *, first: bool) -> None:
@@ -85,7 +85,7 @@ async def test_a_cancelled_submission_leaves_no_job(
     storage: JobStorage, submissions: Submissions, monkeypatch: pytest.MonkeyPatch, first: bool
 ) -> None:
     repository = storage.repository
-    held = Held(repository.submit, first=first)
+    held = PausedCall(repository.submit, first=first)
     monkeypatch.setattr(repository, "submit", held)
     task = asyncio.create_task(submissions.accept(ASKED))
     await asyncio.to_thread(held.reached.wait, 60)
@@ -101,7 +101,7 @@ async def test_a_cancelled_submission_leaves_no_job(
 async def test_a_locked_database(
     storage: JobStorage, submissions: Submissions, tmp_path: Path
 ) -> None:
-    """The transaction waits for the lock, and finds that nobody waits for the job any more."""
+    """The client leaves while the transaction waits for the lock."""
     other = sqlite3.connect(tmp_path / "jobs.sqlite", isolation_level=None)
     other.execute("begin immediate")
     task = asyncio.create_task(submissions.accept(ASKED))

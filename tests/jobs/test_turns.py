@@ -20,7 +20,7 @@ def test_tenants_take_turns(store: JobRepository) -> None:
     assert turns(store, 8) == ["alice", "bob", "carol", "alice", "bob", "alice", "alice", "alice"]
 
 
-def test_a_newcomer_is_next_however_many_jobs_wait(store: JobRepository) -> None:
+def test_a_new_tenant_is_next(store: JobRepository) -> None:
     for _ in range(20):
         submit(store, "alice", KIND, b"{}")
     assert turns(store, 3) == ["alice"] * 3
@@ -45,7 +45,7 @@ def test_turns_hold_across_processes_and_after_results(opened: Opener) -> None:
 
 
 def test_retries_take_a_turn(store: JobRepository) -> None:
-    """Jobs that fail again and again do not come before others."""
+    """Jobs that fail repeatedly do not precede those of other tenants."""
     for tenant in ("alice", "alice", "bob", "bob"):
         submit(store, tenant, KIND, b"{}")
     first = claimed(store)
@@ -55,7 +55,7 @@ def test_retries_take_a_turn(store: JobRepository) -> None:
     assert turns(store, 4) == ["bob", "alice", "bob", "alice"]
 
 
-def test_a_clock_that_was_put_back_changes_no_turn(store: JobRepository) -> None:
+def test_a_clock_that_is_set_back_changes_no_turn(store: JobRepository) -> None:
     submit(store, "alice", KIND, b"{}")
     claimed(store)
     pass_time(store, -3600)

@@ -49,14 +49,14 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-class Asked(BaseModel):
+class Body(BaseModel):
     number: int = 1
 
 
 Run = Callable[..., Awaitable[TaskResult]]
 
 
-async def _answer(state: Any, tenant: Tenant, body: Asked, timings: Any) -> TaskResult:
+async def _answer(state: Any, tenant: Tenant, body: Body, timings: Any) -> TaskResult:
     return TaskResult(None, lambda: {"number": body.number, "tenant": tenant.name})
 
 
@@ -70,7 +70,7 @@ async def working(
     """
     values = {"data_dir": str(directory), "job_retry_pause": 0.05, "job_lease": 600, **changes}
     settings = Settings(**values)
-    jobs = JobQueue(settings, {"task": Task(Asked, run, lambda body: [])}, timing)
+    jobs = JobQueue(settings, {"task": Task(Body, run, lambda body: [])}, timing)
     state: Any = SimpleNamespace(settings=settings, limits=Limits(), metrics=Metrics(), traces=None)
     await jobs.start(state)
     await asyncio.wait_for(jobs.storage.tried.wait(), 60)  # `start` waits only 5 s
@@ -100,7 +100,7 @@ def failing(*errors: Exception) -> tuple[Run, list[float]]:
     """Return a task that raises these in turn and then succeeds, and the times of its runs."""
     times: list[float] = []
 
-    async def run(state: Any, tenant: Tenant, body: Asked, timings: Any) -> TaskResult:
+    async def run(state: Any, tenant: Tenant, body: Body, timings: Any) -> TaskResult:
         times.append(time.time())  # the clock that due times use
         if len(times) <= len(errors):
             raise errors[len(times) - 1]
@@ -123,7 +123,7 @@ async def test_json(tmp_path: Path) -> None:
 
 
 async def test_files_and_text(tmp_path: Path) -> None:
-    async def run(state: Any, tenant: Tenant, body: Asked, timings: Any) -> TaskResult:
+    async def run(state: Any, tenant: Tenant, body: Body, timings: Any) -> TaskResult:
         if body.number == 2:
             return TaskResult(None, lambda: "iVBORw==")
         return TaskResult(None, files=lambda: (FILE,))
@@ -212,7 +212,7 @@ async def test_the_lease_of_a_long_job_is_renewed(
     runs, ends = [], []
     renewed = asyncio.Event()
 
-    async def run(state: Any, tenant: Tenant, body: Asked, timings: Any) -> TaskResult:
+    async def run(state: Any, tenant: Tenant, body: Body, timings: Any) -> TaskResult:
         runs.append(1)
         await renewed.wait()
         return await _answer(state, tenant, body, timings)
@@ -236,7 +236,7 @@ async def test_the_lease_of_a_long_job_is_renewed(
     assert before + 600 < ends[0] < ends[1] < ends[2], "each renewal extends the lease"
 
 
-async def test_a_job_that_was_taken_over_is_dropped(tmp_path: Path) -> None:
+async def test_a_job_whose_lease_was_lost_is_dropped(tmp_path: Path) -> None:
     """The task is cancelled, and its outcome changes nothing."""
     begun, cancelled = asyncio.Event(), asyncio.Event()
 
@@ -264,7 +264,7 @@ async def test_a_job_that_was_taken_over_is_dropped(tmp_path: Path) -> None:
     other.close()
 
 
-async def test_a_shutdown_puts_jobs_back_at_once(tmp_path: Path) -> None:
+async def test_a_shutdown_requeues_jobs_at_once(tmp_path: Path) -> None:
     begun = asyncio.Event()
 
     async def hang(*_: Any) -> TaskResult:
@@ -282,7 +282,7 @@ async def test_a_shutdown_puts_jobs_back_at_once(tmp_path: Path) -> None:
         await queued(jobs, ALICE, "task", b"{}")
 
 
-async def test_a_database_that_fails_for_a_while_loses_nothing(
+async def test_a_temporary_database_failure_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with working(tmp_path) as jobs:
@@ -314,22 +314,32 @@ async def test_a_database_that_cannot_be_opened_leaves_the_server_running(tmp_pa
     await jobs.stop()
 
 
-async def test_without_workers_jobs_are_left_to_others(tmp_path: Path) -> None:
+async def test_without_workers_jobs_are_left_to_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with working(tmp_path, job_workers=0) as front:
+        claims: list[object] = []
+        claim = front.storage.repository.claim
+
+        def recorded(*arguments: Any, **options: Any) -> Any:
+            claims.append(arguments)
+            return claim(*arguments, **options)
+
+        monkeypatch.setattr(front.storage.repository, "claim", recorded)
         job_id = await queued(front, ALICE, "task", b"{}")
-        await asyncio.sleep(0.1)
         status = await front.status(job_id, ALICE)
         assert status is not None
         assert status.state == "QUEUED"
         async with working(tmp_path) as other:
             assert (await ended(other, job_id)).state == "COMPLETED"
+        assert claims == []
 
 
 async def test_slow_jobs_of_one_tenant_do_not_hold_up_another(tmp_path: Path) -> None:
     """A worker in reserve takes jobs of tenants that have none in progress."""
     go, running = asyncio.Event(), []
 
-    async def run(state: Any, tenant: Tenant, body: Asked, timings: Any) -> TaskResult:
+    async def run(state: Any, tenant: Tenant, body: Body, timings: Any) -> TaskResult:
         running.append(tenant.name)
         if tenant == ALICE:
             await go.wait()

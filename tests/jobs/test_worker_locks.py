@@ -17,7 +17,7 @@ HOLD = "import sys, pathlib; from inference_server.jobs.worker_locks import Work
 HOLD += "o = WorkerLocks(pathlib.Path(sys.argv[1])); print(o.name, flush=True); sys.stdin.read()"
 
 
-def test_a_killed_process_is_noticed_and_a_living_one_left_alone(tmp_path: Path) -> None:
+def test_only_a_killed_process_counts_as_crashed(tmp_path: Path) -> None:
     here = WorkerLocks(tmp_path / "workers")
     other = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(tmp_path / "workers")],
@@ -41,10 +41,10 @@ def test_a_killed_process_is_noticed_and_a_living_one_left_alone(tmp_path: Path)
     assert list((tmp_path / "workers").iterdir()) == []
 
 
-def test_a_file_that_was_made_anew_while_it_was_judged_is_left_alone(
+def test_a_file_recreated_during_the_check_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A starting process creates its file again if another one removed it before it was locked."""
+    """A starting process recreates its file if another one removed it before the lock."""
     here = WorkerLocks(tmp_path)
     locks: list[int] = []
     file = tmp_path / "beginner"
@@ -100,7 +100,7 @@ def test_a_directory_that_cannot_be_made_is_not_the_end(tmp_path: Path) -> None:
     locks.close()
 
 
-def test_one_that_was_found_dead_stays_dead(tmp_path: Path) -> None:
+def test_a_crashed_process_stays_crashed(tmp_path: Path) -> None:
     """Its file is removed at once, but requeueing its jobs may fail for now."""
     here = WorkerLocks(tmp_path)
     (tmp_path / "crashed").touch()
@@ -110,7 +110,7 @@ def test_one_that_was_found_dead_stays_dead(tmp_path: Path) -> None:
     here.close()
 
 
-def test_where_only_leases_count_nobody_is_dead() -> None:
+def test_without_locks_no_process_counts_as_crashed() -> None:
     owners = WorkerLocks(None)
     assert not owners.is_dead("somebody")
     owners.sweep()

@@ -17,6 +17,7 @@ import torch
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 from omegaconf import OmegaConf
+from safetensors import safe_open
 from sam2.modeling.sam2_base import SAM2Base
 
 from inference_server.engines.device import Compute
@@ -25,6 +26,8 @@ from inference_server.errors import ModelUnavailableError
 
 if TYPE_CHECKING:
     from transformers import Sam3Model, Sam3Processor
+
+    from inference_server.engines.sam3.visual_head import VisualHead
 
 _INFERENCE_OPTIONS = {
     "dynamic_multimask_via_stability": True,
@@ -134,3 +137,57 @@ def load_sam3(source: str, name: str, compute: Compute) -> tuple[Sam3Model, Sam3
             )
         processor = Sam3Processor.from_pretrained(source)
     return model.to(compute.device).eval().requires_grad_(False), processor
+
+
+def load_sam3_head(source: str, name: str, compute: Compute) -> VisualHead | None:
+    """Load SAM 3's visual head, which checkpoints in the published layout contain.
+
+    Args:
+        source: Directory or Hugging Face id, from `sam3_source`.
+        name: Name of the weights for error messages.
+        compute: Device to load the head to.
+
+    Returns:
+        The head in evaluation mode; None if the checkpoint is in the `sam3` layout.
+
+    Raises:
+        ModelUnavailableError: The weights are missing, corrupt or gated.
+    """
+    from transformers import AutoConfig, Sam3VideoConfig
+
+    from inference_server.engines.sam3.visual_head import NECK, TRACKER, VisualHead
+
+    with _explained("INFERENCE_SAM3_WEIGHTS", name):
+        config: Any = AutoConfig.from_pretrained(source)
+        if not isinstance(config, Sam3VideoConfig):
+            return None
+        detector: Any = config.detector_config
+        tracker: Any = config.tracker_config
+        head = VisualHead(tracker, detector.vision_config)
+        head.load(_read_tensors(source, (TRACKER, NECK)))
+    return head.to(compute.device).eval().requires_grad_(False)
+
+
+def _read_tensors(source: str, prefixes: tuple[str, ...]) -> dict[str, torch.Tensor]:
+    """Read the tensors whose names begin with one of the prefixes, as float32.
+
+    `from_pretrained` would load the image encoder once more.
+    """
+    from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+    from transformers.utils.hub import cached_file, get_checkpoint_shard_files
+
+    index = cached_file(
+        source, SAFE_WEIGHTS_INDEX_NAME, _raise_exceptions_for_missing_entries=False
+    )
+    files = (
+        [cached_file(source, SAFE_WEIGHTS_NAME)]
+        if index is None
+        else get_checkpoint_shard_files(source, index)[0]  # type: ignore[no-untyped-call]
+    )
+    tensors = {}
+    for file in files:
+        with safe_open(file, "pt") as content:
+            for key in content.keys():  # noqa: SIM118 - not a dictionary
+                if key.startswith(prefixes):
+                    tensors[key] = content.get_tensor(key).float()
+    return tensors

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock, patch
 
@@ -25,7 +26,7 @@ from transformers import Sam3Model, Sam3Processor, Sam3VideoConfig, Sam3VideoMod
 from inference_server.demo import WEIGHTS
 from inference_server.engines import load_weights
 from inference_server.engines.base import VisualPrompt, queries
-from inference_server.engines.load_weights import load_sam2, load_sam3
+from inference_server.engines.load_weights import load_sam2, load_sam3, load_sam3_head
 from inference_server.engines.sam2.engine import VisualEngine
 from inference_server.engines.sam3.engine import ConceptEngine
 from inference_server.engines.weights import SAM2_VERSIONS, Sam2Checkpoint, find_sam2, sam3_source
@@ -367,13 +368,24 @@ def saved_sam3_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SAM 3 in the published layout, with a detector and a tracker in one model."""
     directory = tmp_path_factory.mktemp("saved") / "sam3-video"
     torch.manual_seed(1)
+    detector = json.loads((WEIGHTS / "sam3" / "config.json").read_text())
+    vision = detector["vision_config"]
+    width = vision["fpn_hidden_size"]
     tracker = {
         "model_type": "sam3_tracker_video",
+        "vision_config": vision,
+        "image_size": vision["backbone_config"]["image_size"],
+        "prompt_encoder_config": {
+            "hidden_size": width,
+            "image_size": vision["backbone_config"]["image_size"],
+            "patch_size": vision["backbone_config"]["patch_size"],
+        },
+        "mask_decoder_config": {"hidden_size": width, "mlp_dim": 64, "iou_head_hidden_dim": width},
+        "memory_attention_hidden_size": width,
         "memory_attention_num_layers": 1,
         "memory_attention_feed_forward_hidden_size": 64,
         "memory_fuser_num_layers": 1,
     }
-    detector = json.loads((WEIGHTS / "sam3" / "config.json").read_text())
     config: Any = Sam3VideoConfig(detector_config=detector, tracker_config=tracker)
     video: Any = Sam3VideoModel(config)
     video.float().detector_model.load_state_dict(random_sam3().state_dict())
@@ -411,6 +423,42 @@ class TestSam3:
         for answer, like in zip(answers, likes, strict=True):
             assert len(answer.scores) > 0
             assert np.allclose(answer.scores, like.scores, atol=1e-5)
+
+    @pytest.mark.parametrize("sharded", [False, True], ids=["one file", "shards"])
+    def test_the_published_layout_has_a_visual_head(
+        self, saved_sam3_video: Path, directory: Path, sharded: bool
+    ) -> None:
+        video: Any = Sam3VideoModel.from_pretrained(saved_sam3_video)
+        source = saved_sam3_video
+        if sharded:
+            source = directory / "sharded"
+            video.save_pretrained(source, max_shard_size="1MB")
+            assert not (source / "model.safetensors").exists()
+        head = load_sam3_head(str(source), "video", CPU)
+        assert head is not None
+        backbone = video.config.detector_config.vision_config.backbone_config
+        side = backbone.image_size // backbone.patch_size
+        hidden = torch.randn(2, side**2, backbone.hidden_size)
+        with torch.inference_mode():
+            output = SimpleNamespace(last_hidden_state=hidden)
+            expected, _ = video.get_vision_features_for_tracker(output)
+            coarse, fine = head.features(hidden)
+        coarse = coarse - head.no_memory_embedding.view(1, -1, 1, 1)
+        for found, like in zip([*fine, coarse], expected, strict=True):
+            assert torch.allclose(found.flatten(2).permute(2, 0, 1), like, atol=1e-5)
+
+    def test_the_other_layout_has_no_visual_head(self, saved_sam3: Path) -> None:
+        assert load_sam3_head(str(saved_sam3), "sam3", CPU) is None
+
+    def test_a_visual_head_that_lacks_a_tensor_is_refused(
+        self, saved_sam3_video: Path, directory: Path
+    ) -> None:
+        shutil.copytree(saved_sam3_video, directory, dirs_exist_ok=True)
+        state = load_file(directory / "model.safetensors")
+        del state["tracker_neck.fpn_layers.0.proj1.weight"]
+        save_file(state, directory / "model.safetensors", {"format": "pt"})
+        with pytest.raises(ModelUnavailableError, match="is corrupt or belongs to another model"):
+            load_sam3_head(str(directory), "video", CPU)
 
     def test_half_precision_files_are_computed_with_in_float32(
         self, saved_sam3: Path, directory: Path

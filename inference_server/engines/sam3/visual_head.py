@@ -27,6 +27,9 @@ TRACKER, NECK = "tracker_model.", "tracker_neck."
 _LEVELS = 3
 """Feature levels that the mask decoder reads. The neck has a coarser one that nothing reads."""
 
+_POINTS = ".prompt_encoder.point_embed.weight"
+"""One tensor with a row per kind of point, where `sam2` has a tensor per kind."""
+
 _MATRIX = "positional_encoding_gaussian_matrix"
 
 _RENAMED = (
@@ -146,7 +149,7 @@ class VisualHead(nn.Module):
         """
         own: dict[str, Tensor] = {}
         for name, tensor in tensors.items():
-            if name == f"{TRACKER}prompt_encoder.point_embed.weight":
+            if name.endswith(_POINTS):
                 for index, row in enumerate(tensor):
                     own[f"prompt_encoder.point_embeddings.{index}.weight"] = row[None]
             else:
@@ -158,7 +161,8 @@ class VisualHead(nn.Module):
         """The name in this module of a checkpoint's tensor."""
         if name.startswith(NECK):
             return name.replace(f"{NECK}fpn_layers.", "levels.", 1)
-        name = name.removeprefix(TRACKER)
+        while name.startswith(TRACKER):  # `save_pretrained` of transformers 5 repeats the prefix
+            name = name.removeprefix(TRACKER)
         for pattern, replacement in _RENAMED:
             name = re.sub(pattern, replacement, name)
         layer = _MLP.fullmatch(name)

@@ -22,6 +22,7 @@ from .error_detail import ErrorDetail
 from .error_message import ErrorMessage
 from .health import Health
 from .health_status import HealthStatus
+from .image_forgotten import ImageForgotten
 from .inference_request_image import InferenceRequestImage
 from .inference_request_image_type import InferenceRequestImageType
 from .job_failed import JobFailed
@@ -105,6 +106,7 @@ __all__ = (
     "ErrorMessage",
     "Health",
     "HealthStatus",
+    "ImageForgotten",
     "InferenceRequestImage",
     "InferenceRequestImageType",
     "JobFailed",

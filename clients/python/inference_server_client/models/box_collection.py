@@ -29,7 +29,8 @@ class BoxCollection:
         type_ (Literal['FeatureCollection']): GeoJSON type.
         num_detections (int): Number of objects.
         features (list[BoxFeature]): One entry per object.
-        crs (str | Unset): CRS as `EPSG:N`; absent if the image has none.
+        crs (str | Unset): CRS as `EPSG:N`, or the same of another authority; WKT if no code defines it; absent if the
+            image has none.
     """
 
     type_: Literal["FeatureCollection"]

@@ -14,7 +14,8 @@ class CrsName:
     """The name of a coordinate reference system.
 
     Attributes:
-        name (str): `urn:ogc:def:crs:EPSG::N`; for EPSG:4326 the URN of CRS84.
+        name (str): `urn:ogc:def:crs:EPSG::N`, or the same of another authority; for EPSG:4326 the URN of CRS84; WKT if
+            no code defines the CRS.
     """
 
     name: str

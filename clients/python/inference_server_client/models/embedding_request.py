@@ -26,12 +26,15 @@ class EmbeddingRequest:
             id can omit `image`.
         image (InferenceRequestImage | Unset): An image, given by URL or as base64.
         sam2_version_id (Sam2Version | Unset): Size of a SAM 2 model.
+        replace (bool | Unset): Whether `image_id` names this image from now on, even if it names another one that is
+            cached. Without it, the cached image stays. Needs `image` and `image_id`. Default: False.
     """
 
     api_key: str | Unset = UNSET
     image_id: str | Unset = UNSET
     image: InferenceRequestImage | Unset = UNSET
     sam2_version_id: Sam2Version | Unset = UNSET
+    replace: bool | Unset = False
     additional_properties: dict[str, Any] = _attrs_field(init=False, factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -47,6 +50,8 @@ class EmbeddingRequest:
         if not isinstance(self.sam2_version_id, Unset):
             sam2_version_id = self.sam2_version_id
 
+        replace = self.replace
+
         field_dict: dict[str, Any] = {}
         field_dict.update(self.additional_properties)
         field_dict.update({})
@@ -58,6 +63,8 @@ class EmbeddingRequest:
             field_dict["image"] = image
         if sam2_version_id is not UNSET:
             field_dict["sam2_version_id"] = sam2_version_id
+        if replace is not UNSET:
+            field_dict["replace"] = replace
 
         return field_dict
 
@@ -84,11 +91,14 @@ class EmbeddingRequest:
         else:
             sam2_version_id = check_sam_2_version(_sam2_version_id)
 
+        replace = d.pop("replace", UNSET)
+
         embedding_request = cls(
             api_key=api_key,
             image_id=image_id,
             image=image,
             sam2_version_id=sam2_version_id,
+            replace=replace,
         )
 
         embedding_request.additional_properties = d

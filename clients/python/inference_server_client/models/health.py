@@ -17,8 +17,8 @@ class Health:
     """Whether the server is alive, or ready for requests.
 
     Attributes:
-        status (HealthStatus): `ok`, or why the server is not ready: models are `loading` or `failed` to load, or the
-            server is `stopping`.
+        status (HealthStatus): `ok`; `degraded` if the server is ready, but a background task does not work; or why the
+            server is not ready: models are `loading` or `failed` to load, or the server is `stopping`.
         message (str | Unset): Human-readable details.
         version (str | Unset): Version of the server.
     """

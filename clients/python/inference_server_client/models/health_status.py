@@ -1,8 +1,9 @@
 from typing import Literal
 
-HealthStatus = Literal["failed", "loading", "ok", "stopping"]
+HealthStatus = Literal["degraded", "failed", "loading", "ok", "stopping"]
 
 HEALTH_STATUS_VALUES: set[HealthStatus] = {
+    "degraded",
     "failed",
     "loading",
     "ok",

@@ -40,7 +40,8 @@ class PredictRequest:
         point_coords (str | Unset): JSON `[[x, y], …]`: points of one object.
         point_labels (str | Unset): JSON `[1, 0, …]`: one label per point, 1 on the object, 0 outside it; all 1 by
             default.
-        boxes (str | Unset): JSON `[[xmin, ymin, xmax, ymax], …]`, or a single flat box.
+        boxes (str | Unset): JSON `[[xmin, ymin, xmax, ymax], …]`, or a single flat box. What reaches past the image's
+            border is cut off.
         point_crs (str | Unset): CRS of points and boxes, such as `EPSG:4326`; coordinates are in x, y order (longitude,
             latitude). Without it, coordinates are pixels.
         multimask_output (bool | Unset): Return three masks per prompt. Default: False.

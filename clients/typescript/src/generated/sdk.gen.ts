@@ -2,7 +2,7 @@
 
 import { client } from './client.gen.js';
 import { type Client, formDataBodySerializer, type Options as Options2, type TDataShape } from './client/index.js';
-import type { ClearModelsData, ClearModelsErrors, ClearModelsResponses, ConceptSegmentData, ConceptSegmentErrors, ConceptSegmentResponses, EmbedImageSam2Data, EmbedImageSam2Errors, EmbedImageSam2Responses, EmbedImageSam3Data, EmbedImageSam3Errors, EmbedImageSam3Responses, HealthData, HealthResponses, JobFileData, JobFileErrors, JobFileResponses, JobResultData, JobResultErrors, JobResultResponses, JobStatusData, JobStatusErrors, JobStatusResponses, ListModelsData, ListModelsErrors, ListModelsResponses, LivezData, LivezResponses, MetricsData, MetricsErrors, MetricsResponses, ReadyzData, ReadyzErrors, ReadyzResponses, Sam3ImageData, Sam3ImageErrors, Sam3ImageResponses, SamV2ImageData, SamV2ImageErrors, SamV2ImageResponses, SegmentAutomaticData, SegmentAutomaticErrors, SegmentAutomaticResponses, SegmentImageData, SegmentImageErrors, SegmentImageResponses, SegmentPredictData, SegmentPredictErrors, SegmentPredictResponses, SegmentTextData, SegmentTextErrors, SegmentTextResponses, ServerInfoData, ServerInfoResponses, SpacePredictData, SpacePredictErrors, SpacePredictResponses, SpaceSegmentData, SpaceSegmentErrors, SpaceSegmentResponses, SubmitConceptSegmentData, SubmitConceptSegmentErrors, SubmitConceptSegmentResponses, SubmitSam3ImageData, SubmitSam3ImageErrors, SubmitSam3ImageResponses, SubmitSamV2ImageData, SubmitSamV2ImageErrors, SubmitSamV2ImageResponses, SubmitVisualSegmentData, SubmitVisualSegmentErrors, SubmitVisualSegmentResponses, VisualSegmentData, VisualSegmentErrors, VisualSegmentResponses } from './types.gen.js';
+import type { ClearModelsData, ClearModelsErrors, ClearModelsResponses, ConceptSegmentData, ConceptSegmentErrors, ConceptSegmentResponses, EmbedImageSam2Data, EmbedImageSam2Errors, EmbedImageSam2Responses, EmbedImageSam3Data, EmbedImageSam3Errors, EmbedImageSam3Responses, ForgetImageData, ForgetImageErrors, ForgetImageResponses, HealthData, HealthResponses, JobFileData, JobFileErrors, JobFileResponses, JobResultData, JobResultErrors, JobResultResponses, JobStatusData, JobStatusErrors, JobStatusResponses, ListModelsData, ListModelsErrors, ListModelsResponses, LivezData, LivezResponses, MetricsData, MetricsErrors, MetricsResponses, ReadyzData, ReadyzErrors, ReadyzResponses, Sam3ImageData, Sam3ImageErrors, Sam3ImageResponses, SamV2ImageData, SamV2ImageErrors, SamV2ImageResponses, SegmentAutomaticData, SegmentAutomaticErrors, SegmentAutomaticResponses, SegmentImageData, SegmentImageErrors, SegmentImageResponses, SegmentPredictData, SegmentPredictErrors, SegmentPredictResponses, SegmentTextData, SegmentTextErrors, SegmentTextResponses, ServerInfoData, ServerInfoResponses, SpacePredictData, SpacePredictErrors, SpacePredictResponses, SpaceSegmentData, SpaceSegmentErrors, SpaceSegmentResponses, SubmitConceptSegmentData, SubmitConceptSegmentErrors, SubmitConceptSegmentResponses, SubmitSam3ImageData, SubmitSam3ImageErrors, SubmitSam3ImageResponses, SubmitSamV2ImageData, SubmitSamV2ImageErrors, SubmitSamV2ImageResponses, SubmitVisualSegmentData, SubmitVisualSegmentErrors, SubmitVisualSegmentResponses, VisualSegmentData, VisualSegmentErrors, VisualSegmentResponses } from './types.gen.js';
 
 export type Options<TData extends TDataShape = TDataShape, ThrowOnError extends boolean = boolean, TResponse = unknown> = Options2<TData, ThrowOnError, TResponse> & {
     /**
@@ -136,6 +136,26 @@ export const embedImageSam2 = <ThrowOnError extends boolean = false>(options: Op
         'Content-Type': 'application/json',
         ...options.headers
     }
+});
+
+/**
+ * Remove a cached image
+ *
+ * Removes the file, the embeddings and the saved clicks that are cached under an `image_id`, which can then name another image. Jobs that were accepted keep their image. Percent-encode the id.
+ */
+export const forgetImage = <ThrowOnError extends boolean = false>(options: Options<ForgetImageData, ThrowOnError>) => (options.client ?? client).delete<ForgetImageResponses, ForgetImageErrors, ThrowOnError>({
+    security: [
+        {
+            in: 'query',
+            name: 'api_key',
+            type: 'apiKey'
+        },
+        { name: 'x-api-key', type: 'apiKey' },
+        { scheme: 'bearer', type: 'http' },
+        { scheme: 'basic', type: 'http' }
+    ],
+    url: '/images/{image_id}',
+    ...options
 });
 
 /**
@@ -312,7 +332,7 @@ export const spacePredict = <ThrowOnError extends boolean = false>(options: Opti
 /**
  * Submit a job: sam3-image
  *
- * Accepts the body of `/v1/sam3-image` and responds immediately; poll for the result. Accepted jobs survive a restart of the server.
+ * Accepts the body of `/v1/sam3-image` and responds immediately; poll for the result. Accepted jobs survive a restart of the server. A submission that is not answered, such as at its deadline, creates no job and costs nothing.
  */
 export const submitSam3Image = <ThrowOnError extends boolean = false>(options: Options<SubmitSam3ImageData, ThrowOnError>) => (options.client ?? client).post<SubmitSam3ImageResponses, SubmitSam3ImageErrors, ThrowOnError>({
     security: [
@@ -336,7 +356,7 @@ export const submitSam3Image = <ThrowOnError extends boolean = false>(options: O
 /**
  * Submit a job: sam-v2-image
  *
- * Accepts the body of `/v1/sam-v2-image` and responds immediately; poll for the result. Accepted jobs survive a restart of the server.
+ * Accepts the body of `/v1/sam-v2-image` and responds immediately; poll for the result. Accepted jobs survive a restart of the server. A submission that is not answered, such as at its deadline, creates no job and costs nothing.
  */
 export const submitSamV2Image = <ThrowOnError extends boolean = false>(options: Options<SubmitSamV2ImageData, ThrowOnError>) => (options.client ?? client).post<SubmitSamV2ImageResponses, SubmitSamV2ImageErrors, ThrowOnError>({
     security: [
@@ -380,7 +400,7 @@ export const jobStatus = <ThrowOnError extends boolean = false>(options: Options
 /**
  * Get a job's result
  *
- * `output` is null until the job is completed. By default, results expire after one hour.
+ * `output` is null until the job is completed; then the headers are those of the synchronous response, such as `x-image-mismatch`. By default, results expire after one hour.
  */
 export const jobResult = <ThrowOnError extends boolean = false>(options: Options<JobResultData, ThrowOnError>) => (options.client ?? client).get<JobResultResponses, JobResultErrors, ThrowOnError>({
     security: [
@@ -407,7 +427,7 @@ export const jobFile = <ThrowOnError extends boolean = false>(options: Options<J
 /**
  * Submit a job: sam3/concept_segment
  *
- * Accepts the body of `/sam3/concept_segment` and responds immediately; poll for the result. Accepted jobs survive a restart of the server.
+ * Accepts the body of `/sam3/concept_segment` and responds immediately; poll for the result. Accepted jobs survive a restart of the server. A submission that is not answered, such as at its deadline, creates no job and costs nothing.
  */
 export const submitConceptSegment = <ThrowOnError extends boolean = false>(options: Options<SubmitConceptSegmentData, ThrowOnError>) => (options.client ?? client).post<SubmitConceptSegmentResponses, SubmitConceptSegmentErrors, ThrowOnError>({
     security: [
@@ -431,7 +451,7 @@ export const submitConceptSegment = <ThrowOnError extends boolean = false>(optio
 /**
  * Submit a job: sam3/visual_segment
  *
- * Accepts the body of `/sam3/visual_segment` and responds immediately; poll for the result. Accepted jobs survive a restart of the server.
+ * Accepts the body of `/sam3/visual_segment` and responds immediately; poll for the result. Accepted jobs survive a restart of the server. A submission that is not answered, such as at its deadline, creates no job and costs nothing.
  */
 export const submitVisualSegment = <ThrowOnError extends boolean = false>(options: Options<SubmitVisualSegmentData, ThrowOnError>) => (options.client ?? client).post<SubmitVisualSegmentResponses, SubmitVisualSegmentErrors, ThrowOnError>({
     security: [
@@ -476,7 +496,7 @@ export const health = <ThrowOnError extends boolean = false>(options?: Options<H
 /**
  * Readiness probe
  *
- * Returns 200 from when the preloaded models are loaded until the server begins to stop. A failed load is retried.
+ * Returns 200 from when the preloaded models are loaded until the server begins to stop. A failed load is retried. The status is `degraded` while a background task does not work, such as the workers of jobs; requests are answered all the same.
  */
 export const readyz = <ThrowOnError extends boolean = false>(options?: Options<ReadyzData, ThrowOnError>) => (options?.client ?? client).get<ReadyzResponses, ReadyzErrors, ThrowOnError>({ url: '/readyz', ...options });
 

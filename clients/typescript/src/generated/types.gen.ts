@@ -78,7 +78,7 @@ export type BoxCollection = {
      */
     type: 'FeatureCollection';
     /**
-     * CRS as `EPSG:N`; absent if the image has none.
+     * CRS as `EPSG:N`, or the same of another authority; WKT if no code defines it; absent if the image has none.
      */
     crs?: string;
     /**
@@ -292,7 +292,7 @@ export type CornerBox = {
  */
 export type CrsName = {
     /**
-     * `urn:ogc:def:crs:EPSG::N`; for EPSG:4326 the URN of CRS84.
+     * `urn:ogc:def:crs:EPSG::N`, or the same of another authority; for EPSG:4326 the URN of CRS84; WKT if no code defines the CRS.
      */
     name: string;
 };
@@ -380,6 +380,10 @@ export type EmbeddingRequest = {
      * Size of the SAM 2 model that encodes the image.
      */
     sam2_version_id?: Sam2Version;
+    /**
+     * Whether `image_id` names this image from now on, even if it names another one that is cached. Without it, the cached image stays. Needs `image` and `image_id`.
+     */
+    replace?: boolean;
 };
 
 /**
@@ -429,9 +433,9 @@ export type ErrorMessage = {
  */
 export type Health = {
     /**
-     * `ok`, or why the server is not ready: models are `loading` or `failed` to load, or the server is `stopping`.
+     * `ok`; `degraded` if the server is ready, but a background task does not work; or why the server is not ready: models are `loading` or `failed` to load, or the server is `stopping`.
      */
-    status: 'ok' | 'loading' | 'failed' | 'stopping';
+    status: 'ok' | 'degraded' | 'loading' | 'failed' | 'stopping';
     /**
      * Human-readable details.
      */
@@ -440,6 +444,22 @@ export type Health = {
      * Version of the server.
      */
     version?: string;
+};
+
+/**
+ * ImageForgotten
+ *
+ * The image is not cached any more.
+ */
+export type ImageForgotten = {
+    /**
+     * Id of the image.
+     */
+    image_id: string;
+    /**
+     * Whether anything was cached under this id; false if the id was never used, or was evicted.
+     */
+    forgotten: boolean;
 };
 
 /**
@@ -783,7 +803,7 @@ export type PointLabelList = JsonText | LabelRow | LabelRows;
 export type PointList = JsonText | NumberRow | NumberRows;
 
 /**
- * Outline of one connected part, as `[x, y]` in pixels.
+ * Outline of one connected part, as `[x, y]` in pixels. A part that is one pixel wide has fewer than three vertices.
  */
 export type Polygon = Array<[
     number,
@@ -854,7 +874,7 @@ export type PredictRequest = {
      */
     point_labels?: string;
     /**
-     * JSON `[[xmin, ymin, xmax, ymax], …]`, or a single flat box.
+     * JSON `[[xmin, ymin, xmax, ymax], …]`, or a single flat box. What reaches past the image's border is cut off.
      */
     boxes?: string;
     /**
@@ -1676,6 +1696,10 @@ export type ConceptSegmentErrors = {
      */
     413: ErrorMessage;
     /**
+     * The body's `Content-Encoding` is not supported.
+     */
+    415: ErrorMessage;
+    /**
      * The request is invalid.
      */
     422: ValidationErrorResponse;
@@ -1744,6 +1768,10 @@ export type VisualSegmentErrors = {
      * The request body or the image exceeds a limit.
      */
     413: ErrorMessage;
+    /**
+     * The body's `Content-Encoding` is not supported.
+     */
+    415: ErrorMessage;
     /**
      * The request is invalid.
      */
@@ -1814,6 +1842,10 @@ export type SegmentImageErrors = {
      */
     413: ErrorMessage;
     /**
+     * The body's `Content-Encoding` is not supported.
+     */
+    415: ErrorMessage;
+    /**
      * The request is invalid.
      */
     422: ValidationErrorResponse;
@@ -1882,6 +1914,10 @@ export type EmbedImageSam3Errors = {
      * The request body or the image exceeds a limit.
      */
     413: ErrorMessage;
+    /**
+     * The body's `Content-Encoding` is not supported.
+     */
+    415: ErrorMessage;
     /**
      * The request is invalid.
      */
@@ -1952,6 +1988,10 @@ export type EmbedImageSam2Errors = {
      */
     413: ErrorMessage;
     /**
+     * The body's `Content-Encoding` is not supported.
+     */
+    415: ErrorMessage;
+    /**
      * The request is invalid.
      */
     422: ValidationErrorResponse;
@@ -1983,6 +2023,52 @@ export type EmbedImageSam2Responses = {
 };
 
 export type EmbedImageSam2Response = EmbedImageSam2Responses[keyof EmbedImageSam2Responses];
+
+export type ForgetImageData = {
+    body?: never;
+    path: {
+        /**
+         * The `image_id` of the requests, or the id that embedding the image returned.
+         */
+        image_id: string;
+    };
+    query?: never;
+    url: '/images/{image_id}';
+};
+
+export type ForgetImageErrors = {
+    /**
+     * The API key is missing or wrong, has expired or was revoked.
+     */
+    401: ErrorMessage;
+    /**
+     * The API key lacks the required scope.
+     */
+    403: ErrorMessage;
+    /**
+     * Internal error; the server's log has details under the request id.
+     */
+    500: ErrorMessage;
+    /**
+     * Unavailable: a model's weights are missing, the server is stopping or out of memory, or a database is unavailable. The message says which.
+     */
+    503: ErrorMessage;
+    /**
+     * The request timed out.
+     */
+    504: ErrorMessage;
+};
+
+export type ForgetImageError = ForgetImageErrors[keyof ForgetImageErrors];
+
+export type ForgetImageResponses = {
+    /**
+     * The image is not cached any more.
+     */
+    200: ImageForgotten;
+};
+
+export type ForgetImageResponse = ForgetImageResponses[keyof ForgetImageResponses];
 
 export type SegmentAutomaticData = {
     body: AutomaticRequest;
@@ -2020,6 +2106,10 @@ export type SegmentAutomaticErrors = {
      * The request body or the image exceeds a limit.
      */
     413: ErrorDetail;
+    /**
+     * The body's `Content-Encoding` is not supported.
+     */
+    415: ErrorDetail;
     /**
      * The request is invalid.
      */
@@ -2090,6 +2180,10 @@ export type SegmentPredictErrors = {
      */
     413: ErrorDetail;
     /**
+     * The body's `Content-Encoding` is not supported.
+     */
+    415: ErrorDetail;
+    /**
      * The request is invalid.
      */
     422: ValidationErrorResponse;
@@ -2159,6 +2253,10 @@ export type SegmentTextErrors = {
      */
     413: ErrorDetail;
     /**
+     * The body's `Content-Encoding` is not supported.
+     */
+    415: ErrorDetail;
+    /**
      * The request is invalid.
      */
     422: ValidationErrorResponse;
@@ -2216,6 +2314,10 @@ export type Sam3ImageErrors = {
      */
     406: SegmindFailure;
     /**
+     * The body's `Content-Encoding` is not supported.
+     */
+    415: SegmindFailure;
+    /**
      * The API key exceeded its rate limit, or too many requests are queued. Retry later.
      */
     429: SegmindFailure;
@@ -2268,6 +2370,10 @@ export type SamV2ImageErrors = {
      * The API key has insufficient credits.
      */
     406: SegmindFailure;
+    /**
+     * The body's `Content-Encoding` is not supported.
+     */
+    415: SegmindFailure;
     /**
      * The API key exceeded its rate limit, or too many requests are queued. Retry later.
      */
@@ -2330,6 +2436,10 @@ export type SpaceSegmentErrors = {
      */
     413: SpaceError;
     /**
+     * The body's `Content-Encoding` is not supported.
+     */
+    415: SpaceError;
+    /**
      * The API key exceeds its rate limit, or the server is at capacity; try again.
      */
     429: SpaceError;
@@ -2391,6 +2501,10 @@ export type SpacePredictErrors = {
      */
     413: SpaceError;
     /**
+     * The body's `Content-Encoding` is not supported.
+     */
+    415: SpaceError;
+    /**
      * The API key exceeds its rate limit, or the server is at capacity; try again.
      */
     429: SpaceError;
@@ -2421,6 +2535,12 @@ export type SpacePredictResponse2 = SpacePredictResponses[keyof SpacePredictResp
 
 export type SubmitSam3ImageData = {
     body: Sam3ImageRequest;
+    headers?: {
+        /**
+         * A name for this submission, chosen by the client, at most 256 characters by default (`INFERENCE_MAX_ID_LENGTH`). Repeat a submission under the same key if you got no response: it returns the same job and is charged once. A key belongs to an API key or its tenant, and is free again when its job expires.
+         */
+        'Idempotency-Key'?: string;
+    };
     path?: never;
     query?: never;
     url: '/v2/sam3-image';
@@ -2444,6 +2564,10 @@ export type SubmitSam3ImageErrors = {
      */
     406: SegmindFailure;
     /**
+     * The body's `Content-Encoding` is not supported.
+     */
+    415: SegmindFailure;
+    /**
      * The API key exceeded its rate limit, or too many requests are queued. Retry later.
      */
     429: SegmindFailure;
@@ -2455,6 +2579,10 @@ export type SubmitSam3ImageErrors = {
      * Temporarily unavailable: weights are missing, the server is stopping or out of memory, or a database is unreachable. The message says which.
      */
     502: SegmindFailure;
+    /**
+     * The request exceeded the server's time limit.
+     */
+    504: SegmindFailure;
 };
 
 export type SubmitSam3ImageError = SubmitSam3ImageErrors[keyof SubmitSam3ImageErrors];
@@ -2470,6 +2598,12 @@ export type SubmitSam3ImageResponse = SubmitSam3ImageResponses[keyof SubmitSam3I
 
 export type SubmitSamV2ImageData = {
     body: SamV2ImageRequest;
+    headers?: {
+        /**
+         * A name for this submission, chosen by the client, at most 256 characters by default (`INFERENCE_MAX_ID_LENGTH`). Repeat a submission under the same key if you got no response: it returns the same job and is charged once. A key belongs to an API key or its tenant, and is free again when its job expires.
+         */
+        'Idempotency-Key'?: string;
+    };
     path?: never;
     query?: never;
     url: '/v2/sam-v2-image';
@@ -2493,6 +2627,10 @@ export type SubmitSamV2ImageErrors = {
      */
     406: SegmindFailure;
     /**
+     * The body's `Content-Encoding` is not supported.
+     */
+    415: SegmindFailure;
+    /**
      * The API key exceeded its rate limit, or too many requests are queued. Retry later.
      */
     429: SegmindFailure;
@@ -2504,6 +2642,10 @@ export type SubmitSamV2ImageErrors = {
      * Temporarily unavailable: weights are missing, the server is stopping or out of memory, or a database is unreachable. The message says which.
      */
     502: SegmindFailure;
+    /**
+     * The request exceeded the server's time limit.
+     */
+    504: SegmindFailure;
 };
 
 export type SubmitSamV2ImageError = SubmitSamV2ImageErrors[keyof SubmitSamV2ImageErrors];
@@ -2670,6 +2812,12 @@ export type JobFileResponse = JobFileResponses[keyof JobFileResponses];
 
 export type SubmitConceptSegmentData = {
     body: Sam3SegmentationRequest;
+    headers?: {
+        /**
+         * A name for this submission, chosen by the client, at most 256 characters by default (`INFERENCE_MAX_ID_LENGTH`). Repeat a submission under the same key if you got no response: it returns the same job and is charged once. A key belongs to an API key or its tenant, and is free again when its job expires.
+         */
+        'Idempotency-Key'?: string;
+    };
     path?: never;
     query?: never;
     url: '/v2/sam3/concept_segment';
@@ -2689,6 +2837,10 @@ export type SubmitConceptSegmentErrors = {
      */
     403: ErrorMessage;
     /**
+     * No image is cached under this `image_id`, and none was sent.
+     */
+    404: ErrorMessage;
+    /**
      * The request body did not arrive in time.
      */
     408: ErrorMessage;
@@ -2696,6 +2848,10 @@ export type SubmitConceptSegmentErrors = {
      * The request body or the image exceeds a limit.
      */
     413: ErrorMessage;
+    /**
+     * The body's `Content-Encoding` is not supported.
+     */
+    415: ErrorMessage;
     /**
      * The request is invalid.
      */
@@ -2712,6 +2868,10 @@ export type SubmitConceptSegmentErrors = {
      * Unavailable: a model's weights are missing, the server is stopping or out of memory, or a database is unavailable. The message says which.
      */
     503: ErrorMessage;
+    /**
+     * The request timed out.
+     */
+    504: ErrorMessage;
 };
 
 export type SubmitConceptSegmentError = SubmitConceptSegmentErrors[keyof SubmitConceptSegmentErrors];
@@ -2727,6 +2887,12 @@ export type SubmitConceptSegmentResponse = SubmitConceptSegmentResponses[keyof S
 
 export type SubmitVisualSegmentData = {
     body: Sam2SegmentationRequest;
+    headers?: {
+        /**
+         * A name for this submission, chosen by the client, at most 256 characters by default (`INFERENCE_MAX_ID_LENGTH`). Repeat a submission under the same key if you got no response: it returns the same job and is charged once. A key belongs to an API key or its tenant, and is free again when its job expires.
+         */
+        'Idempotency-Key'?: string;
+    };
     path?: never;
     query?: never;
     url: '/v2/sam3/visual_segment';
@@ -2746,6 +2912,10 @@ export type SubmitVisualSegmentErrors = {
      */
     403: ErrorMessage;
     /**
+     * No image is cached under this `image_id`, and none was sent.
+     */
+    404: ErrorMessage;
+    /**
      * The request body did not arrive in time.
      */
     408: ErrorMessage;
@@ -2753,6 +2923,10 @@ export type SubmitVisualSegmentErrors = {
      * The request body or the image exceeds a limit.
      */
     413: ErrorMessage;
+    /**
+     * The body's `Content-Encoding` is not supported.
+     */
+    415: ErrorMessage;
     /**
      * The request is invalid.
      */
@@ -2769,6 +2943,10 @@ export type SubmitVisualSegmentErrors = {
      * Unavailable: a model's weights are missing, the server is stopping or out of memory, or a database is unavailable. The message says which.
      */
     503: ErrorMessage;
+    /**
+     * The request timed out.
+     */
+    504: ErrorMessage;
 };
 
 export type SubmitVisualSegmentError = SubmitVisualSegmentErrors[keyof SubmitVisualSegmentErrors];

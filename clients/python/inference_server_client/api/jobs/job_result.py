@@ -88,7 +88,8 @@ def sync_detailed(
 ) -> Response[JobFailed | JobResult | SegmindFailure]:
     """Get a job's result
 
-     `output` is null until the job is completed. By default, results expire after one hour.
+     `output` is null until the job is completed; then the headers are those of the synchronous response,
+    such as `x-image-mismatch`. By default, results expire after one hour.
 
     Args:
         request_id (str):
@@ -119,7 +120,8 @@ def sync(
 ) -> JobFailed | JobResult | SegmindFailure | None:
     """Get a job's result
 
-     `output` is null until the job is completed. By default, results expire after one hour.
+     `output` is null until the job is completed; then the headers are those of the synchronous response,
+    such as `x-image-mismatch`. By default, results expire after one hour.
 
     Args:
         request_id (str):
@@ -145,7 +147,8 @@ async def asyncio_detailed(
 ) -> Response[JobFailed | JobResult | SegmindFailure]:
     """Get a job's result
 
-     `output` is null until the job is completed. By default, results expire after one hour.
+     `output` is null until the job is completed; then the headers are those of the synchronous response,
+    such as `x-image-mismatch`. By default, results expire after one hour.
 
     Args:
         request_id (str):
@@ -174,7 +177,8 @@ async def asyncio(
 ) -> JobFailed | JobResult | SegmindFailure | None:
     """Get a job's result
 
-     `output` is null until the job is completed. By default, results expire after one hour.
+     `output` is null until the job is completed; then the headers are those of the synchronous response,
+    such as `x-image-mismatch`. By default, results expire after one hour.
 
     Args:
         request_id (str):

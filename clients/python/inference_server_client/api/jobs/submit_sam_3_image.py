@@ -8,14 +8,17 @@ from ...client import AuthenticatedClient, Client
 from ...models.job_submitted import JobSubmitted
 from ...models.sam_3_image_request import Sam3ImageRequest
 from ...models.segmind_failure import SegmindFailure
-from ...types import Response
+from ...types import UNSET, Response, Unset
 
 
 def _get_kwargs(
     *,
     body: Sam3ImageRequest,
+    idempotency_key: str | Unset = UNSET,
 ) -> dict[str, Any]:
     headers: dict[str, Any] = {}
+    if not isinstance(idempotency_key, Unset):
+        headers["Idempotency-Key"] = idempotency_key
 
     _kwargs: dict[str, Any] = {
         "method": "post",
@@ -58,6 +61,11 @@ def _parse_response(
 
         return response_406
 
+    if response.status_code == 415:
+        response_415 = SegmindFailure.from_dict(response.json())
+
+        return response_415
+
     if response.status_code == 429:
         response_429 = SegmindFailure.from_dict(response.json())
 
@@ -72,6 +80,11 @@ def _parse_response(
         response_502 = SegmindFailure.from_dict(response.json())
 
         return response_502
+
+    if response.status_code == 504:
+        response_504 = SegmindFailure.from_dict(response.json())
+
+        return response_504
 
     if client.raise_on_unexpected_status:
         raise errors.UnexpectedStatus(response.status_code, response.content)
@@ -94,13 +107,16 @@ def sync_detailed(
     *,
     client: AuthenticatedClient,
     body: Sam3ImageRequest,
+    idempotency_key: str | Unset = UNSET,
 ) -> Response[JobSubmitted | SegmindFailure]:
     """Submit a job: sam3-image
 
      Accepts the body of `/v1/sam3-image` and responds immediately; poll for the result. Accepted jobs
-    survive a restart of the server.
+    survive a restart of the server. A submission that is not answered, such as at its deadline, creates
+    no job and costs nothing.
 
     Args:
+        idempotency_key (str | Unset):
         body (Sam3ImageRequest): Segment by text, exemplar boxes or points; without a prompt,
             segment everything.
 
@@ -117,6 +133,7 @@ def sync_detailed(
 
     kwargs = _get_kwargs(
         body=body,
+        idempotency_key=idempotency_key,
     )
 
     response = client.get_httpx_client().request(
@@ -130,13 +147,16 @@ def sync(
     *,
     client: AuthenticatedClient,
     body: Sam3ImageRequest,
+    idempotency_key: str | Unset = UNSET,
 ) -> JobSubmitted | SegmindFailure | None:
     """Submit a job: sam3-image
 
      Accepts the body of `/v1/sam3-image` and responds immediately; poll for the result. Accepted jobs
-    survive a restart of the server.
+    survive a restart of the server. A submission that is not answered, such as at its deadline, creates
+    no job and costs nothing.
 
     Args:
+        idempotency_key (str | Unset):
         body (Sam3ImageRequest): Segment by text, exemplar boxes or points; without a prompt,
             segment everything.
 
@@ -154,6 +174,7 @@ def sync(
     return sync_detailed(
         client=client,
         body=body,
+        idempotency_key=idempotency_key,
     ).parsed
 
 
@@ -161,13 +182,16 @@ async def asyncio_detailed(
     *,
     client: AuthenticatedClient,
     body: Sam3ImageRequest,
+    idempotency_key: str | Unset = UNSET,
 ) -> Response[JobSubmitted | SegmindFailure]:
     """Submit a job: sam3-image
 
      Accepts the body of `/v1/sam3-image` and responds immediately; poll for the result. Accepted jobs
-    survive a restart of the server.
+    survive a restart of the server. A submission that is not answered, such as at its deadline, creates
+    no job and costs nothing.
 
     Args:
+        idempotency_key (str | Unset):
         body (Sam3ImageRequest): Segment by text, exemplar boxes or points; without a prompt,
             segment everything.
 
@@ -184,6 +208,7 @@ async def asyncio_detailed(
 
     kwargs = _get_kwargs(
         body=body,
+        idempotency_key=idempotency_key,
     )
 
     response = await client.get_async_httpx_client().request(**kwargs)
@@ -195,13 +220,16 @@ async def asyncio(
     *,
     client: AuthenticatedClient,
     body: Sam3ImageRequest,
+    idempotency_key: str | Unset = UNSET,
 ) -> JobSubmitted | SegmindFailure | None:
     """Submit a job: sam3-image
 
      Accepts the body of `/v1/sam3-image` and responds immediately; poll for the result. Accepted jobs
-    survive a restart of the server.
+    survive a restart of the server. A submission that is not answered, such as at its deadline, creates
+    no job and costs nothing.
 
     Args:
+        idempotency_key (str | Unset):
         body (Sam3ImageRequest): Segment by text, exemplar boxes or points; without a prompt,
             segment everything.
 
@@ -220,5 +248,6 @@ async def asyncio(
         await asyncio_detailed(
             client=client,
             body=body,
+            idempotency_key=idempotency_key,
         )
     ).parsed

@@ -8,14 +8,17 @@ from ...client import AuthenticatedClient, Client
 from ...models.job_submitted import JobSubmitted
 from ...models.sam_v2_image_request import SamV2ImageRequest
 from ...models.segmind_failure import SegmindFailure
-from ...types import Response
+from ...types import UNSET, Response, Unset
 
 
 def _get_kwargs(
     *,
     body: SamV2ImageRequest,
+    idempotency_key: str | Unset = UNSET,
 ) -> dict[str, Any]:
     headers: dict[str, Any] = {}
+    if not isinstance(idempotency_key, Unset):
+        headers["Idempotency-Key"] = idempotency_key
 
     _kwargs: dict[str, Any] = {
         "method": "post",
@@ -58,6 +61,11 @@ def _parse_response(
 
         return response_406
 
+    if response.status_code == 415:
+        response_415 = SegmindFailure.from_dict(response.json())
+
+        return response_415
+
     if response.status_code == 429:
         response_429 = SegmindFailure.from_dict(response.json())
 
@@ -72,6 +80,11 @@ def _parse_response(
         response_502 = SegmindFailure.from_dict(response.json())
 
         return response_502
+
+    if response.status_code == 504:
+        response_504 = SegmindFailure.from_dict(response.json())
+
+        return response_504
 
     if client.raise_on_unexpected_status:
         raise errors.UnexpectedStatus(response.status_code, response.content)
@@ -94,13 +107,16 @@ def sync_detailed(
     *,
     client: AuthenticatedClient,
     body: SamV2ImageRequest,
+    idempotency_key: str | Unset = UNSET,
 ) -> Response[JobSubmitted | SegmindFailure]:
     """Submit a job: sam-v2-image
 
      Accepts the body of `/v1/sam-v2-image` and responds immediately; poll for the result. Accepted jobs
-    survive a restart of the server.
+    survive a restart of the server. A submission that is not answered, such as at its deadline, creates
+    no job and costs nothing.
 
     Args:
+        idempotency_key (str | Unset):
         body (SamV2ImageRequest): Segment by text, or segment one object by points.
 
     Raises:
@@ -113,6 +129,7 @@ def sync_detailed(
 
     kwargs = _get_kwargs(
         body=body,
+        idempotency_key=idempotency_key,
     )
 
     response = client.get_httpx_client().request(
@@ -126,13 +143,16 @@ def sync(
     *,
     client: AuthenticatedClient,
     body: SamV2ImageRequest,
+    idempotency_key: str | Unset = UNSET,
 ) -> JobSubmitted | SegmindFailure | None:
     """Submit a job: sam-v2-image
 
      Accepts the body of `/v1/sam-v2-image` and responds immediately; poll for the result. Accepted jobs
-    survive a restart of the server.
+    survive a restart of the server. A submission that is not answered, such as at its deadline, creates
+    no job and costs nothing.
 
     Args:
+        idempotency_key (str | Unset):
         body (SamV2ImageRequest): Segment by text, or segment one object by points.
 
     Raises:
@@ -146,6 +166,7 @@ def sync(
     return sync_detailed(
         client=client,
         body=body,
+        idempotency_key=idempotency_key,
     ).parsed
 
 
@@ -153,13 +174,16 @@ async def asyncio_detailed(
     *,
     client: AuthenticatedClient,
     body: SamV2ImageRequest,
+    idempotency_key: str | Unset = UNSET,
 ) -> Response[JobSubmitted | SegmindFailure]:
     """Submit a job: sam-v2-image
 
      Accepts the body of `/v1/sam-v2-image` and responds immediately; poll for the result. Accepted jobs
-    survive a restart of the server.
+    survive a restart of the server. A submission that is not answered, such as at its deadline, creates
+    no job and costs nothing.
 
     Args:
+        idempotency_key (str | Unset):
         body (SamV2ImageRequest): Segment by text, or segment one object by points.
 
     Raises:
@@ -172,6 +196,7 @@ async def asyncio_detailed(
 
     kwargs = _get_kwargs(
         body=body,
+        idempotency_key=idempotency_key,
     )
 
     response = await client.get_async_httpx_client().request(**kwargs)
@@ -183,13 +208,16 @@ async def asyncio(
     *,
     client: AuthenticatedClient,
     body: SamV2ImageRequest,
+    idempotency_key: str | Unset = UNSET,
 ) -> JobSubmitted | SegmindFailure | None:
     """Submit a job: sam-v2-image
 
      Accepts the body of `/v1/sam-v2-image` and responds immediately; poll for the result. Accepted jobs
-    survive a restart of the server.
+    survive a restart of the server. A submission that is not answered, such as at its deadline, creates
+    no job and costs nothing.
 
     Args:
+        idempotency_key (str | Unset):
         body (SamV2ImageRequest): Segment by text, or segment one object by points.
 
     Raises:
@@ -204,5 +232,6 @@ async def asyncio(
         await asyncio_detailed(
             client=client,
             body=body,
+            idempotency_key=idempotency_key,
         )
     ).parsed

@@ -9,14 +9,17 @@ from ...models.error_message import ErrorMessage
 from ...models.job_submitted import JobSubmitted
 from ...models.sam_2_segmentation_request import Sam2SegmentationRequest
 from ...models.validation_error_response import ValidationErrorResponse
-from ...types import Response
+from ...types import UNSET, Response, Unset
 
 
 def _get_kwargs(
     *,
     body: Sam2SegmentationRequest,
+    idempotency_key: str | Unset = UNSET,
 ) -> dict[str, Any]:
     headers: dict[str, Any] = {}
+    if not isinstance(idempotency_key, Unset):
+        headers["Idempotency-Key"] = idempotency_key
 
     _kwargs: dict[str, Any] = {
         "method": "post",
@@ -54,6 +57,11 @@ def _parse_response(
 
         return response_403
 
+    if response.status_code == 404:
+        response_404 = ErrorMessage.from_dict(response.json())
+
+        return response_404
+
     if response.status_code == 408:
         response_408 = ErrorMessage.from_dict(response.json())
 
@@ -63,6 +71,11 @@ def _parse_response(
         response_413 = ErrorMessage.from_dict(response.json())
 
         return response_413
+
+    if response.status_code == 415:
+        response_415 = ErrorMessage.from_dict(response.json())
+
+        return response_415
 
     if response.status_code == 422:
         response_422 = ValidationErrorResponse.from_dict(response.json())
@@ -83,6 +96,11 @@ def _parse_response(
         response_503 = ErrorMessage.from_dict(response.json())
 
         return response_503
+
+    if response.status_code == 504:
+        response_504 = ErrorMessage.from_dict(response.json())
+
+        return response_504
 
     if client.raise_on_unexpected_status:
         raise errors.UnexpectedStatus(response.status_code, response.content)
@@ -105,13 +123,16 @@ def sync_detailed(
     *,
     client: AuthenticatedClient,
     body: Sam2SegmentationRequest,
+    idempotency_key: str | Unset = UNSET,
 ) -> Response[ErrorMessage | JobSubmitted | ValidationErrorResponse]:
     """Submit a job: sam3/visual_segment
 
      Accepts the body of `/sam3/visual_segment` and responds immediately; poll for the result. Accepted
-    jobs survive a restart of the server.
+    jobs survive a restart of the server. A submission that is not answered, such as at its deadline,
+    creates no job and costs nothing.
 
     Args:
+        idempotency_key (str | Unset):
         body (Sam2SegmentationRequest): Segment one object per prompt.
 
     Raises:
@@ -124,6 +145,7 @@ def sync_detailed(
 
     kwargs = _get_kwargs(
         body=body,
+        idempotency_key=idempotency_key,
     )
 
     response = client.get_httpx_client().request(
@@ -137,13 +159,16 @@ def sync(
     *,
     client: AuthenticatedClient,
     body: Sam2SegmentationRequest,
+    idempotency_key: str | Unset = UNSET,
 ) -> ErrorMessage | JobSubmitted | ValidationErrorResponse | None:
     """Submit a job: sam3/visual_segment
 
      Accepts the body of `/sam3/visual_segment` and responds immediately; poll for the result. Accepted
-    jobs survive a restart of the server.
+    jobs survive a restart of the server. A submission that is not answered, such as at its deadline,
+    creates no job and costs nothing.
 
     Args:
+        idempotency_key (str | Unset):
         body (Sam2SegmentationRequest): Segment one object per prompt.
 
     Raises:
@@ -157,6 +182,7 @@ def sync(
     return sync_detailed(
         client=client,
         body=body,
+        idempotency_key=idempotency_key,
     ).parsed
 
 
@@ -164,13 +190,16 @@ async def asyncio_detailed(
     *,
     client: AuthenticatedClient,
     body: Sam2SegmentationRequest,
+    idempotency_key: str | Unset = UNSET,
 ) -> Response[ErrorMessage | JobSubmitted | ValidationErrorResponse]:
     """Submit a job: sam3/visual_segment
 
      Accepts the body of `/sam3/visual_segment` and responds immediately; poll for the result. Accepted
-    jobs survive a restart of the server.
+    jobs survive a restart of the server. A submission that is not answered, such as at its deadline,
+    creates no job and costs nothing.
 
     Args:
+        idempotency_key (str | Unset):
         body (Sam2SegmentationRequest): Segment one object per prompt.
 
     Raises:
@@ -183,6 +212,7 @@ async def asyncio_detailed(
 
     kwargs = _get_kwargs(
         body=body,
+        idempotency_key=idempotency_key,
     )
 
     response = await client.get_async_httpx_client().request(**kwargs)
@@ -194,13 +224,16 @@ async def asyncio(
     *,
     client: AuthenticatedClient,
     body: Sam2SegmentationRequest,
+    idempotency_key: str | Unset = UNSET,
 ) -> ErrorMessage | JobSubmitted | ValidationErrorResponse | None:
     """Submit a job: sam3/visual_segment
 
      Accepts the body of `/sam3/visual_segment` and responds immediately; poll for the result. Accepted
-    jobs survive a restart of the server.
+    jobs survive a restart of the server. A submission that is not answered, such as at its deadline,
+    creates no job and costs nothing.
 
     Args:
+        idempotency_key (str | Unset):
         body (Sam2SegmentationRequest): Segment one object per prompt.
 
     Raises:
@@ -215,5 +248,6 @@ async def asyncio(
         await asyncio_detailed(
             client=client,
             body=body,
+            idempotency_key=idempotency_key,
         )
     ).parsed

@@ -56,7 +56,8 @@ def sync_detailed(
     """Readiness probe
 
      Returns 200 from when the preloaded models are loaded until the server begins to stop. A failed load
-    is retried.
+    is retried. The status is `degraded` while a background task does not work, such as the workers of
+    jobs; requests are answered all the same.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -82,7 +83,8 @@ def sync(
     """Readiness probe
 
      Returns 200 from when the preloaded models are loaded until the server begins to stop. A failed load
-    is retried.
+    is retried. The status is `degraded` while a background task does not work, such as the workers of
+    jobs; requests are answered all the same.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -104,7 +106,8 @@ async def asyncio_detailed(
     """Readiness probe
 
      Returns 200 from when the preloaded models are loaded until the server begins to stop. A failed load
-    is retried.
+    is retried. The status is `degraded` while a background task does not work, such as the workers of
+    jobs; requests are answered all the same.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -128,7 +131,8 @@ async def asyncio(
     """Readiness probe
 
      Returns 200 from when the preloaded models are loaded until the server begins to stop. A failed load
-    is retried.
+    is retried. The status is `degraded` while a background task does not work, such as the workers of
+    jobs; requests are answered all the same.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.

@@ -99,8 +99,8 @@ class TestSingleFlight:
         body = {"image": noise(400 if name else 401, (600, 800)), "image_id": name}
         batches = server.metric("inference_batch_size_count", lane="sam2 encode")
         misses = server.metric("inference_embedding_cache_misses_total")
-        asked = [pool.submit(server.post, VISUAL, body) for _ in range(20)]
-        answers = [future.result() for future in asked]
+        futures = [pool.submit(server.post, VISUAL, body) for _ in range(20)]
+        answers = [future.result() for future in futures]
         assert {answer.status_code for answer in answers} == {200}
         assert server.metric("inference_batch_size_count", lane="sam2 encode") == batches + 1
         assert server.metric("inference_embedding_cache_misses_total") == misses + 1
@@ -113,8 +113,8 @@ class TestSingleFlight:
         self, server: Running, pool: ThreadPoolExecutor
     ) -> None:
         body = {"image": noise(402, (300, 400))}
-        asked = [pool.submit(server.post, VISUAL, body, key=key) for key in (ALICE, BOB)]
-        caches = [future.result().headers["x-embedding-cache"] for future in asked]
+        futures = [pool.submit(server.post, VISUAL, body, key=key) for key in (ALICE, BOB)]
+        caches = [future.result().headers["x-embedding-cache"] for future in futures]
         assert caches == ["miss", "miss"]
 
     def test_concurrent_requests_of_all_kinds(
@@ -122,18 +122,18 @@ class TestSingleFlight:
     ) -> None:
         text = {"image": picture.sent, "prompts": [{"text": "red circle"}]}
         clicks = [{"image": noise(410 + seed), "prompts": [{}, {}]} for seed in range(8)]
-        asked = [pool.submit(server.post, CONCEPT, text) for _ in range(4)]
-        asked += [pool.submit(server.post, VISUAL, body) for body in clicks]
-        asked += [pool.submit(server.get, "/models") for _ in range(4)]
-        assert {future.result().status_code for future in asked} == {200}
+        futures = [pool.submit(server.post, CONCEPT, text) for _ in range(4)]
+        futures += [pool.submit(server.post, VISUAL, body) for body in clicks]
+        futures += [pool.submit(server.get, "/models") for _ in range(4)]
+        assert {future.result().status_code for future in futures} == {200}
 
 
 class TestQueue:
     def test_a_full_queue_is_429_at_once(self, pool: ThreadPoolExecutor) -> None:
         with gated(queue_size=2) as (server, gate):
-            asked = [ask(server, pool, 420)]
+            futures = [ask(server, pool, 420)]
             until(lambda: gate.arrived == 1)
-            asked += [ask(server, pool, seed) for seed in (421, 422)]
+            futures += [ask(server, pool, seed) for seed in (421, 422)]
             until(lambda: server.waiting() == 2)
             refused = ask(server, pool, 423).result()
             assert refused.status_code == 429
@@ -146,14 +146,14 @@ class TestQueue:
             text = {"image": noise(424), "prompts": [{"text": "dog"}]}
             assert server.post(CONCEPT, text).status_code == 200
             gate.open()
-            assert [future.result().status_code for future in asked] == [200] * 3
+            assert [future.result().status_code for future in futures] == [200] * 3
             assert ask(server, pool, 423).result().status_code == 200
 
     def test_probes_and_metrics_are_answered_at_full_load(self, pool: ThreadPoolExecutor) -> None:
         with gated(queue_size=1, max_requests=2) as (server, gate):
-            asked = [ask(server, pool, 425)]
+            futures = [ask(server, pool, 425)]
             until(lambda: gate.arrived == 1)
-            asked += [ask(server, pool, 426)]
+            futures += [ask(server, pool, 426)]
             until(lambda: server.waiting() == 1)
             # The limit on requests is reached as well.
             text = {"image": noise(427), "prompts": [{"text": "dog"}]}
@@ -167,7 +167,7 @@ class TestQueue:
                     assert server.get(path).status_code == 200, path
             assert server.get("/v2/requests/unknown/status").status_code == 404
             gate.open()
-            assert [future.result().status_code for future in asked] == [200] * 2
+            assert [future.result().status_code for future in futures] == [200] * 2
             assert server.post(CONCEPT, text).status_code == 200
 
     def test_slow_senders_do_not_count_as_requests(self) -> None:
@@ -204,8 +204,8 @@ class TestQueue:
 class TestDeadline:
     def test_a_request_past_its_deadline_is_504(self, pool: ThreadPoolExecutor) -> None:
         with gated(request_timeout=1.0) as (server, gate):
-            asked = [ask(server, pool, seed) for seed in (440, 441)]
-            for future in asked:
+            futures = [ask(server, pool, seed) for seed in (440, 441)]
+            for future in futures:
                 late = future.result()
                 assert late.status_code == 504
                 assert "INFERENCE_REQUEST_TIMEOUT" in late.json()["message"]

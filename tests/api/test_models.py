@@ -151,11 +151,11 @@ class TestRequestsInProgress:
         body = {"image": picture.sent, "prompts": {"prompts": [click(item)]}, "format": "rle"}
         with gated() as (server, gate):
             parts = engines(server)
-            asked = [pool.submit(server.post, VISUAL, body)]
+            futures = [pool.submit(server.post, VISUAL, body)]
             until(lambda: gate.arrived == 1)
-            asked.append(pool.submit(server.post, VISUAL, body))
+            futures.append(pool.submit(server.post, VISUAL, body))
             until(lambda: server.sharing() == 2)
-            asked += [ask(server, pool, seed) for seed in range(770, 774)]
+            futures += [ask(server, pool, seed) for seed in range(770, 774)]
             until(lambda: server.waiting() == 4)
 
             for _ in range(2):
@@ -166,10 +166,10 @@ class TestRequestsInProgress:
             later = pool.submit(server.post, VISUAL, body)
             until(lambda: gate.arrived == 2)
             assert server.get("/models").json()["loaded"]
-            assert not any(future.done() for future in (*asked, later))
+            assert not any(future.done() for future in (*futures, later))
 
             gate.open()
-            answers = [future.result() for future in (*asked, later)]
+            answers = [future.result() for future in (*futures, later)]
             assert [answer.status_code for answer in answers] == [200] * 7
             caches = [answer.headers["x-embedding-cache"] for answer in answers]
             assert caches == ["miss", "hit", *["miss"] * 5]
@@ -186,12 +186,12 @@ class TestRequestsInProgress:
     def test_their_embeddings_are_not_cached(self, pool: ThreadPoolExecutor) -> None:
         """Embeddings of requests from before the unload are not cached."""
         with gated() as (server, gate):
-            asked = [ask(server, pool, seed) for seed in range(780, 784)]
+            futures = [ask(server, pool, seed) for seed in range(780, 784)]
             # Three may be queued before the first of the four reaches the gate.
             until(lambda: gate.arrived == 1 and server.waiting() == 3)
             assert clear(server).status_code == 200
             gate.open()
-            assert [future.result().status_code for future in asked] == [200] * 4
+            assert [future.result().status_code for future in futures] == [200] * 4
             assert server.metric("inference_embedding_cache_bytes") == 0
             assert server.get("/models").json()["loaded"] == []
             again = ask(server, pool, 780).result()
@@ -209,12 +209,12 @@ class TestRequestsInProgress:
 
         monkeypatch.setattr(device, "release_memory", release_and_record)
         with gated() as (server, gate):
-            asked = ask(server, pool, 790)
+            futures = ask(server, pool, 790)
             until(lambda: gate.arrived == 1)
             assert clear(server).status_code == 200
             assert len(released) == 1
             gate.open()
-            assert asked.result().status_code == 200
+            assert futures.result().status_code == 200
             until(lambda: len(released) == 2)
 
     def test_a_load_in_progress_continues(
@@ -233,12 +233,12 @@ class TestRequestsInProgress:
         with serving(ready=False) as server:
             try:
                 until(begun.is_set)
-                asked = [ask(server, pool, seed) for seed in (795, 796)]
+                futures = [ask(server, pool, seed) for seed in (795, 796)]
                 assert clear(server).status_code == 200
                 assert server.get("/readyz", key=None).json()["status"] == "loading"
             finally:
                 go_on.set()
-            assert [future.result().status_code for future in asked] == [200, 200]
+            assert [future.result().status_code for future in futures] == [200, 200]
             server.until_ready()
             assert len(loads) == 1
             loaded = server.get("/models").json()["loaded"]

@@ -83,7 +83,7 @@ def test_it_serves_and_stops_all_its_processes(tmp_path: Path, picture: Picture)
         assert len(server.concept(picture.sent, "red circle")[0]) == 2
         # Ray forwards the log lines of the replicas with a delay.
         until(lambda: server.log.read_text().count("POST /sam3/visual_segment 200") >= 3, 120)
-        server.tell(signal.SIGTERM)
+        server.signal_process(signal.SIGTERM)
         assert server.ended() == 0, server.log.read_text()
         _, alive = psutil.wait_procs(started, 120)
         assert not alive

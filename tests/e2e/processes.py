@@ -70,7 +70,7 @@ class Process(Running):
 
         until(listens, TIMEOUT, 0.05)
 
-    def tell(self, how: signal.Signals) -> None:
+    def signal_process(self, how: signal.Signals) -> None:
         """Send a signal."""
         self.popen.send_signal(how)
 

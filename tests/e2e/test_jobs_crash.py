@@ -101,7 +101,7 @@ def test_no_accepted_job_is_lost(tmp_path: Path, pictures: list[Picture]) -> Non
         print(f"all jobs were completed {time.monotonic() - begin:.1f} s after the last start")
         for job_id, picture in jobs:
             assert_right(server, job_id, picture)
-        server.tell(signal.SIGTERM)
+        server.signal_process(signal.SIGTERM)
         assert server.ended() == 0
         log = server.log.read_text()
         assert "Traceback" not in log, log

@@ -117,7 +117,7 @@ class TestUnderLoad:
                 thread.start()
             until(lambda: wrong or statuses[200] > 3 * CLIENTS, TIMEOUT)
             signalled.set()
-            server.tell(signal.SIGTERM)
+            server.signal_process(signal.SIGTERM)
             until(lambda: is_stopping(server), TIMEOUT, 0.005)
             leaving.set()
             for thread in threads:
@@ -141,7 +141,7 @@ class TestUnderLoad:
         body = {"image": pictures[0].sent, "format": "rle", "prompts": [click(item)]}
         with process(tmp_path, drain_seconds=3600) as server:
             assert server.get("/readyz").status_code == 200
-            server.tell(signal.SIGTERM)
+            server.signal_process(signal.SIGTERM)
             until(lambda: server.get("/readyz").status_code == 503, TIMEOUT)
             assert server.get("/readyz").json()["status"] == "stopping"
             assert server.get("/livez").status_code == 200
@@ -151,7 +151,7 @@ class TestUnderLoad:
                 assert answer.headers["connection"] == "close"
                 assert iou(plane(answer.json()["predictions"][0], (240, 320)), item.mask) > 0.6
             # The second signal ends the wait.
-            server.tell(signal.SIGTERM)
+            server.signal_process(signal.SIGTERM)
             assert server.ended() == 0
 
 
@@ -167,7 +167,7 @@ class TestDrain:
             idle = socket.create_connection((host, int(port)), timeout=TIMEOUT)
             # The server drains until this request is complete, even if the long one ends sooner.
             partial = PartialRequest(server, VISUAL, {"image": pictures[2].sent})
-            server.tell(signal.SIGTERM)
+            server.signal_process(signal.SIGTERM)
             until(lambda: server.get("/readyz").status_code == 503, TIMEOUT)
             assert server.get("/livez").status_code == 200
             assert server.get("/metrics").status_code == 200
@@ -198,9 +198,9 @@ class TestDrain:
         with process(tmp_path, shutdown_timeout=3600) as server:
             dropped = ask(pool, server, "/v1/sam3-image", automatic(pictures[0], 128))
             until_working(server, "/v1/sam3-image")
-            server.tell(signal.SIGINT)
+            server.signal_process(signal.SIGINT)
             until(lambda: server.get("/readyz").status_code == 503, TIMEOUT)
-            server.tell(signal.SIGINT)
+            server.signal_process(signal.SIGINT)
             answer = dropped.result()
             assert answer.status_code == 502
             assert answer.json() == {"error": "The server is stopping. Send the request again."}
@@ -225,7 +225,7 @@ class TestDrain:
                 with far.accept_request():
                     where = f"/v2/requests/{job}"
                     assert server.get(f"{where}/status").json()["status"] == "PROCESSING"
-                    server.tell(signal.SIGTERM)
+                    server.signal_process(signal.SIGTERM)
                     assert server.ended() == 0
                 log = server.log.read_text()
                 back = re.search(r"([12]) unfinished jobs were requeued", log)
@@ -246,7 +246,7 @@ class TestDrain:
                 counted = "inference_jobs_total"
                 until(lambda: server.metric(counted) == int(back[1]), TIMEOUT)
                 assert server.metric(counted, outcome="completed") == int(back[1])
-                server.tell(signal.SIGTERM)
+                server.signal_process(signal.SIGTERM)
                 assert server.ended() == 0
 
     def test_jobs_that_finish_in_time_are_not_requeued(
@@ -265,7 +265,7 @@ class TestDrain:
             body = {**automatic(pictures[0], 16), "image": far.url}
             jobs = [server.answer("/v2/sam3-image", **body)["request_id"] for _ in range(4)]
             visits = [far.accept_request() for _ in range(2)]
-            server.tell(signal.SIGTERM)
+            server.signal_process(signal.SIGTERM)
             until(lambda: server.get("/readyz").status_code == 503, TIMEOUT)
             assert server.get(f"/v2/requests/{jobs[0]}/status").json()["status"] == "PROCESSING"
             for visit in visits:
@@ -296,6 +296,6 @@ class TestDrain:
                 deaf.sendall(f"POST {request.url.path} HTTP/1.1\r\n{head}\r\n".encode())
                 deaf.sendall(request.read())
                 until_working(server, "/sam2/segment_image")
-                server.tell(signal.SIGTERM)
+                server.signal_process(signal.SIGTERM)
                 assert server.ended() == 0
             assert "Traceback" not in server.log.read_text()

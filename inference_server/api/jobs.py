@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ TASKS: Mapping[str, Task] = MappingProxyType({**segmind.TASKS, **roboflow.TASKS}
 """Tasks that can run as jobs, by the path below `/v2/`."""
 
 _PRIVATE = {"cache-control": "no-store"}
+_JOB_ID = re.compile(r"[0-9a-f]{32}")
 _REQUESTS = "/v2/requests"
 
 
@@ -151,7 +153,10 @@ def _undo_without_response(request: Request, accepted: Accepted, bill: Charge | 
 async def _job(request: Request) -> Status:
     tenant = authenticate(request).tenant
     job_id = request.path_params["request_id"]
-    status = await state_of(request).jobs.status(job_id, tenant)
+    status = None
+    # Other ids are not looked up: PostgreSQL reports a NUL in a text as an error of the database.
+    if _JOB_ID.fullmatch(job_id):
+        status = await state_of(request).jobs.status(job_id, tenant)
     if status is None:
         raise UnknownJobError(f"Request {job_id[:64]} not found: it is unknown or has expired.")
     return status

@@ -159,7 +159,7 @@ class GeoReference:
         for i in np.flatnonzero(np.isnan(pixels).any(axis=(1, 2))):
             raise self._failed(f"Box {i + 1} {_numbers(boxes[i])}", crs)
         first, last = pixels.min(axis=1), pixels.max(axis=1)
-        outside = ((last < 0) | (first > self._limits)).any(axis=1)
+        outside = ((last <= 0) | (first >= self._limits)).any(axis=1)
         for i in np.flatnonzero(outside):
             raise self._outside(f"Box {i + 1} {_numbers(boxes[i])}", crs, asked)
         return np.concatenate([first, last], axis=1)

@@ -15,11 +15,14 @@ from inference_server.jobs.models import CHARGES, FILES, JOBS, Accepted, Submiss
 from inference_server.settings import Settings
 
 
-def repeated(connection: Connection, submission: Submission, job_id: str) -> Accepted | None:
+def repeated(
+    connection: Connection, now: ColumnElement[float], submission: Submission, job_id: str
+) -> Accepted | None:
     """Find the job of an earlier submission under the same key, and count this submission.
 
     Args:
         connection: in a transaction that excludes other submits.
+        now: the current time.
         submission: the request.
         job_id: the id that its job will get, or has got before the connection was lost.
 
@@ -33,11 +36,15 @@ def repeated(connection: Connection, submission: Submission, job_id: str) -> Acc
     if key is None:
         return None
     found = connection.execute(
-        select(JOBS.c.id, JOBS.c.request_digest).where(
+        select(JOBS.c.id, JOBS.c.request_digest, (JOBS.c.expires <= now).label("expired")).where(
             JOBS.c.tenant == submission.tenant, JOBS.c.request_key == key.name
         )
     ).one_or_none()
     if found is None:
+        return None
+    if found.expired:  # it is as good as deleted, which the purge does later
+        free = update(JOBS).where(JOBS.c.id == found.id)
+        connection.execute(free.values(request_key=None, request_digest=None))
         return None
     if found.request_digest != key.request:
         raise PromptError(

@@ -80,7 +80,7 @@ class JobRepository:
             # Before the lock, so that nobody waits for the transfer of a large body.
             inputs.keep_payload(connection, job_id, submission.payload)
             self._database.lock_submits(connection)
-            accepted = intake.repeated(connection, submission, job_id)
+            accepted = intake.repeated(connection, self._database.now, submission, job_id)
             if accepted is None:
                 accepted = intake.insert_job(
                     connection, self._settings, self._database.now, submission, job_id

@@ -44,7 +44,7 @@ def cut_to_image(
         boxes = prompt.boxes if isinstance(prompt, ConceptPrompt) else prompt.box
         if boxes is not None and boxes.size:
             rows = boxes.reshape(-1, 4)
-            beside = ((rows[:, 2:] < 0) | (rows[:, :2] > limits)).any(axis=1)
+            beside = ((rows[:, 2:] <= 0) | (rows[:, :2] >= limits)).any(axis=1)
             if refuse:
                 for box in rows[beside]:
                     raise _outside_error("box", box, size)

@@ -210,6 +210,11 @@ class TestFailures:
                 assert answer.status_code == 404, path
                 assert list(answer.json()) in (["error"], ["message"])
 
+    def test_an_id_of_another_form_is_unknown(self, server: Running) -> None:
+        for job_id in ("%00", "0" * 31 + "%00", "x" * 32, "0" * 33):
+            for path in ("", "/status"):
+                assert server.get(f"/v2/requests/{job_id}{path}").status_code == 404
+
     def test_the_message_of_404(self, server: Running) -> None:
         answer = server.get(f"/v2/requests/{'0' * 32}")
         message = f"Request {'0' * 32} not found: it is unknown or has expired."

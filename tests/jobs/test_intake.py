@@ -76,12 +76,14 @@ class TestRepeated:
         ids = {store.submit(submission(key=None)).job_id for _ in range(3)}
         assert len(ids) == 3
 
-    def test_an_expired_job_frees_its_key(self, opened: Opener) -> None:
+    @pytest.mark.parametrize("is_purged", [True, False], ids=["purged", "not yet purged"])
+    def test_an_expired_job_frees_its_key(self, opened: Opener, is_purged: bool) -> None:
         store = opened(job_retention=600)
         first = store.submit(submission())
         store.finish(claimed(store).lease, OUTPUT)
         pass_time(store, 600)
-        purged(store)
+        if is_purged:
+            purged(store)
         second = store.submit(submission(key=RequestKey(KEY.name, "s" * 64)))
         assert second == Accepted(second.job_id)
         assert second.job_id != first.job_id

@@ -7,7 +7,7 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -77,14 +77,16 @@ async def test_each_task_lives_through_any_exception(
     real, fails = getattr(owner, method), False
 
     def unreliable(*arguments: Any) -> Any:
-        if fails and failures:
-            raise failures.pop()
+        if fails:
+            with suppress(IndexError):  # several threads come here
+                raise failures.pop()
         return real(*arguments)
 
     monkeypatch.setattr(owner, method, unreliable)
     async with working(tmp_path, timing=EAGER) as jobs:
         fails = True
-        await until(lambda: sum(task.failures for task in jobs.supervisor.tasks) == 6)
+        # Others may fail as well, because of what the failing one left undone.
+        await until(lambda: sum(task.failures for task in jobs.supervisor.tasks) >= 6)
         assert not failures
         await assert_works(jobs)
 

@@ -35,10 +35,10 @@ def test_boxes_are_cut_at_the_border(refuse: bool) -> None:
     assert box.box is not None
     assert box.box.dtype == np.float32
     assert box.box.tolist() == [0, 470, 3, 480]
-    given = [alike(), alike((600, 400, 700, 500), (-9, -9, 0, 0), (1, 2, 3, 4))]
+    given = [alike(), alike((600, 400, 700, 500), (-9, -9, 1, 1), (1, 2, 3, 4))]
     none, several = cut_to_image(SIZE, given, refuse=refuse)
     assert none.boxes.shape == (0, 4)
-    assert several.boxes.tolist() == [[600, 400, 640, 480], [0, 0, 0, 0], [1, 2, 3, 4]]
+    assert several.boxes.tolist() == [[600, 400, 640, 480], [0, 0, 1, 1], [1, 2, 3, 4]]
     assert given[1].boxes[0].tolist() == [600, 400, 700, 500]  # the client's stay as they are
 
 
@@ -50,7 +50,9 @@ def test_points_outside(point: tuple[float, float]) -> None:
     assert kept.points.tolist() == [list(point)]
 
 
-@pytest.mark.parametrize("box", [(641, 1, 700, 9), (1, 481, 9, 600), (-9, 1, -1, 9)])
+@pytest.mark.parametrize(
+    "box", [(641, 1, 700, 9), (1, 481, 9, 600), (-9, 1, -1, 9), (640, 1, 700, 9), (-9, -9, 0, 0)]
+)
 def test_boxes_outside(box: tuple[float, float, float, float]) -> None:
     with pytest.raises(RequestError, match=r"The box \("):
         cut_to_image(SIZE, [drawn(*box)], refuse=True)

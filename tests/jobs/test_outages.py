@@ -50,6 +50,30 @@ async def assert_works(jobs: JobQueue) -> None:
     assert {"worker lock", "crash watch", "job purge", "job worker 1", "job worker 2"} <= names
 
 
+def fail_own(
+    monkeypatch: pytest.MonkeyPatch, owner: type, method: str, failures: list[BaseException]
+) -> None:
+    """Let a method of the objects that are made from now on fail, once for each failure.
+
+    Servers of other tests in this process have objects of the same class.
+    """
+    made: list[object] = []
+    make, real = owner.__init__, getattr(owner, method)  # type: ignore[misc]  # of the class
+
+    def noted(self: object, *arguments: Any, **named: Any) -> None:
+        made.append(self)
+        make(self, *arguments, **named)
+
+    def unreliable(self: object, *arguments: Any) -> Any:
+        if any(self is each for each in made):
+            with suppress(IndexError):  # several threads come here
+                raise failures.pop()
+        return real(self, *arguments)
+
+    monkeypatch.setattr(owner, "__init__", noted)
+    monkeypatch.setattr(owner, method, unreliable)
+
+
 @pytest.mark.parametrize(
     ("owner", "method"),
     [
@@ -66,25 +90,17 @@ async def assert_works(jobs: JobQueue) -> None:
 async def test_each_task_lives_through_any_exception(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: type, method: str
 ) -> None:
-    failures: list[BaseException] = [
-        OSError(24, "Too many open files"),
-        RuntimeError("can't start new thread"),
-        sqlite3.OperationalError("database is locked"),
-        OperationalError("select", {}, Exception("no such table")),
-        MemoryError(),
-        SystemExit(1),
-    ]
-    real, fails = getattr(owner, method), False
-
-    def unreliable(*arguments: Any) -> Any:
-        if fails:
-            with suppress(IndexError):  # several threads come here
-                raise failures.pop()
-        return real(*arguments)
-
-    monkeypatch.setattr(owner, method, unreliable)
+    failures: list[BaseException] = []
+    fail_own(monkeypatch, owner, method, failures)
     async with working(tmp_path, timing=EAGER) as jobs:
-        fails = True
+        failures += [
+            OSError(24, "Too many open files"),
+            RuntimeError("can't start new thread"),
+            sqlite3.OperationalError("database is locked"),
+            OperationalError("select", {}, Exception("no such table")),
+            MemoryError(),
+            SystemExit(1),
+        ]
         # Others may fail as well, because of what the failing one left undone.
         await until(lambda: sum(task.failures for task in jobs.supervisor.tasks) >= 6)
         assert not failures
@@ -94,16 +110,10 @@ async def test_each_task_lives_through_any_exception(
 async def test_an_opening_that_fails_is_repeated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, failures = WorkerLocks.keep, [OSError(24, "Too many open files"), ValueError("a bug")]
-
-    def unreliable(locks: WorkerLocks) -> None:
-        if failures:
-            raise failures.pop()
-        real(locks)
-
-    monkeypatch.setattr(WorkerLocks, "keep", unreliable)
+    failures: list[BaseException] = [OSError(24, "Too many files"), ValueError("a bug")]
+    fail_own(monkeypatch, WorkerLocks, "keep", failures)
     async with working(tmp_path, timing=EAGER) as jobs:
-        await until(lambda: len(jobs.supervisor.tasks) >= 5)
+        await until(lambda: not failures and len(jobs.supervisor.tasks) >= 5)
         await assert_works(jobs)
 
 

@@ -289,12 +289,17 @@ async def test_fetched_bytes_count_until_their_request_is_over(make: Make) -> No
     assert len(others[0].data) == len(stored.data) == size
     del stored, others
     fetched = bench.segmenter.image_loader._fetched
-    for name in "abc":
+
+    async def until_released() -> None:
         # A worker thread may refer to an image a moment longer than its request.
         while fetched.nbytes:
             await asyncio.sleep(0.01)
+
+    for name in "abc":
+        await until_released()
         await bench.click(ImageRef(url=f"http://{name}/", image_id=name), (1, 1))
     assert bench.segmenter.image_loader.images.nbytes == 3 * size
+    await until_released()
     # A fetch that fails, or whose caller leaves, gives back what it had.
     with pytest.raises(ImageError):
         await bench.segmenter.read("ann", ImageRef(url="http://nowhere/"), Timings())

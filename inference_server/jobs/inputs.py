@@ -30,24 +30,19 @@ def payload_of(connection: Connection, job_id: str) -> bytes:
     return payload
 
 
-def keep_image(connection: Connection, tenant: str, image: StoredImage) -> int:
+def keep_image(connection: Connection, tenant: str, image: StoredImage) -> None:
     """Store an image for one more job, unless the tenant's jobs have it already.
 
     Args:
         connection: in a transaction that excludes other submits.
         tenant: owner of the image.
         image: the image.
-
-    Returns:
-        The bytes that this takes: 0 if the image was there.
     """
     more = update(IMAGES).where(_is(tenant, image.digest)).values(jobs=IMAGES.c.jobs + 1)
     if connection.execute(more).rowcount:
-        return 0
-    size = len(image.data)
-    row = {"tenant": tenant, "digest": image.digest, "jobs": 1, "nbytes": size}
+        return
+    row = {"tenant": tenant, "digest": image.digest, "jobs": 1, "nbytes": len(image.data)}
     connection.execute(insert(IMAGES).values(**row, content=image.data))
-    return size
 
 
 def image_of(connection: Connection, tenant: str, digest: str | None) -> StoredImage | None:

@@ -29,6 +29,7 @@ from inference_server.engines.base import VisualPrompt, queries
 from inference_server.engines.load_weights import load_sam2, load_sam3, load_sam3_head
 from inference_server.engines.sam2.engine import VisualEngine
 from inference_server.engines.sam3.engine import ConceptEngine
+from inference_server.engines.sam3.trunk import planes_of
 from inference_server.engines.weights import SAM2_VERSIONS, Sam2Checkpoint, find_sam2, sam3_source
 from inference_server.errors import ModelUnavailableError
 from tests.engines.conftest import CPU, random_sam2, random_sam3, sam2_config
@@ -442,7 +443,7 @@ class TestSam3:
         with torch.inference_mode():
             output = SimpleNamespace(last_hidden_state=hidden)
             expected, _ = video.get_vision_features_for_tracker(output)
-            coarse, fine = head.features(hidden)
+            coarse, fine = head.features(planes_of(hidden))
         coarse = coarse - head.no_memory_embedding.view(1, -1, 1, 1)
         for found, like in zip([*fine, coarse], expected, strict=True):
             assert torch.allclose(found.flatten(2).permute(2, 0, 1), like, atol=1e-5)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,9 +23,8 @@ from inference_server.engines.base import (
 )
 from inference_server.engines.device import Compute
 from inference_server.engines.features import SquareInput
-from inference_server.engines.resize import Normalizer
 from inference_server.engines.sam3.decoder import ConceptImage, FastConceptDecoder
-from inference_server.engines.sam3.trunk import TrunkImage, hidden_states
+from inference_server.engines.sam3.trunk import TrunkEngine
 
 _TEXT_TOKENS = 32
 """Maximum tokens of a text, as in SAM 3's processor; longer texts are truncated."""
@@ -65,44 +64,32 @@ class ConceptEngine(SquareInput):
         self._processor = processor
         self._compute = compute
         self._decoder = FastConceptDecoder(model, compute.dtype)
-        image_processor = processor.image_processor
-        self._normalize = Normalizer(
-            image_processor.image_mean, image_processor.image_std, compute.device
-        )
-        self._side = int(image_processor.size["height"])
+        self._trunk = TrunkEngine(model, processor, checkpoint, compute)
+        vision: Any = model.vision_encoder
+        self._levels: list[Any] = list(vision.neck.fpn_layers)[:-1]
         self._texts: LRUCache[tuple[str, str], Future[Tensor]] = LRUCache(max(1, text_cache))
         self._lock = threading.Lock()
 
     @property
     def side(self) -> int:
         """Side of the model's square input in pixels."""
-        return self._side
+        return self._trunk.side
 
     @torch.inference_mode()
     def encode(self, images: Sequence[Prepared]) -> list[Embedding]:
         """Encode a batch of images.
 
         Args:
-            images: Images from `prepare`.
+            images: Images from `prepare`, or images whose `pixels` are a `TrunkImage`.
 
         Returns:
             One embedding per image, in order, including what the decoder computes independently of
             the prompt. Position encodings, which are the same for every image, and the coarsest
             level, which is unused, are not included.
         """
-        if all(isinstance(image.pixels, TrunkImage) for image in images):
-            hidden = hidden_states(images, self._compute)
-            side = math.isqrt(hidden.shape[1])
-            planes = hidden.transpose(1, 2).reshape(*hidden.shape[::2], side, side)
-            with self._compute.autocast():
-                # The coarsest level, which nothing reads, is not made.
-                layers = list(self._model.vision_encoder.neck.fpn_layers)[:-1]
-                levels = [layer(planes) for layer in layers]
-        else:
-            batch = self._normalize([image.pixels for image in images])
-            with self._compute.autocast():
-                output = self._model.get_vision_features(pixel_values=batch)
-            levels = list(output.fpn_hidden_states[:-1])
+        planes = self._trunk.planes(images)
+        with self._compute.autocast():
+            levels = [layer(planes) for layer in self._levels]
         prepared = self._decoder.prepare(levels)
         return prepared.to(self._compute.cache_dtype).embeddings(images)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,7 +38,7 @@ class TrunkImage(Features):
         return cls(*tensors)
 
 
-def hidden_states(images: Sequence[Prepared], compute: Compute) -> Tensor:
+def encoded_planes(images: Sequence[Prepared], compute: Compute) -> Tensor:
     """The image encoder's output for images that it has encoded.
 
     Args:
@@ -45,10 +46,17 @@ def hidden_states(images: Sequence[Prepared], compute: Compute) -> Tensor:
         compute: Device and dtypes.
 
     Returns:
-        `[B, h * w, D]` in the dtype of the computation.
+        `[B, D, h, w]` in the dtype of the computation.
     """
     encoded: list[TrunkImage] = [image.pixels for image in images]
-    return torch.cat([each.hidden for each in encoded]).to(compute.dtype)
+    return planes_of(torch.cat([each.hidden for each in encoded]).to(compute.dtype))
+
+
+def planes_of(hidden: Tensor) -> Tensor:
+    """View `[B, h * w, D]`, of a square image, as `[B, D, h, w]`."""
+    batch, count, channels = hidden.shape
+    side = math.isqrt(count)
+    return hidden.view(batch, side, side, channels).permute(0, 3, 1, 2)
 
 
 class TrunkEngine(SquareInput):
@@ -81,10 +89,29 @@ class TrunkEngine(SquareInput):
     @torch.inference_mode()
     def encode(self, images: Sequence[Prepared]) -> list[Embedding]:
         """Encode images; one embedding per image, whose features are a `TrunkImage`."""
+        hidden = self._hidden(images)
+        return TrunkImage(hidden).to(self._compute.cache_dtype).embeddings(images)
+
+    @torch.inference_mode()
+    def planes(self, images: Sequence[Prepared]) -> Tensor:
+        """Encode images, or take the output of those that are encoded already.
+
+        Args:
+            images: All from `prepare`, or all with a `TrunkImage` as their `pixels`.
+
+        Returns:
+            `[B, D, h, w]`, the input of the necks.
+        """
+        if all(isinstance(image.pixels, TrunkImage) for image in images):
+            return encoded_planes(images, self._compute)
+        return planes_of(self._hidden(images))
+
+    def _hidden(self, images: Sequence[Prepared]) -> Tensor:
+        """Run the encoder; `[B, h * w, D]`."""
         batch = self._normalize([image.pixels for image in images])
         with self._compute.autocast():
-            hidden = self._encoder(batch).last_hidden_state
-        return TrunkImage(hidden).to(self._compute.cache_dtype).embeddings(images)
+            hidden: Tensor = self._encoder(batch).last_hidden_state
+        return hidden
 
     def decode(self, queries: Sequence[Query[Any]]) -> list[Candidates]:
         """Raise an error: prompts are decoded on what the necks make of the output."""

@@ -11,7 +11,7 @@ from inference_server.engines.device import Compute
 from inference_server.engines.features import SquareInput
 from inference_server.engines.mask_decoder import FastMaskDecoder
 from inference_server.engines.mask_predictor import MaskPredictor
-from inference_server.engines.sam3.trunk import hidden_states
+from inference_server.engines.sam3.trunk import encoded_planes
 from inference_server.engines.sam3.visual_head import VisualHead
 
 
@@ -54,7 +54,7 @@ class Sam3VisualEngine(SquareInput):
             One embedding per image.
         """
         with self._compute.autocast():
-            coarse, fine = self._head.features(hidden_states(images, self._compute))
+            coarse, fine = self._head.features(encoded_planes(images, self._compute))
         prepared = self._decoder.prepare(coarse.float(), [level.float() for level in fine])
         return prepared.to(self._compute.cache_dtype).embeddings(images)
 

@@ -119,7 +119,7 @@ class VisualHead(nn.Module):
         positions: Tensor = self.image_positions(self._grid)
         return positions.unsqueeze(0)
 
-    def features(self, encoded: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def features(self, planes: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Make what the mask decoder reads from the image encoder's output.
 
         Meta's predictor adds the "no memory" embedding to the coarsest level that is read, and so
@@ -127,12 +127,11 @@ class VisualHead(nn.Module):
         the same level only if the neck has three.
 
         Args:
-            encoded: `[B, h * w, D]`, last hidden state of the image encoder.
+            planes: `[B, D, h, w]`, the image encoder's output, see `planes_of`.
 
         Returns:
             (`[B, C, h, w]`, [`[B, C / 8, 4 h, 4 w]`, `[B, C / 4, 2 h, 2 w]`]).
         """
-        planes = encoded.transpose(1, 2).reshape(*encoded.shape[::2], *self._grid)
         fine, middle, coarse = (layer(planes) for layer in self.levels)
         decoder = self.mask_decoder
         coarse = coarse + self.no_memory_embedding.view(1, -1, 1, 1)

@@ -14,10 +14,18 @@ from PIL import Image
 
 from inference_server.demo import WEIGHTS
 from inference_server.demo.scenes import make_scene
-from inference_server.engines.base import Candidates, ConceptPrompt, Embedding, Query, queries
+from inference_server.engines.base import (
+    Candidates,
+    ConceptPrompt,
+    Embedding,
+    Prepared,
+    Query,
+    queries,
+)
 from inference_server.engines.load_weights import load_sam3
 from inference_server.engines.sam3.decoder import ConceptImage, Detections
 from inference_server.engines.sam3.engine import ConceptEngine
+from inference_server.engines.sam3.trunk import TrunkEngine
 from inference_server.masks import Mask, upsample_masks
 from tests.engines.conftest import CPU, CPU_BFLOAT16, Concept, Picture
 from tests.masks.planes import iou
@@ -530,3 +538,17 @@ def test_embeddings_kept_in_half_precision_find_the_same_objects(dtype: torch.dt
             for like in masks_of(expected, scene.image):
                 worst = min(worst, max(iou(mask, like) for mask in masks))
     assert worst > 0.97
+
+
+def test_the_image_encoders_output_gives_the_same_embedding(
+    concept: Concept, pictures: dict[str, Picture]
+) -> None:
+    """So that one encoding serves concepts and clicks."""
+    trunk = TrunkEngine(concept.model, concept.processor, "random", CPU)
+    for image in pictures.values():
+        (direct,) = concept.engine.encode([concept.engine.prepare(image)])
+        (encoded,) = trunk.encode([trunk.prepare(image)])
+        (derived,) = concept.engine.encode([Prepared(encoded.features, encoded.size)])
+        assert derived.size == direct.size == image.shape[:2]
+        tensors = zip(derived.features.tensors, direct.features.tensors, strict=True)
+        assert all(torch.equal(found, like) for found, like in tensors)

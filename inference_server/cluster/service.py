@@ -158,6 +158,7 @@ class ClusterSegmentationService(SegmentationService):
         overwrite: bool = False,
     ) -> EncodedImage:
         """See `SegmentationService`."""
+        images, begin = self.image_loader.images, self.image_loader.images.moment
         name = image.image_id if overwrite else None
         if name is not None:
             sent = replace(image, image_id=None)
@@ -179,6 +180,9 @@ class ClusterSegmentationService(SegmentationService):
         if name is not None:
             # Other replicas, to which requests spilled over, and other ingresses.
             await self.forget_image(tenant, name, encoded.digest)
+        elif images.was_forgotten(tenant, image.image_id or encoded.digest, begin):
+            # Engines that were asked after that have cached it again.
+            await self.forget_image(tenant, image.image_id or encoded.digest)
         return encoded
 
     async def forget_image(self, tenant: str, image_id: str, keep: str | None = None) -> bool:

@@ -111,6 +111,7 @@ class Encoder:
         timings: Timings,
         *,
         keep: bool = False,
+        since: int | None = None,
     ) -> EncodedImage:
         """Encode an image, or take it from the cache.
 
@@ -123,6 +124,8 @@ class Encoder:
             image: image to encode.
             timings: receives the duration of each step.
             keep: let the digest of an image without an id name it in later requests.
+            since: `ImageStore.moment` at the begin of the request; an image that was forgotten
+                after it is not cached again. Default: now.
 
         Returns:
             The encoded image.
@@ -131,7 +134,7 @@ class Encoder:
             ImageError: the image cannot be fetched or decoded.
             UnknownImageError: only an id or a digest was given, and it is not cached.
         """
-        async with self.encoding(tenant, model, image, timings, keep=keep) as pending:
+        async with self.encoding(tenant, model, image, timings, keep=keep, since=since) as pending:
             return await pending.checked()
 
     @asynccontextmanager
@@ -143,6 +146,7 @@ class Encoder:
         timings: Timings,
         *,
         keep: bool = False,
+        since: int | None = None,
     ) -> AsyncIterator[PendingImage]:
         """Encode an image without waiting until a redundant image has been compared.
 
@@ -155,6 +159,7 @@ class Encoder:
             image: see `encode`.
             timings: see `encode`.
             keep: see `encode`.
+            since: see `encode`.
 
         Yields:
             The encoded image.
@@ -163,7 +168,8 @@ class Encoder:
             ImageError: see `encode`.
             UnknownImageError: see `encode`.
         """
-        pending = await self._pending(tenant, model, image, timings, keep=keep)
+        begin = self._image_loader.images.moment if since is None else since
+        pending = await self._pending(tenant, model, image, timings, keep=keep, begin=begin)
         try:
             yield pending
         finally:
@@ -178,9 +184,10 @@ class Encoder:
         timings: Timings,
         *,
         keep: bool,
+        begin: int,
     ) -> PendingImage:
         """Find or make the embedding; start the comparison if bytes came with a cached id."""
-        images, begin = self._image_loader.images, self._image_loader.images.moment
+        images = self._image_loader.images
         if image.pinned:
             digest = image.digest if image.file is None else image.file.digest
             key = ImageKey(tenant, model.label, f"id:{image.image_id}")
@@ -198,12 +205,19 @@ class Encoder:
                 encoded = EncodedImage(key, known.embedding, model.label, True, known.digest)
                 return await self._compared(encoded, image)
         stored, cached = await self._image_loader.load(tenant, image, timings)
-        if image.image_id is not None and images.was_forgotten(tenant, image.image_id, begin):
-            # The id was given to another image meanwhile, or to none.
-            return await self._pending(tenant, model, image, timings, keep=keep)
+        name = image.image_id or stored.digest
+        if not cached and images.was_forgotten(tenant, name, begin):
+            key = ImageKey(tenant, model.label, f"id:{image.image_id}")
+            if key in self.embeddings or images.get(tenant, name) is not None:
+                # The id was given to another image meanwhile.
+                return await self._pending(tenant, model, image, timings, keep=keep, begin=begin)
+            # It is answered, but nothing of it is cached again.
+            key = ImageKey(tenant, model.label, f"sha256:{stored.digest}")
+            made = await self._encode_bytes(model, stored, timings)
+            return PendingImage(EncodedImage(key, made.embedding, model.label, False, made.digest))
         by_digest = image.image_id in (None, stored.digest)
-        name = f"sha256:{stored.digest}" if by_digest else f"id:{image.image_id}"
-        key = ImageKey(tenant, model.label, name)
+        by_name = f"sha256:{stored.digest}" if by_digest else f"id:{image.image_id}"
+        key = ImageKey(tenant, model.label, by_name)
         entry, hit = await self.embeddings.get_or_create(
             key, partial(self._encode_bytes, model, stored, timings)
         )
@@ -211,7 +225,7 @@ class Encoder:
         same = entry.digest == stored.digest
         if same and (keep or image.image_id is not None):
             # Only now, because an image that cannot be decoded must not occupy the id.
-            images.put(tenant, image.image_id or stored.digest, stored, since=begin)
+            images.put(tenant, name, stored, since=begin)
         encoded = EncodedImage(key, entry.embedding, model.label, hit, entry.digest, not same)
         return await self._compared(encoded, image) if cached else PendingImage(encoded)
 

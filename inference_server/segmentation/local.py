@@ -212,6 +212,7 @@ class LocalSegmentationService(SegmentationService):
         overwrite: bool = False,
     ) -> EncodedImage:
         """See `SegmentationService`."""
+        since = self.image_loader.images.moment
         loaded = [
             await (self.models.concept() if family == "sam3" else self.models.visual(version))
             for family, version in models
@@ -229,7 +230,9 @@ class LocalSegmentationService(SegmentationService):
                 self.encoder.rename(encoded, name)
             return EncodedImage.joined(done)
         for model in loaded:
-            done.append(await self.encoder.encode(tenant, model, image, timings, keep=True))
+            done.append(
+                await self.encoder.encode(tenant, model, image, timings, keep=True, since=since)
+            )
             # With an id, the next engine finds the stored file, so a URL is fetched only once.
             image = replace(image, image_id=name or done[-1].digest)
         return EncodedImage.joined(done)

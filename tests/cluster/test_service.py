@@ -290,6 +290,30 @@ async def test_an_image_is_forgotten_by_replicas_and_ingresses(
     other.close()
 
 
+@pytest.mark.parametrize("name", ["mine", None], ids=["id", "digest"])
+async def test_the_second_engine_does_not_undo_forgetting(
+    ingress: Ingress, replica: EngineReplica, monkeypatch: pytest.MonkeyPatch, name: str | None
+) -> None:
+    segmenter, real = ingress.segmenter, ClusterSegmentationService._call
+    digest = StoredImage.of(ingress.picture.data).digest
+    asked = 0
+
+    async def call(*arguments: Any) -> Any:
+        nonlocal asked
+        answer = await real(*arguments)
+        asked += 1
+        if asked == 1:
+            await segmenter.forget_image("a", name or digest)
+        return answer
+
+    monkeypatch.setattr(ClusterSegmentationService, "_call", call)
+    image = ImageRef(base64=base64.b64encode(ingress.picture.data).decode(), image_id=name)
+    await segmenter.embed("a", image, [("sam2", "hiera_large")] * 2, Timings())
+    assert asked == 2
+    with pytest.raises(UnknownImageError):
+        await ingress.click(image="", image_id=name or digest)
+
+
 async def test_an_id_is_given_to_another_image(ingress: Ingress, replica: EngineReplica) -> None:
     async def embed(data: bytes, *, overwrite: bool) -> Any:
         image = ImageRef(base64=base64.b64encode(data).decode(), image_id="mine")

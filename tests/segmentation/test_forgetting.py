@@ -193,3 +193,38 @@ async def test_a_request_in_progress_is_answered_when_its_image_is_forgotten(
     assert (await early).image.embedding.features == 1
     with pytest.raises(UnknownImageError):
         await bench.click(named("x"), (1, 1))
+
+
+@pytest.mark.parametrize("name", ["x", None], ids=["id", "digest"])
+@pytest.mark.parametrize("at", ["load", "encode"])
+async def test_the_second_engine_does_not_undo_forgetting(
+    make: Make, monkeypatch: pytest.MonkeyPatch, at: str, name: str | None
+) -> None:
+    """An image is forgotten while the first of two engines loads or encodes it."""
+    bench = make()
+    reached, go = asyncio.Event(), asyncio.Event()
+    loader, encoder = bench.segmenter.image_loader, bench.segmenter.encoder
+    owner, held_step = (loader, "_decode_base64") if at == "load" else (encoder, "_encode_bytes")
+    real = getattr(owner, held_step)
+
+    async def held(*arguments: object) -> object:
+        if not reached.is_set():
+            reached.set()
+            await go.wait()
+        return await real(*arguments)
+
+    monkeypatch.setattr(owner, held_step, held)
+    digest = StoredImage.of(ONE).digest
+    early = asyncio.create_task(embed(bench, sent(ONE, name)))
+    await reached.wait()
+    await bench.segmenter.forget_image("ann", name or digest)
+    go.set()
+    assert await early == digest
+    assert (bench.sam2.encoded, bench.sam3.encoded) == ([1], [1])
+    for asked in (bench.click(named(name or digest), (1, 1)), bench.find(named(name or digest))):
+        with pytest.raises(UnknownImageError):
+            await asked
+    assert encoder.embeddings.nbytes == loader.images.nbytes == 0
+    # The next request names it again.
+    await embed(bench, sent(ONE, name))
+    assert await shades(bench, name or digest) == (1, 1)

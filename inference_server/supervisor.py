@@ -42,6 +42,10 @@ class Backoff:
         return min(self.most, self.first * 2.0 ** min(failures - 1, 60))
 
 
+_RETRY = Backoff(1.0, 5.0)
+"""Default pauses after failures of a repeated task."""
+
+
 class BackgroundTask:
     """The state of a background task.
 
@@ -129,7 +133,7 @@ class Supervisor:
     def repeat(
         self,
         name: str,
-        step: Callable[[], Awaitable[object]],
+        step: Callable[[BackgroundTask], Awaitable[object]],
         pause: float,
         backoff: Backoff | None = None,
     ) -> asyncio.Task[None]:
@@ -137,16 +141,18 @@ class Supervisor:
 
         Args:
             name: name of the task.
-            step: the function.
+            step: the function. If it consists of many steps, it reports the success of each with
+                `BackgroundTask.well`.
             pause: seconds between two calls.
-            backoff: pauses after failures. Default: `pause`, up to 30 seconds.
+            backoff: pauses after failures. Default: 1 to 5 seconds, and never longer than `pause`:
+                a task with a long pause is to work again soon after what it needs is back.
         """
-        backoff = backoff or Backoff(pause, max(pause, Backoff().most))
+        backoff = backoff or Backoff(min(pause, _RETRY.first), min(pause, _RETRY.most))
         task = BackgroundTask(name, self._clock, pause + backoff.most + PATIENCE)
 
         async def run(task: BackgroundTask) -> None:
             while True:
-                await step()
+                await step(task)
                 task.well()
                 await self._sleep(pause)
 

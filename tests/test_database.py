@@ -37,6 +37,7 @@ from inference_server.observability.metrics import Metrics
 from inference_server.settings import Settings
 from schemas.common import Limits
 from tests.jobs.postgres import fresh_database
+from tests.jobs.submitting import content_of
 
 PROCESSES = 3
 
@@ -215,9 +216,7 @@ def test_a_database_of_0_1_0_is_upgraded(directory: Path, url: str) -> None:
             assert finished is not None
             assert (finished.state, finished.expires) == ("COMPLETED", EXPIRES)
             assert (finished.seconds, finished.facts.model) == (0.5, "sam3/demo")
-            found = await jobs.file(FINISHED, "preview.png")
-            assert found is not None
-            assert found[0].content == CONTENTS["png"]
+            assert await content_of(jobs, FINISHED, "preview.png") == CONTENTS["png"]
             assert jobs.links.path(FINISHED, "preview.png", EXPIRES) == (
                 f"{LINK}&signature={SIGNATURE}"
             )
@@ -227,9 +226,9 @@ def test_a_database_of_0_1_0_is_upgraded(directory: Path, url: str) -> None:
                 ):
                     await asyncio.sleep(0.02)
             assert queued.state == "COMPLETED"
-            output = await jobs.file(QUEUED, "output.json")
+            output = await content_of(jobs, QUEUED, "output.json")
             assert output is not None
-            assert orjson.loads(output[0].content) == {"double": 14}
+            assert orjson.loads(output) == {"double": 14}
         finally:
             await jobs.stop()
             await auth.stop()

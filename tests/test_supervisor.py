@@ -80,8 +80,8 @@ async def test_a_task_lives_through_any_exception(
     calls: list[str] = []
     done = asyncio.Event()
 
-    async def step() -> None:
-        (state,) = supervisor.tasks
+    async def step(state: BackgroundTask) -> None:
+        assert supervisor.tasks == [state]
         calls.append(state.trouble)
         if len(calls) <= 4:
             raise error
@@ -147,7 +147,7 @@ async def test_a_long_task_says_that_it_works(supervisor: Supervisor, time: Time
 async def test_a_step_that_never_ends_is_told(supervisor: Supervisor, time: Time) -> None:
     begun = asyncio.Event()
 
-    async def step() -> None:
+    async def step(task: BackgroundTask) -> None:
         begun.set()
         await asyncio.Event().wait()
 
@@ -158,6 +158,49 @@ async def test_a_step_that_never_ends_is_told(supervisor: Supervisor, time: Time
     assert state.trouble == ""
     time.now += 1
     assert state.trouble == f"keys has not finished for {time.now:.0f} s"
+    await supervisor.stop()
+
+
+@pytest.mark.parametrize(("pause", "slept"), [(30, [1, 2, 4, 5, 5, 30]), (0.5, [0.5] * 6)])
+async def test_a_task_with_a_long_pause_is_retried_soon(
+    supervisor: Supervisor, time: Time, pause: float, slept: list[float]
+) -> None:
+    """So that it works again, and says so, soon after an outage is over."""
+    calls: list[int] = []
+    done = asyncio.Event()
+
+    async def step(task: BackgroundTask) -> None:
+        calls.append(1)
+        if len(calls) <= 5:
+            raise StorageError("gone")
+        if len(calls) == 7:
+            done.set()
+            await asyncio.Event().wait()
+
+    supervisor.repeat("purge", step, pause)
+    await asyncio.wait_for(done.wait(), 60)
+    assert time.slept == slept
+    await supervisor.stop()
+
+
+async def test_a_step_of_many_steps_says_that_it_works(supervisor: Supervisor, time: Time) -> None:
+    told: list[str] = []
+    done = asyncio.Event()
+
+    async def step(task: BackgroundTask) -> None:
+        told.append(task.trouble)
+        if len(told) == 1:
+            raise StorageError("gone")
+        for _ in range(3):
+            task.well()
+            time.now += 30 + PATIENCE
+            told.append(task.trouble)
+        done.set()
+        await asyncio.Event().wait()
+
+    supervisor.repeat("purge", step, 30)
+    await asyncio.wait_for(done.wait(), 60)
+    assert told == ["", "purge has failed for 1 s", "", "", ""]
     await supervisor.stop()
 
 

@@ -25,6 +25,7 @@ from inference_server.errors import (
     InvalidRequestError,
     MemoryShortageError,
     PromptError,
+    RequestError,
 )
 from schemas.common import validation_detail, validation_message
 
@@ -32,6 +33,15 @@ logger = logging.getLogger(__name__)
 
 Wording = Callable[[InferenceServerError], dict[str, Any]]
 """Returns the response body for an error."""
+
+_SINGLE = {
+    name.lower().encode(): name
+    for name in ("Authorization", "Content-Type", "Host", "Idempotency-Key", "X-Api-Key")
+}
+"""Headers that decide something and have one value, by their lower-case name."""
+
+_ONCE = frozenset({b"idempotency-key"})
+"""Those that must not be repeated with the same value either: a client made a mistake."""
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -97,6 +107,29 @@ class _RequestBody:
             pass
 
 
+def check_single_values(request: Request) -> None:
+    """Refuse a request in which a header or a key that decides something contradicts itself.
+
+    A proxy or another program in front may have decided by the other value. The other headers that
+    decide something are lists (`content-encoding`, `accept-encoding`), or the parser refuses
+    different values (`content-length`).
+
+    Raises:
+        RequestError: If such a header, or the parameter `api_key`, has several values.
+    """
+    seen: dict[bytes, bytes] = {}
+    for name, value in request.headers.raw:
+        if name not in _SINGLE:
+            continue
+        if name in seen and (value != seen[name] or name in _ONCE):
+            raise RequestError(
+                f"The request has several headers `{_SINGLE[name]}`. Send this header once."
+            )
+        seen[name] = value
+    if len(set(request.query_params.getlist("api_key"))) > 1:
+        raise RequestError("The URL has several parameters `api_key`. Send this parameter once.")
+
+
 async def _unlimited(request: Request, handler: Handler) -> Response:
     """Serve a request even if the server is at capacity or stopping."""
     return await handler(request)
@@ -137,6 +170,7 @@ def endpoint(operation: Operation, api: VendorApi) -> Handler:
         held = request.state.held = AsyncExitStack()
         try:
             async with held, asyncio.timeout(limit):
+                check_single_values(request)
                 response = await serve_one(request, operation.handler)
         except TimeoutError:
             late = DeadlineError(

@@ -192,8 +192,8 @@ async def job_result(request: Request) -> Response:
         assert status.expires is not None  # noqa: S101 - completed jobs have an expiry
         files = await state.jobs.files(status.job_id)
         if [file.name for file in files] == [JSON_OUTPUT]:
-            stored = await state.jobs.file(status.job_id, JSON_OUTPUT)
-            output = orjson.Fragment(stored[0].content) if stored else None
+            content = await state.jobs.piece(status.job_id, JSON_OUTPUT, 0, files[0].nbytes)
+            output = None if content is None else orjson.Fragment(content)
         else:
             base = public_url(request, state.settings)
             links = state.jobs.links
@@ -324,7 +324,7 @@ def _submit(slug: str, operation_id: str, errors: Mapping[int, Answer], instead:
 
 _SEGMIND_ERRORS = {s: SEGMIND_ERRORS[s] for s in (400, 401, 403, 406, 415, 429, 500, 502, 504)}
 _ROBOFLOW_ERRORS = {
-    s: COMMON_ERRORS[s] for s in (401, 402, 403, 404, 408, 413, 415, 422, 429, 500, 503, 504)
+    s: COMMON_ERRORS[s] for s in (400, 401, 402, 403, 404, 408, 413, 415, 422, 429, 500, 503, 504)
 }
 
 OPERATIONS: tuple[Operation, ...] = (

@@ -166,7 +166,10 @@ def common_errors(model: type[BaseModel] = ErrorMessage, suffix: str = "") -> Ma
 
     return MappingProxyType(
         {
-            400: error("BadRequest", "The image could not be fetched or decoded."),
+            400: error(
+                "BadRequest",
+                "The image could not be fetched or decoded, or a header has several values.",
+            ),
             401: error(
                 "Unauthorized",
                 "The API key is missing or wrong, has expired or was revoked.",

@@ -99,12 +99,9 @@ class AuthService:
             return
         timing = self._timing
         # Apart, so that usage that waits for a lock does not hold up keys.
-        self.supervisor.repeat(
-            "keys", self._refresh, timing.poll, Backoff(timing.poll, timing.open_pause)
-        )
-        self.supervisor.repeat(
-            "usage", self.ledger.flush, timing.poll, Backoff(timing.poll, timing.open_pause)
-        )
+        pauses = Backoff(timing.poll, timing.open_pause)
+        self.supervisor.repeat("keys", lambda _: self._refresh(), timing.poll, pauses)
+        self.supervisor.repeat("usage", lambda _: self.ledger.flush(), timing.poll, pauses)
         with suppress(TimeoutError):
             await asyncio.wait_for(self._tried.wait(), self._timing.open_timeout)
         if not self._ring and not any(map(_is_active, self._stored.values())):

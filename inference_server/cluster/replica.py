@@ -68,7 +68,7 @@ class EngineReplica:
         self._failure = ""
         exported = ExportedReadings(self._segmenter.readings)
         self._supervisor = Supervisor()
-        self._supervisor.repeat("metrics export", exported.export, INTERVAL)
+        self._supervisor.repeat("metrics export", lambda _: exported.export(), INTERVAL)
         await self._segmenter.start()
         try:
             await self._segmenter.load()

@@ -20,12 +20,12 @@ from inference_server.jobs.models import (
 from inference_server.jobs.signing import LinkSigner
 from inference_server.jobs.storage import JobStorage
 from inference_server.jobs.submissions import Submissions
-from inference_server.jobs.task import ResultFile, Task, TaskContext
+from inference_server.jobs.task import Task, TaskContext
 from inference_server.jobs.timing import DEFAULT_TIMING, JobTiming
 from inference_server.jobs.worker import Worker, WorkSignal
 from inference_server.jobs.worker_locks import WorkerLocks
 from inference_server.settings import Settings
-from inference_server.supervisor import Backoff, Supervisor
+from inference_server.supervisor import BackgroundTask, Backoff, Supervisor
 
 logger = logging.getLogger(__name__)
 
@@ -120,12 +120,8 @@ class JobQueue:
         return await self._storage.read(self._storage.repository.backlog)
 
     async def files(self, job_id: str) -> Sequence[StoredFile]:
-        """List the files of a result; see `JobRepository.files`."""
-        return await self._storage.read(self._storage.repository.files, job_id)
-
-    async def file(self, job_id: str, name: str) -> tuple[ResultFile, float] | None:
-        """Get a file of a result; see `JobRepository.file`."""
-        return await self._storage.read(self._storage.repository.file, job_id, name)
+        """List the files of a result; see `ResultReader.files`."""
+        return await self._storage.read(self._storage.results.files, job_id)
 
     async def find_file(self, job_id: str, name: str) -> tuple[StoredFile, float, Facts] | None:
         """Look up a file of a result; see `ResultReader.find`."""
@@ -144,10 +140,11 @@ class JobQueue:
                 "Result links use the address of the client's connection. Behind a proxy, TLS or "
                 "a container's port, set INFERENCE_PUBLIC_URL"
             )
-        start.repeat("worker lock", lambda: self._storage.call(locks.keep), timing.watch)
-        start.repeat("crash watch", lambda: self._requeue_of_dead(locks), timing.watch)
-        start.repeat("job purge", lambda: self._purge(locks), timing.purge)
         pauses = Backoff(timing.error_pause, timing.error_pause_most)
+        keep = functools.partial(self._storage.call, locks.keep)
+        start.repeat("worker lock", lambda _: keep(), timing.watch, pauses)
+        start.repeat("crash watch", lambda _: self._requeue_of_dead(locks), timing.watch, pauses)
+        start.repeat("job purge", lambda task: self._purge(locks, task), timing.purge, pauses)
         reserve = settings.job_reserve_workers if settings.job_workers else 0
         for number in range(settings.job_workers + reserve):
             worker = Worker(
@@ -165,12 +162,18 @@ class JobQueue:
                 count = await storage.call(requeue)
                 logger.warning("A process crashed; its %d jobs were requeued", count)
 
-    async def _purge(self, locks: WorkerLocks) -> None:
-        """Delete expired jobs, in steps between which others can write."""
+    async def _purge(self, locks: WorkerLocks, task: BackgroundTask) -> None:
+        """Delete expired jobs, in steps between which others can write.
+
+        Args:
+            locks: the locks of workers on this machine.
+            task: told after each step, as many of them take minutes.
+        """
         storage, retention = self._storage, self._storage.retention
         await storage.call(locks.sweep)
         if late := await storage.call(retention.pull_in):
             logger.warning("The clock was set back; %d waiting jobs were made due", late)
         while await storage.call(retention.purge):
+            task.well()
             await asyncio.sleep(self._timing.purge_step)
         await storage.call(retention.compact)

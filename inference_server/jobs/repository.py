@@ -30,11 +30,9 @@ from inference_server.jobs.models import (
     Lease,
     Output,
     Status,
-    StoredFile,
     Submission,
 )
 from inference_server.jobs.results import FACT_COLUMNS, facts_of
-from inference_server.jobs.task import ResultFile
 from inference_server.settings import Settings
 
 
@@ -300,37 +298,6 @@ class JobRepository:
 
         found = self._database.read(lambda connection: connection.execute(query).one_or_none())
         return None if found is None else Status(*found[:5], facts_of(found))
-
-    def files(self, job_id: str) -> Sequence[StoredFile]:
-        """List the files of a result in order."""
-        query = (
-            select(FILES.c.name, FILES.c.media_type, FILES.c.nbytes)
-            .where(FILES.c.job_id == job_id)
-            .order_by(FILES.c.position)
-        )
-
-        rows = self._database.read(lambda connection: connection.execute(query).all())
-        return [StoredFile(*row) for row in rows]
-
-    def file(self, job_id: str, name: str) -> tuple[ResultFile, float] | None:
-        """Get a file of a result.
-
-        Args:
-            job_id: the job's id, unchecked.
-            name: the file's name, unchecked.
-
-        Returns:
-            (the file, seconds until it expires); None if it is unknown or has expired.
-        """
-        now = self._database.now
-        query = (
-            select(FILES.c.name, FILES.c.media_type, FILES.c.content, JOBS.c.expires - now)
-            .join(JOBS, JOBS.c.id == FILES.c.job_id)
-            .where(FILES.c.job_id == job_id, FILES.c.name == name, JOBS.c.expires > now)
-        )
-
-        row = self._database.read(lambda connection: connection.execute(query).one_or_none())
-        return None if row is None else (ResultFile(row[0], row[1], row[2]), row[3])
 
     def backlog(self) -> Backlog:
         """Get the size of the queue, over all tenants and processes."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, func, literal_column, select
+from sqlalchemy.sql.elements import ColumnElement
 
 from inference_server.database import Database
 from inference_server.jobs.models import FILES, JOBS, Facts, StoredFile
@@ -41,6 +43,16 @@ class ResultReader:
             (the file without its content, seconds until it expires, facts of the result); None
             if it is unknown or has expired.
         """
+        found = self._files(job_id, FILES.c.name == name)
+        return found[0] if found else None
+
+    def files(self, job_id: str) -> Sequence[StoredFile]:
+        """List the files of a result in order; none if it is unknown or has expired."""
+        return [file for file, _, _ in self._files(job_id)]
+
+    def _files(
+        self, job_id: str, *which: ColumnElement[bool]
+    ) -> Sequence[tuple[StoredFile, float, Facts]]:
         now = self._database.now
         query = (
             select(
@@ -49,10 +61,11 @@ class ResultReader:
                 *FACT_COLUMNS,
             )
             .join(JOBS, JOBS.c.id == FILES.c.job_id)
-            .where(FILES.c.job_id == job_id, FILES.c.name == name, JOBS.c.expires > now)
+            .where(FILES.c.job_id == job_id, JOBS.c.expires > now, *which)
+            .order_by(FILES.c.position)
         )
-        row = self._database.read(lambda connection: connection.execute(query).one_or_none())
-        return None if row is None else (StoredFile(*row[:3]), row.left, facts_of(row))
+        rows = self._database.read(lambda connection: connection.execute(query).all())
+        return [(StoredFile(*row[:3]), row.left, facts_of(row)) for row in rows]
 
     def piece(self, job_id: str, name: str, offset: int, size: int) -> bytes | None:
         """Read a piece of a file.

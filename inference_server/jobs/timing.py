@@ -14,8 +14,8 @@ class JobTiming:
         open_pause: longest pause before another attempt to open the database.
         poll: how often an idle worker looks for jobs that other processes accepted, or whose
             retry is due. Jobs that this process accepts wake a worker at once.
-        error_pause: pause after an error of the database or of a worker; doubles up to
-            `error_pause_most` while a worker fails.
+        error_pause: pause after an error of the database or of a background task; doubles up to
+            `error_pause_most` while the task fails.
         error_pause_most: longest such pause.
         renewals: how often a worker renews its lease within the length of one lease.
         watch: how often jobs of crashed processes are requeued.

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, func, select
 from inference_server.auth import Charge, Tenant
 from inference_server.jobs import JobQueue, JobRepository, Retention, Submission
 from inference_server.jobs.models import JOBS
+from inference_server.jobs.results import ResultReader
 
 
 def submit(
@@ -26,6 +27,17 @@ def submit(
 async def queued(jobs: JobQueue, tenant: Tenant, kind: str, payload: bytes) -> str:
     """Submit a job to a queue, and return its id."""
     return (await jobs.submit(Submission(tenant.name, kind, payload))).job_id
+
+
+async def content_of(jobs: JobQueue, job_id: str, name: str) -> bytes | None:
+    """Read a file of a result; None if it is unknown or has expired."""
+    found = await jobs.find_file(job_id, name)
+    return None if found is None else await jobs.piece(job_id, name, 0, found[0].nbytes)
+
+
+def names_of(repository: JobRepository, job_id: str) -> list[str]:
+    """List the names of a result's files."""
+    return [file.name for file in ResultReader(repository._database).files(job_id)]
 
 
 def purged(repository: JobRepository) -> int:

@@ -8,6 +8,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,21 @@ async def test_each_task_lives_through_any_exception(
         await until(lambda: sum(task.failures for task in jobs.supervisor.tasks) >= 6)
         assert not failures
         await assert_works(jobs)
+
+
+async def test_a_task_with_a_long_interval_works_again_soon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before its next interval, and before all that it has to do is done."""
+    failures: list[BaseException] = []
+    fail_own(monkeypatch, Retention, "pull_in", failures)
+    failures += [StorageError("gone")] * 3
+    monkeypatch.setattr(Retention, "purge", lambda self: True)
+    timing = replace(EAGER, purge=3600, purge_step=0.01)
+    async with working(tmp_path, timing=timing) as jobs:
+        await until(lambda: not failures)
+        (purge,) = [task for task in jobs.supervisor.tasks if task.name == "job purge"]
+        await until(lambda: purge.failures == 3 and not purge.trouble)
 
 
 async def test_an_opening_that_fails_is_repeated(

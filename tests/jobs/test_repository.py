@@ -28,7 +28,7 @@ from inference_server.jobs.models import FILES, JOBS, PAYLOADS
 from inference_server.jobs.task import ResultFile
 from tests.jobs.conftest import LEASE, Opener
 from tests.jobs.postgres import fresh_database
-from tests.jobs.submitting import purged, submit
+from tests.jobs.submitting import names_of, purged, submit
 from tests.waiting import until
 
 KIND = "sam3-image"
@@ -74,15 +74,7 @@ def test_a_job_from_submit_to_result(store: JobRepository) -> None:
     assert (status.state, status.seconds, status.facts.model) == ("COMPLETED", 0.5, "sam3/demo")
     assert status.error is None
     assert status.expires == pytest.approx(begin + 3600, abs=60)
-    assert [(f.name, f.nbytes) for f in store.files(job_id)] == [
-        ("preview.png", len(PNG.content)),
-        ("mask_1.png", len(MASK.content)),
-    ]
-    found = store.file(job_id, "mask_1.png")
-    assert found is not None
-    assert found[0] == MASK
-    assert found[1] == pytest.approx(3600, abs=60)
-    assert store.file(job_id, "other.png") is None
+    assert names_of(store, job_id) == ["preview.png", "mask_1.png"]
 
 
 def test_the_input_is_deleted_when_the_job_ends(store: JobRepository) -> None:
@@ -103,7 +95,7 @@ def test_a_failure_is_reported(store: JobRepository) -> None:
     status = store.status(job_id, "alice")
     assert status is not None
     assert (status.state, status.error) == ("FAILED", "It is no image.")
-    assert store.files(job_id) == []
+    assert names_of(store, job_id) == []
 
 
 def test_other_tenants_do_not_see_a_job(store: JobRepository) -> None:
@@ -146,7 +138,7 @@ def test_an_expired_lease_is_taken_over_and_the_stale_finish_refused(
     assert count(store, FILES) == 0
     assert store.finish(fresh.lease, Output((MASK,), 0.1))
     assert not store.finish(fresh.lease, OUTPUT)
-    assert [file.name for file in store.files(job_id)] == ["mask_1.png"]
+    assert names_of(store, job_id) == ["mask_1.png"]
 
 
 def test_a_renewed_lease_holds(store: JobRepository) -> None:
@@ -272,7 +264,7 @@ def test_expired_jobs_are_hidden_before_and_after_the_purge(opened: Opener) -> N
     assert purged(store) == 0
     pass_time(store, 600)
     assert [state(store, job_id) for job_id in ids] == [None, None, "QUEUED"]
-    assert store.file(ids[0], "preview.png") is None
+    assert names_of(store, ids[0]) == []
     assert purged(store) == 2
     assert (count(store, JOBS), count(store, FILES), count(store, PAYLOADS)) == (1, 0, 1)
 

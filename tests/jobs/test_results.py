@@ -53,6 +53,17 @@ def test_a_file_is_the_sum_of_its_pieces(database: Database, job_id: str) -> Non
     assert reader.piece(job_id, EMPTY.name, 0, size) == b""
 
 
+def test_the_files_are_listed_in_their_order(
+    database: Database, store: JobRepository, job_id: str
+) -> None:
+    reader = ResultReader(database)
+    found = [(file.name, file.media_type, file.nbytes) for file in reader.files(job_id)]
+    assert found == [(LARGE.name, "image/png", 8_000_001), (EMPTY.name, "image/png", 0)]
+    assert reader.files("0" * 32) == []
+    pass_time(store, 600)
+    assert reader.files(job_id) == []
+
+
 def test_only_the_requested_piece_is_read(database: Database, job_id: str) -> None:
     reader = ResultReader(database)
     reader.find(job_id, LARGE.name)  # connects

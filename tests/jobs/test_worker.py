@@ -31,7 +31,7 @@ from inference_server.jobs.worker_locks import WorkerLocks
 from inference_server.observability.metrics import Metrics
 from inference_server.settings import Settings
 from schemas.common import Limits
-from tests.jobs.submitting import queued
+from tests.jobs.submitting import content_of, queued
 
 pytestmark = pytest.mark.anyio
 
@@ -117,9 +117,9 @@ async def test_json(tmp_path: Path) -> None:
         assert status.state == "COMPLETED"
         assert status.seconds is not None
         assert 0 < status.seconds < 60
-        stored = await jobs.file(job_id, "output.json")
+        stored = await content_of(jobs, job_id, "output.json")
         assert stored is not None
-        assert orjson.loads(stored[0].content) == {"number": 7, "tenant": "alice"}
+        assert orjson.loads(stored) == {"number": 7, "tenant": "alice"}
 
 
 async def test_files_and_text(tmp_path: Path) -> None:
@@ -134,9 +134,9 @@ async def test_files_and_text(tmp_path: Path) -> None:
         assert [f.name for f in await jobs.files(job_id)] == ["preview.png"]
         job_id = await queued(jobs, ALICE, "task", b'{"number": 2}')
         await ended(jobs, job_id)
-        stored = await jobs.file(job_id, "output.json")
+        stored = await content_of(jobs, job_id, "output.json")
         assert stored is not None
-        assert orjson.loads(stored[0].content) == "iVBORw=="
+        assert orjson.loads(stored) == "iVBORw=="
 
 
 async def test_a_client_error_fails_at_once(tmp_path: Path) -> None:

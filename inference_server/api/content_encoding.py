@@ -6,7 +6,7 @@ import asyncio
 import zlib
 from collections.abc import AsyncGenerator
 
-from inference_server.errors import EncodingError, PromptError
+from inference_server.errors import EncodingError, PromptError, RequestError
 
 _GZIP, _ZLIB, _RAW_DEFLATE = 31, 15, -15
 """`wbits` of zlib's decompressor."""
@@ -16,8 +16,6 @@ _INLINE_BYTES = 64 * 1024
 """Bytes that are decoded on the event loop; a thread would cost more."""
 
 _PIECE_BYTES = 1024 * 1024
-_MAX_MEMBERS = 1000
-"""Maximum number of gzip members: each costs time, also if it is empty."""
 
 
 class BodyDecoder:
@@ -25,10 +23,12 @@ class BodyDecoder:
 
     Args:
         coding: `gzip` or `deflate`.
+        max_members: maximum number of gzip members: each costs time, also if it is empty.
     """
 
-    def __init__(self, coding: str) -> None:
+    def __init__(self, coding: str, max_members: int) -> None:
         self._coding = coding
+        self._max_members = max_members
         self._begin = b""
         self._members = 0
         self._decompressor: zlib._Decompress | None = None
@@ -44,6 +44,7 @@ class BodyDecoder:
 
         Raises:
             PromptError: If the data is damaged.
+            RequestError: If it has too many gzip members.
         """
         data = self._started(data)
         most = _INLINE_BYTES
@@ -108,8 +109,13 @@ class BodyDecoder:
     def _next_member(self, data: bytes) -> zlib._Decompress:
         """Start the next member of a gzip body, which may consist of several."""
         self._members += 1
-        if self._coding != "gzip" or self._members >= _MAX_MEMBERS:
+        if self._coding != "gzip":
             raise self._damaged("data follows its end")
+        if self._members >= self._max_members:
+            raise RequestError(
+                f"The gzip body has more than {self._max_members:,} members. Compress it in one "
+                "piece, or raise INFERENCE_MAX_GZIP_MEMBERS on the server."
+            )
         self._decompressor = zlib.decompressobj(_GZIP)
         return self._decompressor
 
@@ -120,11 +126,12 @@ class BodyDecoder:
         )
 
 
-def decoder_of(content_encoding: str) -> BodyDecoder | None:
+def decoder_of(content_encoding: str, max_members: int) -> BodyDecoder | None:
     """Make the decoder of a body.
 
     Args:
         content_encoding: the request's `Content-Encoding`; empty if it has none.
+        max_members: maximum number of gzip members.
 
     Returns:
         The decoder; None if the body is not compressed.
@@ -142,4 +149,4 @@ def decoder_of(content_encoding: str) -> BodyDecoder | None:
             f"The body's Content-Encoding {', '.join(codings)[:64]!r} is not supported. Send it "
             "uncompressed, or compressed once with gzip or deflate."
         )
-    return BodyDecoder(known[codings[0]])
+    return BodyDecoder(known[codings[0]], max_members)

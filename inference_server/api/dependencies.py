@@ -95,7 +95,8 @@ def reserve_body(
     limit = megabytes * MiB
     if _announced_bytes(request) > limit:
         raise over
-    decoder = decoder_of(",".join(request.headers.getlist("content-encoding")))
+    encoding = ",".join(request.headers.getlist("content-encoding"))
+    decoder = decoder_of(encoding, state_of(request).settings.max_gzip_members)
     return budget.reserve_for(request.stream(), limit, over, has_key=has_key, decoder=decoder)
 
 

@@ -14,9 +14,10 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
-from starlette.types import Message, Receive
+from starlette.types import Message, Receive, Scope
 
 from inference_server.api.dependencies import settle, state_of
+from inference_server.api.invalid_http import BROKEN_BODY
 from inference_server.api.middleware.access_log import GONE, record_of
 from inference_server.api.openapi import Operation
 from inference_server.errors import (
@@ -79,17 +80,26 @@ class _RequestBody:
 
     Args:
         receive: ASGI callable that returns the next message.
+        scope: the request's scope; tells whether the body is broken.
         begin: called when the body is complete; errors that it raises reach the handler.
     """
 
-    def __init__(self, receive: Receive, begin: Callable[[], None]) -> None:
+    def __init__(self, receive: Receive, scope: Scope, begin: Callable[[], None]) -> None:
         self._receive = receive
+        self._scope = scope
         self._begin = begin
         self._complete = asyncio.Event()
 
     async def receive(self) -> Message:
-        """Return the next message to the handler."""
+        """Return the next message to the handler.
+
+        Raises:
+            RequestError: If the body is not valid HTTP.
+        """
         message = await self._receive()
+        broken = self._scope.get(BROKEN_BODY)
+        if broken is not None and message["type"] == "http.request":
+            raise RequestError(broken)
         if not message.get("more_body", False):
             self._complete.set()
             if message["type"] == "http.request":
@@ -138,7 +148,7 @@ async def _unlimited(request: Request, handler: Handler) -> Response:
 async def _admitted(request: Request, handler: Handler) -> Response:
     """Serve a request within the limit on requests in progress, until its client disconnects."""
     with state_of(request).admission.enter() as in_flight:
-        body = _RequestBody(request.receive, in_flight.begin)
+        body = _RequestBody(request.receive, request.scope, in_flight.begin)
         work = handler(Request(request.scope, body.receive))
         return await in_flight.run(work, body.wait_for_disconnect())
 

@@ -168,7 +168,8 @@ def common_errors(model: type[BaseModel] = ErrorMessage, suffix: str = "") -> Ma
         {
             400: error(
                 "BadRequest",
-                "The image could not be fetched or decoded, or a header has several values.",
+                "The image could not be fetched or decoded, a header has several values, or the body "
+                "is not valid HTTP.",
             ),
             401: error(
                 "Unauthorized",

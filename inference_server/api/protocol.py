@@ -9,6 +9,7 @@ their responses are disconnected by `api.readers`.
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from math import ceil
 from typing import Any, ClassVar, cast
@@ -18,6 +19,13 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from inference_server.api.invalid_http import (
+    BROKEN_BODY,
+    CODING,
+    large_head,
+    large_trailers,
+    wording_of,
+)
 from inference_server.api.readers import MeteredTransport, Readers
 from inference_server.settings import Settings
 
@@ -43,10 +51,20 @@ class GuardedProtocol(HttpToolsProtocol):
     _metered: MeteredTransport
     _in_head = False
     """Whether a part of a request's head has been parsed, and not yet all of it."""
+    _in_body = False
+    """Whether a request's head has been parsed, and its body is not complete."""
+    _problem = ""
+    """Why a header was refused, for the client; empty if the parser refused it."""
+    _is_broken = False
+    """Whether the parser has failed: further bytes are ignored."""
+    _refusal: tuple[int, str] | None = None
+    """Status and message of an error response that has to wait for those before it."""
     _idle = False
     """Whether the connection has been answered, and no byte of its next request has arrived."""
     _head = 0
-    """Bytes of the URL and headers parsed so far."""
+    """Bytes of the URL and headers, or of the trailers, parsed so far."""
+    _received = b""
+    """Bytes that are being parsed."""
     _pending = 0
     """Bytes received since the parser completed the headers or a piece of the body."""
 
@@ -66,13 +84,17 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse received bytes; refuse headers that are too large."""
+        if self._is_broken:
+            return
+        self._received = data
         self._pending += len(data)
         if self._idle:
             self._idle = False
             self._set_timer(self.settings.header_timeout)
         super().data_received(data)
-        if self._pending > self._most and not self.transport.is_closing():
-            self._refuse_head()
+        self._received = b""
+        if self._pending > self._most and not (self._is_broken or self.transport.is_closing()):
+            self._refuse_size()
 
     def on_message_begin(self) -> None:
         """Start to count the bytes of URL and headers."""
@@ -87,14 +109,19 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Count a header or trailer. Trailers are ignored, as nothing may depend on them."""
-        if self._in_head:
-            super().on_header(name, value)
         self._count(len(name) + len(value))
+        if not self._in_head:
+            return
+        if name.lower() == b"transfer-encoding" and value.strip().lower() != b"chunked":
+            self._problem = CODING
+            raise ValueError(CODING)  # the parser then calls send_400_response
+        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Stop the timer: from here on, the routes enforce time and size."""
-        self._pending = 0
+        self._pending = self._head = 0
         self._in_head = False
+        self._in_body = True
         self._set_timer(None)
         super().on_headers_complete()
 
@@ -106,6 +133,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """Handle a complete request; if it was already answered, wait for the next one."""
         self._pending = 0
+        self._in_body = False
         if self.cycle.response_complete:
             self._wait()
         else:
@@ -118,17 +146,25 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_response_complete()
         if queued or self.transport.is_closing():
             return
+        if self._refusal is not None:
+            self._send_refusal(*self._refusal)
+            return
         if self.cycle.more_body:
             self._set_timer(self.linger)
         else:
             self._wait()
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse bytes that are not valid HTTP."""
+        """Refuse bytes that are not valid HTTP; called while the parser's error is handled."""
+        del msg
         if self._head > self._most:
-            self._refuse_head()
+            self._refuse_size()
+            return
+        message = self._problem or wording_of(sys.exception(), self._received)
+        if self._in_body:
+            self._break_body(message)
         else:
-            self._refuse(400, msg)
+            self._refuse(400, message)
 
     def _unsupported_upgrade_warning(self) -> None:
         """Do not log upgrade requests; they are answered over HTTP/1.1."""
@@ -183,15 +219,32 @@ class GuardedProtocol(HttpToolsProtocol):
         else:
             self.transport.close()
 
-    def _refuse_head(self) -> None:
-        self._refuse(
-            431,
-            f"The URL and headers are larger than {self.settings.max_header_kb} KiB. Send images "
-            "in the body.",
-        )
+    def _refuse_size(self) -> None:
+        kibibytes = self.settings.max_header_kb
+        if self._in_body:
+            self._break_body(large_trailers(kibibytes))
+        else:
+            self._refuse(431, large_head(kibibytes))
+
+    def _break_body(self, message: str) -> None:
+        """Let the operation respond that the body is invalid, in its API's format."""
+        self._is_broken = True
+        if self.cycle.response_complete:
+            self.transport.close()
+            return
+        self.cycle.keep_alive = False
+        self.cycle.scope[BROKEN_BODY] = message  # type: ignore[typeddict-unknown-key]
+        self.cycle.message_event.set()
 
     def _refuse(self, status: int, message: str) -> None:
         """Send an error response without the application, and close the connection."""
+        self._is_broken = True
+        if self.cycle is None or self.cycle.response_complete:
+            self._send_refusal(status, message)
+        else:  # an earlier request is being answered
+            self._refusal = (status, message)
+
+    def _send_refusal(self, status: int, message: str) -> None:
         reason = {400: "Bad Request", 408: "Request Timeout"}.get(
             status, "Request Header Fields Too Large"
         )

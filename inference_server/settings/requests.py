@@ -13,6 +13,11 @@ class RequestSettings(EnvironmentSettings):
     max_body_mb: int = Field(
         64, ge=1, description="Maximum size of a request body in MiB, as sent and decompressed."
     )
+    max_gzip_members: int = Field(
+        1000,
+        ge=1,
+        description="Maximum number of members (compressed pieces) of a gzip request body.",
+    )
     body_memory_mb: int = Field(
         1024,
         ge=1,

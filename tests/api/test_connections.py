@@ -13,6 +13,7 @@ from contextlib import ExitStack, closing
 import pytest
 
 from inference_server.settings import Settings
+from tests.api.pictures import noise
 from tests.api.rasters import TEXT
 from tests.api.serving import ALICE, CONCEPT, TIMEOUT, VISUAL, RunningHere, serving, until
 from tests.api.test_load import ask, gated
@@ -215,6 +216,135 @@ class TestHeads:
             answer = read_all(connection)
         assert answer.startswith(b"HTTP/1.1 4"), answer
         assert patient.get("/livez").status_code == 200
+
+    @pytest.mark.parametrize(
+        ("raw", "words"),
+        [
+            (b"content-length: 1\r\ncontent-length: 2", "several headers `Content-Length`"),
+            (b"content-length: ten", "`Content-Length` is invalid"),
+            (b"content-length: -1", "`Content-Length` is invalid"),
+            (b"content-length: 1, 1", "`Content-Length` is invalid"),
+            (b"content-length:", "`Content-Length` is invalid"),
+            (b"content-length: " + b"9" * 30, "`Content-Length` is invalid"),
+            (b"content-length: 1\r\ntransfer-encoding: chunked", "Send one of them"),
+            (b"transfer-encoding: chunked\r\ncontent-length: 1", "Send one of them"),
+            (b"transfer-encoding: gzip", "must be `chunked`"),
+            (b"transfer-encoding: gzip, chunked", "must be `chunked`"),
+            (b"transfer-encoding: chunked, gzip", "must be `chunked`"),
+            (b"a b: c", "A header is invalid"),
+            (b"a: b\r\n c: d", "A header is invalid"),
+        ],
+    )
+    def test_errors_name_the_header(self, patient: RunningHere, raw: bytes, words: str) -> None:
+        with connect(patient) as connection:
+            connection.sendall(post(VISUAL)[:-2] + raw + b"\r\n\r\n1")
+            assert words in error_message(read_all(connection), 400)
+
+    @pytest.mark.parametrize(
+        ("raw", "words"),
+        [
+            (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200), "Use http://"),
+            (b"SSH-2.0-OpenSSH_9.6\r\n", "first line"),
+            (b"GET / HTTP/9.9\r\n\r\n", "first line"),
+            (b"GET /livez\x00 HTTP/1.1\r\nhost: x\r\n\r\n", "first line"),
+        ],
+        ids=["tls", "ssh", "version", "nul"],
+    )
+    def test_errors_name_the_first_line(self, patient: RunningHere, raw: bytes, words: str) -> None:
+        with connect(patient) as connection:
+            connection.sendall(raw)
+            assert words in error_message(read_all(connection), 400)
+
+    @pytest.mark.parametrize(
+        ("end", "words"),
+        [
+            (b"ZZ\r\n", "chunk does not begin with its size"),
+            (b"f" * 17 + b"\r\n", "chunk does not begin with its size"),
+            (b"0\r\n" + b"a: b\r\n" * 5000, "trailers or chunk extensions"),
+            (b"0\r\na: " + b"b" * 9000 + b"\r\n\r\n", "trailers or chunk extensions"),
+            (b"0\r\na b: c\r\n\r\n", "A header is invalid"),
+        ],
+        ids=["size", "overflow", "trailers", "trailer", "name"],
+    )
+    @pytest.mark.parametrize(
+        ("path", "word", "kind"),
+        [
+            (VISUAL, "message", "application/json"),
+            ("/api/predict", "error", "application/json"),
+            ("/v1/sam3-image", "error", "application/json"),
+            (TEXT, "detail", "multipart/form-data; boundary=x"),
+        ],
+    )
+    @pytest.mark.parametrize("apart", [False, True], ids=["at-once", "apart"])
+    def test_an_invalid_body_has_the_error_of_its_api(
+        self,
+        patient: RunningHere,
+        path: str,
+        word: str,
+        kind: str,
+        end: bytes,
+        words: str,
+        apart: bool,
+    ) -> None:
+        begin = post(path, "transfer-encoding: chunked", f"content-type: {kind}") + b"2\r\n--\r\n"
+        with connect(patient) as connection:
+            if apart:
+                connection.sendall(begin)
+                until(lambda: len(patient.state.admission) == 1)
+                connection.sendall(end)
+            else:
+                connection.sendall(begin + end)
+            head, _, body = read_all(connection).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 400 "), head
+        assert b"connection: close" in head
+        assert words in json.loads(body)[word]
+        until(lambda: patient.state.bodies.nbytes == patient.state.uploads.nbytes == 0)
+
+    @pytest.mark.parametrize("end", [b"0\r\na: ", b"2;a="], ids=["trailer", "extension"])
+    def test_an_invalid_body_is_refused_while_it_arrives(
+        self, patient: RunningHere, end: bytes
+    ) -> None:
+        with connect(patient) as connection:
+            connection.sendall(post(VISUAL, "transfer-encoding: chunked") + b"2\r\n{}\r\n")
+            until(lambda: len(patient.state.admission) == 1)
+            connection.sendall(end + b"b" * 9000)
+            head, _, body = read_all(connection).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 400 ")
+        assert "trailers or chunk extensions" in json.loads(body)["message"]
+
+    def test_trailers_do_not_count_as_headers_for_the_limit(self, patient: RunningHere) -> None:
+        """Each may have the maximum size."""
+        with connect(patient) as connection:
+            begin = post(VISUAL, "transfer-encoding: chunked", "connection: close")
+            begin = begin.replace(b"host: x", b"host: x\r\na: " + b"b" * 6000)
+            connection.sendall(begin + b"2\r\n{}\r\n0\r\na: " + b"b" * 6000 + b"\r\n\r\n")
+            assert read_all(connection).startswith(b"HTTP/1.1 422 ")
+
+    def test_an_invalid_body_after_its_response_closes_the_connection(
+        self, patient: RunningHere
+    ) -> None:
+        with connect(patient) as connection:
+            connection.sendall(post("/nowhere", "transfer-encoding: chunked"))
+            answer = b""
+            while b"Unknown path" not in answer:
+                answer += connection.recv(65536)
+            connection.sendall(b"ZZ\r\n")
+            assert read_all(connection) == b""
+
+    def test_an_invalid_request_waits_for_the_response_to_the_one_before(self) -> None:
+        with gated() as (server, gate), ThreadPoolExecutor(1) as pool, connect(server) as other:
+            asked = ask(server, pool, 78)
+            until(lambda: gate.arrived == 1)
+            body = json.dumps({"image": noise(78, (16, 16))}).encode()
+            valid = post(VISUAL, f"content-length: {len(body)}") + body
+            other.sendall(valid + post(VISUAL, "content-length: ten"))
+            until(lambda: len(server.state.admission) == 2)
+            gate.open()
+            assert asked.result().status_code == 200
+            answer = read_all(other)
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert answer.count(b"HTTP/1.1 ") == 2
+        assert "`Content-Length`" in error_message(answer[answer.rindex(b"HTTP/1.1 ") :], 400)
 
     def test_pipelined_requests_are_answered_in_order(self, patient: RunningHere) -> None:
         last = PROBE.replace(b"host", b"connection: close\r\nhost")

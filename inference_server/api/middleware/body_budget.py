@@ -162,6 +162,7 @@ class BodyReservation:
             CapacityError: If the budget is used up.
             SlowBodyError: If the body does not arrive in time, or too slowly.
             PromptError: If the compressed body is damaged.
+            RequestError: If it has too many gzip members.
         """
         received = 0
         async for chunk in self._received():

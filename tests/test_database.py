@@ -31,9 +31,10 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from inference_server import migrations
 from inference_server.auth import AuthService, KeyRepository, Usage
 from inference_server.database import METADATA, Database, DatabaseTimeouts
-from inference_server.jobs import JobQueue
+from inference_server.jobs import Accepted, JobQueue, JobRepository, RequestKey, Submission
 from inference_server.jobs.task import Task, TaskResult
 from inference_server.observability.metrics import Metrics
+from inference_server.segmentation.types import StoredImage
 from inference_server.settings import Settings
 from schemas.common import Limits
 from tests.jobs.postgres import fresh_database
@@ -234,6 +235,37 @@ def test_a_database_of_0_1_0_is_upgraded(directory: Path, url: str) -> None:
             await auth.stop()
 
     asyncio.run(serve())
+
+
+def test_jobs_of_revision_0002_are_upgraded(
+    directory: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their images are kept, and a repetition does not undo what the first submission got."""
+    with monkeypatch.context() as patch:
+        patch.setattr(migrations, "LATEST", "0002")
+        Database(directory, url).close()
+    quote = "'\\x{}'::bytea" if url else "x'{}'"
+    content, payload = (quote.format(data.hex()) for data in (b"a picture", b"{}"))
+    job, digest = "a" * 32, "d" * 64
+    execute(
+        directory,
+        url,
+        "insert into inference_jobs (id, tenant, kind, status, token, attempts, due, created, "
+        "nbytes, turn, image, request_key, request_digest, submissions) values "
+        f"('{job}', 'alice', 'kind', 'QUEUED', 0, 0, 1, 1, 2, 0, '{digest}', 'k', 'r', 1);"
+        f"insert into inference_job_payloads values ('{job}', {payload});"
+        f"insert into inference_job_images values ('alice', '{digest}', 1, 9, {content});",
+    )
+    database = Database(directory, url)
+    assert_current(database)
+    store = JobRepository(database, Settings())
+    again = store.submit(Submission("alice", "kind", b"{}", key=RequestKey("k", "r")))
+    assert again == Accepted(job, repeated=True)
+    assert not store.undo(again.submission_id)
+    claim = store.claim("me", ["kind"])
+    assert claim is not None
+    assert claim.image == StoredImage(b"a picture", digest)
+    database.close()
 
 
 def test_a_database_of_the_keys_command_of_0_1_0_is_completed(directory: Path, url: str) -> None:

@@ -22,7 +22,7 @@ from inference_server.api.responses import PiecewiseResponse, image_headers, res
 from inference_server.api.roboflow import routes as roboflow
 from inference_server.api.segmind import routes as segmind
 from inference_server.api.segmind.errors import ERRORS as SEGMIND_ERRORS
-from inference_server.auth import Charge, Tenant, Work
+from inference_server.auth import Tenant, Work
 from inference_server.errors import PromptError, UnknownImageError, UnknownJobError
 from inference_server.jobs import JSON_OUTPUT, Accepted, Facts, RequestKey, Status, Submission
 from inference_server.jobs.task import Task
@@ -58,7 +58,7 @@ async def submit(slug: str, request: Request) -> Response:
         key.tenant.name, slug, checked.payload, bill, image, checked.key, unknown
     )
     accepted = await state.jobs.submit(submission)
-    _undo_without_response(request, accepted, bill)
+    _undo_without_response(request, accepted)
     headers = dict(_PRIVATE)
     if accepted.repeated:
         headers["idempotent-replayed"] = "true"
@@ -139,12 +139,12 @@ async def _image(
     return None, unknown
 
 
-def _undo_without_response(request: Request, accepted: Accepted, bill: Charge | None) -> None:
+def _undo_without_response(request: Request, accepted: Accepted) -> None:
     """Undo the submission if the request ends without its response, such as at its deadline."""
 
     def ended(kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
-            state_of(request).jobs.undo(accepted, bill)
+            state_of(request).jobs.undo(accepted)
 
     held: AsyncExitStack = request.state.held
     held.push(ended)

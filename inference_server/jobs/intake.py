@@ -5,26 +5,31 @@ Call these functions in a transaction that writes.
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.elements import ColumnElement
 
 from inference_server.auth import Charge, give_back, take
 from inference_server.errors import PromptError
 from inference_server.jobs import inputs, quota
-from inference_server.jobs.models import CHARGES, FILES, JOBS, Accepted, Submission
+from inference_server.jobs.models import CHARGES, FILES, JOBS, SUBMISSIONS, Accepted, Submission
 from inference_server.settings import Settings
+
+MOST_REPETITIONS = 100
+"""Submissions of one job that are recorded, so that they can be undone."""
 
 
 def repeated(
     connection: Connection, now: ColumnElement[float], submission: Submission, job_id: str
 ) -> Accepted | None:
-    """Find the job of an earlier submission under the same key, and count this submission.
+    """Find the job of an earlier submission under the same key, and record this submission.
 
     Args:
         connection: in a transaction that excludes other submits.
         now: the current time.
         submission: the request.
-        job_id: the id that its job will get, or has got before the connection was lost.
+        job_id: the submission's id, which its job will get, or has got before the connection was
+            lost.
 
     Returns:
         The job; None if the submission has no key, or a new one.
@@ -36,9 +41,10 @@ def repeated(
     if key is None:
         return None
     found = connection.execute(
-        select(JOBS.c.id, JOBS.c.request_digest, (JOBS.c.expires <= now).label("expired")).where(
-            JOBS.c.tenant == submission.tenant, JOBS.c.request_key == key.name
-        )
+        select(JOBS.c.id, JOBS.c.request_digest, (JOBS.c.expires <= now).label("expired"))
+        .where(JOBS.c.tenant == submission.tenant, JOBS.c.request_key == key.name)
+        # No row if the job is undone meanwhile.
+        .with_for_update()
     ).one_or_none()
     if found is None:
         return None
@@ -53,10 +59,24 @@ def repeated(
             ("header", "Idempotency-Key"),
         )
     if found.id == job_id:
-        return Accepted(job_id)
-    more = update(JOBS).where(JOBS.c.id == found.id).values(submissions=JOBS.c.submissions + 1)
-    # No row if the job was undone meanwhile.
-    return Accepted(found.id, repeated=True) if connection.execute(more).rowcount else None
+        return Accepted(job_id, submission_id=job_id)
+    _record(connection, found.id, job_id)
+    return Accepted(found.id, repeated=True, submission_id=job_id)
+
+
+def _record(connection: Connection, job_id: str, submission_id: str) -> None:
+    """Record a submission, unless that was done before the connection was lost.
+
+    Beyond `MOST_REPETITIONS`, one row stands for all further ones, which cannot be undone: the job
+    stays.
+    """
+    of_job = SUBMISSIONS.c.job_id == job_id
+    count = connection.execute(select(func.count()).where(of_job)).scalar_one()
+    if count >= MOST_REPETITIONS:
+        submission_id = f"more-{job_id}"[:32]
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    row = dialect.insert(SUBMISSIONS).values(id=submission_id, job_id=job_id)
+    connection.execute(row.on_conflict_do_nothing())
 
 
 def insert_job(
@@ -73,7 +93,7 @@ def insert_job(
         settings: the bounds.
         now: the current time.
         submission: the request.
-        job_id: id for the job.
+        job_id: id of the submission and of the job.
 
     Raises:
         CapacityError: a limit on jobs or on their storage is reached.
@@ -85,7 +105,7 @@ def insert_job(
     tenant, image, key = submission.tenant, submission.image, submission.key
     if image is not None:
         # Before the check, which then counts it unless it was there; a refusal rolls it back.
-        inputs.keep_image(connection, tenant, image)
+        inputs.keep_image(connection, job_id, tenant, image)
     nbytes = len(submission.payload)
     quota.check_submit(connection, settings, tenant, nbytes)
     connection.execute(
@@ -103,38 +123,42 @@ def insert_job(
             image=None if image is None else image.digest,
             request_key=None if key is None else key.name,
             request_digest=None if key is None else key.request,
-            submissions=1,
         )
     )
+    connection.execute(insert(SUBMISSIONS).values(id=job_id, job_id=job_id))
     bill = submission.bill
     if bill is None or not bill.credits:
-        return Accepted(job_id)
+        return Accepted(job_id, submission_id=job_id)
     left = take(connection, bill)
     connection.execute(
         insert(CHARGES).values(
             job_id=job_id, key_id=bill.key_id, credits=bill.credits, day=bill.day
         )
     )
-    return Accepted(job_id, credits_left=left)
+    return Accepted(job_id, credits_left=left, submission_id=job_id)
 
 
-def undo(connection: Connection, job_id: str, bill: Charge | None) -> bool:
+def undo(connection: Connection, submission_id: str) -> bool:
     """Undo a submission; see `JobRepository.undo`."""
+    of_it = SUBMISSIONS.c.id == submission_id
+    job_id = connection.scalar(select(SUBMISSIONS.c.job_id).where(of_it))
+    if job_id is None:
+        return False
     this = JOBS.c.id == job_id
-    left = connection.execute(
-        update(JOBS)
-        .where(this)
-        .values(submissions=JOBS.c.submissions - 1)
-        .returning(JOBS.c.submissions)
-    ).scalar_one_or_none()
-    if left is None or left > 0:
+    # Before any other row of the job, as workers and the purge do. Of two submissions that are
+    # undone together, the later one sees that the earlier one is gone.
+    connection.execute(select(JOBS.c.id).where(this).with_for_update())
+    if not connection.execute(delete(SUBMISSIONS).where(of_it)).rowcount:
+        return False
+    others = select(SUBMISSIONS.c.id).where(SUBMISSIONS.c.job_id == job_id).limit(1)
+    if connection.scalar(others) is not None:
         return False
     inputs.discard(connection, job_id)
     connection.execute(delete(FILES).where(FILES.c.job_id == job_id))
-    status = connection.execute(delete(JOBS).where(this).returning(JOBS.c.status)).scalar_one()
-    # A job that has ended has no record of its charge; a failed one is refunded already.
-    paid = forget_charge(connection, job_id) or (bill if status == "COMPLETED" else None)
-    if paid is not None and paid.credits:
+    connection.execute(delete(JOBS).where(this))
+    # Of a failed job there is none: it was refunded when it failed.
+    paid = forget_charge(connection, job_id)
+    if paid is not None:
         give_back(connection, paid)
     return True
 

@@ -95,11 +95,13 @@ class Accepted:
         job_id: the job's id.
         repeated: whether an earlier submission with the same key created the job.
         credits_left: credits left after the charge; None if nothing was charged now.
+        submission_id: id of this submission, to undo it.
     """
 
     job_id: str
     repeated: bool = False
     credits_left: int | None = None
+    submission_id: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,8 +244,6 @@ JOBS = Table(
     Column("image", String(64)),
     Column("request_key", String(64)),
     Column("request_digest", String(64)),
-    # Submissions that were answered, or may still be answered, with this job.
-    Column("submissions", Integer, nullable=False, server_default="1"),
     Column("cache_hit", Boolean),
     Column("image_mismatch", Boolean),
     # Seconds by stage, as JSON.
@@ -253,6 +253,15 @@ JOBS = Table(
     Index("inference_jobs_tenant_turn", "tenant", "turn"),
     Index("inference_jobs_turn", "turn"),
     Index("inference_jobs_request_key", "tenant", "request_key", unique=True),
+)
+SUBMISSIONS = Table(
+    "inference_job_submissions",
+    METADATA,
+    # Submissions that were answered, or may still be answered, with the job. That which created
+    # it has the job's id.
+    Column("id", String(32), primary_key=True),
+    Column("job_id", String(32), nullable=False),
+    Index("inference_job_submissions_job_id", "job_id"),
 )
 PAYLOADS = Table(
     "inference_job_payloads",
@@ -269,12 +278,21 @@ IMAGES = Table(
     # Unfinished jobs that need it.
     Column("jobs", Integer, nullable=False),
     Column("nbytes", BigInteger, nullable=False),
+    # Id of its content in `IMAGE_FILES`.
+    Column("file", String(129), nullable=False, server_default=""),
+)
+IMAGE_FILES = Table(
+    "inference_job_image_files",
+    METADATA,
+    # Content of the images in `IMAGES`. Apart, so that it can be transferred before the lock under
+    # which the image gets its record.
+    Column("id", String(129), primary_key=True),
     Column("content", LargeBinary, nullable=False),
 )
 CHARGES = Table(
     "inference_job_charges",
     METADATA,
-    # Credits charged for a job, kept until they can no longer be refunded.
+    # Credits charged for a job and not refunded, kept as long as the job.
     Column("job_id", String(32), primary_key=True),
     Column("key_id", String(32), nullable=False),
     Column("credits", BigInteger, nullable=False),

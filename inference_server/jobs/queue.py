@@ -7,8 +7,9 @@ import functools
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 
-from inference_server.auth import Charge, Tenant
+from inference_server.auth import Tenant
 from inference_server.jobs.models import (
     Accepted,
     Backlog,
@@ -22,6 +23,7 @@ from inference_server.jobs.storage import JobStorage
 from inference_server.jobs.submissions import Submissions
 from inference_server.jobs.task import Task, TaskContext
 from inference_server.jobs.timing import DEFAULT_TIMING, JobTiming
+from inference_server.jobs.undo_marks import UndoMarks
 from inference_server.jobs.worker import Worker, WorkSignal
 from inference_server.jobs.worker_locks import WorkerLocks
 from inference_server.settings import Settings
@@ -52,7 +54,8 @@ class JobQueue:
         self._timing = timing
         self.supervisor = Supervisor()
         self._storage = JobStorage(settings)
-        self._submissions = Submissions(self._storage, timing.error_pause)
+        marks = UndoMarks(Path(settings.data_dir) / "undo", parents=bool(settings.database_url))
+        self._submissions = Submissions(self._storage, marks, settings.job_undo_pending)
         self._signal = WorkSignal(settings.job_workers)
         self._workers: list[asyncio.Task[None]] = []
 
@@ -107,9 +110,9 @@ class JobQueue:
         self._signal.notify()
         return accepted
 
-    def undo(self, accepted: Accepted, bill: Charge | None) -> None:
+    def undo(self, accepted: Accepted) -> None:
         """Undo a submission whose response was not sent; see `Submissions.undo`."""
-        self._submissions.undo(accepted, bill)
+        self._submissions.undo(accepted)
 
     async def status(self, job_id: str, tenant: Tenant) -> Status | None:
         """Get a job's status; see `JobRepository.status`."""
@@ -144,6 +147,7 @@ class JobQueue:
         keep = functools.partial(self._storage.call, locks.keep)
         start.repeat("worker lock", lambda _: keep(), timing.watch, pauses)
         start.repeat("crash watch", lambda _: self._requeue_of_dead(locks), timing.watch, pauses)
+        start.run("job undo", self._submissions.run, pauses)
         start.repeat("job purge", lambda task: self._purge(locks, task), timing.purge, pauses)
         reserve = settings.job_reserve_workers if settings.job_workers else 0
         for number in range(settings.job_workers + reserve):

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, case, exists, func, insert, null, select, upd
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql.elements import ColumnElement
 
-from inference_server.auth import Charge, give_back
+from inference_server.auth import give_back
 from inference_server.database import Database
 from inference_server.errors import DeadlineError
 from inference_server.jobs import inputs, intake, quota
@@ -58,7 +58,7 @@ class JobRepository:
 
         Args:
             submission: the request.
-            job_id: id for the job; empty makes one.
+            job_id: id of the submission, and for its job; empty makes one.
             abandoned: once set, nothing is stored, because nobody waits for the job.
 
         Returns:
@@ -75,8 +75,10 @@ class JobRepository:
 
         def insert_job(connection: Connection) -> Accepted:
             _check_wanted(abandoned)
-            # Before the lock, so that nobody waits for the transfer of a large body.
-            inputs.keep_payload(connection, job_id, submission.payload)
+            # Before the lock, so that nobody waits for the transfer of a large body or image.
+            inputs.transfer(
+                *(connection, job_id, submission.tenant, submission.payload), submission.image
+            )
             self._database.lock_submits(connection)
             accepted = intake.repeated(connection, self._database.now, submission, job_id)
             if accepted is None:
@@ -84,7 +86,7 @@ class JobRepository:
                     connection, self._settings, self._database.now, submission, job_id
                 )
             else:
-                inputs.drop_payload(connection, job_id)
+                inputs.drop_transfer(connection, job_id)
             # The locks may have taken longer than the client waits.
             _check_wanted(abandoned)
             return accepted
@@ -93,22 +95,22 @@ class JobRepository:
             return self._database.write(insert_job)
         except IntegrityError:
             # The connection was lost after the commit, and the retry found the job.
-            return Accepted(job_id)
+            return Accepted(job_id, submission_id=job_id)
 
-    def undo(self, job_id: str, bill: Charge | None) -> bool:
+    def undo(self, submission_id: str) -> bool:
         """Undo a submission that got no response, whatever became of its job.
 
-        The job is deleted, with its result, and its credits are refunded, unless another
-        submission under the same key got or may get the job as its response.
+        The job is deleted, with its result, and its credits are refunded to the key that paid,
+        unless another submission under the same key got or may get the job as its response.
 
         Args:
-            job_id: the job's id; nothing happens if it does not exist.
-            bill: what the submission was charged.
+            submission_id: the submission's id. Nothing happens if it does not exist, such as at a
+                second call.
 
         Returns:
             Whether the job was deleted.
         """
-        return self._database.write(lambda connection: intake.undo(connection, job_id, bill))
+        return self._database.write(lambda connection: intake.undo(connection, submission_id))
 
     def claim(self, worker: str, kinds: Collection[str], newcomers: bool = False) -> Claim | None:
         """Claim a job of the tenant whose latest claim is the longest ago: tenants take turns.
@@ -257,8 +259,7 @@ class JobRepository:
         inputs.discard(connection, lease.job_id)
         if output is not None:
             quota.check_result(connection, self._settings, ended.tenant, output.nbytes)
-        paid = intake.forget_charge(connection, lease.job_id)
-        if paid is not None and output is None:
+        if output is None and (paid := intake.forget_charge(connection, lease.job_id)):
             give_back(connection, paid)
         if output is not None and output.files:
             connection.execute(

@@ -6,7 +6,7 @@ from sqlalchemy import Connection, delete, exists, func, select, update
 
 from inference_server.database import Database
 from inference_server.jobs import inputs
-from inference_server.jobs.models import FILES, JOBS
+from inference_server.jobs.models import CHARGES, FILES, JOBS, SUBMISSIONS
 from inference_server.settings import MiB, Settings
 
 _PURGE_BATCH = 100
@@ -61,6 +61,8 @@ class Retention:
             ).all()
             for job_id in ids:
                 inputs.discard(connection, job_id)  # of a job that a server of 0.1.0 ended
+            for table in (CHARGES, SUBMISSIONS):
+                connection.execute(delete(table).where(table.c.job_id.in_(ids)))
             connection.execute(delete(JOBS).where(JOBS.c.id.in_(ids)))
             return _PURGE_BATCH in (len(files), len(ids))
 

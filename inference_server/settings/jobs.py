@@ -60,6 +60,12 @@ class JobSettings(EnvironmentSettings):
         "what those of other keys leave; beyond it, submissions get 429 and a result fails its "
         "job. 1 lets one key fill it.",
     )
+    job_undo_pending: int = Field(
+        1000,
+        ge=1,
+        description="Maximum number of submissions without a response that wait to be undone while "
+        "the database is unavailable; beyond it, submissions get 503.",
+    )
     job_result_mb: int = Field(64, ge=1, description="Maximum size of a job's result in MiB.")
     job_retention: float = Field(
         3600.0, gt=0, description="Seconds for which the result of a job is kept."

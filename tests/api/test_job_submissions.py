@@ -176,7 +176,7 @@ class TestDeadline:
                 late = server.post(f"/v2{VISUAL}", {"image": noise(920)}, key=key)
                 assert late.status_code == 504
                 other.execute("rollback")
-            until(lambda: not jobs._submissions._undoing)
+            until(lambda: not jobs._submissions.pending)
             with closing(sqlite3.connect(tmp_path / "jobs.sqlite")) as database:
                 stored = database.execute("select count(*) from inference_jobs").fetchone()
             assert stored == (0,)
@@ -195,6 +195,6 @@ class TestDeadline:
         monkeypatch.setattr("inference_server.api.jobs.public_url", fails)
         before = server.metric("inference_jobs_total")
         assert server.post(f"/v2{VISUAL}", {"image": noise(921)}).status_code == 500
-        until(lambda: not server.state.jobs._submissions._undoing)
+        until(lambda: not server.state.jobs._submissions.pending)
         assert server.metric("inference_jobs_queued") == 0
         assert server.metric("inference_jobs_total") - before <= 1

@@ -15,8 +15,16 @@ from inference_server.errors import (
     PromptError,
     UnknownImageError,
 )
-from inference_server.jobs import Accepted, JobRepository, RequestKey, Submission
-from inference_server.jobs.models import CHARGES, FILES, IMAGES, JOBS, PAYLOADS
+from inference_server.jobs import Accepted, JobRepository, RequestKey, Submission, intake
+from inference_server.jobs.models import (
+    CHARGES,
+    FILES,
+    IMAGE_FILES,
+    IMAGES,
+    JOBS,
+    PAYLOADS,
+    SUBMISSIONS,
+)
 from inference_server.segmentation.types import StoredImage
 from tests.jobs.conftest import Opener
 from tests.jobs.submitting import purged
@@ -112,8 +120,16 @@ class TestRepeated:
         for key in (KEY, None):
             first = store.submit(submission(key=key), job_id)
             assert store.submit(submission(key=key), job_id) == first
-            assert store.undo(job_id, None)
+            assert store.undo(job_id)
             assert count(store, JOBS) == 0
+
+    def test_a_connection_lost_after_a_repetition(self, store: JobRepository) -> None:
+        """The retry does not count it twice: the job would be kept when all were undone."""
+        first, again = store.submit(submission()), "b" * 32
+        for _ in range(2):
+            assert store.submit(submission(), again).repeated
+        assert not store.undo(first.submission_id)
+        assert store.undo(again)
 
 
 class TestUndone:
@@ -128,11 +144,11 @@ class TestUndone:
                 assert store.finish(claim.lease, OUTPUT)
             if end == "failed" and claim is not None:
                 assert store.fail(claim.lease, "no")
-            assert store.undo(job_id, bill)
-            assert not store.undo(job_id, bill)
+            assert store.undo(job_id)
+            assert not store.undo(job_id)
             assert credits_left(keys, made.id) == 9, end
             assert keys.usage("2026-01-01") == [Usage(made.id, "2026-01-01")]
-            for table in (JOBS, PAYLOADS, FILES, IMAGES, CHARGES):
+            for table in (JOBS, PAYLOADS, FILES, IMAGES, IMAGE_FILES, CHARGES, SUBMISSIONS):
                 assert count(store, table) == 0, (end, table)
             assert state(store, job_id) is None
             if end == "processing" and claim is not None:
@@ -146,14 +162,81 @@ class TestUndone:
         made = keys.create("one", credits=9)[1]
         bill = Charge(made.id, 3, day_of())
         job_id = store.submit(submission(bill)).job_id
-        assert store.submit(submission(bill)).repeated
-        assert not store.undo(job_id, bill)
-        assert credits_left(keys, made.id) == 6
-        assert state(store, job_id) == "QUEUED"
+        again = store.submit(submission(bill))
+        assert again.repeated
+        for _ in range(2):  # a second attempt at the same one changes nothing
+            assert not store.undo(job_id)
+            assert credits_left(keys, made.id) == 6
+            assert state(store, job_id) == "QUEUED"
         # It is removed when that one is undone as well.
-        assert store.undo(job_id, bill)
+        assert store.undo(again.submission_id)
         assert credits_left(keys, made.id) == 9
         assert not store.submit(submission(bill)).repeated
+
+    @pytest.mark.parametrize("end", ["queued", "completed", "failed"])
+    @pytest.mark.parametrize("payer_last", [True, False], ids=["payer last", "payer first"])
+    def test_the_key_that_paid_is_refunded_once(
+        self, store: JobRepository, keys: KeyRepository, end: str, payer_last: bool
+    ) -> None:
+        """Two keys of one tenant submit under one name, and neither gets a response."""
+        payer, other = (keys.create(name, credits=9)[1] for name in ("payer", "other"))
+        paid, free = (
+            store.submit(submission(Charge(made.id, 3, "2026-01-01"))) for made in (payer, other)
+        )
+        assert free.repeated
+        assert credits_left(keys, payer.id) == 6
+        if end == "completed":
+            assert store.finish(claimed(store).lease, OUTPUT)
+        if end == "failed":
+            assert store.fail(claimed(store).lease, "no")
+        first, last = (free, paid) if payer_last else (paid, free)
+        assert not store.undo(first.submission_id)
+        assert store.undo(last.submission_id)
+        for each in (first, last):
+            assert not store.undo(each.submission_id)
+        assert [credits_left(keys, made.id) for made in (payer, other)] == [9, 9]
+        assert keys.usage("2026-01-01") == [Usage(payer.id, "2026-01-01")]
+
+    def test_the_charge_is_known_until_the_job_is_purged(
+        self, opened: Opener, keys: KeyRepository
+    ) -> None:
+        store = opened(job_retention=600)
+        made = keys.create("one", credits=9)[1]
+        job_id = store.submit(submission(Charge(made.id, 3, day_of()))).job_id
+        assert store.finish(claimed(store).lease, OUTPUT)
+        assert count(store, CHARGES) == 1
+        pass_time(store, 600)
+        assert purged(store) == 1
+        assert (count(store, CHARGES), count(store, SUBMISSIONS)) == (0, 0)
+        assert not store.undo(job_id)
+        assert credits_left(keys, made.id) == 6
+
+    def test_submissions_that_are_undone_together(self, opened: Opener) -> None:
+        """Each of several servers undoes one of the submissions of a job."""
+        stores = [opened() for _ in range(4)]
+        for _ in range(5):
+            made = [store.submit(submission()).submission_id for store in stores]
+            start = threading.Barrier(len(stores))
+
+            def undo(
+                store: JobRepository, submission_id: str, start: threading.Barrier = start
+            ) -> bool:
+                start.wait()
+                return store.undo(submission_id)
+
+            with ThreadPoolExecutor(len(stores)) as pool:
+                assert sum(pool.map(undo, stores, made)) == 1
+            assert count(stores[0], JOBS) == 0
+
+    def test_the_records_of_repetitions_are_bounded(
+        self, store: JobRepository, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(intake, "MOST_REPETITIONS", 3)
+        made = [store.submit(submission()) for _ in range(10)]
+        assert count(store, SUBMISSIONS) == 4
+        for each in made:
+            assert not store.undo(each.submission_id)
+        assert state(store, made[0].job_id) == "QUEUED", "one of the others may have got it"
 
     def test_an_abandoned_submission_is_not_stored(
         self, store: JobRepository, keys: KeyRepository

@@ -33,7 +33,7 @@ def room(store: JobRepository, tenant: str, nbytes: int) -> bool:
         job_id = submit(store, tenant, KIND, bytes(nbytes))
     except CapacityError:
         return False
-    assert store.undo(job_id, None)
+    assert store.undo(job_id)
     return True
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import Connection, select, update
 
 from inference_server.jobs import Claim, JobRepository, Output, Retention
-from inference_server.jobs.models import FILES, JOBS, PAYLOADS
+from inference_server.jobs.models import FILES, IMAGE_FILES, JOBS, PAYLOADS
 from inference_server.jobs.task import ResultFile
+from inference_server.segmentation.types import StoredImage
 from tests.jobs.conftest import LEASE, Opener
 from tests.jobs.submitting import submit
 from tests.jobs.test_repository import KIND, claimed, count, pass_time
@@ -77,17 +78,21 @@ def test_jobs_that_the_clock_made_late_are_made_due(opened: Opener) -> None:
     assert LEASE - 60 < max(dues(store).values()) <= LEASE
 
 
-def test_a_request_body_is_transferred_before_the_lock_on_submissions(
+def test_a_body_and_its_image_are_transferred_before_the_lock_on_submissions(
     opened: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody else waits for a server that is slow, or freezes, within the transfer."""
     store = opened()
-    lock, stored = store._database.lock_submits, []
+    lock = store._database.lock_submits
+    stored: list[object] = []
 
-    def noting(connection: object) -> None:
-        stored.append(connection.execute(select(PAYLOADS.c.content)).scalars().all())  # type: ignore[attr-defined]
-        lock(connection)  # type: ignore[arg-type]
+    def noting(connection: Connection) -> None:
+        stored.extend(
+            connection.execute(select(table.c.content)).scalars().all()
+            for table in (PAYLOADS, IMAGE_FILES)
+        )
+        lock(connection)
 
     monkeypatch.setattr(store._database, "lock_submits", noting)
-    submit(store, "alice", KIND, b"a large body")
-    assert stored == [[b"a large body"]]
+    submit(store, "alice", KIND, b"a large body", image=StoredImage.of(b"a large image"))
+    assert stored == [[b"a large body"], [b"a large image"]]

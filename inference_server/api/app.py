@@ -100,7 +100,7 @@ def build_state(
     return ServerContext(
         settings=settings,
         limits=limits_of(settings),
-        gate=AuthService(settings),
+        auth=AuthService(settings),
         segmenter=segmenter(settings, metrics),
         metrics=metrics,
         traces=start_traces(),

@@ -146,7 +146,7 @@ def _shows_key(request: Request, begin: bytes) -> bool:
     """
     for found in islice(_KEY_FIELD.finditer(begin), _KEY_FIELDS):
         with suppress(ValueError, AuthError, ScopeError, StorageError):
-            state_of(request).gate.authenticate(orjson.loads(found[1]), "segment")
+            state_of(request).auth.authenticate(orjson.loads(found[1]), "segment")
             return True
     return False
 
@@ -215,7 +215,7 @@ def authenticate(
         StorageError: If the key cannot be checked now.
     """
     candidate = key_from_request(request.query_params, request.headers, body)
-    key = state_of(request).gate.authenticate(candidate, scope)
+    key = state_of(request).auth.authenticate(candidate, scope)
     record_of(request).tenant = key.tenant.name
     return key
 
@@ -229,7 +229,7 @@ async def admit(request: Request, key: Key) -> Key:
     caller: _Caller | None = getattr(request.state, "caller", None)
     if caller is None or caller.key.id != key.id:
         request.state.caller = _Caller(key)
-        await state_of(request).gate.admit(key)
+        await state_of(request).auth.admit(key)
     return key
 
 
@@ -241,9 +241,9 @@ async def charge(request: Request, work: Iterable[Work]) -> None:
         StorageError: If credits cannot be counted now.
     """
     caller: _Caller = request.state.caller
-    gate = state_of(request).gate
-    if bill := gate.bill(caller.key, work):
-        caller.receipt = await gate.ledger.take(caller.key, bill)
+    auth = state_of(request).auth
+    if bill := auth.bill(caller.key, work):
+        caller.receipt = await auth.ledger.take(caller.key, bill)
 
 
 async def settle(request: Request, response: Response, reason: str) -> None:
@@ -258,19 +258,19 @@ async def settle(request: Request, response: Response, reason: str) -> None:
         reason: reason of the error; empty if there was none.
     """
     caller: _Caller | None = getattr(request.state, "caller", None)
-    gate = state_of(request).gate
-    if caller is None or gate.is_open:
+    auth = state_of(request).auth
+    if caller is None or auth.is_open:
         return
     receipt = caller.receipt
     failed = response.status_code >= 400 and reason != NothingFoundError.reason
     used = 0
     if receipt is not None and failed and response.status_code != GONE:
-        await gate.ledger.refund(receipt)
+        await auth.ledger.refund(receipt)
     elif receipt is not None and receipt.left is None:
         used = receipt.charge.credits
     elif receipt is not None:
         response.headers["x-credits-remaining"] = str(receipt.left)
-    gate.ledger.count(caller.key, failed=failed, cost=used)
+    auth.ledger.count(caller.key, failed=failed, cost=used)
 
 
 async def read(
@@ -320,7 +320,7 @@ async def read_with(request: Request, use: Callable[[dict[str, Any]], T]) -> tup
     has_key = key_from_request(request.query_params, request.headers, None) is not None
     if has_key:
         await admit(request, authenticate(request))
-    raw = await _body(request, has_key=has_key or state_of(request).gate.is_open)
+    raw = await _body(request, has_key=has_key or state_of(request).auth.is_open)
     settings = state_of(request).settings
     run = asyncio.to_thread if len(raw) > _SMALL else _now
 

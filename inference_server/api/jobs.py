@@ -53,7 +53,7 @@ async def submit(slug: str, request: Request) -> Response:
 
     key, checked = await read_with(request, check)
     image, unknown = await _image(request, key.tenant, checked)
-    bill = state.gate.bill(key, checked.work)
+    bill = state.auth.bill(key, checked.work)
     submission = Submission(
         key.tenant.name, slug, checked.payload, bill, image, checked.key, unknown
     )
@@ -246,7 +246,6 @@ async def job_file(request: Request) -> Response:
             "cache-control": f"private, max-age={max(0, int(left))}, immutable",
             "content-disposition": f'inline; filename="{file.name}"',
             "content-security-policy": "default-src 'none'; sandbox",
-            "x-content-type-options": "nosniff",
             **_fact_headers(facts),
         },
     )
@@ -292,14 +291,13 @@ def _text(name: str, where: str, description: str) -> Mapping[str, Any]:
 _ACCEPTED = Answer(
     "The job was accepted.",
     JobSubmitted,
-    headers=("idempotent-replayed", "x-credits-remaining", "x-request-id"),
+    headers=("idempotent-replayed", "x-credits-remaining"),
 )
-_FACTS = ("x-model", "x-embedding-cache", "x-image-mismatch", "server-timing", "x-request-id")
-_FAILED = Answer("The job failed.", JobFailed, headers=("x-request-id",), component="JobFailed")
+_FACTS = ("x-model", "x-embedding-cache", "x-image-mismatch", "server-timing")
+_FAILED = Answer("The job failed.", JobFailed, component="JobFailed")
 _UNKNOWN = Answer(
     "The job is unknown or expired, or belongs to another key.",
     SegmindFailure,
-    headers=("x-request-id",),
     component="UnknownJob",
 )
 _ERRORS = {status: SEGMIND_ERRORS[status] for status in (401, 403, 500, 502)}
@@ -339,7 +337,7 @@ OPERATIONS: tuple[Operation, ...] = (
         ("Jobs",),
         job_status,
         {
-            200: Answer("The status.", JobStatus, headers=("x-request-id",)),
+            200: Answer("The status.", JobStatus),
             404: _UNKNOWN,
             422: _FAILED,
             **_ERRORS,
@@ -385,7 +383,6 @@ OPERATIONS: tuple[Operation, ...] = (
             404: Answer(
                 "The link is incomplete or expired.",
                 SegmindFailure,
-                headers=("x-request-id",),
                 component="UnknownFile",
             ),
             500: SEGMIND_ERRORS[500],

@@ -47,7 +47,7 @@ class ServerContext:
     Attributes:
         settings: the server's settings.
         limits: limits that request schemas are validated against.
-        gate: authentication, rate limits and credits.
+        auth: authentication, rate limits and credits.
         segmenter: turns images and prompts into masks.
         metrics: counters and histograms.
         traces: makes OpenTelemetry spans; None if tracing is off.
@@ -62,7 +62,7 @@ class ServerContext:
 
     settings: Settings
     limits: Limits
-    gate: AuthService
+    auth: AuthService
     segmenter: SegmentationService
     metrics: Metrics
     traces: Traces | None
@@ -86,7 +86,7 @@ class ServerContext:
     @property
     def background_tasks(self) -> Sequence[BackgroundTask]:
         """All background tasks that run now."""
-        supervisors = (self._supervisor, self.gate.supervisor, self.jobs.supervisor)
+        supervisors = (self._supervisor, self.auth.supervisor, self.jobs.supervisor)
         return [task for supervisor in supervisors for task in supervisor.tasks]
 
     @property
@@ -107,7 +107,7 @@ class ServerContext:
         """Start loading models, read the API keys, and start the job workers."""
         await self.segmenter.start()
         self._supervisor.run("model loading", lambda _: self._load())
-        await asyncio.gather(self.gate.start(), self.jobs.start(self.task_context))
+        await asyncio.gather(self.auth.start(), self.jobs.start(self.task_context))
 
     async def _load(self) -> None:
         pause = self.load_pause
@@ -153,7 +153,7 @@ class ServerContext:
     async def stop(self) -> None:
         """Stop job workers, authentication, models, threads and tracing."""
         await self.jobs.stop()
-        await self.gate.stop()
+        await self.auth.stop()
         await self._supervisor.stop()
         self.segmenter.close()
         if self.traces is not None:

@@ -154,5 +154,5 @@ class ServerCollector(Collector):
         yield CounterMetricFamily(
             "inference_usage_lost",
             "Changes of usage and refunds that were dropped because too many waited.",
-            self._state.gate.ledger.lost,
+            self._state.auth.ledger.lost,
         )

@@ -33,7 +33,8 @@ class Answer:
         description: when this response is sent.
         model: schema of a JSON body. Default: no JSON body.
         raw: other media types of the body, each with its kind, binary or text. Default: none.
-        headers: names of response headers, as in `HEADERS`. Default: none.
+        headers: names of response headers, as in `HEADERS`, without those that `headers_of` adds.
+            Default: none.
         component: name under which several operations share the response in the document.
             Default: not shared.
         raw_first: whether `raw` precedes JSON in the document: generated clients use the first
@@ -125,6 +126,10 @@ HEADERS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "description": "Id of this request in the server's log.",
             "schema": {"type": "string"},
         },
+        "x-content-type-options": {
+            "description": "Sent with everything but JSON: browsers must not guess another type.",
+            "schema": {"type": "string", "enum": ["nosniff"]},
+        },
         "retry-after": {
             "description": "Seconds to wait before a retry.",
             "schema": {"type": "integer", "minimum": 1},
@@ -147,7 +152,6 @@ RESULT_HEADERS = (
     "x-image-mismatch",
     "x-credits-remaining",
     "server-timing",
-    "x-request-id",
 )
 """Headers of every response about an image."""
 
@@ -161,15 +165,14 @@ def common_errors(model: type[BaseModel] = ErrorMessage, suffix: str = "") -> Ma
     """
 
     def error(name: str, description: str, *headers: str, model: Any = model) -> Answer:
-        headers = (*headers, "x-request-id")
         return Answer(description, model, headers=headers, component=name + suffix)
 
     return MappingProxyType(
         {
             400: error(
                 "BadRequest",
-                "The image could not be fetched or decoded, a header has several values, or the body "
-                "is not valid HTTP.",
+                "The image could not be fetched or decoded, a header has several values, or the "
+                "body is not valid HTTP.",
             ),
             401: error(
                 "Unauthorized",
@@ -283,7 +286,7 @@ def build_document(operations: Sequence[Operation], version: str) -> dict[str, A
     for operation in operations:
         paths.setdefault(operation.path, {})[operation.method] = _operation(operation)
     used_tags = {tag for op in operations for tag in op.tags}
-    used_headers = {name for answer in answers for name in answer.headers}
+    used_headers = {name for answer in answers for name in headers_of(answer)}
     document = OpenAPI.model_validate(
         {
             "openapi": "3.1.1",
@@ -315,6 +318,15 @@ def build_document(operations: Sequence[Operation], version: str) -> dict[str, A
     schemas = written["components"].get("schemas", {})
     written["components"]["schemas"] = dict(sorted(schemas.items()))
     return written
+
+
+def headers_of(answer: Answer) -> tuple[str, ...]:
+    """Return the names of a response's headers, with those that middleware adds to all responses.
+
+    Args:
+        answer: the response.
+    """
+    return (*answer.headers, "x-request-id", *(("x-content-type-options",) if answer.raw else ()))
 
 
 def _check_unique(noun: str, names: Iterable[str]) -> None:
@@ -366,7 +378,8 @@ def _shared_answers(answers: Sequence[Answer]) -> dict[str, dict[str, Any]]:
 
 
 def _response(answer: Answer) -> dict[str, Any]:
-    _check_known("header", answer.headers, HEADERS)
+    headers = headers_of(answer)
+    _check_known("header", headers, HEADERS)
     content: dict[str, dict[str, Any]] = {}
     if answer.model is not None:
         content[JSON] = {"schema": _reference("schemas", answer.model.__name__)}
@@ -376,8 +389,7 @@ def _response(answer: Answer) -> dict[str, Any]:
         raw[media_type] = {"schema": {"type": "string", **binary}}
     content = raw | content if answer.raw_first else content | raw
     written: dict[str, Any] = {"description": answer.description}
-    if answer.headers:
-        written["headers"] = {name: _reference("headers", name) for name in answer.headers}
+    written["headers"] = {name: _reference("headers", name) for name in headers}
     if content:
         written["content"] = content
     return written

@@ -35,7 +35,6 @@ _POLICIES = MappingProxyType(
 
 _HEADERS = MappingProxyType(
     {
-        "x-content-type-options": "nosniff",
         "referrer-policy": "no-referrer",
         # File names stay the same across upgrades, so browsers must revalidate by ETag.
         "cache-control": "no-cache",

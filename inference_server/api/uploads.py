@@ -82,7 +82,7 @@ async def uploaded(
     state = state_of(request)
     is_form = request.headers.get("content-type", "").lower().startswith("multipart/form-data")
     in_form = is_form and key_from_request(request.query_params, request.headers) is None
-    if not in_form or state.gate.is_open:
+    if not in_form or state.auth.is_open:
         in_form = False
         key = await admit(request, authenticate(request))
     remedy = "Send a smaller image, or raise INFERENCE_MAX_UPLOAD_MB."

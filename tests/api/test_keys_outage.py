@@ -77,7 +77,7 @@ def test_a_temporary_database_outage(
 
         def are_too_old() -> bool:
             """Pretend that the keys were loaded too long ago, instead of waiting."""
-            server.state.gate._seen = time.monotonic() - 1001
+            server.state.auth._seen = time.monotonic() - 1001
             return server.post(VISUAL, BODY, key=free).status_code == 503
 
         # After the grace period, stored keys are refused.
@@ -95,7 +95,7 @@ def test_a_temporary_database_outage(
         until(lambda: server.post(VISUAL, BODY, key=free).status_code == 422)
         assert server.post(VISUAL, BODY, key=revoked).status_code == 401
         # Usage of the outage is written afterwards, and failed requests cost nothing.
-        tenant = server.state.gate.authenticate(ALICE).tenant.name
+        tenant = server.state.auth.authenticate(ALICE).tenant.name
         until(lambda: any(u.key_id == tenant for u in running.store.usage("2000-01-01")))
         until(lambda: running.used(unpaid)[0] >= 2)
         assert running.credits_left(paid) == 5

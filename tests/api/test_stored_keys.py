@@ -273,7 +273,7 @@ def test_usage_counts_credits_of_unlimited_keys(running: Keyed, picture: Picture
 
 def test_keys_of_the_settings_are_in_the_usage_without_their_secret(running: Keyed) -> None:
     assert running.server.post(VISUAL, {"image": noise(5)}).status_code == 200
-    tenant = running.server.state.gate.authenticate(ALICE).tenant.name
+    tenant = running.server.state.auth.authenticate(ALICE).tenant.name
 
     def counted() -> bool:
         return any(each.key_id == tenant for each in running.store.usage("2000-01-01"))

@@ -124,6 +124,9 @@ class AccessLog:
             if message["type"] == "http.response.start":
                 answer = MutableHeaders(scope=message)
                 answer["x-request-id"] = record.identity
+                if answer.get("content-type") != "application/json":
+                    # A browser that opens a file must not take it for a script or a page.
+                    answer["x-content-type-options"] = "nosniff"
                 # Logged before the response is sent: a client that has it finds the line.
                 log(message["status"], answer)
             await send(message)

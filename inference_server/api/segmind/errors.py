@@ -20,7 +20,6 @@ def wording(error: InferenceServerError) -> dict[str, Any]:
 
 
 def _error(name: str, description: str, *headers: str) -> Answer:
-    headers = (*headers, "x-request-id")
     return Answer(description, SegmindFailure, headers=headers, component=f"{name}Segmind")
 
 

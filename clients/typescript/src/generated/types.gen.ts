@@ -1668,7 +1668,7 @@ export type ConceptSegmentData = {
 
 export type ConceptSegmentErrors = {
     /**
-     * The image could not be fetched or decoded.
+     * The image could not be fetched or decoded, a header has several values, or the body is not valid HTTP.
      */
     400: ErrorMessage;
     /**
@@ -1741,7 +1741,7 @@ export type VisualSegmentData = {
 
 export type VisualSegmentErrors = {
     /**
-     * The image could not be fetched or decoded.
+     * The image could not be fetched or decoded, a header has several values, or the body is not valid HTTP.
      */
     400: ErrorMessage;
     /**
@@ -1814,7 +1814,7 @@ export type SegmentImageData = {
 
 export type SegmentImageErrors = {
     /**
-     * The image could not be fetched or decoded.
+     * The image could not be fetched or decoded, a header has several values, or the body is not valid HTTP.
      */
     400: ErrorMessage;
     /**
@@ -1887,7 +1887,7 @@ export type EmbedImageSam3Data = {
 
 export type EmbedImageSam3Errors = {
     /**
-     * The image could not be fetched or decoded.
+     * The image could not be fetched or decoded, a header has several values, or the body is not valid HTTP.
      */
     400: ErrorMessage;
     /**
@@ -1960,7 +1960,7 @@ export type EmbedImageSam2Data = {
 
 export type EmbedImageSam2Errors = {
     /**
-     * The image could not be fetched or decoded.
+     * The image could not be fetched or decoded, a header has several values, or the body is not valid HTTP.
      */
     400: ErrorMessage;
     /**
@@ -2079,7 +2079,7 @@ export type SegmentAutomaticData = {
 
 export type SegmentAutomaticErrors = {
     /**
-     * The image could not be fetched or decoded.
+     * The image could not be fetched or decoded, a header has several values, or the body is not valid HTTP.
      */
     400: ErrorDetail;
     /**
@@ -2152,7 +2152,7 @@ export type SegmentPredictData = {
 
 export type SegmentPredictErrors = {
     /**
-     * The image could not be fetched or decoded.
+     * The image could not be fetched or decoded, a header has several values, or the body is not valid HTTP.
      */
     400: ErrorDetail;
     /**
@@ -2225,7 +2225,7 @@ export type SegmentTextData = {
 
 export type SegmentTextErrors = {
     /**
-     * The image could not be fetched or decoded.
+     * The image could not be fetched or decoded, a header has several values, or the body is not valid HTTP.
      */
     400: ErrorDetail;
     /**
@@ -2825,6 +2825,10 @@ export type SubmitConceptSegmentData = {
 
 export type SubmitConceptSegmentErrors = {
     /**
+     * The image could not be fetched or decoded, a header has several values, or the body is not valid HTTP.
+     */
+    400: ErrorMessage;
+    /**
      * The API key is missing or wrong, has expired or was revoked.
      */
     401: ErrorMessage;
@@ -2899,6 +2903,10 @@ export type SubmitVisualSegmentData = {
 };
 
 export type SubmitVisualSegmentErrors = {
+    /**
+     * The image could not be fetched or decoded, a header has several values, or the body is not valid HTTP.
+     */
+    400: ErrorMessage;
     /**
      * The API key is missing or wrong, has expired or was revoked.
      */

@@ -2,14 +2,61 @@
 
 from __future__ import annotations
 
+from math import ceil
+
 from sqlalchemy import Connection, case, func, select
 
-from inference_server.errors import CapacityError
-from inference_server.jobs.models import IMAGES, JOBS
+from inference_server.errors import CapacityError, ImageTooLargeError
+from inference_server.jobs.models import IMAGES, JOBS, Submission
 from inference_server.settings import MiB, Settings
 
 _RETRY_AFTER = 5.0
 """Seconds after which a client whose job was refused should try again."""
+
+
+def check_input(settings: Settings, submission: Submission) -> None:
+    """Check that a job's input can fit into its tenant's storage at all.
+
+    Args:
+        settings: the bounds.
+        submission: the request, whose body and image are stored until the job ends.
+
+    Raises:
+        ImageTooLargeError: it cannot fit, even if nothing else is stored.
+    """
+    nbytes = len(submission.payload)
+    parts = "request body"
+    if submission.image is not None:
+        nbytes += len(submission.image.data)
+        parts = "request body and the image that it names"
+    if nbytes > _most_of_key(settings):
+        raise ImageTooLargeError(
+            f"The {parts} have {_size(nbytes)}; {_share(settings)}. Send a smaller image or its "
+            "URL, or raise INFERENCE_JOB_STORAGE_MB or INFERENCE_JOB_STORAGE_SHARE."
+        )
+
+
+def trouble_with_result(settings: Settings, nbytes: int) -> str:
+    """Say why a result can never be stored.
+
+    Args:
+        settings: the bounds.
+        nbytes: size of the result in bytes.
+
+    Returns:
+        The reason and what to do; empty if the result can be stored, once there is room.
+    """
+    if nbytes > settings.job_result_mb * MiB:
+        return (
+            f"The result has {_size(nbytes)}; the limit is {settings.job_result_mb} MiB. Request "
+            "fewer masks or files, or raise INFERENCE_JOB_RESULT_MB."
+        )
+    if nbytes > _most_of_key(settings):
+        return (
+            f"The result has {_size(nbytes)}; {_share(settings)}. Request fewer masks or files, or "
+            "raise INFERENCE_JOB_STORAGE_MB or INFERENCE_JOB_STORAGE_SHARE."
+        )
+    return ""
 
 
 def check_submit(connection: Connection, settings: Settings, tenant: str, nbytes: int) -> None:
@@ -90,6 +137,23 @@ def check_result(connection: Connection, settings: Settings, tenant: str, nbytes
             "INFERENCE_JOB_STORAGE_SHARE.",
             full="job_storage_of_key",
         )
+
+
+def _most_of_key(settings: Settings) -> float:
+    """The most bytes that one tenant's jobs can take, while no other has any."""
+    return settings.job_storage_share * settings.job_storage_mb * MiB
+
+
+def _share(settings: Settings) -> str:
+    return (
+        f"the jobs of one API key can take at most {_most_of_key(settings) / MiB:,.6g} MiB "
+        f"({settings.job_storage_share:g} of {settings.job_storage_mb} MiB)"
+    )
+
+
+def _size(nbytes: int) -> str:
+    """A size in MiB, rounded up, so that it is seen to exceed a limit."""
+    return f"{ceil(nbytes * 100 / MiB) / 100:,.2f} MiB"
 
 
 def _stored(connection: Connection, tenant: str) -> tuple[int, int]:

@@ -66,11 +66,13 @@ class JobRepository:
 
         Raises:
             CapacityError: a limit on jobs or on their storage is reached.
+            ImageTooLargeError: the body and its image cannot fit into the storage at all.
             CreditsError: the key has insufficient credits.
             PromptError: another request was submitted under the same key.
             UnknownImageError: `submission.unknown`.
             DeadlineError: the submission was abandoned.
         """
+        quota.check_input(self._settings, submission)
         job_id = job_id or secrets.token_hex(16)
 
         def insert_job(connection: Connection) -> Accepted:

@@ -22,13 +22,13 @@ from inference_server.errors import (
     StorageError,
     TransientError,
 )
+from inference_server.jobs import quota
 from inference_server.jobs.models import JSON_OUTPUT, Claim, Facts, Output
 from inference_server.jobs.storage import JobStorage
 from inference_server.jobs.task import ResultFile, Task, TaskContext, TaskResult
 from inference_server.jobs.timing import DEFAULT_TIMING, JobTiming
 from inference_server.observability.logging import about
 from inference_server.observability.metrics import Timings
-from inference_server.settings import MiB
 from inference_server.supervisor import BackgroundTask
 from schemas.common import validation_detail, validation_message
 
@@ -246,13 +246,8 @@ class Worker:
             )
         self._context.metrics.observe(timings)
         output = Output(files, time.perf_counter() - begin, _facts(result, timings))
-        most = self._settings.job_result_mb * MiB
-        if output.nbytes > most:
-            return _Failure(
-                f"The result has {output.nbytes / MiB:.1f} MiB; the limit is {most // MiB} MiB. "
-                "Request fewer masks or files, or raise INFERENCE_JOB_RESULT_MB."
-            )
-        return output
+        trouble = quota.trouble_with_result(self._settings, output.nbytes)
+        return _Failure(trouble) if trouble else output
 
     async def _end(
         self, claim: Claim, outcome: Output | _Failure, hold: asyncio.Task[None]

@@ -50,7 +50,7 @@ class JobSettings(EnvironmentSettings):
         4096,
         ge=1,
         description="Maximum size in MiB of stored jobs and results; beyond it, submissions get "
-        "429.",
+        "429, and those that could never fit 413.",
     )
     job_storage_share: float = Field(
         0.5,
@@ -58,7 +58,7 @@ class JobSettings(EnvironmentSettings):
         le=1,
         description="Part of the job storage that the jobs and results of one key may take, of "
         "what those of other keys leave; beyond it, submissions get 429 and a result fails its "
-        "job. 1 lets one key fill it.",
+        "job. 1 lets one key fill it. A submission that could never fit gets 413.",
     )
     job_undo_pending: int = Field(
         1000,

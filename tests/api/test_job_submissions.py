@@ -198,3 +198,16 @@ class TestDeadline:
         until(lambda: not server.state.jobs._submissions.pending)
         assert server.metric("inference_jobs_queued") == 0
         assert server.metric("inference_jobs_total") - before <= 1
+
+
+class TestSize:
+    @pytest.mark.parametrize(("path", "status"), [(f"/v2{VISUAL}", 413), ("/v2/sam3-image", 400)])
+    def test_a_job_that_can_never_fit_is_refused_for_good(self, path: str, status: int) -> None:
+        with in_process(job_storage_mb=1, job_workers=0) as server:
+            large = noise(930, (600, 600))
+            body = {"image": large if status == 413 else large["value"], "text_prompt": "x"}
+            answer = server.post(path, body)
+            assert answer.status_code == status
+            assert "at most 0.5 MiB" in answer.text
+            assert "INFERENCE_JOB_STORAGE_SHARE" in answer.text
+            assert "retry-after" not in answer.headers

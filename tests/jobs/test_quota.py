@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from inference_server.errors import CapacityError
-from inference_server.jobs import JobRepository, Output
+from inference_server.errors import CapacityError, ImageTooLargeError
+from inference_server.jobs import Accepted, JobRepository, Output, RequestKey, Submission
 from inference_server.jobs.models import FILES
 from inference_server.jobs.task import ResultFile
 from inference_server.segmentation.types import StoredImage
@@ -28,7 +28,7 @@ def result(nbytes: int) -> Output:
 
 
 def room(store: JobRepository, tenant: str, nbytes: int) -> bool:
-    """Whether a tenant may submit a body of this size; the body is not kept."""
+    """Whether there is room for a body of this size of a tenant; the body is not kept."""
     try:
         job_id = submit(store, tenant, KIND, bytes(nbytes))
     except CapacityError:
@@ -39,10 +39,40 @@ def room(store: JobRepository, tenant: str, nbytes: int) -> bool:
 
 def test_a_full_share_is_refused(opened: Opener) -> None:
     store = opened(job_storage_mb=1)
+    submit(store, "alice", KIND, bytes(300_000))
     with pytest.raises(CapacityError, match="INFERENCE_JOB_STORAGE_SHARE") as caught:
-        submit(store, "alice", KIND, bytes(600_000))
+        submit(store, "alice", KIND, bytes(300_000))
     assert caught.value.full == "job_storage_of_key"
     assert int(caught.value.headers["retry-after"]) >= 1
+
+
+@pytest.mark.parametrize(
+    ("share", "most", "sizes"),
+    [(0.5, "0.5", [524_288, 0]), (0.5, "0.5", [2, 524_286]), (1, "1", [1_048_575, 1])],
+)
+def test_a_job_that_can_never_fit_is_refused_for_good(
+    opened: Opener, share: float, most: str, sizes: list[int]
+) -> None:
+    """Not with 429: to try again would be of no use, whatever expires."""
+    store = opened(job_storage_mb=1, job_storage_share=share)
+    body, image = sizes
+    key = RequestKey("k", "r")
+
+    def asked(more: int) -> Submission:
+        file = StoredImage.of(bytes(image)) if image else None
+        return Submission("alice", KIND, bytes(body + more), image=file, key=key)
+
+    for name in (1, 200_000):
+        with pytest.raises(ImageTooLargeError) as caught:
+            store.submit(asked(name))
+        for part in (f"at most {most} MiB", "JOB_STORAGE_MB", "JOB_STORAGE_SHARE"):
+            assert part in caught.value.message
+        size = 0.7 if share < 1 else 1.2
+        assert f"have {size if name > 1 else float(most) + 0.01:.2f} MiB" in caught.value.message
+        assert ("image that it names" in caught.value.message) == bool(image)
+    assert caught.value.status == 413
+    accepted = store.submit(asked(0))
+    assert store.submit(asked(0)) == Accepted(accepted.job_id, repeated=True)
 
 
 def test_half_is_the_default() -> None:

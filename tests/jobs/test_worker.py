@@ -201,8 +201,28 @@ async def test_a_result_that_is_too_large_fails(tmp_path: Path) -> None:
     status = await outcome(tmp_path, run, job_result_mb=1)
     assert status.state == "FAILED"
     assert status.error is not None
-    assert status.error.startswith("The result has 1.5 MiB; the limit is 1 MiB.")
+    assert status.error.startswith("The result has 1.53 MiB; the limit is 1 MiB.")
     assert "INFERENCE_JOB_RESULT_MB" in status.error
+
+
+@pytest.mark.parametrize(
+    ("share", "most"), [(0.5, "at most 0.5 MiB (0.5 of 1 MiB)"), (1, "at most 1 MiB (1 of 1 MiB)")]
+)
+async def test_a_result_that_the_storage_can_never_hold_fails(
+    tmp_path: Path, share: float, most: str
+) -> None:
+    """The error does not say to submit the job again."""
+
+    async def run(*_: Any) -> TaskResult:
+        return TaskResult(None, files=lambda: (ResultFile("a.png", "image/png", bytes(1_600_000)),))
+
+    status = await outcome(tmp_path, run, job_storage_mb=1, job_storage_share=share)
+    assert status.state == "FAILED"
+    assert status.error is not None
+    assert status.error.startswith("The result has 1.53 MiB; the jobs of one API key can take")
+    assert most in status.error
+    assert "INFERENCE_JOB_STORAGE_MB" in status.error
+    assert "again" not in status.error
 
 
 async def test_the_lease_of_a_long_job_is_renewed(

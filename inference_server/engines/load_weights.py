@@ -21,11 +21,12 @@ from safetensors import safe_open
 from sam2.modeling.sam2_base import SAM2Base
 
 from inference_server.engines.device import Compute
+from inference_server.engines.sam1.weights import Sam1Checkpoint
 from inference_server.engines.weights import Sam2Checkpoint
 from inference_server.errors import ModelUnavailableError
 
 if TYPE_CHECKING:
-    from transformers import Sam3Model, Sam3Processor
+    from transformers import Sam3Model, Sam3Processor, SamImageProcessor, SamModel
 
     from inference_server.engines.sam3.visual_head import VisualHead
 
@@ -74,6 +75,63 @@ def _short(error: BaseException) -> str:
     return lines[0][:200]
 
 
+def load_sam1(checkpoint: Sam1Checkpoint, compute: Compute) -> tuple[SamModel, SamImageProcessor]:
+    """Load a SAM 1 model and its image processor.
+
+    Args:
+        checkpoint: Weights found by `find_sam1`.
+        compute: Device to load the model to.
+
+    Returns:
+        The model in evaluation mode, and the processor.
+
+    Raises:
+        ModelUnavailableError: The weights are missing, corrupt or gated.
+    """
+    from transformers import AutoConfig, SamConfig, SamImageProcessor, SamModel
+
+    model: Any
+    processor = SamImageProcessor()
+    source = checkpoint.source
+    with _explained("INFERENCE_SAM1_WEIGHTS", checkpoint.name):
+        if checkpoint.file is not None:
+            model = _published_sam1(checkpoint.file, checkpoint.version)
+        else:
+            config: Any = AutoConfig.from_pretrained(source)
+            if not isinstance(config, SamConfig):
+                raise ValueError(f"its config.json is that of a {config.model_type}")
+            sides = (config.vision_config.image_size, config.prompt_encoder_config.image_size)
+            if sides[0] != sides[1]:
+                raise ValueError(f"its config.json has input sizes {sides[0]} and {sides[1]}")
+            model = _pretrained(SamModel, source, "INFERENCE_SAM1_WEIGHTS", checkpoint.name)
+            # A model that was saved without its processor is normalised as the published ones.
+            if not Path(source).is_dir() or any(Path(source).glob("*processor_config.json")):
+                processor = SamImageProcessor.from_pretrained(source)
+    return model.to(compute.device).eval().requires_grad_(False), processor
+
+
+def _published_sam1(file: Path, version: str) -> SamModel:
+    """Load a file that Meta published for SAM 1."""
+    from transformers import SamModel
+
+    from inference_server.engines.sam1.published import config_of, renamed
+
+    state = torch.load(file, map_location="cpu", weights_only=True)
+    tensors = {name: tensor.float() for name, tensor in renamed(state).items()}
+    with torch.device("meta"):  # without initialising 640 million parameters
+        model: Any = SamModel(config_of(version))
+    names = model.state_dict().keys()
+    if names != tensors.keys():
+        lacking, surplus = sorted(names - tensors.keys()), sorted(tensors.keys() - names)
+        raise ValueError(
+            f"{len(lacking)} tensors of a {version} are missing, {len(surplus)} are not its; the "
+            f"first is {(lacking + surplus)[0]}"
+        )
+    model.load_state_dict(tensors, strict=True, assign=True)
+    loaded: SamModel = model
+    return loaded
+
+
 def load_sam2(checkpoint: Sam2Checkpoint, compute: Compute) -> SAM2Base:
     """Load a SAM 2 model.
 
@@ -119,24 +177,28 @@ def load_sam3(source: str, name: str, compute: Compute) -> tuple[Sam3Model, Sam3
     """
     # Imported here, because it takes half of the import time of both models.
     from transformers import Sam3Model, Sam3Processor
+
+    with _explained("INFERENCE_SAM3_WEIGHTS", name):
+        model = _pretrained(Sam3Model, source, "INFERENCE_SAM3_WEIGHTS", name)
+        processor = Sam3Processor.from_pretrained(source)
+    return model.to(compute.device).eval().requires_grad_(False), processor
+
+
+def _pretrained(kind: Any, source: str, setting: str, name: str) -> Any:
+    """Load a model of `transformers` in float32; one that lacks a tensor is refused."""
     from transformers.utils import logging as transformers_logging
 
     if not sys.stderr.isatty():  # a progress bar would add a hundred lines to a log
         transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    model: Any
-    with _explained("INFERENCE_SAM3_WEIGHTS", name):
-        loaded: Any = Sam3Model.from_pretrained(
-            source, dtype=torch.float32, output_loading_info=True
+    model, report = kind.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
+    lacking = sorted(report["missing_keys"]) + [str(k) for k in report["mismatched_keys"]]
+    if lacking:
+        family = setting.removeprefix("INFERENCE_").removesuffix("_WEIGHTS").replace("SAM", "SAM ")
+        raise ModelUnavailableError(
+            f"{setting}: {name} lacks {len(lacking)} of the model's tensors (the first is "
+            f"{lacking[0]}). Download it again, or check that it is a {family}."
         )
-        model, report = loaded
-        lacking = sorted(report["missing_keys"]) + [str(k) for k in report["mismatched_keys"]]
-        if lacking:
-            raise ModelUnavailableError(
-                f"INFERENCE_SAM3_WEIGHTS: {name} lacks {len(lacking)} of the model's tensors "
-                f"(the first is {lacking[0]}). Download it again, or check that it is a SAM 3."
-            )
-        processor = Sam3Processor.from_pretrained(source)
-    return model.to(compute.device).eval().requires_grad_(False), processor
+    return model
 
 
 def load_sam3_head(source: str, name: str, compute: Compute) -> VisualHead | None:

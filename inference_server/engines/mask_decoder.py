@@ -1,4 +1,4 @@
-"""The mask decoder of SAM 2 and SAM 3, with image-only parts computed once per image.
+"""The mask decoder of SAM 1, 2 and 3, with image-only parts computed once per image.
 
 It uses the weights of `sam2.modeling.sam.mask_decoder.MaskDecoder`, and its results equal that
 module's up to rounding. The order of operations differs:
@@ -38,8 +38,10 @@ class DecoderImage(Features):
 
     Attributes:
         pixels: `[B, N, C]`, the image embedding plus the embedding of "no mask input".
-        middle: `[B, N, 4 * C / 4]`, features at twice the resolution, in nested order.
-        fine: `[B, 4 * N, 4 * C / 8]`, features at four times the resolution, in nested order.
+        middle: `[B, N, 4 * C / 4]`, features at twice the resolution, in nested order; one row
+            that all pixels share, `[B, 1, C]`, if the model has no such features.
+        fine: `[B, 4 * N, 4 * C / 8]`, features at four times the resolution, in nested order;
+            likewise `[B, 1, C / 2]`.
         projections: Projections of the first layer's attention: keys `[B, heads, c, N]` and values
             `[B, heads, N, c]` from tokens to pixels, scaled queries `[B, heads, N, c]` from pixels
             to tokens. Empty to save a quarter of the memory; each prompt then computes its part.
@@ -128,19 +130,19 @@ class FastMaskDecoder:
         Args:
             coarse: `[B, C, h, w]`, the image embedding.
             high_resolution: `[B, C / 8, 4 h, 4 w]` and `[B, C / 4, 2 h, 2 w]`, features, finest
-                first; empty if the decoder uses none.
+                first; empty if the decoder uses none, as SAM 1's.
 
         Returns:
             A batch of `B` images in the decoder's dtype.
         """
         batch = coarse.shape[0]
         pixels = rows_of(coarse) + self._no_mask
-        middle, fine = self._up1_bias, self._up2_bias
+        middle = self._up1_bias.expand(batch, 1, -1)
+        fine = self._up2_bias.expand(batch, 1, -1)
         if high_resolution:
             middle = middle + nested(high_resolution[1], 1)
             fine = fine + nested(high_resolution[0], 2)
-        count = pixels.shape[1]
-        parts = [pixels, middle.expand(batch, count, -1), fine.expand(batch, 4 * count, -1)]
+        parts = [pixels, middle, fine]
         if self._project:
             positioned = pixels + self._positions
             layer = self._layers[0]

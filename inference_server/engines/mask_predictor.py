@@ -1,15 +1,16 @@
-"""Points, boxes and mask inputs to masks: what SAM 2 and SAM 3's visual head have in common."""
+"""Points, boxes and mask inputs to masks: what all SAM models have in common."""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from inference_server.engines.base import Candidates, Embedding, Query, VisualPrompt
 from inference_server.engines.device import Compute
@@ -21,6 +22,8 @@ _LOGIT_LIMIT = 32.0
 
 class MaskPredictor:
     """Decodes prompts on encoded images; the same arithmetic as `SAM2ImagePredictor`.
+
+    A subclass may place images and embed boxes in another way.
 
     Args:
         prompt_encoder: SAM 2's `PromptEncoder` with the model's weights.
@@ -51,12 +54,11 @@ class MaskPredictor:
         Returns:
             One result per query, in order.
         """
-        groups: defaultdict[tuple[int, bool, bool, bool], list[int]] = defaultdict(list)
+        groups: defaultdict[Hashable, list[int]] = defaultdict(list)
         for index, query in enumerate(queries):
-            prompt = query.prompt
-            tokens = len(prompt.points) + (0 if prompt.box is None else 2)
-            refines = prompt.mask_input is not None
-            groups[tokens, refines, query.multimask, query.best].append(index)
+            refines = query.prompt.mask_input is not None
+            kind = self._kind(query.prompt)
+            groups[kind, refines, query.multimask, query.best].append(index)
         results: dict[int, Candidates] = {}
         for indices in groups.values():
             group = self._forward([queries[i] for i in indices])
@@ -66,16 +68,10 @@ class MaskPredictor:
     def _forward(self, queries: list[Query[VisualPrompt]]) -> list[Candidates]:
         """Decode prompts of the same kind in one forward pass."""
         device = self._compute.device
-        coordinates, labels = self._tokens(queries)
-        points = None
-        if coordinates.shape[1]:
-            points = (
-                torch.from_numpy(coordinates).to(device),
-                torch.from_numpy(labels).to(device),
-            )
-        inputs = [q.prompt.mask_input for q in queries if q.prompt.mask_input is not None]
-        masks = torch.from_numpy(np.stack(inputs))[:, None].to(device) if inputs else None
-        sparse, dense = self._prompt_encoder(points=points, boxes=None, masks=masks)
+        given = [q.prompt.mask_input for q in queries if q.prompt.mask_input is not None]
+        masks = torch.from_numpy(np.stack(given))[:, None].to(device) if given else None
+        points, boxes = self._tokens(queries)
+        sparse, dense = self._prompt_encoder(points=points, boxes=boxes, masks=masks)
         logits, quality, counts = self._decoder(
             self._images([query.embedding for query in queries]),
             sparse.expand(len(queries), -1, -1),
@@ -84,14 +80,19 @@ class MaskPredictor:
             best=queries[0].best,
             min_iou=self._thresholds(queries),
         )
-        ends = np.cumsum(counts)[:-1]
-        planes = np.split(logits.cpu().numpy(), ends)
-        scores = np.split(quality.cpu().numpy(), ends)
+        planes = self._planes(logits, counts, [query.embedding.size for query in queries])
+        scores = np.split(quality.cpu().numpy(), np.cumsum(counts)[:-1])
+        whole = planes
+        if any(query.logits for query in queries):
+            whole = self._whole(logits, counts, planes)
         return [
             Candidates(
-                plane, 0.0, score, plane.clip(-_LOGIT_LIMIT, _LOGIT_LIMIT) if query.logits else None
+                plane,
+                0.0,
+                score,
+                inputs.clip(-_LOGIT_LIMIT, _LOGIT_LIMIT) if query.logits else None,
             )
-            for query, plane, score in zip(queries, planes, scores, strict=True)
+            for query, plane, inputs, score in zip(queries, planes, whole, scores, strict=True)
         ]
 
     def _thresholds(self, queries: list[Query[VisualPrompt]]) -> torch.Tensor | None:
@@ -110,22 +111,68 @@ class MaskPredictor:
             self._compute.dtype
         )
 
+    def _kind(self, prompt: VisualPrompt) -> Hashable:
+        """What prompts that share a forward pass have in common, besides the mask input."""
+        return len(prompt.points) + (0 if prompt.box is None else 2)
+
     def _tokens(
         self, queries: list[Query[VisualPrompt]]
-    ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-        """Convert prompts to points; a box is two points.
+    ) -> tuple[tuple[Tensor, Tensor] | None, Tensor | None]:
+        """Convert prompts of one kind to the input of the prompt encoder; a box is two points.
 
         Returns:
-            Coordinates `[N, K, 2]` in pixels of the model's input, and labels `[N, K]`.
+            Coordinates `[N, K, 2]` in pixels of the model's input with labels `[N, K]`, or None if
+            K is 0; and boxes, always None.
         """
         coordinates, labels = [], []
         for query in queries:
-            height, width = query.embedding.size
-            scale = np.array([1 / width, 1 / height], np.float32) * self._side
             prompt = query.prompt
             corners = np.empty((0, 2), np.float32)
             if prompt.box is not None:
                 corners = prompt.box.reshape(2, 2)
-            coordinates.append(np.concatenate([corners, prompt.points]) * scale)
+            coordinates.append(
+                np.concatenate([corners, prompt.points]) * self._scale(query.embedding.size)
+            )
             labels.append(np.concatenate([[2, 3][: len(corners)], prompt.labels]))
-        return np.stack(coordinates).astype(np.float32), np.stack(labels).astype(np.int32)
+        return self._points(coordinates, labels), None
+
+    def _points(
+        self, coordinates: list[NDArray[np.float32]], labels: list[NDArray[np.int64]]
+    ) -> tuple[Tensor, Tensor] | None:
+        """Stack the points of prompts that have the same number; None if it is 0."""
+        if not len(labels[0]):
+            return None
+        device = self._compute.device
+        return (
+            torch.from_numpy(np.stack(coordinates).astype(np.float32)).to(device),
+            torch.from_numpy(np.stack(labels).astype(np.int32)).to(device),
+        )
+
+    def _scale(self, size: tuple[int, int]) -> NDArray[np.float32]:
+        """Pixels of the model's input per pixel of an image of (height, width), for x and y."""
+        height, width = size
+        return np.array([1 / width, 1 / height], np.float32) * self._side
+
+    def _planes(
+        self, logits: Tensor, counts: list[int], sizes: list[tuple[int, int]]
+    ) -> list[NDArray[np.float32]]:
+        """Planes that cover the whole image; see `Candidates.planes`.
+
+        Args:
+            logits: `float32[M, h, w]`, the masks of all queries.
+            counts: Number of masks of each query.
+            sizes: (height, width) of each query's image.
+        """
+        return np.split(logits.cpu().numpy(), np.cumsum(counts)[:-1])
+
+    def _whole(
+        self, logits: Tensor, counts: list[int], planes: list[NDArray[np.float32]]
+    ) -> list[NDArray[np.float32]]:
+        """Planes that cover the model's whole input, as mask inputs do.
+
+        Args:
+            logits: `float32[M, h, w]`, the masks of all queries.
+            counts: Number of masks of each query.
+            planes: The result of `_planes`.
+        """
+        return planes

@@ -16,20 +16,11 @@ from torch import Tensor
 from inference_server.engines.base import RGBImage
 
 _TALL = 8
-"""Height, in sides of the square, above which a narrow image is resized vertically first."""
+"""Height, in heights of the result, above which a narrow image is resized vertically first."""
 
 
 def resize(pixels: RGBImage, side: int, extent: tuple[float, float] | None = None) -> Tensor:
-    """Resize an image to a square, without keeping its aspect ratio.
-
-    Antialiased bilinear, as SAM 2 and SAM 3 resize. The result equals torchvision's for bytes,
-    which SAM 3's processor uses. SAM 2's transforms resize floats; rounding to bytes changes the
-    result by 0.3 of 255 on average and by 1 at most.
-
-    PyTorch's kernel for bytes runs on the calling thread only and releases the interpreter lock.
-    From 12 MP to 1024 x 1024 on one core it takes 17 ms, Pillow 92, OpenCV's `INTER_AREA` 64 (a
-    different filter, off by up to 20), SAM 3's processor 91, SAM 2's transforms 293. OpenCV's
-    `INTER_LINEAR` takes 5, but skips most pixels and is off by up to 54.
+    """Resize an image to a square, without keeping its aspect ratio; see `resize_to`.
 
     Args:
         pixels: `uint8[h, w, 3]`, RGB; copied if not contiguous or not writable.
@@ -40,17 +31,44 @@ def resize(pixels: RGBImage, side: int, extent: tuple[float, float] | None = Non
     Returns:
         `uint8[3, side, side]` on the CPU, contiguous.
     """
+    return resize_to(pixels, (side, side), extent)
+
+
+def resize_to(
+    pixels: RGBImage, target: tuple[int, int], extent: tuple[float, float] | None = None
+) -> Tensor:
+    """Resize an image.
+
+    Antialiased bilinear, as all SAM models resize. The result equals torchvision's for bytes, which
+    the processors of SAM 1 and SAM 3 use. SAM 2's transforms resize floats; rounding to bytes
+    changes the result by 0.3 of 255 on average and by 1 at most.
+
+    PyTorch's kernel for bytes runs on the calling thread only and releases the interpreter lock.
+    From 12 MP to 1024 x 1024 on one core it takes 17 ms, Pillow 92, OpenCV's `INTER_AREA` 64 (a
+    different filter, off by up to 20), SAM 3's processor 91, SAM 2's transforms 293. OpenCV's
+    `INTER_LINEAR` takes 5, but skips most pixels and is off by up to 54.
+
+    Args:
+        pixels: `uint8[h, w, 3]`, RGB; copied if not contiguous or not writable.
+        target: (height, width) of the result in pixels.
+        extent: Rows and columns of `pixels` that the image covers, perhaps fractional (see
+            `Picture.extent`); default: all.
+
+    Returns:
+        `uint8[3, height, width]` on the CPU, contiguous.
+    """
+    new_height, new_width = target
     height, width = extent or pixels.shape[:2]
     # PyTorch warns about arrays that are not writable.
     planes = torch.from_numpy(np.require(pixels, np.uint8, ["C", "W"])).permute(2, 0, 1)[None]
     with torch.inference_mode():
         rows, columns = pixels.shape[:2]
-        if columns < side and rows > _TALL * side:
-            # The kernel resizes horizontally first: `side` columns for every row of the image,
+        if columns < new_width and rows > _TALL * new_height:
+            # The kernel resizes horizontally first: `new_width` columns for every row of the image,
             # which is gigabytes for an image of one column. This order may round differently by 1.
-            planes = _resized(planes, (side, columns), (side / height, 1.0))
-            height = side
-        planes = _resized(planes, (side, side), (side / height, side / width))
+            planes = _resized(planes, (new_height, columns), (new_height / height, 1.0))
+            height = new_height
+        planes = _resized(planes, target, (new_height / height, new_width / width))
     return planes[0].contiguous()
 
 
@@ -80,10 +98,10 @@ class Normalizer:
         """Stack and normalise images.
 
         Args:
-            images: `uint8[3, side, side]` tensors from `resize`.
+            images: `uint8[3, h, w]` tensors of one size, from `resize` or `resize_to`.
 
         Returns:
-            `float32[N, 3, side, side]` on the device, contiguous.
+            `float32[N, 3, h, w]` on the device, contiguous.
         """
         batch = torch.stack(list(images)).to(self._mean.device)
         return batch.float().sub_(self._mean).div_(self._std)

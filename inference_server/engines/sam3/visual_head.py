@@ -8,7 +8,6 @@ both models.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +20,8 @@ from torch import Tensor, nn
 from transformers import Sam3TrackerConfig, Sam3VisionConfig
 from transformers.models.sam3.modeling_sam3 import Sam3VisionNeck
 
+from inference_server.engines.tensor_names import POSITION_MATRIX, name_in_sam2
+
 TRACKER, NECK = "tracker_model.", "tracker_neck."
 """Prefixes of the head's tensors in a checkpoint of the published layout."""
 
@@ -29,31 +30,6 @@ _LEVELS = 3
 
 _POINTS = ".prompt_encoder.point_embed.weight"
 """One tensor with a row per kind of point, where `sam2` has a tensor per kind."""
-
-_MATRIX = "positional_encoding_gaussian_matrix"
-
-_RENAMED = (
-    (r"^shared_image_embedding\.positional_embedding$", f"image_positions.{_MATRIX}"),
-    (
-        r"^prompt_encoder\.shared_embedding\.positional_embedding$",
-        f"prompt_encoder.pe_layer.{_MATRIX}",
-    ),
-    (r"^prompt_encoder\.mask_embed\.conv1\.", "prompt_encoder.mask_downscaling.0."),
-    (r"^prompt_encoder\.mask_embed\.layer_norm1\.", "prompt_encoder.mask_downscaling.1."),
-    (r"^prompt_encoder\.mask_embed\.conv2\.", "prompt_encoder.mask_downscaling.3."),
-    (r"^prompt_encoder\.mask_embed\.layer_norm2\.", "prompt_encoder.mask_downscaling.4."),
-    (r"^prompt_encoder\.mask_embed\.conv3\.", "prompt_encoder.mask_downscaling.6."),
-    (r"^mask_decoder\.upscale_conv1\.", "mask_decoder.output_upscaling.0."),
-    (r"^mask_decoder\.upscale_layer_norm\.", "mask_decoder.output_upscaling.1."),
-    (r"^mask_decoder\.upscale_conv2\.", "mask_decoder.output_upscaling.3."),
-    (r"\.layer_norm_final_attn\.", ".norm_final_attn."),
-    (r"\.layer_norm(\d)\.", r".norm\1."),
-    (r"\.o_proj\.", ".out_proj."),
-)
-"""Names in the checkpoint, as patterns, and in the modules of `sam2`."""
-
-_MLP = re.compile(r"(.+)\.(?:(proj_in)|(proj_out)|layers\.(\d+))\.(weight|bias)")
-"""A layer of an MLP: the first, the last, or one in between."""
 
 
 class VisualHead(nn.Module):
@@ -162,12 +138,6 @@ class VisualHead(nn.Module):
             return name.replace(f"{NECK}fpn_layers.", "levels.", 1)
         while name.startswith(TRACKER):  # `save_pretrained` of transformers 5 repeats the prefix
             name = name.removeprefix(TRACKER)
-        for pattern, replacement in _RENAMED:
-            name = re.sub(pattern, replacement, name)
-        layer = _MLP.fullmatch(name)
-        if layer is None or not name.startswith("mask_decoder."):
-            return name
-        mlp, first, last, between, kind = layer.groups()
-        count = len(list(self.get_submodule(mlp).get_submodule("layers").children()))
-        index = 0 if first else count - 1 if last else int(between) + 1
-        return f"{mlp}.layers.{index}.{kind}"
+        if name == "shared_image_embedding.positional_embedding":
+            return f"image_positions.{POSITION_MATRIX}"
+        return name_in_sam2(name, self)

@@ -1,0 +1,1 @@
+"""SAM 1: points and boxes select objects."""

@@ -1,0 +1,86 @@
+"""SAM 1's prompt encoder and mask decoder, loaded into the modules of `sam2`.
+
+They have the architecture of SAM 2's, without high-resolution features, without an object score and
+without a choice by stability, so `FastMaskDecoder` serves both models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sam2.modeling.sam.mask_decoder import MaskDecoder
+from sam2.modeling.sam.prompt_encoder import PromptEncoder
+from sam2.modeling.sam.transformer import TwoWayTransformer
+from torch import Tensor, nn
+from transformers import SamConfig
+from transformers.activations import ACT2FN
+
+from inference_server.engines.tensor_names import name_in_sam2
+
+
+class PromptHead(nn.Module):
+    """The part of a `SamModel` that follows the image encoder.
+
+    Args:
+        config: Configuration of the model.
+
+    Attributes:
+        prompt_encoder: `sam2`'s, of this model's sizes.
+        mask_decoder: `sam2`'s, of this model's sizes.
+    """
+
+    def __init__(self, config: SamConfig) -> None:
+        super().__init__()
+        prompts: Any = config.prompt_encoder_config
+        masks: Any = config.mask_decoder_config
+        grid = prompts.image_size // prompts.patch_size
+        self.prompt_encoder = PromptEncoder(
+            embed_dim=prompts.hidden_size,
+            image_embedding_size=(grid, grid),
+            input_image_size=(prompts.image_size, prompts.image_size),
+            mask_in_chans=prompts.mask_input_channels,
+            activation=_activation(prompts.hidden_act),
+        )
+        self.mask_decoder = MaskDecoder(
+            transformer_dim=masks.hidden_size,
+            transformer=TwoWayTransformer(
+                depth=masks.num_hidden_layers,
+                embedding_dim=masks.hidden_size,
+                num_heads=masks.num_attention_heads,
+                mlp_dim=masks.mlp_dim,
+                activation=_activation(masks.hidden_act),
+                attention_downsample_rate=masks.attention_downsample_rate,
+            ),
+            num_multimask_outputs=masks.num_multimask_outputs,
+            iou_head_depth=masks.iou_head_depth,
+            iou_head_hidden_dim=masks.iou_head_hidden_dim,
+        )
+        # `sam2` has 1e-5 here.
+        for layer in self.mask_decoder.transformer.layers:
+            for norm in (layer.norm1, layer.norm2, layer.norm3, layer.norm4):
+                norm.eps = masks.layer_norm_eps
+        for index in (1, 4):
+            self.prompt_encoder.mask_downscaling[index].eps = prompts.layer_norm_eps
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Load the weights of a `SamModel`.
+
+        Args:
+            tensors: The model's tensors by name; those of the image encoder are ignored.
+
+        Raises:
+            RuntimeError: A tensor is missing, is unknown or has another shape.
+        """
+        prefixes = ("prompt_encoder.", "mask_decoder.")
+        own = {
+            name_in_sam2(name, self): tensor
+            for name, tensor in tensors.items()
+            if name.startswith(prefixes)
+        }
+        self.load_state_dict(own, strict=True)
+
+
+def _activation(name: str) -> Any:
+    """What creates the activation of this name in `transformers`."""
+    return lambda: ACT2FN[name]

@@ -100,9 +100,12 @@ def load_sam1(checkpoint: Sam1Checkpoint, compute: Compute) -> tuple[SamModel, S
             config: Any = AutoConfig.from_pretrained(source)
             if not isinstance(config, SamConfig):
                 raise ValueError(f"its config.json is that of a {config.model_type}")
-            sides = (config.vision_config.image_size, config.prompt_encoder_config.image_size)
-            if sides[0] != sides[1]:
-                raise ValueError(f"its config.json has input sizes {sides[0]} and {sides[1]}")
+            vision: Any = config.vision_config
+            prompts: Any = config.prompt_encoder_config
+            if vision.image_size != prompts.image_size:
+                raise ValueError(
+                    f"its config.json has input sizes {vision.image_size} and {prompts.image_size}"
+                )
             model = _pretrained(SamModel, source, "INFERENCE_SAM1_WEIGHTS", checkpoint.name)
             # A model that was saved without its processor is normalised as the published ones.
             if not Path(source).is_dir() or any(Path(source).glob("*processor_config.json")):

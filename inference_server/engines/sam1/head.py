@@ -57,7 +57,8 @@ class PromptHead(nn.Module):
             iou_head_hidden_dim=masks.iou_head_hidden_dim,
         )
         # `sam2` has 1e-5 here.
-        for layer in self.mask_decoder.transformer.layers:
+        transformer: Any = self.mask_decoder.transformer
+        for layer in transformer.layers:
             for norm in (layer.norm1, layer.norm2, layer.norm3, layer.norm4):
                 norm.eps = masks.layer_norm_eps
         for index in (1, 4):

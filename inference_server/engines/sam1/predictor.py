@@ -55,7 +55,7 @@ class FittedMaskPredictor(MaskPredictor):
             return super()._planes(without_padding(logits, sizes[0]), counts, sizes)
         return [
             without_padding(part, size).cpu().numpy()
-            for part, size in zip(logits.split(counts), sizes, strict=True)
+            for part, size in zip(torch.split(logits, counts), sizes, strict=True)
         ]
 
     def _whole(

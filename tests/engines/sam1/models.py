@@ -57,10 +57,12 @@ def random_sam1(config: SamConfig | None = None, seed: int = 0) -> Any:
 
 def processor_of(side: int = SIDE) -> Any:
     """The processor of a model with this input."""
-    processor: Any = SamProcessor(
-        SamImageProcessor(size={"longest_edge": side}, pad_size={"height": side, "width": side})
-    )
-    return processor
+    sizes: dict[str, Any] = {
+        "size": {"longest_edge": side},
+        "pad_size": {"height": side, "width": side},
+    }
+    make: Any = SamProcessor
+    return make(SamImageProcessor(**sizes))
 
 
 _PUBLISHED = (

@@ -239,7 +239,7 @@ def test_scores_are_between_0_and_1(bias: float, score: float) -> None:
 
 def test_norms_have_the_configured_epsilon() -> None:
     """`sam2`'s modules have others."""
-    config = SamConfig.from_dict(random_sam1().config.to_dict())
+    config: Any = SamConfig.from_dict(random_sam1().config.to_dict())
     config.mask_decoder_config.layer_norm_eps = 0.3
     config.prompt_encoder_config.layer_norm_eps = 0.2
     model = random_sam1(config)

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import SamConfig, SamImageProcessor, SamModel
 
+from inference_server.demo import WEIGHTS
 from inference_server.engines.base import VisualPrompt, queries
 from inference_server.engines.load_weights import load_sam1
 from inference_server.engines.sam1 import published, weights
@@ -412,7 +413,7 @@ class TestLoading:
 
     def test_another_model_is_refused(self, saved: Path) -> None:
         """As a Hugging Face id may name one."""
-        directory = Path(weights.WEIGHTS / "sam3")
+        directory = WEIGHTS / "sam3"
         message = self.refused(Sam1Checkpoint("facebook/sam3", str(directory)))
         assert "sam3" in message
 

@@ -172,7 +172,9 @@ class RateLimiter:
 
     async def _shared_refusal(self, rate: RateLimitItem, key_id: str) -> RateError:
         stats = await self._shared.get_window_stats(rate, key_id)
-        return _refusal(rate, stats.reset_time - time.time())
+        # No longer than the period, after which Redis forgets the requests in any case: those that
+        # were counted before a clock was set back are in the future.
+        return _refusal(rate, min(stats.reset_time - time.time(), rate.get_expiry()))
 
     async def close(self) -> None:
         """Close the connections."""

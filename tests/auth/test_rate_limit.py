@@ -153,6 +153,24 @@ async def test_servers_share_rates_in_redis(redis: Redis) -> None:
     await second.close()
 
 
+async def test_a_clock_that_is_set_back_locks_no_key_out_of_redis_for_long(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The keys' requests are forgotten by the clock of Redis, and `Retry-After` says so."""
+    rates = RateLimiter(redis.url, PATIENT)
+    for _ in range(3):
+        await rates.count("key", parse_rate("3/h"))
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now - 86400)
+    assert 3500 < (await refused(rates, "key", "3/h")).retry_after <= 3600
+    # Redis itself forgets them: the library sets the period as the time to live.
+    assert rates._redis is not None
+    (name,) = await rates._redis.bridge.get_connection().keys("*")  # type: ignore[attr-defined]
+    left = await rates._redis.bridge.get_connection().ttl(name)  # type: ignore[attr-defined]
+    assert 3000 < left <= 3600
+    await rates.close()
+
+
 async def test_without_redis_each_server_counts_for_itself(
     redis: Redis, caplog: pytest.LogCaptureFixture
 ) -> None:

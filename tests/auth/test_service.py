@@ -67,6 +67,19 @@ async def assert_keys_follow(service: AuthService, keys: KeyRepository) -> None:
     await until(lambda: not accepts(service, key))
 
 
+@pytest.mark.parametrize("jump", [-3600, 3600])
+async def test_a_clock_that_is_set_ends_no_key(
+    service: AuthService, keys: KeyRepository, monkeypatch: pytest.MonkeyPatch, jump: int
+) -> None:
+    """Neither one in use, nor the time for which keys are valid without their database."""
+    key, _ = await asyncio.to_thread(keys.create, "old")
+    await until(lambda: accepts(service, key))
+    really = time.time
+    monkeypatch.setattr(time, "time", lambda: really() + jump)
+    assert accepts(service, key)
+    await assert_keys_follow(service, keys)
+
+
 async def test_usage_that_waits_for_a_lock_does_not_hold_up_keys(
     service: AuthService, keys: KeyRepository, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,7 +16,8 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from inference_server.errors import StorageError
-from inference_server.jobs import JobQueue, JobRepository, JobTiming, Retention
+from inference_server.jobs import JobQueue, JobRepository, JobTiming, Retention, Submission
+from inference_server.jobs.undo_marks import UndoMarks
 from inference_server.jobs.worker_locks import WorkerLocks
 from tests.jobs.submitting import queued
 from tests.jobs.test_worker import ALICE, _answer, ended, working
@@ -48,7 +49,8 @@ async def assert_works(jobs: JobQueue) -> None:
     assert status.state == "COMPLETED"
     await until(lambda: not any(task.trouble for task in jobs.supervisor.tasks))
     names = {task.name for task in jobs.supervisor.tasks}
-    assert {"worker lock", "crash watch", "job purge", "job worker 1", "job worker 2"} <= names
+    of_workers = {"job worker 1", "job worker 2"}
+    assert {"worker lock", "crash watch", "job purge", "job undo", *of_workers} <= names
 
 
 def fail_own(
@@ -123,11 +125,34 @@ async def test_a_task_with_a_long_interval_works_again_soon(
         await until(lambda: purge.failures == 3 and not purge.trouble)
 
 
-async def test_an_opening_that_fails_is_repeated(
+async def test_a_submission_is_undone_after_a_restart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    async with working(tmp_path, timing=EAGER, job_workers=0) as jobs:
+        asked = Submission(ALICE.name, "task", b"{}")
+        unanswered, answered = [await jobs.submit(asked) for _ in range(2)]
+        failures: list[BaseException] = [StorageError("gone")] * 10_000
+        with monkeypatch.context() as patch:
+
+            def fails(submission_id: str) -> bool:
+                raise failures.pop()
+
+            patch.setattr(jobs.storage.repository, "undo", fails)
+            jobs.undo(unanswered)
+            await until(lambda: any(task.trouble for task in jobs.supervisor.tasks))
+            await jobs.stop()
+    async with working(tmp_path, timing=EAGER, job_workers=0) as jobs:
+        while await jobs.status(unanswered.job_id, ALICE) is not None:
+            await asyncio.sleep(0.01)
+        assert await jobs.status(answered.job_id, ALICE) is not None
+
+
+@pytest.mark.parametrize(("owner", "method"), [(WorkerLocks, "keep"), (UndoMarks, "load")])
+async def test_an_opening_that_fails_is_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: type, method: str
+) -> None:
     failures: list[BaseException] = [OSError(24, "Too many files"), ValueError("a bug")]
-    fail_own(monkeypatch, WorkerLocks, "keep", failures)
+    fail_own(monkeypatch, owner, method, failures)
     async with working(tmp_path, timing=EAGER) as jobs:
         await until(lambda: not failures and len(jobs.supervisor.tasks) >= 5)
         await assert_works(jobs)

@@ -103,6 +103,7 @@ class Submissions:
             while self._waiting:
                 await self._undo(next(iter(self._waiting)))
                 task.well()
+            task.well()  # there was nothing to undo
             self._wake.clear()
             await self._wake.wait()
 

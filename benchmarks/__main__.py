@@ -11,6 +11,7 @@ from benchmarks.report import Report
 from benchmarks.summary import summary
 
 BENCHMARKS = {
+    "abandoned": "clicks beside overlays of 50 MP whose clients hang up",
     "sizes": "memory per embedding, images per cache, memory of the weights",
     "embeddings": "embeddings in half precision: size, time, masks",
     "images": "from a base64 photograph of 12 MP to the model's input",

@@ -30,10 +30,6 @@ from inference_server.segmentation.types import StoredImage
 
 logger = logging.getLogger(__name__)
 
-_MAX_FIELDS = 64
-_MAX_FIELD_BYTES = 1 << 20
-"""Maximum size of a field that is not a file: enough for ten thousand boxes."""
-
 
 @dataclass(frozen=True, slots=True)
 class Upload(Generic[ModelT]):
@@ -196,11 +192,12 @@ class _FormParser(MultiPartParser):
 
 
 def _parser(request: Request, chunks: AsyncGenerator[bytes, None]) -> _FormParser:
+    settings = state_of(request).settings
     # `request.form()` has no limit on the number of files.
     return _FormParser(
         request.headers,
         chunks,
         max_files=1,
-        max_fields=_MAX_FIELDS,
-        max_part_size=_MAX_FIELD_BYTES,
+        max_fields=settings.max_form_fields,
+        max_part_size=settings.max_form_field_kb * 1024,
     )

@@ -25,9 +25,8 @@ _NAME = re.compile(
 _CYLINDRICAL = frozenset({"merc", "webmerc", "eqc", "mill", "cea", "gall"})
 """PROJ's projections in which meridians are parallel lines of equal distance."""
 
-
-_MAX_CALLS = 64
-"""Maximum calls of GDAL per transformation of points.
+MAX_CALLS = 64
+"""Default maximum calls of GDAL per transformation of points.
 
 A call takes milliseconds; finding the failing one of 10,000 points takes 28.
 """
@@ -154,7 +153,9 @@ def turn_of(crs: CRS) -> float | None:
     return turn if math.isfinite(turn) and turn > 0 else None
 
 
-def transform_points(source: CRS, target: CRS, points: NDArray[np.float64]) -> NDArray[np.float64]:
+def transform_points(
+    source: CRS, target: CRS, points: NDArray[np.float64], *, max_calls: int = MAX_CALLS
+) -> NDArray[np.float64]:
     """Transform points from one CRS to another.
 
     Args:
@@ -162,6 +163,7 @@ def transform_points(source: CRS, target: CRS, points: NDArray[np.float64]) -> N
         target: CRS of the result.
         points: `float64[N, 2]`, (x, y); (longitude, latitude) in a geographic CRS, whatever axis
             order its authority defines.
+        max_calls: maximum calls of GDAL; default 64.
 
     Returns:
         `float64[N, 2]`, (x, y); NaN for points that cannot be transformed. If many cannot, the
@@ -174,7 +176,7 @@ def transform_points(source: CRS, target: CRS, points: NDArray[np.float64]) -> N
         # GDAL fails for all points if it fails for one. Halves are tried, the first ones first, so
         # that the first failing point is found however many fail.
         parts, calls = [(0, len(points))], 0
-        while parts and calls < _MAX_CALLS:
+        while parts and calls < max_calls:
             stop_if_cancelled()
             start, stop = parts.pop()
             found = _transform(source, target, points[start:stop])

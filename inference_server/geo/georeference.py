@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from inference_server.errors import ImageError, RequestError
 from inference_server.executor import stop_if_cancelled
 from inference_server.geo.crs import (
+    MAX_CALLS,
     authority_of,
     harmless,
     parse_crs,
@@ -22,6 +23,7 @@ from inference_server.geo.crs import (
 )
 from inference_server.images.gdal import gdal
 from inference_server.images.raster_file import RasterFile
+from inference_server.images.tiff import MAX_METADATA_ITEMS
 
 if TYPE_CHECKING:
     from affine import Affine
@@ -46,18 +48,21 @@ class GeoReference:
         crs: CRS of the map coordinates; None if the file has only a transform.
         transform: invertible affine transform from pixel to map coordinates.
         size: (height, width) of the image in pixels.
+        max_calls: maximum calls of GDAL per transformation of points; default 64.
     """
 
     crs: CRS | None
     transform: Affine
     size: tuple[int, int]
+    max_calls: int = MAX_CALLS
 
     @classmethod
-    def of(cls, file: RasterFile) -> GeoReference | None:
+    def of(cls, file: RasterFile, max_calls: int = MAX_CALLS) -> GeoReference | None:
         """Read the georeference of a file, without its pixels.
 
         Args:
             file: an image file of any format.
+            max_calls: maximum calls of GDAL per transformation of points; default 64.
 
         Returns:
             None if the file is not a TIFF, is damaged, is not stored upright, or has neither a CRS
@@ -79,7 +84,7 @@ class GeoReference:
             return None
         if crs is None and info.transform.is_identity:
             return None
-        return cls(crs, info.transform, info.size)
+        return cls(crs, info.transform, info.size, max_calls)
 
     @cached_property
     def authority(self) -> tuple[str, str] | None:
@@ -199,7 +204,9 @@ class GeoReference:
                 "point_crs requires an image with a coordinate reference system; this image has "
                 "none. Omit point_crs and send pixel coordinates."
             )
-        moved = transform_points(crs, self.crs, groups.reshape(-1, 2)).reshape(groups.shape)
+        points = groups.reshape(-1, 2)
+        moved = transform_points(crs, self.crs, points, max_calls=self.max_calls)
+        moved = moved.reshape(groups.shape)
         if self._turn is not None and len(groups):
             moved[..., 0] = self._turned(moved[..., 0], self._turn)
         linear, origin = self._affine
@@ -302,7 +309,23 @@ def _numbers(values: NDArray[np.float64]) -> str:
 
 
 class GeoRaster(RasterFile):
-    """A `RasterFile` that reads its georeference once."""
+    """A `RasterFile` that reads its georeference once.
+
+    Args:
+        data: the file.
+        max_metadata_items: see `RasterFile`.
+        max_calls: maximum calls of GDAL per transformation of points; default 64.
+    """
+
+    def __init__(
+        self,
+        data: bytes,
+        *,
+        max_metadata_items: int = MAX_METADATA_ITEMS,
+        max_calls: int = MAX_CALLS,
+    ) -> None:
+        super().__init__(data, max_metadata_items=max_metadata_items)
+        self._max_calls = max_calls
 
     def read(self) -> None:
         """Read the valid mask and the georeference ahead, in a thread for slow work.
@@ -318,4 +341,4 @@ class GeoRaster(RasterFile):
     @cached_property
     def reference(self) -> GeoReference | None:
         """The georeference; None if the file has none."""
-        return GeoReference.of(self)
+        return GeoReference.of(self, self._max_calls)

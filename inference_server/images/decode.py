@@ -23,6 +23,7 @@ from inference_server.images.failures import (
 from inference_server.images.headers import Header, open_with_pillow, read_header
 from inference_server.images.orientation import upright
 from inference_server.images.raster_file import decode_raster
+from inference_server.images.tiff import MAX_METADATA_ITEMS
 
 # A damaged image is the client's error, reported in the response and not in the log.
 cv2.setLogLevel(0)
@@ -82,7 +83,13 @@ class Picture:
         return self.size[0] / self.scale, self.size[1] / self.scale
 
 
-def decode_image(data: bytes, *, max_pixels: int, max_side: int = MAX_SIDE) -> NDArray[np.uint8]:
+def decode_image(
+    data: bytes,
+    *,
+    max_pixels: int,
+    max_side: int = MAX_SIDE,
+    max_metadata_items: int = MAX_METADATA_ITEMS,
+) -> NDArray[np.uint8]:
     """Decode an image at full size; the format is detected from the content.
 
     Of an animation, the first frame is decoded. EXIF orientation is applied. `deep_png` and
@@ -93,6 +100,7 @@ def decode_image(data: bytes, *, max_pixels: int, max_side: int = MAX_SIDE) -> N
         data: The encoded image: JPEG, PNG, WebP, TIFF, BMP, GIF or AVIF.
         max_pixels: Maximum number of pixels, checked against the header before decoding.
         max_side: Maximum width and height in pixels, checked likewise.
+        max_metadata_items: Maximum number of metadata items of a TIFF file; default 8192.
 
     Returns:
         `uint8[H, W, 3]`, RGB, contiguous.
@@ -102,7 +110,9 @@ def decode_image(data: bytes, *, max_pixels: int, max_side: int = MAX_SIDE) -> N
             `max_side`.
         ImageError: The format is not supported, or the file is truncated or damaged.
     """
-    return decode_picture(data, max_pixels=max_pixels, max_side=max_side).pixels
+    return decode_picture(
+        data, max_pixels=max_pixels, max_side=max_side, max_metadata_items=max_metadata_items
+    ).pixels
 
 
 def is_slow(header: Header, *, max_pixels: int, side: int | None = None) -> bool:
@@ -122,6 +132,7 @@ def decode_picture(
     *,
     max_pixels: int,
     max_side: int = MAX_SIDE,
+    max_metadata_items: int = MAX_METADATA_ITEMS,
     side: int | None = None,
     header: Header | None = None,
 ) -> Picture:
@@ -134,6 +145,7 @@ def decode_picture(
         max_pixels: Maximum number of pixels of the full image.
         max_side: Maximum width and height in pixels. Some decoders, resizing and masks need memory
             for each row or column, however few pixels it has.
+        max_metadata_items: Maximum number of metadata items of a TIFF file; default 8192.
         side: Side in pixels of the square that the caller will resize the image to. The image may
             be reduced if that makes no visible difference. None (the default) for full size.
         header: The header of `data`, if it has been read already.
@@ -166,7 +178,7 @@ def decode_picture(
         if header.decoder == "opencv":
             pixels = _decode_opencv(data, scale)
         elif header.decoder == "rasterio":
-            pixels = decode_raster(data, header)
+            pixels = decode_raster(data, header, max_metadata_items=max_metadata_items)
         elif header.decoder == "deep_png":
             pixels = decode_deep_png(data)
         else:

@@ -22,8 +22,6 @@ from inference_server.images.lookups import Lookups, Resolver
 Reserve = Callable[[int], None]
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_MAX_DIALS = 4  # addresses to try per host, so that a long DNS response cannot cause a port scan
-_MAX_INTERIM = 32  # parsing one takes a thousand times as long as sending it
 _NEXT_RESPONSE = b"\nHTTP/"  # what follows an interim response
 _HEAD_PIECE = 4096  # bytes to read at a time until the response has begun
 _OVERHEAD = 2  # bytes to receive at most, as a multiple of the limit on the body
@@ -38,15 +36,23 @@ class _MeteredStream(httpcore.AsyncNetworkStream):
     Args:
         stream: The connection; TLS has begun.
         max_head_bytes: Maximum bytes until the response has begun.
+        max_interim: Maximum number of interim responses: parsing one takes a thousand times as
+            long as sending it.
         max_bytes: Maximum bytes in all.
         url: What is fetched, for error messages.
     """
 
     def __init__(
-        self, stream: httpcore.AsyncNetworkStream, max_head_bytes: int, max_bytes: int, url: str
+        self,
+        stream: httpcore.AsyncNetworkStream,
+        max_head_bytes: int,
+        max_interim: int,
+        max_bytes: int,
+        url: str,
     ) -> None:
         self._stream = stream
         self._max_head_bytes = max_head_bytes
+        self._max_interim = max_interim
         self._max_bytes = max_bytes
         self._url = url
         self._received = 0
@@ -73,10 +79,10 @@ class _MeteredStream(httpcore.AsyncNetworkStream):
         told = self._last + data
         self._interim += told.count(_NEXT_RESPONSE)
         self._last = told[1 - len(_NEXT_RESPONSE) :]
-        if self._received > self._max_head_bytes or self._interim > _MAX_INTERIM:
+        if self._received > self._max_head_bytes or self._interim > self._max_interim:
             raise could_not_load(
                 f"{self._url} sent more than {self._max_head_bytes // 1024} KiB of headers, or "
-                f"more than {_MAX_INTERIM} interim responses.",
+                f"more than {self._max_interim} interim responses.",
                 f"Give another URL, {_OR_BASE64}",
             )
 
@@ -99,6 +105,9 @@ class ImageFetcher:
         https_only: Refuse `http`; default false.
         max_head_bytes: Maximum bytes of a response's headers and of the interim responses before
             it; default 64 KiB.
+        max_interim: Maximum number of interim responses; default 32.
+        max_addresses: Maximum number of addresses to try per host, so that a long DNS response
+            cannot cause a port scan; default 4.
         lookups: Maximum number of host names being resolved; default 128.
         tenant_lookups: Maximum number of them per tenant; default 32.
         resolver: Resolves a host to its addresses; default: the system's resolver, in threads.
@@ -118,6 +127,8 @@ class ImageFetcher:
         hosts: Iterable[str] = (),
         https_only: bool = False,
         max_head_bytes: int = 2**16,
+        max_interim: int = 32,
+        max_addresses: int = 4,
         lookups: int = 128,
         tenant_lookups: int = 32,
         resolver: Resolver | None = None,
@@ -130,6 +141,8 @@ class ImageFetcher:
         self._hosts = tuple(host.lower() for host in hosts)
         self._schemes = ("https",) if https_only else ("http", "https")
         self._max_head_bytes = max_head_bytes
+        self._max_interim = max_interim
+        self._max_addresses = max_addresses
         self._lookups = Lookups(lookups, tenant_lookups, resolver)
         self._ssl_context = ssl_context or httpx.create_ssl_context()
 
@@ -263,7 +276,7 @@ class ImageFetcher:
                 "from nowhere else.",
                 "Ask the operator to open the network with INFERENCE_FETCH_NETWORKS, " + _OR_BASE64,
             )
-        return addresses[:_MAX_DIALS]
+        return addresses[: self._max_addresses]
 
     async def _exchange(
         self, stream: httpcore.AsyncNetworkStream, url: httpx.URL, reserve: Reserve | None
@@ -275,7 +288,9 @@ class ImageFetcher:
             stream = await stream.start_tls(self._ssl_context, server_hostname=name)
         request = _request(url)
         most = self._max_head_bytes + _OVERHEAD * self._max_bytes
-        metered = _MeteredStream(stream, self._max_head_bytes, most, _quoted(url))
+        metered = _MeteredStream(
+            stream, self._max_head_bytes, self._max_interim, most, _quoted(url)
+        )
         connection = httpcore.AsyncHTTP11Connection(request.url.origin, metered)
         response = await connection.handle_async_request(request)
         metered.in_body = True

@@ -17,7 +17,13 @@ from inference_server.images.gdal import open_surveyed_tiff
 from inference_server.images.headers import Header
 from inference_server.images.orientation import upright
 from inference_server.images.raster import OpenRaster
-from inference_server.images.tiff import SIGNATURES, Tiff, survey_pages, survey_tiff
+from inference_server.images.tiff import (
+    MAX_METADATA_ITEMS,
+    SIGNATURES,
+    Tiff,
+    survey_pages,
+    survey_tiff,
+)
 
 if TYPE_CHECKING:
     from affine import Affine
@@ -59,8 +65,9 @@ class RasterFile:
         data: the image file.
     """
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, *, max_metadata_items: int = MAX_METADATA_ITEMS) -> None:
         self.data = data
+        self._max_metadata_items = max_metadata_items
         self._info: RasterInfo | None = None
         self._pages_surveyed = False
 
@@ -163,7 +170,7 @@ class RasterFile:
             raise damaged("TIFF")
         try:
             if not self._pages_surveyed:
-                survey_pages(self.data)
+                survey_pages(self.data, max_metadata_items=self._max_metadata_items)
                 self._pages_surveyed = True
             with open_surveyed_tiff(self.data) as dataset:
                 if self._info is None:
@@ -185,7 +192,9 @@ def _is_complex(dataset: DatasetReader) -> bool:
     return any(kind.startswith("complex") for kind in dataset.dtypes)
 
 
-def decode_raster(data: bytes, header: Header) -> NDArray[np.uint8]:
+def decode_raster(
+    data: bytes, header: Header, *, max_metadata_items: int = MAX_METADATA_ITEMS
+) -> NDArray[np.uint8]:
     """Decode a TIFF file with GDAL to the colours that `raster` describes.
 
     Its memory is that of the result, of a few windows of two megapixels, and of one of the file's
@@ -194,6 +203,7 @@ def decode_raster(data: bytes, header: Header) -> NDArray[np.uint8]:
     Args:
         data: the file.
         header: its header, checked against the limit on pixels.
+        max_metadata_items: maximum number of metadata items; default 8192.
 
     Returns:
         `uint8[H, W, 3]`, RGB, as stored.
@@ -201,7 +211,8 @@ def decode_raster(data: bytes, header: Header) -> NDArray[np.uint8]:
     Raises:
         ImageError: the values are complex numbers, or the file is damaged.
     """
-    with RasterFile(data).opened((header.height, header.width)) as raster:
+    file = RasterFile(data, max_metadata_items=max_metadata_items)
+    with file.opened((header.height, header.width)) as raster:
         colours = raster.colours()
         pixels = np.zeros((header.height, header.width, 3), np.uint8)
         for window in raster.windows():

@@ -49,10 +49,12 @@ _MAX_BANDS = 1024  # the richest spectrometers have some 500
 _MAX_PAGES = 4096
 _MAX_OVERVIEWS = 64  # and masks; GDAL takes 8 seconds for 4000
 _MAX_ALL_ENTRIES = 2**17
-# GDAL compares each item of the metadata with all others: 100,000 take it a minute. 1024 bands with
-# five statistics each have 5120.
-_MAX_ITEMS = 8192
 _MAX_METADATA = 2**22  # bytes
+
+
+MAX_METADATA_ITEMS = 8192
+"""Default limit on metadata items. GDAL compares each with all others: 100,000 take it a minute.
+1024 bands with five statistics each have 5120."""
 
 
 class Tiff(NamedTuple):
@@ -160,15 +162,19 @@ def _is_plain(
     return bits <= 8 and _NODATA not in entries and samples in ((1,) if grey else (1, 3, 4))
 
 
-def survey_pages(data: bytes) -> None:
+def survey_pages(data: bytes, *, max_metadata_items: int = MAX_METADATA_ITEMS) -> None:
     """Check all directories of a file, among which GDAL searches for masks and overviews.
+
+    Args:
+        data: the file.
+        max_metadata_items: maximum number of metadata items; default 8192.
 
     Raises:
         DamagedError: there are too many, they overlap, or one exceeds a limit.
     """
     layout, start = _layout(data)
     values, entries_left, overviews_left = 2 * len(data), _MAX_ALL_ENTRIES, _MAX_OVERVIEWS
-    items_left, metadata_left = 2 * _MAX_ITEMS, _MAX_METADATA
+    items_left, metadata_left = 2 * max_metadata_items, _MAX_METADATA
     waiting = [start]
     seen = {0}
     while waiting:
@@ -188,7 +194,8 @@ def survey_pages(data: bytes) -> None:
                 entry = entries[_METADATA]
                 metadata = data[entry.position : entry.position + entry.values]
                 metadata.decode()
-                items_left -= metadata.count(b"<")
+                # An item has two tags, and so has the element around them.
+                items_left -= max(0, metadata.count(b"<") - 2)
                 metadata_left -= len(metadata)
         except UnicodeDecodeError as error:
             raise DamagedError("has metadata that is not UTF-8") from error
@@ -198,8 +205,9 @@ def survey_pages(data: bytes) -> None:
         values -= sum(entry.values * _SIZES.get(entry.type, 0) for entry in entries.values())
         if min(items_left, metadata_left) < 0:
             raise DamagedError(
-                f"has more than {_MAX_ITEMS:,} metadata items, or {_MAX_METADATA // 2**20} MiB of "
-                "them; remove the tag GDAL_METADATA"
+                f"has more than {max_metadata_items:,} metadata items, or "
+                f"{_MAX_METADATA // 2**20} MiB of them; remove the tag GDAL_METADATA, or raise the "
+                "server's setting INFERENCE_MAX_TIFF_METADATA_ITEMS"
             )
         if len(seen) > _MAX_PAGES or min(entries_left, overviews_left, values) < 0:
             raise DamagedError("has too many directories, or some that overlap")

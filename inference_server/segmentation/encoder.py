@@ -308,6 +308,7 @@ class Encoder:
                 image.data,
                 max_pixels=settings.max_image_pixels,
                 max_side=settings.max_image_side,
+                max_metadata_items=settings.max_tiff_metadata_items,
                 side=model.side,
                 header=header,
             )

@@ -41,6 +41,8 @@ def fetcher_of(settings: Settings) -> ImageFetcher:
         hosts=settings.fetch_hosts,
         https_only=settings.fetch_https_only,
         max_head_bytes=settings.fetch_max_header_kb * 1024,
+        max_interim=settings.fetch_max_interim,
+        max_addresses=settings.fetch_max_addresses,
         lookups=settings.fetch_lookups,
         tenant_lookups=settings.fetch_tenant_lookups,
     )
@@ -160,6 +162,7 @@ class ImageLoader:
                     image.data,
                     max_pixels=settings.max_image_pixels,
                     max_side=settings.max_image_side,
+                    max_metadata_items=settings.max_tiff_metadata_items,
                 )
             stop_if_cancelled()
             return work(pixels)

@@ -77,7 +77,7 @@ class LocalSegmentationService(SegmentationService):
         self._metrics = metrics
         self.models = models
         self.encoder = Encoder(settings, models.compute.device, self.image_loader, metrics, threads)
-        self.logits = MaskInputCache(settings.logits_cache_mb * MiB)
+        self.logits = MaskInputCache(settings.logits_cache_mb * MiB, settings.logits_per_image)
         models.evict_half = self.encoder.evict_half
 
     @classmethod
@@ -186,7 +186,13 @@ class LocalSegmentationService(SegmentationService):
         model = await self.models.visual(version or self.models.default_version)
         async with self.encoder.encoding(tenant, model, image, timings) as pending:
             encoded = pending.image
-            masks = AutomaticMasks(model, encoded.embedding, options, self.in_thread)
+            masks = AutomaticMasks(
+                model,
+                encoded.embedding,
+                options,
+                self.in_thread,
+                max_candidate_bytes=self._settings.automatic_memory_mb * MiB,
+            )
             with timings.measure("decode-prompts"):
                 await masks.search(
                     lambda done: self._metrics.count_batches(f"{model.family} decode", done.led)

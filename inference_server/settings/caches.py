@@ -30,6 +30,12 @@ class CacheSettings(EnvironmentSettings):
     logits_cache_mb: int = Field(
         64, ge=0, description="Size in MiB of the cache for low-resolution logits of earlier masks."
     )
+    logits_per_image: int = Field(
+        64,
+        ge=1,
+        description="Maximum number of masks per image whose low-resolution logits are cached; the "
+        "oldest are removed first.",
+    )
     text_cache_entries: int = Field(
         1024,
         ge=0,

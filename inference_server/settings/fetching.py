@@ -49,6 +49,18 @@ class FetchSettings(EnvironmentSettings):
         description="Maximum size in KiB of the headers of a fetched image's response, together "
         "with the interim responses (1xx) before it.",
     )
+    fetch_max_interim: int = Field(
+        32,
+        ge=0,
+        description="Maximum number of interim responses (1xx) before the response of a fetched "
+        "image.",
+    )
+    fetch_max_addresses: int = Field(
+        4,
+        ge=1,
+        description="Maximum number of addresses of a host to try to connect to, so that a long "
+        "DNS response cannot cause a port scan.",
+    )
     fetch_https_only: bool = Field(False, description="Fetch images over `https` only.")
     fetch_hosts: types.HostPatterns = Field(
         (),

@@ -57,6 +57,23 @@ class QueueSettings(EnvironmentSettings):
         description="Maximum size in MiB, before compression, of the full-size masks in a `binary` "
         "response or as PNGs in JSON.",
     )
+    max_drawn_masks: int = Field(
+        1000,
+        ge=1,
+        description="Maximum number of masks that a request may have drawn in an overlay, or as "
+        "single PNGs.",
+    )
+    max_mask_files_mb: int = Field(
+        128,
+        ge=1,
+        description="Maximum size in MiB of the single mask PNGs of a request.",
+    )
+    automatic_memory_mb: int = Field(
+        256,
+        ge=1,
+        description="Memory in MiB for the candidate masks of an automatic request; beyond it, "
+        "duplicates are removed before all candidates are known, which may change the result.",
+    )
     cpu_workers: int = Field(
         0,
         ge=0,

@@ -43,6 +43,12 @@ class RequestSettings(EnvironmentSettings):
     max_upload_mb: int = Field(
         128, ge=1, description="Maximum size of a form (image and fields) in MiB."
     )
+    max_form_fields: int = Field(
+        64, ge=16, description="Maximum number of fields in a form, without the file."
+    )
+    max_form_field_kb: int = Field(
+        1024, ge=1, description="Maximum size in KiB of a form's field that is not a file."
+    )
     upload_storage_mb: int = Field(
         1024,
         ge=1,
@@ -63,6 +69,19 @@ class RequestSettings(EnvironmentSettings):
         ge=1,
         description="Maximum width and height of an image in pixels, as its header says. Memory "
         "for resizing and masks grows with the longer side.",
+    )
+    max_tiff_metadata_items: int = Field(
+        8192,
+        ge=1,
+        description="Maximum number of metadata items in a TIFF file. The time to read them grows "
+        "with the square of their number.",
+    )
+    max_transformations: int = Field(
+        64,
+        ge=32,
+        description="Maximum number of calls of GDAL to transform the points or boxes of a request "
+        "to the image's CRS. One call transforms all of them; more are needed only to find the "
+        "first one that fails.",
     )
     max_prompts: int = Field(16, ge=1, description="Maximum number of prompts per concept request.")
     max_visual_prompts: int = Field(

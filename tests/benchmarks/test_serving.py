@@ -90,7 +90,9 @@ def test_a_server_that_cannot_start_says_why() -> None:
 _DUMMY = ["-m", "benchmarks.stub_server", "--echo", "100"]
 
 
-@pytest.mark.parametrize("name", ["boxes", "click", "clients", "cold", "flight", "overhead"])
+@pytest.mark.parametrize(
+    "name", ["abandoned", "boxes", "click", "clients", "cold", "flight", "overhead"]
+)
 def test_benchmark(name: str) -> None:
     report: Report = importlib.import_module(f"benchmarks.{name}").run(True)
     assert report.name == name

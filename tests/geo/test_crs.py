@@ -69,6 +69,19 @@ def test_points_that_cannot_be_transformed_become_nan_alone() -> None:
     )
 
 
+def test_the_number_of_calls_is_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def failing(source: CRS, target: CRS, points: NDArray[np.float64]) -> None:
+        calls.append(len(points))
+
+    monkeypatch.setattr(module, "_transform", failing)
+    points = np.zeros((9216, 2))
+    moved = transform_points(CRS.from_epsg(4326), CRS.from_epsg(32633), points, max_calls=40)
+    assert np.isnan(moved).all()
+    assert len(calls) == 40
+
+
 @pytest.mark.parametrize("first", [0, 1, 4999, 9215])
 @pytest.mark.parametrize("others", [False, True], ids=["one", "many"])
 def test_points_that_fail_cost_few_calls(

@@ -124,8 +124,19 @@ async def test_no_more_than_four_addresses_are_tried() -> None:
         dead = [f"127.0.0.{number}" for number in range(2, 6)]
         images = fetcher(networks=("127.0.0.0/8",), resolver=Resolver([*dead, "127.0.0.1"]))
         message = await refused(images, server.url(host="many.test"))
-    assert "No connection" in message
-    assert server.connections == 0
+        assert "No connection" in message
+        assert server.connections == 0
+        for limit, connected in ((1, 0), (2, 1)):
+            images = fetcher(
+                networks=("127.0.0.0/8",),
+                max_addresses=limit,
+                resolver=Resolver([dead[0], "127.0.0.1"]),
+            )
+            if connected:
+                assert await images.fetch(server.url(host="two.test")) == BODY
+            else:
+                assert "No connection" in await refused(images, server.url(host="two.test"))
+            assert server.connections == connected
 
 
 @pytest.mark.parametrize("answers", [[], [[]]])

@@ -214,6 +214,16 @@ async def test_too_many_interim_responses_are_not_parsed(
     assert parsed <= 32 + 33
 
 
+async def test_the_number_of_interim_responses_is_a_limit() -> None:
+    async def answer(stream: anyio.abc.ByteStream, path: bytes) -> None:
+        await stream.send(b"HTTP/1.1 100 Continue\r\n\r\n" * int(path[1:]) + ok(BODY))
+
+    async with serve(answer) as server:
+        assert await fetcher(max_interim=2).fetch(server.url("/2")) == BODY
+        message = await refused(fetcher(max_interim=2), server.url("/3"))
+        assert "2 interim responses" in message
+
+
 async def test_the_headers_have_a_limit() -> None:
     content = ok(BODY, *(f"x-{number}: {'y' * 100}" for number in range(50)))
     async with serve(answering(content)) as server:

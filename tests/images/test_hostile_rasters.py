@@ -122,6 +122,18 @@ def test_a_raster_of_countless_metadata_items(band: str) -> None:  # a minute fo
     assert decode_image(with_metadata(8000, band=band), max_pixels=64).shape == (8, 8, 3)
 
 
+def test_the_number_of_metadata_items_is_a_limit() -> None:
+    few, many = with_metadata(10), with_metadata(11)
+    assert decode_image(few, max_pixels=64, max_metadata_items=10).shape == (8, 8, 3)
+    assert RasterFile(few, max_metadata_items=10).info is not None
+    for read in (
+        lambda: decode_image(many, max_pixels=64, max_metadata_items=10),
+        lambda: RasterFile(many, max_metadata_items=10).info,
+    ):
+        with pytest.raises(ImageError, match=r"10 metadata items.*MAX_TIFF_METADATA_ITEMS"):
+            read()
+
+
 def _refused_info(data: bytes) -> str:
     with pytest.raises(ImageError) as caught:
         _ = RasterFile(data).info

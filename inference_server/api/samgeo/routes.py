@@ -59,7 +59,12 @@ class _ImageTask(Generic[ModelT]):
         self._tenant = upload.tenant.name
         self._image = ImageRef(file=upload.image)
         self.form: Any = upload.body
-        self.file = GeoRaster(upload.image.data)
+        settings = state_of(request).settings
+        self.file = GeoRaster(
+            upload.image.data,
+            max_metadata_items=settings.max_tiff_metadata_items,
+            max_calls=settings.max_transformations,
+        )
 
     @property
     def _version(self) -> str | None:

@@ -18,15 +18,9 @@ from inference_server.masks.render import overlay
 from inference_server.observability.metrics import Timings
 from inference_server.segmentation.service import SegmentationService
 from inference_server.segmentation.types import StoredImage
-from inference_server.settings import MiB
+from inference_server.settings import MiB, Settings
 
 PNG = "image/png"
-
-MAX_DRAWN = 1000
-"""Maximum number of masks in an overlay, or as single files, per request."""
-
-MAX_BYTES = 128 * MiB
-"""Maximum size of the single mask files of a request, in bytes."""
 
 _PLANE_BYTES = 256 * MiB
 """Memory for the full-size planes of one request at a time; encoding a PNG may take three."""
@@ -41,6 +35,7 @@ class MaskImages:
     """Draws the masks of one image.
 
     Attributes:
+        settings: limits on the number of masks and the size of their files.
         segmenter: provides the worker threads.
         image: the image file, for overlays.
         size: (height, width) of the image in pixels.
@@ -48,6 +43,7 @@ class MaskImages:
         timings: receives the time of decoding and drawing.
     """
 
+    settings: Settings
     segmenter: SegmentationService
     image: StoredImage
     size: tuple[int, int]
@@ -73,9 +69,10 @@ class MaskImages:
             ImageError: the image cannot be decoded.
             RequestError: there are too many masks.
         """
-        if (overlay or separate) and len(self.masks) > MAX_DRAWN:
+        most = self.settings.max_drawn_masks
+        if (overlay or separate) and len(self.masks) > most:
             raise RequestError(
-                f"The result has {len(self.masks)} masks; at most {MAX_DRAWN} can be drawn. Set "
+                f"The result has {len(self.masks)} masks; at most {most} can be drawn. Set "
                 "max_masks, raise threshold or pred_iou_thresh, or request only return_preview."
             )
         over_image = await self._overlay() if overlay else None
@@ -110,7 +107,7 @@ class MaskImages:
 
     def _encode(self) -> Iterator[bytes]:
         """Encode the masks one after the other."""
-        budget = _Budget()
+        budget = _Budget(self.settings.max_mask_files_mb)
         for mask in self.masks:
             data = encode_png(mask)
             budget.take(data)
@@ -122,7 +119,7 @@ class MaskImages:
         concurrency = max(1, min(_MASKS_PER_CALL, _PLANE_BYTES // (3 * height * width)))
         slots = asyncio.Semaphore(concurrency)
         encoded = [b""] * len(self.masks)
-        budget = _Budget()
+        budget = _Budget(self.settings.max_mask_files_mb)
 
         async def encode(index: int, mask: Mask) -> None:
             def work() -> bytes:
@@ -143,17 +140,18 @@ class MaskImages:
 
 
 class _Budget:
-    """Counts the bytes of single mask files against `MAX_BYTES`."""
+    """Counts the bytes of single mask files against a limit in MiB."""
 
-    def __init__(self) -> None:
-        self._left = MAX_BYTES
+    def __init__(self, megabytes: int) -> None:
+        self._megabytes = megabytes
+        self._left = megabytes * MiB
 
     def take(self, data: bytes) -> None:
         """Count a file; raises `RequestError` when the files exceed the limit."""
         self._left -= len(data)
         if self._left < 0:
             raise RequestError(
-                f"The mask images exceed {MAX_BYTES // MiB} MiB. Set max_masks, or send a smaller "
+                f"The mask images exceed {self._megabytes} MiB. Set max_masks, or send a smaller "
                 "image."
             )
 

@@ -104,7 +104,10 @@ class _ImageTask:
         """Return what draws some instances."""
         masks = [instance.mask for instance in instances]
         size = encoded.embedding.size
-        return MaskImages(self.context.segmenter, self.image, size, masks, self.timings)
+        context = self.context
+        return MaskImages(
+            context.settings, context.segmenter, self.image, size, masks, self.timings
+        )
 
 
 async def run_sam3_image(

@@ -12,9 +12,6 @@ from numpy.typing import NDArray
 from inference_server.engines.base import VisualPrompt
 from inference_server.segmentation.types import ImageKey
 
-_MAX_PER_IMAGE = 64
-"""Maximum results cached per image; the oldest are removed first."""
-
 
 @dataclass(frozen=True, slots=True)
 class _Result:
@@ -45,9 +42,11 @@ class MaskInputCache:
 
     Args:
         max_bytes: maximum bytes of cached logits.
+        max_per_image: maximum results cached per image; the oldest are removed first. Default: 64.
     """
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, max_per_image: int = 64) -> None:
+        self._max_per_image = max_per_image
         self._entries: LRUCache[ImageKey, tuple[_Result, ...]] = LRUCache(
             max_bytes, getsizeof=lambda results: sum(r.logits.nbytes for r in results)
         )
@@ -71,7 +70,7 @@ class MaskInputCache:
             for r in self._entries.get(key, ())
             if (r.box, r.points) != (result.box, result.points)
         )
-        results = (*others, result)[-_MAX_PER_IMAGE:]
+        results = (*others, result)[-self._max_per_image :]
         while sum(r.logits.nbytes for r in results) > self._entries.maxsize:
             results = results[1:]
         # Removed first, because an update would count the bytes of the old and the new value.

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from inference_server.api.segmind import results
 from tests.api.pictures import Gallery, Picture, Plane, encoded, iou
 from tests.api.rasters import assert_same_objects
-from tests.api.serving import ALICE, RunningHere, serving
+from tests.api.serving import ALICE, RunningHere, in_process, serving
 
 SAM3, SAM2 = "/v1/sam3-image", "/v1/sam-v2-image"
 
@@ -232,17 +232,15 @@ class TestSam3Image:
         body = {"image": image, "text_prompt": "circle", **fields}
         assert_refused(self.post(server, **body), 400, *words)
 
-    def test_too_many_masks(
-        self, server: RunningHere, image: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_too_many_masks(self, image: str, monkeypatch: pytest.MonkeyPatch) -> None:
         body = {"image": image, "text_prompt": "circle", "return_masks": True}
-        monkeypatch.setattr(results, "MAX_DRAWN", 3)
-        assert_refused(self.post(server, **body), 400, "4 masks", "max_masks")
-        assert_refused(self.post(server, **body, return_overlay=True), 400, "4 masks")
-        assert self.post(server, image=image, text_prompt="circle").status_code == 200
-        monkeypatch.undo()
-        monkeypatch.setattr(results, "MAX_BYTES", 1000)
-        assert_refused(self.post(server, **body), 400, "max_masks")
+        with in_process(max_drawn_masks=3) as server:
+            assert_refused(self.post(server, **body), 400, "4 masks", "max_masks")
+            assert_refused(self.post(server, **body, return_overlay=True), 400, "4 masks")
+            assert self.post(server, image=image, text_prompt="circle").status_code == 200
+        monkeypatch.setattr(results, "MiB", 500)
+        with in_process(max_mask_files_mb=2) as server:
+            assert_refused(self.post(server, **body), 400, "exceed 2 MiB", "max_masks")
 
 
 class TestSamV2Image:

@@ -124,6 +124,14 @@ def test_an_image_keeps_its_latest_answers() -> None:
     assert found(cache, visual_prompt((35, 0, 1), B)) is None
 
 
+def test_the_number_per_image_is_a_limit() -> None:
+    cache = MaskInputCache(1 << 20, max_per_image=2)
+    for i in range(3):
+        cache.save(KEY, visual_prompt((i, 0, 1)), plane(i))
+    assert cache.nbytes == 2 * PLANE
+    assert found(cache, visual_prompt((0, 0, 1), B)) is None
+
+
 def test_the_latest_results_are_kept_even_of_one_image() -> None:
     cache = MaskInputCache(3 * PLANE)
     for i in range(6):

@@ -41,7 +41,10 @@ def test_metadata_items(small: RunningHere) -> None:
     values = np.full((3, 64, 64), 1000, np.uint16)
     for count in (ITEMS - 1, ITEMS + 1):
         data = rasters.write(values, tags={f"key{i}": "value" for i in range(count)})
-        answers = [small.post(VISUAL, {"image": in_base64(data)}), post(small, TEXT, data, prompt="x")]
+        answers = [
+            small.post(VISUAL, {"image": in_base64(data)}),
+            post(small, TEXT, data, prompt="x"),
+        ]
         for answer in answers:
             refused = "INFERENCE_MAX_TIFF_METADATA_ITEMS" in answer.text
             assert refused == (count > ITEMS), answer.text

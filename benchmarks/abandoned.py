@@ -113,6 +113,8 @@ def enlarged(image: Picture, size: tuple[int, int]) -> Picture:
         size: (width, height) in pixels.
     """
     pixels = cv2.imdecode(np.frombuffer(image.jpeg, np.uint8), cv2.IMREAD_COLOR)
+    if pixels is None:
+        raise ValueError(image.size)
     done, data = cv2.imencode(".jpg", cv2.resize(pixels, size, interpolation=cv2.INTER_LINEAR))
     if not done:
         raise ValueError(size)

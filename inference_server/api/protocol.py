@@ -233,7 +233,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self.transport.close()
             return
         self.cycle.keep_alive = False
-        self.cycle.scope[BROKEN_BODY] = message  # type: ignore[typeddict-unknown-key]
+        cast("dict[str, Any]", self.cycle.scope)[BROKEN_BODY] = message
         self.cycle.message_event.set()
 
     def _refuse(self, status: int, message: str) -> None:

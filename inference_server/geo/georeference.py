@@ -156,8 +156,9 @@ class GeoReference:
             image's border.
 
         Raises:
-            RequestError: `crs` is unknown, the image has no CRS, or a box cannot be transformed or
-                lies completely outside the image.
+            RequestError: `crs` is unknown, the image has no CRS, or a box cannot be transformed,
+                lies completely outside the image, or reaches past the edge of an image of the whole
+                world and continues at the opposite edge.
         """
         asked = parse_crs(crs)
         pixels = self._from_crs(_outlines(boxes), asked)
@@ -167,6 +168,12 @@ class GeoReference:
         outside = ((last <= 0) | (first >= self._limits)).any(axis=1)
         for i in np.flatnonzero(outside):
             raise self._outside(f"Box {i + 1} {_numbers(boxes[i])}", crs, asked)
+        for i in np.flatnonzero(self._continues(first, last)):
+            raise RequestError(
+                f"Box {i + 1} {_numbers(boxes[i])} reaches past an edge of the image and continues "
+                f"at the opposite edge; the image spans {self._span(crs, asked)}. Send two boxes, "
+                "one up to the first edge and one from the opposite edge on."
+            )
         return np.concatenate([first, last], axis=1)
 
     @cached_property
@@ -231,6 +238,30 @@ class GeoReference:
         moved: NDArray[np.float64] = x + turns[:, None] * turn
         return moved
 
+    def _continues(
+        self, first: NDArray[np.float64], last: NDArray[np.float64]
+    ) -> NDArray[np.bool_]:
+        """Whether another part of a box is on the image, one turn around the Earth further.
+
+        Args:
+            first: `float64[N, 2]`, the left top corners of the boxes in pixels.
+            last: `float64[N, 2]`, the right bottom corners.
+
+        Returns:
+            `bool[N]`.
+        """
+        found = np.zeros(len(first), np.bool_)
+        if self._turn is None:
+            return found
+        step = np.linalg.inv(self._affine[0]) @ np.array([self._turn, 0.0])
+        left, right = first.clip(0, self._limits), last.clip(0, self._limits)
+        for move in (-step, step):
+            start, stop = ((edge + move).clip(0, self._limits) for edge in (first, last))
+            is_seen = (stop - start > _SLACK).all(axis=1)
+            is_within = ((start >= left - _SLACK) & (stop <= right + _SLACK)).all(axis=1)
+            found |= is_seen & ~is_within
+        return found
+
     @property
     def _corners(self) -> NDArray[np.float64]:
         """The image's corners in map coordinates, `float64[4, 2]`."""
@@ -244,6 +275,13 @@ class GeoReference:
         )
 
     def _outside(self, what: str, crs: str, asked: CRS) -> RequestError:
+        return RequestError(
+            f"{what} lies outside the image, which spans {self._span(crs, asked)}. Check that the "
+            "order is x, y (longitude, latitude)."
+        )
+
+    def _span(self, crs: str, asked: CRS) -> str:
+        """The image's extent in a client's CRS, or in its own if it cannot be transformed."""
         height, width = self.size
         span, name = self._corners, self._shown
         if self.crs is not None:
@@ -255,10 +293,7 @@ class GeoReference:
                     moved[:, 0] = np.unwrap(moved[:, 0], period=turn)
                 span, name = moved, crs.strip()
         (x0, y0), (x1, y1) = span.min(axis=0), span.max(axis=0)
-        return RequestError(
-            f"{what} lies outside the image, which spans x {x0:.10g} to {x1:.10g} and y {y0:.10g} "
-            f"to {y1:.10g} in {name}. Check that the order is x, y (longitude, latitude)."
-        )
+        return f"x {x0:.10g} to {x1:.10g} and y {y0:.10g} to {y1:.10g} in {name}"
 
     @property
     def _shown(self) -> str:

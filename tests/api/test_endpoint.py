@@ -121,7 +121,7 @@ async def _received(*messages: Message) -> tuple[list[Message], int]:
         return messages[fetched - 1]
 
     begun: list[bool] = []
-    line = _RequestBody(receive, lambda: begun.append(True))
+    line = _RequestBody(receive, {}, lambda: begun.append(True))
     disconnected = asyncio.ensure_future(line.wait_for_disconnect())
     read: list[Message] = []
     while not read or read[-1].get("more_body"):

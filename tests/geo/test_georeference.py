@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 from affine import Affine
+from numpy.typing import NDArray
 from PIL import Image
 from rasterio.crs import CRS
 from rasterio.warp import transform
@@ -354,10 +355,45 @@ def test_an_image_of_the_whole_world(west: float) -> None:
     assert image.to_pixels(edges, "EPSG:4326").tolist() == [[0, 0], [720, 360]]
     east = image.to_pixels(np.array([[10.0, 0], [370, 0], [-350, 0]]), "EPSG:4326")
     assert east[:, 0].tolist() == [2 * (10 - west)] * 3
-    boxes = np.array([[-180.0, -90, 180, 90], [0, -90, 360, 90], [175, 0, 185, 9]])
-    whole, same, across = image.boxes_to_pixels(boxes, "EPSG:4326")
+    boxes = np.array([[-180.0, -90, 180, 90], [0, -90, 360, 90], [-200, -90, 200, 90]])
+    whole, same, more = image.boxes_to_pixels(boxes, "EPSG:4326")
     assert whole.tolist() == same.tolist() == [0, 0, 720, 360]
-    assert across[2] - across[0] == 20  # not torn apart
+    assert more[0] <= 0
+    assert more[2] >= 720
+
+
+@pytest.mark.parametrize("missing", [0.0, 2.0])
+@pytest.mark.parametrize("west", [-180.0, 0.0])
+@pytest.mark.parametrize("asked", ["EPSG:4326", "EPSG:3857"])
+def test_a_box_across_the_seam_of_an_image_of_the_world(
+    west: float, missing: float, asked: str
+) -> None:
+    """Its other part is at the opposite edge, so one box in pixels cannot enclose it."""
+    columns = 720 - round(2 * missing)
+    image = GeoReference(CRS.from_epsg(4326), Affine(0.5, 0, west, 0, -0.5, 80), (320, columns))
+    edges = west, west + 360 - missing
+    degree = 1.0 if asked == "EPSG:4326" else WORLD / 360
+
+    def boxes(*spans: tuple[float, float]) -> NDArray[np.float64]:
+        return np.array([[a * degree, 0, b * degree, 5 * degree] for a, b in spans])
+
+    beside = boxes((edges[1] - 5, edges[1]), (edges[0], edges[0] + 5))
+    right, left = image.boxes_to_pixels(beside, asked)
+    np.testing.assert_allclose((right[0], right[2]), (columns - 10, columns), atol=1e-6)
+    np.testing.assert_allclose((left[0], left[2]), (0, 10), atol=1e-6)
+    for turns in (-360, 0, 360):
+        across = boxes((0, 5), (edges[1] - 5 + turns, edges[1] + missing + 5 + turns))
+        with pytest.raises(
+            RequestError, match=r"Box 2 .* opposite edge.* Send two boxes"
+        ) as caught:
+            image.boxes_to_pixels(across, asked)
+        assert f"in {asked}" in caught.value.message
+
+
+def test_a_box_past_the_edge_of_a_part_of_the_world() -> None:
+    image = GeoReference(CRS.from_epsg(4326), Affine(0.5, 0, -180, 0, -0.5, 80), (320, 600))
+    box = np.array([[-190.0, 0, -170, 5]])  # 170 to 180 is not on the image
+    assert image.boxes_to_pixels(box, "EPSG:4326")[0, 0] == -20
 
 
 def test_the_span_of_an_image_across_the_antimeridian_does_not_hold_what_is_outside() -> None:

@@ -99,7 +99,8 @@ def test_all_errors_have_the_format_of_the_api(
     app = Mock()
     app.state.server.settings.request_timeout = 60
     app.state.server.admission = Admission(1)
-    request = Request({"type": "http", "method": "POST", "headers": [], "app": app})
+    scope = {"type": "http", "method": "POST", "headers": [], "query_string": b"", "app": app}
+    request = Request(scope)
     serve = endpoint(operation, VendorApi((operation,), wording, invalid=400, statuses={503: 502}))
 
     async def served() -> Response:

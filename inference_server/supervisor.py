@@ -21,6 +21,9 @@ logger = logging.getLogger(__name__)
 PATIENCE = 60.0
 """Seconds beyond its pause after which a repeated task that has not finished counts as stuck."""
 
+CANCEL_AGAIN = 5.0
+"""Seconds after which tasks that have not ended at a stop are cancelled again."""
+
 _EXPECTED = (StorageError, SQLAlchemyError, OSError)
 """Errors of the surroundings; the log needs no traceback of them."""
 
@@ -175,10 +178,13 @@ class Supervisor:
 
     async def stop(self) -> None:
         """Cancel all tasks, and wait until they have ended."""
-        running = list(self._running)
-        for each in running:
-            each.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        running = set(self._running)
+        while running:
+            for each in running:
+                each.cancel()
+            # What a task waits for may lose a cancellation, as `asyncio.wait_for` of Python 3.11
+            # can: a server must not wait for such a task for ever.
+            _, running = await asyncio.wait(running, timeout=CANCEL_AGAIN)
 
     def _start(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 from sqlalchemy.exc import OperationalError
@@ -110,6 +111,24 @@ async def test_what_it_waits_for_may_be_cancelled(supervisor: Supervisor, time: 
 
     await asyncio.wait_for(supervisor.run("keys", work), 60)
     assert (len(calls), time.slept) == (2, [1])
+
+
+async def test_a_stop_ends_a_task_that_loses_a_cancellation(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("inference_server.supervisor.CANCEL_AGAIN", 0.01)
+    waits = asyncio.Event()
+
+    async def work(task: BackgroundTask) -> None:
+        waits.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        await asyncio.Event().wait()
+
+    running = supervisor.run("job worker 1", work)
+    await waits.wait()
+    await asyncio.wait_for(supervisor.stop(), 60)
+    assert running.cancelled()
 
 
 async def test_a_task_that_returns_ends(supervisor: Supervisor, time: Time) -> None:

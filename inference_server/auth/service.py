@@ -103,7 +103,8 @@ class AuthService:
         self.supervisor.repeat("keys", lambda _: self._refresh(), timing.poll, pauses)
         self.supervisor.repeat("usage", lambda _: self.ledger.flush(), timing.poll, pauses)
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._tried.wait(), self._timing.open_timeout)
+            async with asyncio.timeout(timing.open_timeout):
+                await self._tried.wait()
         if not self._ring and not any(map(_is_active, self._stored.values())):
             logger.warning(
                 "No API key is configured, so every request gets 401. Create one with "

@@ -84,7 +84,8 @@ class JobQueue:
         opening = Backoff(self._timing.error_pause, self._timing.open_pause)
         self.supervisor.run("job database", lambda _: self._open(context), opening)
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._storage.tried.wait(), self._timing.open_timeout)
+            async with asyncio.timeout(self._timing.open_timeout):
+                await self._storage.tried.wait()
 
     async def drain(self) -> None:
         """Start no more jobs, and wait for the running ones to end."""

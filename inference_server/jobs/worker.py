@@ -153,8 +153,10 @@ class Worker:
                 )
             task.well()
             if claim is None:
+                # Not `asyncio.wait_for`, which loses a cancellation that comes with the signal.
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(wake.wait(), self._timing.poll)
+                    async with asyncio.timeout(self._timing.poll):
+                        await wake.wait()
             else:
                 busy = nullcontext() if self._reserve else self._signal.working()
                 with about(job_id=claim.lease.job_id), busy:

@@ -302,6 +302,20 @@ async def test_a_shutdown_requeues_jobs_at_once(tmp_path: Path) -> None:
         await queued(jobs, ALICE, "task", b"{}")
 
 
+async def test_a_worker_that_is_woken_while_it_is_stopped_ends(tmp_path: Path) -> None:
+    """A cancellation that comes with a signal is not lost: the stop would never end."""
+    alone: dict[str, Any] = {"job_workers": 1, "job_reserve_workers": 0}
+    async with working(tmp_path, timing=JobTiming(poll=600), **alone) as jobs:
+        await ended(jobs, await queued(jobs, ALICE, "task", b"{}"))
+        (worker,) = jobs._workers
+        while not jobs._signal.next._waiters:
+            await asyncio.sleep(0.005)
+        jobs._signal.notify()
+        worker.cancel()
+        await asyncio.wait([worker], timeout=60)
+        assert worker.cancelled()
+
+
 async def test_a_temporary_database_failure_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,6 +34,7 @@ SYSTEM = (
     "tests/e2e/",
     "tests/jobs/test_crash.py",
     "tests/playground/",
+    "tests/test_contributing.py",
     "tests/test_docs.py",
     "tests/test_site.py",
     "tests/training/",

@@ -62,7 +62,8 @@ class Candidates:
             where the plane, upsampled bilinearly to the image's size, exceeds `threshold`.
         threshold: Value above which a pixel of `planes` belongs to the mask.
         scores: `float32[N]`, confidence or predicted IoU, 0 to 1.
-        logits: `float32[N, h, w]`, mask inputs for later prompts; None if the engine takes none.
+        logits: `float32[N, s, s]`, mask inputs for later prompts; None if the engine takes none.
+            They cover the model's input, which is more than the image if the model pads images.
         boxes: `float32[N, 4]`, x0, y0, x1, y1 in pixels of the original image, perhaps partly
             outside it; None if the engine predicts none.
     """

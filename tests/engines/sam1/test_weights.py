@@ -273,6 +273,19 @@ class TestLoading:
         model, _ = load_sam1(checkpoint, CPU)
         assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
+    def test_a_configuration_of_an_older_release_loads(self, copied: Path) -> None:
+        """The published ones were written in 2023, with options that no longer exist."""
+        path = copied / "config.json"
+        config = json.loads(path.read_text())
+        former = {"_name_or_path": "", "add_cross_attention": False, "torch_dtype": None}
+        for part in ("vision_config", "prompt_encoder_config", "mask_decoder_config"):
+            config[part] |= {**former, "num_beams": 1, "id2label": {"0": "LABEL_0"}}
+        config["vision_config"] |= {"projection_dim": 512, "dropout": 0.0, "initializer_factor": 1}
+        config |= {"_commit_hash": None, "torch_dtype": "float32", "transformers_version": None}
+        path.write_text(json.dumps(config))
+        model, _ = load_sam1(only(find_sam1(str(copied))), CPU)
+        assert_same_weights(model, random_sam1().state_dict())
+
     def test_means_of_the_processor_are_used(self, copied: Path) -> None:
         config = json.loads((copied / "processor_config.json").read_text())["image_processor"]
         (copied / "processor_config.json").unlink()

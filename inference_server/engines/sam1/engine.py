@@ -47,7 +47,7 @@ class Sam1Engine:
         head = PromptHead(model.config)
         head.load(model.state_dict())
         head.to(compute.device).eval().requires_grad_(False)
-        # Without projections an image would take 4 MB instead of 10, and a click 44 ms instead of 38.
+        # Without projections, an image takes 4 MB instead of 10, and a click 44 ms instead of 38.
         self._decoder = FastMaskDecoder(head.mask_decoder, head.prompt_encoder, compute.dtype)
         self._predictor = FittedMaskPredictor(
             head.prompt_encoder, self._decoder, self.side, compute

@@ -25,7 +25,7 @@ from inference_server.engines.device import Compute, choose_compute
 from inference_server.engines.load_weights import load_sam2, load_sam3
 from inference_server.engines.sam2.engine import VisualEngine
 from inference_server.engines.sam3.engine import ConceptEngine
-from inference_server.engines.weights import find_sam2, sam3_source
+from inference_server.engines.weights import find_sam2, find_sam3
 from inference_server.masks import Mask, upsample_masks
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -37,7 +37,8 @@ def _visual(compute: Compute) -> VisualEngine:
 
 
 def _concept(compute: Compute) -> ConceptEngine:
-    source, name = sam3_source("demo")
+    found = find_sam3("demo")
+    source, name = found.source, found.name
     model, processor = load_sam3(source, name, compute)
     return ConceptEngine(model, processor, name, compute)
 

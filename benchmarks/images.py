@@ -27,7 +27,7 @@ from inference_server.demo.scenes import Scene, make_scene
 from inference_server.engines.device import choose_compute
 from inference_server.engines.load_weights import load_sam2, load_sam3
 from inference_server.engines.resize import Normalizer, resize
-from inference_server.engines.weights import find_sam2, sam3_source
+from inference_server.engines.weights import find_sam2, find_sam3
 from inference_server.images import decode_base64, decode_image, decode_picture
 
 Pixels = NDArray[np.uint8]
@@ -182,7 +182,8 @@ class DemoModels:
     def __init__(self) -> None:
         compute = choose_compute("cpu", "float32")
         model = load_sam2(find_sam2("demo")["hiera_tiny"], compute)
-        source, name = sam3_source("demo")
+        found = find_sam3("demo")
+        source, name = found.source, found.name
         loaded, processor = load_sam3(source, name, compute)
         self._sam3: Any = loaded
         self._tokenizer: Any = processor.tokenizer

@@ -161,12 +161,8 @@ class SimulatedModels(ModelRegistry):
 
     def __init__(self, settings: Settings, directory: Path) -> None:
         super().__init__(settings)
+        self.catalog.rename("sam2", NAME)
         self._directory = directory
-
-    @property
-    def versions(self) -> dict[str, str]:
-        """See `ModelRegistry`."""
-        return dict.fromkeys(super().versions, NAME)
 
     def visual_engine(self, checkpoint: Sam2Checkpoint) -> SimulatedEngine:
         """See `ModelRegistry`."""

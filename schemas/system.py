@@ -71,6 +71,8 @@ class Checkpoint(WireModel):
             "threads": 8,
             "encode_batch": 1,
             "decode_batch": 1,
+            "nbytes": 897540096,
+            "last_used": 1764417600.0,
         }
     )
 
@@ -91,6 +93,14 @@ class Checkpoint(WireModel):
     )
     decode_batch: int | None = Field(
         default=None, description="Maximum number of prompts per decoder batch."
+    )
+    nbytes: int | None = Field(
+        default=None, description="Memory of the weights in bytes; 0 if they are not in memory."
+    )
+    last_used: float | None = Field(
+        default=None,
+        description="Unix time of the last request; null if it is not in memory, or if the API key "
+        "does not have the scope `admin`.",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import asdict
 from typing import get_args
@@ -21,6 +22,8 @@ OTHER_VALUES = {
     "cors_origins": "https://example.com",
     "sam3_weights": "facebook/sam3",
     "sam2_weights": "facebook",
+    "sam3_models": '{"crops/3": "/models/crops"}',
+    "sam2_models": '{"cells": "/models/cells.pt"}',
     "preload": "sam2:sam2-hiera-tiny",
     "device": "cuda:1",
     "fetch_hosts": "images.example.com, *.example.org",
@@ -57,6 +60,7 @@ def test_each_setting_is_read_from_the_environment() -> None:
             settings = Settings()
         read = getattr(settings, name)
         shown = ", ".join(read) if isinstance(read, tuple) else str(read)
+        shown = json.dumps(read) if isinstance(read, dict) else shown
         assert shown == value, name
         rest = [other for other in NAMES if other != name]
         assert {n: getattr(settings, n) for n in rest} == {
@@ -186,3 +190,9 @@ def test_keys_and_passwords_are_not_shown() -> None:
 
 def test_a_url_has_no_trailing_slash() -> None:
     assert Settings(public_url="https://example.com/masks/").public_url.endswith("/masks")
+
+
+@pytest.mark.parametrize("value", ["crops", "[]", '["a"]', '{"": "demo"}', '{"a b": "demo"}', "1"])
+def test_named_models_are_a_json_object(value: str) -> None:
+    with pytest.raises(SettingsError, match=r'INFERENCE_SAM3_MODELS=.*{"crops/3": "/models/crops'):
+        Settings.model_validate({"sam3_models": value})

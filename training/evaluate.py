@@ -21,7 +21,7 @@ from inference_server.engines.device import choose_compute
 from inference_server.engines.load_weights import load_sam2, load_sam3
 from inference_server.engines.sam2.engine import VisualEngine
 from inference_server.engines.sam3.engine import ConceptEngine
-from inference_server.engines.weights import find_sam2, sam3_source
+from inference_server.engines.weights import find_sam2, find_sam3
 from inference_server.masks import Mask, upsample_masks
 
 FIRST_SEED = 1_000_000
@@ -177,7 +177,8 @@ class ConceptEvaluation:
 
     def __init__(self, weights: str = "demo", device: str = "auto") -> None:
         compute = choose_compute(device, "auto")
-        source, name = sam3_source(weights)
+        found = find_sam3(weights)
+        source, name = found.source, found.name
         model, processor = load_sam3(source, name, compute)
         self._engine = ConceptEngine(model, processor, name, compute)
 

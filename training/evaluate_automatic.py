@@ -49,7 +49,7 @@ class AutomaticEvaluation:
         score = ConceptScore()
         models = ModelRegistry(self._settings)
         try:
-            model = await models.visual(models.default_version)
+            model = await models.visual()
             for scene in scenes:
                 embedding = (await model.encode(model.prepare(scene.image))).value
                 masks = AutomaticMasks(model, embedding, self._options, _in_thread)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request
@@ -13,7 +13,7 @@ from inference_server.api.dependencies import authenticate, state_of
 from inference_server.api.metrics import ServerCollector, backlog_of
 from inference_server.api.openapi import KEY_ERRORS, SCOPE_ERRORS, Answer, Operation
 from inference_server.api.playground import playground, wants_page
-from inference_server.engines.weights import SAM2_IDS, SAM3_ID
+from inference_server.api.samgeo.models import id_of
 from schemas.system import Health, ModelsCleared, ModelsResponse, ServerInfo
 
 _LINKS = {
@@ -23,7 +23,6 @@ _LINKS = {
     "ready": "/readyz",
     "live": "/livez",
 }
-_IDS = {version: name for name, version in SAM2_IDS.items()}
 
 
 async def root(request: Request) -> Response:
@@ -63,16 +62,21 @@ async def readyz(request: Request) -> Response:
 
 async def models(request: Request) -> Response:
     """Return the available models and which are loaded."""
-    authenticate(request, scope=None)
-    checkpoints = [asdict(each) for each in await state_of(request).segmenter.checkpoints()]
-    versions = [each["name"] for each in checkpoints if each["family"] == "sam2"]
-    ids = {"sam2": [_IDS[version] for version in versions], "sam3": [SAM3_ID]}
-    in_memory = [
-        [entry["family"], _IDS.get(entry["name"], SAM3_ID)]
-        for entry in checkpoints
-        if entry["loaded"]
-    ]
-    return JSONResponse({"models": ids, "loaded": in_memory, "checkpoints": checkpoints})
+    is_admin = "admin" in authenticate(request, scope=None).scopes
+    checkpoints = await state_of(request).segmenter.checkpoints()
+    if not is_admin:  # the time of the last use tells what others do
+        checkpoints = [replace(each, last_used=None) for each in checkpoints]
+    ids: dict[str, list[str]] = {}
+    for each in checkpoints:
+        version, name = id_of(each.key)
+        ids.setdefault(version, []).append(name)
+    return JSONResponse(
+        {
+            "models": ids,
+            "loaded": [id_of(each.key) for each in checkpoints if each.loaded],
+            "checkpoints": [asdict(each) for each in checkpoints],
+        }
+    )
 
 
 async def clear(request: Request) -> Response:
@@ -146,7 +150,8 @@ OPERATIONS: tuple[Operation, ...] = (
         "/models",
         "listModels",
         "List the models",
-        "The available models, their checkpoints, and which are loaded.",
+        "The available models, their checkpoints, and which are loaded. The time of the last use "
+        "is told to keys with scope `admin` only.",
         ("System",),
         models,
         {200: Answer("The models.", ModelsResponse), **KEY_ERRORS},

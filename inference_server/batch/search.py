@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inference_server.engines.base import ConceptPrompt, VisualPrompt
+from inference_server.engines.catalog import ModelKey
 from inference_server.observability.metrics import Timings
 from inference_server.segmentation.postprocess import suppress_overlaps
 from inference_server.segmentation.prompts import group_points_by_box
@@ -69,15 +70,16 @@ class Search:
 
     Attributes:
         texts: concepts whose instances are all found (SAM 3).
-        boxes: x0, y0, x1, y1 in pixels; each box selects one object (SAM 2).
-        points: x, y in pixels, and a label: 1 on the object, 0 outside it (SAM 2). Points in a box
+        boxes: x0, y0, x1, y1 in pixels; each box selects one object.
+        points: x, y in pixels, and a label: 1 on the object, 0 outside it. Points in a box
             refine its object; all others together select one object.
-        automatic: segment everything (SAM 2). Default: False.
+        automatic: segment everything. Default: False.
         threshold: minimum score of an object, 0 to 1. Default: 0.5 for `texts`, 0.8 for
             `automatic`, 0 for boxes and points.
         nms: maximum IoU of two objects of any prompts; above it the one with the lower score is
             dropped. Default: keep all.
-        version: SAM 2 size. Default: the largest.
+        version: SAM 2 size for boxes, points and `automatic`. Default: the model that
+            `INFERENCE_VISUAL_MODEL` chooses.
         points_per_side: points per side of the grid of `automatic`. Default: 32.
         category: category of objects from boxes, points and `automatic`. Default: `object`.
     """
@@ -132,7 +134,7 @@ class Search:
 
     @property
     def visual(self) -> bool:
-        """Whether the prompts need SAM 2."""
+        """Whether the prompts need a model for points and boxes."""
         return bool(self._objects) or self.automatic
 
     def described(self) -> dict[str, Any]:
@@ -157,9 +159,10 @@ class Search:
         Returns:
             Labels such as `sam3/demo`.
         """
-        version = self.version or registry.default_version
-        sam3 = [f"sam3/{registry.concept_name}"] if self.concepts else []
-        return [*sam3, f"sam2/{registry.versions.get(version, version)}"] if self.visual else sam3
+        catalog = registry.catalog
+        keys = [catalog.concept(None)] if self.concepts else []
+        keys += [catalog.visual(self._sam2)] if self.visual else []
+        return list(dict.fromkeys(map(catalog.label, keys)))
 
     async def load(self, registry: ModelRegistry) -> None:
         """Load the models that the prompts need.
@@ -173,7 +176,7 @@ class Search:
         if self.concepts:
             await registry.concept()
         if self.visual:
-            await registry.visual(self.version or registry.default_version)
+            await registry.visual(self._sam2)
 
     async def run(
         self, segmenter: LocalSegmentationService, image: StoredImage, timings: Timings
@@ -204,11 +207,11 @@ class Search:
         if self._objects:
             found = await segmenter.visual(
                 _TENANT,
-                self._version(segmenter),
                 reference,
                 self._objects,
                 VisualOptions(multimask=True, within=True),
                 timings=timings,
+                model=self._sam2,
             )
             results.append((len(self.texts), found))
         if self.automatic:
@@ -217,7 +220,7 @@ class Search:
                 points_per_side=self.points_per_side, pred_iou_threshold=least
             )
             found = await segmenter.automatic(
-                _TENANT, self._version(segmenter), reference, options, timings=timings
+                _TENANT, reference, options, timings=timings, model=self._sam2
             )
             together = [replace(each, prompt=0) for each in found.instances]
             results.append(
@@ -233,5 +236,7 @@ class Search:
             instances = await segmenter.in_thread(partial(suppress_overlaps, instances, self.nms))
         return SearchResult(results[0][1].image.embedding.size, instances)
 
-    def _version(self, segmenter: LocalSegmentationService) -> str:
-        return self.version or segmenter.models.default_version
+    @property
+    def _sam2(self) -> ModelKey | None:
+        """The SAM 2 of `version`; None for the model that the settings choose."""
+        return None if self.version is None else ModelKey("sam2", self.version)

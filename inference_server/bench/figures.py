@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from inference_server.bench.timing import Timing
 from inference_server.demo.scenes import make_scene
 from inference_server.engines.base import ConceptPrompt, VisualPrompt
+from inference_server.engines.catalog import ModelKey
 from inference_server.engines.model import ConceptModel, VisualModel
 from inference_server.observability.metrics import Timings
 from inference_server.segmentation.local import LocalSegmentationService
@@ -74,7 +75,7 @@ class Bench:
 
     Args:
         segmenter: the service; its models are loaded if necessary.
-        version: SAM 2 size; None selects the largest.
+        version: SAM 2 size; None selects the model that answers points and boxes.
         size: (width, height) of the generated image in pixels.
         seconds: duration of each workload in seconds; each one runs at least three times.
     """
@@ -87,7 +88,7 @@ class Bench:
         seconds: float,
     ) -> None:
         self._segmenter = segmenter
-        self._version = version or segmenter.models.default_version
+        self._sam2 = None if version is None else ModelKey("sam2", version)
         self._seconds = seconds
         scene = make_scene(7, size, count=(6, 6))
         self._size = size
@@ -109,7 +110,7 @@ class Bench:
             ModelUnavailableError: the weights cannot be loaded.
         """
         if sam2:
-            visual = await self._segmenter.models.visual(self._version)
+            visual = await self._segmenter.models.visual(self._sam2)
             yield await self._measured("encode", visual, self._encode_with(visual))
             image = self._image()
             yield await self._measured("click", visual, lambda i: self._click(image, i))
@@ -182,7 +183,12 @@ class Bench:
 
     async def _ask(self, image: ImageRef, prompts: list[VisualPrompt]) -> object:
         return await self._segmenter.visual(
-            _TENANT, self._version, image, prompts, VisualOptions(multimask=True), timings=Timings()
+            _TENANT,
+            image,
+            prompts,
+            VisualOptions(multimask=True),
+            timings=Timings(),
+            model=self._sam2,
         )
 
     async def _concept(self, image: ImageRef, index: int) -> object:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 from typing import Any, cast
 
@@ -166,3 +167,16 @@ async def ask_all(
         if isinstance(answer, Exception) and not isinstance(answer, _LOST):
             raise answer
     return [answer for answer in answers if not isinstance(answer, Exception)]
+
+
+def session_of(tenant: str, name: str | None) -> str:
+    """Return the session id that a router hashes; all requests about an image share it.
+
+    Args:
+        tenant: owner of the image.
+        name: id of the image, or its SHA-256 digest if it has no id.
+
+    Returns:
+        SHA-256 in hex.
+    """
+    return hashlib.sha256(f"{tenant}\0{name}".encode()).hexdigest()

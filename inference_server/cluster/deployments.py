@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 from ray import serve
 from ray.serve import Application
@@ -17,6 +17,7 @@ from inference_server.api.app import Registry, create_app
 from inference_server.cluster.messages import Family
 from inference_server.cluster.replica import EngineReplica
 from inference_server.cluster.service import ClusterSegmentationService
+from inference_server.engines.catalog import Catalog
 from inference_server.engines.registry import ModelRegistry
 from inference_server.settings import Settings
 from inference_server.settings.types import replica_bounds
@@ -40,18 +41,18 @@ class Ingress:
 
     Args:
         settings: the server's settings.
-        concept: handle of the SAM 3 deployment.
-        visual: handle of the SAM 2 deployment.
+        engines: handle of each engine deployment.
     """
 
     def __init__(
         self,
         settings: Settings,
-        concept: DeploymentHandle[Any],
-        visual: DeploymentHandle[Any],
+        **engines: DeploymentHandle[Any],
     ) -> None:
         self._settings = settings
-        self._handles: dict[Family, DeploymentHandle[Any]] = {"sam2": visual, "sam3": concept}
+        self._handles: dict[Family, DeploymentHandle[Any]] = {
+            family: engines[family] for family in get_args(Family) if family in engines
+        }
         self._app: Starlette | None = None
 
     def __serve_build_asgi_app__(self) -> Starlette:
@@ -109,20 +110,23 @@ def build(
         The application.
     """
     engine = partial(_engine, settings, registry, router)
-    visual = engine(
-        "visual",
-        "sam2",
-        settings.cluster_visual_replicas,
-        settings.cluster_visual_cpus,
-        settings.cluster_visual_gpus,
-    )
-    concept = engine(
-        "concept",
-        "sam3",
-        settings.cluster_concept_replicas,
-        settings.cluster_concept_cpus,
-        settings.cluster_concept_gpus,
-    )
+    engines = {
+        "sam3": engine(
+            "concept",
+            "sam3",
+            settings.cluster_concept_replicas,
+            settings.cluster_concept_cpus,
+            settings.cluster_concept_gpus,
+        )
+    }
+    if _needs_visual(settings):
+        engines["sam2"] = engine(
+            "visual",
+            "sam2",
+            settings.cluster_visual_replicas,
+            settings.cluster_visual_cpus,
+            settings.cluster_visual_gpus,
+        )
     ingress = serve.deployment(
         name="ingress",
         # The application limits its own work and returns 429 in each vendor's error format.
@@ -131,7 +135,12 @@ def build(
         **_common(settings),
         **_count(settings.cluster_ingress_replicas, settings),
     )(serve.ingress()(Ingress))
-    return ingress.bind(settings, concept, visual)
+    return ingress.bind(settings, **engines)
+
+
+def _needs_visual(settings: Settings) -> bool:
+    """Whether any model is configured beside SAM 3."""
+    return Catalog(settings).families > {"sam3"}
 
 
 def resources_of(settings: Settings) -> dict[str, float]:
@@ -146,6 +155,7 @@ def resources_of(settings: Settings) -> dict[str, float]:
     _, ingress = replica_bounds(settings.cluster_ingress_replicas)
     _, concept = replica_bounds(settings.cluster_concept_replicas)
     _, visual = replica_bounds(settings.cluster_visual_replicas)
+    visual = visual if _needs_visual(settings) else 0
     return {
         "CPU": ingress * settings.cluster_ingress_cpus
         + concept * settings.cluster_concept_cpus

@@ -6,9 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from inference_server.engines.catalog import ModelKey
 from inference_server.segmentation.types import EncodedImage, Instance
 
 Family = Literal["sam2", "sam3"]
+"""Engine deployments: SAM 3 with its visual head, and all models that answer points and boxes
+only."""
+
+
+def deployed_in(key: ModelKey) -> Family:
+    """The deployment that serves a model.
+
+    Args:
+        key: The model.
+    """
+    return "sam3" if key.family == "sam3" else "sam2"
+
 
 Method = Literal["concept", "visual", "automatic", "embed"]
 """Methods of `SegmentationService` that an ingress calls on a replica."""

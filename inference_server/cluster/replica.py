@@ -9,7 +9,7 @@ from typing import Any
 import ray
 
 from inference_server.api.app import Registry
-from inference_server.cluster.messages import Family, Method, Reply, SentImage
+from inference_server.cluster.messages import Family, Method, Reply, SentImage, deployed_in
 from inference_server.cluster.metrics import INTERVAL, ExportedReadings
 from inference_server.engines.registry import ModelRegistry
 from inference_server.errors import (
@@ -43,7 +43,7 @@ class EngineReplica:
 
     Args:
         settings: the server's settings.
-        family: model family that this replica serves.
+        family: deployment that this replica belongs to.
         cpus: CPUs that Ray reserves for this replica; also its number of threads, unless
             `settings.threads` is set.
         registry: factory of its `ModelRegistry`. Default: `ModelRegistry`.
@@ -61,7 +61,7 @@ class EngineReplica:
         settings = settings.model_copy(update={"threads": threads})
         metrics = Metrics()
         models = registry(settings)
-        models.wanted = [wanted for wanted in models.wanted if wanted[0] == family]
+        models.wanted = [key for key in models.wanted if deployed_in(key) == family]
         self._family = family
         self._limit = settings.request_timeout
         self._segmenter = LocalSegmentationService(settings, models, fetcher_of(settings), metrics)
@@ -134,7 +134,8 @@ class EngineReplica:
         if self._failure and self._segmenter.has_loaded():
             self._failure = ""
         known = await self._segmenter.checkpoints()
-        return [each for each in known if each.family == self._family], self._failure
+        own = [each for each in known if deployed_in(each.key) == self._family]
+        return own, self._failure
 
     async def forget_image(self, tenant: str, image_id: str, keep: str | None) -> bool:
         """Remove an image from this replica's caches; see `SegmentationService.forget_image`."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,9 +12,10 @@ from cachetools import LRUCache
 from prometheus_client import Metric
 from ray.serve.handle import DeploymentHandle
 
-from inference_server.cluster.client import ask, ask_all
+from inference_server.cluster.client import ask, ask_all, session_of
 from inference_server.cluster.file_store import INLINE_BYTES, FileStore
-from inference_server.cluster.messages import Family, Method, Reply, SentImage
+from inference_server.cluster.messages import Family, Method, Reply, SentImage, deployed_in
+from inference_server.engines.catalog import Catalog, ModelKey
 from inference_server.errors import (
     ImageError,
     ImageTooLargeError,
@@ -34,6 +34,7 @@ from inference_server.segmentation.types import (
     Checkpoint,
     ConceptOptions,
     ConceptPrompt,
+    EmbeddingTarget,
     EncodedImage,
     ImageRef,
     SegmentationResult,
@@ -74,7 +75,7 @@ class ClusterSegmentationService(SegmentationService):
     Args:
         settings: the server's settings.
         metrics: metrics that record durations.
-        handles: handle of each engine's deployment, by model family.
+        handles: handle of each engine deployment; see `deployed_in`.
         inline_bytes: maximum bytes of a file inside a message; larger files go through Ray's
             object store. Default: 100 000.
         describe_timeout: seconds to wait for an engine's checkpoints before the last known ones
@@ -96,7 +97,8 @@ class ClusterSegmentationService(SegmentationService):
         ingresses: Callable[[], DeploymentHandle[Any]] | None = None,
     ) -> None:
         threads = Threads(settings.cpu_workers, settings.slow_workers)
-        super().__init__(threads, ImageLoader(settings, fetcher_of(settings), metrics, threads))
+        loader = ImageLoader(settings, fetcher_of(settings), metrics, threads)
+        super().__init__(threads, loader, Catalog(settings))
         self._handles = handles
         self._patience = settings.cluster_patience
         self._describe_timeout = describe_timeout
@@ -116,43 +118,47 @@ class ClusterSegmentationService(SegmentationService):
         options: ConceptOptions,
         *,
         timings: Timings,
+        model: ModelKey | None = None,
     ) -> SegmentationResult:
         """See `SegmentationService`."""
-        arguments = {"prompts": prompts, "options": options}
-        return await self._segment("sam3", "concept", tenant, image, arguments, timings)
+        key = self.catalog.concept(model)
+        arguments = {"model": key, "prompts": prompts, "options": options}
+        return await self._segment(deployed_in(key), "concept", tenant, image, arguments, timings)
 
     async def visual(
         self,
         tenant: str,
-        version: str | None,
         image: ImageRef,
         prompts: Sequence[VisualPrompt],
         options: VisualOptions,
         *,
         timings: Timings,
+        model: ModelKey | None = None,
     ) -> SegmentationResult:
         """See `SegmentationService`."""
-        arguments = {"version": version, "prompts": prompts, "options": options}
-        return await self._segment("sam2", "visual", tenant, image, arguments, timings)
+        key = self.catalog.visual(model)
+        arguments = {"model": key, "prompts": prompts, "options": options}
+        return await self._segment(deployed_in(key), "visual", tenant, image, arguments, timings)
 
     async def automatic(
         self,
         tenant: str,
-        version: str | None,
         image: ImageRef,
         options: AutomaticOptions,
         *,
         timings: Timings,
+        model: ModelKey | None = None,
     ) -> SegmentationResult:
         """See `SegmentationService`."""
-        arguments = {"version": version, "options": options}
-        return await self._segment("sam2", "automatic", tenant, image, arguments, timings)
+        key = self.catalog.visual(model)
+        arguments = {"model": key, "options": options}
+        return await self._segment(deployed_in(key), "automatic", tenant, image, arguments, timings)
 
     async def embed(
         self,
         tenant: str,
         image: ImageRef,
-        models: Sequence[tuple[str, str]],
+        targets: Sequence[EmbeddingTarget],
         timings: Timings,
         *,
         overwrite: bool = False,
@@ -166,10 +172,9 @@ class ClusterSegmentationService(SegmentationService):
             image = ImageRef(file=stored, image_id=name)
         done: list[EncodedImage] = []
         try:
-            for family, version in models:
-                engine: Family = "sam3" if family == "sam3" else "sam2"
-                options = {"models": [(family, version)], "overwrite": overwrite}
-                found = await self._segment(engine, "embed", tenant, image, options, timings)
+            for family, targeted in self._by_deployment(targets).items():
+                options = {"targets": targeted, "overwrite": overwrite}
+                found = await self._segment(family, "embed", tenant, image, options, timings)
                 done.append(found.image)
         except BaseException:
             if name is not None and done:
@@ -184,6 +189,17 @@ class ClusterSegmentationService(SegmentationService):
             # Engines that were asked after that have cached it again.
             await self.forget_image(tenant, image.image_id or encoded.digest)
         return encoded
+
+    def _by_deployment(
+        self, targets: Sequence[EmbeddingTarget]
+    ) -> dict[Family, list[EmbeddingTarget]]:
+        """Group targets by the deployment that encodes for them, with their models resolved."""
+        grouped: dict[Family, list[EmbeddingTarget]] = {}
+        for target in targets:
+            choose = self.catalog.concept if target.prompts == "concept" else self.catalog.visual
+            key = choose(target.model)
+            grouped.setdefault(deployed_in(key), []).append(replace(target, model=key))
+        return grouped
 
     async def forget_image(self, tenant: str, image_id: str, keep: str | None = None) -> bool:
         """See `SegmentationService`."""
@@ -399,16 +415,3 @@ class ClusterSegmentationService(SegmentationService):
             self._hits += 1
         else:
             self._misses += 1
-
-
-def session_of(tenant: str, name: str | None) -> str:
-    """Return the session id that a router hashes; all requests about an image share it.
-
-    Args:
-        tenant: owner of the image.
-        name: id of the image, or its SHA-256 digest if it has no id.
-
-    Returns:
-        SHA-256 in hex.
-    """
-    return hashlib.sha256(f"{tenant}\0{name}".encode()).hexdigest()

@@ -6,29 +6,24 @@ import asyncio
 import logging
 import time
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
-from inference_server.engines.base import ConceptPrompt, Engine, VisualPrompt
+from inference_server.engines.base import Engine, VisualPrompt
+from inference_server.engines.catalog import Catalog, ModelKey, SomeCheckpoint
+from inference_server.engines.loaded_weights import LoadedWeights, QueueAssembly, Sam3Engines
 from inference_server.engines.model import (
     ConceptModel,
     Effort,
     EvictHalf,
-    LoadedModel,
+    LoadedEncoder,
     VisualModel,
 )
-from inference_server.engines.weights import (
-    SAM3_NAME,
-    Sam2Checkpoint,
-    find_sam2,
-    largest,
-    preloaded,
-    sam3_source,
-)
-from inference_server.errors import ModelUnavailableError
-from inference_server.settings import Settings
+from inference_server.engines.weights import Sam2Checkpoint, Sam3Checkpoint
+from inference_server.errors import CapacityError, ModelUnavailableError
+from inference_server.settings import MiB, Settings
 
 # PyTorch and the models' libraries take seconds to import. They are imported where they are first
 # needed, in the thread that loads a model, so the server can answer meanwhile and the command line
@@ -36,27 +31,24 @@ from inference_server.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-PromptT = TypeVar("PromptT")
+_RETRY_AFTER = 2.0
+"""Value of the `Retry-After` header in seconds while all models in memory are in use."""
+
 T = TypeVar("T")
-ModelT = TypeVar("ModelT", ConceptModel, VisualModel)
-
-
-def _loaded(models: dict[str, asyncio.Task[ModelT]]) -> list[ModelT]:
-    """The models whose loading succeeded."""
-    done = (task for task in models.values() if task.done() and not task.cancelled())
-    return [task.result() for task in done if task.exception() is None]
 
 
 class ModelRegistry:
     """Loads models once, on demand, and keeps them until they are unloaded.
 
     Args:
-        settings: Where the weights are, which models to preload and what to compute on.
+        settings: Where the weights are, which models to preload, what to compute on, and the
+            memory for weights.
 
     Attributes:
+        catalog: The configured models.
         compute: Device and dtypes.
         effort: Threads and batch sizes.
-        wanted: Models to load before the server is ready, as (family, version).
+        wanted: Models to load before the server is ready.
         evict_half: Frees memory when it runs out; set by the owner of the caches.
 
     Raises:
@@ -68,63 +60,81 @@ class ModelRegistry:
         from inference_server.engines.device import choose_compute, keep_freed_memory
 
         self._settings = settings
+        self.catalog = Catalog(settings)
         self.compute = choose_compute(settings.device, settings.dtype, settings.embedding_dtype)
         self.effort = Effort.of(settings, self.compute)
         keep_freed_memory()
-        self._sam2: dict[str, Sam2Checkpoint] = find_sam2(settings.sam2_weights)
-        self._sam3, self._sam3_name = sam3_source(settings.sam3_weights)
-        self.wanted = preloaded(settings.preload, settings.sam2_weights, self._sam2)
+        self.wanted = self.catalog.preloaded
         self.evict_half: EvictHalf | None = None
-        self._concept: dict[str, asyncio.Task[ConceptModel]] = {}
-        self._visual: dict[str, asyncio.Task[VisualModel]] = {}
+        self._queued = QueueAssembly(self.compute, settings)
+        self._tasks: dict[SomeCheckpoint, asyncio.Task[LoadedWeights]] = {}
 
-    @property
-    def versions(self) -> dict[str, str]:
-        """Available SAM 2 versions, and the names of their weights."""
-        return {version: checkpoint.name for version, checkpoint in self._sam2.items()}
+    def in_memory(self) -> list[LoadedWeights]:
+        """The weights in memory, in the order of loading."""
+        return [task.result() for task in self._tasks.values() if _succeeded(task)]
 
-    @property
-    def concept_name(self) -> str:
-        """Name of the SAM 3 weights."""
-        return self._sam3_name
-
-    @property
-    def default_version(self) -> str:
-        """The largest available SAM 2 version."""
-        return largest(self._sam2)
-
-    def loaded(self) -> list[ConceptModel | VisualModel]:
+    def loaded(self) -> list[LoadedEncoder]:
         """The models in memory."""
-        return [*_loaded(self._concept), *_loaded(self._visual)]
+        return [model for weights in self.in_memory() for model in weights.models]
 
-    async def concept(self) -> ConceptModel:
-        """The SAM 3 model.
+    def find(self, key: ModelKey) -> LoadedWeights | None:
+        """The weights of a model if they are in memory.
+
+        Args:
+            key: One of the catalog's models.
+        """
+        task = self._tasks.get(self.catalog.checkpoint(key))
+        return task.result() if task is not None and _succeeded(task) else None
+
+    async def concept(self, key: ModelKey | None = None) -> ConceptModel:
+        """The model that answers words and exemplars.
+
+        Args:
+            key: A SAM 3; None (the default) for the one of `sam3_weights`.
 
         Raises:
             ModelUnavailableError: Its weights cannot be loaded.
         """
-        return await self._single_flight(self._concept, self._sam3_name, self._load_concept)
+        model = (await self.load(self.catalog.concept(key))).concept
+        if model is None:
+            raise ModelUnavailableError(f"{key} answers no words. Select a SAM 3.")
+        return model
 
-    async def visual(self, version: str) -> VisualModel:
-        """The SAM 2 model of a version.
+    async def visual(self, key: ModelKey | None = None) -> VisualModel:
+        """The model that answers points and boxes.
 
         Args:
-            version: One of `SAM2_VERSIONS`.
+            key: A SAM 2, or a SAM 3 whose visual head is used if it has one; None (the default)
+                for the one that the settings choose.
 
         Raises:
             ModelUnavailableError: It has no weights, or they cannot be loaded.
         """
-        checkpoint = self._sam2.get(version)
-        if checkpoint is None:
-            raise ModelUnavailableError(
-                f"sam2_version_id {version}: this server has no weights for it "
-                f"(INFERENCE_SAM2_WEIGHTS={self._settings.sam2_weights} provides "
-                f"{', '.join(self._sam2)}). Use one of those, or add "
-                f"sam2.1_{version.replace('b_plus', 'base_plus')}.pt to the directory."
-            )
-        return await self._single_flight(
-            self._visual, checkpoint.name, lambda: self._load_visual(checkpoint)
-        )
+        chosen = self.catalog.visual(key)
+        weights = await self.load(chosen)
+        if weights.visual is None:  # its repository was assumed to have the head
+            self.catalog.lose_head(chosen)
+            return await self.visual(key)
+        return weights.visual
+
+    async def load(self, key: ModelKey) -> LoadedWeights:
+        """Load a model once for all who wait for it; after a failure the next caller retries.
+
+        Args:
+            key: The model.
+
+        Raises:
+            ModelUnavailableError: It has no weights, or they cannot be loaded.
+            CapacityError: There is no room for it beside the models in use.
+        """
+        checkpoint = self.catalog.checkpoint(key)
+        task = self._tasks.get(checkpoint)
+        if task is None or (task.done() and not _succeeded(task)):
+            task = asyncio.ensure_future(self._load_weights(key, checkpoint))
+            self._tasks[checkpoint] = task
+        weights = await asyncio.shield(task)
+        weights.usage.last_used = time.time()
+        return weights
 
     async def load_configured(self) -> None:
         """Load the wanted models, so that the first requests do not wait for them.
@@ -133,9 +143,9 @@ class ModelRegistry:
             ModelUnavailableError: Some models cannot be loaded; the others are loaded.
         """
         failures = []
-        for family, version in self.wanted:
+        for key in self.wanted:
             try:
-                await (self.concept() if family == "sam3" else self.visual(version))
+                await self.load(key)
             except ModelUnavailableError as error:
                 failures.append(error.message)
         if failures:
@@ -143,39 +153,34 @@ class ModelRegistry:
 
     def has_configured(self) -> bool:
         """Whether all wanted models are in memory."""
-        sources = {**self.versions, SAM3_NAME: self._sam3_name}
-        wanted = {f"{family}/{sources[name]}" for family, name in self.wanted}
-        return wanted <= {model.label for model in self.loaded()}
+        return all(self.find(key) is not None for key in self.wanted)
 
-    async def _single_flight(
-        self,
-        models: dict[str, asyncio.Task[ModelT]],
-        name: str,
-        load: Callable[[], Awaitable[ModelT]],
-    ) -> ModelT:
-        """Load a model once for all who wait for it; after a failure the next caller retries."""
-        task = models.get(name)
-        if task is None or (task.done() and (task.cancelled() or task.exception())):
-            task = models[name] = asyncio.ensure_future(load())
-        return await asyncio.shield(task)
+    def sam3_engines(self, key: ModelKey, checkpoint: Sam3Checkpoint) -> Sam3Engines:
+        """Create the engines of a SAM 3. Runs in a thread; a subclass may create other engines.
 
-    def concept_engine(self) -> Engine[ConceptPrompt]:
-        """Create the SAM 3 engine. Runs in a thread; a subclass may create another engine.
+        Args:
+            key: The model.
+            checkpoint: The weights to load.
 
         Raises:
             ModelUnavailableError: The weights cannot be loaded.
         """
-        from inference_server.engines.load_weights import load_sam3
+        from inference_server.engines.load_weights import load_sam3, load_sam3_head
         from inference_server.engines.sam3.engine import ConceptEngine
+        from inference_server.engines.sam3.trunk import TrunkEngine
+        from inference_server.engines.sam3.visual_engine import Sam3VisualEngine
 
-        model, processor = load_sam3(self._sam3, self._sam3_name, self.compute)
-        return ConceptEngine(
-            model,
-            processor,
-            self._sam3_name,
-            self.compute,
-            text_cache=self._settings.text_cache_entries,
-        )
+        name, compute = checkpoint.name, self.compute
+        model, processor = load_sam3(checkpoint.source, name, compute)
+        texts = self._settings.text_cache_entries
+        concept = ConceptEngine(model, processor, name, compute, text_cache=texts)
+        if not self.catalog.uses_head(key):
+            return Sam3Engines(concept)
+        head = load_sam3_head(checkpoint.source, name, compute)
+        if head is None:
+            return Sam3Engines(concept)
+        trunk = TrunkEngine(model, processor, name, compute)
+        return Sam3Engines(concept, Sam3VisualEngine(head, name, compute), trunk)
 
     def visual_engine(self, checkpoint: Sam2Checkpoint) -> Engine[VisualPrompt]:
         """Create a SAM 2 engine. Runs in a thread; a subclass may create another engine.
@@ -192,28 +197,57 @@ class ModelRegistry:
         model = load_sam2(checkpoint, self.compute)
         return VisualEngine(model, checkpoint.name, self.compute)
 
-    async def _load_concept(self) -> ConceptModel:
-        engine = await self._load("sam3", self.concept_engine)
-        # SAM 3's operations are large enough to use all cores, and each thread takes much memory.
-        return LoadedModel(
-            "sam3", engine, self.compute, self._settings, workers=2, evict_half=self.evict_half
-        )
+    async def _load_weights(self, key: ModelKey, checkpoint: SomeCheckpoint) -> LoadedWeights:
+        self._make_room(key, checkpoint.nbytes)
+        weights = await self._with_queues(key, checkpoint)
+        self._make_room(key, weights.nbytes)  # only now known for weights from Hugging Face
+        return weights
 
-    async def _load_visual(self, checkpoint: Sam2Checkpoint) -> VisualModel:
-        engine = await self._load("sam2", partial(self.visual_engine, checkpoint))
-        return LoadedModel(
-            "sam2", engine, self.compute, self._settings, workers=16, evict_half=self.evict_half
+    def _make_room(self, key: ModelKey, nbytes: int) -> None:
+        """Unload the least recently used models that nobody uses, until another one fits."""
+        budget = self._settings.model_memory_mb * MiB
+        if not budget:
+            return
+        if nbytes > budget:
+            raise ModelUnavailableError(
+                f"{key} needs {nbytes // MiB} MiB; INFERENCE_MODEL_MEMORY_MB is "
+                f"{self._settings.model_memory_mb}."
+            )
+        others = {each: task.result() for each, task in self._tasks.items() if _succeeded(task)}
+        idle = sorted(
+            (each for each, weights in others.items() if not weights.usage.users),
+            key=lambda each: others[each].usage.last_used,
         )
+        while nbytes + sum(weights.nbytes for weights in others.values()) > budget:
+            if not idle:
+                raise CapacityError(
+                    f"There is no memory for {key} beside the models in use "
+                    "(INFERENCE_MODEL_MEMORY_MB). Try again shortly.",
+                    _RETRY_AFTER,
+                )
+            oldest = idle.pop(0)
+            logger.info("Unloading %s to make room for %s", others.pop(oldest).label, key)
+            del self._tasks[oldest]
 
-    async def _load(self, family: str, load: Callable[[], Engine[PromptT]]) -> Engine[PromptT]:
-        """Create an engine in a thread and log how long it took."""
+    async def _with_queues(self, key: ModelKey, checkpoint: SomeCheckpoint) -> LoadedWeights:
+        """Create the engines of a model, with queues before them."""
+        if isinstance(checkpoint, Sam2Checkpoint):
+            load = partial(self.visual_engine, checkpoint)
+            engine = await self._load("sam2", checkpoint.name, load)
+            return self._queued.visual("sam2", engine, self.evict_half)
+        engines = await self._load(
+            "sam3", checkpoint.name, partial(self.sam3_engines, key, checkpoint)
+        )
+        return self._queued.sam3(engines, self.evict_half)
+
+    async def _load(self, family: str, name: str, load: Callable[[], T]) -> T:
+        """Create engines in a thread and log how long it took."""
         begin = time.perf_counter()
         try:
-            engine = await asyncio.to_thread(self._load_or_raise_oom, family, load)
+            engines = await asyncio.to_thread(self._load_or_raise_oom, family, load)
         except ModelUnavailableError as error:
             logger.error("Cannot load %s: %s", family, error.message)
             raise
-        name = engine.checkpoint
         note = " (demo weights: they recognise generated shapes only)" if name == "demo" else ""
         logger.info(
             "Loaded %s/%s%s on %s in %s, %.1f s",
@@ -224,7 +258,7 @@ class ModelRegistry:
             self.compute.dtype_name,
             time.perf_counter() - begin,
         )
-        return engine
+        return engines
 
     @staticmethod
     def _load_or_raise_oom(family: str, load: Callable[[], T]) -> T:
@@ -236,11 +270,10 @@ class ModelRegistry:
         """Stop all models at shutdown."""
         for model in self.loaded():
             model.close()
-        self._concept.clear()
-        self._visual.clear()
+        self._tasks.clear()
 
-    def unload(self, on_freed: Callable[[], None]) -> None:
-        """Unload the models in memory; the next request loads them again.
+    def unload(self, on_freed: Callable[[], None], key: ModelKey | None = None) -> None:
+        """Unload models in memory; the next request loads them again.
 
         Requests in progress finish with the model that they started with. A model that is still
         loading is kept, because a request waits for it.
@@ -248,12 +281,18 @@ class ModelRegistry:
         Args:
             on_freed: Called in the event loop each time that a model which was still in use has
                 been freed.
+            key: The model to unload; None (the default) for all.
         """
-        unloaded = [weakref.ref(model) for model in self.loaded()]
-        for name in [name for name, task in self._concept.items() if task.done()]:
-            del self._concept[name]
-        for name in [name for name, task in self._visual.items() if task.done()]:
-            del self._visual[name]
+        chosen = set(self._tasks) if key is None else {self.catalog.checkpoint(key)}
+        unloaded = [
+            weakref.ref(model)
+            for checkpoint, task in self._tasks.items()
+            if checkpoint in chosen and _succeeded(task)
+            for model in task.result().models
+        ]
+        for checkpoint in [each for each in chosen if each in self._tasks]:
+            if self._tasks[checkpoint].done():
+                del self._tasks[checkpoint]
         loop = asyncio.get_running_loop()
 
         def freed() -> None:  # called in any thread, perhaps after the loop has closed
@@ -264,3 +303,7 @@ class ModelRegistry:
             model = reference()
             if model is not None:
                 weakref.finalize(model, freed).atexit = False
+
+
+def _succeeded(task: asyncio.Task[LoadedWeights]) -> bool:
+    return task.done() and not task.cancelled() and task.exception() is None

@@ -6,12 +6,10 @@ Nothing is loaded here, and neither PyTorch nor a model's library is imported.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
 
 from inference_server.demo import WEIGHTS
 from inference_server.errors import ModelUnavailableError
@@ -38,13 +36,13 @@ SAM3_ID = "facebook/sam3"
 SAM3_NAME = "sam3/sam3_final"
 """Id of SAM 3 that Roboflow's clients send."""
 
-Wanted = tuple[Literal["sam2", "sam3"], str]
-"""A model to load: its family, and a SAM 2 version or `SAM3_NAME`."""
-
 _RELEASES = ("2.1", "2")
 """Releases of SAM 2, newest first."""
 
-_SAM3_TYPES = ("sam3", "sam3_video")
+_PUBLISHED_SAM3 = "sam3_video"
+"""`model_type` of the published layout, which contains the visual head."""
+
+_SAM3_TYPES = ("sam3", _PUBLISHED_SAM3)
 """Values of `model_type` in the config.json of a supported SAM 3 directory."""
 
 _CUSTOM_CONFIG, _CUSTOM_WEIGHTS = "config.yaml", "model.pt"
@@ -69,6 +67,31 @@ class Sam2Checkpoint:
     repository: str | None = None
     filename: str = ""
 
+    @property
+    def nbytes(self) -> int:
+        """Size of the local file of the weights in bytes; 0 if there is none."""
+        return 0 if self.file is None else self.file.stat().st_size
+
+
+@dataclass(frozen=True)
+class Sam3Checkpoint:
+    """Weights of one SAM 3 model, not loaded yet.
+
+    Attributes:
+        name: Name of the weights for display; never a local path, which clients must not see.
+        source: Directory or Hugging Face id, the argument of `from_pretrained`.
+        has_head: Whether they contain the visual head, which answers points and boxes.
+    """
+
+    name: str
+    source: str
+    has_head: bool = field(default=False, compare=False)
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the local files of the weights in bytes; 0 if there are none."""
+        return sum(file.stat().st_size for file in Path(self.source).glob("*.safetensors"))
+
 
 @cache
 def _config_directory() -> Path:
@@ -90,11 +113,12 @@ def _file_of(version: str, release: str) -> str:
     return f"sam{release}_hiera_{_PUBLISHED[version][0]}.pt"
 
 
-def find_sam2(weights: str) -> dict[str, Sam2Checkpoint]:
+def find_sam2(weights: str, source: str = "INFERENCE_SAM2_WEIGHTS") -> dict[str, Sam2Checkpoint]:
     """Resolve the setting `sam2_weights` without loading anything.
 
     Args:
-        weights: `demo`, a directory, a file, `facebook`, or a Hugging Face id.
+        weights: `demo`, `none`, a directory, a file, `facebook`, or a Hugging Face id.
+        source: Name of the setting, for error messages.
 
     Returns:
         Checkpoints by version, without the versions that have no weights. A checkpoint with a
@@ -103,8 +127,10 @@ def find_sam2(weights: str) -> dict[str, Sam2Checkpoint]:
     Raises:
         ModelUnavailableError: The setting names no existing weights.
     """
+    if weights == "none":
+        return {}
     path = WEIGHTS / "sam2" if weights == "demo" else Path(weights).expanduser()
-    setting = f"INFERENCE_SAM2_WEIGHTS={weights}"
+    setting = f"{source}={weights}"
     if weights and path.is_dir():
         found = _in_directory(path, "demo" if weights == "demo" else path.name)
         if not found:
@@ -139,55 +165,6 @@ def find_sam2(weights: str) -> dict[str, Sam2Checkpoint]:
     )
 
 
-def preloaded(
-    preload: Sequence[str], sam2_weights: str, sam2: Mapping[str, Sam2Checkpoint]
-) -> list[Wanted]:
-    """Resolve the setting `preload` without loading anything.
-
-    Args:
-        preload: Models as `family:id`, such as `sam2:hiera_large`; empty for SAM 3 and the largest
-            available SAM 2.
-        sam2_weights: The setting `sam2_weights`, for error messages.
-        sam2: Available checkpoints, from `find_sam2`.
-
-    Returns:
-        The models without duplicates, in the order of the setting.
-
-    Raises:
-        ModelUnavailableError: A model is unknown or has no weights.
-    """
-    if not preload:
-        return [("sam3", SAM3_NAME), ("sam2", largest(sam2))]
-    known: dict[str, Wanted] = {
-        **{f"sam2:{name}": ("sam2", version) for name, version in SAM2_IDS.items()},
-        **{f"sam2:{version}": ("sam2", version) for version in SAM2_VERSIONS},
-        **{f"sam3:{name}": ("sam3", SAM3_NAME) for name in (SAM3_ID, SAM3_NAME)},
-    }
-    ids = [f"sam2:{name}" for name, version in SAM2_IDS.items() if version in sam2]
-    remedy = f"Preload any of {', '.join(ids)}, sam3:{SAM3_ID}"
-    for part in preload:
-        if part not in known:
-            raise ModelUnavailableError(
-                f"INFERENCE_PRELOAD={part}: no such model. {remedy}; separate several by commas."
-            )
-        family, version = known[part]
-        if family == "sam2" and version not in sam2:
-            raise ModelUnavailableError(
-                f"INFERENCE_PRELOAD={part}: INFERENCE_SAM2_WEIGHTS={sam2_weights} has no weights "
-                f"for it. {remedy}, or add {_file_of(version, '2.1')} to the directory."
-            )
-    return list(dict.fromkeys(known[part] for part in preload))
-
-
-def largest(sam2: Mapping[str, Sam2Checkpoint]) -> str:
-    """The largest SAM 2 version with weights.
-
-    Args:
-        sam2: Available checkpoints, from `find_sam2`; at least one.
-    """
-    return next(version for version in reversed(SAM2_VERSIONS) if version in sam2)
-
-
 def _on_hub(version: str, release: str) -> Sam2Checkpoint:
     repository = f"facebook/sam{release}-hiera-{_PUBLISHED[version][2]}"
     return Sam2Checkpoint(
@@ -212,19 +189,20 @@ def _in_directory(directory: Path, name: str) -> dict[str, Sam2Checkpoint]:
     return found
 
 
-def sam3_source(weights: str) -> tuple[str, str]:
+def find_sam3(weights: str, source: str = "INFERENCE_SAM3_WEIGHTS") -> Sam3Checkpoint:
     """Resolve the setting `sam3_weights` without loading anything.
 
     Args:
         weights: `demo`, a directory, or a Hugging Face id.
+        source: Name of the setting, for error messages.
 
     Returns:
-        The argument of `from_pretrained`, and the name of the weights for display.
+        The checkpoint.
 
     Raises:
         ModelUnavailableError: The directory does not exist or contains no SAM 3.
     """
-    setting = f"INFERENCE_SAM3_WEIGHTS={weights}"
+    setting = f"{source}={weights}"
     path = WEIGHTS / "sam3" if weights == "demo" else Path(weights).expanduser()
     if weights and path.is_dir():
         # Checked, because without a vocabulary `transformers` silently creates an empty tokenizer.
@@ -235,18 +213,37 @@ def sam3_source(weights: str) -> tuple[str, str]:
                     f"{setting}: {required} is missing. The directory must contain what "
                     "`hf download facebook/sam3` or `save_pretrained` writes."
                 )
-        if _model_type(path / "config.json") not in _SAM3_TYPES:
+        kind = _model_type(path / "config.json")
+        if kind not in _SAM3_TYPES:
             raise ModelUnavailableError(
                 f"{setting}: the config.json is not that of a SAM 3. The directory must contain "
                 "what `hf download facebook/sam3` or `save_pretrained` writes."
             )
-        return str(path), "demo" if weights == "demo" else path.name
+        name = "demo" if weights == "demo" else path.name
+        return Sam3Checkpoint(name, str(path), has_head=kind == _PUBLISHED_SAM3)
+    if path.is_file():
+        raise ModelUnavailableError(
+            f"{setting}: this is a file. SAM 3 is loaded from a directory in the layout of "
+            "`transformers`, such as `hf download facebook/sam3` writes. To convert Meta's "
+            "sam3.pt, use convert_sam3_video_to_hf.py from the repository of `transformers`."
+        )
     if weights.count("/") == 1 and not weights.startswith((".", "/", "~")):
-        return weights, weights
+        return Sam3Checkpoint(weights, weights, has_head=_has_head_on_hub(weights))
     raise ModelUnavailableError(
         f"{setting}: no such directory. Set it to demo, to an existing directory, or to a "
         "Hugging Face id such as facebook/sam3."
     )
+
+
+def _has_head_on_hub(repository: str) -> bool:
+    """Whether a repository on Hugging Face has the published layout; assumed unless it is cached.
+
+    Found without the network, so that a server starts without it.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(repository, "config.json")
+    return not isinstance(config, str) or _model_type(Path(config)) == _PUBLISHED_SAM3
 
 
 def _model_type(config: Path) -> object:

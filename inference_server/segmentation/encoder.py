@@ -7,12 +7,18 @@ import logging
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from inference_server.engines.base import Embedding, Prepared
-from inference_server.engines.model import ConceptModel, VisualModel
+from inference_server.engines.batch_queue import BatchResult
+from inference_server.engines.model import (
+    ConceptModel,
+    LoadedEncoder,
+    SharedEncoder,
+    VisualModel,
+)
 from inference_server.errors import MemoryShortageError
 from inference_server.executor import Threads, stop_if_cancelled
 from inference_server.images import Header, decode_picture, is_slow, read_header
@@ -20,6 +26,7 @@ from inference_server.observability.metrics import Metrics, Timings
 from inference_server.segmentation.cache.embeddings import EmbeddingCache
 from inference_server.segmentation.cache.host_tier import HostTier
 from inference_server.segmentation.image_loader import ImageLoader
+from inference_server.segmentation.pending_image import PendingImage
 from inference_server.segmentation.types import (
     CachedEmbedding,
     EncodedImage,
@@ -33,26 +40,6 @@ logger = logging.getLogger(__name__)
 
 _DEFAULT_CACHE_MB = {"cpu": 2048, "mps": 2048, "cuda": 8192}
 """Default size of the embedding cache in MiB, by type of device."""
-
-
-@dataclass(frozen=True, slots=True)
-class PendingImage:
-    """An encoded image whose redundant bytes may still be compared with the cached ones.
-
-    Attributes:
-        image: the image; its `mismatch` is not known yet while `check` runs.
-        check: result is True if the request sent other bytes than those cached; None if nothing
-            is left to compare.
-    """
-
-    image: EncodedImage
-    check: asyncio.Task[bool] | None = None
-
-    async def checked(self) -> EncodedImage:
-        """Wait for the comparison and return the image with its final `mismatch`."""
-        if self.check is None:
-            return self.image
-        return replace(self.image, mismatch=await self.check)
 
 
 class Encoder:
@@ -190,8 +177,8 @@ class Encoder:
         images = self._image_loader.images
         if image.pinned:
             digest = image.digest if image.file is None else image.file.digest
-            key = ImageKey(tenant, model.label, f"id:{image.image_id}")
-            named = await self.embeddings.find(key)
+            key = ImageKey(tenant, model.cache_label, f"id:{image.image_id}")
+            named = await self._find(model, key, timings)
             if named is not None and named.digest == digest:
                 return PendingImage(
                     EncodedImage(key, named.embedding, model.label, True, named.digest)
@@ -199,27 +186,27 @@ class Encoder:
             image = replace(image, image_id=None, pinned=False)
         if image.image_id is not None or image.digest is not None:
             by_name = f"sha256:{image.digest}" if image.image_id is None else f"id:{image.image_id}"
-            key = ImageKey(tenant, model.label, by_name)
-            known = await self.embeddings.find(key)
+            key = ImageKey(tenant, model.cache_label, by_name)
+            known = await self._find(model, key, timings)
             if known is not None:
                 encoded = EncodedImage(key, known.embedding, model.label, True, known.digest)
                 return await self._compared(encoded, image)
         stored, cached = await self._image_loader.load(tenant, image, timings)
         name = image.image_id or stored.digest
         if not cached and images.was_forgotten(tenant, name, begin):
-            key = ImageKey(tenant, model.label, f"id:{image.image_id}")
+            key = ImageKey(tenant, model.cache_label, f"id:{image.image_id}")
             if key in self.embeddings or images.get(tenant, name) is not None:
                 # The id was given to another image meanwhile.
                 return await self._pending(tenant, model, image, timings, keep=keep, begin=begin)
             # It is answered, but nothing of it is cached again.
-            key = ImageKey(tenant, model.label, f"sha256:{stored.digest}")
-            made = await self._encode_bytes(model, stored, timings)
+            key = ImageKey(tenant, model.cache_label, f"sha256:{stored.digest}")
+            made = await self._uncached(model, stored, timings)
             return PendingImage(EncodedImage(key, made.embedding, model.label, False, made.digest))
         by_digest = image.image_id in (None, stored.digest)
         by_name = f"sha256:{stored.digest}" if by_digest else f"id:{image.image_id}"
-        key = ImageKey(tenant, model.label, by_name)
+        key = ImageKey(tenant, model.cache_label, by_name)
         entry, hit = await self.embeddings.get_or_create(
-            key, partial(self._encode_bytes, model, stored, timings)
+            key, partial(self._create, model, key, stored, timings)
         )
         # False if a concurrent request used the id for another image.
         same = entry.digest == stored.digest
@@ -228,6 +215,75 @@ class Encoder:
             images.put(tenant, name, stored, since=begin)
         encoded = EncodedImage(key, entry.embedding, model.label, hit, entry.digest, not same)
         return await self._compared(encoded, image) if cached else PendingImage(encoded)
+
+    async def _find(
+        self, model: ConceptModel | VisualModel, key: ImageKey, timings: Timings
+    ) -> CachedEmbedding | None:
+        """Find an embedding, or make it from the cached output of a shared image encoder."""
+        found = await self.embeddings.find(key)
+        if found is not None or model.shared is None:
+            return found
+        encoded = await self.embeddings.find(
+            replace(key, checkpoint=model.shared.encoder.cache_label)
+        )
+        if encoded is None:
+            return None
+        finish = partial(self._finish, model, model.shared, key, encoded, timings)
+        entry, _ = await self.embeddings.get_or_create(key, finish, counted=False)
+        return entry
+
+    async def _create(
+        self,
+        model: ConceptModel | VisualModel,
+        key: ImageKey,
+        image: StoredImage,
+        timings: Timings,
+    ) -> CachedEmbedding:
+        """Encode an image; with a shared image encoder, once for all sides of the model."""
+        shared = model.shared
+        if shared is None:
+            return await self._encode_bytes(model, image, timings)
+        encoded, _ = await self.embeddings.get_or_create(
+            replace(key, checkpoint=shared.encoder.cache_label),
+            partial(self._encode_bytes, shared.encoder, image, timings),
+            counted=False,
+        )
+        return await self._finish(model, shared, key, encoded, timings)
+
+    async def _finish(
+        self,
+        model: ConceptModel | VisualModel,
+        shared: SharedEncoder,
+        key: ImageKey,
+        encoded: CachedEmbedding,
+        timings: Timings,
+    ) -> CachedEmbedding:
+        """Make an embedding from a shared image encoder's output, and free that if possible."""
+        made = await self._from_output(model, encoded, timings)
+        others = (replace(key, checkpoint=label) for label in shared.cache_labels)
+        if all(other == key or other in self.embeddings for other in others):
+            # No other side of the model needs the output any more.
+            source = replace(key, checkpoint=shared.encoder.cache_label)
+            self.embeddings.discard(lambda each: each == source)
+        return made
+
+    async def _from_output(
+        self, model: ConceptModel | VisualModel, encoded: CachedEmbedding, timings: Timings
+    ) -> CachedEmbedding:
+        """Make an embedding from the output of a shared image encoder."""
+        image = Prepared(encoded.embedding.features, encoded.embedding.size)
+        done = await model.encode(image)
+        self._record_encode(model, done, timings)
+        return CachedEmbedding(done.value, encoded.digest)
+
+    async def _uncached(
+        self, model: ConceptModel | VisualModel, image: StoredImage, timings: Timings
+    ) -> CachedEmbedding:
+        """Encode an image without keeping anything of it."""
+        if model.shared is None:
+            return await self._encode_bytes(model, image, timings)
+        encoded = await self._encode_bytes(model.shared.encoder, image, timings)
+        return await self._from_output(model, encoded, timings)
 
     def forget(self, tenant: str, image_id: str, keep: str | None = None) -> set[str]:
         """Remove an image's file and embeddings; requests in progress do not cache them again.
@@ -299,8 +355,9 @@ class Encoder:
         )
 
     async def _encode_bytes(
-        self, model: ConceptModel | VisualModel, image: StoredImage, timings: Timings
+        self, model: LoadedEncoder, image: StoredImage, timings: Timings
     ) -> CachedEmbedding:
+        """Decode an image file and encode it."""
         settings = self._settings
 
         def prepare(header: Header) -> Prepared:
@@ -325,10 +382,15 @@ class Encoder:
             if isinstance(prepared, Header):  # a slow image must not delay the quick ones
                 prepared = await self._threads.run_slow(partial(prepare, prepared))
         done = await model.encode(prepared)
+        self._record_encode(model, done, timings)
+        return CachedEmbedding(done.value, image.digest)
+
+    def _record_encode(
+        self, model: LoadedEncoder, done: BatchResult[Embedding], timings: Timings
+    ) -> None:
         timings.add("queue", done.queued, before=done.worked)
         timings.add("encode", done.worked)
-        self._metrics.count_batches(f"{model.family} encode", done.led)
-        return CachedEmbedding(done.value, image.digest)
+        self._metrics.count_batches(model.encode_name, done.led)
 
 
 def _copy_to(embedding: Embedding, device: Any) -> Embedding:

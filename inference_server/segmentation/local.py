@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import asdict, replace
 from functools import partial
 
@@ -16,8 +17,9 @@ from prometheus_client import Metric
 
 from inference_server.engines.base import Candidates, queries
 from inference_server.engines.batch_queue import BatchResult
+from inference_server.engines.catalog import ModelKey
+from inference_server.engines.model import ConceptModel, VisualModel
 from inference_server.engines.registry import ModelRegistry
-from inference_server.engines.weights import SAM2_VERSIONS, SAM3_NAME
 from inference_server.executor import Threads
 from inference_server.images import ImageFetcher
 from inference_server.observability.metrics import Metrics, Timings
@@ -26,6 +28,7 @@ from inference_server.segmentation.cache.mask_inputs import MaskInputCache
 from inference_server.segmentation.encoder import Encoder
 from inference_server.segmentation.image_loader import ImageLoader, fetcher_of
 from inference_server.segmentation.metrics import readings_of
+from inference_server.segmentation.pending_image import PendingImage
 from inference_server.segmentation.postprocess import suppress_overlaps, to_instances
 from inference_server.segmentation.prompts import cut_to_image
 from inference_server.segmentation.service import SegmentationService
@@ -34,6 +37,7 @@ from inference_server.segmentation.types import (
     Checkpoint,
     ConceptOptions,
     ConceptPrompt,
+    EmbeddingTarget,
     EncodedImage,
     ImageRef,
     Instance,
@@ -72,7 +76,8 @@ class LocalSegmentationService(SegmentationService):
         self, settings: Settings, models: ModelRegistry, fetcher: ImageFetcher, metrics: Metrics
     ) -> None:
         threads = Threads(settings.cpu_workers, settings.slow_workers)
-        super().__init__(threads, ImageLoader(settings, fetcher, metrics, threads))
+        loader = ImageLoader(settings, fetcher, metrics, threads)
+        super().__init__(threads, loader, models.catalog)
         self._settings = settings
         self._metrics = metrics
         self.models = models
@@ -118,14 +123,15 @@ class LocalSegmentationService(SegmentationService):
         options: ConceptOptions,
         *,
         timings: Timings,
+        model: ModelKey | None = None,
     ) -> SegmentationResult:
         """See `SegmentationService`."""
-        model = await self.models.concept()
-        async with self.encoder.encoding(tenant, model, image, timings) as pending:
+        loaded = await self.models.concept(model)
+        async with self._encoding(tenant, loaded, image, timings) as pending:
             encoded = pending.image
             prompts = cut_to_image(encoded.embedding.size, prompts, refuse=options.within)
-            done = await model.decode(queries(encoded.embedding, prompts, tenant=tenant))
-            self._record_decode(model.family, done, timings)
+            done = await loaded.decode(queries(encoded.embedding, prompts, tenant=tenant))
+            self._record_decode(loaded.decode_name, done, timings)
             with timings.measure("masks"):
                 instances = await self._masks(encoded.embedding.size, done.value)
                 if options.nms_iou_threshold is not None:
@@ -136,16 +142,16 @@ class LocalSegmentationService(SegmentationService):
     async def visual(
         self,
         tenant: str,
-        version: str | None,
         image: ImageRef,
         prompts: Sequence[VisualPrompt],
         options: VisualOptions,
         *,
         timings: Timings,
+        model: ModelKey | None = None,
     ) -> SegmentationResult:
         """See `SegmentationService`."""
-        model = await self.models.visual(version or self.models.default_version)
-        async with self.encoder.encoding(tenant, model, image, timings) as pending:
+        loaded = await self.models.visual(model)
+        async with self._encoding(tenant, loaded, image, timings) as pending:
             encoded = pending.image
             prompts = cut_to_image(encoded.embedding.size, prompts, refuse=options.within)
             # Keyed by digest, because an evicted id may be reused for another image.
@@ -155,7 +161,7 @@ class LocalSegmentationService(SegmentationService):
                 inputs = [
                     replace(prompt, mask_input=self.logits.find(key, prompt)) for prompt in inputs
                 ]
-            done = await model.decode(
+            done = await loaded.decode(
                 queries(
                     encoded.embedding,
                     inputs,
@@ -164,7 +170,7 @@ class LocalSegmentationService(SegmentationService):
                     logits=options.save_logits or options.logits,
                 )
             )
-            self._record_decode(model.family, done, timings)
+            self._record_decode(loaded.decode_name, done, timings)
             with timings.measure("masks"):
                 instances = await self._masks(encoded.embedding.size, done.value)
             if options.save_logits:
@@ -176,18 +182,18 @@ class LocalSegmentationService(SegmentationService):
     async def automatic(
         self,
         tenant: str,
-        version: str | None,
         image: ImageRef,
         options: AutomaticOptions,
         *,
         timings: Timings,
+        model: ModelKey | None = None,
     ) -> SegmentationResult:
         """See `SegmentationService`."""
-        model = await self.models.visual(version or self.models.default_version)
-        async with self.encoder.encoding(tenant, model, image, timings) as pending:
+        loaded = await self.models.visual(model)
+        async with self._encoding(tenant, loaded, image, timings) as pending:
             encoded = pending.image
             masks = AutomaticMasks(
-                model,
+                loaded,
                 encoded.embedding,
                 options,
                 self.in_thread,
@@ -195,47 +201,70 @@ class LocalSegmentationService(SegmentationService):
             )
             with timings.measure("decode-prompts"):
                 await masks.search(
-                    lambda done: self._metrics.count_batches(f"{model.family} decode", done.led)
+                    lambda done: self._metrics.count_batches(loaded.decode_name, done.led)
                 )
             with timings.measure("masks"):
                 instances = await masks.finish()
             return SegmentationResult(await pending.checked(), instances)
 
+    @asynccontextmanager
+    async def _encoding(
+        self, tenant: str, model: ConceptModel | VisualModel, image: ImageRef, timings: Timings
+    ) -> AsyncIterator[PendingImage]:
+        """Encode an image, and keep its model from being unloaded meanwhile."""
+        with model.in_use():
+            async with self.encoder.encoding(tenant, model, image, timings) as pending:
+                yield pending
+
     def _record_decode(
-        self, family: str, done: BatchResult[list[Candidates]], timings: Timings
+        self, queue: str, done: BatchResult[list[Candidates]], timings: Timings
     ) -> None:
         timings.add("queue", done.queued, before=done.worked)
         timings.add("decode-prompts", done.worked)
-        self._metrics.count_batches(f"{family} decode", done.led)
+        self._metrics.count_batches(queue, done.led)
 
     async def embed(
         self,
         tenant: str,
         image: ImageRef,
-        models: Sequence[tuple[str, str]],
+        targets: Sequence[EmbeddingTarget],
         timings: Timings,
         *,
         overwrite: bool = False,
     ) -> EncodedImage:
         """See `SegmentationService`."""
         since = self.image_loader.images.moment
-        loaded = [
-            await (self.models.concept() if family == "sam3" else self.models.visual(version))
-            for family, version in models
-        ]
+        with ExitStack() as used:
+            models: list[ConceptModel | VisualModel] = []
+            for target in targets:
+                get = self.models.concept if target.prompts == "concept" else self.models.visual
+                models.append(await get(target.model))
+                used.enter_context(models[-1].in_use())
+            return await self._embed(tenant, image, models, timings, since, overwrite=overwrite)
+
+    async def _embed(
+        self,
+        tenant: str,
+        image: ImageRef,
+        models: Sequence[ConceptModel | VisualModel],
+        timings: Timings,
+        since: int,
+        *,
+        overwrite: bool,
+    ) -> EncodedImage:
         name, done = image.image_id, []
         if overwrite and name is not None:
             sent = replace(image, image_id=None)
             stored, _ = await self.image_loader.load(tenant, sent, timings)
             # Under its digest, so that the id names the earlier image until all have encoded this.
             pinned = ImageRef(file=stored, image_id=name, pinned=True)
-            done = [await self.encoder.encode(tenant, m, pinned, timings) for m in loaded]
+            done = [await self.encoder.encode(tenant, m, pinned, timings) for m in models]
             self._forget_image(tenant, name, stored.digest)
             self.image_loader.images.put(tenant, name, stored)
             for encoded in done:
                 self.encoder.rename(encoded, name)
             return EncodedImage.joined(done)
-        for model in loaded:
+        for model in models:
             done.append(
                 await self.encoder.encode(tenant, model, image, timings, keep=True, since=since)
             )
@@ -286,22 +315,24 @@ class LocalSegmentationService(SegmentationService):
     async def checkpoints(self) -> list[Checkpoint]:
         """See `SegmentationService`."""
         models, compute = self.models, self.models.compute
-        loaded = {model.label for model in models.loaded()}
-        known = [("sam2", version) for version in SAM2_VERSIONS if version in models.versions]
-        sources = {**models.versions, SAM3_NAME: models.concept_name}
-        return [
-            Checkpoint(
-                family,
-                name,
-                sources[name],
-                str(compute.device),
-                compute.dtype_name,
-                f"{family}/{sources[name]}" in loaded,
-                compute.cache_dtype_name,
-                **asdict(models.effort),
+        known = []
+        for key in self.catalog.keys:
+            weights = models.find(key)
+            known.append(
+                Checkpoint(
+                    key.family,
+                    key.name,
+                    self.catalog.checkpoint(key).name,
+                    str(compute.device),
+                    compute.dtype_name,
+                    weights is not None,
+                    compute.cache_dtype_name,
+                    **asdict(models.effort),
+                    nbytes=weights.nbytes if weights else 0,
+                    last_used=weights.usage.last_used if weights else None,
+                )
             )
-            for family, name in (*known, ("sam3", SAM3_NAME))
-        ]
+        return known
 
     async def clear(self) -> None:
         """See `SegmentationService`."""

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import Metric
 
+from inference_server.engines.catalog import Catalog, ModelKey
 from inference_server.executor import Threads
 from inference_server.observability.metrics import Timings
 from inference_server.segmentation.image_loader import ImageLoader
@@ -22,6 +23,7 @@ from inference_server.segmentation.types import (
     Checkpoint,
     ConceptOptions,
     ConceptPrompt,
+    EmbeddingTarget,
     EncodedImage,
     ImageRef,
     SegmentationResult,
@@ -39,11 +41,17 @@ class SegmentationService(ABC):
     Args:
         threads: worker threads for masks, images and responses.
         image_loader: loads image files.
+        catalog: the configured models.
+
+    Attributes:
+        image_loader: loads image files.
+        catalog: the configured models, and which of them answers a request.
     """
 
-    def __init__(self, threads: Threads, image_loader: ImageLoader) -> None:
+    def __init__(self, threads: Threads, image_loader: ImageLoader, catalog: Catalog) -> None:
         self._threads = threads
         self.image_loader = image_loader
+        self.catalog = catalog
 
     @abstractmethod
     async def concept(
@@ -54,6 +62,7 @@ class SegmentationService(ABC):
         options: ConceptOptions,
         *,
         timings: Timings,
+        model: ModelKey | None = None,
     ) -> SegmentationResult:
         """Find every instance of each concept (PCS).
 
@@ -63,6 +72,7 @@ class SegmentationService(ABC):
             prompts: concepts to find; boxes in pixels of the image.
             options: NMS and validation, see `ConceptOptions`.
             timings: receives the duration of each step.
+            model: a SAM 3. Default: the one of `INFERENCE_SAM3_WEIGHTS`.
 
         Returns:
             The instances in prompt order, best first within a prompt.
@@ -76,22 +86,22 @@ class SegmentationService(ABC):
     async def visual(
         self,
         tenant: str,
-        version: str | None,
         image: ImageRef,
         prompts: Sequence[VisualPrompt],
         options: VisualOptions,
         *,
         timings: Timings,
+        model: ModelKey | None = None,
     ) -> SegmentationResult:
         """Segment one object per prompt (PVS).
 
         Args:
             tenant: owner of the image.
-            version: SAM 2 size such as `hiera_large`; None selects the largest available.
             image: image to segment.
             prompts: objects to segment; points and boxes in pixels of the image.
             options: candidates, logits and validation, see `VisualOptions`.
             timings: receives the duration of each step.
+            model: a SAM 2, or a SAM 3 with a visual head. Default: see `Catalog.visual`.
 
         Returns:
             One instance per prompt in their order; three per prompt with `multimask` and without
@@ -106,21 +116,21 @@ class SegmentationService(ABC):
     async def automatic(
         self,
         tenant: str,
-        version: str | None,
         image: ImageRef,
         options: AutomaticOptions,
         *,
         timings: Timings,
+        model: ModelKey | None = None,
     ) -> SegmentationResult:
         """Segment every object of an image.
 
         Args:
             tenant: owner of the image.
-            version: SAM 2 size; None selects the largest available.
             image: image to segment.
             options: prompt grid and filters.
             timings: receives the duration of each step. Most masks are made while later prompts
                 are decoded, and count as decoding.
+            model: see `visual`.
 
         Returns:
             The instances by descending predicted IoU; `prompt` is the index of a grid point.
@@ -134,7 +144,7 @@ class SegmentationService(ABC):
         self,
         tenant: str,
         image: ImageRef,
-        models: Sequence[tuple[str, str]],
+        targets: Sequence[EmbeddingTarget],
         timings: Timings,
         *,
         overwrite: bool = False,
@@ -144,14 +154,13 @@ class SegmentationService(ABC):
         Args:
             tenant: owner of the image.
             image: image to encode.
-            models: family and version of each model to encode it for, such as `("sam2",
-                "hiera_large")`.
+            targets: prompts and models to encode it for.
             timings: receives the duration of each step.
             overwrite: let the id name the image that is sent, even if it names another one. If the
                 image cannot be encoded, the id keeps what it names. Default: False.
 
         Returns:
-            The encoded image, summed up over the models, with the embedding of the last one.
+            The encoded image, summed up over the targets, with the embedding of the last one.
 
         Raises:
             InferenceServerError: the image cannot be loaded, or a model cannot be used now.

@@ -10,11 +10,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from inference_server.engines.base import ConceptPrompt, Embedding, VisualPrompt
+from inference_server.engines.catalog import Family, ModelKey
 from inference_server.masks import Mask
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "Checkpoint",
     "ConceptOptions",
     "ConceptPrompt",
+    "EmbeddingTarget",
     "EncodedImage",
     "ImageKey",
     "ImageRef",
@@ -85,7 +88,7 @@ class ImageKey:
 
     Attributes:
         tenant: owner of the image; no other tenant can address it.
-        checkpoint: label of the weights that encoded it, such as `sam2/hiera_large`.
+        checkpoint: cache label of the model that encoded it, such as `sam2/hiera_large`.
         image: `id:` and the client's `image_id`, or `sha256:` and the digest of the file.
     """
 
@@ -114,7 +117,7 @@ class EncodedImage:
     Attributes:
         key: the image's key in the embedding cache.
         embedding: the encoded image.
-        model: label of the checkpoint; several are joined by commas.
+        model: label of the checkpoint; those of several are joined by commas.
         hit: whether the embedding came from the cache.
         digest: SHA-256 of the file in hexadecimal.
         mismatch: whether the request sent bytes that differ from those cached under its id.
@@ -136,10 +139,23 @@ class EncodedImage:
         """
         return replace(
             images[-1],
-            model=", ".join(image.model for image in images),
+            model=", ".join(dict.fromkeys(image.model for image in images)),
             hit=all(image.hit for image in images),
             mismatch=any(image.mismatch for image in images),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingTarget:
+    """What an image is encoded for ahead of time.
+
+    Attributes:
+        prompts: the kind of prompts: `concept` (words, exemplars) or `visual` (points, boxes).
+        model: the model that answers them; None for the one that answers requests which name none.
+    """
+
+    prompts: Literal["concept", "visual"]
+    model: ModelKey | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +255,7 @@ class Checkpoint:
 
     Attributes:
         family: `sam2` or `sam3`.
-        name: a SAM 2 version such as `hiera_large`, or `SAM3_NAME`.
+        name: a SAM 2 version such as `hiera_large`, `SAM3_NAME`, or a name from the settings.
         source: name of the weights for people: `demo`, a file's name, or a Hugging Face id.
         device: device of the computation, such as `cpu` or `cuda:0`.
         dtype: dtype of the computation.
@@ -248,9 +264,11 @@ class Checkpoint:
         threads: CPU threads of a forward pass.
         encode_batch: maximum images per forward pass.
         decode_batch: maximum prompts per forward pass.
+        nbytes: memory of the weights in bytes; 0 if they are not loaded or do not tell.
+        last_used: Unix time of the last use; None if they are not loaded.
     """
 
-    family: str
+    family: Family
     name: str
     source: str
     device: str
@@ -260,6 +278,13 @@ class Checkpoint:
     threads: int
     encode_batch: int
     decode_batch: int
+    nbytes: int = 0
+    last_used: float | None = None
+
+    @property
+    def key(self) -> ModelKey:
+        """The model that requests select."""
+        return ModelKey(self.family, self.name)
 
     @property
     def label(self) -> str:

@@ -18,17 +18,40 @@ class ModelSettings(EnvironmentSettings):
         description="SAM 3 weights: `demo`, a `transformers` directory, or a Hugging Face id such "
         "as `facebook/sam3`.",
     )
+    sam3_models: types.NamedModels = Field(
+        {},
+        description="More SAM 3 models, as a JSON object of names to directories or Hugging Face "
+        'ids, such as `{"crops/3": "/models/crops"}`. Requests select one by its name as '
+        "`model_id`.",
+    )
     sam2_weights: str = Field(
         "demo",
-        description="SAM 2 weights: `demo`, a checkpoint file or a directory of them "
+        description="SAM 2 weights: `demo`, `none`, a checkpoint file or a directory of them "
         "(`sam2.1_hiera_large.pt`, …), `facebook` for Meta's Hugging Face repositories, or one "
         "Hugging Face id such as `facebook/sam2.1-hiera-large`.",
+    )
+    sam2_models: types.NamedModels = Field(
+        {},
+        description="More SAM 2 models, as a JSON object of names to checkpoint files, directories "
+        "or Hugging Face ids. samgeo's requests select one by its name as `model_id`.",
+    )
+    visual_model: Literal["auto", "sam3", "sam2"] = Field(
+        "auto",
+        description="Which model answers points and boxes when a request names none: `sam3`, its "
+        "visual head, on the same encoding as words; `sam2`, the largest; or `auto`, SAM 3 if the "
+        "checkpoint has the head.",
+    )
+    model_memory_mb: int = Field(
+        0,
+        ge=0,
+        description="Maximum MiB of weights in memory; to load another model, the least recently "
+        "used one that no request uses is unloaded. 0: no maximum.",
     )
     preload: types.CommaSeparated = Field(
         (),
         description="Comma-separated models to load before the server is ready, each as "
-        "`version:model_id`, such as `sam2:sam2-hiera-large,sam3:facebook/sam3`. Empty: SAM 3 and "
-        "the largest SAM 2.",
+        "`version:model_id`, such as `sam2:sam2-hiera-large,sam3:facebook/sam3`. Empty: those "
+        "that answer requests which name no model.",
     )
     device: types.Device = Field(
         "auto",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from ipaddress import ip_address, ip_network
 from typing import Annotated, Any, Literal, Self, get_args
@@ -21,6 +22,9 @@ PREFIX = "INFERENCE_"
 Scope = Literal["segment", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 """Scopes of API keys: `segment` allows images and jobs, `admin` managing the server."""
+
+
+_MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,99}")
 
 
 def _split(value: object) -> object:
@@ -106,8 +110,28 @@ def _gpus(value: float) -> float:
     return value
 
 
+def _named_models(value: object) -> object:
+    if isinstance(value, str):
+        try:
+            value = json.loads(value) if value.strip() else {}
+        except ValueError:
+            value = None
+    names = value if isinstance(value, dict) else [""]
+    # Names are values of headers.
+    if not all(isinstance(name, str) and _MODEL_NAME.fullmatch(name) for name in names):
+        raise PydanticCustomError(
+            "models",
+            'Input should be a JSON object of names (letters, digits and "._/-") to weights, such '
+            'as {"crops/3": "/models/crops"}',
+        )
+    return value
+
+
 CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 """A list of strings; the environment holds it as comma-separated text, not as JSON."""
+
+NamedModels = Annotated[dict[str, str], NoDecode, BeforeValidator(_named_models)]
+"""Weights by the names that requests use; the environment holds them as a JSON object."""
 
 Scopes = Annotated[tuple[Scope, ...], NoDecode, BeforeValidator(_scopes)]
 """At least one scope, in the order of `SCOPES`."""

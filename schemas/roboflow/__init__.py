@@ -19,6 +19,7 @@ from schemas.roboflow.image import (
     ImageForgotten,
     ImageRequest,
     InferenceRequestImage,
+    Sam2EmbeddingRequest,
     Sam2Version,
 )
 from schemas.roboflow.prediction import SegmentationPrediction
@@ -31,6 +32,7 @@ from schemas.roboflow.visual import (
     Sam2SegmentationRequest,
     Sam2SegmentationResponse,
     VisualFormat,
+    VisualSegmentationRequest,
 )
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "ImageForgotten",
     "ImageRequest",
     "InferenceRequestImage",
+    "Sam2EmbeddingRequest",
     "Sam2Prompt",
     "Sam2PromptList",
     "Sam2PromptResult",
@@ -55,4 +58,5 @@ __all__ = [
     "Sam3SegmentationResponse",
     "SegmentationPrediction",
     "VisualFormat",
+    "VisualSegmentationRequest",
 ]

@@ -90,8 +90,10 @@ class EmbeddingRequest(ImageRequest):
 
     model_config = examples({"image": EXAMPLE_IMAGE, "image_id": "dog-1"})
 
-    sam2_version_id: Sam2Version = Field(
-        default="hiera_large", description="Size of the SAM 2 model that encodes the image."
+    sam2_version_id: Sam2Version | None = Field(
+        default=None,
+        description="Size of the SAM 2 model to encode the image for. Without it, the image is "
+        "encoded for the model that answers points and boxes.",
     )
     replace: bool = Field(
         default=False,
@@ -106,6 +108,14 @@ class EmbeddingRequest(ImageRequest):
                 "replace", "replace needs an image and its image_id; send both"
             )
         return self
+
+
+class Sam2EmbeddingRequest(EmbeddingRequest):
+    """Encode an image for SAM 2."""
+
+    sam2_version_id: Sam2Version = Field(
+        default="hiera_large", description="Size of the SAM 2 model to encode the image for."
+    )
 
 
 class ImageForgotten(WireModel):

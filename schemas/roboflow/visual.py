@@ -80,8 +80,8 @@ VisualFormat = TypeAliasType(
 )
 
 
-class Sam2SegmentationRequest(ImageRequest):
-    """Segment one object per prompt."""
+class VisualSegmentationRequest(ImageRequest):
+    """Segment one object per prompt, with SAM 3 if it has a visual head, or with SAM 2."""
 
     model_config = examples(
         {
@@ -107,8 +107,10 @@ class Sam2SegmentationRequest(ImageRequest):
         "prompt. Without prompts, the model segments the object it considers most likely.",
     )
     format: VisualFormat = Field(default="json", description="Format of the masks in the response.")
-    sam2_version_id: Sam2Version = Field(
-        default="hiera_large", description="Size of the SAM 2 model to use."
+    sam2_version_id: Sam2Version | None = Field(
+        default=None,
+        description="Size of the SAM 2 model to use. Without it, the server chooses the model; the "
+        "header `x-model` names it.",
     )
     multimask_output: bool = Field(
         default=True,
@@ -128,6 +130,14 @@ class Sam2SegmentationRequest(ImageRequest):
     def mask_format(self) -> Literal["polygon", "rle", "binary"]:
         """`format` with the alias `json` resolved."""
         return "polygon" if self.format == "json" else self.format
+
+
+class Sam2SegmentationRequest(VisualSegmentationRequest):
+    """Segment one object per prompt with SAM 2."""
+
+    sam2_version_id: Sam2Version = Field(
+        default="hiera_large", description="Size of the SAM 2 model to use."
+    )
 
 
 class Sam2PromptResult(WireModel):

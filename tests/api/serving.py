@@ -130,8 +130,7 @@ class RunningHere(Running):
 
     def waiting(self) -> int:
         """Return the number of images and prompts in the models' queues."""
-        lanes = [lane for m in self.segmenter.models.loaded() for lane in (m._encode, m._decode)]
-        return sum(lane.depth for lane in lanes)
+        return sum(q.depth for m in self.segmenter.models.loaded() for q in m.queues)
 
     def sharing(self) -> int:
         """Return the largest number of requests that wait for the same encode."""

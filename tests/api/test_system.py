@@ -17,7 +17,8 @@ import pytest
 from inference_server import __version__
 from inference_server.api.openapi import HEADERS
 from inference_server.demo import WEIGHTS
-from inference_server.engines.model import ConceptModel
+from inference_server.engines.catalog import ModelKey
+from inference_server.engines.loaded_weights import LoadedWeights
 from inference_server.engines.registry import ModelRegistry
 from inference_server.errors import ModelUnavailableError
 from schemas.system import Health, ModelsResponse, ServerInfo
@@ -266,19 +267,20 @@ class TestCors:
 class TestReadiness:
     def test_a_failed_load_is_retried(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The server retries a failed load by itself."""
-        load = ModelRegistry._load_concept
+        load = ModelRegistry._with_queues
         failures = iter([ModelUnavailableError("The hub is unavailable."), OSError("what?")])
         seen = asyncio.Event()
         loops: list[asyncio.AbstractEventLoop] = []
 
-        async def flaky(self: ModelRegistry) -> ConceptModel:
-            for failure in failures:
-                raise failure
-            loops.append(asyncio.get_running_loop())
-            await seen.wait()
-            return await load(self)
+        async def flaky(self: ModelRegistry, key: ModelKey, weights: Any) -> LoadedWeights:
+            if key.family == "sam3":
+                for failure in failures:
+                    raise failure
+                loops.append(asyncio.get_running_loop())
+                await seen.wait()
+            return await load(self, key, weights)
 
-        monkeypatch.setattr(ModelRegistry, "_load_concept", flaky)
+        monkeypatch.setattr(ModelRegistry, "_with_queues", flaky)
         with serving(ready=False, load_pause=0.3) as server:
             until(lambda: server.get("/readyz", key=None).json()["status"] == "failed")
             message = server.get("/readyz", key=None).json()["message"]
@@ -291,15 +293,16 @@ class TestReadiness:
             assert ["sam3", "facebook/sam3"] in server.get("/models").json()["loaded"]
 
     def test_a_request_retries_a_failed_load(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        load = ModelRegistry._load_concept
+        load = ModelRegistry._with_queues
         failures = iter([ModelUnavailableError("The hub is unavailable.")])
 
-        async def flaky(self: ModelRegistry) -> ConceptModel:
-            for failure in failures:
-                raise failure
-            return await load(self)
+        async def flaky(self: ModelRegistry, key: ModelKey, weights: Any) -> LoadedWeights:
+            if key.family == "sam3":
+                for failure in failures:
+                    raise failure
+            return await load(self, key, weights)
 
-        monkeypatch.setattr(ModelRegistry, "_load_concept", flaky)
+        monkeypatch.setattr(ModelRegistry, "_with_queues", flaky)
         with serving(ready=False) as server:
             until(lambda: server.get("/readyz", key=None).json()["status"] == "failed")
             text = {"image": noise(552), "prompts": [{"text": "dog"}]}
@@ -347,7 +350,7 @@ class TestReadiness:
             assert refused.status_code == 503
             assert "sam2.1_hiera_tiny.pt" in refused.json()["message"]
             assert str(tmp_path) not in refused.text
-            missing = server.post(VISUAL, image)
+            missing = server.post(VISUAL, {**image, "sam2_version_id": "hiera_large"})
             assert missing.status_code == 503
             assert "sam2.1_hiera_large.pt" in missing.json()["message"]
             # The other model works.

@@ -217,14 +217,29 @@ def test_result_links_cannot_be_forged(running: Keyed, victim: str, attacker: st
             assert response.headers["content-type"] == "application/json"
 
 
+def models_of(running: Keyed, key: str) -> tuple[dict[str, Any], set[Any]]:
+    """What `/models` tells a key, and the times of the last use apart from it."""
+    models = running.server.get("/models", key=key).json()
+    return models, {each.pop("last_used") for each in models["checkpoints"]}
+
+
+def test_only_an_operator_is_told_when_models_were_last_used(running: Keyed, victim: str) -> None:
+    """The time would tell what others do."""
+    body = {"image": noise(31)}
+    assert running.server.post(VISUAL, body, key=victim).status_code == 200
+    admin = running.create("operator", scopes=("segment", "admin"))[0]
+    assert any(models_of(running, admin)[1])
+    assert models_of(running, victim)[1] == {None}
+
+
 def test_models_reveal_no_images(running: Keyed, victim: str, attacker: str) -> None:
     server = running.server
-    before = server.get("/models", key=attacker).json()
+    before, _ = models_of(running, attacker)
     body = {"image": noise(29), "image_id": "listed-nowhere"}
     assert server.post(VISUAL, body, key=victim).status_code == 200
-    after = server.get("/models", key=attacker)
-    assert after.json() == before
-    assert "listed-nowhere" not in after.text
+    after, _ = models_of(running, attacker)
+    assert after == before
+    assert "listed-nowhere" not in str(after)
 
 
 def test_metrics_reveal_no_images_or_tenants(running: Keyed, victim: str) -> None:

@@ -81,7 +81,7 @@ def test_concept_segment(client: AuthenticatedClient, picture: Picture) -> None:
 def test_visual_segment(client: AuthenticatedClient, picture: Picture) -> None:
     item = picture.one("red circle")
     x, y = item.click()
-    request = models.Sam2SegmentationRequest(
+    request = models.VisualSegmentationRequest(
         image=image(picture.sent),
         prompts=models.Sam2PromptSet(
             prompts=[
@@ -99,9 +99,11 @@ def test_visual_segment(client: AuthenticatedClient, picture: Picture) -> None:
 
 def test_embedding_and_ids(client: AuthenticatedClient) -> None:
     request = models.EmbeddingRequest(image=image(noise(600)), image_id="generated")
-    for call in (embed_image_sam_2, embed_image_sam_3):
-        answer = of(models.EmbeddingResponse, call.sync(client=client, body=request))
-        assert answer.image_id == "generated"
+    answer = of(models.EmbeddingResponse, embed_image_sam_3.sync(client=client, body=request))
+    assert answer.image_id == "generated"
+    same = models.Sam2EmbeddingRequest(image_id="generated")
+    answer = of(models.EmbeddingResponse, embed_image_sam_2.sync(client=client, body=same))
+    assert answer.image_id == "generated"
     response = segment_image.sync_detailed(
         client=client, body=models.Sam2SegmentationRequest(image_id="generated")
     )
@@ -172,7 +174,7 @@ def test_pictures(client: AuthenticatedClient, picture: Picture) -> None:
 def test_asynchronous_calls(client: AuthenticatedClient, picture: Picture) -> None:
     async def both() -> list[object]:
         body = [
-            models.Sam2SegmentationRequest(
+            models.VisualSegmentationRequest(
                 image=image(picture.sent),
                 prompts=[models.Sam2Prompt(box=models.CenterBox(**center_box(item)))],
                 format_="rle",
@@ -192,11 +194,11 @@ def test_asynchronous_calls(client: AuthenticatedClient, picture: Picture) -> No
 
 def test_errors_are_typed(client: AuthenticatedClient, server: Running) -> None:
     unknown = visual_segment.sync_detailed(
-        client=client, body=models.Sam2SegmentationRequest(image_id="no such image")
+        client=client, body=models.VisualSegmentationRequest(image_id="no such image")
     )
     assert unknown.status_code == 404
     assert "image" in of(models.ErrorMessage, unknown.parsed).message
-    nothing = models.Sam2SegmentationRequest()
+    nothing = models.VisualSegmentationRequest()
     invalid = visual_segment.sync_detailed(client=client, body=nothing)
     assert invalid.status_code == 422
     assert of(models.ValidationErrorResponse, invalid.parsed).detail[0].loc == ["body", "image"]

@@ -27,8 +27,8 @@ from ray.serve.experimental.consistent_hash_router import ConsistentHashRouter
 from ray.serve.schema import ServeDeploySchema
 
 from inference_server.auth.keys import KeyRing
+from inference_server.cluster.client import session_of
 from inference_server.cluster.deployments import NAME
-from inference_server.cluster.service import session_of
 from tests.api.serving import ALICE, BOB, KEPT, Running, until
 
 NO_AFFINITY = {

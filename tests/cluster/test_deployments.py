@@ -17,7 +17,7 @@ from inference_server.settings.types import SettingsError
 def deployments(**settings: Any) -> dict[str, Any]:
     """Return the deployments of an application, by name."""
     ingress = build(Settings(**settings))._bound_deployment
-    engines: Any = ingress.init_args[1:]
+    engines: Any = ingress.init_kwargs.values()
     bound = [engine._bound_deployment for engine in engines]
     return {each.name: each for each in (ingress, *bound)}
 

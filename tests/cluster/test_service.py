@@ -12,13 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from inference_server.cluster.client import session_of
 from inference_server.cluster.messages import SentImage
 from inference_server.cluster.replica import EngineReplica
-from inference_server.cluster.service import ClusterSegmentationService, session_of
+from inference_server.cluster.service import ClusterSegmentationService
 from inference_server.engines.base import VisualPrompt
 from inference_server.errors import ImageError, UnknownImageError
 from inference_server.observability.metrics import Metrics, Timings
 from inference_server.segmentation.types import (
+    EmbeddingTarget,
     ImageRef,
     SegmentationResult,
     StoredImage,
@@ -133,7 +135,6 @@ class Ingress:
         sent = base64.b64encode(self.picture.data).decode() if image is None else image
         found: SegmentationResult = await self.segmenter.visual(
             tenant,
-            None,
             ImageRef(base64=sent or None, **named),
             [prompt],
             VisualOptions(multimask=True),
@@ -231,7 +232,7 @@ async def test_an_invalid_image_is_not_cached(ingress: Ingress) -> None:
 async def test_embed_names_an_image_by_its_digest(ingress: Ingress) -> None:
     await ingress.click()
     sent = base64.b64encode(ingress.picture.data).decode()
-    models = [("sam2", "hiera_large")]
+    models = [EmbeddingTarget("visual")]
     done = await ingress.segmenter.embed("a", ImageRef(base64=sent), models, Timings())
     assert (await ingress.click(image="", image_id=done.digest)).hit
     file = await ingress.segmenter.read("a", ImageRef(image_id=done.digest), Timings())
@@ -307,8 +308,12 @@ async def test_the_second_engine_does_not_undo_forgetting(
         return answer
 
     monkeypatch.setattr(ClusterSegmentationService, "_call", call)
+    both = dict.fromkeys(("sam2", "sam3"), segmenter._handles["sam2"])
+    monkeypatch.setattr(segmenter, "_handles", both)
     image = ImageRef(base64=base64.b64encode(ingress.picture.data).decode(), image_id=name)
-    await segmenter.embed("a", image, [("sam2", "hiera_large")] * 2, Timings())
+    await segmenter.embed(
+        "a", image, [EmbeddingTarget("visual"), EmbeddingTarget("concept")], Timings()
+    )
     assert asked == 2
     with pytest.raises(UnknownImageError):
         await ingress.click(image="", image_id=name or digest)
@@ -317,7 +322,7 @@ async def test_the_second_engine_does_not_undo_forgetting(
 async def test_an_id_is_given_to_another_image(ingress: Ingress, replica: EngineReplica) -> None:
     async def embed(data: bytes, *, overwrite: bool) -> Any:
         image = ImageRef(base64=base64.b64encode(data).decode(), image_id="mine")
-        models = [("sam2", "hiera_large")]
+        models = [EmbeddingTarget("visual")]
         return await ingress.segmenter.embed("a", image, models, Timings(), overwrite=overwrite)
 
     other = base64.b64decode(noise(960)["value"])

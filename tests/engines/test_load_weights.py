@@ -30,7 +30,13 @@ from inference_server.engines.load_weights import load_sam2, load_sam3, load_sam
 from inference_server.engines.sam2.engine import VisualEngine
 from inference_server.engines.sam3.engine import ConceptEngine
 from inference_server.engines.sam3.trunk import planes_of
-from inference_server.engines.weights import SAM2_VERSIONS, Sam2Checkpoint, find_sam2, sam3_source
+from inference_server.engines.weights import (
+    SAM2_VERSIONS,
+    Sam2Checkpoint,
+    Sam3Checkpoint,
+    find_sam2,
+    find_sam3,
+)
 from inference_server.errors import ModelUnavailableError
 from tests.engines.conftest import CPU, random_sam2, random_sam3, sam2_config
 from tests.engines.sam3.test_engine import PROMPTS, ask
@@ -411,7 +417,8 @@ class TestSam3:
         self, layout: str, request: pytest.FixtureRequest
     ) -> None:
         directory: Path = request.getfixturevalue(layout)
-        source, name = sam3_source(str(directory))
+        found = find_sam3(str(directory))
+        source, name = found.source, found.name
         assert (source, name) == (str(directory), directory.name)
         model, processor = load_sam3(source, name, CPU)
         expected = random_sam3()
@@ -472,7 +479,8 @@ class TestSam3:
         assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
     def test_the_demo_is_such_a_directory(self) -> None:
-        source, name = sam3_source("demo")
+        found = find_sam3("demo")
+        source, name = found.source, found.name
         assert name == "demo"
         model, processor = load_sam3(source, name, CPU)
         words = processor.tokenizer("red circle", padding="max_length", max_length=32)
@@ -481,11 +489,12 @@ class TestSam3:
         assert max(words["input_ids"]) < config.vocab_size
 
     def test_an_id_is_taken_as_it_is(self) -> None:
-        assert sam3_source("facebook/sam3") == ("facebook/sam3", "facebook/sam3")
+        assert find_sam3("facebook/sam3") == Sam3Checkpoint("facebook/sam3", "facebook/sam3")
+        assert find_sam3("facebook/sam3").has_head
 
     def not_found(self, weights: str | Path) -> str:
         setting = f"INFERENCE_SAM3_WEIGHTS={weights}"
-        return refusal(lambda: sam3_source(str(weights)), setting, given=weights)
+        return refusal(lambda: find_sam3(str(weights)), setting, given=weights)
 
     def not_loaded(self, directory: Path) -> str:
         message = refusal(
@@ -580,11 +589,12 @@ class TestSam3:
         if missing.startswith("tokenizer"):
             assert missing in self.not_found(directory)
         else:
-            sam3_source(str(directory))
+            find_sam3(str(directory))
             self.not_loaded(directory)
 
     def test_the_hub_out_of_reach_is_explained(self, offline: None) -> None:
-        source, name = sam3_source("nobody/no-such-sam3")
+        found = find_sam3("nobody/no-such-sam3")
+        source, name = found.source, found.name
         message = refusal(lambda: load_sam3(source, name, CPU), f"INFERENCE_SAM3_WEIGHTS: {name}")
         assert "network" in message
         assert "name the directory" in message

@@ -20,6 +20,7 @@ from inference_server.engines.base import (
     VisualPrompt,
     queries,
 )
+from inference_server.engines.catalog import ModelKey
 from inference_server.engines.device import Compute
 from inference_server.engines.model import LoadedModel
 from inference_server.engines.oom import is_out_of_memory, split_batch_on_oom
@@ -207,7 +208,8 @@ async def test_weights_that_exceed_the_memory_are_reported_and_loaded_later(
 
     monkeypatch.setattr(load_weights, "load_sam2", full)
     registry = ModelRegistry(Settings(device="cpu", dtype="float32"))
+    tiny = ModelKey("sam2", "hiera_tiny")
     with pytest.raises(MemoryShortageError, match="weights of sam2"):
-        await registry.visual("hiera_tiny")
-    assert (await asyncio.wait_for(registry.visual("hiera_tiny"), 60)).name == "demo"
+        await registry.visual(tiny)
+    assert (await asyncio.wait_for(registry.visual(tiny), 60)).name == "demo"
     registry.close()

@@ -16,6 +16,7 @@ from sam2.modeling.sam2_base import SAM2Base
 
 from inference_server.engines import load_weights
 from inference_server.engines.base import ConceptPrompt, VisualPrompt, queries
+from inference_server.engines.catalog import ModelKey
 from inference_server.engines.device import Compute, choose_compute
 from inference_server.engines.model import Effort
 from inference_server.engines.registry import ModelRegistry
@@ -26,6 +27,7 @@ from tests.engines.conftest import Concept
 
 pytestmark = pytest.mark.anyio
 
+TINY = ModelKey("sam2", "hiera_tiny")
 IMAGE = np.zeros((20, 30, 3), np.uint8)
 
 
@@ -88,7 +90,7 @@ async def test_a_model_is_loaded_once_however_many_ask(loader: Loader) -> None:
     assert registry.loaded() == []
     concepts, visuals = await asyncio.gather(
         asyncio.gather(*(registry.concept() for _ in range(10))),
-        asyncio.gather(*(registry.visual("hiera_tiny") for _ in range(10))),
+        asyncio.gather(*(registry.visual(TINY) for _ in range(10))),
     )
     assert len({id(model) for model in concepts}) == len({id(model) for model in visuals}) == 1
     assert sorted(loader.loads) == ["demo", "sam3 demo"]
@@ -100,9 +102,10 @@ async def test_a_model_is_loaded_once_however_many_ask(loader: Loader) -> None:
 
 async def test_one_checkpoint_for_every_size_is_one_model(loader: Loader) -> None:
     registry = registry_of()
-    models = [await registry.visual(version) for version in SAM2_VERSIONS]
+    models = [await registry.visual(ModelKey("sam2", version)) for version in SAM2_VERSIONS]
     assert len({id(model) for model in models}) == 1
-    assert registry.versions == dict.fromkeys(SAM2_VERSIONS, "demo")
+    keys = [ModelKey("sam2", version) for version in SAM2_VERSIONS]
+    assert {registry.catalog.label(key) for key in keys} == {"sam2/demo"}
     registry.close()
 
 
@@ -110,13 +113,17 @@ async def test_sizes_of_a_directory_are_models_of_their_own(
     loader: Loader, three_sizes: Path
 ) -> None:
     registry = registry_of(sam2_weights=str(three_sizes))
-    assert registry.versions == {
-        "hiera_tiny": "sam2.1_hiera_tiny.pt",
-        "hiera_small": "sam2.1_hiera_small.pt",
-        "hiera_b_plus": "sam2_hiera_base_plus.pt",
+    catalog = registry.catalog
+    assert {key.name: catalog.label(key) for key in catalog.keys if key.family == "sam2"} == {
+        "hiera_tiny": "sam2/sam2.1_hiera_tiny.pt",
+        "hiera_small": "sam2/sam2.1_hiera_small.pt",
+        "hiera_b_plus": "sam2/sam2_hiera_base_plus.pt",
     }
-    assert registry.default_version == "hiera_b_plus"
-    tiny, small = await registry.visual("hiera_tiny"), await registry.visual("hiera_small")
+    assert catalog.versions[-1] == "hiera_b_plus"
+    tiny, small = (
+        await registry.visual(TINY),
+        await registry.visual(ModelKey("sam2", "hiera_small")),
+    )
     assert [tiny.label, small.label] == ["sam2/sam2.1_hiera_tiny.pt", "sam2/sam2.1_hiera_small.pt"]
     assert len(registry.loaded()) == 2
     registry.close()
@@ -131,7 +138,7 @@ async def test_a_size_without_weights_is_refused_and_the_missing_file_named(
 ) -> None:
     registry = registry_of(sam2_weights=str(three_sizes))
     with pytest.raises(ModelUnavailableError) as caught:
-        await registry.visual(version)
+        await registry.visual(ModelKey("sam2", version))
     assert file in caught.value.message
     assert "hiera_b_plus" in caught.value.message
     assert f"INFERENCE_SAM2_WEIGHTS={three_sizes}" in caught.value.message
@@ -144,13 +151,13 @@ async def test_the_missing_file_is_named_as_it_is_published(
     (directory / "sam2.1_hiera_tiny.pt").touch()
     registry = registry_of(sam2_weights=str(directory))
     with pytest.raises(ModelUnavailableError, match=r"sam2\.1_hiera_base_plus\.pt"):
-        await registry.visual("hiera_b_plus")
-    assert registry.default_version == "hiera_tiny"
+        await registry.visual(ModelKey("sam2", "hiera_b_plus"))
+    assert registry.catalog.versions[-1] == "hiera_tiny"
 
 
 async def test_the_default_is_the_largest(loader: Loader) -> None:
     registry = registry_of()
-    assert registry.default_version == "hiera_large"
+    assert registry.catalog.versions[-1] == "hiera_large"
     await registry.load_configured()
     assert sorted(loader.loads) == ["demo", "sam3 demo"]
     registry.close()
@@ -162,13 +169,13 @@ async def test_a_failed_load_reaches_all_callers_and_is_retried(
     registry = registry_of()
     loader.failures = 1
     results = await asyncio.gather(
-        *(registry.visual("hiera_tiny") for _ in range(5)), return_exceptions=True
+        *(registry.visual(TINY) for _ in range(5)), return_exceptions=True
     )
     assert [type(result) for result in results] == [ModelUnavailableError] * 5
     assert loader.loads == ["demo"]
     assert registry.loaded() == []
     assert "Cannot load sam2: not today" in caplog.text
-    model = await registry.visual("hiera_tiny")
+    model = await registry.visual(TINY)
     assert loader.loads == ["demo", "demo"]
     assert registry.loaded() == [model]
     registry.close()
@@ -193,7 +200,7 @@ async def test_a_cancelled_caller_does_not_stop_the_load(loader: Loader) -> None
 
 async def test_after_closing_models_are_loaded_on_demand(loader: Loader) -> None:
     registry = registry_of()
-    first = await registry.visual("hiera_tiny")
+    first = await registry.visual(TINY)
     sam3 = await registry.concept()
     image = (await first.encode(first.prepare(IMAGE))).value
     seen = (await sam3.encode(sam3.prepare(IMAGE))).value
@@ -202,7 +209,7 @@ async def test_after_closing_models_are_loaded_on_demand(loader: Loader) -> None
     with pytest.raises(ModelUnavailableError):
         await first.encode(first.prepare(IMAGE))
 
-    second, again = await registry.visual("hiera_tiny"), await registry.concept()
+    second, again = await registry.visual(TINY), await registry.concept()
     assert second is not first
     assert len(loader.loads) == 4
     # An embedding from before `close` may still be cached.
@@ -217,7 +224,7 @@ async def test_after_closing_models_are_loaded_on_demand(loader: Loader) -> None
 async def test_close_during_a_load_does_not_fail_its_callers(loader: Loader) -> None:
     registry = registry_of()
     loader.gate.clear()
-    waiting = asyncio.create_task(registry.visual("hiera_tiny"))
+    waiting = asyncio.create_task(registry.visual(TINY))
     await loader.wait_until_begun()
     registry.close()
     loader.gate.set()
@@ -231,10 +238,10 @@ async def test_an_unloaded_model_remains_usable_by_its_callers(loader: Loader) -
     """It still works, and is freed when its last user releases it."""
     registry = registry_of()
     gone = asyncio.Event()
-    model = await registry.visual("hiera_tiny")
+    model = await registry.visual(TINY)
     registry.unload(gone.set)
     assert registry.loaded() == []
-    again = await registry.visual("hiera_tiny")
+    again = await registry.visual(TINY)
     assert again is not model
     image = (await model.encode(model.prepare(IMAGE))).value
     click = VisualPrompt(np.array([[5, 5]], np.float32), np.array([1]))
@@ -253,7 +260,7 @@ async def test_an_unloaded_model_remains_usable_by_its_callers(loader: Loader) -
 async def test_unloading_an_unused_model_does_not_call_back(loader: Loader) -> None:
     registry = registry_of()
     freed: list[str] = []
-    model = weakref.ref(await registry.visual("hiera_tiny"))
+    model = weakref.ref(await registry.visual(TINY))
     await asyncio.sleep(0)  # the event loop releases the result of the load
     for _ in range(2):
         registry.unload(lambda: freed.append("model"))
@@ -268,13 +275,13 @@ async def test_unloading_an_unused_model_does_not_call_back(loader: Loader) -> N
 async def test_unloading_during_a_load_leaves_the_load_alone(loader: Loader) -> None:
     registry = registry_of()
     loader.gate.clear()
-    waiting = asyncio.create_task(registry.visual("hiera_tiny"))
+    waiting = asyncio.create_task(registry.visual(TINY))
     await loader.wait_until_begun()
     registry.unload(lambda: None)
     loader.gate.set()
     model = await waiting
     assert registry.loaded() == [model]
-    assert await registry.visual("hiera_tiny") is model
+    assert await registry.visual(TINY) is model
     assert loader.loads == ["demo"]
     registry.close()
 
@@ -317,12 +324,12 @@ async def test_loading_is_logged_and_the_demo_called_one(
     caplog.set_level(logging.INFO)
     (directory / "sam2.1_hiera_tiny.pt").touch()
     demo, real = registry_of(), registry_of(sam2_weights=str(directory))
-    await demo.visual("hiera_tiny")
+    await demo.visual(TINY)
     assert "Loaded sam2/demo" in caplog.text
     assert "demo weights" in caplog.text
     assert "cpu in float32" in caplog.text
     caplog.clear()
-    await real.visual("hiera_tiny")
+    await real.visual(TINY)
     assert "Loaded sam2/sam2.1_hiera_tiny.pt on cpu" in caplog.text
     assert "demo" not in caplog.text
     demo.close()

@@ -9,7 +9,13 @@ import pytest
 from pydantic import ValidationError
 
 from schemas.geometry import CenterBox, Point
-from schemas.roboflow import EmbeddingRequest, Sam2Prompt, Sam2SegmentationRequest
+from schemas.roboflow import (
+    EmbeddingRequest,
+    Sam2EmbeddingRequest,
+    Sam2Prompt,
+    Sam2SegmentationRequest,
+    VisualSegmentationRequest,
+)
 from tests.schemas.checks import mistakes
 
 IMAGE = {"type": "base64", "value": "aGVsbG8="}
@@ -27,6 +33,7 @@ class TestVisualRequest:
         request = visual()
         assert (request.format, request.mask_format) == ("json", "polygon")
         assert request.sam2_version_id == "hiera_large"
+        assert VisualSegmentationRequest.model_validate({"image": IMAGE}).sam2_version_id is None
         assert request.multimask_output is True
         assert request.save_logits_to_cache is False
         assert request.load_logits_from_cache is False
@@ -46,9 +53,17 @@ class TestVisualRequest:
         with pytest.raises(ValidationError, match="'json', 'polygon', 'rle' or 'binary'"):
             visual(format="png")
 
-    @pytest.mark.parametrize("model", [Sam2SegmentationRequest, EmbeddingRequest])
-    def test_version(self, model: type[Any]) -> None:
-        assert model.model_validate({"image": IMAGE}).sam2_version_id == "hiera_large"
+    @pytest.mark.parametrize(
+        ("model", "default"),
+        [
+            (Sam2SegmentationRequest, "hiera_large"),
+            (VisualSegmentationRequest, None),
+            (Sam2EmbeddingRequest, "hiera_large"),
+            (EmbeddingRequest, None),
+        ],
+    )
+    def test_version(self, model: type[Any], default: str | None) -> None:
+        assert model.model_validate({"image": IMAGE}).sam2_version_id == default
         for version in ("hiera_tiny", "hiera_small", "hiera_b_plus", "hiera_large"):
             request = model.model_validate({"image": IMAGE, "sam2_version_id": version})
             assert request.sam2_version_id == version

@@ -9,14 +9,14 @@ import pytest
 
 from inference_server.errors import ImageError, UnknownImageError
 from inference_server.observability.metrics import Timings
-from inference_server.segmentation.types import ImageRef, StoredImage
+from inference_server.segmentation.types import EmbeddingTarget, ImageRef, StoredImage
 from tests.segmentation.test_local import Bench, Make, make, named, png, sent
 
 __all__ = ["make"]
 
 pytestmark = pytest.mark.anyio
 
-BOTH = [("sam2", "hiera_tiny"), ("sam3", "sam3_final")]
+BOTH = [EmbeddingTarget("visual"), EmbeddingTarget("concept")]
 ONE, TWO = png(1), png(2)
 
 

@@ -27,6 +27,7 @@ from inference_server.engines.base import (
     VisualPrompt,
     queries,
 )
+from inference_server.engines.catalog import Catalog, ModelKey
 from inference_server.engines.device import Compute
 from inference_server.engines.model import ConceptModel, LoadedModel, VisualModel
 from inference_server.engines.registry import ModelRegistry
@@ -146,14 +147,15 @@ class Models(ModelRegistry):
     """Two scripted models that count as loaded."""
 
     def __init__(self, settings: Settings, sam3: Any, sam2: Any, device: str) -> None:
+        self.catalog = Catalog(settings)
         self.compute = Compute(torch.device(device), torch.float32, torch.float32)
         self._pcs: ConceptModel = LoadedModel("sam3", sam3, self.compute, settings)
         self._pvs: VisualModel = LoadedModel("sam2", sam2, self.compute, settings)
 
-    async def concept(self) -> ConceptModel:
+    async def concept(self, key: ModelKey | None = None) -> ConceptModel:
         return self._pcs
 
-    async def visual(self, version: str) -> VisualModel:
+    async def visual(self, key: ModelKey | None = None) -> VisualModel:
         return self._pvs
 
     def close(self) -> None:
@@ -199,7 +201,6 @@ class Bench:
     ) -> SegmentationResult:
         return await self.segmenter.visual(
             tenant,
-            "hiera_tiny",
             image,
             [visual_prompt(*points)],
             VisualOptions(**{"multimask": True, **options}),
@@ -550,7 +551,6 @@ async def test_the_best_candidate_of_each_prompt_is_the_answer(make: Make) -> No
     bench.sam2.scores = {1: [0.2, 0.8, 0.5], 2: [0.9, 0.8, 0.5]}
     found = await bench.segmenter.visual(
         "ann",
-        "hiera_tiny",
         sent(png()),
         [visual_prompt((1, 1), (2, 2)), visual_prompt((1, 1))],
         VisualOptions(multimask=True),
@@ -573,7 +573,7 @@ async def test_everything_is_found_from_a_grid_of_clicks_on_a_cached_image(make:
     for cached in (False, True):
         timings = Timings()
         found = await bench.segmenter.automatic(
-            "ann", "hiera_tiny", sent(png()), AutomaticOptions(points_per_side=7), timings=timings
+            "ann", sent(png()), AutomaticOptions(points_per_side=7), timings=timings
         )
         assert found.image.hit == cached
         assert [(i.prompt, round(i.score, 3), i.mask.box) for i in found.instances] == [
@@ -629,7 +629,6 @@ async def test_boxes_reach_the_models_cut_at_the_border(make: Make, within: bool
     for points in ([(55, 5)], [(55, 5), (52, 3)]):  # the second one finds the first one's logits
         await bench.segmenter.visual(
             "ann",
-            "hiera_tiny",
             image,
             [replace(visual_prompt(*points), box=box)],
             options,
@@ -713,7 +712,7 @@ async def test_many_prompts_keep_their_order_across_threads(make: Make) -> None:
     bench.sam2.planes = {n: [block(n, 0, n + 1, 2)] for n in range(1, 38)}
     prompts = [visual_prompt(*[(1, 1)] * n) for n in range(1, 38)]
     found = await bench.segmenter.visual(
-        "ann", "hiera_tiny", sent(png()), prompts, VisualOptions(), timings=Timings()
+        "ann", sent(png()), prompts, VisualOptions(), timings=Timings()
     )
     assert [(i.prompt, i.mask.box[0]) for i in found.instances] == [
         (n - 1, n) for n in range(1, 38)
@@ -767,7 +766,7 @@ async def test_prompts_are_decoded_while_a_redundant_image_is_compared(
     await bench.click(first, (1, 1))
     loop = asyncio.get_running_loop()
     decoded = asyncio.Event()
-    model = await bench.segmenter.models.visual("hiera_tiny")
+    model = await bench.segmenter.models.visual()
     queue = model.queues[1]
     compare, decode = bench.segmenter.image_loader.sent_digest, queue._work
 

@@ -107,7 +107,7 @@ async def _segment(
 async def _run_models(
     request: Request, tenant: Tenant, prompts: SpacePrompts, inputs: SpaceInputs
 ) -> SegmentationResult:
-    """Run SAM 3 on the concepts, then SAM 2 on the objects."""
+    """Find the concepts, then segment the objects of points and boxes."""
     segmenter, timings = state_of(request).segmenter, timings_of(request)
     image = image_ref(inputs.image)
     if prompts.concepts and prompts.objects:
@@ -125,9 +125,7 @@ async def _run_models(
             multimask=inputs.multimask_output, best=not inputs.multimask_output, within=True
         )
         results.append(
-            await segmenter.visual(
-                tenant.name, None, image, prompts.objects, options, timings=timings
-            )
+            await segmenter.visual(tenant.name, image, prompts.objects, options, timings=timings)
         )
     return SegmentationResult(
         EncodedImage.joined([result.image for result in results]),
@@ -143,7 +141,8 @@ OPERATIONS: tuple[Operation, ...] = (
         "Segment by text, points and boxes",
         "Each text finds every instance of a concept (SAM 3). Each positive box, together with "
         "the points inside it, selects one object; all points outside these boxes select one "
-        "more object (SAM 2). Pixels in a negative box are removed from all masks.",
+        "more object (SAM 3's visual head, or SAM 2). Pixels in a negative box are removed from "
+        "all masks.",
         ("Space",),
         sam2_compatible,
         {

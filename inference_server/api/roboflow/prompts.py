@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from inference_server.engines.catalog import ModelKey
 from inference_server.segmentation.types import (
     ConceptPrompt,
     ImageRef,
@@ -14,7 +15,7 @@ from inference_server.segmentation.types import (
     VisualOptions,
     VisualPrompt,
 )
-from schemas.roboflow import ImageRequest, Sam2SegmentationRequest, Sam3SegmentationRequest
+from schemas.roboflow import ImageRequest, Sam3SegmentationRequest, VisualSegmentationRequest
 
 
 def id_alone(request: ImageRequest) -> str | None:
@@ -40,6 +41,11 @@ def image_ref(request: ImageRequest, accepted: StoredImage | None = None) -> Ima
     )
 
 
+def sam2_key(version: str | None) -> ModelKey | None:
+    """Return the SAM 2 of a size; None, for the server's choice, without one."""
+    return None if version is None else ModelKey("sam2", version)
+
+
 def concept_prompts(request: Sam3SegmentationRequest) -> list[ConceptPrompt]:
     """Return the prompts of a concept request, each with its threshold."""
     return [
@@ -53,7 +59,7 @@ def concept_prompts(request: Sam3SegmentationRequest) -> list[ConceptPrompt]:
     ]
 
 
-def visual_prompts(request: Sam2SegmentationRequest) -> list[VisualPrompt]:
+def visual_prompts(request: VisualSegmentationRequest) -> list[VisualPrompt]:
     """Return the prompts of a visual request."""
     return [
         VisualPrompt(
@@ -65,7 +71,7 @@ def visual_prompts(request: Sam2SegmentationRequest) -> list[VisualPrompt]:
     ]
 
 
-def visual_options(request: Sam2SegmentationRequest) -> VisualOptions:
+def visual_options(request: VisualSegmentationRequest) -> VisualOptions:
     """Return the options of a visual request."""
     return VisualOptions(
         multimask=request.multimask_output,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -23,28 +24,31 @@ from inference_server.api.roboflow.prompts import (
     concept_prompts,
     id_alone,
     image_ref,
+    sam2_key,
     visual_options,
     visual_prompts,
 )
 from inference_server.api.roboflow.results import concept_results, npz_archive, visual_results
 from inference_server.auth import Tenant
+from inference_server.engines.catalog import ModelKey
 from inference_server.engines.weights import SAM3_NAME
 from inference_server.errors import PromptError
 from inference_server.jobs.task import ResultFile, Task, TaskContext, TaskResult
 from inference_server.observability.metrics import Timings
-from inference_server.segmentation.types import ConceptOptions
+from inference_server.segmentation.types import ConceptOptions, EmbeddingTarget
 from inference_server.settings import MiB
 from schemas.roboflow import (
     EmbeddingRequest,
     EmbeddingResponse,
     ImageForgotten,
+    Sam2EmbeddingRequest,
     Sam2SegmentationRequest,
     Sam2SegmentationResponse,
     Sam3SegmentationRequest,
     Sam3SegmentationResponse,
+    VisualSegmentationRequest,
 )
 
-_MODEL_IDS = ("sam3/sam3_final",)
 _OCTETS = "application/octet-stream"
 
 
@@ -53,9 +57,11 @@ async def run_concept_segment(
 ) -> TaskResult:
     """Find every instance of each concept (PCS)."""
     begin = time.perf_counter()
-    if body.model_id not in _MODEL_IDS:
+    key = ModelKey("sam3", body.model_id)
+    if key not in context.segmenter.catalog.keys:
+        known = context.segmenter.catalog.named("sam3", [SAM3_NAME])
         raise PromptError(
-            f"Unknown model_id. This server has {', '.join(_MODEL_IDS)}.", ("body", "model_id")
+            f"Unknown model_id. This server has {', '.join(known)}.", ("body", "model_id")
         )
     result = await context.segmenter.concept(
         tenant.name,
@@ -63,6 +69,7 @@ async def run_concept_segment(
         concept_prompts(body),
         ConceptOptions(nms_iou_threshold=body.nms_iou_threshold),
         timings=timings,
+        model=key,
     )
 
     def render() -> dict[str, Any]:
@@ -73,17 +80,17 @@ async def run_concept_segment(
 
 
 async def run_visual_segment(
-    context: TaskContext, tenant: Tenant, body: Sam2SegmentationRequest, timings: Timings
+    context: TaskContext, tenant: Tenant, body: VisualSegmentationRequest, timings: Timings
 ) -> TaskResult:
     """Segment one object per prompt (PVS)."""
     begin = time.perf_counter()
     result = await context.segmenter.visual(
         tenant.name,
-        body.sam2_version_id,
         image_ref(body, context.image),
         visual_prompts(body),
         visual_options(body),
         timings=timings,
+        model=sam2_key(body.sam2_version_id),
     )
 
     def render() -> dict[str, Any]:
@@ -105,11 +112,13 @@ TASKS: Mapping[str, Task] = MappingProxyType(
             Sam3SegmentationRequest, run_concept_segment, lambda body: ["concept"], id_alone
         ),
         "sam3/visual_segment": Task(
-            Sam2SegmentationRequest, run_visual_segment, lambda body: ["visual"], id_alone
+            VisualSegmentationRequest, run_visual_segment, lambda body: ["visual"], id_alone
         ),
     }
 )
 """Tasks that can also run as jobs, by the path below `/v2/`."""
+
+_SAM2_TASK = replace(TASKS["sam3/visual_segment"], request=Sam2SegmentationRequest)
 
 
 async def _run(request: Request, task: Task) -> Response:
@@ -133,12 +142,21 @@ async def visual_segment(request: Request) -> Response:
     return await _run(request, TASKS["sam3/visual_segment"])
 
 
-async def _embed(request: Request, *, with_sam3: bool) -> Response:
+async def segment_image(request: Request) -> Response:
+    """Segment one object per prompt with SAM 2 (PVS)."""
+    return await _run(request, _SAM2_TASK)
+
+
+async def _embed(
+    request: Request, schema: type[EmbeddingRequest], *, with_concepts: bool
+) -> Response:
     begin = time.perf_counter()
-    tenant, body = await read(request, EmbeddingRequest, lambda body: ["embed"])
-    models = [("sam2", body.sam2_version_id), *([("sam3", SAM3_NAME)] if with_sam3 else [])]
+    tenant, body = await read(request, schema, lambda body: ["embed"])
+    targets = [EmbeddingTarget("visual", sam2_key(body.sam2_version_id))]
+    if with_concepts:
+        targets.append(EmbeddingTarget("concept"))
     encoded = await state_of(request).segmenter.embed(
-        tenant.name, image_ref(body), models, timings_of(request), overwrite=body.replace
+        tenant.name, image_ref(body), targets, timings_of(request), overwrite=body.replace
     )
     name = body.image_id or encoded.digest
     return await respond(
@@ -147,13 +165,13 @@ async def _embed(request: Request, *, with_sam3: bool) -> Response:
 
 
 async def embed_sam3(request: Request) -> Response:
-    """Encode an image for SAM 3 and SAM 2."""
-    return await _embed(request, with_sam3=True)
+    """Encode an image for concepts, and for points and boxes."""
+    return await _embed(request, EmbeddingRequest, with_concepts=True)
 
 
 async def embed_sam2(request: Request) -> Response:
     """Encode an image for SAM 2."""
-    return await _embed(request, with_sam3=False)
+    return await _embed(request, Sam2EmbeddingRequest, with_concepts=False)
 
 
 async def forget_image(request: Request) -> Response:
@@ -201,20 +219,21 @@ OPERATIONS: tuple[Operation, ...] = (
         "/sam3/visual_segment",
         "visualSegment",
         "Promptable visual segmentation (PVS)",
-        "Segments one object per prompt, given by points, a box or both. Uses SAM 2.",
+        "Segments one object per prompt, given by points, a box or both. Uses SAM 3 if its "
+        "checkpoint has the visual head, and SAM 2 otherwise or if `sam2_version_id` is given.",
         ("Segmentation",),
         visual_segment,
         _VISUAL_ANSWERS,
-        request=Sam2SegmentationRequest,
+        request=VisualSegmentationRequest,
     ),
     Operation(
         "post",
         "/sam2/segment_image",
         "segmentImage",
-        "Promptable visual segmentation (SAM 2 path)",
-        "Alias of `/sam3/visual_segment`.",
+        "Promptable visual segmentation with SAM 2",
+        "The same as `/sam3/visual_segment`, but always with SAM 2.",
         ("Segmentation",),
-        visual_segment,
+        segment_image,
         _VISUAL_ANSWERS,
         request=Sam2SegmentationRequest,
     ),
@@ -222,7 +241,8 @@ OPERATIONS: tuple[Operation, ...] = (
         "post",
         "/sam3/embed_image",
         "embedImageSam3",
-        "Encode an image ahead of time for SAM 3 and SAM 2",
+        "Encode an image ahead of time for all prompts",
+        "Encodes the image for concepts, and for points and boxes; once if SAM 3 answers both. "
         "Later requests with the returned `image_id` reuse the embedding.",
         ("Segmentation",),
         embed_sam3,
@@ -238,7 +258,7 @@ OPERATIONS: tuple[Operation, ...] = (
         ("Segmentation",),
         embed_sam2,
         _EMBEDDING_ANSWERS,
-        request=EmbeddingRequest,
+        request=Sam2EmbeddingRequest,
     ),
     Operation(
         "delete",

@@ -6,21 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from inference_server.api.endpoint import message_wording
-from inference_server.engines.weights import SAM2_IDS, SAM3_ID
+from inference_server.api.samgeo.models import ids_of, model_of
+from inference_server.engines.catalog import Catalog
 from inference_server.errors import (
     InferenceServerError,
     InvalidRequestError,
-    ModelUnavailableError,
     PromptError,
     RequestError,
 )
 from schemas.samgeo import BACKENDS, MODEL_VERSIONS, OUTPUT_FORMATS, UploadRequest
-
-_MODEL_IDS = {
-    "sam": ["vit_h", "vit_l", "vit_b"],
-    "sam2": list(SAM2_IDS),
-    "sam3": [SAM3_ID],
-}
 
 
 def wording(error: InferenceServerError) -> dict[str, Any]:
@@ -30,17 +24,20 @@ def wording(error: InferenceServerError) -> dict[str, Any]:
     return {"detail": error.message}
 
 
-def check_form(body: UploadRequest, version: str, backend: str = BACKENDS[0]) -> None:
+def check_form(
+    body: UploadRequest, version: str, catalog: Catalog, backend: str = BACKENDS[0]
+) -> None:
     """Check the fields whose errors samgeo words itself, in samgeo's order.
 
     Args:
         body: the form.
         version: the form's model version, or the one that the endpoint uses.
+        catalog: the configured models.
         backend: the form's backend; default the first known one.
 
     Raises:
         RequestError: a field has an unknown value.
-        ModelUnavailableError: this server does not have the model.
+        ModelUnavailableError: this server has no model of the version.
     """
     if body.output_format not in OUTPUT_FORMATS:
         raise RequestError(
@@ -55,12 +52,8 @@ def check_form(body: UploadRequest, version: str, backend: str = BACKENDS[0]) ->
     _check("backend", backend, BACKENDS)
     _check("model_version", version, MODEL_VERSIONS)
     if body.model_id is not None:
-        _check("model_id", body.model_id, _MODEL_IDS[version], f" for {version}")
-    if version == "sam":
-        raise ModelUnavailableError(
-            "This server has no weights of the original SAM. Use model_version=sam2 for points, "
-            "boxes and automatic segmentation, or model_version=sam3."
-        )
+        _check("model_id", body.model_id, ids_of(catalog, version), f" for {version}")
+    model_of(catalog, version, body.model_id)
 
 
 def _check(field: str, value: str, known: Sequence[str], suffix: str = "") -> None:

@@ -12,6 +12,7 @@ from inference_server.api.dependencies import ModelT, state_of, timings_of
 from inference_server.api.openapi import RESULT_HEADERS, Answer, Operation, common_errors
 from inference_server.api.responses import respond
 from inference_server.api.samgeo.errors import check_form
+from inference_server.api.samgeo.models import model_of
 from inference_server.api.samgeo.prompts import SamgeoPrompts, automatic_options, concept_prompt
 from inference_server.api.samgeo.results import (
     RenderOptions,
@@ -21,7 +22,7 @@ from inference_server.api.samgeo.results import (
 )
 from inference_server.api.uploads import Upload, uploaded
 from inference_server.auth import Work
-from inference_server.engines.weights import SAM2_IDS
+from inference_server.engines.catalog import ModelKey
 from inference_server.errors import NothingFoundError, RequestError
 from inference_server.geo import GeoRaster
 from inference_server.segmentation.types import (
@@ -66,10 +67,9 @@ class _ImageTask(Generic[ModelT]):
             max_calls=settings.max_transformations,
         )
 
-    @property
-    def _version(self) -> str | None:
-        """The SAM 2 version that `model_id` selects; None for the largest available."""
-        return SAM2_IDS.get(self.form.model_id or "")
+    def _model(self, version: str) -> ModelKey | None:
+        """The model that `model_id` selects; None for the server's choice of SAM 3."""
+        return model_of(self._segmenter.catalog, version, self.form.model_id)
 
     async def prompts(self) -> SamgeoPrompts:
         """Parse the form's points and boxes, and convert them to pixels.
@@ -93,7 +93,12 @@ class _ImageTask(Generic[ModelT]):
         """Find every instance of a concept."""
         options = ConceptOptions(within=True)
         return await self._segmenter.concept(
-            self._tenant, self._image, [prompt], options, timings=self._timings
+            self._tenant,
+            self._image,
+            [prompt],
+            options,
+            timings=self._timings,
+            model=self._model("sam3"),
         )
 
     async def visual(self, prompts: Sequence[VisualPrompt]) -> SegmentationResult:
@@ -101,18 +106,22 @@ class _ImageTask(Generic[ModelT]):
         multimask = self.form.multimask_output
         return await self._segmenter.visual(
             self._tenant,
-            self._version,
             self._image,
             prompts,
             VisualOptions(multimask=multimask, best=not multimask, within=True),
             timings=self._timings,
+            model=self._model(self.form.model_version),
         )
 
     async def automatic(self) -> SegmentationResult:
         """Segment every object."""
         options = automatic_options(self.form)
         return await self._segmenter.automatic(
-            self._tenant, self._version, self._image, options, timings=self._timings
+            self._tenant,
+            self._image,
+            options,
+            timings=self._timings,
+            model=self._model(self.form.model_version),
         )
 
     async def respond(
@@ -161,7 +170,7 @@ async def segment_text(request: Request) -> Response:
     """Find every instance of a concept given by text (PCS)."""
     async with uploaded(request, TextRequest, lambda body: ["concept"]) as upload:
         form = upload.body
-        check_form(form, "sam3", form.backend)
+        check_form(form, "sam3", state_of(request).segmenter.catalog, form.backend)
         task = _ImageTask(request, upload)
         prompt = concept_prompt(form.prompt, threshold=form.confidence_threshold)
         nothing = (
@@ -174,10 +183,10 @@ async def segment_text(request: Request) -> Response:
 
 
 async def segment_automatic(request: Request) -> Response:
-    """Segment every object: with a grid of points (SAM 2), or the text `everything` (SAM 3)."""
+    """Segment every object: with a grid of points, or the text `everything` (SAM 3)."""
     async with uploaded(request, AutomaticRequest, _work_of_automatic) as upload:
         form = upload.body
-        check_form(form, form.model_version)
+        check_form(form, form.model_version, state_of(request).segmenter.catalog)
         task = _ImageTask(request, upload)
         if form.model_version == "sam3":
             result = await task.concept(concept_prompt(_EVERYTHING))
@@ -191,7 +200,7 @@ async def segment_predict(request: Request) -> Response:
     """Segment by points and boxes: PVS, but boxes with SAM 3 are exemplars (PCS)."""
     async with uploaded(request, PredictRequest, _work_of_predict) as upload:
         form = upload.body
-        check_form(form, form.model_version)
+        check_form(form, form.model_version, state_of(request).segmenter.catalog)
         task = _ImageTask(request, upload)
         prompts = await task.prompts()
         results = []

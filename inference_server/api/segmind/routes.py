@@ -86,7 +86,6 @@ class _ImageTask:
         """Segment the object at some points."""
         return await self.context.segmenter.visual(
             self.tenant,
-            None,
             ImageRef(file=self.image),
             [point_prompt(points, labels)],
             point_options(points),
@@ -97,7 +96,7 @@ class _ImageTask:
         """Segment every object."""
         image, options = ImageRef(file=self.image), automatic_options(body)
         return await self.context.segmenter.automatic(
-            self.tenant, None, image, options, timings=self.timings
+            self.tenant, image, options, timings=self.timings
         )
 
     def mask_images(self, encoded: EncodedImage, instances: Sequence[Instance]) -> MaskImages:

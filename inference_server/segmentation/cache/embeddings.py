@@ -128,7 +128,11 @@ class EmbeddingCache:
         return entry
 
     async def get_or_create(
-        self, key: ImageKey, create: Callable[[], Awaitable[CachedEmbedding]]
+        self,
+        key: ImageKey,
+        create: Callable[[], Awaitable[CachedEmbedding]],
+        *,
+        counted: bool = True,
     ) -> tuple[CachedEmbedding, bool]:
         """Return a cached embedding, or compute it once for all concurrent callers.
 
@@ -138,19 +142,20 @@ class EmbeddingCache:
         Args:
             key: the image's key.
             create: computes the embedding; called at most once per miss.
+            counted: whether this counts as a hit or a miss. Default: True.
 
         Returns:
             The embedding, and whether it was cached or already being computed.
         """
-        entry = self.get(key)
+        entry = self.get(key) if counted else self._entries.get(key)
         if entry is not None:
             return entry, True
         flight = self._flights.get(key)
         shared = flight is not None or (self._host is not None and key in self._host)
         if shared:
-            self.hits += 1
+            self.hits += counted
         else:
-            self.misses += 1
+            self.misses += counted
         if flight is None:
             flight = self._flights[key] = _Flight()
             # With its flight: `clear` may forget the flight before the task's first step.

@@ -47,6 +47,7 @@ from .predict_request import PredictRequest
 from .predict_request_model_version import PredictRequestModelVersion
 from .predict_request_output_format import PredictRequestOutputFormat
 from .prompt_type import PromptType
+from .sam_2_embedding_request import Sam2EmbeddingRequest
 from .sam_2_prompt import Sam2Prompt
 from .sam_2_prompt_result import Sam2PromptResult
 from .sam_2_prompt_set import Sam2PromptSet
@@ -82,6 +83,7 @@ from .top_left_box import TopLeftBox
 from .validation_error_item import ValidationErrorItem
 from .validation_error_response import ValidationErrorResponse
 from .visual_format import VisualFormat
+from .visual_segmentation_request import VisualSegmentationRequest
 
 __all__ = (
     "AutomaticRequest",
@@ -131,6 +133,7 @@ __all__ = (
     "PredictRequestModelVersion",
     "PredictRequestOutputFormat",
     "PromptType",
+    "Sam2EmbeddingRequest",
     "Sam2Prompt",
     "Sam2PromptResult",
     "Sam2PromptSet",
@@ -166,4 +169,5 @@ __all__ = (
     "ValidationErrorItem",
     "ValidationErrorResponse",
     "VisualFormat",
+    "VisualSegmentationRequest",
 )

@@ -27,6 +27,9 @@ class Checkpoint:
         threads (int | Unset): Number of CPU threads the model may use.
         encode_batch (int | Unset): Maximum number of images per encoder batch.
         decode_batch (int | Unset): Maximum number of prompts per decoder batch.
+        nbytes (int | Unset): Memory of the weights in bytes; 0 if they are not in memory.
+        last_used (float | Unset): Unix time of the last request; null if it is not in memory, or if the API key does
+            not have the scope `admin`.
     """
 
     family: CheckpointFamily
@@ -39,6 +42,8 @@ class Checkpoint:
     threads: int | Unset = UNSET
     encode_batch: int | Unset = UNSET
     decode_batch: int | Unset = UNSET
+    nbytes: int | Unset = UNSET
+    last_used: float | Unset = UNSET
     additional_properties: dict[str, Any] = _attrs_field(init=False, factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -62,6 +67,10 @@ class Checkpoint:
 
         decode_batch = self.decode_batch
 
+        nbytes = self.nbytes
+
+        last_used = self.last_used
+
         field_dict: dict[str, Any] = {}
         field_dict.update(self.additional_properties)
         field_dict.update(
@@ -82,6 +91,10 @@ class Checkpoint:
             field_dict["encode_batch"] = encode_batch
         if decode_batch is not UNSET:
             field_dict["decode_batch"] = decode_batch
+        if nbytes is not UNSET:
+            field_dict["nbytes"] = nbytes
+        if last_used is not UNSET:
+            field_dict["last_used"] = last_used
 
         return field_dict
 
@@ -108,6 +121,10 @@ class Checkpoint:
 
         decode_batch = d.pop("decode_batch", UNSET)
 
+        nbytes = d.pop("nbytes", UNSET)
+
+        last_used = d.pop("last_used", UNSET)
+
         checkpoint = cls(
             family=family,
             name=name,
@@ -119,6 +136,8 @@ class Checkpoint:
             threads=threads,
             encode_batch=encode_batch,
             decode_batch=decode_batch,
+            nbytes=nbytes,
+            last_used=last_used,
         )
 
         checkpoint.additional_properties = d

@@ -21,7 +21,7 @@ T = TypeVar("T", bound="Sam2SegmentationRequest")
 
 @_attrs_define
 class Sam2SegmentationRequest:
-    """Segment one object per prompt.
+    """Segment one object per prompt with SAM 2.
 
     Attributes:
         api_key (str | Unset): API key. It can also be sent in a header or the query string.

@@ -45,7 +45,7 @@ export const conceptSegment = <ThrowOnError extends boolean = false>(options: Op
 /**
  * Promptable visual segmentation (PVS)
  *
- * Segments one object per prompt, given by points, a box or both. Uses SAM 2.
+ * Segments one object per prompt, given by points, a box or both. Uses SAM 3 if its checkpoint has the visual head, and SAM 2 otherwise or if `sam2_version_id` is given.
  */
 export const visualSegment = <ThrowOnError extends boolean = false>(options: Options<VisualSegmentData, ThrowOnError>) => (options.client ?? client).post<VisualSegmentResponses, VisualSegmentErrors, ThrowOnError>({
     security: [
@@ -67,9 +67,9 @@ export const visualSegment = <ThrowOnError extends boolean = false>(options: Opt
 });
 
 /**
- * Promptable visual segmentation (SAM 2 path)
+ * Promptable visual segmentation with SAM 2
  *
- * Alias of `/sam3/visual_segment`.
+ * The same as `/sam3/visual_segment`, but always with SAM 2.
  */
 export const segmentImage = <ThrowOnError extends boolean = false>(options: Options<SegmentImageData, ThrowOnError>) => (options.client ?? client).post<SegmentImageResponses, SegmentImageErrors, ThrowOnError>({
     security: [
@@ -91,9 +91,9 @@ export const segmentImage = <ThrowOnError extends boolean = false>(options: Opti
 });
 
 /**
- * Encode an image ahead of time for SAM 3 and SAM 2
+ * Encode an image ahead of time for all prompts
  *
- * Later requests with the returned `image_id` reuse the embedding.
+ * Encodes the image for concepts, and for points and boxes; once if SAM 3 answers both. Later requests with the returned `image_id` reuse the embedding.
  */
 export const embedImageSam3 = <ThrowOnError extends boolean = false>(options: Options<EmbedImageSam3Data, ThrowOnError>) => (options.client ?? client).post<EmbedImageSam3Responses, EmbedImageSam3Errors, ThrowOnError>({
     security: [
@@ -284,7 +284,7 @@ export const samV2Image = <ThrowOnError extends boolean = false>(options: Option
 /**
  * Segment by text, points and boxes
  *
- * Each text finds every instance of a concept (SAM 3). Each positive box, together with the points inside it, selects one object; all points outside these boxes select one more object (SAM 2). Pixels in a negative box are removed from all masks.
+ * Each text finds every instance of a concept (SAM 3). Each positive box, together with the points inside it, selects one object; all points outside these boxes select one more object (SAM 3's visual head, or SAM 2). Pixels in a negative box are removed from all masks.
  */
 export const spaceSegment = <ThrowOnError extends boolean = false>(options: Options<SpaceSegmentData, ThrowOnError>) => (options.client ?? client).post<SpaceSegmentResponses, SpaceSegmentErrors, ThrowOnError>({
     security: [
@@ -523,7 +523,7 @@ export const clearModels = <ThrowOnError extends boolean = false>(options?: Opti
 /**
  * List the models
  *
- * The available models, their checkpoints, and which are loaded.
+ * The available models, their checkpoints, and which are loaded. The time of the last use is told to keys with scope `admin` only.
  */
 export const listModels = <ThrowOnError extends boolean = false>(options?: Options<ListModelsData, ThrowOnError>) => (options?.client ?? client).get<ListModelsResponses, ListModelsErrors, ThrowOnError>({
     security: [

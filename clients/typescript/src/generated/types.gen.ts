@@ -230,6 +230,14 @@ export type Checkpoint = {
      * Maximum number of prompts per decoder batch.
      */
     decode_batch?: number;
+    /**
+     * Memory of the weights in bytes; 0 if they are not in memory.
+     */
+    nbytes?: number;
+    /**
+     * Unix time of the last request; null if it is not in memory, or if the API key does not have the scope `admin`.
+     */
+    last_used?: number;
 };
 
 /**
@@ -377,7 +385,7 @@ export type EmbeddingRequest = {
      */
     image?: InferenceRequestImage;
     /**
-     * Size of the SAM 2 model that encodes the image.
+     * Size of the SAM 2 model to encode the image for. Without it, the image is encoded for the model that answers points and boxes.
      */
     sam2_version_id?: Sam2Version;
     /**
@@ -893,6 +901,34 @@ export type PredictRequest = {
 export type PromptType = 'text' | 'visual';
 
 /**
+ * Sam2EmbeddingRequest
+ *
+ * Encode an image for SAM 2.
+ */
+export type Sam2EmbeddingRequest = {
+    /**
+     * API key. It can also be sent in a header or the query string.
+     */
+    api_key?: string;
+    /**
+     * Client-chosen id under which the server caches the image. Later requests with the same id can omit `image`.
+     */
+    image_id?: string;
+    /**
+     * The image. Optional if `image_id` refers to an image that is still cached.
+     */
+    image?: InferenceRequestImage;
+    /**
+     * Size of the SAM 2 model to encode the image for.
+     */
+    sam2_version_id?: Sam2Version;
+    /**
+     * Whether `image_id` names this image from now on, even if it names another one that is cached. Without it, the cached image stays. Needs `image` and `image_id`.
+     */
+    replace?: boolean;
+};
+
+/**
  * Sam2Prompt
  *
  * One object, given by a box, points, or both.
@@ -951,7 +987,7 @@ export type Sam2Prompts = Sam2PromptSet | Sam2PromptList | Sam2Prompt | null;
 /**
  * Sam2SegmentationRequest
  *
- * Segment one object per prompt.
+ * Segment one object per prompt with SAM 2.
  */
 export type Sam2SegmentationRequest = {
     /**
@@ -1659,6 +1695,50 @@ export type ValidationErrorResponse = {
  */
 export type VisualFormat = 'json' | 'polygon' | 'rle' | 'binary';
 
+/**
+ * VisualSegmentationRequest
+ *
+ * Segment one object per prompt, with SAM 3 if it has a visual head, or with SAM 2.
+ */
+export type VisualSegmentationRequest = {
+    /**
+     * API key. It can also be sent in a header or the query string.
+     */
+    api_key?: string;
+    /**
+     * Client-chosen id under which the server caches the image. Later requests with the same id can omit `image`.
+     */
+    image_id?: string;
+    /**
+     * The image. Optional if `image_id` refers to an image that is still cached.
+     */
+    image?: InferenceRequestImage;
+    /**
+     * One prompt per object, as a list, a list wrapped in an object, or a single prompt. Without prompts, the model segments the object it considers most likely.
+     */
+    prompts?: Sam2Prompts;
+    /**
+     * Format of the masks in the response.
+     */
+    format?: VisualFormat;
+    /**
+     * Size of the SAM 2 model to use. Without it, the server chooses the model; the header `x-model` names it.
+     */
+    sam2_version_id?: Sam2Version;
+    /**
+     * Whether the model predicts three candidate masks per prompt, which helps with ambiguous prompts. The response contains the best one either way.
+     */
+    multimask_output?: boolean;
+    /**
+     * Whether to cache the low-resolution logits for later requests.
+     */
+    save_logits_to_cache?: boolean;
+    /**
+     * Whether to refine the cached logits of an earlier prompt on the same image: one with the same box and a subset of these points.
+     */
+    load_logits_from_cache?: boolean;
+};
+
 export type ConceptSegmentData = {
     body: Sam3SegmentationRequest;
     path?: never;
@@ -1733,7 +1813,7 @@ export type ConceptSegmentResponses = {
 export type ConceptSegmentResponse = ConceptSegmentResponses[keyof ConceptSegmentResponses];
 
 export type VisualSegmentData = {
-    body: Sam2SegmentationRequest;
+    body: VisualSegmentationRequest;
     path?: never;
     query?: never;
     url: '/sam3/visual_segment';
@@ -1952,7 +2032,7 @@ export type EmbedImageSam3Responses = {
 export type EmbedImageSam3Response = EmbedImageSam3Responses[keyof EmbedImageSam3Responses];
 
 export type EmbedImageSam2Data = {
-    body: EmbeddingRequest;
+    body: Sam2EmbeddingRequest;
     path?: never;
     query?: never;
     url: '/sam2/embed_image';
@@ -2890,7 +2970,7 @@ export type SubmitConceptSegmentResponses = {
 export type SubmitConceptSegmentResponse = SubmitConceptSegmentResponses[keyof SubmitConceptSegmentResponses];
 
 export type SubmitVisualSegmentData = {
-    body: Sam2SegmentationRequest;
+    body: VisualSegmentationRequest;
     headers?: {
         /**
          * A name for this submission, chosen by the client, at most 256 characters by default (`INFERENCE_MAX_ID_LENGTH`). Repeat a submission under the same key if you got no response: it returns the same job and is charged once. A key belongs to an API key or its tenant, and is free again when its job expires.

@@ -7,14 +7,14 @@ from ... import errors
 from ...client import AuthenticatedClient, Client
 from ...models.error_message import ErrorMessage
 from ...models.job_submitted import JobSubmitted
-from ...models.sam_2_segmentation_request import Sam2SegmentationRequest
 from ...models.validation_error_response import ValidationErrorResponse
+from ...models.visual_segmentation_request import VisualSegmentationRequest
 from ...types import UNSET, Response, Unset
 
 
 def _get_kwargs(
     *,
-    body: Sam2SegmentationRequest,
+    body: VisualSegmentationRequest,
     idempotency_key: str | Unset = UNSET,
 ) -> dict[str, Any]:
     headers: dict[str, Any] = {}
@@ -127,7 +127,7 @@ def _build_response(
 def sync_detailed(
     *,
     client: AuthenticatedClient,
-    body: Sam2SegmentationRequest,
+    body: VisualSegmentationRequest,
     idempotency_key: str | Unset = UNSET,
 ) -> Response[ErrorMessage | JobSubmitted | ValidationErrorResponse]:
     """Submit a job: sam3/visual_segment
@@ -138,7 +138,8 @@ def sync_detailed(
 
     Args:
         idempotency_key (str | Unset):
-        body (Sam2SegmentationRequest): Segment one object per prompt.
+        body (VisualSegmentationRequest): Segment one object per prompt, with SAM 3 if it has a
+            visual head, or with SAM 2.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -163,7 +164,7 @@ def sync_detailed(
 def sync(
     *,
     client: AuthenticatedClient,
-    body: Sam2SegmentationRequest,
+    body: VisualSegmentationRequest,
     idempotency_key: str | Unset = UNSET,
 ) -> ErrorMessage | JobSubmitted | ValidationErrorResponse | None:
     """Submit a job: sam3/visual_segment
@@ -174,7 +175,8 @@ def sync(
 
     Args:
         idempotency_key (str | Unset):
-        body (Sam2SegmentationRequest): Segment one object per prompt.
+        body (VisualSegmentationRequest): Segment one object per prompt, with SAM 3 if it has a
+            visual head, or with SAM 2.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -194,7 +196,7 @@ def sync(
 async def asyncio_detailed(
     *,
     client: AuthenticatedClient,
-    body: Sam2SegmentationRequest,
+    body: VisualSegmentationRequest,
     idempotency_key: str | Unset = UNSET,
 ) -> Response[ErrorMessage | JobSubmitted | ValidationErrorResponse]:
     """Submit a job: sam3/visual_segment
@@ -205,7 +207,8 @@ async def asyncio_detailed(
 
     Args:
         idempotency_key (str | Unset):
-        body (Sam2SegmentationRequest): Segment one object per prompt.
+        body (VisualSegmentationRequest): Segment one object per prompt, with SAM 3 if it has a
+            visual head, or with SAM 2.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -228,7 +231,7 @@ async def asyncio_detailed(
 async def asyncio(
     *,
     client: AuthenticatedClient,
-    body: Sam2SegmentationRequest,
+    body: VisualSegmentationRequest,
     idempotency_key: str | Unset = UNSET,
 ) -> ErrorMessage | JobSubmitted | ValidationErrorResponse | None:
     """Submit a job: sam3/visual_segment
@@ -239,7 +242,8 @@ async def asyncio(
 
     Args:
         idempotency_key (str | Unset):
-        body (Sam2SegmentationRequest): Segment one object per prompt.
+        body (VisualSegmentationRequest): Segment one object per prompt, with SAM 3 if it has a
+            visual head, or with SAM 2.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.

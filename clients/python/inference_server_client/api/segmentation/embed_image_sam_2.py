@@ -5,16 +5,16 @@ import httpx
 
 from ... import errors
 from ...client import AuthenticatedClient, Client
-from ...models.embedding_request import EmbeddingRequest
 from ...models.embedding_response import EmbeddingResponse
 from ...models.error_message import ErrorMessage
+from ...models.sam_2_embedding_request import Sam2EmbeddingRequest
 from ...models.validation_error_response import ValidationErrorResponse
 from ...types import Response
 
 
 def _get_kwargs(
     *,
-    body: EmbeddingRequest,
+    body: Sam2EmbeddingRequest,
 ) -> dict[str, Any]:
     headers: dict[str, Any] = {}
 
@@ -124,15 +124,14 @@ def _build_response(
 def sync_detailed(
     *,
     client: AuthenticatedClient,
-    body: EmbeddingRequest,
+    body: Sam2EmbeddingRequest,
 ) -> Response[EmbeddingResponse | ErrorMessage | ValidationErrorResponse]:
     """Encode an image ahead of time for SAM 2
 
      Later requests with the returned `image_id` reuse the embedding.
 
     Args:
-        body (EmbeddingRequest): Encode an image in advance, so that later requests with its
-            `image_id` are fast.
+        body (Sam2EmbeddingRequest): Encode an image for SAM 2.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -156,15 +155,14 @@ def sync_detailed(
 def sync(
     *,
     client: AuthenticatedClient,
-    body: EmbeddingRequest,
+    body: Sam2EmbeddingRequest,
 ) -> EmbeddingResponse | ErrorMessage | ValidationErrorResponse | None:
     """Encode an image ahead of time for SAM 2
 
      Later requests with the returned `image_id` reuse the embedding.
 
     Args:
-        body (EmbeddingRequest): Encode an image in advance, so that later requests with its
-            `image_id` are fast.
+        body (Sam2EmbeddingRequest): Encode an image for SAM 2.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -183,15 +181,14 @@ def sync(
 async def asyncio_detailed(
     *,
     client: AuthenticatedClient,
-    body: EmbeddingRequest,
+    body: Sam2EmbeddingRequest,
 ) -> Response[EmbeddingResponse | ErrorMessage | ValidationErrorResponse]:
     """Encode an image ahead of time for SAM 2
 
      Later requests with the returned `image_id` reuse the embedding.
 
     Args:
-        body (EmbeddingRequest): Encode an image in advance, so that later requests with its
-            `image_id` are fast.
+        body (Sam2EmbeddingRequest): Encode an image for SAM 2.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -213,15 +210,14 @@ async def asyncio_detailed(
 async def asyncio(
     *,
     client: AuthenticatedClient,
-    body: EmbeddingRequest,
+    body: Sam2EmbeddingRequest,
 ) -> EmbeddingResponse | ErrorMessage | ValidationErrorResponse | None:
     """Encode an image ahead of time for SAM 2
 
      Later requests with the returned `image_id` reuse the embedding.
 
     Args:
-        body (EmbeddingRequest): Encode an image in advance, so that later requests with its
-            `image_id` are fast.
+        body (Sam2EmbeddingRequest): Encode an image for SAM 2.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.

@@ -126,9 +126,10 @@ def sync_detailed(
     client: AuthenticatedClient,
     body: EmbeddingRequest,
 ) -> Response[EmbeddingResponse | ErrorMessage | ValidationErrorResponse]:
-    """Encode an image ahead of time for SAM 3 and SAM 2
+    """Encode an image ahead of time for all prompts
 
-     Later requests with the returned `image_id` reuse the embedding.
+     Encodes the image for concepts, and for points and boxes; once if SAM 3 answers both. Later requests
+    with the returned `image_id` reuse the embedding.
 
     Args:
         body (EmbeddingRequest): Encode an image in advance, so that later requests with its
@@ -158,9 +159,10 @@ def sync(
     client: AuthenticatedClient,
     body: EmbeddingRequest,
 ) -> EmbeddingResponse | ErrorMessage | ValidationErrorResponse | None:
-    """Encode an image ahead of time for SAM 3 and SAM 2
+    """Encode an image ahead of time for all prompts
 
-     Later requests with the returned `image_id` reuse the embedding.
+     Encodes the image for concepts, and for points and boxes; once if SAM 3 answers both. Later requests
+    with the returned `image_id` reuse the embedding.
 
     Args:
         body (EmbeddingRequest): Encode an image in advance, so that later requests with its
@@ -185,9 +187,10 @@ async def asyncio_detailed(
     client: AuthenticatedClient,
     body: EmbeddingRequest,
 ) -> Response[EmbeddingResponse | ErrorMessage | ValidationErrorResponse]:
-    """Encode an image ahead of time for SAM 3 and SAM 2
+    """Encode an image ahead of time for all prompts
 
-     Later requests with the returned `image_id` reuse the embedding.
+     Encodes the image for concepts, and for points and boxes; once if SAM 3 answers both. Later requests
+    with the returned `image_id` reuse the embedding.
 
     Args:
         body (EmbeddingRequest): Encode an image in advance, so that later requests with its
@@ -215,9 +218,10 @@ async def asyncio(
     client: AuthenticatedClient,
     body: EmbeddingRequest,
 ) -> EmbeddingResponse | ErrorMessage | ValidationErrorResponse | None:
-    """Encode an image ahead of time for SAM 3 and SAM 2
+    """Encode an image ahead of time for all prompts
 
-     Later requests with the returned `image_id` reuse the embedding.
+     Encodes the image for concepts, and for points and boxes; once if SAM 3 answers both. Later requests
+    with the returned `image_id` reuse the embedding.
 
     Args:
         body (EmbeddingRequest): Encode an image in advance, so that later requests with its

@@ -126,12 +126,12 @@ def sync_detailed(
     client: AuthenticatedClient,
     body: Sam2SegmentationRequest,
 ) -> Response[ErrorMessage | Sam2SegmentationResponse | ValidationErrorResponse]:
-    """Promptable visual segmentation (SAM 2 path)
+    """Promptable visual segmentation with SAM 2
 
-     Alias of `/sam3/visual_segment`.
+     The same as `/sam3/visual_segment`, but always with SAM 2.
 
     Args:
-        body (Sam2SegmentationRequest): Segment one object per prompt.
+        body (Sam2SegmentationRequest): Segment one object per prompt with SAM 2.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -157,12 +157,12 @@ def sync(
     client: AuthenticatedClient,
     body: Sam2SegmentationRequest,
 ) -> ErrorMessage | Sam2SegmentationResponse | ValidationErrorResponse | None:
-    """Promptable visual segmentation (SAM 2 path)
+    """Promptable visual segmentation with SAM 2
 
-     Alias of `/sam3/visual_segment`.
+     The same as `/sam3/visual_segment`, but always with SAM 2.
 
     Args:
-        body (Sam2SegmentationRequest): Segment one object per prompt.
+        body (Sam2SegmentationRequest): Segment one object per prompt with SAM 2.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -183,12 +183,12 @@ async def asyncio_detailed(
     client: AuthenticatedClient,
     body: Sam2SegmentationRequest,
 ) -> Response[ErrorMessage | Sam2SegmentationResponse | ValidationErrorResponse]:
-    """Promptable visual segmentation (SAM 2 path)
+    """Promptable visual segmentation with SAM 2
 
-     Alias of `/sam3/visual_segment`.
+     The same as `/sam3/visual_segment`, but always with SAM 2.
 
     Args:
-        body (Sam2SegmentationRequest): Segment one object per prompt.
+        body (Sam2SegmentationRequest): Segment one object per prompt with SAM 2.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -212,12 +212,12 @@ async def asyncio(
     client: AuthenticatedClient,
     body: Sam2SegmentationRequest,
 ) -> ErrorMessage | Sam2SegmentationResponse | ValidationErrorResponse | None:
-    """Promptable visual segmentation (SAM 2 path)
+    """Promptable visual segmentation with SAM 2
 
-     Alias of `/sam3/visual_segment`.
+     The same as `/sam3/visual_segment`, but always with SAM 2.
 
     Args:
-        body (Sam2SegmentationRequest): Segment one object per prompt.
+        body (Sam2SegmentationRequest): Segment one object per prompt with SAM 2.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.

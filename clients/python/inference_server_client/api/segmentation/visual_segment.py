@@ -6,15 +6,15 @@ import httpx
 from ... import errors
 from ...client import AuthenticatedClient, Client
 from ...models.error_message import ErrorMessage
-from ...models.sam_2_segmentation_request import Sam2SegmentationRequest
 from ...models.sam_2_segmentation_response import Sam2SegmentationResponse
 from ...models.validation_error_response import ValidationErrorResponse
+from ...models.visual_segmentation_request import VisualSegmentationRequest
 from ...types import Response
 
 
 def _get_kwargs(
     *,
-    body: Sam2SegmentationRequest,
+    body: VisualSegmentationRequest,
 ) -> dict[str, Any]:
     headers: dict[str, Any] = {}
 
@@ -124,14 +124,16 @@ def _build_response(
 def sync_detailed(
     *,
     client: AuthenticatedClient,
-    body: Sam2SegmentationRequest,
+    body: VisualSegmentationRequest,
 ) -> Response[ErrorMessage | Sam2SegmentationResponse | ValidationErrorResponse]:
     """Promptable visual segmentation (PVS)
 
-     Segments one object per prompt, given by points, a box or both. Uses SAM 2.
+     Segments one object per prompt, given by points, a box or both. Uses SAM 3 if its checkpoint has the
+    visual head, and SAM 2 otherwise or if `sam2_version_id` is given.
 
     Args:
-        body (Sam2SegmentationRequest): Segment one object per prompt.
+        body (VisualSegmentationRequest): Segment one object per prompt, with SAM 3 if it has a
+            visual head, or with SAM 2.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -155,14 +157,16 @@ def sync_detailed(
 def sync(
     *,
     client: AuthenticatedClient,
-    body: Sam2SegmentationRequest,
+    body: VisualSegmentationRequest,
 ) -> ErrorMessage | Sam2SegmentationResponse | ValidationErrorResponse | None:
     """Promptable visual segmentation (PVS)
 
-     Segments one object per prompt, given by points, a box or both. Uses SAM 2.
+     Segments one object per prompt, given by points, a box or both. Uses SAM 3 if its checkpoint has the
+    visual head, and SAM 2 otherwise or if `sam2_version_id` is given.
 
     Args:
-        body (Sam2SegmentationRequest): Segment one object per prompt.
+        body (VisualSegmentationRequest): Segment one object per prompt, with SAM 3 if it has a
+            visual head, or with SAM 2.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -181,14 +185,16 @@ def sync(
 async def asyncio_detailed(
     *,
     client: AuthenticatedClient,
-    body: Sam2SegmentationRequest,
+    body: VisualSegmentationRequest,
 ) -> Response[ErrorMessage | Sam2SegmentationResponse | ValidationErrorResponse]:
     """Promptable visual segmentation (PVS)
 
-     Segments one object per prompt, given by points, a box or both. Uses SAM 2.
+     Segments one object per prompt, given by points, a box or both. Uses SAM 3 if its checkpoint has the
+    visual head, and SAM 2 otherwise or if `sam2_version_id` is given.
 
     Args:
-        body (Sam2SegmentationRequest): Segment one object per prompt.
+        body (VisualSegmentationRequest): Segment one object per prompt, with SAM 3 if it has a
+            visual head, or with SAM 2.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -210,14 +216,16 @@ async def asyncio_detailed(
 async def asyncio(
     *,
     client: AuthenticatedClient,
-    body: Sam2SegmentationRequest,
+    body: VisualSegmentationRequest,
 ) -> ErrorMessage | Sam2SegmentationResponse | ValidationErrorResponse | None:
     """Promptable visual segmentation (PVS)
 
-     Segments one object per prompt, given by points, a box or both. Uses SAM 2.
+     Segments one object per prompt, given by points, a box or both. Uses SAM 3 if its checkpoint has the
+    visual head, and SAM 2 otherwise or if `sam2_version_id` is given.
 
     Args:
-        body (Sam2SegmentationRequest): Segment one object per prompt.
+        body (VisualSegmentationRequest): Segment one object per prompt, with SAM 3 if it has a
+            visual head, or with SAM 2.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.

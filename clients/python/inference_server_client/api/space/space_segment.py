@@ -118,8 +118,8 @@ def sync_detailed(
     """Segment by text, points and boxes
 
      Each text finds every instance of a concept (SAM 3). Each positive box, together with the points
-    inside it, selects one object; all points outside these boxes select one more object (SAM 2). Pixels
-    in a negative box are removed from all masks.
+    inside it, selects one object; all points outside these boxes select one more object (SAM 3's visual
+    head, or SAM 2). Pixels in a negative box are removed from all masks.
 
     Args:
         body (SpaceRequest): A request to the Space's SAM 2 compatible API.
@@ -151,8 +151,8 @@ def sync(
     """Segment by text, points and boxes
 
      Each text finds every instance of a concept (SAM 3). Each positive box, together with the points
-    inside it, selects one object; all points outside these boxes select one more object (SAM 2). Pixels
-    in a negative box are removed from all masks.
+    inside it, selects one object; all points outside these boxes select one more object (SAM 3's visual
+    head, or SAM 2). Pixels in a negative box are removed from all masks.
 
     Args:
         body (SpaceRequest): A request to the Space's SAM 2 compatible API.
@@ -179,8 +179,8 @@ async def asyncio_detailed(
     """Segment by text, points and boxes
 
      Each text finds every instance of a concept (SAM 3). Each positive box, together with the points
-    inside it, selects one object; all points outside these boxes select one more object (SAM 2). Pixels
-    in a negative box are removed from all masks.
+    inside it, selects one object; all points outside these boxes select one more object (SAM 3's visual
+    head, or SAM 2). Pixels in a negative box are removed from all masks.
 
     Args:
         body (SpaceRequest): A request to the Space's SAM 2 compatible API.
@@ -210,8 +210,8 @@ async def asyncio(
     """Segment by text, points and boxes
 
      Each text finds every instance of a concept (SAM 3). Each positive box, together with the points
-    inside it, selects one object; all points outside these boxes select one more object (SAM 2). Pixels
-    in a negative box are removed from all masks.
+    inside it, selects one object; all points outside these boxes select one more object (SAM 3's visual
+    head, or SAM 2). Pixels in a negative box are removed from all masks.
 
     Args:
         body (SpaceRequest): A request to the Space's SAM 2 compatible API.

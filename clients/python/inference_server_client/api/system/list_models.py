@@ -61,7 +61,8 @@ def sync_detailed(
 ) -> Response[ErrorMessage | ModelsResponse]:
     """List the models
 
-     The available models, their checkpoints, and which are loaded.
+     The available models, their checkpoints, and which are loaded. The time of the last use is told to
+    keys with scope `admin` only.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -86,7 +87,8 @@ def sync(
 ) -> ErrorMessage | ModelsResponse | None:
     """List the models
 
-     The available models, their checkpoints, and which are loaded.
+     The available models, their checkpoints, and which are loaded. The time of the last use is told to
+    keys with scope `admin` only.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -107,7 +109,8 @@ async def asyncio_detailed(
 ) -> Response[ErrorMessage | ModelsResponse]:
     """List the models
 
-     The available models, their checkpoints, and which are loaded.
+     The available models, their checkpoints, and which are loaded. The time of the last use is told to
+    keys with scope `admin` only.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -130,7 +133,8 @@ async def asyncio(
 ) -> ErrorMessage | ModelsResponse | None:
     """List the models
 
-     The available models, their checkpoints, and which are loaded.
+     The available models, their checkpoints, and which are loaded. The time of the last use is told to
+    keys with scope `admin` only.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.

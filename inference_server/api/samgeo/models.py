@@ -1,0 +1,71 @@
+"""The models that samgeo's requests select, by a `model_version` and perhaps a `model_id`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from inference_server.engines.catalog import Catalog, Family, ModelKey
+from inference_server.engines.weights import SAM2_IDS, SAM3_ID, SAM3_NAME
+from inference_server.errors import ModelUnavailableError
+
+_FAMILIES: Mapping[str, Family] = MappingProxyType({"sam2": "sam2", "sam3": "sam3"})
+"""Families by `model_version`."""
+
+_PUBLISHED: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {
+        "sam": {name: name for name in ("vit_h", "vit_l", "vit_b")},
+        "sam2": SAM2_IDS,
+        "sam3": {SAM3_ID: SAM3_NAME},
+    }
+)
+"""By version: names of models by the ids that samgeo's clients know."""
+
+
+def id_of(key: ModelKey) -> list[str]:
+    """Return the `model_version` and the `model_id` of a model.
+
+    Args:
+        key: the model.
+    """
+    version = next(version for version, family in _FAMILIES.items() if family == key.family)
+    published = {name: each for each, name in _PUBLISHED[version].items()}
+    return [version, published.get(key.name, key.name)]
+
+
+def ids_of(catalog: Catalog, version: str) -> list[str]:
+    """Return the ids that a request with a version may send.
+
+    Args:
+        catalog: the configured models.
+        version: one of `MODEL_VERSIONS`.
+    """
+    own = [id_of(key)[1] for key in catalog.keys if key.family == _FAMILIES.get(version)]
+    return list(dict.fromkeys([*_PUBLISHED[version], *own]))
+
+
+def model_of(catalog: Catalog, version: str, model_id: str | None) -> ModelKey | None:
+    """Return the model that a request selects.
+
+    Args:
+        catalog: the configured models.
+        version: one of `MODEL_VERSIONS`.
+        model_id: one of `ids_of`; None for the largest model of the version.
+
+    Returns:
+        The model; None for the SAM 3 of the server, and what answers its points.
+
+    Raises:
+        ModelUnavailableError: no weights of the version are configured.
+    """
+    family = _FAMILIES.get(version)
+    if family is None or family not in catalog.families:
+        weights = "INFERENCE_SAM2_WEIGHTS=none" if family else "no weights of the original SAM"
+        usable = [each for each, known in _FAMILIES.items() if known in catalog.families]
+        raise ModelUnavailableError(
+            f"This server cannot answer model_version={version}: {weights}. Use model_version="
+            f"{' or '.join(usable)}."
+        )
+    if model_id is not None:
+        return ModelKey(family, _PUBLISHED[version].get(model_id, model_id))
+    return None if family == "sam3" else ModelKey(family, catalog.versions[-1])

@@ -16,9 +16,8 @@ from inference_server.settings.types import SettingsError
 
 def deployments(**settings: Any) -> dict[str, Any]:
     """Return the deployments of an application, by name."""
-    ingress = build(Settings(**settings))._bound_deployment
-    engines: Any = ingress.init_kwargs.values()
-    bound = [engine._bound_deployment for engine in engines]
+    ingress: Any = build(Settings(**settings))._bound_deployment
+    bound = [engine._bound_deployment for engine in ingress.init_kwargs.values()]
     return {each.name: each for each in (ingress, *bound)}
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import time
 from itertools import count
-from typing import Any
 
 import cv2
 import numpy as np

@@ -77,12 +77,12 @@ class VersionedRequest(UploadRequest):
     """A request that selects a model family."""
 
     model_version: Annotated[str, _one_of(*MODEL_VERSIONS)] = Field(
-        default="sam2", description="Model family. This server supports `sam2` and `sam3`."
+        default="sam2", description="Model family: the original SAM, `sam2` or `sam3`."
     )
 
 
 class AutomaticRequest(VersionedRequest):
-    """Segment everything: SAM 2 with a grid of points, SAM 3 with the prompt `everything`."""
+    """Segment everything: SAM 1 and 2 with a grid of points, SAM 3 with the prompt `everything`."""
 
     foreground: bool = Field(
         default=True,
@@ -94,15 +94,15 @@ class AutomaticRequest(VersionedRequest):
         description="Give each object its own id; false returns a raster of 0 and 255.",
     )
     points_per_side: int = Field(
-        default=32, ge=1, le=128, description="Grid points per side of the image. SAM 2 only."
+        default=32, ge=1, le=128, description="Grid points per side of the image. SAM 1 and 2 only."
     )
     pred_iou_thresh: Fraction = Field(
-        default=0.8, description="Minimum predicted IoU of a mask. SAM 2 only."
+        default=0.8, description="Minimum predicted IoU of a mask. SAM 1 and 2 only."
     )
     stability_score_thresh: Fraction = Field(
         default=0.95,
         description="Minimum stability score of a mask: the IoU of the masks at a higher and a "
-        "lower threshold. SAM 2 only.",
+        "lower threshold. SAM 1 and 2 only.",
     )
 
 
@@ -112,8 +112,8 @@ class PredictRequest(VersionedRequest):
     model_version: Annotated[str, _one_of(*MODEL_VERSIONS)] = Field(
         default="sam3",
         description="`sam3`: boxes are exemplars that find all similar objects, points select one "
-        "object. `sam2`: each box selects one object, and all points together select one; with a "
-        "single box, the points refine its object.",
+        "object. `sam` and `sam2`: each box selects one object, and all points together select "
+        "one; with a single box, the points refine its object.",
     )
     point_coords: str | None = Field(
         default=None, description="JSON `[[x, y], …]`: points of one object."

@@ -76,7 +76,7 @@ class Checkpoint(WireModel):
         }
     )
 
-    family: Literal["sam2", "sam3"] = Field(description="Model family.")
+    family: Literal["sam1", "sam2", "sam3"] = Field(description="Model family.")
     name: str = Field(description="Name of the checkpoint in requests.")
     source: str = Field(description="Source of the weights: `demo`, a path, or a Hugging Face id.")
     device: str = Field(description="Device of the model, such as `cpu` or `cuda:0`.")

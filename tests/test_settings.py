@@ -22,6 +22,8 @@ OTHER_VALUES = {
     "cors_origins": "https://example.com",
     "sam3_weights": "facebook/sam3",
     "sam2_weights": "facebook",
+    "sam1_weights": "facebook",
+    "sam1_models": '{"roofs": "/models/roofs.pth"}',
     "sam3_models": '{"crops/3": "/models/crops"}',
     "sam2_models": '{"cells": "/models/cells.pt"}',
     "preload": "sam2:sam2-hiera-tiny",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeVar
 
+from inference_server.engines.sam1.weights import SAM1_VERSIONS, Sam1Checkpoint, find_sam1
 from inference_server.engines.weights import (
     SAM2_IDS,
     SAM2_VERSIONS,
@@ -19,10 +20,14 @@ from inference_server.engines.weights import (
 from inference_server.errors import ModelUnavailableError
 from inference_server.settings import Settings
 
-Family = Literal["sam2", "sam3"]
+Family = Literal["sam1", "sam2", "sam3"]
 
-SomeCheckpoint = Sam2Checkpoint | Sam3Checkpoint
+SomeCheckpoint = Sam1Checkpoint | Sam2Checkpoint | Sam3Checkpoint
 """Weights of one model, not loaded yet."""
+
+CheckpointT = TypeVar("CheckpointT", Sam1Checkpoint, Sam2Checkpoint)
+
+_TITLES: Mapping[Family, str] = {"sam1": "SAM 1", "sam2": "SAM 2", "sam3": "SAM 3"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +35,8 @@ class ModelKey:
     """A model that a request selects.
 
     Attributes:
-        family: `sam2` or `sam3`.
-        name: A size such as `hiera_large`, `SAM3_NAME`, or a name from the settings.
+        family: `sam1`, `sam2` or `sam3`.
+        name: A size such as `vit_h` or `hiera_large`, `SAM3_NAME`, or a name from the settings.
     """
 
     family: Family
@@ -63,17 +68,18 @@ class Catalog:
         for name, weights in settings.sam3_models.items():
             setting = f"INFERENCE_SAM3_MODELS, {name}"
             self._add(ModelKey("sam3", name), replace(find_sam3(weights, setting), name=name))
-        for version, sized in find_sam2(settings.sam2_weights).items():
-            self._models[ModelKey("sam2", version)] = sized
+        for version, sam2 in find_sam2(settings.sam2_weights).items():
+            self._models[ModelKey("sam2", version)] = sam2
         for name, weights in settings.sam2_models.items():
             setting = f"INFERENCE_SAM2_MODELS, {name}"
-            found = set(find_sam2(weights, setting).values())
-            if len(found) != 1:
-                raise ModelUnavailableError(
-                    f"{setting}={weights}: names {len(found)} checkpoints. Name one file, one "
-                    "Hugging Face id, or a directory with one checkpoint."
-                )
-            self._add(ModelKey("sam2", name), replace(found.pop(), name=name))
+            only = _only(find_sam2(weights, setting), f"{setting}={weights}")
+            self._add(ModelKey("sam2", name), replace(only, name=name))
+        for version, sam1 in find_sam1(settings.sam1_weights).items():
+            self._models[ModelKey("sam1", version)] = sam1
+        for name, weights in settings.sam1_models.items():
+            setting = f"INFERENCE_SAM1_MODELS, {name}"
+            first = _only(find_sam1(weights, setting), f"{setting}={weights}")
+            self._add(ModelKey("sam1", name), replace(first, name=name))
         if settings.visual_model == "sam3" and not self._has_head(DEFAULT_SAM3):
             raise ModelUnavailableError(
                 "INFERENCE_VISUAL_MODEL=sam3: the weights of INFERENCE_SAM3_WEIGHTS have no visual "
@@ -87,8 +93,8 @@ class Catalog:
             )
 
     def _add(self, key: ModelKey, checkpoint: SomeCheckpoint) -> None:
-        reserved = key in self._models or key.name in (*SAM2_VERSIONS, *SAM2_IDS, SAM3_ID)
-        if reserved:
+        reserved = (*SAM1_VERSIONS, *SAM2_VERSIONS, *SAM2_IDS, SAM3_ID)
+        if key in self._models or key.name in reserved:
             raise ModelUnavailableError(
                 f"INFERENCE_{key.family.upper()}_MODELS: {key.name} is the name of another model. "
                 "Choose another name."
@@ -103,7 +109,29 @@ class Catalog:
     @property
     def versions(self) -> Sequence[str]:
         """SAM 2 sizes with weights, smallest first."""
-        return [name for name in SAM2_VERSIONS if ModelKey("sam2", name) in self._models]
+        return self._sizes("sam2")
+
+    def _sizes(self, family: Family) -> list[str]:
+        """Sizes of a family with weights, smallest first."""
+        known = {"sam1": SAM1_VERSIONS, "sam2": SAM2_VERSIONS, "sam3": (SAM3_NAME,)}[family]
+        return [name for name in known if ModelKey(family, name) in self._models]
+
+    def largest(self, family: Family) -> ModelKey:
+        """The model of a family that is used unless a request names another one.
+
+        Args:
+            family: The family.
+
+        Raises:
+            ModelUnavailableError: No weights of the family are configured.
+        """
+        sizes = self._sizes(family)
+        if not sizes:
+            raise ModelUnavailableError(
+                f"This server has no {_TITLES[family]}: INFERENCE_{family.upper()}_WEIGHTS=none. "
+                f"It has {', '.join(_TITLES[each] for each in sorted(self.families))}."
+            )
+        return ModelKey(family, sizes[-1])
 
     @property
     def families(self) -> frozenset[Family]:
@@ -153,8 +181,13 @@ class Catalog:
         Returns:
             These names, and those from the settings.
         """
-        own = self._settings.sam3_models if family == "sam3" else self._settings.sam2_models
-        return [*names, *own]
+        settings = self._settings
+        own = {
+            "sam1": settings.sam1_models,
+            "sam2": settings.sam2_models,
+            "sam3": settings.sam3_models,
+        }
+        return [*names, *own[family]]
 
     def concept(self, key: ModelKey | None) -> ModelKey:
         """The model that answers words and exemplars.
@@ -168,8 +201,8 @@ class Catalog:
         """The model that answers points and boxes.
 
         Args:
-            key: The model that a request names: a SAM 2, or a SAM 3 whose visual head is used if it
-                has one. None if it names none.
+            key: The model that a request names: a SAM 1 or 2, or a SAM 3 whose visual head is used
+                if it has one. None if it names none.
 
         Raises:
             ModelUnavailableError: None of the configured models does.
@@ -180,7 +213,7 @@ class Catalog:
         if self._settings.visual_model != "sam2" and self._has_head(wanted):
             return wanted
         if self.versions:
-            return ModelKey("sam2", self.versions[-1])
+            return self.largest("sam2")
         raise ModelUnavailableError(
             f"No model answers points and boxes: {wanted.name} has no visual head, and "
             "INFERENCE_SAM2_WEIGHTS=none. Name SAM 2 weights there."
@@ -223,6 +256,7 @@ class Catalog:
             except ModelUnavailableError:  # words only
                 return [default]
         known = {str(key): key for key in self._models}
+        known |= {f"sam:{each.name}": each for each in self._models if each.family == "sam1"}
         known |= {f"sam2:{name}": ModelKey("sam2", version) for name, version in SAM2_IDS.items()}
         known[f"sam3:{SAM3_ID}"] = DEFAULT_SAM3
         known |= {f"sam2:{version}": ModelKey("sam2", version) for version in SAM2_VERSIONS}
@@ -245,7 +279,11 @@ class Catalog:
     def _remedy(self) -> str:
         ids = [f"sam2:{name}" for name, version in SAM2_IDS.items() if version in self.versions]
         ids += [f"sam3:{SAM3_ID}"]
-        ids += [str(key) for key in self._models if key.name in self.named(key.family, ())]
+        ids += [
+            str(key)
+            for key in self._models
+            if key.family == "sam1" or key.name in self.named(key.family, ())
+        ]
         return f"Preload any of {', '.join(ids)}"
 
     def _unknown(self, key: ModelKey) -> str:
@@ -263,6 +301,17 @@ class Catalog:
             )
         names = [each.name for each in self._models if each.family == key.family]
         return f"Unknown model {key.name!r}. This server has {', '.join(names) or 'none'}."
+
+
+def _only(found: Mapping[str, CheckpointT], setting: str) -> CheckpointT:
+    """The checkpoint of a named model; a directory may contain several."""
+    distinct = set(found.values())
+    if len(distinct) != 1:
+        raise ModelUnavailableError(
+            f"{setting}: names {len(distinct)} checkpoints. Name one file, one Hugging Face id, or "
+            "a directory with one checkpoint."
+        )
+    return distinct.pop()
 
 
 def _published(version: str) -> str:

@@ -21,6 +21,7 @@ from inference_server.engines.model import (
     LoadedEncoder,
     VisualModel,
 )
+from inference_server.engines.sam1.weights import Sam1Checkpoint
 from inference_server.engines.weights import Sam2Checkpoint, Sam3Checkpoint
 from inference_server.errors import CapacityError, ModelUnavailableError
 from inference_server.settings import MiB, Settings
@@ -182,8 +183,8 @@ class ModelRegistry:
         trunk = TrunkEngine(model, processor, name, compute)
         return Sam3Engines(concept, Sam3VisualEngine(head, name, compute), trunk)
 
-    def visual_engine(self, checkpoint: Sam2Checkpoint) -> Engine[VisualPrompt]:
-        """Create a SAM 2 engine. Runs in a thread; a subclass may create another engine.
+    def visual_engine(self, checkpoint: Sam1Checkpoint | Sam2Checkpoint) -> Engine[VisualPrompt]:
+        """Create an engine of SAM 1 or 2. Runs in a thread; a subclass may create another engine.
 
         Args:
             checkpoint: The weights to load.
@@ -191,9 +192,12 @@ class ModelRegistry:
         Raises:
             ModelUnavailableError: The weights cannot be loaded.
         """
-        from inference_server.engines.load_weights import load_sam2
+        from inference_server.engines.load_weights import load_sam1, load_sam2
+        from inference_server.engines.sam1.engine import Sam1Engine
         from inference_server.engines.sam2.engine import VisualEngine
 
+        if isinstance(checkpoint, Sam1Checkpoint):
+            return Sam1Engine(*load_sam1(checkpoint, self.compute), checkpoint.name, self.compute)
         model = load_sam2(checkpoint, self.compute)
         return VisualEngine(model, checkpoint.name, self.compute)
 
@@ -231,10 +235,10 @@ class ModelRegistry:
 
     async def _with_queues(self, key: ModelKey, checkpoint: SomeCheckpoint) -> LoadedWeights:
         """Create the engines of a model, with queues before them."""
-        if isinstance(checkpoint, Sam2Checkpoint):
+        if not isinstance(checkpoint, Sam3Checkpoint):
             load = partial(self.visual_engine, checkpoint)
-            engine = await self._load("sam2", checkpoint.name, load)
-            return self._queued.visual("sam2", engine, self.evict_half)
+            engine = await self._load(key.family, checkpoint.name, load)
+            return self._queued.visual(key.family, engine, self.evict_half)
         engines = await self._load(
             "sam3", checkpoint.name, partial(self.sam3_engines, key, checkpoint)
         )

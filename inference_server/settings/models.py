@@ -30,6 +30,18 @@ class ModelSettings(EnvironmentSettings):
         "(`sam2.1_hiera_large.pt`, …), `facebook` for Meta's Hugging Face repositories, or one "
         "Hugging Face id such as `facebook/sam2.1-hiera-large`.",
     )
+    sam1_weights: str = Field(
+        "none",
+        description="SAM 1 weights: `demo`, `none`, a `transformers` directory, a checkpoint file "
+        "or a directory of them (`sam_vit_h_4b8939.pth`, …), `facebook` for Meta's Hugging Face "
+        "repositories, or one Hugging Face id such as `facebook/sam-vit-huge`. samgeo's requests "
+        "use it with `model_version=sam`.",
+    )
+    sam1_models: types.NamedModels = Field(
+        {},
+        description="More SAM 1 models, as a JSON object of names to checkpoint files, directories "
+        "or Hugging Face ids. samgeo's requests select one by its name as `model_id`.",
+    )
     sam2_models: types.NamedModels = Field(
         {},
         description="More SAM 2 models, as a JSON object of names to checkpoint files, directories "

@@ -9,7 +9,7 @@ from inference_server.engines.catalog import Catalog, Family, ModelKey
 from inference_server.engines.weights import SAM2_IDS, SAM3_ID, SAM3_NAME
 from inference_server.errors import ModelUnavailableError
 
-_FAMILIES: Mapping[str, Family] = MappingProxyType({"sam2": "sam2", "sam3": "sam3"})
+_FAMILIES: Mapping[str, Family] = MappingProxyType({"sam": "sam1", "sam2": "sam2", "sam3": "sam3"})
 """Families by `model_version`."""
 
 _PUBLISHED: Mapping[str, Mapping[str, str]] = MappingProxyType(
@@ -40,7 +40,7 @@ def ids_of(catalog: Catalog, version: str) -> list[str]:
         catalog: the configured models.
         version: one of `MODEL_VERSIONS`.
     """
-    own = [id_of(key)[1] for key in catalog.keys if key.family == _FAMILIES.get(version)]
+    own = [id_of(key)[1] for key in catalog.keys if key.family == _FAMILIES[version]]
     return list(dict.fromkeys([*_PUBLISHED[version], *own]))
 
 
@@ -58,14 +58,13 @@ def model_of(catalog: Catalog, version: str, model_id: str | None) -> ModelKey |
     Raises:
         ModelUnavailableError: no weights of the version are configured.
     """
-    family = _FAMILIES.get(version)
-    if family is None or family not in catalog.families:
-        weights = "INFERENCE_SAM2_WEIGHTS=none" if family else "no weights of the original SAM"
+    family = _FAMILIES[version]
+    try:
+        largest = catalog.largest(family)
+    except ModelUnavailableError as error:
         usable = [each for each, known in _FAMILIES.items() if known in catalog.families]
-        raise ModelUnavailableError(
-            f"This server cannot answer model_version={version}: {weights}. Use model_version="
-            f"{' or '.join(usable)}."
-        )
+        told = f"{error.message} Use model_version={' or '.join(usable)}."
+        raise ModelUnavailableError(told) from None
     if model_id is not None:
         return ModelKey(family, _PUBLISHED[version].get(model_id, model_id))
-    return None if family == "sam3" else ModelKey(family, catalog.versions[-1])
+    return None if family == "sam3" else largest

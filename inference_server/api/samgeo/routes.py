@@ -204,7 +204,7 @@ async def segment_predict(request: Request) -> Response:
         task = _ImageTask(request, upload)
         prompts = await task.prompts()
         results = []
-        if form.model_version == "sam2":
+        if form.model_version != "sam3":
             results.append(await task.visual(prompts.objects()))
         else:
             if len(prompts.boxes):

@@ -54,12 +54,19 @@ class Sam1Checkpoint:
     file: Path | None = None
     version: str = ""
 
+    @property
+    def nbytes(self) -> int:
+        """Size of the local files of the weights in bytes; 0 if there are none."""
+        local = Path(self.source).glob("*.safetensors") if self.source else []
+        return sum(file.stat().st_size for file in (*local, *filter(None, [self.file])))
 
-def find_sam1(weights: str) -> dict[str, Sam1Checkpoint]:
+
+def find_sam1(weights: str, source: str = "INFERENCE_SAM1_WEIGHTS") -> dict[str, Sam1Checkpoint]:
     """Resolve the setting `sam1_weights` without loading anything.
 
     Args:
         weights: `demo`, `none`, a directory, a file, `facebook`, or a Hugging Face id.
+        source: Name of the setting, for error messages.
 
     Returns:
         Checkpoints by version, smallest first, without the versions that have no weights. A
@@ -69,7 +76,7 @@ def find_sam1(weights: str) -> dict[str, Sam1Checkpoint]:
     Raises:
         ModelUnavailableError: The setting names no existing weights.
     """
-    setting = f"INFERENCE_SAM1_WEIGHTS={weights}"
+    setting = f"{source}={weights}"
     path = WEIGHTS / "sam1" if weights == "demo" else Path(weights).expanduser()
     if weights == "none":
         return {}

@@ -23,7 +23,7 @@ T = TypeVar("T", bound="AutomaticRequest")
 
 @_attrs_define
 class AutomaticRequest:
-    """Segment everything: SAM 2 with a grid of points, SAM 3 with the prompt `everything`.
+    """Segment everything: SAM 1 and 2 with a grid of points, SAM 3 with the prompt `everything`.
 
     Attributes:
         file (File): Image file: GeoTIFF, TIFF, PNG, JPEG, WebP, BMP, GIF or AVIF.
@@ -34,15 +34,15 @@ class AutomaticRequest:
         min_size (int | Unset): Minimum area of an object, in pixels. Default: 0.
         max_size (int | Unset): Maximum area of an object, in pixels; 0 or less for no limit.
         api_key (str | Unset): API key, if not sent in a header or the query. This part must precede the file.
-        model_version (AutomaticRequestModelVersion | Unset): Model family. This server supports `sam2` and `sam3`.
-            Default: 'sam2'.
+        model_version (AutomaticRequestModelVersion | Unset): Model family: the original SAM, `sam2` or `sam3`. Default:
+            'sam2'.
         foreground (bool | Unset): Only with `unique=false`: true draws filled objects (255 on 0); false draws their
             outlines (0 on 255). Default: True.
         unique (bool | Unset): Give each object its own id; false returns a raster of 0 and 255. Default: True.
-        points_per_side (int | Unset): Grid points per side of the image. SAM 2 only. Default: 32.
-        pred_iou_thresh (float | Unset): Minimum predicted IoU of a mask. SAM 2 only. Default: 0.8.
+        points_per_side (int | Unset): Grid points per side of the image. SAM 1 and 2 only. Default: 32.
+        pred_iou_thresh (float | Unset): Minimum predicted IoU of a mask. SAM 1 and 2 only. Default: 0.8.
         stability_score_thresh (float | Unset): Minimum stability score of a mask: the IoU of the masks at a higher and
-            a lower threshold. SAM 2 only. Default: 0.95.
+            a lower threshold. SAM 1 and 2 only. Default: 0.95.
     """
 
     file: File

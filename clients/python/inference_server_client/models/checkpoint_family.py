@@ -1,8 +1,9 @@
 from typing import Literal
 
-CheckpointFamily = Literal["sam2", "sam3"]
+CheckpointFamily = Literal["sam1", "sam2", "sam3"]
 
 CHECKPOINT_FAMILY_VALUES: set[CheckpointFamily] = {
+    "sam1",
     "sam2",
     "sam3",
 }

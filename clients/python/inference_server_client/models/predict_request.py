@@ -35,8 +35,8 @@ class PredictRequest:
         max_size (int | Unset): Maximum area of an object, in pixels; 0 or less for no limit.
         api_key (str | Unset): API key, if not sent in a header or the query. This part must precede the file.
         model_version (PredictRequestModelVersion | Unset): `sam3`: boxes are exemplars that find all similar objects,
-            points select one object. `sam2`: each box selects one object, and all points together select one; with a single
-            box, the points refine its object. Default: 'sam3'.
+            points select one object. `sam` and `sam2`: each box selects one object, and all points together select one;
+            with a single box, the points refine its object. Default: 'sam3'.
         point_coords (str | Unset): JSON `[[x, y], …]`: points of one object.
         point_labels (str | Unset): JSON `[1, 0, …]`: one label per point, 1 on the object, 0 outside it; all 1 by
             default.

@@ -7,7 +7,7 @@ export type ClientOptions = {
 /**
  * AutomaticRequest
  *
- * Segment everything: SAM 2 with a grid of points, SAM 3 with the prompt `everything`.
+ * Segment everything: SAM 1 and 2 with a grid of points, SAM 3 with the prompt `everything`.
  */
 export type AutomaticRequest = {
     /**
@@ -35,7 +35,7 @@ export type AutomaticRequest = {
      */
     api_key?: string;
     /**
-     * Model family. This server supports `sam2` and `sam3`.
+     * Model family: the original SAM, `sam2` or `sam3`.
      */
     model_version?: 'sam' | 'sam2' | 'sam3';
     /**
@@ -47,15 +47,15 @@ export type AutomaticRequest = {
      */
     unique?: boolean;
     /**
-     * Grid points per side of the image. SAM 2 only.
+     * Grid points per side of the image. SAM 1 and 2 only.
      */
     points_per_side?: number;
     /**
-     * Minimum predicted IoU of a mask. SAM 2 only.
+     * Minimum predicted IoU of a mask. SAM 1 and 2 only.
      */
     pred_iou_thresh?: number;
     /**
-     * Minimum stability score of a mask: the IoU of the masks at a higher and a lower threshold. SAM 2 only.
+     * Minimum stability score of a mask: the IoU of the masks at a higher and a lower threshold. SAM 1 and 2 only.
      */
     stability_score_thresh?: number;
 };
@@ -193,7 +193,7 @@ export type Checkpoint = {
     /**
      * Model family.
      */
-    family: 'sam2' | 'sam3';
+    family: 'sam1' | 'sam2' | 'sam3';
     /**
      * Name of the checkpoint in requests.
      */
@@ -870,7 +870,7 @@ export type PredictRequest = {
      */
     api_key?: string;
     /**
-     * `sam3`: boxes are exemplars that find all similar objects, points select one object. `sam2`: each box selects one object, and all points together select one; with a single box, the points refine its object.
+     * `sam3`: boxes are exemplars that find all similar objects, points select one object. `sam` and `sam2`: each box selects one object, and all points together select one; with a single box, the points refine its object.
      */
     model_version?: 'sam' | 'sam2' | 'sam3';
     /**

@@ -161,8 +161,8 @@ def sync_detailed(
      Finds every object in the image, without a prompt.
 
     Args:
-        body (AutomaticRequest): Segment everything: SAM 2 with a grid of points, SAM 3 with the
-            prompt `everything`.
+        body (AutomaticRequest): Segment everything: SAM 1 and 2 with a grid of points, SAM 3 with
+            the prompt `everything`.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -193,8 +193,8 @@ def sync(
      Finds every object in the image, without a prompt.
 
     Args:
-        body (AutomaticRequest): Segment everything: SAM 2 with a grid of points, SAM 3 with the
-            prompt `everything`.
+        body (AutomaticRequest): Segment everything: SAM 1 and 2 with a grid of points, SAM 3 with
+            the prompt `everything`.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -222,8 +222,8 @@ async def asyncio_detailed(
      Finds every object in the image, without a prompt.
 
     Args:
-        body (AutomaticRequest): Segment everything: SAM 2 with a grid of points, SAM 3 with the
-            prompt `everything`.
+        body (AutomaticRequest): Segment everything: SAM 1 and 2 with a grid of points, SAM 3 with
+            the prompt `everything`.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -252,8 +252,8 @@ async def asyncio(
      Finds every object in the image, without a prompt.
 
     Args:
-        body (AutomaticRequest): Segment everything: SAM 2 with a grid of points, SAM 3 with the
-            prompt `everything`.
+        body (AutomaticRequest): Segment everything: SAM 1 and 2 with a grid of points, SAM 3 with
+            the prompt `everything`.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.

@@ -32,6 +32,7 @@ from inference_server.engines.base import (
     VisualPrompt,
 )
 from inference_server.engines.registry import ModelRegistry
+from inference_server.engines.sam1.weights import Sam1Checkpoint
 from inference_server.engines.weights import Sam2Checkpoint
 from inference_server.settings import MiB, Settings
 
@@ -164,7 +165,7 @@ class SimulatedModels(ModelRegistry):
         self.catalog.rename("sam2", NAME)
         self._directory = directory
 
-    def visual_engine(self, checkpoint: Sam2Checkpoint) -> SimulatedEngine:
+    def visual_engine(self, checkpoint: Sam1Checkpoint | Sam2Checkpoint) -> SimulatedEngine:
         """See `ModelRegistry`."""
         del checkpoint
         return SimulatedEngine(self._directory)

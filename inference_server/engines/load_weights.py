@@ -26,7 +26,13 @@ from inference_server.engines.weights import Sam2Checkpoint
 from inference_server.errors import ModelUnavailableError
 
 if TYPE_CHECKING:
-    from transformers import Sam3Model, Sam3Processor, SamImageProcessor, SamModel
+    from transformers import (
+        Sam3LiteTextModel,
+        Sam3Model,
+        Sam3Processor,
+        SamImageProcessor,
+        SamModel,
+    )
 
     from inference_server.engines.sam3.visual_head import VisualHead
 
@@ -164,8 +170,10 @@ def load_sam2(checkpoint: Sam2Checkpoint, compute: Compute) -> SAM2Base:
     return model.to(compute.device).eval().requires_grad_(False)
 
 
-def load_sam3(source: str, name: str, compute: Compute) -> tuple[Sam3Model, Sam3Processor]:
-    """Load a SAM 3 model and its processor, from the `sam3` or the published `sam3_video` layout.
+def load_sam3(
+    source: str, name: str, compute: Compute
+) -> tuple[Sam3Model | Sam3LiteTextModel, Sam3Processor]:
+    """Load a SAM 3 model and its processor: layout `sam3`, `sam3_video` or `sam3_lite_text`.
 
     Args:
         source: Directory or Hugging Face id, from `sam3_source`.
@@ -179,10 +187,18 @@ def load_sam3(source: str, name: str, compute: Compute) -> tuple[Sam3Model, Sam3
         ModelUnavailableError: The weights are missing, corrupt or gated.
     """
     # Imported here, because it takes half of the import time of both models.
-    from transformers import Sam3Model, Sam3Processor
+    from transformers import (
+        AutoConfig,
+        Sam3LiteTextConfig,
+        Sam3LiteTextModel,
+        Sam3Model,
+        Sam3Processor,
+    )
 
     with _explained("INFERENCE_SAM3_WEIGHTS", name):
-        model = _pretrained(Sam3Model, source, "INFERENCE_SAM3_WEIGHTS", name)
+        is_lite = isinstance(AutoConfig.from_pretrained(source), Sam3LiteTextConfig)
+        kind = Sam3LiteTextModel if is_lite else Sam3Model
+        model = _pretrained(kind, source, "INFERENCE_SAM3_WEIGHTS", name)
         processor = Sam3Processor.from_pretrained(source)
     return model.to(compute.device).eval().requires_grad_(False), processor
 

@@ -42,7 +42,7 @@ _RELEASES = ("2.1", "2")
 _PUBLISHED_SAM3 = "sam3_video"
 """`model_type` of the published layout, which contains the visual head."""
 
-_SAM3_TYPES = ("sam3", _PUBLISHED_SAM3)
+_SAM3_TYPES = ("sam3", _PUBLISHED_SAM3, "sam3_lite_text")
 """Values of `model_type` in the config.json of a supported SAM 3 directory."""
 
 _CUSTOM_CONFIG, _CUSTOM_WEIGHTS = "config.yaml", "model.pt"

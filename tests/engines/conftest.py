@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from sam2.modeling.sam2_base import SAM2Base
-from transformers import Sam3Config, Sam3Model, Sam3Processor
+from transformers import Sam3Config, Sam3LiteTextModel, Sam3Model, Sam3Processor
 
 from inference_server.demo import WEIGHTS
 from inference_server.demo.scenes import make_scene
@@ -37,7 +37,7 @@ Picture = NDArray[np.uint8]
 class Concept:
     """A SAM 3, its processor and its engine."""
 
-    model: Sam3Model
+    model: Sam3Model | Sam3LiteTextModel
     processor: Sam3Processor
     engine: ConceptEngine
 

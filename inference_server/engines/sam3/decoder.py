@@ -29,7 +29,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812 - PyTorch's usual name
 from torch import Tensor
-from transformers import Sam3Model
+from transformers import Sam3LiteTextModel, Sam3Model
 
 from inference_server.engines.features import Features
 from inference_server.engines.sam3.attention import add_cross_attention, linear, split_heads
@@ -108,7 +108,7 @@ class FastConceptDecoder:
 
     def __init__(
         self,
-        model: Sam3Model,
+        model: Sam3Model | Sam3LiteTextModel,
         dtype: torch.dtype,
         *,
         mlp_rows: int = MLP_ROWS,

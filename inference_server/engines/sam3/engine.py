@@ -12,7 +12,7 @@ import torch
 from cachetools import LRUCache
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import Sam3Model, Sam3Processor
+from transformers import Sam3LiteTextModel, Sam3Model, Sam3Processor
 
 from inference_server.engines.base import (
     Candidates,
@@ -43,7 +43,8 @@ class ConceptEngine(SquareInput):
     """An `Engine` of SAM 3. Image and text embeddings are cached separately.
 
     Args:
-        model: The model with its weights, on the device, in evaluation mode.
+        model: The model with its weights, on the device, in evaluation mode: a SAM 3, or a SAM 3
+            LiteText, which differs in its text encoder.
         processor: The model's processor, for its tokenizer and its image size, mean and deviation.
         checkpoint: Name of the weights, for display.
         compute: Device and dtypes.
@@ -52,7 +53,7 @@ class ConceptEngine(SquareInput):
 
     def __init__(
         self,
-        model: Sam3Model,
+        model: Sam3Model | Sam3LiteTextModel,
         processor: Sam3Processor,
         checkpoint: str,
         compute: Compute,
@@ -67,6 +68,8 @@ class ConceptEngine(SquareInput):
         self._trunk = TrunkEngine(model, processor, checkpoint, compute)
         vision: Any = model.vision_encoder
         self._levels: list[Any] = list(vision.neck.fpn_layers)[:-1]
+        # SAM 3 LiteText mixes neighbouring tokens, also with the padding.
+        self._is_causal = isinstance(model, Sam3Model)
         self._texts: LRUCache[tuple[str, str], Future[Tensor]] = LRUCache(max(1, text_cache))
         self._lock = threading.Lock()
 
@@ -179,16 +182,20 @@ class ConceptEngine(SquareInput):
         return future.result()
 
     def _embed(self, text: str) -> Tensor:
-        # Without the processor's padding, which comes last: the text encoder is causal, so padding
-        # does not change the other tokens. "red circle" is then 4 tokens instead of 32.
+        # Without the processor's padding, which comes last, if the text encoder is causal: padding
+        # does not change the other tokens then. "red circle" is 4 tokens instead of 32.
         words = self._processor.tokenizer(
-            text, return_tensors="pt", truncation=True, max_length=_TEXT_TOKENS
+            text,
+            return_tensors="pt",
+            truncation=True,
+            padding=False if self._is_causal else "max_length",
+            max_length=_TEXT_TOKENS,
         ).to(self._compute.device)
         with self._compute.autocast():
             features: Tensor = self._model.get_text_features(
                 input_ids=words["input_ids"], attention_mask=words["attention_mask"]
             ).pooler_output
-        return features[0].float()
+        return features[0, : int(words["attention_mask"].sum())].float()
 
     def _boxes(self, queries: list[Query[ConceptPrompt]]) -> tuple[Tensor, Tensor]:
         """Boxes and labels of prompts, padded to the same number.

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import Sam3Model, Sam3Processor
+from transformers import Sam3LiteTextModel, Sam3Model, Sam3Processor
 
 from inference_server.engines.base import Candidates, Embedding, Prepared, Query
 from inference_server.engines.device import Compute
@@ -70,7 +70,11 @@ class TrunkEngine(SquareInput):
     """
 
     def __init__(
-        self, model: Sam3Model, processor: Sam3Processor, checkpoint: str, compute: Compute
+        self,
+        model: Sam3Model | Sam3LiteTextModel,
+        processor: Sam3Processor,
+        checkpoint: str,
+        compute: Compute,
     ) -> None:
         self.checkpoint = checkpoint
         self._encoder: Any = model.vision_encoder.backbone

@@ -21,7 +21,7 @@ from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNot
 from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 from sam2.build_sam import HF_MODEL_ID_TO_FILENAMES
-from transformers import Sam3Model, Sam3Processor, Sam3VideoConfig, Sam3VideoModel
+from transformers import AutoConfig, Sam3Processor, Sam3VideoConfig, Sam3VideoModel
 
 from inference_server.demo import WEIGHTS
 from inference_server.engines import load_weights
@@ -609,7 +609,7 @@ class TestSam3:
     ) -> None:
         """`transformers` wraps the errors of the Hugging Face client in an `OSError`."""
         if where == "hub":
-            monkeypatch.setattr(Sam3Model, "from_pretrained", raising(kind))
+            monkeypatch.setattr(AutoConfig, "from_pretrained", raising(kind))
         else:
             monkeypatch.setattr("transformers.utils.hub.hf_hub_download", raising(kind))
             monkeypatch.setattr("transformers.utils.hub.snapshot_download", raising(kind))

@@ -68,12 +68,12 @@ async def models(request: Request) -> Response:
         checkpoints = [replace(each, last_used=None) for each in checkpoints]
     ids: dict[str, list[str]] = {}
     for each in checkpoints:
-        version, name = id_of(each.key)
+        version, name = id_of(each.key, each.source)
         ids.setdefault(version, []).append(name)
     return JSONResponse(
         {
             "models": ids,
-            "loaded": [id_of(each.key) for each in checkpoints if each.loaded],
+            "loaded": [id_of(each.key, each.source) for each in checkpoints if each.loaded],
             "checkpoints": [asdict(each) for each in checkpoints],
         }
     )

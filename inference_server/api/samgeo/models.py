@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from inference_server.engines.catalog import Catalog, Family, ModelKey
+from inference_server.engines.catalog import DEFAULT_SAM3, Catalog, Family, ModelKey
 from inference_server.engines.weights import SAM2_IDS, SAM3_ID, SAM3_NAME
 from inference_server.errors import ModelUnavailableError
 
@@ -22,12 +22,19 @@ _PUBLISHED: Mapping[str, Mapping[str, str]] = MappingProxyType(
 """By version: names of models by the ids that samgeo's clients know."""
 
 
-def id_of(key: ModelKey) -> list[str]:
+_SAM3_1 = "facebook/sam3.1"
+"""Id of a later release of SAM 3, listed only where it is the configured one."""
+
+
+def id_of(key: ModelKey, source: str) -> list[str]:
     """Return the `model_version` and the `model_id` of a model.
 
     Args:
         key: the model.
+        source: name of its weights.
     """
+    if key == DEFAULT_SAM3 and source == _SAM3_1:
+        return ["sam3", source]
     version = next(version for version, family in _FAMILIES.items() if family == key.family)
     published = {name: each for each, name in _PUBLISHED[version].items()}
     return [version, published.get(key.name, key.name)]
@@ -40,7 +47,8 @@ def ids_of(catalog: Catalog, version: str) -> list[str]:
         catalog: the configured models.
         version: one of `MODEL_VERSIONS`.
     """
-    own = [id_of(key)[1] for key in catalog.keys if key.family == _FAMILIES[version]]
+    keys = [key for key in catalog.keys if key.family == _FAMILIES[version]]
+    own = [id_of(key, catalog.checkpoint(key).name)[1] for key in keys]
     return list(dict.fromkeys([*_PUBLISHED[version], *own]))
 
 
@@ -66,5 +74,7 @@ def model_of(catalog: Catalog, version: str, model_id: str | None) -> ModelKey |
         told = f"{error.message} Use model_version={' or '.join(usable)}."
         raise ModelUnavailableError(told) from None
     if model_id is not None:
+        if model_id == id_of(DEFAULT_SAM3, catalog.checkpoint(DEFAULT_SAM3).name)[1]:
+            return DEFAULT_SAM3
         return ModelKey(family, _PUBLISHED[version].get(model_id, model_id))
     return None if family == "sam3" else largest

@@ -14,6 +14,7 @@ BENCHMARKS = {
     "abandoned": "clicks beside overlays of 50 MP whose clients hang up",
     "sizes": "memory per embedding, images per cache, memory of the weights",
     "embeddings": "embeddings in half precision: size, time, masks",
+    "thresholds": "concept masks from logits or from probabilities: differing pixels",
     "images": "from a base64 photograph of 12 MP to the model's input",
     "masks": "low-resolution logits to polygons, RLE and NMS: time and memory",
     "batch": "`segment` on many files: images in parallel against one by one",

@@ -58,9 +58,10 @@ class Candidates:
     """The result of one prompt, at the model's mask resolution.
 
     Attributes:
-        planes: `float32[N, h, w]`, low-resolution planes that cover the whole image. The mask is
+        planes: `float32[N, h, w]`, low-resolution logits that cover the whole image. The mask is
             where the plane, upsampled bilinearly to the image's size, exceeds `threshold`.
-        threshold: Value above which a pixel of `planes` belongs to the mask.
+        threshold: Value above which a pixel of `planes` belongs to the mask; 0 for the models of
+            this package.
         scores: `float32[N]`, confidence or predicted IoU, 0 to 1.
         logits: `float32[N, s, s]`, mask inputs for later prompts; None if the engine takes none.
             They cover the model's input, which is more than the image if the model pads images.

@@ -130,16 +130,17 @@ class ConceptEngine(SquareInput):
                 i,
                 torch.from_numpy(own).to(self._compute.device),
                 tokens[i][None],
-            ).sigmoid_()
+            )
             if len(own)
             else torch.empty(0, *image.plane_size)
             for i, (image, own) in enumerate(zip(images, kept, strict=True))
         ]
         # Copied to the host only after the masks of all prompts have been launched.
         return [
+            # Logits, as Meta's code enlarges them; `transformers` enlarges probabilities.
             Candidates(
                 planes[i].cpu().numpy(),
-                0.5,
+                0.0,
                 scores[i, own],
                 boxes=boxes[i, own] * _corner_scale(query.embedding.size),
             )

@@ -9,12 +9,18 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from transformers import Sam3TrackerConfig, Sam3TrackerModel, Sam3TrackerProcessor
+from transformers import (
+    Sam3ImageProcessor,
+    Sam3TrackerConfig,
+    Sam3TrackerModel,
+    Sam3TrackerProcessor,
+)
 
 from inference_server.engines.base import Candidates, Embedding, Prepared, VisualPrompt, queries
 from inference_server.engines.sam3.trunk import TrunkImage
 from inference_server.engines.sam3.visual_engine import Sam3VisualEngine
 from inference_server.engines.sam3.visual_head import NECK, TRACKER, VisualHead
+from inference_server.masks import upsample_masks
 from tests.engines.conftest import CPU
 
 SIZE = (600, 900)
@@ -154,6 +160,24 @@ def test_results_are_those_of_the_tracker_model(
     asked = queries(embedding, PROMPTS.values(), multimask=multimask)
     for prompt, found in zip(PROMPTS.values(), engine.decode(asked), strict=True):
         assert_equal(found, reference(tracker, encoded[1], prompt, multimask=multimask))
+
+
+def test_masks_are_those_of_the_trackers_processor(
+    tracker: Any,
+    engine: Sam3VisualEngine,
+    embedding: Embedding,
+    encoded: tuple[Tensor, list[Tensor]],
+) -> None:
+    """It enlarges logits and compares them with 0, and so does Meta's `SAM2Transforms`."""
+    processor: Any = Sam3ImageProcessor()
+    for prompt in (PROMPTS["click"], PROMPTS["box"]):
+        (found,) = engine.decode(queries(embedding, [prompt]))
+        expected = reference(tracker, encoded[1], prompt, multimask=True)
+        (planes,) = processor.post_process_masks(expected.pred_masks, [SIZE])
+        masks = upsample_masks(found.planes, SIZE, found.threshold)
+        for mask, plane in zip(masks, planes[0].numpy(), strict=True):
+            assert 0 < mask.area < plane.size
+            assert np.count_nonzero(mask.to_plane() != plane) <= 0.001 * plane.size
 
 
 def test_an_image_takes_a_fifth_of_what_concepts_keep(embedding: Embedding) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -100,6 +101,16 @@ def picture() -> Picture:
     counts = {"red circle": 2, "blue circle": 2, "red square": 1, "blue square": 1}
     assert {text: len(picture.matching(text)) for text in counts} == counts
     return picture
+
+
+@pytest.fixture(scope="session")
+def published_sam3(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small SAM 3 in the published layout; its visual head has random weights."""
+    from tests.checkpoints import write_demo_words_random_points
+
+    directory = tmp_path_factory.mktemp("weights") / "published"
+    write_demo_words_random_points(directory)
+    return directory
 
 
 @pytest.fixture(scope="session")

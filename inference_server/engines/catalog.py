@@ -290,9 +290,15 @@ class Catalog:
         if key.family == "sam2" and key.name.startswith("hiera_"):
             weights = self._settings.sam2_weights
             if not self.versions:
+                remedy = (
+                    "Send the request to /sam3/visual_segment without sam2_version_id, and SAM 3 "
+                    "answers."
+                    if self.uses_head(DEFAULT_SAM3)
+                    else "It answers words only."
+                )
                 return (
                     f"sam2_version_id {key.name}: this server has no SAM 2 "
-                    f"(INFERENCE_SAM2_WEIGHTS={weights}). Omit it, so that SAM 3 answers."
+                    f"(INFERENCE_SAM2_WEIGHTS={weights}). {remedy}"
                 )
             return (
                 f"sam2_version_id {key.name}: this server has no weights for it "

@@ -205,9 +205,7 @@ class Encoder:
         by_digest = image.image_id in (None, stored.digest)
         by_name = f"sha256:{stored.digest}" if by_digest else f"id:{image.image_id}"
         key = ImageKey(tenant, model.cache_label, by_name)
-        entry, hit = await self.embeddings.get_or_create(
-            key, partial(self._create, model, key, stored, timings)
-        )
+        entry, hit = await self._find_or_create(model, key, stored, timings)
         # False if a concurrent request used the id for another image.
         same = entry.digest == stored.digest
         if same and (keep or image.image_id is not None):
@@ -231,6 +229,21 @@ class Encoder:
         finish = partial(self._finish, model, model.shared, key, encoded, timings)
         entry, _ = await self.embeddings.get_or_create(key, finish, counted=False)
         return entry
+
+    async def _find_or_create(
+        self,
+        model: ConceptModel | VisualModel,
+        key: ImageKey,
+        image: StoredImage,
+        timings: Timings,
+    ) -> tuple[CachedEmbedding, bool]:
+        """Find an embedding or encode the image; also tell whether no image had to be encoded."""
+        if model.shared is not None:
+            found = await self._find(model, key, timings)
+            if found is not None:
+                return found, True
+        create = partial(self._create, model, key, image, timings)
+        return await self.embeddings.get_or_create(key, create)
 
     async def _create(
         self,

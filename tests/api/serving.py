@@ -128,6 +128,12 @@ class RunningHere(Running):
         assert isinstance(segmenter, LocalSegmentationService)
         return segmenter
 
+    @property
+    def points_model(self) -> str:
+        """The label of the model that answers points and boxes: SAM 3's head, or SAM 2."""
+        catalog = self.segmenter.catalog
+        return catalog.label(catalog.visual(None))
+
     def waiting(self) -> int:
         """Return the number of images and prompts in the models' queues."""
         return sum(q.depth for m in self.segmenter.models.loaded() for q in m.queues)

@@ -87,7 +87,7 @@ def test_a_log_line_has_all_fields(server: RunningHere, log: Log) -> None:
     assert 0 < line["milliseconds"] < 120_000
     assert line["bytes_in"] == len(again.request.content)
     assert line["bytes_out"] == int(again.headers["content-length"])
-    assert line["model"] == "sam2/demo"
+    assert line["model"] == server.points_model
     hits = [log.of(answer.headers["x-request-id"])["cache"] for answer in (first, again, other)]
     assert hits == ["miss", "hit", "miss"]
     tenants = [log.of(a.headers["x-request-id"])["tenant"] for a in (first, again, other)]

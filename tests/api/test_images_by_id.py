@@ -44,7 +44,7 @@ class TestEmbedding:
         first = server.post(SAM2_EMBED, {**image, "image": noise(100)})
         assert cached(first) == "miss"
         assert first.headers["x-model"] == "sam2/demo"
-        assert cached(server.post(VISUAL, image)) == "hit"
+        assert cached(server.post("/sam2/segment_image", image)) == "hit"
         # The other engine encodes the cached file, and then has its own embedding.
         assert cached(server.post(CONCEPT, {**image, **TEXT})) == "miss"
         assert cached(server.post(CONCEPT, {**image, **TEXT})) == "hit"
@@ -59,6 +59,7 @@ class TestEmbedding:
     def test_sam3_reports_a_hit_only_if_nothing_was_encoded(self, server: Running) -> None:
         image = {"image_id": "half-warm", "image": noise(102)}
         assert cached(server.post(CONCEPT, {**image, **TEXT})) == "miss"
+        image["sam2_version_id"] = "hiera_tiny"
         assert cached(server.post(SAM3_EMBED, image)) == "miss"
         assert cached(server.post(SAM3_EMBED, image)) == "hit"
 
@@ -68,9 +69,10 @@ class TestEmbedding:
         name = server.answer(path, image=image)["image_id"]
         assert re.fullmatch("[0-9a-f]{64}", name)
         assert server.answer(path, image=image)["image_id"] == name
-        assert cached(server.post(VISUAL, {"image": image})) == "hit"
+        path = path.replace(SAM3_EMBED, VISUAL).replace(SAM2_EMBED, "/sam2/segment_image")
+        assert cached(server.post(path, {"image": image})) == "hit"
         # "The name to use in later requests."
-        assert cached(server.post(VISUAL, {"image_id": name})) == "hit"
+        assert cached(server.post(path, {"image_id": name})) == "hit"
         assert server.post(CONCEPT, {"image_id": name, **TEXT}).status_code == 200
 
     def test_a_url_is_fetched_once(self, server: Running, gallery: Gallery) -> None:
@@ -128,13 +130,13 @@ class TestImagesById:
 
     @pytest.mark.parametrize("name", ["a/b?c=d#e", "ünï 🦓", "' OR 1=1", "../../etc", "x" * 256])
     def test_any_text_is_a_valid_id(self, server: Running, name: str) -> None:
-        server.answer(SAM2_EMBED, image=noise(120), image_id=name)
+        server.answer(SAM3_EMBED, image=noise(120), image_id=name)
         assert cached(server.post(VISUAL, {"image_id": name})) == "hit"
 
     def test_the_cached_image_is_used_if_another_is_sent(
         self, server: Running, picture: Picture
     ) -> None:
-        server.answer(SAM2_EMBED, image=picture.sent, image_id="same")
+        server.answer(SAM3_EMBED, image=picture.sent, image_id="same")
         prompt = {"prompts": click(picture.scene.objects[0])}
         same = server.post(VISUAL, {"image": picture.sent, "image_id": "same", **prompt})
         assert cached(same) == "hit"
@@ -152,7 +154,7 @@ class TestImagesById:
     def test_a_cached_image_is_neither_fetched_nor_decoded(
         self, server: Running, gallery: Gallery
     ) -> None:
-        server.answer(SAM2_EMBED, image=noise(122), image_id="neither")
+        server.answer(SAM3_EMBED, image=noise(122), image_id="neither")
         gallery.visits.clear()
         url = {"type": "url", "value": gallery.url + "/neither.png"}
         by_url = server.post(VISUAL, {"image": url, "image_id": "neither"})
@@ -177,17 +179,18 @@ class TestImagesById:
 
 class TestImagesWithoutAnId:
     def test_images_are_recognised_by_their_bytes(self, server: Running) -> None:
-        image = noise(130)
-        assert cached(server.post(VISUAL, {"image": image})) == "miss"
-        assert cached(server.post(VISUAL, {"image": image})) == "hit"
+        image, sam2 = noise(130), "/sam2/segment_image"
+        assert cached(server.post(sam2, {"image": image})) == "miss"
+        assert cached(server.post(sam2, {"image": image})) == "hit"
         assert cached(server.post(CONCEPT, {"image": image, **TEXT})) == "miss"
         assert cached(server.post(CONCEPT, {"image": image, **TEXT})) == "hit"
         prefixed = {**image, "value": "data:image/png;base64," + image["value"]}
-        assert cached(server.post(VISUAL, {"image": prefixed})) == "hit"
+        assert cached(server.post(sam2, {"image": prefixed})) == "hit"
 
     def test_the_versions_of_the_demo_share_an_embedding(self, server: Running) -> None:
         image = noise(131)
-        assert cached(server.post(VISUAL, {"image": image})) == "miss"
+        large = server.post(VISUAL, {"image": image, "sam2_version_id": "hiera_large"})
+        assert cached(large) == "miss"
         tiny = server.post(VISUAL, {"image": image, "sam2_version_id": "hiera_tiny"})
         assert cached(tiny) == "hit"
 

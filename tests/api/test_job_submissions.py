@@ -55,7 +55,7 @@ class TestImagesById:
     def test_the_embedding_is_used_while_the_id_names_the_image(
         self, server: Running, picture: Picture
     ) -> None:
-        server.answer(SAM2_EMBED, image=picture.sent, image_id="embedded")
+        server.answer(SAM3_EMBED, image=picture.sent, image_id="embedded")
         job = ended(server, submitted(server, f"/v2{VISUAL}", image_id="embedded"))
         assert job.headers["x-embedding-cache"] == "hit"
         assert "x-image-mismatch" not in job.headers
@@ -81,7 +81,7 @@ class TestResultHeaders:
     def test_the_result_has_the_headers_of_the_synchronous_response(
         self, server: Running, picture: Picture
     ) -> None:
-        server.answer(SAM2_EMBED, image=picture.sent, image_id="first")
+        server.answer(SAM3_EMBED, image=picture.sent, image_id="first")
         for image, differs in ((picture.sent, False), (noise(900), True)):
             asked: dict[str, Any] = {"image": image, "image_id": "first", "format": "rle"}
             now = server.post(VISUAL, asked)
@@ -94,7 +94,12 @@ class TestResultHeaders:
 
     def test_a_result_file_has_them_too(self, server: Running, picture: Picture) -> None:
         server.answer(SAM2_EMBED, image=picture.sent, image_id="second")
-        asked: dict[str, Any] = {"image": noise(901), "image_id": "second", "format": "binary"}
+        asked: dict[str, Any] = {
+            "image": noise(901),
+            "image_id": "second",
+            "format": "binary",
+            "sam2_version_id": "hiera_large",
+        }
         job = completed(server, f"/v2{VISUAL}", **asked)
         answer = server.http.get(job["output"])
         assert answer.headers["x-image-mismatch"] == "true"

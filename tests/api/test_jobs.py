@@ -155,9 +155,9 @@ def test_binary_masks(server: Running, picture: Picture) -> None:
         assert iou(arrays["masks"][0], item.mask) > 0.8
 
 
-def test_the_result_names_its_weights(server: Running) -> None:
+def test_the_result_names_its_weights(server: RunningHere) -> None:
     response = ended(server, submitted(server, f"/v2{VISUAL}", image=noise(801)))
-    assert response.headers["x-model"] == "sam2/demo"
+    assert response.headers["x-model"] == server.points_model
 
 
 def test_headers_of_a_result_file(server: Running, picture: Picture) -> None:

@@ -96,7 +96,8 @@ class TestSingleFlight:
     def test_identical_cold_requests_encode_once(
         self, server: Running, pool: ThreadPoolExecutor, name: str | None
     ) -> None:
-        body = {"image": noise(400 if name else 401, (600, 800)), "image_id": name}
+        image = noise(400 if name else 401, (600, 800))
+        body = {"image": image, "image_id": name, "sam2_version_id": "hiera_tiny"}
         batches = server.metric("inference_batch_size_count", lane="sam2 encode")
         misses = server.metric("inference_embedding_cache_misses_total")
         futures = [pool.submit(server.post, VISUAL, body) for _ in range(20)]

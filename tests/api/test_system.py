@@ -41,6 +41,7 @@ class TestInformation:
             assert response.headers["content-type"] == "application/json"
 
     def test_models_in_samgeos_format(self, server: Running) -> None:
+        assert server.post("/sam2/segment_image", {"image": noise(501)}).is_success
         answer = server.get("/models").json()
         ModelsResponse.model_validate(answer)
         assert answer["models"] == {
@@ -109,7 +110,8 @@ class TestMetrics:
         names += [("inference_stage_seconds_count", {"stage": stage}) for stage in stages]
         before = [server.metric(name, **labels) for name, labels in names]
         for _ in range(2):
-            assert server.post(VISUAL, {"image": image}).is_success
+            sam2 = {"image": image, "sam2_version_id": "hiera_tiny"}
+            assert server.post(VISUAL, sam2).is_success
             assert server.post(CONCEPT, {"image": image, **text}).is_success
         server.post(CONCEPT, {})
         server.post(VISUAL, {"image": image}, key="wrong")
@@ -144,7 +146,7 @@ def test_any_name_of_weights_is_sent_in_a_header(tmp_path: Path) -> None:
     """Directory names allow characters that headers do not."""
     shutil.copytree(WEIGHTS / "sam2", tmp_path / "\u6a21\u578b \n1")
     with serving(sam2_weights=str(tmp_path / "\u6a21\u578b \n1")) as server:
-        response = server.post(VISUAL, {"image": noise(560)})
+        response = server.post("/sam2/segment_image", {"image": noise(560)})
         assert response.status_code == 200, response.text
         assert unquote(response.headers["x-model"]) == "sam2/\u6a21\u578b \n1"
 
@@ -281,7 +283,8 @@ class TestReadiness:
             return await load(self, key, weights)
 
         monkeypatch.setattr(ModelRegistry, "_with_queues", flaky)
-        with serving(ready=False, load_pause=0.3) as server:
+        preload = "sam3:facebook/sam3,sam2:hiera_tiny"
+        with serving(ready=False, load_pause=0.3, preload=preload) as server:
             until(lambda: server.get("/readyz", key=None).json()["status"] == "failed")
             message = server.get("/readyz", key=None).json()["message"]
             assert message in ("The hub is unavailable.", server.state.failure)
@@ -336,7 +339,8 @@ class TestReadiness:
     def test_bad_weights(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         """The server stays up, and reports the problem and its remedy."""
         (tmp_path / "sam2.1_hiera_tiny.pt").write_bytes(b"not a checkpoint")
-        with serving(ready=False, sam2_weights=str(tmp_path)) as server:
+        preload = "sam3:facebook/sam3,sam2:hiera_tiny"
+        with serving(ready=False, sam2_weights=str(tmp_path), preload=preload) as server:
             until(lambda: server.get("/readyz", key=None).json()["status"] == "failed")
             response = server.get("/readyz", key=None)
             assert response.status_code == 503

@@ -36,7 +36,7 @@ def request_of_noise(tmp_path: Path) -> Request:
     return Request(
         arguments=[str(tmp_path)],
         recursive=False,
-        search=Search(points=((20.0, 20.0, 1),)),
+        search=Search(points=((20.0, 20.0, 1),), version="hiera_tiny"),
         models=["sam2/demo"],
         target=f"{tmp_path}/out",
         form="rle",

@@ -197,6 +197,8 @@ def cluster_server(**settings: Any) -> Iterator[ClusterServer]:
         )
         url = f"http://127.0.0.1:{port}"
         used = {
+            # Two deployments, also where the demo of SAM 3 has a visual head.
+            "visual_model": "sam2",
             "api_keys": f"{ALICE},{BOB}",
             "log_level": "warning",
             "fetch_networks": "127.0.0.0/8",

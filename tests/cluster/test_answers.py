@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from typing import Any
 
 import cv2
@@ -12,11 +13,18 @@ from click.testing import CliRunner
 
 from inference_server.cli import main
 from tests.api.pictures import Gallery, Picture, click, in_base64, iou, noise, plane
-from tests.api.serving import ALICE, BOB, CONCEPT, VISUAL, RunningHere, until
+from tests.api.serving import ALICE, BOB, CONCEPT, VISUAL, RunningHere, in_process, until
 from tests.api.test_jobs import ended, submitted
 from tests.cluster.servers import ClusterServer
 
 pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RunningHere]:
+    """One process that answers points as the cluster does."""
+    with in_process(fetch_networks="127.0.0.0/8", visual_model="sam2") as running:
+        yield running
 
 
 def without_times(answer: Any) -> Any:

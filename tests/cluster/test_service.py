@@ -31,7 +31,7 @@ from tests.api.pictures import Picture, iou, noise
 
 pytestmark = pytest.mark.anyio
 
-SETTINGS = Settings(device="cpu", dtype="float32", preload="sam2:sam2-hiera-large")
+SETTINGS = Settings(device="cpu", dtype="float32", visual_model="sam2")
 
 
 @pytest.fixture(scope="module")

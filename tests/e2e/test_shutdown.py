@@ -52,7 +52,12 @@ def ask(pool: ThreadPoolExecutor, server: Process, path: str, body: Any) -> Futu
 
 def until_working(server: Process, path: str) -> None:
     """Wait until a request has encoded its image and decodes its prompts."""
-    until(lambda: server.metric("inference_batch_size_count", lane="sam2 decode") > 0, TIMEOUT)
+    lanes = ("sam2 decode", "sam3 visual decode")
+
+    def is_working() -> bool:
+        return any(server.metric("inference_batch_size_count", lane=lane) for lane in lanes)
+
+    until(is_working, TIMEOUT)
 
 
 def is_stopping(server: Process) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -21,7 +20,7 @@ from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNot
 from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 from sam2.build_sam import HF_MODEL_ID_TO_FILENAMES
-from transformers import AutoConfig, Sam3Processor, Sam3VideoConfig, Sam3VideoModel
+from transformers import AutoConfig, Sam3Processor, Sam3VideoModel
 
 from inference_server.demo import WEIGHTS
 from inference_server.engines import load_weights
@@ -38,6 +37,7 @@ from inference_server.engines.weights import (
     find_sam3,
 )
 from inference_server.errors import ModelUnavailableError
+from tests.checkpoints import write_published_sam3
 from tests.engines.conftest import CPU, random_sam2, random_sam3, sam2_config
 from tests.engines.sam3.test_engine import PROMPTS, ask
 
@@ -374,36 +374,7 @@ def saved_sam3(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def saved_sam3_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SAM 3 in the published layout, with a detector and a tracker in one model."""
     directory = tmp_path_factory.mktemp("saved") / "sam3-video"
-    torch.manual_seed(1)
-    detector = json.loads((WEIGHTS / "sam3" / "config.json").read_text())
-    vision = detector["vision_config"]
-    width = vision["fpn_hidden_size"]
-    tracker = {
-        "model_type": "sam3_tracker_video",
-        "vision_config": vision,
-        "image_size": vision["backbone_config"]["image_size"],
-        "prompt_encoder_config": {
-            "hidden_size": width,
-            "image_size": vision["backbone_config"]["image_size"],
-            "patch_size": vision["backbone_config"]["patch_size"],
-        },
-        "mask_decoder_config": {"hidden_size": width, "mlp_dim": 64, "iou_head_hidden_dim": width},
-        "memory_attention_hidden_size": width,
-        "memory_attention_num_layers": 1,
-        "memory_attention_feed_forward_hidden_size": 64,
-        "memory_fuser_num_layers": 1,
-    }
-    config: Any = Sam3VideoConfig(detector_config=detector, tracker_config=tracker)
-    video: Any = Sam3VideoModel(config)
-    video.float().detector_model.load_state_dict(random_sam3().state_dict())
-    video.save_pretrained(directory)
-    Sam3Processor.from_pretrained(WEIGHTS / "sam3").save_pretrained(directory)
-    for name in ("processor_config.json", "tokenizer_config.json"):
-        settings = json.loads((directory / name).read_text())
-        settings["processor_class"] = "Sam3VideoProcessor"
-        (directory / name).write_text(json.dumps(settings))
-    written = json.loads((directory / "config.json").read_text())
-    assert written["model_type"] == "sam3_video"
+    write_published_sam3(directory, random_sam3())
     prefixes = {key.split(".")[0] for key in load_file(directory / "model.safetensors")}
     assert prefixes == {"detector_model", "tracker_model", "tracker_neck"}
     return directory

@@ -146,7 +146,7 @@ def test_a_request_is_a_span_in_its_clients_trace(
         "http.response.body.size": int(answer.headers["content-length"]),
         "inference.request_id": "one",
         "inference.cache": "miss",
-        "inference.model": "sam2/demo",
+        "inference.model": answer.headers["x-model"],
     }
     assert collector.service["service.name"] == "inference-server"
     assert collector.service["service.version"] == __version__

@@ -170,6 +170,14 @@ async def test_also_when_the_file_is_not_kept(bench: Bench) -> None:
     assert (await bench.click(named("x"))).image.hit
 
 
+async def test_also_without_an_id(bench: Bench) -> None:
+    found = [await ask(sent(png(7))) for ask in (bench.find, bench.click, bench.find, bench.click)]
+    assert [each.image.hit for each in found] == [False, True, True, True]
+    assert bench.encoder.encoded == [7]
+    cache = bench.segmenter.encoder.embeddings
+    assert (cache.hits, cache.misses) == (3, 1)
+
+
 async def test_words_and_a_click_at_once_encode_once(bench: Bench) -> None:
     await asyncio.gather(bench.find(sent(png(7))), bench.click(sent(png(7))))
     assert bench.encoder.encoded == [7]

@@ -140,7 +140,8 @@ class TestPrompts:
 
     def test_under_its_sam2_name(self, server: Running, picture: Picture) -> None:
         asked = {"image": picture.sent, "prompts": click(picture.scene.objects[0])}
-        one, other = (server.answer(path, **asked) for path in (VISUAL, "/sam2/segment_image"))
+        one = server.answer(VISUAL, **asked, sam2_version_id="hiera_large")
+        other = server.answer("/sam2/segment_image", **asked)
         assert one["predictions"] == other["predictions"]
 
     def test_by_url(self, server: Running, picture: Picture, gallery: Gallery) -> None:
@@ -192,6 +193,7 @@ class TestFormats:
             assert one["confidence"] == other["confidence"]
 
     def test_binary(self, server: Running, asked: dict[str, Any], picture: Picture) -> None:
+        asked = {**asked, "sam2_version_id": "hiera_large"}
         response = server.post(VISUAL, {**asked, "format": "binary"})
         assert response.headers["content-type"] == "application/octet-stream"
         assert response.headers["x-model"] == "sam2/demo"

@@ -98,7 +98,7 @@ class TestSam3Image:
             server, image=image, points_input=[item.click()], point_labels_input=labels
         )
         assert iou(mask_of(shown(response)), item.mask) > 0.8
-        assert response.headers["x-model"] == "sam2/demo"
+        assert response.headers["x-model"] == server.points_model
 
     def test_points_with_labels(self, server: RunningHere, picture: Picture, image: str) -> None:
         item, other = picture.one("blue square"), picture.one("red square")
@@ -270,7 +270,7 @@ class TestSamV2Image:
         sent = {"flat": f"[{x},{y}]", "rows": json.dumps(several), "list": several}[form]
         response = self.post(server, image=image, coordinates=sent, overlay_mask=False)
         assert iou(mask_of(shown(response)), item.mask) > 0.8
-        assert response.headers["x-model"] == "sam2/demo"
+        assert response.headers["x-model"] == server.points_model
 
     def test_removed_coordinates(self, server: RunningHere, picture: Picture, image: str) -> None:
         item, other = picture.one("blue square"), picture.one("red square")

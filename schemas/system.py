@@ -73,6 +73,7 @@ class Checkpoint(WireModel):
             "decode_batch": 1,
             "nbytes": 897540096,
             "last_used": 1764417600.0,
+            "side": 1024,
         }
     )
 
@@ -101,6 +102,10 @@ class Checkpoint(WireModel):
         default=None,
         description="Unix time of the last request; null if it is not in memory, or if the API key "
         "does not have the scope `admin`.",
+    )
+    side: int | None = Field(
+        default=None,
+        description="Side of the model's square input in pixels; null if it is not in memory.",
     )
 
 

@@ -17,13 +17,15 @@ from inference_server import __version__
 from inference_server.api import jobs, playground, system
 from inference_server.api.dependencies import limits_of
 from inference_server.api.endpoint import VendorApi, endpoint, message_wording, not_found_handler
+from inference_server.api.headers import HEADERS
 from inference_server.api.huggingface import errors as huggingface_errors
 from inference_server.api.huggingface import routes as huggingface
 from inference_server.api.lifecycle import LOAD_PAUSE, ServerContext
 from inference_server.api.middleware.access_log import AccessLog
 from inference_server.api.middleware.admission import Admission
 from inference_server.api.middleware.body_budget import BodyBudget, BodyPace
-from inference_server.api.openapi import HEADERS, build_document
+from inference_server.api.openapi import build_document
+from inference_server.api.roboflow import management
 from inference_server.api.roboflow import routes as roboflow
 from inference_server.api.samgeo import errors as samgeo_errors
 from inference_server.api.samgeo import routes as samgeo
@@ -42,6 +44,7 @@ from inference_server.settings import Settings
 
 VENDOR_APIS = (
     VendorApi(roboflow.OPERATIONS, message_wording),
+    VendorApi(management.OPERATIONS, message_wording),
     VendorApi(samgeo.OPERATIONS, samgeo_errors.wording),
     VendorApi(
         segmind.OPERATIONS,

@@ -307,19 +307,27 @@ async def read(
     return key.tenant, body
 
 
-async def read_with(request: Request, use: Callable[[dict[str, Any]], T]) -> tuple[Key, T]:
+async def read_with(
+    request: Request,
+    use: Callable[[dict[str, Any]], T],
+    *,
+    scope: Scope | None = "segment",
+    optional: bool = False,
+) -> tuple[Key, T]:
     """Like `read`, but with a custom conversion of the JSON object, and without a charge.
 
     Args:
         request: a request with a JSON body.
         use: converts the JSON object; called in a worker thread if the body is large.
+        scope: scope that the key needs; None allows any key. Default: `segment`.
+        optional: whether no body means an empty JSON object. Default: False.
 
     Returns:
         (key, result of `use`).
     """
     has_key = key_from_request(request.query_params, request.headers, None) is not None
     if has_key:
-        await admit(request, authenticate(request))
+        await admit(request, authenticate(request, scope=scope))
     raw = await _body(request, has_key=has_key or state_of(request).auth.is_open)
     settings = state_of(request).settings
     run = asyncio.to_thread if len(raw) > _SMALL else _now
@@ -327,16 +335,16 @@ async def read_with(request: Request, use: Callable[[dict[str, Any]], T]) -> tup
     def parse() -> tuple[Key, dict[str, Any]]:
         try:
             _check_structure(raw, settings)
-            data = orjson.loads(raw)
+            data = orjson.loads(raw or (b"{}" if optional else raw))
             if not isinstance(data, dict):
                 raise PromptError("The body must be a JSON object.")
             _check_depth(data, settings)
         except (orjson.JSONDecodeError, PromptError) as error:
-            authenticate(request)
+            authenticate(request, scope=scope)
             if isinstance(error, PromptError):
                 raise
             raise PromptError(f"The body is not valid JSON: {error}.") from None
-        return authenticate(request, data), data
+        return authenticate(request, data, scope=scope), data
 
     key, data = await run(parse)
     await admit(request, key)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
+from uuid import uuid4
 
 from inference_server.api.middleware.admission import Admission
 from inference_server.api.middleware.body_budget import BodyBudget
@@ -57,6 +58,7 @@ class ServerContext:
         admission: limits the requests in progress.
         load_pause: seconds before the second attempt to load models. Default: 10.
         backlog_timeout: seconds that a metrics scrape waits for the jobs' database. Default: 5.
+        identity: random id of this server process.
         failure: why the last attempt to load the configured models failed; empty if it did not.
     """
 
@@ -72,6 +74,7 @@ class ServerContext:
     admission: Admission
     load_pause: float = LOAD_PAUSE
     backlog_timeout: float = 5.0
+    identity: str = field(default_factory=lambda: str(uuid4()))
     failure: str = ""
     _was_ready: bool = field(default=False, repr=False)
     _supervisor: Supervisor = field(default_factory=Supervisor, repr=False)

@@ -19,6 +19,7 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
+from inference_server.api.headers import HEADERS
 from schemas.common import ErrorMessage, ValidationErrorResponse
 
 Method = Literal["get", "post", "put", "patch", "delete"]
@@ -91,69 +92,10 @@ TAGS: Mapping[str, str] = MappingProxyType(
         "Segmind": "Masks as images, compatible with Segmind's API.",
         "Space": "Masks as PNGs in JSON, compatible with the SAM3 Space API.",
         "Jobs": "Requests as jobs: submit now, fetch the result later.",
+        "Models": "List, load and unload models, compatible with Roboflow's API.",
         "System": "The server itself: probes, models, metrics.",
     }
 )
-
-HEADERS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-    {
-        "x-model": {
-            "description": "The checkpoint used; `demo` in its name means the demo weights.",
-            "schema": {"type": "string"},
-        },
-        "x-embedding-cache": {
-            "description": "Whether the image's embedding was in the cache.",
-            "schema": {"type": "string", "enum": ["hit", "miss"]},
-        },
-        "x-image-mismatch": {
-            "description": "The image in the request differs from the one cached under its "
-            "`image_id`, which was used.",
-            "schema": {"type": "string", "enum": ["true"]},
-        },
-        "x-credits-remaining": {
-            "description": "Credit balance of the API key, if it has one.",
-            "schema": {"type": "integer", "minimum": 0},
-        },
-        "idempotent-replayed": {
-            "description": "An earlier submission under this `Idempotency-Key` created the job.",
-            "schema": {"type": "string", "enum": ["true"]},
-        },
-        "server-timing": {
-            "description": "Milliseconds spent in each stage, as `name;dur=1.2, …`.",
-            "schema": {"type": "string"},
-        },
-        "x-request-id": {
-            "description": "Id of this request in the server's log.",
-            "schema": {"type": "string"},
-        },
-        "x-content-type-options": {
-            "description": "Sent with everything but JSON: browsers must not guess another type.",
-            "schema": {"type": "string", "enum": ["nosniff"]},
-        },
-        "retry-after": {
-            "description": "Seconds to wait before a retry.",
-            "schema": {"type": "integer", "minimum": 1},
-        },
-        "accept-encoding": {
-            "description": "The supported encodings of request bodies.",
-            "schema": {"type": "string"},
-        },
-        "www-authenticate": {
-            "description": "How to authenticate.",
-            "schema": {"type": "string"},
-        },
-    }
-)
-"""Response headers of operations, in OpenAPI's form."""
-
-RESULT_HEADERS = (
-    "x-model",
-    "x-embedding-cache",
-    "x-image-mismatch",
-    "x-credits-remaining",
-    "server-timing",
-)
-"""Headers of every response about an image."""
 
 
 def common_errors(model: type[BaseModel] = ErrorMessage, suffix: str = "") -> Mapping[int, Answer]:

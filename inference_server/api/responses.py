@@ -18,6 +18,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from inference_server.api.dependencies import state_of, timings_of
+from inference_server.api.middleware.access_log import record_of
+from inference_server.api.model_ids import id_of
 from inference_server.errors import StorageError, UnknownJobError
 from inference_server.segmentation.types import EncodedImage
 
@@ -76,8 +78,8 @@ async def respond(
 
     Args:
         request: the request to answer.
-        image: image that was segmented, for the headers `x-model`, `x-embedding-cache` and
-            `x-image-mismatch`; None omits them.
+        image: image that was segmented, for the headers `x-model`, `x-embedding-cache`,
+            `x-image-mismatch` and those of Roboflow's clients; None omits them.
         render: returns a value that `orjson` serialises (numpy arrays included), or bytes of
             `media_type`. It runs in the worker thread and may raise `InferenceServerError`. Its
             time counts as `serialise`, except for steps that it measures itself.
@@ -108,8 +110,20 @@ async def respond(
         headers["content-encoding"] = "gzip"
     if image is not None:
         headers |= image_headers(image.model, image.hit, image.mismatch)
+        headers |= _model_headers(request, image)
     headers.setdefault("server-timing", timings.header())
     return Response(content, media_type=media_type, headers=headers)
+
+
+def _model_headers(request: Request, image: EncodedImage) -> dict[str, str]:
+    """Return the headers about models that Roboflow's client reads, in seconds."""
+    headers = {"x-model-id": ",".join(quote(id_of(key)) for key in image.answered_by)}
+    waited = timings_of(request).seconds.get("load")
+    headers["x-model-cold-start"] = "false" if waited is None else "true"
+    if waited is not None:
+        headers["x-model-load-time"] = f"{waited:.4f}"
+    headers["x-processing-time"] = f"{time.perf_counter() - record_of(request).begin:.4f}"
+    return headers
 
 
 class PiecewiseResponse(Response):

@@ -21,7 +21,13 @@ from ray.serve.exceptions import (
 )
 from ray.serve.handle import DeploymentHandle, DeploymentResponse
 
-from inference_server.errors import CapacityError, ModelUnavailableError, TransientError
+from inference_server.errors import (
+    CapacityError,
+    DeadlineError,
+    InferenceServerError,
+    ModelUnavailableError,
+    TransientError,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -167,6 +173,33 @@ async def ask_all(
         if isinstance(answer, Exception) and not isinstance(answer, _LOST):
             raise answer
     return [answer for answer in answers if not isinstance(answer, Exception)]
+
+
+async def tell_all(
+    handle: DeploymentHandle[Any], method: str, seconds: float, *arguments: Any
+) -> None:
+    """Call a method on every replica, and raise the first error that one returns.
+
+    Args:
+        handle: see `ask_all`.
+        method: see `ask_all`.
+        seconds: see `ask_all`.
+        arguments: see `ask_all`.
+
+    Raises:
+        DeadlineError: not all replicas answered in time; they go on.
+        InferenceServerError: what a replica returned.
+    """
+    try:
+        answers = await ask_all(handle, method, seconds, *arguments)
+    except TimeoutError:
+        raise DeadlineError(
+            f"Not all {handle.deployment_name} replicas answered within {seconds:g} seconds; they "
+            "go on. Try again to wait for them."
+        ) from None
+    for answer in answers:
+        if isinstance(answer, InferenceServerError):
+            raise answer
 
 
 def session_of(tenant: str, name: str | None) -> str:

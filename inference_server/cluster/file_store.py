@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,7 @@ from cachetools import LRUCache
 from ray.exceptions import ObjectStoreFullError, OutOfDiskError
 
 from inference_server.cluster.messages import SentImage
-from inference_server.errors import CapacityError
+from inference_server.errors import CapacityError, ImageError, ImageTooLargeError
 from inference_server.segmentation.types import StoredImage
 from inference_server.settings import MiB
 
@@ -21,6 +21,19 @@ INLINE_BYTES = 100_000
 
 _STORE_BYTES = 64 * MiB
 """Maximum bytes of files that an ingress keeps in Ray's object store."""
+
+
+@dataclass(frozen=True, slots=True)
+class SentFile:
+    """The image file in a request.
+
+    Attributes:
+        stored: the file; None if the request has only an id, a digest, or an id and a URL.
+        error: why the bytes cannot be decoded; ignored if the request has the id of a known image.
+    """
+
+    stored: StoredImage | None = None
+    error: ImageError | ImageTooLargeError | None = None
 
 
 class FileStore:

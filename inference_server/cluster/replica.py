@@ -11,6 +11,7 @@ import ray
 from inference_server.api.app import Registry
 from inference_server.cluster.messages import Family, Method, Reply, SentImage, deployed_in
 from inference_server.cluster.metrics import INTERVAL, ExportedReadings
+from inference_server.engines.catalog import ModelKey
 from inference_server.engines.registry import ModelRegistry
 from inference_server.errors import (
     DeadlineError,
@@ -140,6 +141,18 @@ class EngineReplica:
     async def forget_image(self, tenant: str, image_id: str, keep: str | None) -> bool:
         """Remove an image from this replica's caches; see `SegmentationService.forget_image`."""
         return await self._segmenter.forget_image(tenant, image_id, keep)
+
+    async def load_model(self, key: ModelKey) -> InferenceServerError | None:
+        """Load a model; return the error for the client if that fails."""
+        try:
+            await self._segmenter.load_model(key)
+        except InferenceServerError as error:
+            return error
+        return None
+
+    async def unload_model(self, key: ModelKey) -> None:
+        """Unload a model; its embeddings stay cached."""
+        await self._segmenter.unload_model(key)
 
     async def clear(self) -> None:
         """Unload the models and clear the caches."""

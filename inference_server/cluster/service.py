@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from cachetools import LRUCache
 from prometheus_client import Metric
 from ray.serve.handle import DeploymentHandle
 
-from inference_server.cluster.client import ask, ask_all, session_of
-from inference_server.cluster.file_store import INLINE_BYTES, FileStore
+from inference_server.cluster.client import ask, ask_all, session_of, tell_all
+from inference_server.cluster.file_store import INLINE_BYTES, FileStore, SentFile
 from inference_server.cluster.messages import Family, Method, Reply, SentImage, deployed_in
 from inference_server.engines.catalog import Catalog, ModelKey
 from inference_server.errors import (
@@ -56,19 +56,6 @@ CLEAR_TIMEOUT = 60.0
 """Seconds to wait until all replicas have unloaded their models and cleared their caches."""
 
 
-@dataclass(frozen=True, slots=True)
-class _SentFile:
-    """The image file in a request.
-
-    Attributes:
-        stored: the file; None if the request has only an id, a digest, or an id and a URL.
-        error: why the bytes cannot be decoded; ignored if the request has the id of a known image.
-    """
-
-    stored: StoredImage | None = None
-    error: ImageError | ImageTooLargeError | None = None
-
-
 class ClusterSegmentationService(SegmentationService):
     """Forwards requests to replicas of engines.
 
@@ -103,6 +90,7 @@ class ClusterSegmentationService(SegmentationService):
         self._patience = settings.cluster_patience
         self._describe_timeout = describe_timeout
         self._clear_timeout = clear_timeout
+        self._request_timeout = settings.request_timeout
         self._ingresses = ingresses
         self._known: dict[Family, list[Checkpoint]] = {}
         self._loaded = False
@@ -265,6 +253,18 @@ class ClusterSegmentationService(SegmentationService):
                 self._known[family] = [replace(each, loaded=False) for each in known]
         return [each for known in self._known.values() for each in known]
 
+    async def load_model(self, key: ModelKey) -> None:
+        """See `SegmentationService`; all replicas that can answer with the model load it."""
+        await tell_all(self._handle(key), "load_model", self._request_timeout, key)
+
+    async def unload_model(self, key: ModelKey) -> None:
+        """See `SegmentationService`; all replicas unload the model."""
+        await tell_all(self._handle(key), "unload_model", self._clear_timeout, key)
+
+    def _handle(self, key: ModelKey) -> DeploymentHandle[Any]:
+        self.catalog.checkpoint(key)  # an unknown model may have no deployment
+        return self._handles[deployed_in(key)]
+
     async def clear(self) -> None:
         """See `SegmentationService`."""
         self.image_loader.images.clear()
@@ -299,7 +299,7 @@ class ClusterSegmentationService(SegmentationService):
         If a request has the bytes and the id of a known image, the bytes are only compared with
         the known image, so they are decoded while the engine works.
         """
-        reading: asyncio.Task[_SentFile] | None = None
+        reading: asyncio.Task[SentFile] | None = None
         if image.base64 is not None:
             reading = asyncio.create_task(self._read_sent(tenant, image, timings))
         try:
@@ -316,7 +316,7 @@ class ClusterSegmentationService(SegmentationService):
         image: ImageRef,
         options: dict[str, Any],
         timings: Timings,
-        reading: asyncio.Task[_SentFile] | None,
+        reading: asyncio.Task[SentFile] | None,
     ) -> SegmentationResult:
         """Implement `_segment`; `reading` is the task that decodes the bytes in the request."""
         images, begin = self.image_loader.images, self.image_loader.images.moment
@@ -324,7 +324,7 @@ class ClusterSegmentationService(SegmentationService):
         # `embed` also stores the file for later requests, so it sends the file every time.
         known = method != "embed" and (family, session) in self._sent
         if reading is not None and known:
-            sent, file = SentImage(image.image_id), _SentFile()
+            sent, file = SentImage(image.image_id), SentFile()
         else:
             file = await self._file_of(tenant, image, timings) if reading is None else await reading
             if file.error is not None and image.image_id is None:
@@ -369,19 +369,19 @@ class ClusterSegmentationService(SegmentationService):
         self._count(reply, timings)
         return SegmentationResult(found, reply.instances)
 
-    async def _read_sent(self, tenant: str, image: ImageRef, timings: Timings) -> _SentFile:
+    async def _read_sent(self, tenant: str, image: ImageRef, timings: Timings) -> SentFile:
         """Decode and hash the bytes in a request; the caller decides whether an error matters."""
         try:
             return await self._file_of(tenant, replace(image, image_id=None), timings)
         except (ImageError, ImageTooLargeError) as error:
-            return _SentFile(error=error)
+            return SentFile(error=error)
 
-    async def _file_of(self, tenant: str, image: ImageRef, timings: Timings) -> _SentFile:
+    async def _file_of(self, tenant: str, image: ImageRef, timings: Timings) -> SentFile:
         """Return the file in a request; load an image without an id, for its digest."""
         if image.image_id is not None:
-            return _SentFile(image.file)
+            return SentFile(image.file)
         stored, _ = await self.image_loader.load(tenant, image, timings)
-        return _SentFile(stored)
+        return SentFile(stored)
 
     async def _file(
         self, tenant: str, image_id: str | None, families: Sequence[Family]

@@ -93,7 +93,9 @@ class Catalog:
             )
 
     def _add(self, key: ModelKey, checkpoint: SomeCheckpoint) -> None:
-        reserved = (*SAM1_VERSIONS, *SAM2_VERSIONS, *SAM2_IDS, SAM3_ID)
+        # Embeddings are cached by the name of the weights.
+        labels = {each.name for of, each in self._models.items() if of.family == key.family}
+        reserved = {*labels, *SAM1_VERSIONS, *SAM2_VERSIONS, *SAM2_IDS, SAM3_ID}
         if key in self._models or key.name in reserved:
             raise ModelUnavailableError(
                 f"INFERENCE_{key.family.upper()}_MODELS: {key.name} is the name of another model. "

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from inference_server.engines.base import Embedding, Prepared, RGBImage
 from inference_server.engines.resize import resize
@@ -49,6 +49,16 @@ class Features(ABC):
             own = self if len(images) == 1 else self.pick(index)
             embeddings.append(Embedding(image.size, own, own.nbytes))
         return embeddings
+
+
+def bytes_of(*modules: nn.Module) -> int:
+    """Memory of the parameters and buffers of modules in bytes; each tensor counts once.
+
+    Args:
+        modules: The modules; they may share tensors.
+    """
+    tensors = (t for module in modules for t in (*module.parameters(), *module.buffers()))
+    return sum(tensor.nbytes for tensor in {id(tensor): tensor for tensor in tensors}.values())
 
 
 class SquareInput(ABC):

@@ -87,6 +87,14 @@ class ModelRegistry:
         task = self._tasks.get(self.catalog.checkpoint(key))
         return task.result() if task is not None and _succeeded(task) else None
 
+    def is_loaded(self, key: ModelKey) -> bool:
+        """Whether a model is in memory.
+
+        Args:
+            key: One of the catalog's models.
+        """
+        return self.find(key) is not None
+
     async def concept(self, key: ModelKey | None = None) -> ConceptModel:
         """The model that answers words and exemplars.
 
@@ -154,7 +162,7 @@ class ModelRegistry:
 
     def has_configured(self) -> bool:
         """Whether all wanted models are in memory."""
-        return all(self.find(key) is not None for key in self.wanted)
+        return all(self.is_loaded(key) for key in self.wanted)
 
     def sam3_engines(self, key: ModelKey, checkpoint: Sam3Checkpoint) -> Sam3Engines:
         """Create the engines of a SAM 3. Runs in a thread; a subclass may create other engines.
@@ -202,12 +210,13 @@ class ModelRegistry:
         return VisualEngine(model, checkpoint.name, self.compute)
 
     async def _load_weights(self, key: ModelKey, checkpoint: SomeCheckpoint) -> LoadedWeights:
-        self._make_room(key, checkpoint.nbytes)
+        self._make_room(key, checkpoint, checkpoint.nbytes)
         weights = await self._with_queues(key, checkpoint)
-        self._make_room(key, weights.nbytes)  # only now known for weights from Hugging Face
+        # Only now known for weights from Hugging Face.
+        self._make_room(key, checkpoint, weights.nbytes)
         return weights
 
-    def _make_room(self, key: ModelKey, nbytes: int) -> None:
+    def _make_room(self, key: ModelKey, checkpoint: SomeCheckpoint, nbytes: int) -> None:
         """Unload the least recently used models that nobody uses, until another one fits."""
         budget = self._settings.model_memory_mb * MiB
         if not budget:
@@ -222,12 +231,17 @@ class ModelRegistry:
             (each for each, weights in others.items() if not weights.usage.users),
             key=lambda each: others[each].usage.last_used,
         )
-        while nbytes + sum(weights.nbytes for weights in others.values()) > budget:
+        loading = [
+            each for each, task in self._tasks.items() if not task.done() and each != checkpoint
+        ]
+        taken = nbytes + sum(each.nbytes for each in loading)
+        while taken + sum(weights.nbytes for weights in others.values()) > budget:
             if not idle:
                 raise CapacityError(
                     f"There is no memory for {key} beside the models in use "
                     "(INFERENCE_MODEL_MEMORY_MB). Try again shortly.",
                     _RETRY_AFTER,
+                    full="model_memory",
                 )
             oldest = idle.pop(0)
             logger.info("Unloading %s to make room for %s", others.pop(oldest).label, key)

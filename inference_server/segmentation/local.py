@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 
 from prometheus_client import Metric
@@ -28,6 +28,7 @@ from inference_server.segmentation.cache.mask_inputs import MaskInputCache
 from inference_server.segmentation.encoder import Encoder
 from inference_server.segmentation.image_loader import ImageLoader, fetcher_of
 from inference_server.segmentation.metrics import readings_of
+from inference_server.segmentation.model_access import ModelAccess
 from inference_server.segmentation.pending_image import PendingImage
 from inference_server.segmentation.postprocess import suppress_overlaps, to_instances
 from inference_server.segmentation.prompts import cut_to_image
@@ -84,6 +85,7 @@ class LocalSegmentationService(SegmentationService):
         self.encoder = Encoder(settings, models.compute.device, self.image_loader, metrics, threads)
         self.logits = MaskInputCache(settings.logits_cache_mb * MiB, settings.logits_per_image)
         models.evict_half = self.encoder.evict_half
+        self._access = ModelAccess(models)
 
     @classmethod
     def for_files(cls, settings: Settings) -> LocalSegmentationService:
@@ -126,7 +128,7 @@ class LocalSegmentationService(SegmentationService):
         model: ModelKey | None = None,
     ) -> SegmentationResult:
         """See `SegmentationService`."""
-        loaded = await self.models.concept(model)
+        loaded, key = await self._access.concept(model, timings)
         async with self._encoding(tenant, loaded, image, timings) as pending:
             encoded = pending.image
             prompts = cut_to_image(encoded.embedding.size, prompts, refuse=options.within)
@@ -137,7 +139,8 @@ class LocalSegmentationService(SegmentationService):
                 if options.nms_iou_threshold is not None:
                     suppress = partial(suppress_overlaps, instances, options.nms_iou_threshold)
                     instances = await self.in_thread(suppress)
-            return SegmentationResult(await pending.checked(), instances)
+            used = replace(await pending.checked(), answered_by=(key,))
+            return SegmentationResult(used, instances)
 
     async def visual(
         self,
@@ -150,7 +153,7 @@ class LocalSegmentationService(SegmentationService):
         model: ModelKey | None = None,
     ) -> SegmentationResult:
         """See `SegmentationService`."""
-        loaded = await self.models.visual(model)
+        loaded, selected = await self._access.visual(model, timings)
         async with self._encoding(tenant, loaded, image, timings) as pending:
             encoded = pending.image
             prompts = cut_to_image(encoded.embedding.size, prompts, refuse=options.within)
@@ -177,7 +180,8 @@ class LocalSegmentationService(SegmentationService):
                 for instance in instances:
                     if instance.logits is not None:
                         self.logits.save(key, prompts[instance.prompt], instance.logits)
-            return SegmentationResult(await pending.checked(), instances)
+            used = replace(await pending.checked(), answered_by=(selected,))
+            return SegmentationResult(used, instances)
 
     async def automatic(
         self,
@@ -189,7 +193,7 @@ class LocalSegmentationService(SegmentationService):
         model: ModelKey | None = None,
     ) -> SegmentationResult:
         """See `SegmentationService`."""
-        loaded = await self.models.visual(model)
+        loaded, key = await self._access.visual(model, timings)
         async with self._encoding(tenant, loaded, image, timings) as pending:
             encoded = pending.image
             masks = AutomaticMasks(
@@ -205,7 +209,8 @@ class LocalSegmentationService(SegmentationService):
                 )
             with timings.measure("masks"):
                 instances = await masks.finish()
-            return SegmentationResult(await pending.checked(), instances)
+            used = replace(await pending.checked(), answered_by=(key,))
+            return SegmentationResult(used, instances)
 
     @asynccontextmanager
     async def _encoding(
@@ -236,11 +241,14 @@ class LocalSegmentationService(SegmentationService):
         since = self.image_loader.images.moment
         with ExitStack() as used:
             models: list[ConceptModel | VisualModel] = []
+            keys: list[ModelKey] = []
             for target in targets:
-                get = self.models.concept if target.prompts == "concept" else self.models.visual
-                models.append(await get(target.model))
-                used.enter_context(models[-1].in_use())
-            return await self._embed(tenant, image, models, timings, since, overwrite=overwrite)
+                model, key = await self._access.of_target(target, timings)
+                models.append(model)
+                keys.append(key)
+                used.enter_context(model.in_use())
+            done = await self._embed(tenant, image, models, timings, since, overwrite=overwrite)
+        return replace(done, answered_by=tuple(dict.fromkeys(keys)))
 
     async def _embed(
         self,
@@ -314,36 +322,19 @@ class LocalSegmentationService(SegmentationService):
 
     async def checkpoints(self) -> list[Checkpoint]:
         """See `SegmentationService`."""
-        models, compute = self.models, self.models.compute
-        known = []
-        for key in self.catalog.keys:
-            weights = models.find(key)
-            known.append(
-                Checkpoint(
-                    key.family,
-                    key.name,
-                    self.catalog.checkpoint(key).name,
-                    str(compute.device),
-                    compute.dtype_name,
-                    weights is not None,
-                    compute.cache_dtype_name,
-                    **asdict(models.effort),
-                    nbytes=weights.nbytes if weights else 0,
-                    last_used=weights.usage.last_used if weights else None,
-                )
-            )
-        return known
+        return self._access.checkpoints()
+
+    async def load_model(self, key: ModelKey) -> None:
+        """See `SegmentationService`."""
+        await self.models.load(key)
+
+    async def unload_model(self, key: ModelKey) -> None:
+        """See `SegmentationService`."""
+        await self._access.unload(key)
 
     async def clear(self) -> None:
         """See `SegmentationService`."""
-        from inference_server.engines.device import release_memory
-
-        def on_freed() -> None:
-            asyncio.get_running_loop().run_in_executor(None, release_memory)
-
-        self.models.unload(on_freed)
-        self.forget()
-        await asyncio.to_thread(release_memory)
+        await self._access.unload(then=self.forget)
 
     def forget(self) -> None:
         """Empty all caches; the models stay loaded."""

@@ -258,6 +258,33 @@ class SegmentationService(ABC):
         """List the checkpoints that requests can use."""
 
     @abstractmethod
+    async def load_model(self, key: ModelKey) -> None:
+        """Load a model, so that the first request does not wait for it.
+
+        The load goes on if the caller is cancelled; a second call waits for the same load.
+
+        Args:
+            key: the model.
+
+        Raises:
+            ModelUnavailableError: it is unknown, or its weights cannot be loaded.
+            CapacityError: there is no room for it beside the models in use.
+        """
+
+    @abstractmethod
+    async def unload_model(self, key: ModelKey) -> None:
+        """Free the memory of a model's weights; the next request loads them again.
+
+        Requests in flight are still answered, and its embeddings stay cached.
+
+        Args:
+            key: the model.
+
+        Raises:
+            ModelUnavailableError: it is unknown.
+        """
+
+    @abstractmethod
     async def clear(self) -> None:
         """Unload all models and empty all caches; requests in flight are still answered."""
 

@@ -121,6 +121,7 @@ class EncodedImage:
         hit: whether the embedding came from the cache.
         digest: SHA-256 of the file in hexadecimal.
         mismatch: whether the request sent bytes that differ from those cached under its id.
+        answered_by: the models that requests select, of which these are the weights.
     """
 
     key: ImageKey
@@ -129,6 +130,7 @@ class EncodedImage:
     hit: bool
     digest: str
     mismatch: bool = False
+    answered_by: tuple[ModelKey, ...] = ()
 
     @classmethod
     def joined(cls, images: Sequence[EncodedImage]) -> EncodedImage:
@@ -142,6 +144,7 @@ class EncodedImage:
             model=", ".join(dict.fromkeys(image.model for image in images)),
             hit=all(image.hit for image in images),
             mismatch=any(image.mismatch for image in images),
+            answered_by=tuple(dict.fromkeys(key for image in images for key in image.answered_by)),
         )
 
 
@@ -266,6 +269,7 @@ class Checkpoint:
         decode_batch: maximum prompts per forward pass.
         nbytes: memory of the weights in bytes; 0 if they are not loaded or do not tell.
         last_used: Unix time of the last use; None if they are not loaded.
+        side: side of the model's square input in pixels; None if they are not loaded.
     """
 
     family: Family
@@ -280,6 +284,7 @@ class Checkpoint:
     decode_batch: int
     nbytes: int = 0
     last_used: float | None = None
+    side: int | None = None
 
     @property
     def key(self) -> ModelKey:

@@ -22,6 +22,13 @@ from schemas.roboflow.image import (
     Sam2EmbeddingRequest,
     Sam2Version,
 )
+from schemas.roboflow.models import (
+    AddModelRequest,
+    ClearModelRequest,
+    ModelDescriptionEntity,
+    ModelsDescriptions,
+    ServerVersionInfo,
+)
 from schemas.roboflow.prediction import SegmentationPrediction
 from schemas.roboflow.visual import (
     Sam2Prompt,
@@ -36,12 +43,16 @@ from schemas.roboflow.visual import (
 )
 
 __all__ = [
+    "AddModelRequest",
+    "ClearModelRequest",
     "ConceptFormat",
     "EmbeddingRequest",
     "EmbeddingResponse",
     "ImageForgotten",
     "ImageRequest",
     "InferenceRequestImage",
+    "ModelDescriptionEntity",
+    "ModelsDescriptions",
     "Sam2EmbeddingRequest",
     "Sam2Prompt",
     "Sam2PromptList",
@@ -57,6 +68,7 @@ __all__ = [
     "Sam3SegmentationRequest",
     "Sam3SegmentationResponse",
     "SegmentationPrediction",
+    "ServerVersionInfo",
     "VisualFormat",
     "VisualSegmentationRequest",
 ]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from inference_server.api.app import OPERATIONS
-from inference_server.api.openapi import HEADERS, Operation
+from inference_server.api.headers import HEADERS
+from inference_server.api.openapi import Operation
 from tests.api.pictures import Picture
 from tests.api.rasters import PREDICT
 from tests.api.serving import RunningHere

@@ -18,13 +18,8 @@ from openapi_spec_validator import validate
 from starlette.requests import Request
 from starlette.responses import Response
 
-from inference_server.api.openapi import (
-    COMMON_ERRORS,
-    RESULT_HEADERS,
-    Answer,
-    Operation,
-    build_document,
-)
+from inference_server.api.headers import RESULT_HEADERS
+from inference_server.api.openapi import COMMON_ERRORS, Answer, Operation, build_document
 from schemas.roboflow import (
     EmbeddingRequest,
     EmbeddingResponse,

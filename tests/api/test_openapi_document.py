@@ -18,7 +18,7 @@ from tests.api.pictures import Picture, click
 from tests.api.rasters import AUTOMATIC, PREDICT, TEXT, geotiff, post
 from tests.api.serving import ALICE, BOB, Running
 
-SOMETIMES = {"idempotent-replayed", "x-image-mismatch", "x-credits-remaining"}
+SOMETIMES = {"idempotent-replayed", "x-image-mismatch", "x-credits-remaining", "x-model-load-time"}
 ON_503 = {"retry-after"}  # only where a retry can succeed: not for missing weights
 
 OF_HTTP = {
@@ -102,6 +102,11 @@ def test_every_response_matches(
         ("post", "/sam3/visual_segment", {}, None),
         *(("get", op.path, None, ALICE) for op in OPERATIONS if op.method == "get"),
         ("get", "/", None, None),
+        ("post", "/model/add", {"model_id": "sam3/sam3_final"}, ALICE),
+        ("post", "/model/add", {"model_id": "nothing"}, ALICE),
+        ("post", "/model/remove", {"model_id": "sam3/sam3_final"}, ALICE),
+        ("post", "/model/registry", {}, ALICE),
+        ("post", "/model/clear", {}, ALICE),
         ("delete", "/images/fits", None, ALICE),
         ("delete", "/models", None, ALICE),
     ]

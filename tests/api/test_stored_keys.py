@@ -116,16 +116,25 @@ def test_administration_needs_the_scope_admin(
     running: Keyed, segmenting: str, administering: str
 ) -> None:
     server = running.server
-    for method, path in (("delete", "/models"), ("get", "/metrics")):
+    named = {"model_id": "sam3/sam3_final"}
+    for method, path, body in (
+        ("delete", "/models", None),
+        ("get", "/metrics", None),
+        ("post", "/model/add", named),
+        ("post", "/model/remove", named),
+        ("post", "/model/clear", None),
+    ):
         headers = {"x-api-key": segmenting}
-        refused = server.http.request(method, path, headers=headers)
+        refused = server.http.request(method, path, headers=headers, json=body)
         assert refused.status_code == 403
         assert "scope `admin`" in error_message(refused)
         fits(refused)
         headers = {"x-api-key": administering}
-        assert server.http.request(method, path, headers=headers).status_code == 200
+        assert server.http.request(method, path, headers=headers, json=body).status_code == 200
     for key in (segmenting, administering):
         assert server.get("/models", key=key).status_code == 200
+        assert server.get("/model/registry", key=key).status_code == 200
+        assert server.post("/model/registry", b"", key=key).status_code == 200
 
 
 def test_jobs_need_the_scope_segment(running: Keyed, administering: str, picture: Picture) -> None:

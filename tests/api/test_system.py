@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from inference_server import __version__
-from inference_server.api.openapi import HEADERS
+from inference_server.api.headers import HEADERS
 from inference_server.demo import WEIGHTS
 from inference_server.engines.catalog import ModelKey
 from inference_server.engines.loaded_weights import LoadedWeights

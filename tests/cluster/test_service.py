@@ -17,7 +17,14 @@ from inference_server.cluster.messages import SentImage
 from inference_server.cluster.replica import EngineReplica
 from inference_server.cluster.service import ClusterSegmentationService
 from inference_server.engines.base import VisualPrompt
-from inference_server.errors import ImageError, UnknownImageError
+from inference_server.engines.catalog import ModelKey
+from inference_server.errors import (
+    CapacityError,
+    DeadlineError,
+    ImageError,
+    ModelUnavailableError,
+    UnknownImageError,
+)
 from inference_server.observability.metrics import Metrics, Timings
 from inference_server.segmentation.types import (
     EmbeddingTarget,
@@ -146,6 +153,14 @@ class Ingress:
         assert instance.logits is None
         return found.image
 
+    async def timed_click(self) -> dict[str, float]:
+        """Click on the image, and return the seconds by stage."""
+        timings = Timings()
+        sent = ImageRef(base64=base64.b64encode(self.picture.data).decode())
+        prompt = VisualPrompt(np.array([[9, 9]], np.float32), np.ones(1, np.int64))
+        await self.segmenter.visual("a", sent, [prompt], VisualOptions(), timings=timings)
+        return timings.seconds
+
 
 @pytest.fixture
 async def ingress(replica: EngineReplica, picture: Picture) -> AsyncIterator[Ingress]:
@@ -258,6 +273,39 @@ async def test_checkpoints_of_a_slow_engine_are_the_last_known_ones(ingress: Ing
     known = await ingress.segmenter.checkpoints()
     assert {each.name for each in known} >= {"hiera_large"}
     assert not any(each.loaded for each in known), "not confirmed, so not reported as loaded"
+
+
+async def test_all_replicas_load_and_unload_a_model(
+    ingress: Ingress, replica: EngineReplica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models, tiny = replica._segmenter.models, ModelKey("sam2", "hiera_tiny")
+    await ingress.segmenter.unload_model(tiny)
+    assert not models.is_loaded(tiny)
+    assert "load" in (await ingress.timed_click())
+    assert "load" not in (await ingress.timed_click())
+    await ingress.segmenter.unload_model(tiny)
+    await ingress.segmenter.load_model(tiny)
+    assert models.is_loaded(tiny)
+    with pytest.raises(ModelUnavailableError, match="Unknown model 'cells'"):
+        await ingress.segmenter.load_model(ModelKey("sam2", "cells"))
+
+    async def fail(key: ModelKey) -> None:
+        raise CapacityError("no room", 2.0)
+
+    monkeypatch.setattr(models, "load", fail)
+    with pytest.raises(CapacityError, match="no room"):
+        await ingress.segmenter.load_model(tiny)
+
+    async def late(*arguments: Any, **named: Any) -> list[Any]:
+        raise TimeoutError
+
+    monkeypatch.setattr(Broadcast, "results_async", late)
+    with pytest.raises(DeadlineError, match="they go on"):
+        await ingress.segmenter.load_model(tiny)
+
+
+async def test_the_reply_names_the_model_that_answered(ingress: Ingress) -> None:
+    assert (await ingress.click()).answered_by == (ModelKey("sam2", "hiera_large"),)
 
 
 def test_sessions_differ_by_tenant_and_image() -> None:

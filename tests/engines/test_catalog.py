@@ -162,6 +162,7 @@ def test_what_is_preloaded_answers_requests_that_name_no_model(
     ("settings", "message"),
     [
         ({"sam3_models": {"facebook/sam3": "demo"}}, "INFERENCE_SAM3_MODELS: facebook/sam3 is the"),
+        ({"sam3_models": {"demo": "facebook/sam3"}}, "INFERENCE_SAM3_MODELS: demo is the name of"),
         ({"sam2_models": {"hiera_tiny": "demo"}}, "INFERENCE_SAM2_MODELS: hiera_tiny is the name"),
         (
             {"sam3_models": {"x": "/nowhere"}},

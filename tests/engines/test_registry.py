@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +20,19 @@ from inference_server.engines import load_weights
 from inference_server.engines.base import ConceptPrompt, VisualPrompt, queries
 from inference_server.engines.catalog import ModelKey
 from inference_server.engines.device import Compute, choose_compute
+from inference_server.engines.features import bytes_of
 from inference_server.engines.model import Effort
 from inference_server.engines.registry import ModelRegistry
 from inference_server.engines.weights import SAM2_VERSIONS, Sam2Checkpoint
-from inference_server.errors import ModelUnavailableError
-from inference_server.settings import Settings
+from inference_server.errors import CapacityError, ModelUnavailableError
+from inference_server.settings import MiB, Settings
 from tests.engines.conftest import Concept
 
 pytestmark = pytest.mark.anyio
 
 TINY = ModelKey("sam2", "hiera_tiny")
+SMALL = ModelKey("sam2", "hiera_small")
+LARGER = ModelKey("sam2", "hiera_b_plus")
 IMAGE = np.zeros((20, 30, 3), np.uint8)
 
 
@@ -297,6 +302,131 @@ async def test_configured_models_are_loaded_even_if_the_first_fails(loader: Load
     await registry.load_configured()
     assert loader.loads == ["demo", "sam3 demo", "demo"]
     assert registry.has_configured()
+    registry.close()
+
+
+class TestMemoryBudget:
+    """`INFERENCE_MODEL_MEMORY_MB`; all models of these tests are equally large."""
+
+    @pytest.fixture
+    def budget(self, sam2_model: SAM2Base) -> Callable[[int], int]:
+        """MiB for a number of models."""
+
+        def room_for(count: int) -> int:
+            nbytes = bytes_of(sam2_model)
+            assert nbytes > MiB, "otherwise rounding would make room for one more"
+            return -(-count * nbytes // MiB)
+
+        return room_for
+
+    async def test_the_least_recently_used_goes(
+        self, loader: Loader, three_sizes: Path, budget: Callable[[int], int]
+    ) -> None:
+        registry = registry_of(sam2_weights=str(three_sizes), model_memory_mb=budget(2))
+        await registry.visual(TINY)
+        await registry.visual(SMALL)
+        with (await registry.visual(TINY)).in_use():  # SMALL was used less recently now
+            pass
+        await registry.visual(LARGER)
+        assert [registry.is_loaded(key) for key in (TINY, SMALL, LARGER)] == [True, False, True]
+        assert sum(weights.nbytes for weights in registry.in_memory()) <= budget(2) * MiB
+        await registry.visual(SMALL)  # loaded again on demand
+        assert [registry.is_loaded(key) for key in (TINY, SMALL, LARGER)] == [False, True, True]
+        assert len(loader.loads) == 4
+        registry.close()
+
+    async def test_one_in_use_never_goes(
+        self, loader: Loader, three_sizes: Path, budget: Callable[[int], int]
+    ) -> None:
+        registry = registry_of(sam2_weights=str(three_sizes), model_memory_mb=budget(2))
+        tiny, small = await registry.visual(TINY), await registry.visual(SMALL)
+        with tiny.in_use():
+            with small.in_use(), pytest.raises(CapacityError) as caught:
+                await registry.visual(LARGER)
+            assert caught.value.status == 429
+            assert caught.value.headers == {"retry-after": "2"}
+            assert "INFERENCE_MODEL_MEMORY_MB" in caught.value.message
+            assert {registry.is_loaded(key) for key in (TINY, SMALL)} == {True}
+            await registry.visual(LARGER)
+            assert [registry.is_loaded(key) for key in (TINY, SMALL)] == [True, False]
+        registry.close()
+
+    async def test_what_is_being_loaded_counts(
+        self, loader: Loader, three_sizes: Path, budget: Callable[[int], int]
+    ) -> None:
+        nbytes = budget(1) * MiB
+        for name in ("sam2.1_hiera_tiny.pt", "sam2.1_hiera_small.pt"):
+            os.truncate(three_sizes / name, nbytes)
+        registry = registry_of(sam2_weights=str(three_sizes), model_memory_mb=budget(1))
+        loader.gate.clear()
+        first = asyncio.create_task(registry.visual(TINY))
+        await loader.wait_until_begun()
+        with pytest.raises(CapacityError):
+            await registry.visual(SMALL)
+        loader.gate.set()
+        await first
+        await registry.visual(SMALL)
+        assert [registry.is_loaded(key) for key in (TINY, SMALL)] == [False, True]
+        assert loader.loads == ["sam2.1_hiera_tiny.pt", "sam2.1_hiera_small.pt"]
+        registry.close()
+
+    async def test_a_model_larger_than_the_budget_is_not_loaded(
+        self, loader: Loader, three_sizes: Path
+    ) -> None:
+        os.truncate(three_sizes / "sam2.1_hiera_tiny.pt", 3 * MiB)
+        registry = registry_of(sam2_weights=str(three_sizes), model_memory_mb=2)
+        with pytest.raises(ModelUnavailableError) as caught:
+            await registry.visual(TINY)
+        assert caught.value.message == (
+            "sam2:hiera_tiny needs 3 MiB; INFERENCE_MODEL_MEMORY_MB is 2."
+        )
+        assert loader.loads == []
+
+    async def test_a_model_that_turns_out_to_be_larger_is_not_kept(
+        self, loader: Loader, three_sizes: Path
+    ) -> None:
+        """As weights from Hugging Face, whose size is unknown before."""
+        registry = registry_of(sam2_weights=str(three_sizes), model_memory_mb=1)
+        with pytest.raises(ModelUnavailableError, match=r"MEMORY_MB is 1\.$"):
+            await registry.visual(TINY)
+        assert registry.in_memory() == []
+
+    async def test_without_a_budget_all_stay(self, loader: Loader, three_sizes: Path) -> None:
+        registry = registry_of(sam2_weights=str(three_sizes))
+        for key in (TINY, SMALL, LARGER):
+            await registry.visual(key)
+        assert {registry.is_loaded(key) for key in (TINY, SMALL, LARGER)} == {True}
+        registry.close()
+
+    async def test_an_embedding_outlives_its_model(
+        self, loader: Loader, three_sizes: Path, budget: Callable[[int], int]
+    ) -> None:
+        registry = registry_of(sam2_weights=str(three_sizes), model_memory_mb=budget(1))
+        tiny = await registry.visual(TINY)
+        label, image = tiny.cache_label, (await tiny.encode(tiny.prepare(IMAGE))).value
+        click = VisualPrompt(np.array([[5, 5]], np.float32), np.array([1]))
+        (before,) = (await tiny.decode(queries(image, [click]))).value
+        del tiny
+        small = await registry.visual(SMALL)
+        assert not registry.is_loaded(TINY)
+        again = await registry.visual(TINY)
+        assert again.cache_label == label != small.cache_label
+        (after,) = (await again.decode(queries(image, [click]))).value
+        np.testing.assert_array_equal(before.planes, after.planes)
+        registry.close()
+
+
+async def test_weights_tell_their_size_and_last_use(loader: Loader, sam2_model: SAM2Base) -> None:
+    registry = registry_of()
+    model = await registry.visual(TINY)
+    weights = registry.find(TINY)
+    assert weights is not None
+    assert weights.nbytes == bytes_of(sam2_model)
+    loaded = weights.usage.last_used
+    with model.in_use():
+        assert weights.usage.users == 1
+    assert weights.usage.users == 0
+    assert weights.usage.last_used > loaded > 0
     registry.close()
 
 

@@ -152,6 +152,9 @@ class Models(ModelRegistry):
         self._pcs: ConceptModel = LoadedModel("sam3", sam3, self.compute, settings)
         self._pvs: VisualModel = LoadedModel("sam2", sam2, self.compute, settings)
 
+    def is_loaded(self, key: ModelKey) -> bool:
+        return True
+
     async def concept(self, key: ModelKey | None = None) -> ConceptModel:
         return self._pcs
 

@@ -96,6 +96,9 @@ class Models(ModelRegistry):
         self.compute = Compute(torch.device("cpu"), torch.float32, torch.float32)
         self.weights: LoadedWeights = QueueAssembly(self.compute, settings).sam3(engines, None)
 
+    def is_loaded(self, key: ModelKey) -> bool:
+        return True
+
     async def concept(self, key: ModelKey | None = None) -> ConceptModel:
         assert self.weights.concept is not None
         return self.weights.concept

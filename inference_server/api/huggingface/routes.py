@@ -10,10 +10,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from inference_server.api.dependencies import read, state_of, timings_of
+from inference_server.api.headers import RESULT_HEADERS
 from inference_server.api.huggingface.errors import ERRORS
 from inference_server.api.huggingface.prompts import SpacePrompts, image_ref
 from inference_server.api.huggingface.results import SpaceResult
-from inference_server.api.openapi import RESULT_HEADERS, Answer, Operation
+from inference_server.api.openapi import Answer, Operation
 from inference_server.api.responses import respond
 from inference_server.auth import Tenant, Work
 from inference_server.segmentation.types import (

@@ -50,6 +50,7 @@ class RequestRecord:
         timings: durations of its stages.
         bytes_in: bytes of the body received so far.
         logged: whether the line was written.
+        begin: when it arrived, in seconds of `time.perf_counter`.
     """
 
     identity: str
@@ -59,6 +60,7 @@ class RequestRecord:
     timings: Timings = field(default_factory=Timings)
     bytes_in: int = 0
     logged: bool = False
+    begin: float = field(default_factory=time.perf_counter)
 
 
 def record_of(request: Request) -> RequestRecord:
@@ -107,7 +109,6 @@ class AccessLog:
         self, scope: Scope, receive: Receive, send: Send, record: RequestRecord
     ) -> dict[str, Any]:
         """Call the application; return the fields of the log line."""
-        begin = time.perf_counter()
         fields: dict[str, Any] = {}
 
         async def receiving() -> Message:
@@ -117,7 +118,9 @@ class AccessLog:
 
         def log(status: int, headers: Headers) -> None:
             record.logged = True
-            fields.update(_fields(scope, record, status, time.perf_counter() - begin, headers))
+            fields.update(
+                _fields(scope, record, status, time.perf_counter() - record.begin, headers)
+            )
             _log(fields)
 
         async def sending(message: Message) -> None:

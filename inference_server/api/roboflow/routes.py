@@ -12,13 +12,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from inference_server.api.dependencies import authenticate, read, state_of, timings_of
-from inference_server.api.openapi import (
-    COMMON_ERRORS,
-    RESULT_HEADERS,
-    SCOPE_ERRORS,
-    Answer,
-    Operation,
-)
+from inference_server.api.headers import RESULT_HEADERS
+from inference_server.api.model_ids import concept_model_of
+from inference_server.api.openapi import COMMON_ERRORS, SCOPE_ERRORS, Answer, Operation
 from inference_server.api.responses import respond
 from inference_server.api.roboflow.prompts import (
     concept_prompts,
@@ -30,9 +26,6 @@ from inference_server.api.roboflow.prompts import (
 )
 from inference_server.api.roboflow.results import concept_results, npz_archive, visual_results
 from inference_server.auth import Tenant
-from inference_server.engines.catalog import ModelKey
-from inference_server.engines.weights import SAM3_NAME
-from inference_server.errors import PromptError
 from inference_server.jobs.task import ResultFile, Task, TaskContext, TaskResult
 from inference_server.observability.metrics import Timings
 from inference_server.segmentation.types import ConceptOptions, EmbeddingTarget
@@ -57,12 +50,7 @@ async def run_concept_segment(
 ) -> TaskResult:
     """Find every instance of each concept (PCS)."""
     begin = time.perf_counter()
-    key = ModelKey("sam3", body.model_id)
-    if key not in context.segmenter.catalog.keys:
-        known = context.segmenter.catalog.named("sam3", [SAM3_NAME])
-        raise PromptError(
-            f"Unknown model_id. This server has {', '.join(known)}.", ("body", "model_id")
-        )
+    key = concept_model_of(context.segmenter.catalog, body.model_id)
     result = await context.segmenter.concept(
         tenant.name,
         image_ref(body, context.image),

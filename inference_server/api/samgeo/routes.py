@@ -9,7 +9,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from inference_server.api.dependencies import ModelT, state_of, timings_of
-from inference_server.api.openapi import RESULT_HEADERS, Answer, Operation, common_errors
+from inference_server.api.headers import RESULT_HEADERS
+from inference_server.api.openapi import Answer, Operation, common_errors
 from inference_server.api.responses import respond
 from inference_server.api.samgeo.errors import check_form
 from inference_server.api.samgeo.models import model_of

@@ -12,7 +12,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from inference_server.api.dependencies import read, state_of, timings_of
-from inference_server.api.openapi import RESULT_HEADERS, Answer, Operation
+from inference_server.api.headers import RESULT_HEADERS
+from inference_server.api.openapi import Answer, Operation
 from inference_server.api.responses import respond
 from inference_server.api.segmind.errors import ERRORS
 from inference_server.api.segmind.prompts import (

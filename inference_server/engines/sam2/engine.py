@@ -17,7 +17,7 @@ from inference_server.engines.base import (
     VisualPrompt,
 )
 from inference_server.engines.device import Compute
-from inference_server.engines.features import SquareInput
+from inference_server.engines.features import SquareInput, bytes_of
 from inference_server.engines.mask_decoder import FastMaskDecoder
 from inference_server.engines.mask_predictor import MaskPredictor
 from inference_server.engines.resize import Normalizer
@@ -34,6 +34,7 @@ class VisualEngine(SquareInput):
 
     def __init__(self, model: SAM2Base, checkpoint: str, compute: Compute) -> None:
         self.checkpoint = checkpoint
+        self.weight_bytes = bytes_of(model)
         self._model = model
         self._compute = compute
         prompts = model.sam_prompt_encoder

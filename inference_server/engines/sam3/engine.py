@@ -22,7 +22,7 @@ from inference_server.engines.base import (
     Query,
 )
 from inference_server.engines.device import Compute
-from inference_server.engines.features import SquareInput
+from inference_server.engines.features import SquareInput, bytes_of
 from inference_server.engines.sam3.decoder import ConceptImage, FastConceptDecoder
 from inference_server.engines.sam3.trunk import TrunkEngine
 
@@ -61,6 +61,7 @@ class ConceptEngine(SquareInput):
         text_cache: int = 1024,
     ) -> None:
         self.checkpoint = checkpoint
+        self.weight_bytes = bytes_of(model)
         self._model = model
         self._processor = processor
         self._compute = compute

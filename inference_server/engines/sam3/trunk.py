@@ -77,6 +77,7 @@ class TrunkEngine(SquareInput):
         compute: Compute,
     ) -> None:
         self.checkpoint = checkpoint
+        self.weight_bytes = 0  # it shares those of the engine that answers words
         self._encoder: Any = model.vision_encoder.backbone
         self._compute = compute
         image_processor = processor.image_processor

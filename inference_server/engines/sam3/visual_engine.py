@@ -8,7 +8,7 @@ import torch
 
 from inference_server.engines.base import Candidates, Embedding, Prepared, Query, VisualPrompt
 from inference_server.engines.device import Compute
-from inference_server.engines.features import SquareInput
+from inference_server.engines.features import SquareInput, bytes_of
 from inference_server.engines.mask_decoder import FastMaskDecoder
 from inference_server.engines.mask_predictor import MaskPredictor
 from inference_server.engines.sam3.trunk import encoded_planes
@@ -26,6 +26,7 @@ class Sam3VisualEngine(SquareInput):
 
     def __init__(self, head: VisualHead, checkpoint: str, compute: Compute) -> None:
         self.checkpoint = checkpoint
+        self.weight_bytes = bytes_of(head)
         self._head = head
         self._compute = compute
         self._decoder = FastMaskDecoder(

@@ -14,6 +14,7 @@ from transformers import SamConfig
 from inference_server.demo.scenes import make_scene
 from inference_server.engines.base import Candidates, Embedding, VisualPrompt, queries
 from inference_server.engines.device import Compute
+from inference_server.engines.features import bytes_of
 from inference_server.engines.sam1.engine import Sam1Engine
 from inference_server.engines.sam1.fit import fitted_size, padded
 from inference_server.masks import upsample_masks
@@ -139,6 +140,11 @@ def assert_same_masks(answer: Candidates, full: NDArray[np.float32], *, exact: b
         wrong = mask.to_plane() != (logits > 0)
         if wrong.any():
             assert np.abs(logits[wrong]).max() <= (1e-5 if exact else 0.2) * np.abs(logits).max()
+
+
+def test_its_weights_are_those_of_the_model(model: Any, engine: Sam1Engine) -> None:
+    assert 0 < engine.weight_bytes <= bytes_of(model)
+    assert engine.weight_bytes > bytes_of(model.vision_encoder)
 
 
 def test_every_part_of_a_prompt_counts(engine: Sam1Engine) -> None:

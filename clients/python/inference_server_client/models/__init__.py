@@ -1,5 +1,6 @@
 """Contains all the data models used in inputs/outputs"""
 
+from .add_model_request import AddModelRequest
 from .automatic_request import AutomaticRequest
 from .automatic_request_model_version import AutomaticRequestModelVersion
 from .automatic_request_output_format import AutomaticRequestOutputFormat
@@ -10,6 +11,7 @@ from .box_properties import BoxProperties
 from .center_box import CenterBox
 from .checkpoint import Checkpoint
 from .checkpoint_family import CheckpointFamily
+from .clear_model_request import ClearModelRequest
 from .coco_rle import CocoRle
 from .concept_format import ConceptFormat
 from .corner_box import CornerBox
@@ -37,7 +39,9 @@ from .label_row_item import LabelRowItem
 from .mask_collection import MaskCollection
 from .mask_feature import MaskFeature
 from .mask_properties import MaskProperties
+from .model_description_entity import ModelDescriptionEntity
 from .models_cleared import ModelsCleared
+from .models_descriptions import ModelsDescriptions
 from .models_response import ModelsResponse
 from .models_response_models import ModelsResponseModels
 from .named_crs import NamedCrs
@@ -69,6 +73,7 @@ from .segmind_failure import SegmindFailure
 from .segmind_images import SegmindImages
 from .server_info import ServerInfo
 from .server_info_links import ServerInfoLinks
+from .server_version_info import ServerVersionInfo
 from .space_error import SpaceError
 from .space_inputs import SpaceInputs
 from .space_label import SpaceLabel
@@ -86,6 +91,7 @@ from .visual_format import VisualFormat
 from .visual_segmentation_request import VisualSegmentationRequest
 
 __all__ = (
+    "AddModelRequest",
     "AutomaticRequest",
     "AutomaticRequestModelVersion",
     "AutomaticRequestOutputFormat",
@@ -96,6 +102,7 @@ __all__ = (
     "CenterBox",
     "Checkpoint",
     "CheckpointFamily",
+    "ClearModelRequest",
     "CocoRle",
     "ConceptFormat",
     "CornerBox",
@@ -123,7 +130,9 @@ __all__ = (
     "MaskCollection",
     "MaskFeature",
     "MaskProperties",
+    "ModelDescriptionEntity",
     "ModelsCleared",
+    "ModelsDescriptions",
     "ModelsResponse",
     "ModelsResponseModels",
     "NamedCrs",
@@ -155,6 +164,7 @@ __all__ = (
     "SegmindImages",
     "ServerInfo",
     "ServerInfoLinks",
+    "ServerVersionInfo",
     "SpaceError",
     "SpaceInputs",
     "SpaceLabel",

@@ -30,6 +30,7 @@ class Checkpoint:
         nbytes (int | Unset): Memory of the weights in bytes; 0 if they are not in memory.
         last_used (float | Unset): Unix time of the last request; null if it is not in memory, or if the API key does
             not have the scope `admin`.
+        side (int | Unset): Side of the model's square input in pixels; null if it is not in memory.
     """
 
     family: CheckpointFamily
@@ -44,6 +45,7 @@ class Checkpoint:
     decode_batch: int | Unset = UNSET
     nbytes: int | Unset = UNSET
     last_used: float | Unset = UNSET
+    side: int | Unset = UNSET
     additional_properties: dict[str, Any] = _attrs_field(init=False, factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -71,6 +73,8 @@ class Checkpoint:
 
         last_used = self.last_used
 
+        side = self.side
+
         field_dict: dict[str, Any] = {}
         field_dict.update(self.additional_properties)
         field_dict.update(
@@ -95,6 +99,8 @@ class Checkpoint:
             field_dict["nbytes"] = nbytes
         if last_used is not UNSET:
             field_dict["last_used"] = last_used
+        if side is not UNSET:
+            field_dict["side"] = side
 
         return field_dict
 
@@ -125,6 +131,8 @@ class Checkpoint:
 
         last_used = d.pop("last_used", UNSET)
 
+        side = d.pop("side", UNSET)
+
         checkpoint = cls(
             family=family,
             name=name,
@@ -138,6 +146,7 @@ class Checkpoint:
             decode_batch=decode_batch,
             nbytes=nbytes,
             last_used=last_used,
+            side=side,
         )
 
         checkpoint.additional_properties = d

@@ -2,7 +2,7 @@
 
 import { client } from './client.gen.js';
 import { type Client, formDataBodySerializer, type Options as Options2, type TDataShape } from './client/index.js';
-import type { ClearModelsData, ClearModelsErrors, ClearModelsResponses, ConceptSegmentData, ConceptSegmentErrors, ConceptSegmentResponses, EmbedImageSam2Data, EmbedImageSam2Errors, EmbedImageSam2Responses, EmbedImageSam3Data, EmbedImageSam3Errors, EmbedImageSam3Responses, ForgetImageData, ForgetImageErrors, ForgetImageResponses, HealthData, HealthResponses, JobFileData, JobFileErrors, JobFileResponses, JobResultData, JobResultErrors, JobResultResponses, JobStatusData, JobStatusErrors, JobStatusResponses, ListModelsData, ListModelsErrors, ListModelsResponses, LivezData, LivezResponses, MetricsData, MetricsErrors, MetricsResponses, ReadyzData, ReadyzErrors, ReadyzResponses, Sam3ImageData, Sam3ImageErrors, Sam3ImageResponses, SamV2ImageData, SamV2ImageErrors, SamV2ImageResponses, SegmentAutomaticData, SegmentAutomaticErrors, SegmentAutomaticResponses, SegmentImageData, SegmentImageErrors, SegmentImageResponses, SegmentPredictData, SegmentPredictErrors, SegmentPredictResponses, SegmentTextData, SegmentTextErrors, SegmentTextResponses, ServerInfoData, ServerInfoResponses, SpacePredictData, SpacePredictErrors, SpacePredictResponses, SpaceSegmentData, SpaceSegmentErrors, SpaceSegmentResponses, SubmitConceptSegmentData, SubmitConceptSegmentErrors, SubmitConceptSegmentResponses, SubmitSam3ImageData, SubmitSam3ImageErrors, SubmitSam3ImageResponses, SubmitSamV2ImageData, SubmitSamV2ImageErrors, SubmitSamV2ImageResponses, SubmitVisualSegmentData, SubmitVisualSegmentErrors, SubmitVisualSegmentResponses, VisualSegmentData, VisualSegmentErrors, VisualSegmentResponses } from './types.gen.js';
+import type { ClearModelsData, ClearModelsErrors, ClearModelsResponses, ConceptSegmentData, ConceptSegmentErrors, ConceptSegmentResponses, EmbedImageSam2Data, EmbedImageSam2Errors, EmbedImageSam2Responses, EmbedImageSam3Data, EmbedImageSam3Errors, EmbedImageSam3Responses, ForgetImageData, ForgetImageErrors, ForgetImageResponses, HealthData, HealthResponses, JobFileData, JobFileErrors, JobFileResponses, JobResultData, JobResultErrors, JobResultResponses, JobStatusData, JobStatusErrors, JobStatusResponses, ListLoadedModelsByPostData, ListLoadedModelsByPostErrors, ListLoadedModelsByPostResponses, ListLoadedModelsData, ListLoadedModelsErrors, ListLoadedModelsResponses, ListModelsData, ListModelsErrors, ListModelsResponses, LivezData, LivezResponses, LoadModelData, LoadModelErrors, LoadModelResponses, MetricsData, MetricsErrors, MetricsResponses, ReadyzData, ReadyzErrors, ReadyzResponses, Sam3ImageData, Sam3ImageErrors, Sam3ImageResponses, SamV2ImageData, SamV2ImageErrors, SamV2ImageResponses, SegmentAutomaticData, SegmentAutomaticErrors, SegmentAutomaticResponses, SegmentImageData, SegmentImageErrors, SegmentImageResponses, SegmentPredictData, SegmentPredictErrors, SegmentPredictResponses, SegmentTextData, SegmentTextErrors, SegmentTextResponses, ServerInfoData, ServerInfoResponses, ServerVersionData, ServerVersionResponses, SpacePredictData, SpacePredictErrors, SpacePredictResponses, SpaceSegmentData, SpaceSegmentErrors, SpaceSegmentResponses, SubmitConceptSegmentData, SubmitConceptSegmentErrors, SubmitConceptSegmentResponses, SubmitSam3ImageData, SubmitSam3ImageErrors, SubmitSam3ImageResponses, SubmitSamV2ImageData, SubmitSamV2ImageErrors, SubmitSamV2ImageResponses, SubmitVisualSegmentData, SubmitVisualSegmentErrors, SubmitVisualSegmentResponses, UnloadAllModelsData, UnloadAllModelsErrors, UnloadAllModelsResponses, UnloadModelData, UnloadModelErrors, UnloadModelResponses, VisualSegmentData, VisualSegmentErrors, VisualSegmentResponses } from './types.gen.js';
 
 export type Options<TData extends TDataShape = TDataShape, ThrowOnError extends boolean = boolean, TResponse = unknown> = Options2<TData, ThrowOnError, TResponse> & {
     /**
@@ -155,6 +155,121 @@ export const forgetImage = <ThrowOnError extends boolean = false>(options: Optio
         { scheme: 'basic', type: 'http' }
     ],
     url: '/images/{image_id}',
+    ...options
+});
+
+/**
+ * Name and version, for inference-sdk
+ *
+ * Name and version of the server, and a random id of the process that answered.
+ */
+export const serverVersion = <ThrowOnError extends boolean = false>(options?: Options<ServerVersionData, ThrowOnError>) => (options?.client ?? client).get<ServerVersionResponses, unknown, ThrowOnError>({ url: '/info', ...options });
+
+/**
+ * List the models in memory
+ *
+ * The models that answer without being loaded first. `GET /models` lists all models.
+ */
+export const listLoadedModels = <ThrowOnError extends boolean = false>(options?: Options<ListLoadedModelsData, ThrowOnError>) => (options?.client ?? client).get<ListLoadedModelsResponses, ListLoadedModelsErrors, ThrowOnError>({
+    security: [
+        {
+            in: 'query',
+            name: 'api_key',
+            type: 'apiKey'
+        },
+        { name: 'x-api-key', type: 'apiKey' },
+        { scheme: 'bearer', type: 'http' },
+        { scheme: 'basic', type: 'http' }
+    ],
+    url: '/model/registry',
+    ...options
+});
+
+/**
+ * List the models in memory
+ *
+ * The same as `GET /model/registry`.
+ */
+export const listLoadedModelsByPost = <ThrowOnError extends boolean = false>(options?: Options<ListLoadedModelsByPostData, ThrowOnError>) => (options?.client ?? client).post<ListLoadedModelsByPostResponses, ListLoadedModelsByPostErrors, ThrowOnError>({
+    security: [
+        {
+            in: 'query',
+            name: 'api_key',
+            type: 'apiKey'
+        },
+        { name: 'x-api-key', type: 'apiKey' },
+        { scheme: 'bearer', type: 'http' },
+        { scheme: 'basic', type: 'http' }
+    ],
+    url: '/model/registry',
+    ...options
+});
+
+/**
+ * Load a model
+ *
+ * Loads a model's weights, so that the first request does not wait for them. If that takes longer than the request timeout, the response is 504 and the load goes on; a second request waits for it. Needs a key with scope `admin`.
+ */
+export const loadModel = <ThrowOnError extends boolean = false>(options: Options<LoadModelData, ThrowOnError>) => (options.client ?? client).post<LoadModelResponses, LoadModelErrors, ThrowOnError>({
+    security: [
+        {
+            in: 'query',
+            name: 'api_key',
+            type: 'apiKey'
+        },
+        { name: 'x-api-key', type: 'apiKey' },
+        { scheme: 'bearer', type: 'http' },
+        { scheme: 'basic', type: 'http' }
+    ],
+    url: '/model/add',
+    ...options,
+    headers: {
+        'Content-Type': 'application/json',
+        ...options.headers
+    }
+});
+
+/**
+ * Unload a model
+ *
+ * Frees the memory of a model's weights. Requests in progress are still answered; the next one loads the weights again. Embeddings stay cached. Models that share weights are unloaded together, as the sizes of the SAM 2 demo. Needs a key with scope `admin`.
+ */
+export const unloadModel = <ThrowOnError extends boolean = false>(options: Options<UnloadModelData, ThrowOnError>) => (options.client ?? client).post<UnloadModelResponses, UnloadModelErrors, ThrowOnError>({
+    security: [
+        {
+            in: 'query',
+            name: 'api_key',
+            type: 'apiKey'
+        },
+        { name: 'x-api-key', type: 'apiKey' },
+        { scheme: 'bearer', type: 'http' },
+        { scheme: 'basic', type: 'http' }
+    ],
+    url: '/model/remove',
+    ...options,
+    headers: {
+        'Content-Type': 'application/json',
+        ...options.headers
+    }
+});
+
+/**
+ * Unload all models and clear the caches
+ *
+ * The same as `DELETE /models`. Needs a key with scope `admin`.
+ */
+export const unloadAllModels = <ThrowOnError extends boolean = false>(options?: Options<UnloadAllModelsData, ThrowOnError>) => (options?.client ?? client).post<UnloadAllModelsResponses, UnloadAllModelsErrors, ThrowOnError>({
+    security: [
+        {
+            in: 'query',
+            name: 'api_key',
+            type: 'apiKey'
+        },
+        { name: 'x-api-key', type: 'apiKey' },
+        { scheme: 'bearer', type: 'http' },
+        { scheme: 'basic', type: 'http' }
+    ],
+    url: '/model/clear',
     ...options
 });
 

@@ -5,6 +5,22 @@ export type ClientOptions = {
 };
 
 /**
+ * AddModelRequest
+ *
+ * Load a model.
+ */
+export type AddModelRequest = {
+    /**
+     * API key. It can also be sent in a header or the query string.
+     */
+    api_key?: string;
+    /**
+     * Id of the model, such as `sam3/sam3_final`, `sam2/hiera_large`, or a name from `INFERENCE_SAM3_MODELS`.
+     */
+    model_id: string;
+};
+
+/**
  * AutomaticRequest
  *
  * Segment everything: SAM 1 and 2 with a grid of points, SAM 3 with the prompt `everything`.
@@ -238,6 +254,26 @@ export type Checkpoint = {
      * Unix time of the last request; null if it is not in memory, or if the API key does not have the scope `admin`.
      */
     last_used?: number;
+    /**
+     * Side of the model's square input in pixels; null if it is not in memory.
+     */
+    side?: number;
+};
+
+/**
+ * ClearModelRequest
+ *
+ * Unload a model.
+ */
+export type ClearModelRequest = {
+    /**
+     * API key. It can also be sent in a header or the query string.
+     */
+    api_key?: string;
+    /**
+     * Id of the model, such as `sam3/sam3_final`, `sam2/hiera_large`, or a name from `INFERENCE_SAM3_MODELS`.
+     */
+    model_id: string;
 };
 
 /**
@@ -718,6 +754,34 @@ export type MaskProperties = {
 export type Masks = Polygons | CocoRle;
 
 /**
+ * ModelDescriptionEntity
+ *
+ * A model in memory.
+ */
+export type ModelDescriptionEntity = {
+    /**
+     * Id of the model in requests.
+     */
+    model_id: string;
+    /**
+     * What the model does: `unsupervised-segmentation`, as Roboflow calls the task of SAM.
+     */
+    task_type: string;
+    /**
+     * Maximum number of images per encoder batch.
+     */
+    batch_size?: number;
+    /**
+     * Height of the model's input in pixels.
+     */
+    input_height?: number;
+    /**
+     * Width of the model's input in pixels.
+     */
+    input_width?: number;
+};
+
+/**
  * ModelsCleared
  *
  * The models were unloaded and the caches cleared.
@@ -727,6 +791,18 @@ export type ModelsCleared = {
      * Always `cleared`.
      */
     status: 'cleared';
+};
+
+/**
+ * ModelsDescriptions
+ *
+ * The models in memory.
+ */
+export type ModelsDescriptions = {
+    /**
+     * One entry per model.
+     */
+    models: Array<ModelDescriptionEntity>;
 };
 
 /**
@@ -1359,6 +1435,26 @@ export type ServerInfo = {
     links: {
         [key: string]: string;
     };
+};
+
+/**
+ * ServerVersionInfo
+ *
+ * Name, version and identity of this server.
+ */
+export type ServerVersionInfo = {
+    /**
+     * Name of the product.
+     */
+    name: string;
+    /**
+     * Version of the server.
+     */
+    version: string;
+    /**
+     * Random id of the process that answered; another one after a restart.
+     */
+    uuid: string;
 };
 
 /**
@@ -2149,6 +2245,311 @@ export type ForgetImageResponses = {
 };
 
 export type ForgetImageResponse = ForgetImageResponses[keyof ForgetImageResponses];
+
+export type ServerVersionData = {
+    body?: never;
+    path?: never;
+    query?: never;
+    url: '/info';
+};
+
+export type ServerVersionResponses = {
+    /**
+     * Name, version and id.
+     */
+    200: ServerVersionInfo;
+};
+
+export type ServerVersionResponse = ServerVersionResponses[keyof ServerVersionResponses];
+
+export type ListLoadedModelsData = {
+    body?: never;
+    path?: never;
+    query?: never;
+    url: '/model/registry';
+};
+
+export type ListLoadedModelsErrors = {
+    /**
+     * The API key is missing or wrong, has expired or was revoked.
+     */
+    401: ErrorMessage;
+    /**
+     * Unavailable: a model's weights are missing, the server is stopping or out of memory, or a database is unavailable. The message says which.
+     */
+    503: ErrorMessage;
+};
+
+export type ListLoadedModelsError = ListLoadedModelsErrors[keyof ListLoadedModelsErrors];
+
+export type ListLoadedModelsResponses = {
+    /**
+     * The models in memory.
+     */
+    200: ModelsDescriptions;
+};
+
+export type ListLoadedModelsResponse = ListLoadedModelsResponses[keyof ListLoadedModelsResponses];
+
+export type ListLoadedModelsByPostData = {
+    body?: never;
+    path?: never;
+    query?: never;
+    url: '/model/registry';
+};
+
+export type ListLoadedModelsByPostErrors = {
+    /**
+     * The image could not be fetched or decoded, a header has several values, or the body is not valid HTTP.
+     */
+    400: ErrorMessage;
+    /**
+     * The API key is missing or wrong, has expired or was revoked.
+     */
+    401: ErrorMessage;
+    /**
+     * The API key lacks the required scope.
+     */
+    403: ErrorMessage;
+    /**
+     * The request body did not arrive in time.
+     */
+    408: ErrorMessage;
+    /**
+     * The request body or the image exceeds a limit.
+     */
+    413: ErrorMessage;
+    /**
+     * The body's `Content-Encoding` is not supported.
+     */
+    415: ErrorMessage;
+    /**
+     * The request is invalid.
+     */
+    422: ValidationErrorResponse;
+    /**
+     * The API key exceeds its rate limit, or the server is at capacity; try again.
+     */
+    429: ErrorMessage;
+    /**
+     * Internal error; the server's log has details under the request id.
+     */
+    500: ErrorMessage;
+    /**
+     * Unavailable: a model's weights are missing, the server is stopping or out of memory, or a database is unavailable. The message says which.
+     */
+    503: ErrorMessage;
+    /**
+     * The request timed out.
+     */
+    504: ErrorMessage;
+};
+
+export type ListLoadedModelsByPostError = ListLoadedModelsByPostErrors[keyof ListLoadedModelsByPostErrors];
+
+export type ListLoadedModelsByPostResponses = {
+    /**
+     * The models in memory.
+     */
+    200: ModelsDescriptions;
+};
+
+export type ListLoadedModelsByPostResponse = ListLoadedModelsByPostResponses[keyof ListLoadedModelsByPostResponses];
+
+export type LoadModelData = {
+    body: AddModelRequest;
+    path?: never;
+    query?: never;
+    url: '/model/add';
+};
+
+export type LoadModelErrors = {
+    /**
+     * The image could not be fetched or decoded, a header has several values, or the body is not valid HTTP.
+     */
+    400: ErrorMessage;
+    /**
+     * The API key is missing or wrong, has expired or was revoked.
+     */
+    401: ErrorMessage;
+    /**
+     * The API key lacks the required scope.
+     */
+    403: ErrorMessage;
+    /**
+     * The request body did not arrive in time.
+     */
+    408: ErrorMessage;
+    /**
+     * The request body or the image exceeds a limit.
+     */
+    413: ErrorMessage;
+    /**
+     * The body's `Content-Encoding` is not supported.
+     */
+    415: ErrorMessage;
+    /**
+     * The request is invalid.
+     */
+    422: ValidationErrorResponse;
+    /**
+     * The API key exceeds its rate limit, or the server is at capacity; try again.
+     */
+    429: ErrorMessage;
+    /**
+     * Internal error; the server's log has details under the request id.
+     */
+    500: ErrorMessage;
+    /**
+     * Unavailable: a model's weights are missing, the server is stopping or out of memory, or a database is unavailable. The message says which.
+     */
+    503: ErrorMessage;
+    /**
+     * The request timed out.
+     */
+    504: ErrorMessage;
+};
+
+export type LoadModelError = LoadModelErrors[keyof LoadModelErrors];
+
+export type LoadModelResponses = {
+    /**
+     * The models in memory.
+     */
+    200: ModelsDescriptions;
+};
+
+export type LoadModelResponse = LoadModelResponses[keyof LoadModelResponses];
+
+export type UnloadModelData = {
+    body: ClearModelRequest;
+    path?: never;
+    query?: never;
+    url: '/model/remove';
+};
+
+export type UnloadModelErrors = {
+    /**
+     * The image could not be fetched or decoded, a header has several values, or the body is not valid HTTP.
+     */
+    400: ErrorMessage;
+    /**
+     * The API key is missing or wrong, has expired or was revoked.
+     */
+    401: ErrorMessage;
+    /**
+     * The API key lacks the required scope.
+     */
+    403: ErrorMessage;
+    /**
+     * The request body did not arrive in time.
+     */
+    408: ErrorMessage;
+    /**
+     * The request body or the image exceeds a limit.
+     */
+    413: ErrorMessage;
+    /**
+     * The body's `Content-Encoding` is not supported.
+     */
+    415: ErrorMessage;
+    /**
+     * The request is invalid.
+     */
+    422: ValidationErrorResponse;
+    /**
+     * The API key exceeds its rate limit, or the server is at capacity; try again.
+     */
+    429: ErrorMessage;
+    /**
+     * Internal error; the server's log has details under the request id.
+     */
+    500: ErrorMessage;
+    /**
+     * Unavailable: a model's weights are missing, the server is stopping or out of memory, or a database is unavailable. The message says which.
+     */
+    503: ErrorMessage;
+    /**
+     * The request timed out.
+     */
+    504: ErrorMessage;
+};
+
+export type UnloadModelError = UnloadModelErrors[keyof UnloadModelErrors];
+
+export type UnloadModelResponses = {
+    /**
+     * The models in memory.
+     */
+    200: ModelsDescriptions;
+};
+
+export type UnloadModelResponse = UnloadModelResponses[keyof UnloadModelResponses];
+
+export type UnloadAllModelsData = {
+    body?: never;
+    path?: never;
+    query?: never;
+    url: '/model/clear';
+};
+
+export type UnloadAllModelsErrors = {
+    /**
+     * The image could not be fetched or decoded, a header has several values, or the body is not valid HTTP.
+     */
+    400: ErrorMessage;
+    /**
+     * The API key is missing or wrong, has expired or was revoked.
+     */
+    401: ErrorMessage;
+    /**
+     * The API key lacks the required scope.
+     */
+    403: ErrorMessage;
+    /**
+     * The request body did not arrive in time.
+     */
+    408: ErrorMessage;
+    /**
+     * The request body or the image exceeds a limit.
+     */
+    413: ErrorMessage;
+    /**
+     * The body's `Content-Encoding` is not supported.
+     */
+    415: ErrorMessage;
+    /**
+     * The request is invalid.
+     */
+    422: ValidationErrorResponse;
+    /**
+     * The API key exceeds its rate limit, or the server is at capacity; try again.
+     */
+    429: ErrorMessage;
+    /**
+     * Internal error; the server's log has details under the request id.
+     */
+    500: ErrorMessage;
+    /**
+     * Unavailable: a model's weights are missing, the server is stopping or out of memory, or a database is unavailable. The message says which.
+     */
+    503: ErrorMessage;
+    /**
+     * The request timed out.
+     */
+    504: ErrorMessage;
+};
+
+export type UnloadAllModelsError = UnloadAllModelsErrors[keyof UnloadAllModelsErrors];
+
+export type UnloadAllModelsResponses = {
+    /**
+     * The models in memory.
+     */
+    200: ModelsDescriptions;
+};
+
+export type UnloadAllModelsResponse = UnloadAllModelsResponses[keyof UnloadAllModelsResponses];
 
 export type SegmentAutomaticData = {
     body: AutomaticRequest;

@@ -52,6 +52,17 @@ def write_published_sam3(directory: Path, detector: Sam3Model) -> None:
     assert json.loads((directory / "config.json").read_text())["model_type"] == "sam3_video"
 
 
+def write_demo_words(directory: Path) -> None:
+    """Write the demo without a visual head, in the `sam3` layout.
+
+    Args:
+        directory: Where to write it.
+    """
+    demo: Any = Sam3Model.from_pretrained(WEIGHTS / "sam3", dtype=torch.float32)
+    demo.save_pretrained(directory)
+    Sam3Processor.from_pretrained(WEIGHTS / "sam3").save_pretrained(directory)
+
+
 def write_demo_words_random_points(directory: Path) -> None:
     """Write a checkpoint whose words are answered as by the demo, and whose clicks are random.
 

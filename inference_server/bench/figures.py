@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from inference_server.bench.timing import Timing
 from inference_server.demo.scenes import make_scene
 from inference_server.engines.base import ConceptPrompt, VisualPrompt
-from inference_server.engines.catalog import ModelKey
+from inference_server.engines.catalog import DEFAULT_SAM3, ModelKey
 from inference_server.engines.model import ConceptModel, VisualModel
 from inference_server.observability.metrics import Timings
 from inference_server.segmentation.local import LocalSegmentationService
@@ -75,7 +75,8 @@ class Bench:
 
     Args:
         segmenter: the service; its models are loaded if necessary.
-        version: SAM 2 size; None selects the model that answers points and boxes.
+        version: SAM 2 size to measure. None: the model that answers points and boxes, or the
+            largest SAM 2 if it is measured alone.
         size: (width, height) of the generated image in pixels.
         seconds: duration of each workload in seconds; each one runs at least three times.
     """
@@ -100,8 +101,10 @@ class Bench:
         """Measure the workloads one after the other.
 
         Args:
-            sam2: measure SAM 2: encoding, clicks, boxes. Default: True.
-            sam3: measure SAM 3: encoding, concepts. Default: True.
+            sam2: measure SAM 2 if it answers points and boxes, if it has a size, or if SAM 3 is
+                not measured. Default: True.
+            sam3: measure SAM 3: encoding, concepts, and clicks and boxes if it answers them.
+                Default: True.
 
         Yields:
             The figure of each workload when it is done.
@@ -109,19 +112,34 @@ class Bench:
         Raises:
             ModelUnavailableError: the weights cannot be loaded.
         """
-        if sam2:
-            visual = await self._segmenter.models.visual(self._sam2)
+        models, catalog = self._segmenter.models, self._segmenter.catalog
+        chosen = self._sam2
+        if chosen is None and not (sam3 and catalog.uses_head(DEFAULT_SAM3)):
+            chosen = catalog.largest("sam2") if sam2 else None
+        if sam2 and chosen is not None:
+            visual = await models.visual(chosen)
             yield await self._measured("encode", visual, self._encode_with(visual))
-            image = self._image()
-            yield await self._measured("click", visual, lambda i: self._click(image, i))
-            boxes = [self._box(i) for i in range(BOXES)]
-            yield await self._measured(f"{BOXES} boxes", visual, lambda i: self._ask(image, boxes))
-            yield await self._throughput(visual, image)
+            async for figure in self._points(visual, self._image(), chosen):
+                yield figure
         if sam3:
-            concept = await self._segmenter.models.concept()
+            concept = await models.concept()
             yield await self._measured("encode", concept, self._encode_with(concept))
             image = self._image()
             yield await self._measured("concept", concept, lambda i: self._concept(image, i))
+            if catalog.uses_head(DEFAULT_SAM3):
+                # On the same image: it is not encoded again.
+                visual = await models.visual()
+                async for figure in self._points(visual, image, None):
+                    yield figure
+
+    async def _points(
+        self, visual: VisualModel, image: ImageRef, key: ModelKey | None
+    ) -> AsyncIterator[Figure]:
+        """Measure clicks and boxes on an image."""
+        boxes = [self._box(i) for i in range(BOXES)]
+        yield await self._measured("click", visual, lambda i: self._click(image, i, key))
+        yield await self._measured(f"{BOXES} boxes", visual, lambda _: self._ask(image, boxes, key))
+        yield await self._throughput(visual, image, key)
 
     async def _measured(
         self,
@@ -141,7 +159,9 @@ class Bench:
             taken.append(time.perf_counter() - start)
         return Figure(name, model.label, Timing.of(taken), len(taken) / sum(taken))
 
-    async def _throughput(self, model: VisualModel, image: ImageRef) -> Figure:
+    async def _throughput(
+        self, model: VisualModel, image: ImageRef, key: ModelKey | None
+    ) -> Figure:
         """Measure clients that each click again as soon as they have a mask."""
         taken: list[float] = []
         begin = time.perf_counter()
@@ -150,7 +170,7 @@ class Bench:
             rounds = 0
             while rounds < _LEAST_ROUNDS or time.perf_counter() - begin < self._seconds:
                 start = time.perf_counter()
-                await self._click(image, client + rounds)
+                await self._click(image, client + rounds, key)
                 taken.append(time.perf_counter() - start)
                 rounds += 1
 
@@ -177,18 +197,20 @@ class Bench:
         box = np.array([x, y, x + width / 4, y + height / 4], np.float32)
         return VisualPrompt(np.zeros((0, 2), np.float32), np.zeros(0, np.int64), box=box)
 
-    async def _click(self, image: ImageRef, index: int) -> object:
+    async def _click(self, image: ImageRef, index: int, key: ModelKey | None) -> object:
         point = np.array([self._clicks[index % len(self._clicks)]], np.float32)
-        return await self._ask(image, [VisualPrompt(point, np.ones(1, np.int64))])
+        return await self._ask(image, [VisualPrompt(point, np.ones(1, np.int64))], key)
 
-    async def _ask(self, image: ImageRef, prompts: list[VisualPrompt]) -> object:
+    async def _ask(
+        self, image: ImageRef, prompts: list[VisualPrompt], key: ModelKey | None
+    ) -> object:
         return await self._segmenter.visual(
             _TENANT,
             image,
             prompts,
             VisualOptions(multimask=True),
             timings=Timings(),
-            model=self._sam2,
+            model=key,
         )
 
     async def _concept(self, image: ImageRef, index: int) -> object:

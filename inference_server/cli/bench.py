@@ -28,6 +28,7 @@ _EPILOG = """
 Examples:
   inference-server bench
   inference-server bench --sam2-weights facebook/sam2.1-hiera-tiny --only sam2 --plot bench.png
+  inference-server bench --sam3-weights facebook/sam3 --only sam3
   inference-server bench --device cuda --json > bench.json
 """
 
@@ -54,7 +55,11 @@ def _picture(context: click.Context, parameter: click.Parameter, value: Path | N
 @click.command(epilog=_EPILOG)
 @model_options
 @size_option
-@click.option("--only", type=click.Choice(["sam2", "sam3"]), help="Measure this model only.")
+@click.option(
+    "--only",
+    type=click.Choice(["sam2", "sam3"]),
+    help="Measure this model only. Default: the models that answer words, and points and boxes.",
+)
 @click.option(
     "--image",
     default="1920x1080",
@@ -89,7 +94,8 @@ def bench(
     """Measure latency and throughput of this machine with your weights.
 
     Measures encoding of an image; a click, boxes and a concept on an encoded image; and the
-    throughput of clicks from concurrent clients. HTTP and JSON are excluded.
+    throughput of clicks from concurrent clients. HTTP and JSON are excluded. A SAM 3 with a visual
+    head encodes once for words and clicks.
     """
     settings = settings_of(**options)
     from inference_server.bench.figures import Bench

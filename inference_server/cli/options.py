@@ -15,7 +15,10 @@ from inference_server.settings.types import SettingsError
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
 size_option = click.option(
-    "--size", type=click.Choice(SAM2_VERSIONS), help="Size of SAM 2. Default: the largest."
+    "--size",
+    type=click.Choice(SAM2_VERSIONS),
+    help="Answer boxes and points with SAM 2 of this size. Default: the model that "
+    "INFERENCE_VISUAL_MODEL chooses, which is SAM 3 if its weights have a visual head.",
 )
 """Option for the SAM 2 size of a command."""
 

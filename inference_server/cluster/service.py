@@ -111,7 +111,9 @@ class ClusterSegmentationService(SegmentationService):
         """See `SegmentationService`."""
         key = self.catalog.concept(model)
         arguments = {"model": key, "prompts": prompts, "options": options}
-        return await self._segment(deployed_in(key), "concept", tenant, image, arguments, timings)
+        return await self._segment(
+            self._deployment_of(key), "concept", tenant, image, arguments, timings
+        )
 
     async def visual(
         self,
@@ -126,7 +128,9 @@ class ClusterSegmentationService(SegmentationService):
         """See `SegmentationService`."""
         key = self.catalog.visual(model)
         arguments = {"model": key, "prompts": prompts, "options": options}
-        return await self._segment(deployed_in(key), "visual", tenant, image, arguments, timings)
+        return await self._segment(
+            self._deployment_of(key), "visual", tenant, image, arguments, timings
+        )
 
     async def automatic(
         self,
@@ -140,7 +144,9 @@ class ClusterSegmentationService(SegmentationService):
         """See `SegmentationService`."""
         key = self.catalog.visual(model)
         arguments = {"model": key, "options": options}
-        return await self._segment(deployed_in(key), "automatic", tenant, image, arguments, timings)
+        return await self._segment(
+            self._deployment_of(key), "automatic", tenant, image, arguments, timings
+        )
 
     async def embed(
         self,
@@ -178,6 +184,11 @@ class ClusterSegmentationService(SegmentationService):
             await self.forget_image(tenant, image.image_id or encoded.digest)
         return encoded
 
+    def _deployment_of(self, key: ModelKey) -> Family:
+        """Return the deployment of a model; raises `ModelUnavailableError` if there is none."""
+        self.catalog.checkpoint(key)  # without the weights of a family, it has no deployment
+        return deployed_in(key)
+
     def _by_deployment(
         self, targets: Sequence[EmbeddingTarget]
     ) -> dict[Family, list[EmbeddingTarget]]:
@@ -186,7 +197,7 @@ class ClusterSegmentationService(SegmentationService):
         for target in targets:
             choose = self.catalog.concept if target.prompts == "concept" else self.catalog.visual
             key = choose(target.model)
-            grouped.setdefault(deployed_in(key), []).append(replace(target, model=key))
+            grouped.setdefault(self._deployment_of(key), []).append(replace(target, model=key))
         return grouped
 
     async def forget_image(self, tenant: str, image_id: str, keep: str | None = None) -> bool:

@@ -221,6 +221,11 @@ class Catalog:
             "INFERENCE_SAM2_WEIGHTS=none. Name SAM 2 weights there."
         )
 
+    @property
+    def answers_points(self) -> bool:
+        """Whether a model answers points and boxes of requests that name none."""
+        return self.uses_head(DEFAULT_SAM3) or bool(self.versions)
+
     def uses_head(self, key: ModelKey) -> bool:
         """Whether a SAM 3's visual head answers points and boxes.
 
@@ -252,11 +257,8 @@ class Catalog:
         """
         parts = self._settings.preload
         if not parts:
-            default = self.concept(None)
-            try:
-                return list(dict.fromkeys((default, self.visual(None))))
-            except ModelUnavailableError:  # words only
-                return [default]
+            points = [self.visual(None)] if self.answers_points else []
+            return list(dict.fromkeys([self.concept(None), *points]))
         known = {str(key): key for key in self._models}
         known |= {f"sam:{each.name}": each for each in self._models if each.family == "sam1"}
         known |= {f"sam2:{name}": ModelKey("sam2", version) for name, version in SAM2_IDS.items()}

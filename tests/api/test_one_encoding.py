@@ -28,6 +28,7 @@ from tests.api.serving import (
     steps,
 )
 from tests.api.test_jobs import completed
+from tests.checkpoints import write_demo_words
 
 MODEL = "sam3/published"
 SAM2_IMAGE = "/sam2/segment_image"
@@ -272,6 +273,19 @@ def test_a_request_chooses_between_both(published_sam3: Path) -> None:
         for model_version, label in (("sam3", MODEL), ("sam2", "sam2/demo")):
             response = post(server, PREDICT, raster, model_version=model_version, **points)
             assert response.headers["x-model"] == label, response.text
+
+
+def test_a_server_for_words_only(tmp_path: Path) -> None:
+    """Neither a visual head nor SAM 2: images are encoded for words, and clicks are refused."""
+    write_demo_words(tmp_path / "words")
+    weights = {"sam3_weights": str(tmp_path / "words"), "sam2_weights": "none"}
+    with in_process(**weights) as server:
+        embedded = checked(server.post(SAM3_EMBED, {"image": noise(1541), "image_id": "x"}))
+        assert told(embedded) == ("sam3/words", "miss")
+        assert told(find(server, image_id="x")) == ("sam3/words", "hit")
+        refused = server.post(VISUAL, {"image_id": "x", "prompts": [POINT]})
+        assert refused.status_code == 503
+        assert "INFERENCE_SAM2_WEIGHTS" in refused.json()["message"]
 
 
 def without_time(answer: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,8 @@ import inference_server
 from inference_server.cli import main
 
 QUICK = ("--image", "160x120", "--seconds", "0")
-WORK = ["encode", "click", "16 boxes", "clicks, 16 at once", "encode", "concept"]
+POINTS = ["click", "16 boxes", "clicks, 16 at once"]
+WORK = ["encode", *POINTS, "encode", "concept"]
 
 
 def bench(*arguments: object) -> Result:
@@ -24,10 +25,13 @@ def bench(*arguments: object) -> Result:
 
 
 def test_a_table_and_a_plot(tmp_path: Path) -> None:
-    result = bench("--plot", tmp_path / "bench.png")
+    result = bench("--plot", tmp_path / "bench.png", "--size", "hiera_tiny")
     assert result.exit_code == 0, result.stderr
     rows = [line for line in result.stdout.splitlines() if "/demo" in line]
-    assert [row.split("/demo")[1].strip().split("  ")[0] for row in rows] == WORK
+    assert [row.split("/demo")[1].strip().split("  ")[0] for row in rows] in (
+        WORK,
+        [*WORK, *POINTS],
+    )
     assert all("━" in row for row in rows)
     assert "160x120" in result.stdout
     with Image.open(tmp_path / "bench.png") as picture:
@@ -48,7 +52,28 @@ def test_json() -> None:
     assert told["machine"]["image"] == "160x120"
     assert told["machine"]["device"]
     only = json.loads(bench("--json", "--only", "sam3").stdout)
-    assert [figure["name"] for figure in only["figures"]] == WORK[4:]
+    assert [figure["name"] for figure in only["figures"]][:2] == WORK[4:]
+
+
+@pytest.mark.parametrize(
+    ("options", "models"),
+    [
+        ((), ["sam3/published"] * 5),
+        (("--only", "sam3"), ["sam3/published"] * 5),
+        (("--only", "sam2"), ["sam2/demo"] * 4),
+        (("--size", "hiera_tiny"), ["sam2/demo"] * 4 + ["sam3/published"] * 5),
+    ],
+)
+def test_a_sam3_with_a_visual_head(
+    published_sam3: Path, options: tuple[str, ...], models: list[str]
+) -> None:
+    """Words and clicks are measured on one encoding, under the one model."""
+    result = bench("--json", "--sam3-weights", published_sam3, *options)
+    assert result.exit_code == 0, result.stderr
+    figures = json.loads(result.stdout)["figures"]
+    assert [figure["model"] for figure in figures] == models
+    names = [figure["name"] for figure in figures]
+    assert names[-5:] == ["encode", "concept", *POINTS] or names == ["encode", *POINTS]
 
 
 @pytest.mark.parametrize(

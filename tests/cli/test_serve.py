@@ -51,7 +51,24 @@ def test_models_are_listed() -> None:
     assert ["sam3", "sam3/sam3_final", "demo"] in lines
     for version in ("hiera_tiny", "hiera_small", "hiera_b_plus", "hiera_large"):
         assert ["sam2", version, "demo"] in lines
+    assert lines[-3] == ["words:", "sam3/demo"]
+    assert lines[-2][:3] == ["points", "and", "boxes:"]
     assert lines[-1] == ["on", "cpu", "in", "torch.float32"]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "told"),
+    [
+        ({}, "points and boxes: sam3/published, with the image encoding of words"),
+        ({"VISUAL_MODEL": "sam2"}, "points and boxes: sam2/demo (hiera_large)"),
+        ({"SAM2_WEIGHTS": "none"}, "points and boxes: sam3/published, with"),
+    ],
+)
+def test_models_tell_who_answers(published_sam3: Path, chosen: dict[str, str], told: str) -> None:
+    settings = {"SAM3_WEIGHTS": str(published_sam3), **chosen}
+    result = invoke("models", **{f"INFERENCE_{name}": text for name, text in settings.items()})
+    assert "words: sam3/published" in result.output
+    assert told in result.output
 
 
 def test_the_openapi_document_is_written(tmp_path: Path) -> None:

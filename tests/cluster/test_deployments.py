@@ -46,6 +46,16 @@ def test_engines_scale_independently() -> None:
     }
 
 
+def test_sam3_alone_is_one_deployment() -> None:
+    """It serves both sides of SAM 3; the settings of `visual` reserve nothing."""
+    alone: dict[str, Any] = {"sam1_weights": "none", "sam2_weights": "none"}
+    alone |= {"cluster_visual_replicas": "4", "cluster_visual_gpus": 1}
+    assert set(deployments(**alone)) == {"ingress", "concept"}
+    resources = resources_of(Settings(**alone))
+    assert resources == {"CPU": 2, "GPU": 0}
+    assert set(deployments(sam2_weights="demo")) == {"ingress", "concept", "visual"}
+
+
 def test_limits_come_from_the_settings() -> None:
     made = deployments(
         cluster_ongoing=5, cluster_spill=3, queue_size=9, max_requests=100, shutdown_timeout=11

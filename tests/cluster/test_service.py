@@ -7,6 +7,7 @@ import base64
 import pickle
 from collections.abc import AsyncIterator, Generator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from inference_server.cluster.client import session_of
 from inference_server.cluster.messages import SentImage
 from inference_server.cluster.replica import EngineReplica
 from inference_server.cluster.service import ClusterSegmentationService
-from inference_server.engines.base import VisualPrompt
+from inference_server.engines.base import ConceptPrompt, VisualPrompt
 from inference_server.engines.catalog import ModelKey
 from inference_server.errors import (
     CapacityError,
@@ -27,6 +28,7 @@ from inference_server.errors import (
 )
 from inference_server.observability.metrics import Metrics, Timings
 from inference_server.segmentation.types import (
+    ConceptOptions,
     EmbeddingTarget,
     ImageRef,
     SegmentationResult,
@@ -400,3 +402,99 @@ async def test_a_pinned_file_is_used_and_not_named(ingress: Ingress) -> None:
     assert [each.data is not None for each in ingress.wire.sent] == [True, False]
     with pytest.raises(UnknownImageError):
         await ingress.click(image="", image_id="mine")
+
+
+@dataclass
+class Sam3Wire:
+    """A cluster with the one deployment `concept`, whose replica has both sides of SAM 3."""
+
+    wire: Wire
+    segmenter: ClusterSegmentationService
+    picture: Picture
+
+    async def find(self, **named: Any) -> SegmentationResult:
+        nothing = np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
+        return await self.segmenter.concept(
+            "a",
+            ImageRef(**named),
+            [ConceptPrompt("red circle", *nothing)],
+            ConceptOptions(),
+            timings=Timings(),
+        )
+
+    async def click(self, *, timings: Timings | None = None, **named: Any) -> SegmentationResult:
+        prompt = VisualPrompt(np.array([[100, 100]], np.float32), np.ones(1, np.int64))
+        return await self.segmenter.visual(
+            "a", ImageRef(**named), [prompt], VisualOptions(), timings=timings or Timings()
+        )
+
+
+@pytest.fixture
+async def sam3(published_sam3: Path, picture: Picture) -> AsyncIterator[Sam3Wire]:
+    settings = SETTINGS.model_copy(
+        update={
+            "sam3_weights": str(published_sam3),
+            "sam2_weights": "none",
+            "visual_model": "auto",
+        }
+    )
+    replica = EngineReplica.__new__(EngineReplica)
+    await replica.__init__(settings, "sam3", 1.0)  # type: ignore[misc]  # as Serve does
+    wire = Wire(replica, "concept")
+    handles: Any = {"sam3": wire}
+    segmenter = ClusterSegmentationService(
+        settings, Metrics(), handles, inline_bytes=len(picture.data)
+    )
+    yield Sam3Wire(wire, segmenter, picture)
+    segmenter.close()
+    replica._segmenter.close()
+
+
+async def test_words_and_a_click_of_sam3_share_a_replica_and_an_encoding(sam3: Sam3Wire) -> None:
+    sent = base64.b64encode(sam3.picture.data).decode()
+    timings = Timings()
+    words = await sam3.find(base64=sent, image_id="mine")
+    click = await sam3.click(image_id="mine", timings=timings)
+    again = await sam3.click(base64=sent)
+    assert words.image.model == click.image.model == "sam3/published"
+    assert [each.image.hit for each in (words, click, again)] == [False, True, False]
+    assert len(words.instances) == 2
+    assert "decode" not in timings.seconds, "the image was decoded again"
+    assert [each.data is not None for each in sam3.wire.sent] == [True, False, True]
+    first, second, other = sam3.wire.sessions
+    assert first == second == session_of("a", "mine")
+    assert other == session_of("a", words.image.digest)
+
+
+async def test_words_after_a_click_send_no_file(sam3: Sam3Wire) -> None:
+    sent = base64.b64encode(sam3.picture.data).decode()
+    assert not (await sam3.click(base64=sent)).image.hit
+    assert (await sam3.find(base64=sent)).image.hit
+    assert [each.data is not None for each in sam3.wire.sent] == [True, False]
+    assert len(set(sam3.wire.sessions)) == 1
+
+
+async def test_embedding_for_both_sides_is_one_call(sam3: Sam3Wire) -> None:
+    sent = base64.b64encode(sam3.picture.data).decode()
+    targets = [EmbeddingTarget("visual"), EmbeddingTarget("concept")]
+    image = ImageRef(base64=sent, image_id="both")
+    done = await sam3.segmenter.embed("a", image, targets, Timings())
+    assert done.model == "sam3/published"
+    assert len(sam3.wire.sent) == 1
+    assert (await sam3.click(image_id="both")).image.hit
+    assert (await sam3.find(image_id="both")).image.hit
+
+
+async def test_one_deployment_lists_its_models(sam3: Sam3Wire) -> None:
+    await sam3.segmenter.load()
+    (checkpoint,) = await sam3.segmenter.checkpoints()
+    assert (checkpoint.family, checkpoint.source, checkpoint.loaded) == ("sam3", "published", True)
+    with pytest.raises(ModelUnavailableError, match="no SAM 2"):
+        await sam3.segmenter.visual(
+            "a",
+            ImageRef(image_id="mine"),
+            [],
+            VisualOptions(),
+            timings=Timings(),
+            model=ModelKey("sam2", "hiera_tiny"),
+        )

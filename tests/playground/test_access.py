@@ -51,7 +51,7 @@ def test_keyboard_only(desk: Desk, picture: Picture) -> None:
     press("ArrowLeft")
     press("Minus")
     desk.settle()
-    (points,) = [prompt["points"] for prompt in desk.sent("/sam2/segment_image")[-1]["prompts"]]
+    (points,) = [prompt["points"] for prompt in desk.sent("/sam3/visual_segment")[-1]["prompts"]]
     assert [point["positive"] for point in points] == [True, False]
     press("n")
     press("b")
@@ -59,7 +59,7 @@ def test_keyboard_only(desk: Desk, picture: Picture) -> None:
     press("ArrowUp")
     press("Enter")
     desk.settle()
-    (prompt,) = desk.sent("/sam2/segment_image")[-1]["prompts"]
+    (prompt,) = desk.sent("/sam3/visual_segment")[-1]["prompts"]
     assert (prompt["box"]["width"], prompt["box"]["height"]) == (16, 16)
     press("Control+z")
     desk.settle()
@@ -132,7 +132,7 @@ def test_a_phone(browser: Browser, server: RunningHere, picture: Picture) -> Non
         desk.page.get_by_role("radio", name="Exclude").check(force=True)
         desk.page.touchscreen.tap(*desk.place(*other.click()))
         desk.settle()
-        points = desk.sent("/sam2/segment_image")[-1]["prompts"][0]["points"]
+        points = desk.sent("/sam3/visual_segment")[-1]["prompts"][0]["points"]
         assert [point["positive"] for point in points] == [True, False]
         for element in desk.page.locator("details").all():
             element.evaluate("(each) => { each.open = true; }")

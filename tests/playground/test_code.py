@@ -56,8 +56,8 @@ def test_an_object_by_image_id(
     desk.click(*picture.one("red square").click())
     desk.page.get_by_role("combobox", name="Image").select_option("By id")
     desk.page.get_by_label("Show API key").check()
-    (last,) = desk.sent("/sam2/segment_image")[-1:]
-    shown = server.answer("/sam2/segment_image", **last)["predictions"]
+    (last,) = desk.sent("/sam3/visual_segment")[-1:]
+    shown = server.answer("/sam3/visual_segment", **last)["predictions"]
     for answer in desk.code(*LANGUAGES, directory=tmp_path):
         assert answer["predictions"] == shown
 
@@ -71,7 +71,7 @@ def test_which_request_is_shown(desk: Desk, picture: Picture) -> None:
     # A sample is not a local file.
     expect(desk.page.get_by_role("combobox", name="Image")).to_have_value("id")
     desk.click(320, 280)
-    expect(code).to_contain_text("/sam2/segment_image")
+    expect(code).to_contain_text("/sam3/visual_segment")
     desk.ask("red circle")
     expect(code).to_contain_text("/sam3/concept_segment")
     expect(code).to_contain_text('"output_prob_thresh": 0.5')

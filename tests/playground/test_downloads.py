@@ -10,10 +10,13 @@ from playwright.sync_api import expect
 from pycocotools.coco import COCO
 
 from tests.api.pictures import Picture, iou
+from tests.api.serving import RunningHere
 from tests.playground.desk import Desk, read_image, union
 
 
-def test_coco_json_and_pngs(desk: Desk, picture: Picture, tmp_path: Path) -> None:
+def test_coco_json_and_pngs(
+    desk: Desk, picture: Picture, server: RunningHere, tmp_path: Path
+) -> None:
     for name in ("JSON", "COCO", "Overlay PNG", "Mask PNG"):
         expect(desk.page.get_by_role("button", name=name, exact=True)).to_be_disabled()
     desk.upload(picture.data)
@@ -45,6 +48,8 @@ def test_coco_json_and_pngs(desk: Desk, picture: Picture, tmp_path: Path) -> Non
     document = json.loads(desk.download("JSON"))
     assert document["image"] == {"name": "scene.png", "width": 640, "height": 480}
     assert [prompt["name"] for prompt in document["prompts"]] == ["red circle", "Object 1"]
+    models = [prompt["model"] for prompt in document["prompts"]]
+    assert models == ["sam3/demo", server.points_model]
     masks = [each["masks"] for prompt in document["prompts"] for each in prompt["predictions"]]
     assert masks == [annotation["segmentation"] for annotation in annotations]
 

@@ -33,10 +33,10 @@ def test_concepts(desk: Desk, picture: Picture, server: RunningHere) -> None:
     assert iou(drawn, expected) > SAME
     assert iou(drawn, red | blue) > GOOD
     # The image is uploaded and encoded once, before the first prompt.
-    assert desk.calls == ["/sam2/embed_image", "/sam3/concept_segment"]
+    assert desk.calls == ["/sam3/embed_image", "/sam3/concept_segment"]
     (sent,) = desk.sent("/sam3/concept_segment")
     assert "image" not in sent
-    assert sent["image_id"] == desk.sent("/sam2/embed_image")[0]["image_id"]
+    assert sent["image_id"] == desk.sent("/sam3/embed_image")[0]["image_id"]
 
     # Each prompt has its own colour.
     pixels = cv2.resize(desk.overlay(), picture.size[::-1], interpolation=cv2.INTER_NEAREST)
@@ -138,11 +138,11 @@ def _hard(item: SceneObject) -> tuple[float, float]:
     return x + (item.box[2] - item.box[0]) * 0.2, y
 
 
-def test_clicks_refine_an_object(desk: Desk, picture: Picture) -> None:
+def test_clicks_refine_an_object(desk: Desk, picture: Picture, server: RunningHere) -> None:
     desk.upload(picture.data)
     desk.click(20, 20, shift=True)
     expect(desk.status).to_contain_text("click on an object first")
-    assert desk.calls == ["/sam2/embed_image"]
+    assert desk.calls == ["/sam3/embed_image"]
     item = picture.one("blue circle")
     desk.click(*_hard(item))
     expect(desk.page.get_by_role("button", name="Object 1 1 click")).to_be_visible()
@@ -151,21 +151,36 @@ def test_clicks_refine_an_object(desk: Desk, picture: Picture) -> None:
     row = desk.page.get_by_role("button", name="Object 1 2 clicks")
     expect(row).to_have_attribute("aria-pressed", "true")
     assert iou(desk.drawn(picture.size), item.mask) > GOOD
-    first, second = desk.sent("/sam2/segment_image")
+    first, second = desk.sent("/sam3/visual_segment")
     assert [len(body["prompts"][0]["points"]) for body in (first, second)] == [1, 2]
     assert first["prompts"][0]["points"] == second["prompts"][0]["points"][:1]
     # The second click reuses the cached image and the logits of the first.
     assert first["save_logits_to_cache"] is second["load_logits_from_cache"] is True
     assert "image" not in second
     expect(desk.page.locator("#response")).to_contain_text("Cache hit")
-    expect(desk.page.locator("#response")).to_contain_text("sam2/demo")
+    expect(desk.page.locator("#response")).to_contain_text(server.points_model)
     timings = desk.page.get_by_role("list", name="Server timings").get_by_role("listitem")
     assert "decode prompts" in " ".join(timings.all_text_contents())
-    # Another model size segments the same object again.
-    desk.page.get_by_label("SAM 2 model").select_option("hiera_tiny")
+
+
+def test_the_model_is_the_servers_choice_or_a_sam2(
+    desk: Desk, picture: Picture, server: RunningHere
+) -> None:
+    desk.upload(picture.data)
+    choice = desk.page.get_by_role("combobox", name="Model")
+    sizes = [f"SAM 2 {name}" for name in server.segmenter.catalog.versions]
+    assert choice.locator("option").all_text_contents() == ["Automatic", *sizes]
+    desk.click(*picture.one("blue circle").click())
+    # Another model segments the same object again.
+    choice.select_option("hiera_tiny")
     desk.settle()
-    versions = [body.get("sam2_version_id") for body in desk.sent("/sam2/segment_image")]
-    assert versions == [None, None, "hiera_tiny"]
+    (automatic,) = desk.sent("/sam3/visual_segment")
+    (chosen,) = desk.sent("/sam2/segment_image")
+    assert "sam2_version_id" not in automatic
+    assert chosen == {**automatic, "sam2_version_id": "hiera_tiny"}
+    expect(desk.page.locator("#response")).to_contain_text("sam2/demo")
+    expect(desk.page.locator("#code")).to_contain_text("/sam2/segment_image")
+    expect(desk.page.locator("#code")).to_contain_text('"sam2_version_id": "hiera_tiny"')
 
 
 def test_a_negative_click_removes_an_area(desk: Desk) -> None:
@@ -186,7 +201,7 @@ def test_a_negative_click_removes_an_area(desk: Desk) -> None:
     assert not after[y, x]
     assert (after & ~item.mask).sum() < 0.2 * (before & ~item.mask).sum()
     assert iou(after, item.mask) > max(0.9, iou(before, item.mask))
-    points = desk.sent("/sam2/segment_image")[-1]["prompts"][0]["points"]
+    points = desk.sent("/sam3/visual_segment")[-1]["prompts"][0]["points"]
     assert [point["positive"] for point in points] == [True, False]
 
 
@@ -197,7 +212,7 @@ def test_boxes_and_further_objects(desk: Desk, picture: Picture) -> None:
     assert iou(desk.drawn(picture.size), red.mask) > GOOD
     desk.drag(blue.box)
     assert iou(desk.drawn(picture.size), red.mask | blue.mask) > GOOD
-    (sent,) = desk.sent("/sam2/segment_image")[0]["prompts"]
+    (sent,) = desk.sent("/sam3/visual_segment")[0]["prompts"]
     x0, y0, x1, y1 = red.box
     for name, value in {"x": (x0 + x1) / 2, "y": (y0 + y1) / 2, "width": x1 - x0}.items():
         assert abs(sent["box"][name] - value) < 2
@@ -288,7 +303,7 @@ def test_samples_and_suggestions(desk: Desk) -> None:
     desk.sample("upright")
     expect(desk.chip("yellow cross")).to_be_visible()
     assert len(desk.sent("/sam3/concept_segment")) == 2
-    sent = base64.b64decode(desk.sent("/sam2/embed_image")[1]["image"]["value"])
+    sent = base64.b64decode(desk.sent("/sam3/embed_image")[1]["image"]["value"])
     assert sent.startswith(b"\xff\xd8\xff")
 
 
@@ -309,7 +324,7 @@ def test_the_image_chosen_last_is_shown(desk: Desk) -> None:
     # By the time of this response, the late image would have been uploaded as well.
     desk.click(320, 240)
     expect(desk.page.get_by_role("application")).to_have_accessible_name("Image scene-13.jpg")
-    assert desk.calls == ["/sam2/embed_image", "/sam2/segment_image"]
+    assert desk.calls == ["/sam3/embed_image", "/sam3/visual_segment"]
 
 
 def test_an_evicted_image_is_sent_again(desk: Desk, picture: Picture, server: RunningHere) -> None:
@@ -318,5 +333,5 @@ def test_an_evicted_image_is_sent_again(desk: Desk, picture: Picture, server: Ru
     item = picture.one("red square")
     desk.click(*item.click())
     assert iou(desk.drawn(picture.size), item.mask) > GOOD
-    assert ["image" in body for body in desk.sent("/sam2/segment_image")] == [False, True]
+    assert ["image" in body for body in desk.sent("/sam3/visual_segment")] == [False, True]
     expect(desk.page.get_by_role("alert").first).to_be_empty()

@@ -140,10 +140,13 @@ async def _embed(
 ) -> Response:
     begin = time.perf_counter()
     tenant, body = await read(request, schema, lambda body: ["embed"])
-    targets = [EmbeddingTarget("visual", sam2_key(body.sam2_version_id))]
+    segmenter, model = state_of(request).segmenter, sam2_key(body.sam2_version_id)
+    targets = []
+    if not with_concepts or model is not None or segmenter.catalog.answers_points:
+        targets.append(EmbeddingTarget("visual", model))
     if with_concepts:
         targets.append(EmbeddingTarget("concept"))
-    encoded = await state_of(request).segmenter.embed(
+    encoded = await segmenter.embed(
         tenant.name, image_ref(body), targets, timings_of(request), overwrite=body.replace
     )
     name = body.image_id or encoded.digest

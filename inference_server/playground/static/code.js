@@ -2,7 +2,7 @@
 
 import { byId, fill, make } from "./dom.js";
 import { key } from "./key.js";
-import { conceptRequest, objectRequest } from "./prompts.js";
+import { conceptRequest, objectPath, objectRequest } from "./prompts.js";
 import { BASE } from "./server.js";
 import { LANGUAGES } from "./snippets.js";
 
@@ -87,7 +87,9 @@ export class Code {
       };
     }
     const object = session.objects.find((each) => String(each.id) === choice);
-    return object && { path: "sam2/segment_image", body: objectRequest(object, session.version) };
+    if (!object) return null;
+    const { version } = session;
+    return { path: objectPath(version), body: objectRequest(object, version) };
   }
 
   #choose(tab) {

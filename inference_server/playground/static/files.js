@@ -1,6 +1,6 @@
 /** Download the visible masks as JSON, COCO or PNG. */
 
-import { isConcept, sentPrompt } from "./prompts.js";
+import { sentPrompt } from "./prompts.js";
 import { paintMasks, paintScores } from "./paint.js";
 
 const stem = (name) => name.replace(/\.[^.]*$/, "") || "image";
@@ -14,7 +14,7 @@ function json({ picture, found, session }) {
     nms_iou_threshold: session.overlap < 1 ? session.overlap : null,
     prompts: prompts.map((prompt) => ({
       name: prompt.name,
-      model: isConcept(prompt) ? "sam3" : "sam2",
+      model: found.find((each) => each.prompt === prompt).model,
       ...sentPrompt(prompt),
       predictions: found
         .filter((each) => each.prompt === prompt)

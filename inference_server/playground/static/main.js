@@ -40,10 +40,10 @@ async function loadModels() {
     const versions = checkpoints.filter((each) => each.family === "sam2").map((each) => each.name);
     const chosen = session.version;
     const names = ["", ...versions];
-    const option = (name) => make("option", { value: name }, name || "Default");
+    const option = (name) => make("option", { value: name }, name ? `SAM 2 ${name}` : "Automatic");
     fill(byId("version"), names.map(option));
     byId("version").value = chosen;
-    byId("version-field").hidden = versions.length < 2;
+    byId("version-field").hidden = !versions.length;
     byId("demo").hidden = !server.isDemo;
     byId("suggestions").hidden = !server.isDemo;
     server.needsKey = Boolean(keyDialog.key);

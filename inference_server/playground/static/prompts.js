@@ -48,10 +48,10 @@ export const exampleOf = (box, prompts) =>
 export const objectOf = (points, box, prompts) =>
   prompt("object", numbered(prompts, "Object"), free(prompts), { points, box });
 
-/** Whether a prompt is for SAM 3 (otherwise SAM 2). */
+/** Whether a prompt finds all instances (otherwise it selects one object). */
 export const isConcept = (each) => each.kind !== "object";
 
-/** Whether to use SAM 2's multimask output: a single click or box is ambiguous. */
+/** Whether to ask for the best of three masks: a single click or box is ambiguous. */
 const isAmbiguous = (each) => each.points.length + (each.box ? 1 : 0) < 2;
 
 /** The prompt in the form of a request. */
@@ -67,7 +67,7 @@ export function sentPrompt(each) {
   const sent = {};
   if (each.box) {
     const { x0, y0, x1, y1 } = each.box;
-    // In requests to SAM 2, `x, y` is the centre of the box.
+    // In these requests, `x, y` is the centre of the box.
     sent.box = { x: (x0 + x1) / 2, y: (y0 + y1) / 2, width: x1 - x0, height: y1 - y0 };
   }
   if (each.points.length) sent.points = each.points.map(({ x, y, positive }) => ({ x, y, positive }));
@@ -91,7 +91,7 @@ export function conceptRequest(prompts, threshold, overlap = 1) {
  * the earlier clicks.
  *
  * @param {Prompt} each
- * @param {string} version SAM 2 model size; empty for the default.
+ * @param {string} version SAM 2 model size; empty for the server's choice.
  */
 export function objectRequest(each, version) {
   return {
@@ -103,6 +103,9 @@ export function objectRequest(each, version) {
     ...(version ? { sam2_version_id: version } : {}),
   };
 }
+
+/** The endpoint for objects. @param {string} version see `objectRequest`. */
+export const objectPath = (version) => (version ? "sam2/segment_image" : "sam3/visual_segment");
 
 /** Cache key: prompts with the same key have the same result. */
 export const identity = (each) => JSON.stringify(sentPrompt(each));

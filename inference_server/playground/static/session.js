@@ -18,14 +18,14 @@ const MAX_CONCEPTS = 16;
 const EMPTY = Object.freeze({ prompts: Object.freeze([]), selected: null });
 
 /** @typedef {import("./prompts.js").Prompt} Prompt */
-/** @typedef {{prompt: Prompt, score: number, mask: Mask}} Found */
+/** @typedef {{prompt: Prompt, score: number, mask: Mask, model: string}} Found */
 
 export class Session extends EventTarget {
   /** @type {import("./picture.js").Picture | null} */
   picture = null;
   threshold = 0.5;
   overlap = 1;
-  /** SAM 2 model size; empty for the default. */
+  /** SAM 2 model size; empty for the server's choice. */
   version = "";
   /** The last request. @type {import("./server.js").Exchange | null} */
   exchange = null;
@@ -36,7 +36,7 @@ export class Session extends EventTarget {
 
   #history = new History(EMPTY);
   #hidden = new Set();
-  /** Results by cache key. @type {Map<string, {score: number, mask: Mask}[]>} */
+  /** Results by cache key. @type {Map<string, {score: number, mask: Mask, model: string}[]>} */
   #results = new Map();
   /** Last results by prompt id, shown until those of the edited prompt arrive. */
   #previousResults = new Map();
@@ -313,7 +313,7 @@ export class Session extends EventTarget {
       const response = await this.#send(generation, "sam3/concept_segment", body);
       if (!response) return;
       response.prompt_results.forEach(({ prompt_index: index, predictions }) => {
-        this.#results.set(keys[index], predictions.map(toResult));
+        this.#results.set(keys[index], predictions.map(toResult(response.model)));
       });
       this.#changed();
     }
@@ -326,21 +326,22 @@ export class Session extends EventTarget {
       this.#report(`Segmenting ${pending.name}…`);
       const key = this.#key(pending);
       const body = prompts.objectRequest(pending, this.version);
-      const response = await this.#send(generation, "sam2/segment_image", body);
+      const response = await this.#send(generation, prompts.objectPath(this.version), body);
       if (!response) return;
-      this.#results.set(key, response.predictions.map(toResult));
+      this.#results.set(key, response.predictions.map(toResult(response.model)));
       this.#changed();
     }
   }
 
-  /** Upload the image once and let the server encode it for SAM 2. */
+  /** Upload the image once and let the server encode it for the models that will answer. */
   #upload(generation) {
     this.#uploaded ??= (async () => {
       const { picture } = this;
       this.#report("Encoding image…");
       const body = { image: await picture.sent(), image_id: picture.id };
       if (this.version) body.sam2_version_id = this.version;
-      const { exchange } = await request("sam2/embed_image", body);
+      const path = this.version ? "sam2/embed_image" : "sam3/embed_image";
+      const { exchange } = await request(path, body);
       if (generation === this.#generation) this.exchange = exchange;
     })();
     const uploaded = this.#uploaded;
@@ -350,7 +351,11 @@ export class Session extends EventTarget {
     return uploaded;
   }
 
-  /** Send a request by image id. @returns the response body, or null if the image has changed. */
+  /**
+   * Send a request by image id.
+   *
+   * @returns the response body, and in it the `model`; null if the image has changed.
+   */
   async #send(generation, path, body) {
     const { picture } = this;
     await this.#upload(generation);
@@ -366,7 +371,7 @@ export class Session extends EventTarget {
     }
     if (generation !== this.#generation) return null;
     this.exchange = response.exchange;
-    return response.body;
+    return { ...response.body, model: response.exchange.model };
   }
 
   #report(activity) {
@@ -376,4 +381,6 @@ export class Session extends EventTarget {
 }
 
 /** Convert a prediction of a response. */
-const toResult = ({ confidence, masks }) => ({ score: confidence, mask: new Mask(masks) });
+const toResult =
+  (model) =>
+  ({ confidence, masks }) => ({ score: confidence, mask: new Mask(masks), model });

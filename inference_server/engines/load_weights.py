@@ -173,10 +173,10 @@ def load_sam2(checkpoint: Sam2Checkpoint, compute: Compute) -> SAM2Base:
 def load_sam3(
     source: str, name: str, compute: Compute
 ) -> tuple[Sam3Model | Sam3LiteTextModel, Sam3Processor]:
-    """Load a SAM 3 model and its processor: layout `sam3`, `sam3_video` or `sam3_lite_text`.
+    """Load a SAM 3 model and its processor: `sam3`, `sam3_video`, `sam3_lite_text` or `sam3.pt`.
 
     Args:
-        source: Directory or Hugging Face id, from `sam3_source`.
+        source: `Sam3Checkpoint.source`.
         name: Name of the weights for error messages.
         compute: Device to load the model to.
 
@@ -195,6 +195,8 @@ def load_sam3(
         Sam3Processor,
     )
 
+    if Path(source).is_file():
+        return _published_sam3(Path(source), name, compute)
     with _explained("INFERENCE_SAM3_WEIGHTS", name):
         is_lite = isinstance(AutoConfig.from_pretrained(source), Sam3LiteTextConfig)
         kind = Sam3LiteTextModel if is_lite else Sam3Model
@@ -203,13 +205,40 @@ def load_sam3(
     return model.to(compute.device).eval().requires_grad_(False), processor
 
 
-def _pretrained(kind: Any, source: str, setting: str, name: str) -> Any:
-    """Load a model of `transformers` in float32; one that lacks a tensor is refused."""
+def _published_sam3(file: Path, name: str, compute: Compute) -> tuple[Sam3Model, Sam3Processor]:
+    """Load the concept side of the file that Meta published for SAM 3."""
+    from transformers import CLIPTokenizer, Sam3ImageProcessor, Sam3Model, Sam3Processor
+
+    from inference_server.engines.sam3 import published
+
+    with _explained("INFERENCE_SAM3_WEIGHTS", name):
+        model = _pretrained(
+            Sam3Model,
+            None,
+            "INFERENCE_SAM3_WEIGHTS",
+            name,
+            config=published.config().detector_config,
+            state_dict=published.concept_tensors(published.read(file)),
+        )
+        tokenizer = CLIPTokenizer.from_pretrained(str(file.parent))
+        size = model.config.vision_config.backbone_config.image_size
+        images = Sam3ImageProcessor(size={"height": size, "width": size})
+        processor = Sam3Processor(images, tokenizer)
+    return model.to(compute.device).eval().requires_grad_(False), processor
+
+
+def _pretrained(kind: Any, source: str | None, setting: str, name: str, **tensors: Any) -> Any:
+    """Load a model of `transformers` in float32; one that lacks a tensor is refused.
+
+    Without a source, `tensors` has the configuration and the tensors, of which none may be left.
+    """
     from transformers.utils import logging as transformers_logging
 
     if not sys.stderr.isatty():  # a progress bar would add a hundred lines to a log
         transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    model, report = kind.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
+    model, report = kind.from_pretrained(
+        source, dtype=torch.float32, output_loading_info=True, **tensors
+    )
     lacking = sorted(report["missing_keys"]) + [str(k) for k in report["mismatched_keys"]]
     if lacking:
         family = setting.removeprefix("INFERENCE_").removesuffix("_WEIGHTS").replace("SAM", "SAM ")
@@ -217,6 +246,8 @@ def _pretrained(kind: Any, source: str, setting: str, name: str) -> Any:
             f"{setting}: {name} lacks {len(lacking)} of the model's tensors (the first is "
             f"{lacking[0]}). Download it again, or check that it is a {family}."
         )
+    if source is None and report["unexpected_keys"]:
+        raise ValueError(f"unknown tensor {min(report['unexpected_keys'])}")
     return model
 
 
@@ -224,7 +255,7 @@ def load_sam3_head(source: str, name: str, compute: Compute) -> VisualHead | Non
     """Load SAM 3's visual head, which checkpoints in the published layout contain.
 
     Args:
-        source: Directory or Hugging Face id, from `sam3_source`.
+        source: `Sam3Checkpoint.source`.
         name: Name of the weights for error messages.
         compute: Device to load the head to.
 
@@ -236,16 +267,21 @@ def load_sam3_head(source: str, name: str, compute: Compute) -> VisualHead | Non
     """
     from transformers import AutoConfig, Sam3VideoConfig
 
+    from inference_server.engines.sam3 import published
     from inference_server.engines.sam3.visual_head import NECK, TRACKER, VisualHead
 
     with _explained("INFERENCE_SAM3_WEIGHTS", name):
-        config: Any = AutoConfig.from_pretrained(source)
+        file = Path(source) if Path(source).is_file() else None
+        config: Any = published.config() if file else AutoConfig.from_pretrained(source)
         if not isinstance(config, Sam3VideoConfig):
             return None
         detector: Any = config.detector_config
         tracker: Any = config.tracker_config
         head = VisualHead(tracker, detector.vision_config)
-        head.load(_read_tensors(source, (TRACKER, NECK)))
+        if file is None:
+            head.load(_read_tensors(source, (TRACKER, NECK)))
+        else:
+            head.load_state_dict(published.head_tensors(published.read(file)), strict=True)
     return head.to(compute.device).eval().requires_grad_(False)
 
 

@@ -79,7 +79,7 @@ class Sam3Checkpoint:
 
     Attributes:
         name: Name of the weights for display; never a local path, which clients must not see.
-        source: Directory or Hugging Face id, the argument of `from_pretrained`.
+        source: Directory or Hugging Face id, the argument of `from_pretrained`; or Meta's file.
         has_head: Whether they contain the visual head, which answers points and boxes.
     """
 
@@ -90,7 +90,10 @@ class Sam3Checkpoint:
     @property
     def nbytes(self) -> int:
         """Size of the local files of the weights in bytes; 0 if there are none."""
-        return sum(file.stat().st_size for file in Path(self.source).glob("*.safetensors"))
+        path = Path(self.source)
+        if path.is_file():
+            return path.stat().st_size
+        return sum(file.stat().st_size for file in path.glob("*.safetensors"))
 
 
 @cache
@@ -193,14 +196,15 @@ def find_sam3(weights: str, source: str = "INFERENCE_SAM3_WEIGHTS") -> Sam3Check
     """Resolve the setting `sam3_weights` without loading anything.
 
     Args:
-        weights: `demo`, a directory, or a Hugging Face id.
+        weights: `demo`, a directory, Meta's `sam3.pt`, or a Hugging Face id.
         source: Name of the setting, for error messages.
 
     Returns:
         The checkpoint.
 
     Raises:
-        ModelUnavailableError: The directory does not exist or contains no SAM 3.
+        ModelUnavailableError: The directory does not exist or contains no SAM 3, or the file has no
+            tokenizer beside it.
     """
     setting = f"{source}={weights}"
     path = WEIGHTS / "sam3" if weights == "demo" else Path(weights).expanduser()
@@ -222,17 +226,31 @@ def find_sam3(weights: str, source: str = "INFERENCE_SAM3_WEIGHTS") -> Sam3Check
         name = "demo" if weights == "demo" else path.name
         return Sam3Checkpoint(name, str(path), has_head=kind == _PUBLISHED_SAM3)
     if path.is_file():
-        raise ModelUnavailableError(
-            f"{setting}: this is a file. SAM 3 is loaded from a directory in the layout of "
-            "`transformers`, such as `hf download facebook/sam3` writes. To convert Meta's "
-            "sam3.pt, use convert_sam3_video_to_hf.py from the repository of `transformers`."
-        )
+        return _sam3_file(path, setting)
     if weights.count("/") == 1 and not weights.startswith((".", "/", "~")):
         return Sam3Checkpoint(weights, weights, has_head=_has_head_on_hub(weights))
     raise ModelUnavailableError(
-        f"{setting}: no such directory. Set it to demo, to an existing directory, or to a "
-        "Hugging Face id such as facebook/sam3."
+        f"{setting}: no such directory or file. Set it to demo, to an existing directory, to "
+        "Meta's sam3.pt, or to a Hugging Face id such as facebook/sam3."
     )
+
+
+def _sam3_file(file: Path, setting: str) -> Sam3Checkpoint:
+    """The checkpoint in the file that Meta publishes, which contains no tokenizer."""
+    if file.suffix != ".pt":
+        raise ModelUnavailableError(
+            f"{setting}: this is a file. Name the directory that contains it, as "
+            "`hf download facebook/sam3` or `save_pretrained` writes it, or Meta's sam3.pt."
+        )
+    has_vocabulary = all((file.parent / name).is_file() for name in ("vocab.json", "merges.txt"))
+    if not has_vocabulary and not (file.parent / "tokenizer.json").is_file():
+        raise ModelUnavailableError(
+            f"{setting}: the file contains no tokenizer, and there is none beside it. Put "
+            "tokenizer.json of facebook/sam3 or of openai/clip-vit-base-patch32, which is the "
+            "same, into its directory: `hf download openai/clip-vit-base-patch32 tokenizer.json "
+            "--local-dir DIRECTORY`."
+        )
+    return Sam3Checkpoint(file.name, str(file), has_head=True)
 
 
 def _has_head_on_hub(repository: str) -> bool:

@@ -16,8 +16,8 @@ class ModelSettings(EnvironmentSettings):
     sam3_weights: str = Field(
         "demo",
         description="SAM 3 weights: `demo`, a `transformers` directory (`sam3`, "
-        "`sam3_video` or `sam3_lite_text`), or a Hugging Face id such "
-        "as `facebook/sam3`.",
+        "`sam3_video` or `sam3_lite_text`), Meta's `sam3.pt` with a `tokenizer.json` beside it, or "
+        "a Hugging Face id such as `facebook/sam3`.",
     )
     sam3_models: types.NamedModels = Field(
         {},

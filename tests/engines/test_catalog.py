@@ -177,8 +177,18 @@ def test_a_wrong_named_model_is_reported(settings: dict[str, Any], message: str)
     assert caught.value.message.startswith(message)
 
 
-def test_a_checkpoint_file_of_sam3_is_explained(directory: Path) -> None:
-    (directory / "sam3.pt").touch()
+def test_a_checkpoint_file_of_sam3_is_listed_or_explained(directory: Path) -> None:
+    file = directory / "sam3.pt"
+    file.write_bytes(b"1234")
+    with pytest.raises(ModelUnavailableError, match="contains no tokenizer") as caught:
+        Catalog(Settings(sam3_weights=str(file)))
+    assert "hf download openai/clip-vit-base-patch32 tokenizer.json" in caught.value.message
+    (directory / "tokenizer.json").touch()
+    catalog = Catalog(Settings(sam3_weights=str(file)))
+    checkpoint = catalog.checkpoint(DEFAULT_SAM3)
+    assert (checkpoint.name, checkpoint.nbytes) == ("sam3.pt", 4)
+    assert catalog.uses_head(DEFAULT_SAM3)
+    other = file.rename(directory / "model.safetensors")
     with pytest.raises(ModelUnavailableError, match="this is a file") as caught:
-        Catalog(Settings(sam3_weights=str(directory / "sam3.pt")))
-    assert "convert_sam3_video_to_hf.py" in caught.value.message
+        Catalog(Settings(sam3_weights=str(other)))
+    assert "Name the directory" in caught.value.message

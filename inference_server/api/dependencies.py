@@ -319,15 +319,19 @@ async def read_with(
     Args:
         request: a request with a JSON body.
         use: converts the JSON object; called in a worker thread if the body is large.
-        scope: scope that the key needs; None allows any key. Default: `segment`.
+        scope: scope that the key needs; None allows any key. Only requests that need `segment`
+            count against the key's rate limit. Default: `segment`.
         optional: whether no body means an empty JSON object. Default: False.
 
     Returns:
         (key, result of `use`).
     """
     has_key = key_from_request(request.query_params, request.headers, None) is not None
+    is_work = scope == "segment"
     if has_key:
-        await admit(request, authenticate(request, scope=scope))
+        key = authenticate(request, scope=scope)
+        if is_work:
+            await admit(request, key)
     raw = await _body(request, has_key=has_key or state_of(request).auth.is_open)
     settings = state_of(request).settings
     run = asyncio.to_thread if len(raw) > _SMALL else _now
@@ -347,7 +351,8 @@ async def read_with(
         return authenticate(request, data, scope=scope), data
 
     key, data = await run(parse)
-    await admit(request, key)
+    if is_work:
+        await admit(request, key)
     return key, await run(lambda: use(data))
 
 

@@ -326,6 +326,15 @@ def test_a_rate_limits_work_only(running: Keyed, picture: Picture) -> None:
     assert server.post(VISUAL, {"image": noise(6)}, key=key).status_code == 429
 
 
+def test_a_rate_does_not_limit_administration(running: Keyed) -> None:
+    key, _ = running.create("managing", rate="1/h", scopes=("admin",))
+    for _ in range(3):
+        for body in (b"", {"api_key": key}):
+            sent = key if body == b"" else None
+            assert running.server.post("/model/registry", body, key=sent).status_code == 200
+    assert running.server.get("/model/registry", key=key).status_code == 200
+
+
 def test_a_rate_error_is_sent_before_the_body_is_read(running: Keyed) -> None:
     key, _ = running.create("eager", rate="1/h")
     assert running.server.post(VISUAL, {"image": noise(6)}, key=key).status_code == 200

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from inference_sdk.config import RemoteProcessingTimeCollector, remote_processing_times
 from inference_sdk.http.client import InferenceHTTPClient
 from inference_sdk.http.entities import InferenceConfiguration
 from inference_sdk.http.errors import HTTPCallErrorError
 from PIL import Image
 
+from inference_server import __version__
+from inference_server.demo import WEIGHTS
 from tests.api.pictures import Gallery, Picture, assert_finds, center_box, click, iou, plane
-from tests.api.serving import ALICE, Running
+from tests.api.serving import ALICE, Running, RunningHere, serving
 
 Inputs = Callable[[str], Any]
 
@@ -144,6 +149,111 @@ def test_several_images_are_sent_one_by_one(client: Any, inputs: Inputs, picture
     )
     for answer in answers:
         assert iou(plane(answer["predictions"][0], picture.size), item.mask) > 0.8
+
+
+class TestModels:
+    """The client lists, loads and unloads models, and selects one by its id."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def many(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHere]:
+        """A server with a second SAM 3."""
+        directory = tmp_path_factory.mktemp("models") / "crops"
+        shutil.copytree(WEIGHTS / "sam3", directory)
+        with serving(sam3_models={"crops/3": str(directory)}) as running:
+            yield running
+
+    @pytest.fixture
+    def manager(self, many: RunningHere) -> Any:
+        """A client of a server without models in memory."""
+        client = connect(many, transport="header")
+        assert client.unload_all_models().models == []
+        return client
+
+    def test_server_information(self, manager: Any) -> None:
+        info = manager.get_server_info()
+        assert (info.name, info.version) == ("inference-server", __version__)
+        assert info.uuid == manager.get_server_info().uuid
+
+    @pytest.mark.parametrize("transport", ["header", "both"])
+    def test_models_are_loaded_and_unloaded(self, many: RunningHere, transport: str) -> None:
+        client = connect(many, transport=transport)
+
+        def ids(registered: Any) -> list[str]:
+            return [each.model_id for each in registered.models]
+
+        assert ids(client.unload_all_models()) == []
+        assert ids(client.load_model("crops/3", set_as_default=True)) == ["crops/3"]
+        assert client.selected_model == "crops/3"
+        assert ids(client.load_model("sam3/sam3_final")) == ["sam3/sam3_final", "crops/3"]
+        (base, crops) = client.list_loaded_models().models
+        assert crops.task_type == base.task_type == "unsupervised-segmentation"
+        assert crops.input_height == crops.input_width == base.input_width > 0
+        assert ids(client.unload_model("crops/3")) == ["sam3/sam3_final"]
+        assert client.selected_model is None
+        assert ids(client.unload_all_models()) == []
+
+    def test_a_description_loads_the_model(self, manager: Any) -> None:
+        description = manager.get_model_description("sam2/hiera_large")
+        assert description.model_id == "sam2/hiera_large"
+        assert len(manager.list_loaded_models().models) == 4, "the demo answers for all sizes"
+
+    def test_without_blocking(self, manager: Any) -> None:
+        async def change() -> list[int]:
+            changes = [
+                await manager.load_model_async("crops/3"),
+                await manager.list_loaded_models_async(),
+                await manager.unload_model_async("crops/3"),
+                await manager.unload_all_models_async(),
+            ]
+            return [len(each.models) for each in changes]
+
+        assert asyncio.run(change()) == [1, 1, 0, 0]
+
+    def test_the_key_of_the_default_transport(self, many: RunningHere) -> None:
+        """It is sent in the URL or the body, but not with requests to unload."""
+        client = connect(many)
+        assert client.load_model("crops/3").models == client.list_loaded_models().models
+        for unload in (client.unload_all_models, lambda: client.unload_model("crops/3")):
+            with pytest.raises(HTTPCallErrorError) as caught:
+                unload()
+            assert caught.value.status_code == 401
+
+    def test_without_keys(self, open_server: Running) -> None:
+        client = connect(open_server, None)
+        client.load_model("sam3/sam3_final")
+        assert client.list_loaded_models().models
+        assert client.unload_all_models().models == []
+
+    def test_an_unknown_model(self, manager: Any) -> None:
+        with pytest.raises(HTTPCallErrorError) as caught:
+            manager.load_model("crops/4")
+        assert caught.value.status_code == 422
+        message: Any = caught.value.api_message
+        assert "This server has sam3/sam3_final, crops/3, sam2/hiera_tiny" in message[0]["msg"]
+
+    def test_a_model_is_selected_and_the_headers_are_collected(
+        self, manager: Any, inputs: Inputs, picture: Picture
+    ) -> None:
+        prompts = [{"type": "text", "text": "red circle"}]
+        for cold in (1, 0):
+            collector = RemoteProcessingTimeCollector()
+            token = remote_processing_times.set(collector)
+            try:
+                answer = manager.sam3_concept_segment(
+                    inputs("path"), prompts, model_id="crops/3", format="rle"
+                )
+            finally:
+                remote_processing_times.reset(token)
+            (result,) = answer["prompt_results"]
+            assert_finds(result["predictions"], picture.matching("red circle"), picture.size)
+            assert collector._model_ids == {"crops/3"}
+            ((_, seconds),) = collector._entries
+            assert seconds > 0
+            assert collector._cold_start_count == cold
+            assert [each for each, _ in collector._cold_start_entries] == ["crops/3"] * cold
+            assert (collector._cold_start_total_load_time > 0) == bool(cold)
+        assert [each.model_id for each in manager.list_loaded_models().models] == ["crops/3"]
 
 
 class TestErrors:

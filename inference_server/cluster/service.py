@@ -273,8 +273,7 @@ class ClusterSegmentationService(SegmentationService):
         await tell_all(self._handle(key), "unload_model", self._clear_timeout, key)
 
     def _handle(self, key: ModelKey) -> DeploymentHandle[Any]:
-        self.catalog.checkpoint(key)  # an unknown model may have no deployment
-        return self._handles[deployed_in(key)]
+        return self._handles[self._deployment_of(key)]
 
     async def clear(self) -> None:
         """See `SegmentationService`."""

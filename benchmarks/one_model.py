@@ -53,7 +53,7 @@ class Way:
 
 
 def _parameters(*modules: Any) -> int:
-    return sum(own.numel() for module in modules for own in module.parameters())
+    return int(sum(own.numel() for module in modules for own in module.parameters()))
 
 
 def _encoded(engine: Engine[Any]) -> Embedding:

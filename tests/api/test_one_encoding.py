@@ -32,8 +32,8 @@ from tests.checkpoints import write_demo_words
 
 MODEL = "sam3/published"
 SAM2_IMAGE = "/sam2/segment_image"
-POINT = {"points": [{"x": 20, "y": 30, "positive": True}]}
-BOX = {"box": {"x": 30, "y": 20, "width": 30, "height": 20}}
+POINT: dict[str, Any] = {"points": [{"x": 20, "y": 30, "positive": True}]}
+BOX: dict[str, Any] = {"box": {"x": 30, "y": 20, "width": 30, "height": 20}}
 
 
 @pytest.fixture(scope="module")

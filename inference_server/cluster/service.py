@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -44,16 +43,8 @@ from inference_server.segmentation.types import (
 )
 from inference_server.settings import Settings
 
-logger = logging.getLogger(__name__)
-
 _REMEMBERED = 100_000
 """Maximum images of which an ingress remembers that it sent them to an engine."""
-
-DESCRIBE_TIMEOUT = 5.0
-"""Seconds to wait for an engine's checkpoints before the last known ones are used."""
-
-CLEAR_TIMEOUT = 60.0
-"""Seconds to wait until all replicas have unloaded their models and cleared their caches."""
 
 
 class ClusterSegmentationService(SegmentationService):
@@ -67,7 +58,8 @@ class ClusterSegmentationService(SegmentationService):
             object store. Default: 100 000.
         describe_timeout: seconds to wait for an engine's checkpoints before the last known ones
             are used. Default: 5.
-        clear_timeout: seconds to wait until all replicas are cleared. Default: 60.
+        clear_timeout: seconds to wait until all replicas have unloaded their models or cleared
+            their caches. Default: 60.
         ingresses: returns the handle of the ingresses, which keep files of images with an id.
             Default: this is the only one.
     """
@@ -79,8 +71,8 @@ class ClusterSegmentationService(SegmentationService):
         handles: Mapping[Family, DeploymentHandle[Any]],
         *,
         inline_bytes: int = INLINE_BYTES,
-        describe_timeout: float = DESCRIBE_TIMEOUT,
-        clear_timeout: float = CLEAR_TIMEOUT,
+        describe_timeout: float = 5.0,
+        clear_timeout: float = 60.0,
         ingresses: Callable[[], DeploymentHandle[Any]] | None = None,
     ) -> None:
         threads = Threads(settings.cpu_workers, settings.slow_workers)
@@ -266,14 +258,13 @@ class ClusterSegmentationService(SegmentationService):
 
     async def load_model(self, key: ModelKey) -> None:
         """See `SegmentationService`; all replicas that can answer with the model load it."""
-        await tell_all(self._handle(key), "load_model", self._request_timeout, key)
+        handle = self._handles[self._deployment_of(key)]
+        await tell_all(handle, "load_model", self._request_timeout, key)
 
     async def unload_model(self, key: ModelKey) -> None:
         """See `SegmentationService`; all replicas unload the model."""
-        await tell_all(self._handle(key), "unload_model", self._clear_timeout, key)
-
-    def _handle(self, key: ModelKey) -> DeploymentHandle[Any]:
-        return self._handles[self._deployment_of(key)]
+        handle = self._handles[self._deployment_of(key)]
+        await tell_all(handle, "unload_model", self._clear_timeout, key)
 
     async def clear(self) -> None:
         """See `SegmentationService`."""

@@ -237,7 +237,7 @@ class TestModels:
     ) -> None:
         prompts = [{"type": "text", "text": "red circle"}]
         for cold in (1, 0):
-            collector = RemoteProcessingTimeCollector()
+            collector: Any = RemoteProcessingTimeCollector()  # type: ignore[no-untyped-call]
             token = remote_processing_times.set(collector)
             try:
                 answer = manager.sam3_concept_segment(

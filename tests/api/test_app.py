@@ -38,12 +38,13 @@ def test_post_operations() -> None:
         *("/api/sam2_compatible", "/api/predict"),
         *("/v2/sam3-image", "/v2/sam-v2-image"),
         *("/v2/sam3/concept_segment", "/v2/sam3/visual_segment"),
+        *("/model/registry", "/model/add", "/model/remove", "/model/clear"),
     }
 
 
 def test_public_operations() -> None:
     assert {op.path for op in OPERATIONS if not op.secured} == {
-        *("/", "/health", "/livez", "/readyz"),
+        *("/", "/health", "/info", "/livez", "/readyz"),
         "/v2/requests/{request_id}/files/{name}",
     }
 

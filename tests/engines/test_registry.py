@@ -79,7 +79,9 @@ def loader(monkeypatch: pytest.MonkeyPatch, sam2_model: SAM2Base, concept: Conce
 
 
 def registry_of(**settings: Any) -> ModelRegistry:
-    return ModelRegistry(Settings(device="cpu", dtype="float32", **settings))
+    # The loader below makes SAM 3 without a visual head.
+    given = {"device": "cpu", "dtype": "float32", "visual_model": "sam2", **settings}
+    return ModelRegistry(Settings(**given))
 
 
 @pytest.fixture

@@ -156,7 +156,7 @@ class TestPrompts:
             assert len(answer["predictions"]) == 1
 
     def test_logits_are_refined(self, whole: RunningHere) -> None:
-        image = {"image": noise(1513)}
+        image: dict[str, Any] = {"image": noise(1513)}
         two = {"points": [*POINT["points"], {"x": 50, "y": 10, "positive": True}]}
         plain = point(whole, two, **image).json()["predictions"]
         point(whole, **image, save_logits_to_cache=True)
@@ -206,7 +206,7 @@ class TestWithoutSam2:
 
     def test_samgeo(self, whole: RunningHere, picture: Picture) -> None:
         raster = geotiff(picture.scene.image)
-        points = {"point_coords": [[100, 100]], "point_labels": [1]}
+        points: dict[str, Any] = {"point_coords": [[100, 100]], "point_labels": [1]}
         response = checked(post(whole, PREDICT, raster, model_version="sam3", **points))
         assert response.headers["x-model"] == MODEL
         for path, fields in ((PREDICT, points), (AUTOMATIC, {})):
@@ -253,7 +253,7 @@ class TestSam2IsPreferred:
         assert "decode" in steps(clicked)
 
     def test_samgeo(self, both: RunningHere, picture: Picture) -> None:
-        points = {"point_coords": [[100, 100]], "point_labels": [1]}
+        points: dict[str, Any] = {"point_coords": [[100, 100]], "point_labels": [1]}
         for version in ("sam2", "sam3"):
             raster = geotiff(picture.scene.image)
             response = checked(post(both, PREDICT, raster, model_version=version, **points))
@@ -263,12 +263,12 @@ class TestSam2IsPreferred:
 def test_a_request_chooses_between_both(published_sam3: Path) -> None:
     """`INFERENCE_VISUAL_MODEL=auto`, with a SAM 2 beside SAM 3's head."""
     with in_process(sam3_weights=str(published_sam3)) as server:
-        image = {"image": noise(1531)}
+        image: dict[str, Any] = {"image": noise(1531)}
         assert told(point(server, **image)) == (MODEL, "miss")
-        version = {"sam2_version_id": "hiera_tiny"}
+        version: dict[str, Any] = {"sam2_version_id": "hiera_tiny"}
         assert told(point(server, **image, **version)) == ("sam2/demo", "miss")
         assert told(point(server, **image, path=SAM2_IMAGE)) == ("sam2/demo", "hit")
-        points = {"point_coords": [[20, 30]], "point_labels": [1]}
+        points: dict[str, Any] = {"point_coords": [[20, 30]], "point_labels": [1]}
         raster = geotiff(np.zeros((48, 64, 3), np.uint8))
         for model_version, label in (("sam3", MODEL), ("sam2", "sam2/demo")):
             response = post(server, PREDICT, raster, model_version=model_version, **points)

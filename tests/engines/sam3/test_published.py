@@ -120,7 +120,7 @@ def config(model: Any) -> Any:
 @pytest.fixture(scope="module")
 def head(config: Any) -> Any:
     torch.manual_seed(2)
-    made = VisualHead(config.tracker_config, config.detector_config.vision_config)
+    made: Any = VisualHead(config.tracker_config, config.detector_config.vision_config)
     made.no_memory_embedding.data.normal_()
     positions = made.prompt_encoder.pe_layer.positional_encoding_gaussian_matrix
     made.image_positions.positional_encoding_gaussian_matrix.copy_(positions)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 import weakref
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -29,6 +31,10 @@ from inference_server.settings import MiB, Settings
 # PyTorch and the models' libraries take seconds to import. They are imported where they are first
 # needed, in the thread that loads a model, so the server can answer meanwhile and the command line
 # does not wait for what it does not use.
+
+_IMPORTS = threading.Lock()
+"""Held while these libraries are imported: `transformers` replaces its own module meanwhile, so two
+threads that import it at once get an `ImportError`."""
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +75,9 @@ class ModelRegistry:
         self.evict_half: EvictHalf | None = None
         self._queued = QueueAssembly(self.compute, settings)
         self._tasks: dict[SomeCheckpoint, asyncio.Task[LoadedWeights]] = {}
+        self._awaited: Counter[SomeCheckpoint] = Counter()
+        self._measured: dict[SomeCheckpoint, int] = {}
+        self._loading: set[SomeCheckpoint] = set()
 
     def in_memory(self) -> list[LoadedWeights]:
         """The weights in memory, in the order of loading."""
@@ -141,7 +150,12 @@ class ModelRegistry:
         if task is None or (task.done() and not _succeeded(task)):
             task = asyncio.ensure_future(self._load_weights(key, checkpoint))
             self._tasks[checkpoint] = task
-        weights = await asyncio.shield(task)
+        # From the end of the load to `in_use`, the weights are not idle.
+        self._awaited[checkpoint] += 1
+        try:
+            weights = await asyncio.shield(task)
+        finally:
+            self._awaited[checkpoint] -= 1
         weights.usage.last_used = time.time()
         return weights
 
@@ -174,10 +188,11 @@ class ModelRegistry:
         Raises:
             ModelUnavailableError: The weights cannot be loaded.
         """
-        from inference_server.engines.load_weights import load_sam3, load_sam3_head
-        from inference_server.engines.sam3.engine import ConceptEngine
-        from inference_server.engines.sam3.trunk import TrunkEngine
-        from inference_server.engines.sam3.visual_engine import Sam3VisualEngine
+        with _IMPORTS:
+            from inference_server.engines.load_weights import load_sam3, load_sam3_head
+            from inference_server.engines.sam3.engine import ConceptEngine
+            from inference_server.engines.sam3.trunk import TrunkEngine
+            from inference_server.engines.sam3.visual_engine import Sam3VisualEngine
 
         name, compute = checkpoint.name, self.compute
         model, processor = load_sam3(checkpoint.source, name, compute)
@@ -200,21 +215,36 @@ class ModelRegistry:
         Raises:
             ModelUnavailableError: The weights cannot be loaded.
         """
-        from inference_server.engines.load_weights import load_sam1, load_sam2
-        from inference_server.engines.sam1.engine import Sam1Engine
-        from inference_server.engines.sam2.engine import VisualEngine
-
         if isinstance(checkpoint, Sam1Checkpoint):
+            with _IMPORTS:
+                from inference_server.engines.load_weights import load_sam1
+                from inference_server.engines.sam1.engine import Sam1Engine
+
             return Sam1Engine(*load_sam1(checkpoint, self.compute), checkpoint.name, self.compute)
-        model = load_sam2(checkpoint, self.compute)
-        return VisualEngine(model, checkpoint.name, self.compute)
+        with _IMPORTS:
+            from inference_server.engines.load_weights import load_sam2
+            from inference_server.engines.sam2.engine import VisualEngine
+
+        return VisualEngine(load_sam2(checkpoint, self.compute), checkpoint.name, self.compute)
 
     async def _load_weights(self, key: ModelKey, checkpoint: SomeCheckpoint) -> LoadedWeights:
-        self._make_room(key, checkpoint, checkpoint.nbytes)
-        weights = await self._with_queues(key, checkpoint)
-        # Only now known for weights from Hugging Face.
-        self._make_room(key, checkpoint, weights.nbytes)
+        self._make_room(key, checkpoint, self._expected_bytes(checkpoint))
+        self._loading.add(checkpoint)
+        try:
+            weights = await self._with_queues(key, checkpoint)
+            # Only now known for weights from Hugging Face.
+            self._measured[checkpoint] = weights.nbytes
+            self._make_room(key, checkpoint, weights.nbytes)
+        finally:
+            self._loading.discard(checkpoint)
         return weights
+
+    def _expected_bytes(self, checkpoint: SomeCheckpoint) -> int:
+        """Memory that weights will take; 0 if it is unknown until they are loaded."""
+        try:
+            return self._measured.get(checkpoint) or checkpoint.nbytes
+        except OSError:  # a file is gone; loading it says which
+            return 0
 
     def _make_room(self, key: ModelKey, checkpoint: SomeCheckpoint, nbytes: int) -> None:
         """Unload the least recently used models that nobody uses, until another one fits."""
@@ -228,15 +258,20 @@ class ModelRegistry:
             )
         others = {each: task.result() for each, task in self._tasks.items() if _succeeded(task)}
         idle = sorted(
-            (each for each, weights in others.items() if not weights.usage.users),
+            (
+                each
+                for each, weights in others.items()
+                if not (weights.usage.users or self._awaited[each])
+            ),
             key=lambda each: others[each].usage.last_used,
         )
-        loading = [
-            each for each, task in self._tasks.items() if not task.done() and each != checkpoint
-        ]
-        taken = nbytes + sum(each.nbytes for each in loading)
-        while taken + sum(weights.nbytes for weights in others.values()) > budget:
-            if not idle:
+        loading = [self._expected_bytes(each) for each in self._loading if each != checkpoint]
+        taken = nbytes + sum(loading)
+        # Weights of unknown size are loaded alone, because they may take all.
+        begins = checkpoint not in self._loading
+        is_unclear = begins and bool(loading) and not all((nbytes, *loading))
+        while is_unclear or taken + sum(weights.nbytes for weights in others.values()) > budget:
+            if is_unclear or not idle:
                 raise CapacityError(
                     f"There is no memory for {key} beside the models in use "
                     "(INFERENCE_MODEL_MEMORY_MB). Try again shortly.",

@@ -25,13 +25,13 @@ def check_input(settings: Settings, submission: Submission) -> None:
         ImageTooLargeError: it cannot fit, even if nothing else is stored.
     """
     nbytes = len(submission.payload)
-    parts = "request body"
+    parts = "request body has"
     if submission.image is not None:
         nbytes += len(submission.image.data)
-        parts = "request body and the image that it names"
+        parts = "request body and the image that it names have"
     if nbytes > _most_of_key(settings):
         raise ImageTooLargeError(
-            f"The {parts} have {_size(nbytes)}; {_share(settings)}. Send a smaller image or its "
+            f"The {parts} {_size(nbytes)}; {_share(settings)}. Send a smaller image or its "
             "URL, or raise INFERENCE_JOB_STORAGE_MB or INFERENCE_JOB_STORAGE_SHARE."
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 import logging
 import os
 import threading
@@ -17,6 +18,7 @@ import torch
 from sam2.modeling.sam2_base import SAM2Base
 
 from inference_server.engines import load_weights
+from inference_server.engines import registry as registry_module
 from inference_server.engines.base import ConceptPrompt, VisualPrompt, queries
 from inference_server.engines.catalog import ModelKey
 from inference_server.engines.device import Compute, choose_compute
@@ -185,6 +187,28 @@ async def test_a_failed_load_reaches_all_callers_and_is_retried(
     model = await registry.visual(TINY)
     assert loader.loads == ["demo", "demo"]
     assert registry.loaded() == [model]
+    registry.close()
+
+
+async def test_libraries_are_imported_by_one_thread_at_a_time(
+    loader: Loader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two threads that import `transformers` at once get an `ImportError`."""
+    held: dict[str, bool] = {}
+    import_module = builtins.__import__
+
+    def noting(name: str, *args: Any, **options: Any) -> Any:
+        is_worker = threading.current_thread() is not threading.main_thread()
+        if is_worker and name.endswith((".sam2.engine", ".sam3.engine", ".load_weights")):
+            held[name] = registry_module._IMPORTS.locked()
+        return import_module(name, *args, **options)
+
+    monkeypatch.setattr(builtins, "__import__", noting)
+    registry = registry_of()
+    await asyncio.gather(registry.visual(TINY), registry.concept())
+    monkeypatch.undo()
+    assert len(held) == 3
+    assert set(held.values()) == {True}
     registry.close()
 
 
@@ -371,6 +395,36 @@ class TestMemoryBudget:
         assert [registry.is_loaded(key) for key in (TINY, SMALL)] == [False, True]
         assert loader.loads == ["sam2.1_hiera_tiny.pt", "sam2.1_hiera_small.pt"]
         registry.close()
+
+    async def test_weights_of_unknown_size_are_loaded_alone(
+        self, loader: Loader, three_sizes: Path, budget: Callable[[int], int]
+    ) -> None:
+        """As those from Hugging Face: whether they fit together is known too late."""
+        registry = registry_of(sam2_weights=str(three_sizes), model_memory_mb=budget(2))
+        loader.gate.clear()
+        first = asyncio.create_task(registry.visual(TINY))
+        await loader.wait_until_begun()
+        with pytest.raises(CapacityError, match="INFERENCE_MODEL_MEMORY_MB"):
+            await registry.visual(SMALL)
+        loader.gate.set()
+        await first
+        await registry.visual(SMALL)
+        assert loader.loads == ["sam2.1_hiera_tiny.pt", "sam2.1_hiera_small.pt"]
+        registry.close()
+
+    async def test_a_size_is_remembered(self, loader: Loader, three_sizes: Path) -> None:
+        """Otherwise each request would load weights that turn out to be too large."""
+        registry = registry_of(sam2_weights=str(three_sizes), model_memory_mb=1)
+        for _ in range(2):
+            with pytest.raises(ModelUnavailableError, match=r"MEMORY_MB is 1\.$"):
+                await registry.visual(TINY)
+        assert len(loader.loads) == 1
+
+    async def test_a_file_that_is_gone_is_reported_as_such(self, three_sizes: Path) -> None:
+        registry = registry_of(sam2_weights=str(three_sizes), model_memory_mb=100)
+        (three_sizes / "sam2.1_hiera_tiny.pt").unlink()
+        with pytest.raises(ModelUnavailableError, match=r"sam2\.1_hiera_tiny"):
+            await registry.visual(TINY)
 
     async def test_a_model_larger_than_the_budget_is_not_loaded(
         self, loader: Loader, three_sizes: Path

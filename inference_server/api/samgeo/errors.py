@@ -41,7 +41,7 @@ def check_form(
     """
     if body.output_format not in OUTPUT_FORMATS:
         raise RequestError(
-            f"Invalid output_format {body.output_format!r}. "
+            f"Invalid output_format {body.output_format[:64]!r}. "
             f"Must be one of: {', '.join(OUTPUT_FORMATS)}"
         )
     if body.max_size is not None and 0 < body.max_size < body.min_size:
@@ -58,4 +58,4 @@ def check_form(
 
 def _check(field: str, value: str, known: Sequence[str], suffix: str = "") -> None:
     if value not in known:
-        raise RequestError(f"Invalid {field} {value!r}{suffix}. Must be one of: {list(known)}")
+        raise RequestError(f"Invalid {field} {value[:64]!r}{suffix}. Must be one of: {list(known)}")

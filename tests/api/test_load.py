@@ -64,7 +64,7 @@ def gated(**settings: Any) -> Iterator[tuple[RunningHere, Gate]]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(VisualEngine, "encode", slowly)
-        with serving(encode_batch=1, **settings) as server:
+        with serving(encode_batch=1, visual_model="sam2", **settings) as server:
             gate.shut()
             try:
                 yield server, gate

@@ -45,6 +45,7 @@ async def submit(slug: str, request: Request) -> Response:
 
     def check(data: dict[str, Any]) -> _Checked:
         body = task.request.model_validate(data, context=state.limits)
+        task.check(state.segmenter.catalog, body)
         # API keys must not be stored with jobs.
         kept = {name: value for name, value in data.items() if name != "api_key"}
         payload = orjson.dumps(kept)

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from inference_server.auth import Tenant, Work
+from inference_server.engines.catalog import Catalog
 from inference_server.observability.metrics import Metrics, Timings
 from inference_server.observability.tracing import Traces
 from inference_server.segmentation.service import SegmentationService
@@ -82,9 +83,12 @@ class Task:
         work: returns the units of work of a request body, which determine its price in credits.
         image_id: returns the id of the image that a request body names without sending it; None if
             it sends the image. Default: requests always send it.
+        check: refuses a request body whose model this server does not have, before it is accepted
+            as a job. Default: none is refused.
     """
 
     request: type[BaseModel]
     run: Callable[[TaskContext, Tenant, Any, Timings], Awaitable[TaskResult]]
     work: Callable[[Any], Iterable[Work]]
     image_id: Callable[[Any], str | None] = lambda body: None
+    check: Callable[[Catalog, Any], object] = lambda catalog, body: None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 
@@ -239,46 +239,35 @@ class LocalSegmentationService(SegmentationService):
     ) -> EncodedImage:
         """See `SegmentationService`."""
         since = self.image_loader.images.moment
-        with ExitStack() as used:
-            models: list[ConceptModel | VisualModel] = []
-            keys: list[ModelKey] = []
-            for target in targets:
-                model, key = await self._access.of_target(target, timings)
-                models.append(model)
-                keys.append(key)
-                used.enter_context(model.in_use())
-            done = await self._embed(tenant, image, models, timings, since, overwrite=overwrite)
-        return replace(done, answered_by=tuple(dict.fromkeys(keys)))
-
-    async def _embed(
-        self,
-        tenant: str,
-        image: ImageRef,
-        models: Sequence[ConceptModel | VisualModel],
-        timings: Timings,
-        since: int,
-        *,
-        overwrite: bool,
-    ) -> EncodedImage:
-        name, done = image.image_id, []
+        name, sent = image.image_id, image
+        stored: StoredImage | None = None
         if overwrite and name is not None:
-            sent = replace(image, image_id=None)
-            stored, _ = await self.image_loader.load(tenant, sent, timings)
+            stored, _ = await self.image_loader.load(tenant, replace(image, image_id=None), timings)
             # Under its digest, so that the id names the earlier image until all have encoded this.
-            pinned = ImageRef(file=stored, image_id=name, pinned=True)
-            done = [await self.encoder.encode(tenant, m, pinned, timings) for m in models]
+            sent = ImageRef(file=stored, image_id=name, pinned=True)
+        done: list[EncodedImage] = []
+        keys: list[ModelKey] = []
+        # One model after the other: the memory for weights may be enough for one of them only.
+        for target in targets:
+            model, key = await self._access.of_target(target, timings)
+            with model.in_use():
+                done.append(
+                    await self.encoder.encode(
+                        *(tenant, model, sent, timings),
+                        keep=stored is None,
+                        since=since if stored is None else None,
+                    )
+                )
+            keys.append(key)
+            if stored is None:
+                # With an id, the next engine finds the stored file: a URL is fetched only once.
+                sent = replace(sent, image_id=name or done[-1].digest)
+        if stored is not None and name is not None:
             self._forget_image(tenant, name, stored.digest)
             self.image_loader.images.put(tenant, name, stored)
             for encoded in done:
                 self.encoder.rename(encoded, name)
-            return EncodedImage.joined(done)
-        for model in models:
-            done.append(
-                await self.encoder.encode(tenant, model, image, timings, keep=True, since=since)
-            )
-            # With an id, the next engine finds the stored file, so a URL is fetched only once.
-            image = replace(image, image_id=name or done[-1].digest)
-        return EncodedImage.joined(done)
+        return replace(EncodedImage.joined(done), answered_by=tuple(dict.fromkeys(keys)))
 
     async def forget_image(self, tenant: str, image_id: str, keep: str | None = None) -> bool:
         """See `SegmentationService`."""

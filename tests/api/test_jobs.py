@@ -191,6 +191,13 @@ def test_a_changed_link_is_refused(server: Running, picture: Picture) -> None:
 
 
 class TestFailures:
+    def test_an_unknown_model_is_refused_at_once(self, server: Running) -> None:
+        """As at the synchronous endpoint; nothing is queued or charged."""
+        body = {"image": noise(30), "prompts": [{"text": "dog"}], "model_id": "sam3/other"}
+        refused = [server.post(path, body) for path in (CONCEPT, f"/v2{CONCEPT}")]
+        assert [each.status_code for each in refused] == [422, 422]
+        assert refused[0].json() == refused[1].json()
+
     def test_an_invalid_image_fails_the_job(self, server: Running) -> None:
         job = submitted(server, "/v2/sam3-image", image="AAAA", text_prompt="circle")
         response = ended(server, job)

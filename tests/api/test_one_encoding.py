@@ -194,6 +194,7 @@ class TestWithoutSam2:
             (SAM2_IMAGE, {}),
             (SAM2_EMBED, {}),
             (SAM3_EMBED, {"sam2_version_id": "hiera_tiny"}),
+            (f"/v2{VISUAL}", {"sam2_version_id": "hiera_tiny"}),
         ],
     )
     def test_sam2_is_refused(self, whole: RunningHere, path: str, fields: dict[str, Any]) -> None:

@@ -97,10 +97,20 @@ async def run_visual_segment(
 TASKS: Mapping[str, Task] = MappingProxyType(
     {
         "sam3/concept_segment": Task(
-            Sam3SegmentationRequest, run_concept_segment, lambda body: ["concept"], id_alone
+            Sam3SegmentationRequest,
+            run_concept_segment,
+            lambda body: ["concept"],
+            id_alone,
+            lambda catalog, body: concept_model_of(catalog, body.model_id),
         ),
         "sam3/visual_segment": Task(
-            VisualSegmentationRequest, run_visual_segment, lambda body: ["visual"], id_alone
+            VisualSegmentationRequest,
+            run_visual_segment,
+            lambda body: ["visual"],
+            id_alone,
+            lambda catalog, body: catalog.checkpoint(
+                catalog.visual(sam2_key(body.sam2_version_id))
+            ),
         ),
     }
 )

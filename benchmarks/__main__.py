@@ -26,6 +26,7 @@ BENCHMARKS = {
     "cold": "a click on a new image",
     "concept": "a concept on a cached image, with SAM 3 at its published size",
     "one_model": "a word and a click on one image: SAM 3 alone, or SAM 3 and SAM 2",
+    "encode": "SAM 2's image encoder alone, in both precisions",
     "flight": "20 simultaneous requests for one new image",
     "overhead": "CPU time of a cached click outside the model",
     "scaling": "10 to 1000 simulated replicas: hash ring, hit rates, latency, hot images",

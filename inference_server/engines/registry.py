@@ -197,13 +197,13 @@ class ModelRegistry:
         name, compute = checkpoint.name, self.compute
         model, processor = load_sam3(checkpoint.source, name, compute)
         texts = self._settings.text_cache_entries
-        concept = ConceptEngine(model, processor, name, compute, text_cache=texts)
+        trunk = TrunkEngine(model, processor, name, compute, release=True)
+        concept = ConceptEngine(model, processor, name, compute, text_cache=texts, trunk=trunk)
         if not self.catalog.uses_head(key):
             return Sam3Engines(concept)
         head = load_sam3_head(checkpoint.source, name, compute)
         if head is None:
             return Sam3Engines(concept)
-        trunk = TrunkEngine(model, processor, name, compute)
         return Sam3Engines(concept, Sam3VisualEngine(head, name, compute), trunk)
 
     def visual_engine(self, checkpoint: Sam1Checkpoint | Sam2Checkpoint) -> Engine[VisualPrompt]:

@@ -49,6 +49,7 @@ class ConceptEngine(SquareInput):
         checkpoint: Name of the weights, for display.
         compute: Device and dtypes.
         text_cache: Maximum number of cached text embeddings, at least 1; default 1024.
+        trunk: The image encoder on the same model. Default: its own, which copies the weights.
     """
 
     def __init__(
@@ -59,14 +60,16 @@ class ConceptEngine(SquareInput):
         compute: Compute,
         *,
         text_cache: int = 1024,
+        trunk: TrunkEngine | None = None,
     ) -> None:
         self.checkpoint = checkpoint
-        self.weight_bytes = bytes_of(model)
         self._model = model
         self._processor = processor
         self._compute = compute
         self._decoder = FastConceptDecoder(model, compute.dtype)
-        self._trunk = TrunkEngine(model, processor, checkpoint, compute)
+        self._trunk = trunk or TrunkEngine(model, processor, checkpoint, compute)
+        encoder = self._trunk.encoder
+        self.weight_bytes = bytes_of(model) + (0 if encoder is None else encoder.nbytes)
         vision: Any = model.vision_encoder
         self._levels: list[Any] = list(vision.neck.fpn_layers)[:-1]
         # SAM 3 LiteText mixes neighbouring tokens, also with the padding.

@@ -10,11 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import Sam3LiteTextModel, Sam3Model, Sam3Processor
+from transformers.models.sam3.modeling_sam3 import Sam3ViTModel
 
 from inference_server.engines.base import Candidates, Embedding, Prepared, Query
 from inference_server.engines.device import Compute
 from inference_server.engines.features import Features, SquareInput
 from inference_server.engines.resize import Normalizer
+from inference_server.engines.sam3.fast_vit import FastViT
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,12 @@ class TrunkEngine(SquareInput):
         processor: Its processor.
         checkpoint: Name of the weights.
         compute: Device and dtypes.
+        release: Whether to free the parameters of the model's image encoder, which is not usable
+            afterwards, so that they are in memory once. The default keeps them.
+
+    Attributes:
+        encoder: The image encoder of our own, or None if the model has another than SAM 3's; that
+            one runs under autocast.
     """
 
     def __init__(
@@ -75,10 +83,17 @@ class TrunkEngine(SquareInput):
         processor: Sam3Processor,
         checkpoint: str,
         compute: Compute,
+        *,
+        release: bool = False,
     ) -> None:
         self.checkpoint = checkpoint
         self.weight_bytes = 0  # it shares those of the engine that answers words
-        self._encoder: Any = model.vision_encoder.backbone
+        self._backbone: Any = model.vision_encoder.backbone
+        self.encoder = (
+            FastViT(self._backbone, compute.dtype, release=release)
+            if isinstance(self._backbone, Sam3ViTModel)
+            else None
+        )
         self._compute = compute
         image_processor = processor.image_processor
         self._normalize = Normalizer(
@@ -114,8 +129,10 @@ class TrunkEngine(SquareInput):
     def _hidden(self, images: Sequence[Prepared]) -> Tensor:
         """Run the encoder; `[B, h * w, D]`."""
         batch = self._normalize([image.pixels for image in images])
+        if self.encoder is not None:
+            return self.encoder(batch)
         with self._compute.autocast():
-            hidden: Tensor = self._encoder(batch).last_hidden_state
+            hidden: Tensor = self._backbone(batch).last_hidden_state
         return hidden
 
     def decode(self, queries: Sequence[Query[Any]]) -> list[Candidates]:

@@ -585,7 +585,7 @@ def test_tiny_images_are_images(concept: Concept, size: tuple[int, int]) -> None
     pixels = processor.image_processor(images=Image.fromarray(image), return_tensors="pt")
     with torch.inference_mode():
         expected = concept.model.get_vision_features(pixels["pixel_values"]).fpn_hidden_states
-    assert torch.allclose(embedding.features.coarse, expected[-2], atol=1e-5)
+    assert torch.allclose(embedding.features.coarse, expected[-2], atol=1e-4)
     (found,) = replies(concept.engine, embedding, concept_prompt("circle"))
     assert [mask.size for mask in masks_of(found, image)] == [size] * QUERIES
 

@@ -69,7 +69,7 @@ class Loader:
 
     def sam3(self, source: str, name: str, compute: Compute) -> tuple[Any, Any]:
         self._load(f"sam3 {name}")
-        return self._sam3.model, self._sam3.processor
+        return deepcopy(self._sam3.model), self._sam3.processor
 
 
 @pytest.fixture

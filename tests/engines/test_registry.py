@@ -9,6 +9,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 

@@ -1,8 +1,9 @@
-"""Command line of the training: `python -m training concept | visual | evaluate`."""
+"""Command line of the training: `python -m training concept | head | visual | evaluate`."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import numpy as np
@@ -10,6 +11,9 @@ import torch
 from rich.progress import Progress, track
 
 from inference_server.demo import WEIGHTS
+
+if TYPE_CHECKING:
+    from training.evaluate_visual import Family
 
 _RUNS = Path("runs")
 
@@ -79,12 +83,55 @@ def concept(
 @click.option("--threads", default=1, help="Number of CPU threads.")
 @click.option("--device", default="auto", help="Device: auto, cpu or cuda.")
 @click.option("--seed", default=0, help="Seed of weights, scenes and prompts.")
-def visual(out: Path, minutes: float, threads: int, device: str, seed: int) -> None:
+@click.option("--improve", is_flag=True, help="Continue from the included checkpoint.")
+def visual(out: Path, minutes: float, threads: int, device: str, seed: int, improve: bool) -> None:
     """Train the demo SAM 2 and write it to the package."""
     from training.visual import export, train
 
-    train(out, minutes, threads=threads, device=_device(device), seed=seed)
-    export(out, WEIGHTS / "sam2")
+    weights = WEIGHTS / "sam2"
+    start = weights if improve else None
+    train(out, minutes, threads=threads, device=_device(device), seed=seed, start_from=start)
+    export(out, weights)
+
+
+@main.command()
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=_RUNS / "head",
+    help="Directory of the run.",
+)
+@click.option("--minutes", default=75.0, help="Minutes of training.")
+@click.option("--threads", default=1, help="Number of CPU threads.")
+@click.option("--device", default="auto", help="Device: auto, cpu or cuda.")
+@click.option("--seed", default=0, help="Seed of weights, scenes and prompts.")
+def head(out: Path, minutes: float, threads: int, device: str, seed: int) -> None:
+    """Train the demo SAM 3's visual head and write it to the package."""
+    from training.head import export, train
+
+    weights = WEIGHTS / "sam3"
+    train(out, minutes, threads=threads, device=_device(device), weights=weights, seed=seed)
+    export(out, weights)
+
+
+@main.command()
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=_RUNS / "sam1",
+    help="Directory of the run.",
+)
+@click.option("--minutes", default=40.0, help="Minutes of training.")
+@click.option("--threads", default=1, help="Number of CPU threads.")
+@click.option("--device", default="auto", help="Device: auto, cpu or cuda.")
+@click.option("--seed", default=0, help="Seed of weights, scenes and prompts.")
+def sam1(out: Path, minutes: float, threads: int, device: str, seed: int) -> None:
+    """Train the demo SAM 1, starting from the demo SAM 3, and write it to the package."""
+    from training.sam1 import export, train
+
+    teacher = WEIGHTS / "sam3"
+    train(out, minutes, threads=threads, device=_device(device), weights=teacher, seed=seed)
+    export(out, WEIGHTS / "sam1")
 
 
 @main.command()
@@ -97,42 +144,63 @@ def visual(out: Path, minutes: float, threads: int, device: str, seed: int) -> N
     type=click.Choice(["concept", "visual", "automatic"]),
     help="Evaluate one kind of segmentation only.",
 )
+@click.option(
+    "--family",
+    "families",
+    type=click.Choice(["sam1", "sam2", "sam3"]),
+    multiple=True,
+    default=["sam1", "sam2", "sam3"],
+    help="Model that answers clicks and boxes; repeat for several.",
+)
 @click.option("--sam3-weights", default="demo", help="As INFERENCE_SAM3_WEIGHTS.")
 @click.option("--sam2-weights", default="demo", help="As INFERENCE_SAM2_WEIGHTS.")
+@click.option("--sam1-weights", default="demo", help="As INFERENCE_SAM1_WEIGHTS.")
 @click.option("--device", default="auto", help="Device: auto, cpu or cuda.")
+@click.option("--validation", is_flag=True, help="Use the scenes on which constants are chosen.")
 def evaluate(
     count: int,
     everything: int,
     only: str | None,
+    families: tuple[Family, ...],
     sam3_weights: str,
     sam2_weights: str,
+    sam1_weights: str,
     device: str,
+    validation: bool,
 ) -> None:
     """Evaluate the checkpoints on scenes that were not used in training; print a table."""
     from training import evaluate as ev
-    from training.evaluate_automatic import AutomaticEvaluation
+    from training.evaluate_automatic import AutomaticEvaluation, AutomaticReport
+    from training.evaluate_concept import ConceptEvaluation, ConceptReport
+    from training.evaluate_visual import PromptedEngine, VisualEvaluation, VisualReport
+    from training.scores import FIRST_SEED, VALIDATION_SEED, scenes
 
-    concept_report = ev.ConceptReport() if only in (None, "concept") else None
-    visual_report = ev.VisualReport() if only in (None, "visual") else None
-    automatic = None
-    concepts = ev.ConceptEvaluation(sam3_weights, device) if concept_report else None
-    visuals = ev.VisualEvaluation(sam2_weights, device) if visual_report else None
+    first = VALIDATION_SEED if validation else FIRST_SEED
+    weights = {"sam1": sam1_weights, "sam2": sam2_weights, "sam3": sam3_weights}
+    concept = ConceptReport() if only in (None, "concept") else None
+    concepts = ConceptEvaluation(sam3_weights, device) if concept else None
+    engines = {}
+    if only != "concept":
+        engines = {family: PromptedEngine(family, weights[family], device) for family in families}
+    visual = {name: VisualReport() for name in engines if only in (None, "visual")}
     rng = np.random.default_rng(0)
     if only == "automatic":
         count = 0
-    for size, scene in track(ev.scenes(count), description="scenes", total=count):
-        if concepts and concept_report:
-            concepts.run(scene, size, rng, concept_report)
-        if visuals and visual_report:
-            visuals.run(scene, size, visual_report)
+    for size, scene in track(scenes(count, first), description="scenes", total=count):
+        if concepts and concept:
+            concepts.run(scene, size, rng, concept)
+        for family, report in visual.items():
+            VisualEvaluation(engines[family]).run(scene, size, report)
+    automatic: dict[str, AutomaticReport] = {}
     if only in (None, "automatic"):
-        scenes = [scene for _, scene in ev.scenes(everything)]
+        shown = [scene for _, scene in scenes(everything, first)]
         with Progress() as progress:
-            task = progress.add_task("automatic masks", total=len(scenes))
-            automatic = AutomaticEvaluation(sam2_weights, device).run(
-                scenes, lambda: progress.advance(task)
-            )
-    click.echo(ev.table(concept_report, visual_report, automatic))
+            task = progress.add_task("automatic masks", total=len(shown) * len(engines))
+            for family, engine in engines.items():
+                automatic[family] = AutomaticEvaluation(engine).run(
+                    shown, lambda: progress.advance(task)
+                )
+    click.echo(ev.table(concept, visual, automatic))
 
 
 if __name__ == "__main__":

@@ -14,12 +14,12 @@ from torchvision.ops import box_convert
 from transformers import CLIPTokenizer, Sam3Model
 
 from training.concept_model import TOKENS
-from training.dense import DenseTargets, FusionHead
+from training.dense import DenseTargets, ExemplarHead, FusionHead
 from training.pool import SceneBatch
 from training.prompts import BOX_PADDING, BoxPrompt, sample_box_prompt, sample_text_prompt
 
 _TEXT_PROMPTS = 4
-_BOX_PROMPTS = 3
+_BOX_PROMPTS = 4
 _MASKED_PROMPTS = 16
 _MASK_TARGET_SIDE = 128
 
@@ -57,6 +57,7 @@ class _Detections:
         encoded: image tokens fused with the prompt, `[N, T*T, C]`.
         prompt: tokens of words and boxes, `[N, P, C]`.
         prompt_mask: True for tokens, False for padding, `[N, P]`.
+        exemplars: tokens of the boxes, `[N, 3, C]`; None without boxes.
     """
 
     logits: Tensor
@@ -66,6 +67,7 @@ class _Detections:
     encoded: Tensor
     prompt: Tensor
     prompt_mask: Tensor
+    exemplars: Tensor | None
 
 
 def pairwise_giou(a: Tensor, b: Tensor) -> Tensor:
@@ -109,15 +111,27 @@ class ConceptLoss:
     Args:
         model: model that is trained.
         fusion: auxiliary head on the fused tokens.
+        exemplar: auxiliary head on the tokens of exemplar boxes.
         tokenizer: tokenizer of the prompts.
         device: device of the model.
+
+    Attributes:
+        settled: whether the model learns from the auxiliary heads. False while new heads learn on a
+            trained model. Default: yes.
     """
 
     def __init__(
-        self, model: Sam3Model, fusion: FusionHead, tokenizer: CLIPTokenizer, device: str
+        self,
+        model: Sam3Model,
+        fusion: FusionHead,
+        exemplar: ExemplarHead,
+        tokenizer: CLIPTokenizer,
+        device: str,
     ) -> None:
+        self.settled = True
         self._model = model
         self._fusion = fusion
+        self._exemplar = exemplar
         self._tokenizer = tokenizer
         self._device = device
         self._turn = False
@@ -141,7 +155,7 @@ class ConceptLoss:
             Scalar loss, and figures for the progress line by name.
         """
         self._turn = not self._turn
-        vision = self._neck(tokens, finest=self._turn)
+        vision = self._neck(tokens)
         shapes, colors = batch.shape.cpu().numpy(), batch.color.cpu().numpy()
         boxes = batch.boxes.cpu().numpy()
         count = len(shapes)
@@ -150,24 +164,21 @@ class ConceptLoss:
             for i in range(count)
             for _ in range(_TEXT_PROMPTS)
         ]
-        loss, report = self._group(vision, batch, targets, texts, _TEXT_PROMPTS, rng)
-        if not self._turn:
-            exemplars = [
-                sample_box_prompt(rng, colors[i], shapes[i], boxes[i])
-                for i in range(count)
-                for _ in range(_BOX_PROMPTS)
-            ]
-            box_loss, box_report = self._group(vision, batch, targets, exemplars, _BOX_PROMPTS, rng)
-            loss = loss + box_loss
-            report |= {f"box_{name}": value for name, value in box_report.items()}
-        return loss, report
+        groups = [self._group(vision, batch, targets, texts, rng, masks=self._turn)]
+        exemplars = [
+            sample_box_prompt(rng, colors[i], shapes[i], boxes[i])
+            for i in range(count)
+            for _ in range(_BOX_PROMPTS)
+        ]
+        groups.append(self._group(vision, batch, targets, exemplars, rng, masks=not self._turn))
+        report = groups[0][1] | {f"box_{name}": value for name, value in groups[1][1].items()}
+        return groups[0][0] + groups[1][0], report
 
-    def _neck(self, tokens: Tensor, *, finest: bool) -> _Vision:
-        """Compute the feature levels that are used: all for masks, else only the coarsest."""
+    def _neck(self, tokens: Tensor) -> _Vision:
+        """Compute the feature levels that masks use."""
         neck = self._model.vision_encoder.neck
         plane = tokens.view(len(tokens), TOKENS, TOKENS, -1).permute(0, 3, 1, 2)
-        used = list(neck.fpn_layers)[:-1] if finest else [neck.fpn_layers[-2]]
-        features = [layer(plane) for layer in used]
+        features = [layer(plane) for layer in list(neck.fpn_layers)[:-1]]
         positions = [neck.position_encoding(f.shape, f.device, f.dtype) for f in features]
         return _Vision(features, [p.expand(len(tokens), -1, -1, -1) for p in positions])
 
@@ -177,17 +188,33 @@ class ConceptLoss:
         batch: SceneBatch,
         targets: DenseTargets,
         prompts: list[BoxPrompt],
-        each: int,
         rng: np.random.Generator,
+        *,
+        masks: bool,
     ) -> tuple[Tensor, dict[str, float]]:
+        each = len(prompts) // len(batch.ids)
         images = torch.arange(len(batch.ids), device=self._device).repeat_interleave(each)
         wanted = torch.from_numpy(np.stack([p.wanted for p in prompts])).to(self._device)
         coarsest = _Vision(vision.features[-1:], vision.positions[-1:]).take(images)
         found = self._detect(coarsest, prompts)
         matches, loss, report = self._detection_loss(found, batch.boxes[images], wanted)
-        fusion = self._fusion(found.encoded, wanted, targets.take(images))
+        encoded = found.encoded if self.settled else found.encoded.detach()
+        fusion = self._fusion(encoded, wanted, targets.take(images))
         loss, report = loss + 8 * fusion, report | {"fusion": fusion.item()}
-        if len(vision.features) == 1:
+        if found.exemplars is not None:
+            objects = torch.from_numpy(
+                np.stack([p.objects for p in prompts if p.objects is not None])
+            ).to(self._device)
+            given = objects >= 0
+            tokens = found.exemplars if self.settled else found.exemplars.detach()
+            index = objects.clamp(min=0)
+            shape, color = (
+                batch.shape[images].gather(1, index),
+                batch.color[images].gather(1, index),
+            )
+            kind, right = self._exemplar(tokens[given], shape[given], color[given])
+            loss, report = loss + kind, report | {"kind": right}
+        if not masks:
             return loss, report
         mask_loss, mask_report = self._mask_loss(vision, batch, images, wanted, found, matches, rng)
         return loss + mask_loss, report | mask_report
@@ -200,6 +227,7 @@ class ConceptLoss:
             input_ids=words["input_ids"], attention_mask=words["attention_mask"]
         ).pooler_output
         mask = words["attention_mask"].bool()
+        exemplars = None
         if prompts[0].boxes is not None:
             boxes = torch.from_numpy(np.stack([p.boxes for p in prompts if p.boxes is not None]))
             labels = torch.from_numpy(np.stack([p.labels for p in prompts if p.labels is not None]))
@@ -211,6 +239,7 @@ class ConceptLoss:
                 img_feats=vision.features,
                 img_pos_embeds=vision.positions,
             )
+            exemplars = geometry.last_hidden_state[:, : boxes.shape[1]]
             prompt = torch.cat([prompt, geometry.last_hidden_state], dim=1)
             mask = torch.cat([mask, geometry.attention_mask], dim=1)
         encoder = model.detr_encoder(
@@ -238,6 +267,7 @@ class ConceptLoss:
             encoder.last_hidden_state,
             prompt,
             mask,
+            exemplars,
         )
 
     def _detection_loss(
@@ -314,8 +344,9 @@ class ConceptLoss:
         kept = position[where] >= 0
         where, query, target = where[kept], query[kept], target[kept]
         masks = output.pred_masks[position[where], query]
-        truth = (batch.ids[images[where]] == target[:, None, None] + 1).float()
         side = _MASK_TARGET_SIDE
+        truth = (batch.ids[images[where]] == target[:, None, None] + 1).float()
+        truth = F.adaptive_avg_pool2d(truth, side)
         fine = F.interpolate(masks[:, None], size=(side, side), mode="bilinear")[:, 0]
         cross = F.binary_cross_entropy_with_logits(fine, truth, reduction="none")
         area = truth.sum((1, 2)) + 100

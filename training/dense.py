@@ -156,3 +156,31 @@ class FusionHead(nn.Module):
         if not meant.any():
             return match
         return match + 0.5 * F.smooth_l1_loss(output[..., 1:][meant], targets.box[meant])
+
+
+class ExemplarHead(nn.Module):
+    """Head that predicts the shape and colour of the object in an exemplar box from its token.
+
+    Args:
+        width: width of the tokens.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, len(SHAPES) + len(COLORS))
+
+    def forward(self, tokens: Tensor, shape: Tensor, color: Tensor) -> tuple[Tensor, float]:
+        """Compute the loss of a batch of boxes.
+
+        Args:
+            tokens: tokens of the geometry encoder, `float32[N, width]`.
+            shape: index into `SHAPES`, `int64[N]`.
+            color: index into `COLORS`, `int64[N]`.
+
+        Returns:
+            Scalar loss, and the share of boxes with both right.
+        """
+        shapes, colors = self.linear(tokens).split([len(SHAPES), len(COLORS)], dim=1)
+        loss = F.cross_entropy(shapes, shape) + F.cross_entropy(colors, color)
+        right = (shapes.argmax(1) == shape) & (colors.argmax(1) == color)
+        return loss, right.float().mean().item()

@@ -6,8 +6,10 @@ memory-mapped files while training already reads them; flips and quarter turns v
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +17,14 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.scenes import training_scene
+from training.scenes import TrainingObject, plain_scene, training_scene
 
 MAX_OBJECTS = 8
+_Draw = Callable[[np.random.Generator, int, int], tuple[NDArray[np.uint8], list[TrainingObject]]]
 _PER_SCENE_SEED = 0x9A11
 
 
@@ -51,6 +55,19 @@ class SceneBatch:
         return SceneBatch(
             *(t.to(device) for t in (self.images, self.ids, self.shape, self.color, self.boxes))
         )
+
+    def shrunk(self, side: int) -> SceneBatch:
+        """Shrink images and ids to a side of which theirs is a multiple.
+
+        Args:
+            side: side in pixels.
+        """
+        factor = self.ids.shape[-1] // side
+        if factor == 1:
+            return self
+        images = F.avg_pool2d(self.images.float(), factor).round().to(torch.uint8)
+        ids = self.ids[:, factor // 2 :: factor, factor // 2 :: factor]
+        return SceneBatch(images, ids, self.shape, self.color, self.boxes)
 
 
 class ScenePool:
@@ -96,7 +113,7 @@ class ScenePool:
         )
 
 
-def draw(folder: Path, size: int, count: int, seed: int) -> None:
+def draw(folder: Path, size: int, count: int, seed: int, *, plain: bool = False) -> None:
     """Render scenes into a directory, or continue an interrupted run.
 
     Args:
@@ -104,9 +121,19 @@ def draw(folder: Path, size: int, count: int, seed: int) -> None:
         size: side of the square images in pixels.
         count: number of scenes.
         seed: seed of the scenes; scene `i` of a seed is always the same.
+        plain: plain shapes on plain backgrounds. Default: coloured shapes on textures.
     """
     cv2.setNumThreads(1)
     folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return  # another run draws them
+        _draw(folder, size, count, seed, plain_scene if plain else training_scene)
+
+
+def _draw(folder: Path, size: int, count: int, seed: int, scene: _Draw) -> None:
     progress = folder / "drawn"
     first = int(progress.read_text()) if progress.exists() else 0
     mode = "r+" if first else "w+"
@@ -116,7 +143,7 @@ def draw(folder: Path, size: int, count: int, seed: int) -> None:
     objects = open_memmap(folder / "objects.npy", mode, np.float32, (count, MAX_OBJECTS, 6))
     for i in range(first, count):
         rng = np.random.default_rng((_PER_SCENE_SEED, seed, i))
-        images[i], found = training_scene(rng, size, MAX_OBJECTS)
+        images[i], found = scene(rng, size, MAX_OBJECTS)
         ids[i], objects[i] = 0, -1
         for j, item in enumerate(found):
             ids[i][item.mask] = j + 1
@@ -125,7 +152,9 @@ def draw(folder: Path, size: int, count: int, seed: int) -> None:
             progress.write_text(str(i + 1))
 
 
-def open_pool(folder: Path, size: int, count: int, seed: int, wait_for: int = 2000) -> ScenePool:
+def open_pool(
+    folder: Path, size: int, count: int, seed: int, wait_for: int = 1000, *, plain: bool = False
+) -> ScenePool:
     """Start rendering in a background process, and open the pool when it has enough scenes.
 
     Args:
@@ -133,7 +162,8 @@ def open_pool(folder: Path, size: int, count: int, seed: int, wait_for: int = 20
         size: side of the square images in pixels.
         count: number of scenes; each takes about 65 kB at size 128.
         seed: seed of the scenes.
-        wait_for: number of scenes to wait for. Default: 2,000.
+        wait_for: number of scenes to wait for. Default: 1,000.
+        plain: as for `draw`. Default: no.
 
     Returns:
         The pool, which grows while it is read.
@@ -141,7 +171,8 @@ def open_pool(folder: Path, size: int, count: int, seed: int, wait_for: int = 20
     progress = folder / "drawn"
     if not progress.exists() or int(progress.read_text() or 0) < count:
         context = multiprocessing.get_context("spawn")
-        context.Process(target=draw, args=(folder, size, count, seed), daemon=True).start()
+        arguments = (folder, size, count, seed)
+        context.Process(target=draw, args=arguments, kwargs={"plain": plain}, daemon=True).start()
         while not progress.exists() or int(progress.read_text() or 0) < min(wait_for, count):
             time.sleep(0.5)
     return ScenePool(folder)

@@ -15,7 +15,18 @@ BOX_PADDING = -10
 VISUAL_TEXT = "visual"
 """Text of a prompt with boxes only, as in SAM 3's processor."""
 
-_MAX_BOXES = 2
+_MAX_BOXES = 3
+
+_KINDS = {
+    "positive": 0.28,
+    "positives": 0.1,
+    "positive and negative": 0.14,
+    "negatives": 0.08,
+    "text and positive": 0.18,
+    "text and negative": 0.16,
+    "text and both": 0.06,
+}
+"""Kinds of exemplar prompts, with their shares of the training prompts."""
 
 
 @dataclass
@@ -25,14 +36,16 @@ class BoxPrompt:
     Attributes:
         text: text of the prompt.
         wanted: objects that match, `bool[8]`.
-        boxes: `float32[2, 4]`: centre x, centre y, width, height as shares. Default: no boxes.
-        labels: `int64[2]`: 1 positive, 0 negative, `BOX_PADDING` padding. Default: no boxes.
+        boxes: `float32[3, 4]`: centre x, centre y, width, height as shares. Default: no boxes.
+        labels: `int64[3]`: 1 positive, 0 negative, `BOX_PADDING` padding. Default: no boxes.
+        objects: `int64[3]`: object in each box; -1 for none. Default: no boxes.
     """
 
     text: str
     wanted: NDArray[np.bool_]
     boxes: NDArray[np.float32] | None = None
     labels: NDArray[np.int64] | None = None
+    objects: NDArray[np.int64] | None = None
 
 
 def sample_text_prompt(
@@ -67,9 +80,9 @@ def sample_box_prompt(
 ) -> BoxPrompt:
     """Draw a prompt with exemplar boxes.
 
-    Two in three ask for similar objects (same colour and shape, text `visual`), some with a
-    negative box. The others combine text with a positive box, or exclude a box's kind from the
-    text.
+    Positive boxes alone (text `visual`) ask for objects of their kind: same colour and shape.
+    Negative boxes alone ask for nothing. With text, the text's objects are wanted: a positive box
+    lies on one of them, and a negative box excludes its kind.
 
     Args:
         rng: source of randomness.
@@ -77,31 +90,48 @@ def sample_box_prompt(
         shapes: shape index of each object, `int64[8]`; -1 for no object.
         boxes: `float32[8, 4]`: x0, y0, x1, y1 as shares of the side.
     """
+    exists = shapes >= 0
+    present = np.flatnonzero(exists)
+    if not len(present):
+        empty = np.zeros((_MAX_BOXES, 4), np.float32)
+        empty[0] = (*rng.uniform(0.2, 0.8, 2), *rng.uniform(0.1, 0.4, 2))
+        labels = np.full(_MAX_BOXES, BOX_PADDING, np.int64)
+        labels[0] = 1
+        objects = np.full(_MAX_BOXES, -1, np.int64)
+        return BoxPrompt(VISUAL_TEXT, ~exists & False, empty, labels, objects)
+    one = int(rng.choice(present))
+    color, shape = int(colors[one]), int(shapes[one])
+    alike = (colors == color) & (shapes == shape)
+    kind = str(rng.choice(list(_KINDS), p=list(_KINDS.values())))
+    kinds = [Concept(color, shape), Concept(color=color), Concept(shape=shape), Concept()]
+    text, wanted, chosen = VISUAL_TEXT, alike, [(one, 1)]
+    if kind == "positives":
+        chosen += [(int(rng.choice(np.flatnonzero(alike))), 1)]
+    elif kind == "positive and negative":
+        others = np.flatnonzero(exists & ~alike)
+        chosen += [(int(i), 0) for i in rng.permutation(others)[: int(rng.integers(1, 3))]]
+    elif kind == "negatives":
+        wanted = alike & False
+        chosen = [(int(i), 0) for i in rng.permutation(present)[: int(rng.integers(1, 4))]]
+    elif kind == "text and positive":
+        concept = kinds[int(rng.choice(4, p=[0.4, 0.25, 0.25, 0.1]))]
+        text, wanted = phrase(concept, rng), concept.select(colors, shapes)
+        if rng.random() < 0.25:
+            chosen += [(int(rng.choice(np.flatnonzero(wanted))), 1)]
+    elif kind != "positive":
+        concept = kinds[int(rng.choice(4, p=[0.14, 0.28, 0.28, 0.3]))]
+        meant = concept.select(colors, shapes)
+        if rng.random() < 0.12:  # the text's concept may have nothing to do with the box
+            one = int(rng.choice(present))
+        excluded = (colors == colors[one]) & (shapes == shapes[one])
+        text, wanted = phrase(concept, rng), meant & ~excluded
+        chosen = [(one, 0)]
+        if kind == "text and both" and wanted.any():
+            chosen += [(int(rng.choice(np.flatnonzero(wanted))), 1)]
+    chosen = [chosen[int(i)] for i in rng.permutation(len(chosen))]
     given = np.zeros((_MAX_BOXES, 4), np.float32)
     labels = np.full(_MAX_BOXES, BOX_PADDING, np.int64)
-    present = np.flatnonzero(shapes >= 0)
-    if not len(present):
-        given[0] = (*rng.uniform(0.2, 0.8, 2), *rng.uniform(0.1, 0.4, 2))
-        labels[0] = 1
-        return BoxPrompt(VISUAL_TEXT, np.zeros(len(shapes), bool), given, labels)
-    one = int(rng.choice(present))
-    alike = (colors == colors[one]) & (shapes == shapes[one])
-    given[0] = _jittered(rng, boxes[one])
-    luck = rng.random()
-    if luck < 0.66:
-        labels[0] = 1
-        others = np.flatnonzero(alike) if luck < 0.2 else np.flatnonzero((shapes >= 0) & ~alike)
-        if luck < 0.32 and len(others):
-            given[1] = _jittered(rng, boxes[int(rng.choice(others))])
-            labels[1] = int(luck < 0.2)
-        return BoxPrompt(VISUAL_TEXT, alike, given, labels)
-    color, shape = int(colors[one]), int(shapes[one])
-    kinds = [Concept(color=color), Concept(shape=shape), Concept(), Concept(color, shape)]
-    if luck < 0.8:
-        concept = kinds[int(rng.choice([0, 1, 3]))]
-        labels[0] = 1
-        return BoxPrompt(phrase(concept, rng), concept.select(colors, shapes), given, labels)
-    concept = kinds[int(rng.integers(3))]
-    labels[0] = 0
-    wanted = concept.select(colors, shapes) & ~alike
-    return BoxPrompt(phrase(concept, rng), wanted, given, labels)
+    objects = np.full(_MAX_BOXES, -1, np.int64)
+    for row, (item, label) in enumerate(chosen):
+        given[row], labels[row], objects[row] = _jittered(rng, boxes[item]), label, item
+    return BoxPrompt(text, wanted, given, labels, objects)

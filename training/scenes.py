@@ -135,6 +135,11 @@ def training_scene(
         blurred = cv2.GaussianBlur(canvas, (0, 0), rng.uniform(0.3, 0.8))
         canvas = np.asarray(blurred, np.float32)
     canvas += rng.standard_normal((size, size, 3), np.float32) * rng.uniform(0, 8)
+    return np.clip(canvas, 0, 255).astype(np.uint8), _boxed(objects, size)
+
+
+def _boxed(objects: list[TrainingObject], size: int) -> list[TrainingObject]:
+    """Return the objects of at least 3 x 3 pixels, with their boxes."""
     kept = []
     for item in objects:
         xs, ys = np.flatnonzero(item.mask.any(axis=0)), np.flatnonzero(item.mask.any(axis=1))
@@ -142,4 +147,67 @@ def training_scene(
             edges = np.array([xs[0], ys[0], xs[-1] + 1, ys[-1] + 1]) / size
             item.box = (float(edges[0]), float(edges[1]), float(edges[2]), float(edges[3]))
             kept.append(item)
-    return np.clip(canvas, 0, 255).astype(np.uint8), kept
+    return kept
+
+
+def plain_scene(
+    rng: np.random.Generator, size: int, most: int = 8
+) -> tuple[NDArray[np.uint8], list[TrainingObject]]:
+    """Render plain shapes on a plain background, as in drawings and test images.
+
+    Rectangles are twice as frequent as ellipses and triangles together. Colours are any, not those
+    of the demo's words. Shapes do not overlap.
+
+    Args:
+        rng: source of randomness.
+        size: side of the square image in pixels.
+        most: maximum number of objects. Default: 8.
+
+    Returns:
+        Image `uint8[size, size, 3]`, RGB, and its objects; their shape and colour are 0.
+    """
+    canvas = np.empty((size, size, 3), np.float32)
+    luck = rng.random()
+    canvas[:] = 0 if luck < 0.3 else 255 if luck < 0.45 else rng.uniform(0, 255, 3)
+    if rng.random() < 0.3:
+        canvas[:] = canvas.mean()
+    objects: list[TrainingObject] = []
+    taken = np.zeros((size, size), bool)
+    grey = rng.random() < 0.3
+    for _ in range(int(rng.integers(1, most + 1))):
+        paint = rng.choice([rng.uniform(0, 255, 3), 255.0 * rng.integers(0, 2, 3)])
+        if grey:
+            paint = np.full(3, paint[0])
+        if np.linalg.norm(canvas[0, 0] - paint) < 50:
+            continue
+        width, height = np.exp(rng.uniform(np.log(0.05), np.log(0.35), 2)) * size
+        center = rng.uniform(0.08, 0.92, 2) * size
+        angle = 0.0 if rng.random() < 0.7 else rng.uniform(0, np.pi)
+        kind = rng.choice(["rectangle", "ellipse", "triangle"], p=[0.66, 0.2, 0.14])
+        if kind == "rectangle":
+            corners = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)], np.float64)
+        elif kind == "ellipse":
+            around = np.arange(40) * np.pi / 20
+            corners = np.stack([np.cos(around), np.sin(around)], axis=1)
+        else:
+            corners = np.array([(0, -1), (1, 1), (-1, 1)], np.float64)
+        corners = corners * (width, height)
+        turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+        points = corners @ turn + center
+        if kind == "rectangle" and angle == 0 and rng.random() < 0.7:
+            points = np.round(points)  # no half-covered pixels
+        scale = 4
+        plane = np.zeros((size * scale, size * scale), np.uint8)
+        fixed = np.round((points * scale - 0.5) * 256).astype(np.int32)
+        cv2.fillPoly(plane, [fixed], 255, shift=8)
+        coverage = np.asarray(cv2.resize(plane, (size, size), interpolation=cv2.INTER_AREA)) / 255.0
+        inside = coverage >= 0.5
+        around_it = cv2.dilate(inside.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
+        if not inside.any() or (taken & around_it).any():
+            continue
+        taken |= inside
+        canvas += coverage[..., None].astype(np.float32) * (paint.astype(np.float32) - canvas)
+        objects.append(TrainingObject(0, 0, inside, (0, 0, 0, 0)))
+    if rng.random() < 0.3:
+        canvas += rng.standard_normal((size, size, 3), np.float32) * rng.uniform(0, 6)
+    return np.clip(canvas, 0, 255).astype(np.uint8), _boxed(objects, size)

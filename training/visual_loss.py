@@ -1,4 +1,4 @@
-"""Losses of the demo SAM 2, on features and on decoder outputs."""
+"""Losses of promptable models, on features and on decoder outputs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from training.pool import SceneBatch
-from training.visual_model import WIDTH
 
 
 @dataclass
@@ -17,16 +16,18 @@ class Answer:
     """Decoder outputs for `P` prompts: the single mask, then three alternatives.
 
     Attributes:
-        logits: mask logits, `float32[P, 4, S/4, S/4]`.
+        logits: mask logits, `float32[P, 4, m, m]`.
         quality: predicted IoU, `float32[P, 4]`.
-        tokens: mask tokens, `float32[P, 4, WIDTH]`.
+        tokens: mask tokens, `float32[P, 4, C]`.
         presence: logit that there is an object, `float32[P, 1]`.
+        fused: image tokens fused with the prompt, `float32[P, h*w, C]`.
     """
 
     logits: Tensor
     quality: Tensor
     tokens: Tensor
     presence: Tensor
+    fused: Tensor
 
     @property
     def choice(self) -> Tensor:
@@ -54,18 +55,27 @@ def pick(values: Tensor, index: Tensor) -> Tensor:
 
 
 class VisualLoss(nn.Module):
-    """Losses with auxiliary linear heads that predict boxes from features and from tokens."""
+    """Losses with auxiliary linear heads that predict boxes from features and from tokens, and the
+    prompt's object from image tokens fused with the prompt.
 
-    def __init__(self) -> None:
+    Args:
+        width: width of features and tokens.
+        levels: number of feature levels.
+        bounded: whether the predicted IoU is the output of a sigmoid.
+    """
+
+    def __init__(self, width: int, levels: int, *, bounded: bool) -> None:
         super().__init__()
-        self.box = nn.Linear(WIDTH, 4)
-        self.dense = nn.ModuleList(nn.Conv2d(WIDTH, 5, 1) for _ in range(3))
+        self._bounded = bounded
+        self.box = nn.Linear(width, 4)
+        self.fused = nn.Linear(width, 1)
+        self.dense = nn.ModuleList(nn.Conv2d(width, 5, 1) for _ in range(levels))
 
     def of_features(self, levels: list[Tensor], batch: SceneBatch) -> Tensor:
         """Compute the dense loss: whether a position lies on an object, and the object's edges.
 
         Args:
-            levels: three feature levels `float32[B, WIDTH, h, w]`, finest first.
+            levels: feature levels `float32[B, C, h, w]`, finest first.
             batch: ground truth, of any side.
 
         Returns:
@@ -95,7 +105,7 @@ class VisualLoss(nn.Module):
 
         Args:
             answer: decoder outputs.
-            truth: share of each pixel covered by the object, `float32[P, S/2, S/2]`.
+            truth: share of each pixel covered by the object, `float32[P, 2m, 2m]`.
             box: box of the object, `float32[P, 4]`: x0, y0, x1, y1 as shares of the side.
 
         Returns:
@@ -125,7 +135,15 @@ class VisualLoss(nn.Module):
         objects = real.sum().clamp(min=1)
         loss = (each.mean(dim=1) * real[:, 0]).sum() / objects
         loss = loss + 4 * (off * real[:, 0]).sum() / objects
-        quality = answer.quality.clamp(1e-5, 1 - 1e-5)
-        loss = loss + 0.3 * F.binary_cross_entropy(quality, iou)
+        if self._bounded:
+            quality = answer.quality.clamp(1e-5, 1 - 1e-5)
+            loss = loss + 0.3 * F.binary_cross_entropy(quality, iou)
+        else:
+            loss = loss + F.mse_loss(answer.quality, iou)
         loss = loss + 0.1 * F.binary_cross_entropy_with_logits(answer.presence, real)
+        inside = self.fused(answer.fused).view(count, -1)
+        coarse = F.adaptive_avg_pool2d(truth, int(inside.shape[1] ** 0.5)).flatten(1)
+        loss = loss + 2 * F.binary_cross_entropy_with_logits(
+            inside, coarse, pos_weight=inside.new_tensor(4.0)
+        )
         return loss, iou

@@ -156,7 +156,7 @@ def sample_concept(
     """
     present = np.flatnonzero(shapes >= 0)
     kind = rng.choice(
-        ["both", "shape", "color", "all", "stranger"], p=[0.42, 0.26, 0.2, 0.06, 0.06]
+        ["both", "shape", "color", "all", "stranger"], p=[0.38, 0.24, 0.26, 0.06, 0.06]
     )
     if kind == "stranger":
         return Concept(nothing=True)

@@ -17,7 +17,13 @@ import torch
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from sam2.modeling.sam2_base import SAM2Base
-from transformers import Sam3Config, Sam3LiteTextModel, Sam3Model, Sam3Processor
+from transformers import (
+    Sam3Config,
+    Sam3LiteTextModel,
+    Sam3Model,
+    Sam3Processor,
+    Sam3VideoConfig,
+)
 
 from inference_server.demo import WEIGHTS
 from inference_server.demo.scenes import make_scene
@@ -77,10 +83,17 @@ def random_sam2(seed: int = 0) -> SAM2Base:
     return model.eval().requires_grad_(False)
 
 
+def sam3_config() -> Sam3Config:
+    """The configuration of the demo's concept side, the smallest SAM 3."""
+    config: Any = Sam3VideoConfig.from_pretrained(WEIGHTS / "sam3")
+    detector: Sam3Config = config.detector_config
+    return detector
+
+
 def random_sam3(seed: int = 0) -> Sam3Model:
     """A SAM 3 with the demo's architecture and random weights."""
     torch.manual_seed(seed)
-    model: Any = Sam3Model(Sam3Config.from_pretrained(WEIGHTS / "sam3"))
+    model: Any = Sam3Model(sam3_config())
     for parameter in model.parameters():
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=0.1)

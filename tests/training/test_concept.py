@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from inference_server.demo import WEIGHTS
 from inference_server.demo.shapes import COLORS, SHAPES
 from inference_server.engines.device import choose_compute
 from inference_server.engines.load_weights import load_sam3
@@ -46,6 +47,30 @@ def test_boxes_follow_flips(pool: ScenePool) -> None:
                 ys, xs = torch.nonzero(batch.ids[image] == item + 1, as_tuple=True)
                 box = torch.stack([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]) / IMAGE_SIZE
                 torch.testing.assert_close(box, batch.boxes[image, item], atol=1e-5, rtol=0)
+
+
+def test_shrunk_scenes_are_the_same_scenes(pool: ScenePool) -> None:
+    batch = pool.sample(np.random.default_rng(0), 3)
+    small = batch.shrunk(IMAGE_SIZE // 2)
+    assert small.images.shape[-1] == small.ids.shape[-1] == IMAGE_SIZE // 2
+    assert torch.equal(small.ids, batch.ids[:, 1::2, 1::2])
+    off = small.images.float().mean() - batch.images.float().mean()
+    assert abs(off) < 1
+    assert batch.shrunk(IMAGE_SIZE) is batch
+
+
+def test_an_improved_model_keeps_its_backbone(tmp_path: Path, pool: ScenePool) -> None:
+    training = ConceptTraining(tmp_path, "cpu", seed=0)
+    training.start_from(WEIGHTS / "sam3")
+    before = {name: value.clone() for name, value in training.model.state_dict().items()}
+    training.run("whole", 0.01, pool, compile_model=False)
+    changed = {
+        name.split(".")[0] + "." + name.split(".")[1]
+        for name, value in training.model.state_dict().items()
+        if not torch.equal(value, before[name])
+    }
+    assert "vision_encoder.backbone" not in changed
+    assert {"vision_encoder.neck", "geometry_encoder.label_embed"} <= changed
 
 
 def test_dense_targets_name_the_object_of_a_token(pool: ScenePool) -> None:
@@ -133,6 +158,6 @@ def test_both_stages_can_be_resumed(tmp_path: Path, pool: ScenePool) -> None:
     )
     weight = "detr_decoder.query_embed.weight"
     torch.testing.assert_close(
-        model.state_dict()[weight], after["model"][weight], atol=2e-3, rtol=2e-3
+        model.state_dict()[weight], after["average"][weight], atol=2e-3, rtol=2e-3
     )
     assert processor.image_processor.size["height"] == IMAGE_SIZE

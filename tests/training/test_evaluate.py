@@ -10,18 +10,17 @@ import pytest
 from inference_server.demo.scenes import SceneObject, make_scene
 from inference_server.masks import Mask
 from inference_server.segmentation.types import AutomaticOptions
-from training.evaluate import (
-    ConceptEvaluation,
-    ConceptReport,
-    ConceptScore,
+from training.evaluate import table
+from training.evaluate_automatic import AutomaticEvaluation
+from training.evaluate_concept import ConceptEvaluation, ConceptReport
+from training.evaluate_visual import (
+    Family,
+    PromptedEngine,
     VisualEvaluation,
     VisualReport,
     correction,
-    plane_iou,
-    scenes,
-    table,
 )
-from training.evaluate_automatic import AutomaticEvaluation
+from training.scores import VALIDATION_SEED, ConceptScore, plane_iou, scenes
 
 
 def _square(x: int, y: int, side: int = 10) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
@@ -67,6 +66,11 @@ def test_evaluation_scenes_differ_from_training_scenes() -> None:
     assert not np.array_equal(scene.image, make_scene(0).image)
 
 
+def test_validation_scenes_are_others() -> None:
+    (_, first), (_, validation) = next(scenes(1)), next(scenes(1, VALIDATION_SEED))
+    assert not np.array_equal(first.image, validation.image)
+
+
 def test_accuracy_of_demo_concepts() -> None:
     report, rng = ConceptReport(), np.random.default_rng(0)
     evaluation = ConceptEvaluation(device="cpu")
@@ -76,25 +80,31 @@ def test_accuracy_of_demo_concepts() -> None:
     assert report.all_text.mean_iou >= 0.80
     assert report.exemplar.f1 >= 0.70
     assert report.quiet >= 0.9 * report.absent
-    assert "| PCS text, F1 at mask IoU 0.5 |" in table(report, None)
+    printed = table(report, {}, {})
+    assert "| PCS text, F1 at mask IoU 0.5 |" in printed
+    assert "| PCS text and a negative box, its kind is removed |" in printed
 
 
-def test_accuracy_of_demo_clicks() -> None:
+FAMILIES: list[Family] = ["sam2"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_accuracy_of_demo_clicks(family: Family) -> None:
     report = VisualReport()
-    evaluation = VisualEvaluation(device="cpu")
+    evaluation = VisualEvaluation(PromptedEngine(family, device="cpu"))
     for size, scene in scenes(24):
         evaluation.run(scene, size, report)
     assert np.concatenate([np.array(v) for v in report.click.values()]).mean() >= 0.80
     assert np.concatenate([np.array(v) for v in report.box.values()]).mean() >= 0.87
     before, after = report.worst_quarter()
     assert after > before + 0.05
-    assert "| PVS box, mean IoU |" in table(None, report)
+    assert f"| {family} box, mean IoU |" in table(None, {family: report}, {})
 
 
 def test_accuracy_of_demo_automatic_masks() -> None:
     options = AutomaticOptions(points_per_side=24)  # half the time of 32
-    evaluation = AutomaticEvaluation(device="cpu", options=options)
-    score = evaluation.run([scene for _, scene in scenes(4)])
-    assert score.f1 >= 0.85
-    assert score.mean_iou >= 0.9
-    assert "| Automatic masks, F1 at mask IoU 0.5 |" in table(None, None, score)
+    evaluation = AutomaticEvaluation(PromptedEngine("sam2", device="cpu"), options=options)
+    report = evaluation.run([scene for _, scene in scenes(4)])
+    assert report.score.f1 >= 0.85
+    assert report.score.mean_iou >= 0.9
+    assert "| sam2 automatic masks, F1 at mask IoU 0.5 |" in table(None, {}, {"sam2": report})

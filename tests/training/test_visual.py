@@ -13,6 +13,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from inference_server.demo import WEIGHTS
 from training.pool import SceneBatch, ScenePool, draw
 from training.visual import SHARPNESS, VisualTraining, export, sharpened
 from training.visual_loss import Answer
@@ -64,7 +65,7 @@ def test_an_interrupted_run_is_resumed(batch: SceneBatch, tmp_path: Path) -> Non
 def test_a_run_reports_and_saves(
     pool: ScenePool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.visual._REPORT_EVERY", 1)
+    monkeypatch.setattr("training.promptable._REPORT_EVERY", 1)
     training = VisualTraining(tmp_path, "cpu", seed=0)
     training.run(pool, minutes=0.01)
     curve = [json.loads(line) for line in (tmp_path / "curve.jsonl").read_text().splitlines()]
@@ -88,7 +89,7 @@ def test_export_loads_into_the_unmodified_model(tmp_path: Path) -> None:
 def test_sharpened_masks_are_the_same_masks(batch: SceneBatch, tmp_path: Path) -> None:
     training = VisualTraining(tmp_path, "cpu", seed=0)
     training._set_side(SIDE)
-    images = F.avg_pool2d(batch.images.float(), 2) / 255 - 0.5
+    images = F.avg_pool2d(batch.images.float(), 2) / 255
     prompts, _ = first_prompts(batch, np.random.default_rng(0))
     given = 3 * torch.randn(len(prompts.target), SIDE // 4, SIDE // 4)
 
@@ -133,3 +134,28 @@ def test_correction_clicks_on_the_larger_error(missing: bool, label: int) -> Non
     assert labels.tolist() == [[label]]
     assert 10 <= x < 14
     assert 4 <= y < 8
+
+
+def test_plain_scenes_have_plain_objects(tmp_path: Path) -> None:
+    draw(tmp_path, IMAGE_SIZE, 6, seed=1, plain=True)
+    batch = ScenePool(tmp_path).sample(np.random.default_rng(0), 4)
+    for image, ids, shapes in zip(batch.images, batch.ids, batch.shape, strict=True):
+        assert (shapes >= 0).any()
+        for item in np.flatnonzero(shapes.numpy() >= 0) + 1:
+            inner = image.float()[:, ids == item]
+            assert inner.std(dim=1).max() < 60
+            around = image.float()[:, ids == 0].median(dim=1).values
+            assert (inner.median(dim=1).values - around).norm() > 25
+
+
+def test_a_run_improves_exported_weights(tmp_path: Path) -> None:
+    training = VisualTraining(tmp_path / "run", "cpu", seed=0)
+    training.start_from(WEIGHTS / "sam2" / "model.pt")
+    assert training.rate < 1
+    assert training.half_size_share == 0
+    training.save()
+    export(tmp_path / "run", tmp_path)
+    before = torch.load(WEIGHTS / "sam2" / "model.pt", weights_only=True)["model"]
+    after = torch.load(tmp_path / "model.pt", weights_only=True)["model"]
+    for name, tensor in before.items():
+        assert torch.equal(after[name], tensor), name

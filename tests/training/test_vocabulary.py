@@ -73,17 +73,35 @@ def test_text_prompts_agree_with_their_words() -> None:
     assert 60 < absent < 200
 
 
-def test_box_prompts_select_similar_objects() -> None:
+def test_box_prompts_agree_with_their_labels() -> None:
     rng = np.random.default_rng(2)
-    kinds = set()
-    for _ in range(300):
+    kinds: dict[tuple[bool, bool, bool], int] = {}
+    for _ in range(600):
         prompt = sample_box_prompt(rng, COLOR, SHAPE, BOXES)
         assert prompt.labels is not None
-        assert prompt.labels[0] in (0, 1)
-        kinds.add((prompt.text == VISUAL_TEXT, *prompt.labels.tolist()))
-        if prompt.text == VISUAL_TEXT:
-            assert prompt.wanted.sum() == 1  # all objects differ
-    assert {(True, 1, BOX_PADDING), (True, 1, 0), (False, 0, BOX_PADDING)} <= kinds
+        assert prompt.objects is not None
+        positive = prompt.objects[prompt.labels == 1]
+        negative = prompt.objects[prompt.labels == 0]
+        assert len(positive) + len(negative) == (prompt.labels != BOX_PADDING).sum() >= 1
+        kind = (prompt.text != VISUAL_TEXT, bool(len(positive)), bool(len(negative)))
+        kinds[kind] = kinds.get(kind, 0) + 1
+        assert prompt.wanted[positive].all()
+        assert not prompt.wanted[negative].any()
+        if prompt.text == VISUAL_TEXT:  # all objects differ
+            assert prompt.wanted.sum() == (1 if len(positive) else 0)
+    assert min(kinds.values()) > 20
+    assert len(kinds) == 6
+
+
+def test_texts_with_a_negative_box_keep_other_kinds() -> None:
+    rng = np.random.default_rng(3)
+    prompts = [sample_box_prompt(rng, COLOR, SHAPE, BOXES) for _ in range(300)]
+    kept = [
+        prompt.wanted.any()
+        for prompt in prompts
+        if prompt.text != VISUAL_TEXT and prompt.labels is not None and 1 not in prompt.labels
+    ]
+    assert 0.4 < np.mean(kept) < 0.95
 
 
 def test_empty_scenes_have_box_prompts() -> None:

@@ -12,12 +12,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from transformers import Sam3Config, Sam3Model
+from transformers import Sam3Model
 from transformers.models.sam3.modeling_sam3 import Sam3PixelDecoder, Sam3VisionEncoderOutput
 
-from inference_server.demo import WEIGHTS
 from inference_server.engines.sam3.decoder import ConceptImage, FastConceptDecoder
 from inference_server.engines.sam3.pixel_decoder import FastPixelDecoder
+from tests.engines.conftest import sam3_config
 
 TOLERANCE = 2e-4
 """Maximum difference of logits with a deviation near one: sums are computed in another order."""
@@ -31,7 +31,7 @@ DOUBLING = (1, 2, 4)
 def model_of(channels: int, heads: int, layers: int) -> Sam3Model:
     """A SAM 3 with random weights, including biases and norms, whose defaults are zero and one."""
     torch.manual_seed(0)
-    config: Any = Sam3Config.from_pretrained(WEIGHTS / "sam3")
+    config: Any = sam3_config()
     config.vision_config.fpn_hidden_size = channels
     for name in ("geometry_encoder", "detr_encoder", "detr_decoder", "mask_decoder"):
         part = getattr(config, f"{name}_config")
@@ -280,7 +280,7 @@ def test_the_pixel_decoder_is_the_models(
 ) -> None:
     """Also at borders, and for features whose mean is far larger than their deviation."""
     torch.manual_seed(seed)
-    config: Any = Sam3Config.from_pretrained(WEIGHTS / "sam3").mask_decoder_config
+    config: Any = sam3_config().mask_decoder_config
     decoder = Sam3PixelDecoder(config).eval()
     norms: Any = decoder.norms
     for norm in norms:

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from inference_server.engines.features import Features
 from inference_server.engines.pixel_order import as_product, in_raster_order, nested, rows_of
+from inference_server.engines.transfer import to_device
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,16 +207,17 @@ class FastMaskDecoder:
             counts = [quality.shape[1]] * batch
             return in_raster_order(logits.flatten(0, 1)), quality.flatten(), counts
 
-        kept = (quality > min_iou[:, None]).cpu()  # the only synchronisation with the device
-        prompts, masks = (index.to(quality.device) for index in kept.nonzero(as_tuple=True))
+        kept = (quality > min_iou[:, None]).cpu()  # the only wait for the device
+        device = quality.device
+        prompts, masks = (to_device(index, device) for index in kept.nonzero(as_tuple=True))
         rows = prompts
         if not by_stability:
             upscaled = kept.any(1)
             if not upscaled.all():
-                some = upscaled.nonzero()[:, 0].to(quality.device)
+                some = to_device(upscaled.nonzero()[:, 0], device)
                 # An image shared by all prompts has batch size 1 and needs no selection.
                 parts = [part[some] if len(part) == batch else part for part in parts]
-                rows = (upscaled.cumsum(0) - 1).to(quality.device)[prompts]
+                rows = to_device(upscaled.cumsum(0) - 1, device)[prompts]
             logits = self._logits(*parts)
         chosen = in_raster_order(logits[rows, masks])
         return chosen, quality[prompts, masks], kept.sum(1).tolist()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor
 from inference_server.engines.base import Candidates, Embedding, Query, VisualPrompt
 from inference_server.engines.device import Compute
 from inference_server.engines.mask_decoder import DecoderImage, FastMaskDecoder
+from inference_server.engines.transfer import to_device, to_host
 
 _LOGIT_LIMIT = 32.0
 """Mask inputs for later prompts are clamped to plus and minus this, as SAM 2 does."""
@@ -47,6 +49,9 @@ class MaskPredictor:
         Prompts with different numbers of points do not share one. Padding would allow it, but the
         decoder attends to padding points, so a result would depend on the other prompts.
 
+        It waits for the device once, and once more per kind of prompt with a threshold, which
+        decides which masks to compute.
+
         Args:
             queries: Prompts, each with its image. A prompt without points and box is SAM 2's empty
                 prompt.
@@ -59,17 +64,20 @@ class MaskPredictor:
             refines = query.prompt.mask_input is not None
             kind = self._kind(query.prompt)
             groups[kind, refines, query.multimask, query.best].append(index)
+        forwarded = [self._forward([queries[i] for i in group]) for group in groups.values()]
+        # Copied only after all groups have been launched, because a copy waits for the device.
+        arrays = iter(to_host([tensor for each in forwarded for tensor in each.tensors]))
         results: dict[int, Candidates] = {}
-        for indices in groups.values():
-            group = self._forward([queries[i] for i in indices])
-            results.update(zip(indices, group, strict=True))
+        for indices, each in zip(groups.values(), forwarded, strict=True):
+            answers = each.candidates([next(arrays) for _ in each.tensors])
+            results.update(zip(indices, answers, strict=True))
         return [results[index] for index in range(len(queries))]
 
-    def _forward(self, queries: list[Query[VisualPrompt]]) -> list[Candidates]:
+    def _forward(self, queries: list[Query[VisualPrompt]]) -> _Forwarded:
         """Decode prompts of the same kind in one forward pass."""
         device = self._compute.device
         given = [q.prompt.mask_input for q in queries if q.prompt.mask_input is not None]
-        masks = torch.from_numpy(np.stack(given))[:, None].to(device) if given else None
+        masks = to_device(np.stack(given)[:, None], device) if given else None
         points, boxes = self._tokens(queries)
         sparse, dense = self._prompt_encoder(points=points, boxes=boxes, masks=masks)
         logits, quality, counts = self._decoder(
@@ -81,26 +89,14 @@ class MaskPredictor:
             min_iou=self._thresholds(queries),
         )
         planes = self._planes(logits, counts, [query.embedding.size for query in queries])
-        scores = np.split(quality.cpu().numpy(), np.cumsum(counts)[:-1])
-        whole = planes
-        if any(query.logits for query in queries):
-            whole = self._whole(logits, counts, planes)
-        return [
-            Candidates(
-                plane,
-                0.0,
-                score,
-                inputs.clip(-_LOGIT_LIMIT, _LOGIT_LIMIT) if query.logits else None,
-            )
-            for query, plane, inputs, score in zip(queries, planes, whole, scores, strict=True)
-        ]
+        return _Forwarded(queries, counts, quality, planes, logits)
 
     def _thresholds(self, queries: list[Query[VisualPrompt]]) -> torch.Tensor | None:
         """Minimum predicted IoU of each query's candidates, `float32[N]`; None to keep all."""
         thresholds = [query.prompt.threshold or -math.inf for query in queries]
         if max(thresholds) == -math.inf:
             return None
-        return torch.tensor(thresholds, dtype=torch.float32, device=self._compute.device)
+        return to_device(np.array(thresholds, np.float32), self._compute.device)
 
     def _images(self, embeddings: list[Embedding]) -> DecoderImage:
         """A batch of one image if all queries share it, else a batch with one image per query."""
@@ -144,8 +140,8 @@ class MaskPredictor:
             return None
         device = self._compute.device
         return (
-            torch.from_numpy(np.stack(coordinates).astype(np.float32)).to(device),
-            torch.from_numpy(np.stack(labels).astype(np.int32)).to(device),
+            to_device(np.stack(coordinates).astype(np.float32), device),
+            to_device(np.stack(labels).astype(np.int32), device),
         )
 
     def _scale(self, size: tuple[int, int]) -> NDArray[np.float32]:
@@ -155,24 +151,72 @@ class MaskPredictor:
 
     def _planes(
         self, logits: Tensor, counts: list[int], sizes: list[tuple[int, int]]
-    ) -> list[NDArray[np.float32]]:
+    ) -> list[Tensor]:
         """Planes that cover the whole image; see `Candidates.planes`.
 
         Args:
             logits: `float32[M, h, w]`, the masks of all queries.
             counts: Number of masks of each query.
             sizes: (height, width) of each query's image.
-        """
-        return np.split(logits.cpu().numpy(), np.cumsum(counts)[:-1])
 
-    def _whole(
-        self, logits: Tensor, counts: list[int], planes: list[NDArray[np.float32]]
-    ) -> list[NDArray[np.float32]]:
-        """Planes that cover the model's whole input, as mask inputs do.
+        Returns:
+            One tensor per query, or one for all queries.
+        """
+        return [logits]
+
+
+@dataclass(frozen=True, slots=True)
+class _Forwarded:
+    """The result of a forward pass, on the device.
+
+    Attributes:
+        queries: Prompts, each with its image.
+        counts: Number of masks of each query.
+        quality: `float32[M]`, predicted IoU of all masks.
+        planes: `float32[*, h, w]`, planes of all queries, or one tensor per query.
+        logits: `float32[M, s, s]`, planes that cover the model's whole input, as mask inputs do.
+    """
+
+    queries: list[Query[VisualPrompt]]
+    counts: list[int]
+    quality: Tensor
+    planes: list[Tensor]
+    logits: Tensor
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """What is read on the host; the logits are last, if they are not the planes."""
+        tensors = [self.quality, *self.planes]
+        if self._has_logits and self.planes[0] is not self.logits:
+            tensors.append(self.logits)
+        return tensors
+
+    @property
+    def _has_logits(self) -> bool:
+        return any(query.logits for query in self.queries)
+
+    def candidates(self, arrays: list[NDArray[np.float32]]) -> list[Candidates]:
+        """One result per query.
 
         Args:
-            logits: `float32[M, h, w]`, the masks of all queries.
-            counts: Number of masks of each query.
-            planes: The result of `_planes`.
+            arrays: `tensors`, on the host.
         """
-        return planes
+        ends = np.cumsum(self.counts)[:-1]
+        quality, *planes = arrays
+        whole = np.split(planes[-1], ends) if self._has_logits else [None] * len(self.queries)
+        planes = planes[: len(self.planes)]
+        if len(planes) == 1:
+            planes = np.split(planes[0], ends)
+        return [
+            Candidates(
+                plane,
+                0.0,
+                score.copy(),
+                inputs.clip(-_LOGIT_LIMIT, _LOGIT_LIMIT)
+                if query.logits and inputs is not None
+                else None,
+            )
+            for query, plane, inputs, score in zip(
+                self.queries, planes, whole, np.split(quality, ends), strict=True
+            )
+        ]

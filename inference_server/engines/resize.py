@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from inference_server.engines.base import RGBImage
+from inference_server.engines.transfer import to_device
 
 _TALL = 8
 """Height, in heights of the result, above which a narrow image is resized vertically first."""
@@ -103,5 +104,5 @@ class Normalizer:
         Returns:
             `float32[N, 3, h, w]` on the device, contiguous.
         """
-        batch = torch.stack(list(images)).to(self._mean.device)
+        batch = to_device(torch.stack(list(images)), self._mean.device)
         return batch.float().sub_(self._mean).div_(self._std)

@@ -82,7 +82,8 @@ class Sam1Engine:
             One embedding per image, in order.
         """
         batch = padded([image.pixels for image in images], self.side, self._normalize)
-        with self._compute.autocast():
+        # Its position tables are made on the default device.
+        with self._compute.autocast(), self._compute.device:
             encoded = self._encoder(batch).last_hidden_state
         prepared = self._decoder.prepare(encoded.float(), [])
         return prepared.to(self._compute.cache_dtype).embeddings(images)

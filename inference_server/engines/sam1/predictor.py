@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor
 from inference_server.engines.base import Candidates, Query, VisualPrompt
 from inference_server.engines.mask_predictor import MaskPredictor
 from inference_server.engines.sam1.fit import fitted_size, without_padding
+from inference_server.engines.transfer import to_device
 
 
 class FittedMaskPredictor(MaskPredictor):
@@ -23,10 +24,9 @@ class FittedMaskPredictor(MaskPredictor):
     prompt. The predicted IoU, which SAM 1 does not bound, is clipped to 0 to 1.
     """
 
-    def _forward(self, queries: list[Query[VisualPrompt]]) -> list[Candidates]:
-        return [
-            replace(found, scores=found.scores.clip(0, 1)) for found in super()._forward(queries)
-        ]
+    def decode(self, queries: Sequence[Query[VisualPrompt]]) -> list[Candidates]:
+        """Decode prompts; see `MaskPredictor.decode`."""
+        return [replace(found, scores=found.scores.clip(0, 1)) for found in super().decode(queries)]
 
     def _kind(self, prompt: VisualPrompt) -> Hashable:
         return len(prompt.points), prompt.box is None
@@ -41,7 +41,7 @@ class FittedMaskPredictor(MaskPredictor):
             labels.append(query.prompt.labels)
             if query.prompt.box is not None:
                 boxes.append((query.prompt.box.reshape(2, 2) * scale).astype(np.float32))
-        corners = torch.from_numpy(np.stack(boxes)).to(self._compute.device) if boxes else None
+        corners = to_device(np.stack(boxes), self._compute.device) if boxes else None
         return self._points(points, labels), corners
 
     def _scale(self, size: tuple[int, int]) -> NDArray[np.float32]:
@@ -50,15 +50,8 @@ class FittedMaskPredictor(MaskPredictor):
 
     def _planes(
         self, logits: Tensor, counts: list[int], sizes: list[tuple[int, int]]
-    ) -> list[NDArray[np.float32]]:
+    ) -> list[Tensor]:
         if len(set(sizes)) == 1:
-            return super()._planes(without_padding(logits, sizes[0]), counts, sizes)
-        return [
-            without_padding(part, size).cpu().numpy()
-            for part, size in zip(torch.split(logits, counts), sizes, strict=True)
-        ]
-
-    def _whole(
-        self, logits: Tensor, counts: list[int], planes: list[NDArray[np.float32]]
-    ) -> list[NDArray[np.float32]]:
-        return super()._planes(logits, counts, [])
+            return [without_padding(logits, sizes[0])]
+        parts = torch.split(logits, counts)
+        return [without_padding(part, size) for part, size in zip(parts, sizes, strict=True)]

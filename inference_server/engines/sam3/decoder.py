@@ -34,6 +34,7 @@ from transformers import Sam3LiteTextModel, Sam3Model
 from inference_server.engines.features import Features
 from inference_server.engines.sam3.attention import add_cross_attention, linear, split_heads
 from inference_server.engines.sam3.detr_decoder import FastQueryDecoder
+from inference_server.engines.sam3.exemplars import ExemplarEncoder
 from inference_server.engines.sam3.pixel_decoder import BAND, FastPixelDecoder
 
 MLP_ROWS = 1296
@@ -119,6 +120,7 @@ class FastConceptDecoder:
         self._mlp_rows = mlp_rows
         self._encoder: list[Any] = list(model.detr_encoder.layers)
         self._queries = FastQueryDecoder(model.detr_decoder, dtype)
+        self._exemplars = ExemplarEncoder(model.geometry_encoder)
         self._masks: Any = model.mask_decoder
         self._pixel_decoder = FastPixelDecoder(model.mask_decoder.pixel_decoder, dtype, band=band)
         self._positions: dict[tuple[int, int], Tensor] = {}
@@ -148,7 +150,7 @@ class FastConceptDecoder:
         )
 
     def exemplars(self, images: Sequence[ConceptImage], boxes: Tensor, labels: Tensor) -> Tensor:
-        """Embed exemplar boxes, with the model's own geometry encoder.
+        """Embed exemplar boxes; see `ExemplarEncoder`.
 
         Args:
             images: One image for each of B prompts, each a batch of one.
@@ -161,17 +163,7 @@ class FastConceptDecoder:
             Tokens, `float32[B, K + 1, C]`; of a prompt with k boxes, the first k + 1 are valid.
         """
         coarse = torch.cat([image.coarse for image in images]).float()
-        batch, _, height, width = coarse.shape
-        positions = self._position_encodings(coarse).T.reshape(-1, height, width)
-        valid = labels >= 0
-        found: Tensor = self._model.geometry_encoder(
-            box_embeddings=boxes,
-            box_mask=valid,
-            box_labels=labels.where(valid, 0),
-            img_feats=(coarse,),
-            img_pos_embeds=(positions.expand(batch, -1, -1, -1),),
-        ).last_hidden_state
-        return found
+        return self._exemplars(coarse, self._position_encodings(coarse), boxes, labels)
 
     def detect(
         self, images: Sequence[ConceptImage], tokens: Tensor, mask: Tensor | None

@@ -25,6 +25,7 @@ from inference_server.engines.device import Compute
 from inference_server.engines.features import SquareInput, bytes_of
 from inference_server.engines.sam3.decoder import ConceptImage, FastConceptDecoder
 from inference_server.engines.sam3.trunk import TrunkEngine
+from inference_server.engines.transfer import to_device, to_host
 
 _TEXT_TOKENS = 32
 """Maximum tokens of a text, as in SAM 3's processor; longer texts are truncated."""
@@ -104,8 +105,8 @@ class ConceptEngine(SquareInput):
     def decode(self, queries: Sequence[Query[ConceptPrompt]]) -> list[Candidates]:
         """Decode prompts on one or several images in one forward pass.
 
-        It synchronises with the device twice: for the scores, which decide which masks to compute,
-        and for the masks.
+        It waits for the device twice: for the scores, which decide which masks to compute, and
+        for the masks.
 
         Args:
             queries: Prompts, each with its image. SAM 3 predicts one mask per instance, so
@@ -119,10 +120,7 @@ class ConceptEngine(SquareInput):
         images: list[ConceptImage] = [query.embedding.features for query in queries]
         tokens = self._tokens(queries, images)
         detections = self._decoder.detect(images, *_pad(tokens))
-        # Scores and boxes in one transfer, because each transfer waits for the device.
-        transferred = torch.cat([detections.scores[..., None], detections.boxes], dim=-1)
-        values = transferred.cpu().numpy()
-        scores, boxes = values[..., 0], values[..., 1:]
+        scores, boxes = to_host([detections.scores, detections.boxes])
         kept = [
             _ranked_above(row, query.prompt.threshold)
             for row, query in zip(scores, queries, strict=True)
@@ -132,18 +130,18 @@ class ConceptEngine(SquareInput):
                 image,
                 detections,
                 i,
-                torch.from_numpy(own).to(self._compute.device),
+                to_device(own, self._compute.device),
                 tokens[i][None],
             )
-            if len(own)
-            else torch.empty(0, *image.plane_size)
             for i, (image, own) in enumerate(zip(images, kept, strict=True))
+            if len(own)
         ]
-        # Copied to the host only after the masks of all prompts have been launched.
+        # Copied only after the masks of all prompts have been launched.
+        found = iter(to_host(planes))
         return [
             # Logits, as Meta's code enlarges them; `transformers` enlarges probabilities.
             Candidates(
-                planes[i].cpu().numpy(),
+                next(found) if len(own) else np.empty((0, *images[i].plane_size), np.float32),
                 0.0,
                 scores[i, own],
                 boxes=boxes[i, own] * _corner_scale(query.embedding.size),
@@ -195,12 +193,16 @@ class ConceptEngine(SquareInput):
             truncation=True,
             padding=False if self._is_causal else "max_length",
             max_length=_TEXT_TOKENS,
-        ).to(self._compute.device)
+        )
+        ids, mask = words["input_ids"], words["attention_mask"]
+        device = self._compute.device
         with self._compute.autocast():
             features: Tensor = self._model.get_text_features(
-                input_ids=words["input_ids"], attention_mask=words["attention_mask"]
+                input_ids=to_device(ids, device),
+                # Without padding there is nothing to mask, and the model would ask the device.
+                attention_mask=None if mask.all() else to_device(mask, device),
             ).pooler_output
-        return features[0, : int(words["attention_mask"].sum())].float()
+        return features[0, : int(mask.sum())].float()
 
     def _boxes(self, queries: list[Query[ConceptPrompt]]) -> tuple[Tensor, Tensor]:
         """Boxes and labels of prompts, padded to the same number.
@@ -220,7 +222,7 @@ class ConceptEngine(SquareInput):
             boxes[row, : len(fractions)] = np.concatenate([(low + high) / 2, high - low], axis=1)
             labels[row, : len(fractions)] = prompt.labels
         device = self._compute.device
-        return torch.from_numpy(boxes).to(device), torch.from_numpy(labels).to(device)
+        return to_device(boxes, device), to_device(labels, device)
 
 
 def _corner_scale(size: tuple[int, int]) -> NDArray[np.float32]:
@@ -247,4 +249,4 @@ def _pad(tokens: list[Tensor]) -> tuple[Tensor, Tensor | None]:
     together = torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True)
     places = torch.arange(max(counts))
     mask = places < torch.tensor(counts)[:, None]
-    return together, mask.to(together.device)
+    return together, to_device(mask, together.device)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 # The developer's own server settings must not influence the tests.
 for _name in [name for name in os.environ if name.startswith("INFERENCE_")]:
     del os.environ[_name]
+# `auto` is measured, so it depends on the machine.
+os.environ["INFERENCE_DTYPE"] = "float32"
 
 # The default: no deadlines, because machines can be busy, and the same examples in every run.
 settings.register_profile("tests", fuzzed(100))

@@ -58,6 +58,7 @@ def test_each_setting_is_read_from_the_environment() -> None:
     for name in NAMES:
         value = other_value(name)
         with pytest.MonkeyPatch.context() as environment:
+            environment.delenv(variable_of("dtype"), raising=False)  # set for all tests
             environment.setenv(variable_of(name), value)
             settings = Settings()
         read = getattr(settings, name)

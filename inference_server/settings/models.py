@@ -72,8 +72,9 @@ class ModelSettings(EnvironmentSettings):
     )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",
-        description="Precision of the models: `float32`, `bfloat16`, or `auto` for bfloat16 where "
-        "the device computes it fast.",
+        description="Precision of the models: `float32`, `bfloat16`, or `auto`: bfloat16 on a GPU "
+        "that supports it, and on a CPU where a short measurement at startup finds it at least 1.2 "
+        "times as fast.",
     )
     threads: int = Field(
         0, ge=0, le=1024, description="CPU threads for the models; 0 means one per core."

@@ -20,6 +20,7 @@ from sam2.modeling.sam2_base import SAM2Base
 
 from inference_server.engines import load_weights
 from inference_server.engines import registry as registry_module
+from inference_server.engines.arithmetic import Speed
 from inference_server.engines.base import ConceptPrompt, VisualPrompt, queries
 from inference_server.engines.catalog import ModelKey
 from inference_server.engines.device import Compute, choose_compute
@@ -543,10 +544,21 @@ async def test_an_unavailable_device_is_reported_at_once(monkeypatch: pytest.Mon
 async def test_auto_selects_the_available_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    from inference_server.engines import device
+    for speed, dtype in ((Speed(1.2, 1.0), torch.bfloat16), (Speed(1.1, 1.0), torch.float32)):
+        found = choose_compute("auto", "auto", speed=lambda speed=speed: speed)  # type: ignore[misc]
+        assert found == Compute(torch.device("cpu"), dtype, dtype)
 
-    for fast, dtype in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr(device, "_cpu_has_fast_bfloat16", lambda fast=fast: fast)
-        assert choose_compute("auto", "auto") == Compute(torch.device("cpu"), dtype, dtype)
-    assert choose_compute("cpu", "bfloat16").dtype == torch.bfloat16
-    assert choose_compute("cpu", "float32").dtype == torch.float32
+
+async def test_a_set_dtype_is_not_measured() -> None:
+    def speed() -> Speed:
+        raise AssertionError("measured")
+
+    assert choose_compute("cpu", "bfloat16", speed=speed).dtype == torch.bfloat16
+    assert choose_compute("cpu", "float32", speed=speed).dtype == torch.float32
+
+
+async def test_the_measured_speed_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    choose_compute("cpu", "auto", speed=lambda: Speed(0.004, 0.0015))
+    assert "INFERENCE_DTYPE=auto is bfloat16" in caplog.text
+    assert "4.00 ms in float32 and 1.50 ms in bfloat16" in caplog.text

@@ -125,13 +125,13 @@ class FastViT:
         has_padding = len(order) > self._side**2
         self._real = torch.arange(len(order))[real].to(device) if has_padding else None
         self._places = torch.empty(self._side**2, dtype=torch.int64, device=device)
-        self._places[self._order[real.to(device)]] = torch.arange(len(order))[real].to(device)
+        self._places[order[real].to(device)] = torch.arange(len(order))[real].to(device)
 
         codes: dict[bool, Tensor] = {}
         for layer in backbone.layers:
             if (is_global := layer.window_size == 0) not in codes:
                 own = _rotary_codes(layer)
-                codes[is_global] = own[self._order[real.to(device)]] if is_global else own
+                codes[is_global] = own[order[real].to(device)] if is_global else own
         scale: float = backbone.layers[0].attention.scaling
         self._codes = {key: (own * scale, own) for key, own in codes.items()}
 

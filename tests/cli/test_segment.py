@@ -179,6 +179,7 @@ def test_geojson_equals_samgeos(server: RunningHere, picture: Picture, tmp_path:
     done(
         *(tmp_path / "place.tif", "-o", tmp_path / "place.geojson", "--format", "geojson"),
         *("--box", boxes[0], "--box", boxes[1], "--category", "roof"),
+        INFERENCE_VISUAL_MODEL="sam2",
     )
     ours = json.loads((tmp_path / "place.geojson").read_bytes())
     told = answer(

@@ -182,7 +182,10 @@ def evaluate(
     engines = {}
     if only != "concept":
         engines = {family: PromptedEngine(family, weights[family], device) for family in families}
-    visual = {name: VisualReport() for name in engines if only in (None, "visual")}
+    visual: dict[str, VisualReport] = {
+        name: VisualReport() for name in engines if only in (None, "visual")
+    }
+    named: dict[str, PromptedEngine] = {**engines}
     rng = np.random.default_rng(0)
     if only == "automatic":
         count = 0
@@ -190,7 +193,7 @@ def evaluate(
         if concepts and concept:
             concepts.run(scene, size, rng, concept)
         for family, report in visual.items():
-            VisualEvaluation(engines[family]).run(scene, size, report)
+            VisualEvaluation(named[family]).run(scene, size, report)
     automatic: dict[str, AutomaticReport] = {}
     if only in (None, "automatic"):
         shown = [scene for _, scene in scenes(everything, first)]

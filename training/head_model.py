@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 from transformers import Sam3Config, Sam3TrackerVideoConfig, Sam3VideoConfig
@@ -20,8 +22,10 @@ def video_config(detector: Sam3Config) -> Sam3VideoConfig:
         detector: configuration of the concept side.
     """
     side = {"hidden_size": WIDTH, "image_size": IMAGE_SIZE, "patch_size": PATCH_SIZE}
-    tracker = Sam3TrackerVideoConfig(
-        vision_config=detector.vision_config.to_dict(),
+    make: Any = Sam3TrackerVideoConfig
+    vision: Any = detector.vision_config
+    tracker = make(
+        vision_config=vision.to_dict(),
         prompt_encoder_config=side,
         mask_decoder_config={
             "hidden_size": WIDTH,
@@ -57,10 +61,13 @@ def initialize_head(head: VisualHead) -> None:
         head: new head, changed in place.
     """
     scale_matrices(head)
-    for level in head.levels:
+    levels: Any = head.levels
+    for level in levels:
         level.proj2.weight.mul_(0.5)
         nn.init.zeros_(level.proj2.bias)
     initialize_prompts(head.prompt_encoder, head.mask_decoder)
-    head.image_positions.positional_encoding_gaussian_matrix.copy_(
-        head.prompt_encoder.pe_layer.positional_encoding_gaussian_matrix
+    prompts: Any = head.prompt_encoder
+    positions: Any = head.image_positions
+    positions.positional_encoding_gaussian_matrix.copy_(
+        prompts.pe_layer.positional_encoding_gaussian_matrix
     )

@@ -60,7 +60,7 @@ class PromptableTraining(ABC):
         self.out, self.device = out, device
         out.mkdir(parents=True, exist_ok=True)
         self.rng = np.random.default_rng(seed)
-        self.model = self._build().to(device).train()
+        self.model: Any = self._build().to(device).train()
         bounded = bool(self._mask_decoder.iou_prediction_head.sigmoid_output)
         width = self._prompt_encoder.embed_dim
         self.loss = VisualLoss(width, self._levels, bounded=bounded).to(device)

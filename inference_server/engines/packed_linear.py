@@ -14,7 +14,7 @@ _HINT_ROWS = 1024
 
 def _has_packing(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether oneDNN multiplies in this dtype with weights in its own layout."""
-    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
+    if device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return False

@@ -43,5 +43,5 @@ def to_host(tensors: Sequence[Tensor]) -> list[NDArray[Any]]:
     if len(tensors) < 2 or tensors[0].device.type == "cpu":
         return [tensor.cpu().numpy() for tensor in tensors]
     together = torch.cat([tensor.flatten() for tensor in tensors]).cpu()
-    parts = together.split([tensor.numel() for tensor in tensors])
+    parts = torch.split(together, [tensor.numel() for tensor in tensors])
     return [part.view(tensor.shape).numpy() for part, tensor in zip(parts, tensors, strict=True)]

@@ -32,7 +32,7 @@ class ModelSettings(EnvironmentSettings):
         "Hugging Face id such as `facebook/sam2.1-hiera-large`.",
     )
     sam1_weights: str = Field(
-        "none",
+        "demo",
         description="SAM 1 weights: `demo`, `none`, a `transformers` directory, a checkpoint file "
         "or a directory of them (`sam_vit_h_4b8939.pth`, …), `facebook` for Meta's Hugging Face "
         "repositories, or one Hugging Face id such as `facebook/sam-vit-huge`. samgeo's requests "

@@ -215,7 +215,6 @@ def test_every_samgeo_response_matches(
         (401, {"key": "wrong"}),
         (404, {"max_size": 1}),
         (422, {"min_size": "?"}),
-        (503, {"model_version": "sam"}),
     ]
     for status, changes in errors:
         answer = post(server, PREDICT, changes.pop("data", data), **{**click, **changes})

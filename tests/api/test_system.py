@@ -49,6 +49,7 @@ class TestInformation:
                 *("sam2-hiera-tiny", "sam2-hiera-small"),
                 *("sam2-hiera-base-plus", "sam2-hiera-large"),
             ],
+            "sam": ["vit_b", "vit_l", "vit_h"],
             "sam3": ["facebook/sam3"],
         }
         assert ["sam3", "facebook/sam3"] in answer["loaded"]
@@ -61,7 +62,7 @@ class TestInformation:
         changes |= {"encode_batch": 4, "embedding_dtype": "float16"}
         with serving(ready=False, **changes) as server:
             checkpoints = server.get("/models").json()["checkpoints"]
-            assert len(checkpoints) == 5
+            assert len(checkpoints) == 8
             for checkpoint in checkpoints:
                 compute = [checkpoint[name] for name in ("device", "dtype", "cache_dtype")]
                 assert compute == ["cpu", "float32", "float16"]

@@ -35,7 +35,7 @@ def fake_compute(dtype: torch.dtype) -> Compute:
     return Compute(_CUDA, dtype, dtype)
 
 
-class FakeDevice(TorchDispatchMode):
+class FakeDevice(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sends operations to real tensors on the CPU or to fake ones on the device.
 
     An operation on tensors of both fails, and so does one whose result depends on fake data, such
@@ -47,7 +47,7 @@ class FakeDevice(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.waits: list[str] = []
         self.fake = FakeTensorMode(allow_non_fake_inputs=True)
         self._random = torch.Generator().manual_seed(0)

@@ -17,7 +17,10 @@ SAM3 = ("sam3", "sam3/sam3_final")
 
 
 def of(preload: str, weights: str = "demo") -> list[tuple[str, str]]:
-    catalog = Catalog(Settings(preload=preload, sam2_weights=weights, visual_model="sam2"))
+    settings = Settings(
+        preload=preload, sam1_weights="none", sam2_weights=weights, visual_model="sam2"
+    )
+    catalog = Catalog(settings)
     return [(key.family, key.name) for key in catalog.preloaded]
 
 

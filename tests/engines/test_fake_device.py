@@ -119,7 +119,7 @@ def make(family: str, dtype: torch.dtype) -> Case:
         return encoded(device, engine, images)
 
 
-def cases(*families: str) -> Any:
+def cases(*families: str) -> pytest.MarkDecorator:
     """Parameters of the fixture `case`."""
     return pytest.mark.parametrize(
         "case",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,7 +73,8 @@ def test_export_is_the_published_layout(training: HeadTraining, exported: Path) 
     original, _ = load_sam3(str(WEIGHTS / "sam3"), "test", CPU)
     for name, tensor in original.state_dict().items():
         assert torch.equal(kept.state_dict()[name], tensor), name
-    _, report = Sam3VideoModel.from_pretrained(exported, output_loading_info=True)
+    loaded: Any = Sam3VideoModel.from_pretrained(exported, output_loading_info=True)
+    _, report = loaded
     assert not report["missing_keys"]
     assert not report["unexpected_keys"]
     assert not report["mismatched_keys"]

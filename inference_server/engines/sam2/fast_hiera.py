@@ -132,7 +132,7 @@ def _check(model: Any) -> None:
     """Raise `UnsupportedEncoderError` if a part is not as in the published models."""
     encoder = model.image_encoder
     trunk, neck = encoder.trunk, encoder.neck
-    if type(trunk) is not Hiera or type(neck) is not FpnNeck:
+    if (type(trunk), type(neck)) != (Hiera, FpnNeck):
         raise UnsupportedEncoderError(f"{type(trunk).__name__} with {type(neck).__name__}")
     strides = [_stride(block) for block in trunk.blocks]
     broken = {
@@ -285,7 +285,8 @@ class _Block:
             v = torch.cat([v, value.expand(*padding)], 2)
         if self._stride > 1:
             rows = q.transpose(1, 2).flatten(2)
-            q = _pooled(rows, windows, self._stride).unflatten(2, (self._heads, -1)).transpose(1, 2)
+            pooled = _pooled(rows, windows, self._stride)
+            q = pooled.view(*pooled.shape[:2], self._heads, -1).transpose(1, 2)
         return self._attend(q, k, v).view(len(qkv), -1, self._heads * self._width)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -47,9 +47,10 @@ class Neck:
         for level in sorted(self._top_down):
             if level >= finest and (level in self._needed or level < len(skips)):
                 self._needed.add(level + 1)
-        self._convolutions = {
-            level: Linear(*convolutions[level], dtype) for level in sorted(self._needed)
-        }
+        self._convolutions: dict[int, Linear] = {}
+        for level in sorted(self._needed):
+            weight, bias = convolutions[level]
+            self._convolutions[level] = Linear(weight, bias, dtype)
         self.linears = [*self._convolutions.values(), *self._skips, *self._skips_above]
         self._rasters = [
             (order.positions().to(device), order.height, order.width)
@@ -87,8 +88,8 @@ class Neck:
     def _planes(self, rows: Tensor, level: int) -> Tensor:
         """Reorder tokens `[B, N, C]` to planes `[B, C, h, w]`, channels last."""
         positions, height, width = self._rasters[level]
-        raster = rows.index_select(1, positions).unflatten(1, (height, width))
-        return raster.permute(0, 3, 1, 2)
+        raster = rows.index_select(1, positions)
+        return raster.view(len(rows), height, width, -1).permute(0, 3, 1, 2)
 
 
 def _matrix(convolution: nn.Conv2d) -> tuple[Tensor, Tensor]:

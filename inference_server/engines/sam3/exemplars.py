@@ -72,7 +72,7 @@ class ExemplarEncoder:
             (x + 0.5 * w) * width,
             (y + 0.5 * h) * height,
         ]
-        sampled = roi_align(normalized, torch.stack(corners, -1).unbind(0), encoder.roi_size)
+        sampled = roi_align(normalized, list(torch.stack(corners, -1).unbind(0)), encoder.roi_size)
         pooled = encoder.boxes_pool_project(sampled).view(batch, count, -1)
         places = encoder._encode_box_coordinates(*(part.flatten() for part in (x, y, w, h)))
         placed = encoder.boxes_pos_enc_project(places.view(batch, count, -1))

@@ -149,7 +149,7 @@ class FastViT:
                 _free(layer)
         if release:
             _free(backbone)
-        parts = (self._patches, self._positions, self._norm, *self._layers)
+        parts: tuple[Any, ...] = (self._patches, self._positions, self._norm, *self._layers)
         self.nbytes = sum(part.nbytes for part in parts)
 
     def __call__(self, pixels: Tensor) -> Tensor:
@@ -170,8 +170,7 @@ class FastViT:
             raise ValueError(f"images of {height} x {width} are not of the encoder's size")
         pixels = pixels[..., : side * patch, : side * patch].to(self._dtype)
         patches = (
-            pixels.unflatten(3, (side, patch))
-            .unflatten(2, (side, patch))
+            pixels.reshape(batch, colors, side, patch, side, patch)
             .permute(0, 2, 4, 1, 3, 5)
             .reshape(batch, side * side, colors * patch * patch)
         )
@@ -268,7 +267,7 @@ def _rotary_codes(layer: Any) -> Tensor:
 
 def _rotated(rows: Tensor, codes: Tensor) -> Tensor:
     """Rotate pairs of values, `[..., n, c]`, by codes `complex64[n, c / 2]`."""
-    pairs = torch.view_as_complex(rows.float().unflatten(-1, (-1, 2)))
+    pairs = torch.view_as_complex(rows.float().reshape(*rows.shape[:-1], -1, 2))
     return torch.view_as_real(pairs * codes).flatten(-2).to(rows.dtype)
 
 

@@ -63,10 +63,14 @@ def test_versions(server: RunningHere, picture: Picture, path: str) -> None:
     assert wrong.json()["detail"] == (
         "Invalid model_id 'x' for sam. Must be one of: ['vit_h', 'vit_l', 'vit_b']"
     )
-    # A model that is not here is said to be missing: another one does not answer in its place.
-    missing = post(server, path, picture.data, model_version="sam", model_id="vit_h", **CLICK)
+
+
+def test_a_version_without_weights(picture: Picture) -> None:
+    """A model that is not here is said to be missing: another one does not answer in its place."""
+    with serving(ready=False, sam1_weights="none") as server:
+        missing = post(server, PREDICT, picture.data, model_version="sam", **CLICK)
     assert missing.status_code == 503
-    assert "model_version=sam2" in missing.json()["detail"]
+    assert "Use model_version=sam2 or sam3." in missing.json()["detail"]
 
 
 def test_backend(server: RunningHere, picture: Picture) -> None:

@@ -64,10 +64,9 @@ SHAPES: dict[str, dict[str, Any]] = {
 def backbone_of(name: str) -> Any:
     """An image encoder with random weights, including biases and norms."""
     torch.manual_seed(0)
+    demo: Any = Sam3Config.from_pretrained(WEIGHTS / "sam3")
     config: Any = (
-        Sam3Config.from_pretrained(WEIGHTS / "sam3").vision_config.backbone_config
-        if name == "demo"
-        else Sam3ViTConfig(**SHAPES[name])
+        demo.vision_config.backbone_config if name == "demo" else Sam3ViTConfig(**SHAPES[name])
     )
     model: Any = Sam3ViTModel(config)
     for parameter in model.parameters():
@@ -187,7 +186,8 @@ def bytes_of(module: Any) -> int:
 @torch.inference_mode()
 def test_weights_are_held_once(dtype: torch.dtype) -> None:
     expected = FastViT(backbone_of("windows"), dtype)
-    own: Any = Sam3ViTModel(backbone_of("windows").config).eval()
+    own: Any = Sam3ViTModel(backbone_of("windows").config)
+    own.eval()
     own.load_state_dict(backbone_of("windows").state_dict())
     before = bytes_of(own)
     encoder = FastViT(own, dtype, release=True)

@@ -185,7 +185,7 @@ def evaluate(
     visual: dict[str, VisualReport] = {
         name: VisualReport() for name in engines if only in (None, "visual")
     }
-    named: dict[str, PromptedEngine] = {**engines}
+    named: Mapping[str, PromptedEngine] = {str(name): each for name, each in engines.items()}
     rng = np.random.default_rng(0)
     if only == "automatic":
         count = 0

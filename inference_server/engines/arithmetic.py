@@ -27,6 +27,9 @@ _SMALL = 8
 _TURNS = 7
 """Measurements of each arithmetic; the best counts, because other work only slows a product."""
 
+_LEAST = 3
+"""Turns that are made in any case: one alone may have been interrupted."""
+
 _BUDGET = 0.02
 """Seconds of a size after which no further turn begins."""
 
@@ -87,7 +90,7 @@ def measure(
                 work()  # the first call prepares the kernel
             best, begin = (float("inf"), float("inf")), clock()
             for turn in range(turns):
-                if turn and clock() - begin > _BUDGET:
+                if turn >= _LEAST and clock() - begin > _BUDGET:
                     break
                 best = (min(best[0], seconds(works[0])), min(best[1], seconds(works[1])))
             if best[1] > 2 * best[0]:

@@ -56,10 +56,10 @@ def test_slow_emulation_is_noticed_in_a_small_product() -> None:
     assert {pixels for _, pixels in machine.products} == {8}
 
 
-def test_a_slow_machine_is_measured_once() -> None:
+def test_a_slow_machine_is_measured_in_three_turns() -> None:
     machine = Machine(1e-2, 1e-2)
     machine.measure()
-    assert [pixels for _, pixels in machine.products].count(64) == 4
+    assert [pixels for _, pixels in machine.products].count(64) == 2 * (1 + 3)
 
 
 def test_this_machine_is_measured_once_per_process() -> None:

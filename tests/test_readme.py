@@ -44,7 +44,7 @@ def test_shown_responses_match_the_image() -> None:
     (by_click,) = masks_in(shown_response("/sam3/visual_segment", '"x": 548, "y": 255'))
     r, g, b = np.moveaxis(np.asarray(Image.open(SAMPLE), np.int16), 2, 0)
     truth = coco.encode(np.asfortranarray(g > np.maximum(r, b) + 40, np.uint8))
-    assert coco.iou([by_click], [truth], [False])[0, 0] > 0.9
+    assert coco.iou([by_click], [truth], [False])[0, 0] > 0.85
     assert coco.iou([by_word], [truth], [False])[0, 0] > 0.8
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request
@@ -14,6 +15,7 @@ from inference_server.api.metrics import ServerCollector, backlog_of
 from inference_server.api.openapi import KEY_ERRORS, SCOPE_ERRORS, Answer, Operation
 from inference_server.api.playground import playground, wants_page
 from inference_server.api.samgeo.models import id_of
+from inference_server.segmentation.types import Checkpoint
 from schemas.system import Health, ModelsCleared, ModelsResponse, ServerInfo
 
 _LINKS = {
@@ -74,9 +76,14 @@ async def models(request: Request) -> Response:
         {
             "models": ids,
             "loaded": [id_of(each.key, each.source) for each in checkpoints if each.loaded],
-            "checkpoints": [asdict(each) for each in checkpoints],
+            "checkpoints": [_known(each) for each in checkpoints],
         }
     )
+
+
+def _known(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return what is known and may be told about a checkpoint."""
+    return {name: value for name, value in asdict(checkpoint).items() if value is not None}
 
 
 async def clear(request: Request) -> Response:

@@ -7,6 +7,7 @@ do not fit are refused; missing tensors are never initialised at random.
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,6 +43,10 @@ _INFERENCE_OPTIONS = {
     "dynamic_multimask_stability_thresh": 0.98,
 }
 """Options that `sam2.build_sam.build_sam2` adds to a configuration for inference."""
+
+_LOADING = threading.Lock()
+"""Held while `transformers` loads a model: it replaces functions of PyTorch and its own, such as
+`PreTrainedModel.tie_weights`, for that time, and two threads would leave them replaced for ever."""
 
 
 @contextmanager
@@ -236,9 +241,10 @@ def _pretrained(kind: Any, source: str | None, setting: str, name: str, **tensor
 
     if not sys.stderr.isatty():  # a progress bar would add a hundred lines to a log
         transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    model, report = kind.from_pretrained(
-        source, dtype=torch.float32, output_loading_info=True, **tensors
-    )
+    with _LOADING:
+        model, report = kind.from_pretrained(
+            source, dtype=torch.float32, output_loading_info=True, **tensors
+        )
     lacking = sorted(report["missing_keys"]) + [str(k) for k in report["mismatched_keys"]]
     if lacking:
         family = setting.removeprefix("INFERENCE_").removesuffix("_WEIGHTS").replace("SAM", "SAM ")

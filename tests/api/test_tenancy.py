@@ -220,7 +220,7 @@ def test_result_links_cannot_be_forged(running: Keyed, victim: str, attacker: st
 def models_of(running: Keyed, key: str) -> tuple[dict[str, Any], set[Any]]:
     """What `/models` tells a key, and the times of the last use apart from it."""
     models = running.server.get("/models", key=key).json()
-    return models, {each.pop("last_used") for each in models["checkpoints"]}
+    return models, {each.pop("last_used", None) for each in models["checkpoints"]}
 
 
 def test_only_an_operator_is_told_when_models_were_last_used(running: Keyed, victim: str) -> None:

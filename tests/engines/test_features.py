@@ -34,6 +34,7 @@ def test_an_engine_tells_the_memory_of_its_weights(
     visual: VisualEngine, sam2_model: SAM2Base, concept: Concept
 ) -> None:
     assert visual.weight_bytes == bytes_of(sam2_model) > 1_000_000
-    assert concept.engine.weight_bytes == bytes_of(concept.model) > 1_000_000
+    # The image encoder lays its weights out anew; only a registry frees the originals.
+    assert concept.engine.weight_bytes > bytes_of(concept.model) > 1_000_000
     trunk = TrunkEngine(concept.model, concept.processor, "random", CPU)
     assert trunk.weight_bytes == 0, "its weights are counted with those of the concept engine"

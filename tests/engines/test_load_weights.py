@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -590,3 +592,35 @@ class TestSam3:
         )
         assert remedy in message
         assert ("gated" in message) == (kind is GatedRepoError)
+
+
+def test_transformers_loads_one_model_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It replaces functions of PyTorch meanwhile, and two threads would leave them replaced."""
+    inside, most = 0, 0
+    entered, leave = threading.Semaphore(0), threading.Semaphore(0)
+
+    class Kind:
+        @classmethod
+        def from_pretrained(cls, *_: object, **__: object) -> tuple[str, dict[str, list[str]]]:
+            nonlocal inside, most
+            inside += 1
+            most = max(most, inside)
+            entered.release()
+            assert leave.acquire(timeout=60)
+            inside -= 1
+            return "model", {"missing_keys": [], "mismatched_keys": []}
+
+    def load() -> str:
+        return str(load_weights._pretrained(Kind, "x", "INFERENCE_SAM3_WEIGHTS", "x"))
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(load)
+        assert entered.acquire(timeout=60)
+        assert load_weights._LOADING.locked()
+        second = pool.submit(load)
+        leave.release()
+        assert first.result(60) == "model"
+        assert entered.acquire(timeout=60)
+        leave.release()
+        assert second.result(60) == "model"
+    assert most == 1

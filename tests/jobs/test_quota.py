@@ -68,7 +68,7 @@ def test_a_job_that_can_never_fit_is_refused_for_good(
         for part in (f"at most {most} MiB", "JOB_STORAGE_MB", "JOB_STORAGE_SHARE"):
             assert part in caught.value.message
         size = 0.7 if share < 1 else 1.2
-        assert f"have {size if name > 1 else float(most) + 0.01:.2f} MiB" in caught.value.message
+        assert f" {size if name > 1 else float(most) + 0.01:.2f} MiB" in caught.value.message
         assert ("image that it names" in caught.value.message) == bool(image)
     assert caught.value.status == 413
     accepted = store.submit(asked(0))

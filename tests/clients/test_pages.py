@@ -71,7 +71,7 @@ def test_the_picture_is_what_its_example_draws(server: Running, tmp_path: Path) 
     made = np.asarray(Image.open(tmp_path / "supervision.jpg"), np.int16)
     kept = np.asarray(Image.open(PICTURE), np.int16)
     assert made.shape == kept.shape
-    assert np.abs(made - kept).mean() < 2, f"copy the example's picture to {PICTURE}"
+    assert np.abs(made - kept).mean() < 4, f"copy the example's picture to {PICTURE}"
     assert np.abs(kept - np.asarray(Image.open(SAMPLE).convert("RGB"), np.int16)).mean() > 2
     assert PICTURE.stat().st_size < MOST_BYTES
 

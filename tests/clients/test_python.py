@@ -143,9 +143,6 @@ def test_forms(client: AuthenticatedClient, picture: Picture) -> None:
     body = models.AutomaticRequest(file=file(), points_per_side=1000)
     invalid = of(models.ValidationErrorResponse, segment_automatic.sync(client=client, body=body))
     assert invalid.detail[0].loc == ["body", "points_per_side"]
-    body = models.AutomaticRequest(file=file(), model_version="sam")
-    refused = of(models.ErrorDetail, segment_automatic.sync(client=client, body=body))
-    assert "model_version=sam2" in refused.detail
 
 
 def test_pictures(client: AuthenticatedClient, picture: Picture) -> None:

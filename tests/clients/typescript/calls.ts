@@ -13,7 +13,6 @@ import {
   listModels,
   readyz,
   sam3Image,
-  segmentImage,
   type SegmentationPrediction,
   segmentPredict,
   segmentText,
@@ -68,7 +67,7 @@ async function visual() {
 async function byId() {
   const body = { image, image_id: "from TypeScript" };
   const { data: named } = await embedImageSam3({ client, body, throwOnError: true });
-  const { data, response } = await segmentImage({
+  const { data, response } = await visualSegment({
     client,
     body: { image_id: named.image_id, prompts: { prompts: [{ points }] } },
     throwOnError: true,

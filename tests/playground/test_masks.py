@@ -189,6 +189,9 @@ def test_a_negative_click_removes_an_area(desk: Desk) -> None:
     item = scene.objects[6]
     size = (480, 640)
     desk.upload(Picture(scene).data)
+    # The demo SAM 2 selects both shapes; SAM 3 does not, so there is nothing to correct.
+    choice = desk.page.get_by_role("combobox", name="Model")
+    choice.select_option("hiera_tiny")
     desk.click(*item.click())
     before = desk.drawn(size)
     wrong = cv2.erode((before & ~item.mask).astype(np.uint8), np.ones((5, 5)))
@@ -201,7 +204,7 @@ def test_a_negative_click_removes_an_area(desk: Desk) -> None:
     assert not after[y, x]
     assert (after & ~item.mask).sum() < 0.2 * (before & ~item.mask).sum()
     assert iou(after, item.mask) > max(0.9, iou(before, item.mask))
-    points = desk.sent("/sam3/visual_segment")[-1]["prompts"][0]["points"]
+    points = desk.sent("/sam2/segment_image")[-1]["prompts"][0]["points"]
     assert [point["positive"] for point in points] == [True, False]
 
 

@@ -186,15 +186,16 @@ def _end(running: subprocess.Popen[bytes]) -> None:
 def our_server(
     sam2_weights: str, *, options: Sequence[str] = (), cluster: bool = False, **settings: str | int
 ) -> Iterator[Server]:
-    """Run `inference-server serve` on the CPU without authentication.
+    """Run `inference-server serve` on the CPU in float32, without authentication.
 
     Args:
         sam2_weights: value of `INFERENCE_SAM2_WEIGHTS`.
         options: options of the Python interpreter. Default: none.
         cluster: serve on Ray. Default: one process.
-        settings: further settings by lower-case name.
+        settings: further settings by lower-case name, also others than those above.
     """
     values = {"sam2_weights": sam2_weights, "auth": "off", "port": 0, "device": "cpu"}
+    values |= {"dtype": "float32"}  # as the references; on some machines `auto` is bfloat16
     values |= {"log_level": "warning", "log_format": "text", **settings}
     environment = {f"INFERENCE_{name.upper()}": str(value) for name, value in values.items()}
     arguments = [*options, "-m", "inference_server.cli", "serve", *["--cluster"] * cluster]

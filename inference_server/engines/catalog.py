@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
@@ -16,6 +16,7 @@ from inference_server.engines.weights import (
     Sam3Checkpoint,
     find_sam2,
     find_sam3,
+    published_file,
 )
 from inference_server.errors import ModelUnavailableError
 from inference_server.settings import Settings
@@ -68,18 +69,8 @@ class Catalog:
         for name, weights in settings.sam3_models.items():
             setting = f"INFERENCE_SAM3_MODELS, {name}"
             self._add(ModelKey("sam3", name), replace(find_sam3(weights, setting), name=name))
-        for version, sam2 in find_sam2(settings.sam2_weights).items():
-            self._models[ModelKey("sam2", version)] = sam2
-        for name, weights in settings.sam2_models.items():
-            setting = f"INFERENCE_SAM2_MODELS, {name}"
-            only = _only(find_sam2(weights, setting), f"{setting}={weights}")
-            self._add(ModelKey("sam2", name), replace(only, name=name))
-        for version, sam1 in find_sam1(settings.sam1_weights).items():
-            self._models[ModelKey("sam1", version)] = sam1
-        for name, weights in settings.sam1_models.items():
-            setting = f"INFERENCE_SAM1_MODELS, {name}"
-            first = _only(find_sam1(weights, setting), f"{setting}={weights}")
-            self._add(ModelKey("sam1", name), replace(first, name=name))
+        self._add_sized("sam2", find_sam2, settings.sam2_weights, settings.sam2_models)
+        self._add_sized("sam1", find_sam1, settings.sam1_weights, settings.sam1_models)
         if settings.visual_model == "sam3" and not self._has_head(DEFAULT_SAM3):
             raise ModelUnavailableError(
                 "INFERENCE_VISUAL_MODEL=sam3: the weights of INFERENCE_SAM3_WEIGHTS have no visual "
@@ -91,6 +82,21 @@ class Catalog:
                 "INFERENCE_VISUAL_MODEL=sam2 needs SAM 2, but INFERENCE_SAM2_WEIGHTS=none. Name "
                 "weights, or set INFERENCE_VISUAL_MODEL=auto."
             )
+
+    def _add_sized(
+        self,
+        family: Family,
+        find: Callable[..., Mapping[str, CheckpointT]],
+        sizes: str,
+        named: Mapping[str, str],
+    ) -> None:
+        """Add a family whose weights are of several sizes, and its named models."""
+        for version, sized in find(sizes).items():
+            self._models[ModelKey(family, version)] = sized
+        for name, weights in named.items():
+            setting = f"INFERENCE_{family.upper()}_MODELS, {name}"
+            only = _only(find(weights, setting), f"{setting}={weights}")
+            self._add(ModelKey(family, name), replace(only, name=name))
 
     def _add(self, key: ModelKey, checkpoint: SomeCheckpoint) -> None:
         # Embeddings are cached by the name of the weights.
@@ -173,24 +179,6 @@ class Catalog:
             if key.family == family:
                 self._models[key] = replace(checkpoint, name=name)
 
-    def named(self, family: Family, names: Iterable[str]) -> list[str]:
-        """Names by which requests can select a model of a family.
-
-        Args:
-            family: The family.
-            names: Names that an API has for the default models of the family.
-
-        Returns:
-            These names, and those from the settings.
-        """
-        settings = self._settings
-        own = {
-            "sam1": settings.sam1_models,
-            "sam2": settings.sam2_models,
-            "sam3": settings.sam3_models,
-        }
-        return [*names, *own[family]]
-
     def concept(self, key: ModelKey | None) -> ModelKey:
         """The model that answers words and exemplars.
 
@@ -212,7 +200,7 @@ class Catalog:
         if key is not None and key.family != "sam3":
             return key
         wanted = key or DEFAULT_SAM3
-        if self._settings.visual_model != "sam2" and self._has_head(wanted):
+        if self.uses_head(wanted):
             return wanted
         if self.versions:
             return self.largest("sam2")
@@ -275,7 +263,7 @@ class Catalog:
                 raise ModelUnavailableError(
                     f"INFERENCE_PRELOAD={part}: INFERENCE_SAM2_WEIGHTS="
                     f"{self._settings.sam2_weights} has no weights for it. {self._remedy}, or add "
-                    f"{_published(version)} to the directory."
+                    f"{published_file(version)} to the directory."
                 )
         return list(dict.fromkeys(known[part] for part in parts))
 
@@ -283,11 +271,8 @@ class Catalog:
     def _remedy(self) -> str:
         ids = [f"sam2:{name}" for name, version in SAM2_IDS.items() if version in self.versions]
         ids += [f"sam3:{SAM3_ID}"]
-        ids += [
-            str(key)
-            for key in self._models
-            if key.family == "sam1" or key.name in self.named(key.family, ())
-        ]
+        published = {*SAM2_VERSIONS, SAM3_NAME}  # of which the ids are above
+        ids += [str(key) for key in self._models if key.name not in published]
         return f"Preload any of {', '.join(ids)}"
 
     def _unknown(self, key: ModelKey) -> str:
@@ -307,7 +292,7 @@ class Catalog:
             return (
                 f"sam2_version_id {key.name}: this server has no weights for it "
                 f"(INFERENCE_SAM2_WEIGHTS={weights} provides {', '.join(self.versions)}). Use one "
-                f"of those, or add {_published(key.name)} to the directory."
+                f"of those, or add {published_file(key.name)} to the directory."
             )
         names = [each.name for each in self._models if each.family == key.family]
         return f"Unknown model {key.name!r}. This server has {', '.join(names) or 'none'}."
@@ -322,8 +307,3 @@ def _only(found: Mapping[str, CheckpointT], setting: str) -> CheckpointT:
             "a directory with one checkpoint."
         )
     return distinct.pop()
-
-
-def _published(version: str) -> str:
-    """The published file name of a SAM 2 size."""
-    return f"sam2.1_{version.replace('b_plus', 'base_plus')}.pt"

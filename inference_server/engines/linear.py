@@ -1,83 +1,100 @@
-"""Linear layers for inference, with GELU or a sum as a part of the matrix product on a CPU.
-
-On a CPU they are oneDNN's fused products, as PyTorch's own compiler uses them: 2 to 15 % faster
-than `F.linear` for many rows. Weights of another dtype than the layer's are reordered for them
-once.
-"""
+"""Linear layers for inference: weights cast and laid out once, GELU or a sum in the product."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F  # noqa: N812 - PyTorch's usual name
-from torch import Tensor, nn
+from torch import Tensor
 
-_ROWS = 4096
-"""Rows that the order of the weights is chosen for; other numbers work as well."""
+_HINT_ROWS = 1024
+"""Rows of the input that oneDNN lays the weights out for; other numbers are valid as well."""
+
+
+def _has_packing(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether oneDNN multiplies in this dtype with weights in its own layout."""
+    if device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        return False
+    if dtype == torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return dtype == torch.float32
 
 
 class Linear:
-    """A linear layer with weights in the dtype of the computation.
+    """`nn.Linear`, optionally followed by GELU or a sum, in one dtype. Thread-safe.
+
+    On a CPU the weights are kept in oneDNN's blocked layout, as the compiler of PyTorch keeps them.
+    Measured on an EPYC with AVX512-BF16: 13 to 20 % less time than `F.linear` in float32, which
+    calls MKL, and 10 % less in bfloat16, which reorders the weights at every call. GELU applies to
+    the sums before they are rounded. Elsewhere it is `F.linear`, and GELU in place.
 
     Args:
-        weight: `[out, in]`.
-        bias: `[out]`.
-        dtype: Dtype of the computation.
+        weight: `[out, in]`; not referred to afterwards, unless it has the dtype already and is
+            used as it is.
+        bias: `[out]`, or None.
+        dtype: Dtype of weights, input and output.
+        gelu: Whether the exact GELU follows; default no.
+        share: Use a weight that has the dtype already as it is, where its owner keeps it anyway;
+            the default lays it out anew.
 
     Attributes:
-        bias: `[out]`.
+        bias: `[out]`, or None.
         nbytes: Memory of the weights in bytes.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> None:
-        self._weight, self.bias = weight.to(dtype), bias.to(dtype)
-        self.nbytes = self._weight.nbytes + self.bias.nbytes
-        self._fused = weight.device.type == "cpu" and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-        if self._fused and self._weight is not weight:
-            # In float32 this would be a second copy.
-            self._weight = torch.ops.mkldnn._reorder_linear_weight(self._weight, _ROWS)
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor | None,
+        dtype: torch.dtype,
+        *,
+        gelu: bool = False,
+        share: bool = False,
+    ) -> None:
+        given = weight.detach()
+        weight = given.to(dtype)
+        self.bias = None if bias is None else bias.detach().to(dtype, copy=not share)
+        self._gelu = gelu
+        self._is_fused = _has_packing(weight.device, dtype)
+        self.nbytes = weight.nbytes + (0 if self.bias is None else self.bias.nbytes)
+        if self._is_fused and not (share and weight is given):
+            weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), _HINT_ROWS)
+        self._weight: Any = weight
 
-    @classmethod
-    def of(cls, layer: nn.Linear, dtype: torch.dtype) -> Linear:
-        """Convert a layer.
-
-        Args:
-            layer: Layer with its weights.
-            dtype: Dtype of the computation.
-        """
-        return cls(layer.weight.detach(), layer.bias.detach(), dtype)
-
-    def __call__(self, rows: Tensor, *, gelu: bool = False) -> Tensor:
+    def __call__(self, rows: Tensor) -> Tensor:
         """Apply the layer.
 
         Args:
-            rows: `[..., in]`.
-            gelu: Apply GELU to the result. Default: no.
+            rows: `[..., in]`, in the layer's dtype.
 
         Returns:
             `[..., out]`.
         """
-        if self._fused:
-            name, algorithm = ("gelu", "none") if gelu else ("none", "")
-            result: Tensor = torch.ops.mkldnn._linear_pointwise(
-                rows, self._weight, self.bias, name, [], algorithm
+        if self._is_fused:
+            after = "gelu" if self._gelu else "none"
+            found: Tensor = torch.ops.mkldnn._linear_pointwise(
+                rows, self._weight, self.bias, after, [], "none" if self._gelu else ""
             )
-            return result
-        result = F.linear(rows, self._weight, self.bias)
-        return torch.ops.aten.gelu_(result) if gelu else result
+            return found
+        found = F.linear(rows, self._weight, self.bias)
+        return torch.ops.aten.gelu_(found) if self._gelu else found
 
     def plus(self, rows: Tensor, other: Tensor) -> Tensor:
-        """Apply the layer and add something.
+        """Apply the layer, which has a bias and no GELU, and add something.
 
         Args:
-            rows: `[..., in]`.
+            rows: `[..., in]`, in the layer's dtype.
             other: `[..., out]`, added to the result.
 
         Returns:
             `[..., out]`.
         """
-        if self._fused:
-            result: Tensor = torch.ops.mkldnn._linear_pointwise.binary(
+        if self._is_fused:
+            found: Tensor = torch.ops.mkldnn._linear_pointwise.binary(
                 rows, other, self._weight, self.bias, "add"
             )
-            return result
+            return found
         return F.linear(rows, self._weight, self.bias).add_(other)

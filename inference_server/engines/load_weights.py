@@ -128,10 +128,10 @@ def _published_sam1(file: Path, version: str) -> SamModel:
     """Load a file that Meta published for SAM 1."""
     from transformers import SamModel
 
-    from inference_server.engines.sam1.published import config_of, renamed
+    from inference_server.engines.sam1.published import config_of, tensors_of
 
     state = torch.load(file, map_location="cpu", weights_only=True)
-    tensors = {name: tensor.float() for name, tensor in renamed(state).items()}
+    tensors = {name: tensor.float() for name, tensor in tensors_of(state).items()}
     with torch.device("meta"):  # without initialising 640 million parameters
         model: Any = SamModel(config_of(version))
     names = model.state_dict().keys()

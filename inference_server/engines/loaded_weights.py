@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from inference_server.engines.base import ConceptPrompt, Engine, VisualPrompt
 from inference_server.engines.model import (
@@ -19,8 +19,6 @@ from inference_server.settings import Settings
 
 if TYPE_CHECKING:
     from inference_server.engines.device import Compute
-
-PromptT = TypeVar("PromptT")
 
 _VISUAL = "visual"
 """What the embeddings of a SAM 3 for points and boxes are for."""

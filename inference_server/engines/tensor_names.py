@@ -7,6 +7,7 @@ each are loaded into the modules of `sam2`, so that `FastMaskDecoder` serves all
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from torch import nn
 
@@ -39,6 +40,18 @@ _MLP = re.compile(r"(.+)\.(?:(proj_in)|(proj_out)|layers\.(\d+))\.(weight|bias)"
 """A layer of an MLP: the first, the last, or one in between."""
 
 
+def renamed(name: str, patterns: Iterable[tuple[str, str]]) -> str:
+    """Translate the name of a tensor.
+
+    Args:
+        name: The name.
+        patterns: Regular expressions with their replacements; all are applied, in order.
+    """
+    for pattern, replacement in patterns:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
 def name_in_sam2(name: str, module: nn.Module) -> str:
     """Translate the name of a tensor.
 
@@ -53,8 +66,7 @@ def name_in_sam2(name: str, module: nn.Module) -> str:
     Raises:
         AttributeError: The tensor belongs to an MLP that the module lacks.
     """
-    for pattern, replacement in _RENAMED:
-        name = re.sub(pattern, replacement, name)
+    name = renamed(name, _RENAMED)
     layer = _MLP.fullmatch(name)
     if layer is None or not name.startswith("mask_decoder."):
         return name

@@ -12,21 +12,22 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from inference_server.demo import WEIGHTS
+from inference_server.engines.weight_files import bytes_at, is_hub_id
 from inference_server.errors import ModelUnavailableError
 
 SAM2_VERSIONS: tuple[str, ...] = ("hiera_tiny", "hiera_small", "hiera_b_plus", "hiera_large")
 """Names of the SAM 2 sizes in requests, smallest first."""
 
 _PUBLISHED = {
-    "hiera_tiny": ("tiny", "t", "tiny"),
-    "hiera_small": ("small", "s", "small"),
-    "hiera_b_plus": ("base_plus", "b+", "base-plus"),
-    "hiera_large": ("large", "l", "large"),
+    "hiera_tiny": ("t", "tiny"),
+    "hiera_small": ("s", "small"),
+    "hiera_b_plus": ("b+", "base-plus"),
+    "hiera_large": ("l", "large"),
 }
-"""By version: the size in published file names, configuration names and repository names."""
+"""By version: the size in configuration names and repository names."""
 
 SAM2_IDS: dict[str, str] = {
-    f"sam2-hiera-{repository}": version for version, (_, _, repository) in _PUBLISHED.items()
+    f"sam2-hiera-{repository}": version for version, (_, repository) in _PUBLISHED.items()
 }
 """SAM 2 versions by the ids that samgeo's clients send, such as `sam2-hiera-base-plus`."""
 
@@ -90,10 +91,7 @@ class Sam3Checkpoint:
     @property
     def nbytes(self) -> int:
         """Size of the local files of the weights in bytes; 0 if there are none."""
-        path = Path(self.source)
-        if path.is_file():
-            return path.stat().st_size
-        return sum(file.stat().st_size for file in path.glob("*.safetensors"))
+        return bytes_at(Path(self.source))
 
 
 @cache
@@ -108,12 +106,18 @@ def _config_directory() -> Path:
 
 
 def _config_of(version: str, release: str) -> Path:
-    size = _PUBLISHED[version][1]
+    size = _PUBLISHED[version][0]
     return _config_directory() / f"sam{release}" / f"sam{release}_hiera_{size}.yaml"
 
 
-def _file_of(version: str, release: str) -> str:
-    return f"sam{release}_hiera_{_PUBLISHED[version][0]}.pt"
+def published_file(version: str, release: str = "2.1") -> str:
+    """The published file name of a SAM 2 size.
+
+    Args:
+        version: A size such as `hiera_tiny`.
+        release: `2.1` (the default) or `2`.
+    """
+    return f"sam{release}_{version.replace('b_plus', 'base_plus')}.pt"
 
 
 def find_sam2(weights: str, source: str = "INFERENCE_SAM2_WEIGHTS") -> dict[str, Sam2Checkpoint]:
@@ -137,7 +141,7 @@ def find_sam2(weights: str, source: str = "INFERENCE_SAM2_WEIGHTS") -> dict[str,
     if weights and path.is_dir():
         found = _in_directory(path, "demo" if weights == "demo" else path.name)
         if not found:
-            expected = ", ".join(_file_of(version, "2.1") for version in SAM2_VERSIONS)
+            expected = ", ".join(published_file(version) for version in SAM2_VERSIONS)
             raise ModelUnavailableError(
                 f"{setting}: the directory contains no SAM 2 weights. Add at least one of "
                 f"{expected} (or the older sam2_hiera_*.pt), or {_CUSTOM_CONFIG} with "
@@ -147,12 +151,12 @@ def find_sam2(weights: str, source: str = "INFERENCE_SAM2_WEIGHTS") -> dict[str,
     if path.is_file():
         for version in SAM2_VERSIONS:
             for release in _RELEASES:
-                if path.name == _file_of(version, release):
+                if path.name == published_file(version, release):
                     config = _config_of(version, release)
                     return {version: Sam2Checkpoint(path.name, config, file=path)}
         raise ModelUnavailableError(
             f"{setting}: the file name does not tell the model's size. "
-            f"Rename the file to its published name, such as {_file_of('hiera_large', '2.1')}."
+            f"Rename the file to its published name, such as {published_file('hiera_large')}."
         )
     if weights == "facebook":
         return {version: _on_hub(version, "2.1") for version in SAM2_VERSIONS}
@@ -169,12 +173,12 @@ def find_sam2(weights: str, source: str = "INFERENCE_SAM2_WEIGHTS") -> dict[str,
 
 
 def _on_hub(version: str, release: str) -> Sam2Checkpoint:
-    repository = f"facebook/sam{release}-hiera-{_PUBLISHED[version][2]}"
+    repository = f"facebook/sam{release}-hiera-{_PUBLISHED[version][1]}"
     return Sam2Checkpoint(
         repository,
         _config_of(version, release),
         repository=repository,
-        filename=_file_of(version, release),
+        filename=published_file(version, release),
     )
 
 
@@ -186,7 +190,7 @@ def _in_directory(directory: Path, name: str) -> dict[str, Sam2Checkpoint]:
     found = {}
     for version in SAM2_VERSIONS:
         for release in reversed(_RELEASES):
-            file = directory / _file_of(version, release)
+            file = directory / published_file(version, release)
             if file.is_file():
                 found[version] = Sam2Checkpoint(file.name, _config_of(version, release), file=file)
     return found
@@ -227,7 +231,7 @@ def find_sam3(weights: str, source: str = "INFERENCE_SAM3_WEIGHTS") -> Sam3Check
         return Sam3Checkpoint(name, str(path), has_head=kind == _PUBLISHED_SAM3)
     if path.is_file():
         return _sam3_file(path, setting)
-    if weights.count("/") == 1 and not weights.startswith((".", "/", "~")):
+    if is_hub_id(weights):
         return Sam3Checkpoint(weights, weights, has_head=_has_head_on_hub(weights))
     raise ModelUnavailableError(
         f"{setting}: no such directory or file. Set it to demo, to an existing directory, to "

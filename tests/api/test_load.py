@@ -276,7 +276,7 @@ def test_an_internal_error_is_logged_and_not_disclosed(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(VisualEngine, "encode", fail)
-        with serving() as server:
+        with serving(visual_model="sam2") as server:
             response = server.post(VISUAL, {"image": noise(470)})
             assert response.status_code == 500
             assert "secret" not in response.text

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from inference_server.engines.catalog import DEFAULT_SAM3, Catalog, Family, ModelKey
+from inference_server.engines.sam1.weights import SAM1_VERSIONS
 from inference_server.engines.weights import SAM2_IDS, SAM3_ID, SAM3_NAME
 from inference_server.errors import ModelUnavailableError
 
@@ -14,7 +15,7 @@ _FAMILIES: Mapping[str, Family] = MappingProxyType({"sam": "sam1", "sam2": "sam2
 
 _PUBLISHED: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
-        "sam": {name: name for name in ("vit_h", "vit_l", "vit_b")},
+        "sam": {name: name for name in reversed(SAM1_VERSIONS)},
         "sam2": SAM2_IDS,
         "sam3": {SAM3_ID: SAM3_NAME},
     }

@@ -9,13 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sam2.modeling.sam.mask_decoder import MaskDecoder
-from sam2.modeling.sam.prompt_encoder import PromptEncoder
-from sam2.modeling.sam.transformer import TwoWayTransformer
 from torch import Tensor, nn
 from transformers import SamConfig
 from transformers.activations import ACT2FN
 
+from inference_server.engines.prompt_modules import mask_decoder, prompt_encoder
 from inference_server.engines.tensor_names import name_in_sam2
 
 
@@ -34,28 +32,8 @@ class PromptHead(nn.Module):
         super().__init__()
         prompts: Any = config.prompt_encoder_config
         masks: Any = config.mask_decoder_config
-        grid = prompts.image_size // prompts.patch_size
-        self.prompt_encoder = PromptEncoder(
-            embed_dim=prompts.hidden_size,
-            image_embedding_size=(grid, grid),
-            input_image_size=(prompts.image_size, prompts.image_size),
-            mask_in_chans=prompts.mask_input_channels,
-            activation=_activation(prompts.hidden_act),
-        )
-        self.mask_decoder = MaskDecoder(
-            transformer_dim=masks.hidden_size,
-            transformer=TwoWayTransformer(
-                depth=masks.num_hidden_layers,
-                embedding_dim=masks.hidden_size,
-                num_heads=masks.num_attention_heads,
-                mlp_dim=masks.mlp_dim,
-                activation=_activation(masks.hidden_act),
-                attention_downsample_rate=masks.attention_downsample_rate,
-            ),
-            num_multimask_outputs=masks.num_multimask_outputs,
-            iou_head_depth=masks.iou_head_depth,
-            iou_head_hidden_dim=masks.iou_head_hidden_dim,
-        )
+        self.prompt_encoder = prompt_encoder(prompts, _activation(prompts.hidden_act))
+        self.mask_decoder = mask_decoder(masks, _activation(masks.hidden_act))
         # `sam2` has 1e-5 here.
         transformer: Any = self.mask_decoder.transformer
         for layer in transformer.layers:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 from transformers import SamConfig
+
+from inference_server.engines.tensor_names import renamed
 
 _ENCODERS: dict[str, dict[str, Any]] = {
     "vit_b": {},
@@ -71,7 +72,7 @@ def config_of(version: str) -> SamConfig:
     return SamConfig(vision_config=dict(_ENCODERS[version]))
 
 
-def renamed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def tensors_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Translate the names of tensors.
 
     Args:
@@ -80,13 +81,8 @@ def renamed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Returns:
         The same tensors by their names in `SamModel`; unknown names are not changed.
     """
-    found = {_name(name): tensor for name, tensor in tensors.items() if name not in _IGNORED}
+    known = {name: tensor for name, tensor in tensors.items() if name not in _IGNORED}
+    found = {renamed(name, _RENAMED): tensor for name, tensor in known.items()}
     if _POSITIONS in found:
         found[_TIED] = found[_POSITIONS]
     return found
-
-
-def _name(name: str) -> str:
-    for pattern, replacement in _RENAMED:
-        name = re.sub(pattern, replacement, name)
-    return name

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from inference_server.demo import WEIGHTS
+from inference_server.engines.weight_files import bytes_at, is_hub_id
 from inference_server.errors import ModelUnavailableError
 
 SAM1_VERSIONS: tuple[str, ...] = ("vit_b", "vit_l", "vit_h")
@@ -57,8 +58,7 @@ class Sam1Checkpoint:
     @property
     def nbytes(self) -> int:
         """Size of the local files of the weights in bytes; 0 if there are none."""
-        local = Path(self.source).glob("*.safetensors") if self.source else []
-        return sum(file.stat().st_size for file in (*local, *filter(None, [self.file])))
+        return self.file.stat().st_size if self.file else bytes_at(Path(self.source))
 
 
 def find_sam1(weights: str, source: str = "INFERENCE_SAM1_WEIGHTS") -> dict[str, Sam1Checkpoint]:
@@ -95,7 +95,7 @@ def find_sam1(weights: str, source: str = "INFERENCE_SAM1_WEIGHTS") -> dict[str,
             version: Sam1Checkpoint(repository, repository)
             for version, repository in SAM1_REPOSITORIES.items()
         }
-    if weights.count("/") == 1 and not weights.startswith((".", "/", "~")):
+    if is_hub_id(weights):
         checkpoint = Sam1Checkpoint(weights, weights)
         for version, repository in SAM1_REPOSITORIES.items():
             if weights == repository:

@@ -170,6 +170,11 @@ def _stride(block: Any) -> int:
     return int(rows) if rows == columns else 0
 
 
+def _linear(layer: nn.Linear, dtype: torch.dtype, *, gelu: bool = False) -> Linear:
+    """A layer for inference; in its own dtype it shares the weights of the model."""
+    return Linear(layer.weight, layer.bias, dtype, gelu=gelu, share=True)
+
+
 class _Norm:
     """Layer norm; its sums are in float32 in any dtype."""
 
@@ -234,11 +239,11 @@ class _Block:
 
         self._heads: int = block.attn.num_heads
         self._norm1, self._norm2 = _Norm(block.norm1, dtype), _Norm(block.norm2, dtype)
-        self._qkv = Linear.of(block.attn.qkv, dtype)
-        self._out = Linear.of(block.attn.proj, dtype)
-        self._shortcut = None if block.dim == block.dim_out else Linear.of(block.proj, dtype)
-        self._up = Linear.of(block.mlp.layers[0], dtype)
-        self._down = Linear.of(block.mlp.layers[1], dtype)
+        self._qkv = _linear(block.attn.qkv, dtype)
+        self._out = _linear(block.attn.proj, dtype)
+        self._shortcut = None if block.dim == block.dim_out else _linear(block.proj, dtype)
+        self._up = _linear(block.mlp.layers[0], dtype, gelu=True)
+        self._down = _linear(block.mlp.layers[1], dtype)
         self._width: int = block.dim_out // self._heads
         every = (self._qkv, self._out, self._shortcut, self._up, self._down)
         self.linears = [linear for linear in every if linear is not None]
@@ -267,7 +272,7 @@ class _Block:
         if self._shortcut is not None:
             tokens = self._pool(self._shortcut(normed), chunk)
         tokens = self._out.plus(attended, tokens)
-        return self._down.plus(self._up(self._norm2(tokens), gelu=True), tokens)
+        return self._down.plus(self._up(self._norm2(tokens)), tokens)
 
     def _split(self, qkv: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """Split `[B, n * t, 3 * H * c]` into queries, keys and values, `[B * n, H, t, c]`."""
@@ -279,7 +284,8 @@ class _Block:
         """Attention within windows; `[B, n * t, 3 C]` to `[B, n * t', C]`."""
         q, k, v = self._split(qkv, windows.count)
         if windows.missing:
-            _, key, value = self._qkv.bias.view(3, 1, self._heads, 1, self._width).unbind()
+            bias: Any = self._qkv.bias
+            _, key, value = bias.view(3, 1, self._heads, 1, self._width).unbind()
             padding = (len(k), -1, windows.missing, -1)
             k = torch.cat([k, key.expand(*padding)], 2)
             v = torch.cat([v, value.expand(*padding)], 2)

@@ -4,7 +4,7 @@ It uses the weights of the unmodified class, and its results equal those of its 
 rounding; in bfloat16 those of its `forward` under autocast. The order of operations differs:
 
 * Weights are cast once; autocast casts them at every call. Queries, keys and values are one
-  product. See `PackedLinear` for their layout and for GELU.
+  product. See `Linear` for their layout and for GELU.
 * Tokens are ordered by window from the patches on, and put into rows at the end: no layer moves
   them into windows and back. Layers that attend globally have their rotary codes in that order.
 * Rotary codes are computed once, as complex numbers; those of the queries include the scale.
@@ -32,7 +32,7 @@ import torch.nn.functional as F  # noqa: N812 - PyTorch's usual name
 from torch import Tensor, nn
 
 from inference_server.engines.attention import attention
-from inference_server.engines.packed_linear import PackedLinear
+from inference_server.engines.linear import Linear
 
 MLP_ROWS = 1296
 """Default number of tokens per call of an MLP on a CPU."""
@@ -67,11 +67,11 @@ class _Layer:
 
     is_global: bool
     norm1: _Norm
-    qkv: PackedLinear
-    out: PackedLinear
+    qkv: Linear
+    out: Linear
     norm2: _Norm
-    fc1: PackedLinear
-    fc2: PackedLinear
+    fc1: Linear
+    fc2: Linear
     activation: Any
 
     @property
@@ -136,7 +136,7 @@ class FastViT:
         self._codes = {key: (own * scale, own) for key, own in codes.items()}
 
         projection = backbone.embeddings.patch_embeddings.projection
-        self._patches = PackedLinear(projection.weight.flatten(1), projection.bias, dtype)
+        self._patches = Linear(projection.weight.flatten(1), projection.bias, dtype)
         tiled: Tensor = backbone.embeddings._tile_position_embeddings(
             backbone.embeddings.position_embeddings.detach(), self._side, self._side
         )
@@ -233,15 +233,15 @@ def _layer_of(layer: Any, dtype: torch.dtype) -> _Layer:
     return _Layer(
         layer.window_size == 0,
         _Norm.of(layer.layer_norm1),
-        PackedLinear(
+        Linear(
             torch.cat([each.weight.detach().to(dtype) for each in projections]),
             torch.cat([each.bias.detach().to(dtype) for each in projections]),
             dtype,
         ),
-        PackedLinear(attention.o_proj.weight, attention.o_proj.bias, dtype),
+        Linear(attention.o_proj.weight, attention.o_proj.bias, dtype),
         _Norm.of(layer.layer_norm2),
-        PackedLinear(mlp.fc1.weight, mlp.fc1.bias, dtype, gelu=is_gelu),
-        PackedLinear(mlp.fc2.weight, mlp.fc2.bias, dtype),
+        Linear(mlp.fc1.weight, mlp.fc1.bias, dtype, gelu=is_gelu),
+        Linear(mlp.fc2.weight, mlp.fc2.bias, dtype),
         None if is_gelu else mlp.activation_fn,
     )
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import Sam3VideoConfig
 
-from inference_server.engines.tensor_names import POSITION_MATRIX
+from inference_server.engines.tensor_names import POSITION_MATRIX, renamed
 
 _DETECTOR, _TRACKER = "detector.", "tracker."
 _HEAD_NECK = f"{_DETECTOR}backbone.vision_backbone.sam2_convs."
@@ -157,9 +157,9 @@ def concept_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, tensor in tensors.items():
         if not name.startswith(_DETECTOR) or name.startswith(_HEAD_NECK):
             continue
-        own = _renamed(name.removeprefix(_DETECTOR), _CONCEPT_NAMES)
+        own = renamed(name.removeprefix(_DETECTOR), _CONCEPT_NAMES)
         if own.startswith("vision_encoder.neck."):
-            own = _renamed(own, _NECK_NAMES)
+            own = renamed(own, _NECK_NAMES)
         if layer := _NUMBERED.fullmatch(own):
             own = f"{layer[1]}.layer{int(layer[2]) + 1}.{layer[3]}"
         value = tensor.float()
@@ -187,9 +187,9 @@ def head_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     found = {}
     for name, tensor in tensors.items():
         if name.startswith(_HEAD_NECK):
-            own = _renamed(f"levels.{name.removeprefix(_HEAD_NECK)}", _NECK_NAMES)
+            own = renamed(f"levels.{name.removeprefix(_HEAD_NECK)}", _NECK_NAMES)
         elif name.startswith(_TRACKER):
-            own = _renamed(name.removeprefix(_TRACKER), _HEAD_NAMES)
+            own = renamed(name.removeprefix(_TRACKER), _HEAD_NAMES)
         else:
             continue
         found[own] = tensor.float()
@@ -197,9 +197,3 @@ def head_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if positions in found:
         found[f"image_positions.{POSITION_MATRIX}"] = found[positions]
     return found
-
-
-def _renamed(name: str, patterns: tuple[tuple[str, str], ...]) -> str:
-    for pattern, replacement in patterns:
-        name = re.sub(pattern, replacement, name)
-    return name

@@ -13,13 +13,11 @@ from typing import Any
 
 import torch
 from sam2.modeling.position_encoding import PositionEmbeddingRandom
-from sam2.modeling.sam.mask_decoder import MaskDecoder
-from sam2.modeling.sam.prompt_encoder import PromptEncoder
-from sam2.modeling.sam.transformer import TwoWayTransformer
 from torch import Tensor, nn
 from transformers import Sam3TrackerConfig, Sam3VisionConfig
 from transformers.models.sam3.modeling_sam3 import Sam3VisionNeck
 
+from inference_server.engines.prompt_modules import mask_decoder, prompt_encoder
 from inference_server.engines.tensor_names import POSITION_MATRIX, name_in_sam2
 
 TRACKER, NECK = "tracker_model.", "tracker_neck."
@@ -54,24 +52,9 @@ class VisualHead(nn.Module):
         masks: Any = config.mask_decoder_config
         grid = prompts.image_size // prompts.patch_size
         self.levels = nn.ModuleList(list(Sam3VisionNeck(vision).fpn_layers)[:_LEVELS])
-        self.prompt_encoder = PromptEncoder(
-            embed_dim=prompts.hidden_size,
-            image_embedding_size=(grid, grid),
-            input_image_size=(prompts.image_size, prompts.image_size),
-            mask_in_chans=prompts.mask_input_channels,
-        )
-        self.mask_decoder = MaskDecoder(
-            transformer_dim=masks.hidden_size,
-            transformer=TwoWayTransformer(
-                depth=masks.num_hidden_layers,
-                embedding_dim=masks.hidden_size,
-                num_heads=masks.num_attention_heads,
-                mlp_dim=masks.mlp_dim,
-                attention_downsample_rate=masks.attention_downsample_rate,
-            ),
-            num_multimask_outputs=masks.num_multimask_outputs,
-            iou_head_depth=masks.iou_head_depth,
-            iou_head_hidden_dim=masks.iou_head_hidden_dim,
+        self.prompt_encoder = prompt_encoder(prompts)
+        self.mask_decoder = mask_decoder(
+            masks,
             use_high_res_features=True,
             iou_prediction_use_sigmoid=True,
             dynamic_multimask_via_stability=masks.dynamic_multimask_via_stability,

@@ -24,7 +24,7 @@ from inference_server.engines.base import VisualPrompt, queries
 from inference_server.engines.load_weights import load_sam1
 from inference_server.engines.sam1 import published, weights
 from inference_server.engines.sam1.engine import Sam1Engine
-from inference_server.engines.sam1.published import config_of, renamed
+from inference_server.engines.sam1.published import config_of, tensors_of
 from inference_server.engines.sam1.weights import (
     SAM1_FILES,
     SAM1_REPOSITORIES,
@@ -334,7 +334,7 @@ class TestLoading:
         with torch.device("meta"):
             model: Any = SamModel(config)
         shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
-        assert {name: tensor.shape for name, tensor in renamed(state).items()} == shapes
+        assert {name: tensor.shape for name, tensor in tensors_of(state).items()} == shapes
 
     def test_a_published_file_loads_at_full_size(self, directory: Path) -> None:
         """Its image encoder takes a minute, so nothing is encoded."""

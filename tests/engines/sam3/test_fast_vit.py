@@ -15,10 +15,10 @@ from transformers.models.sam3.modeling_sam3 import Sam3ViTModel
 
 from inference_server.demo import WEIGHTS
 from inference_server.demo.scenes import make_scene
-from inference_server.engines import packed_linear
+from inference_server.engines import linear
 from inference_server.engines.device import use_threads
+from inference_server.engines.linear import Linear
 from inference_server.engines.load_weights import load_sam3
-from inference_server.engines.packed_linear import PackedLinear
 from inference_server.engines.registry import ModelRegistry
 from inference_server.engines.sam3.engine import ConceptEngine
 from inference_server.engines.sam3.fast_vit import FastViT
@@ -265,13 +265,13 @@ def test_a_linear_layer_is_that_of_pytorch(
 ) -> None:
     """Also where oneDNN has no layout of its own."""
     if not is_packed:
-        monkeypatch.setattr(packed_linear, "_has_packing", lambda device, dtype: False)
+        monkeypatch.setattr(linear, "_has_packing", lambda device, dtype: False)
     torch.manual_seed(0)
     like = nn.Linear(37, 23, bias=biased)
     rows = torch.randn(11, 37)
     tolerance = TOLERANCE if dtype == torch.float32 else 0.01
     for gelu in (False, True):
-        layer = PackedLinear(like.weight, like.bias, dtype, gelu=gelu)
+        layer = Linear(like.weight, like.bias, dtype, gelu=gelu)
         expected = nn.functional.gelu(like(rows)) if gelu else like(rows)
         found = layer(rows.to(dtype))
         assert found.dtype == dtype

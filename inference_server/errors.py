@@ -7,6 +7,7 @@
     │   ├── SlowBodyError       408  the body did not arrive in time
     │   ├── EncodingError       415  the body's encoding is not supported
     │   ├── UnknownImageError   404  `image_id` is not cached, and no image was sent
+    │   ├── UnknownModelError   404  no such model, in an API where that is no invalid field
     │   ├── UnknownJobError     404  no such job, or no such file of a job
     │   ├── NothingFoundError   404  no object found, in an API where that is an error
     │   ├── PromptError         422  a prompt is well-formed but invalid
@@ -99,6 +100,13 @@ class UnknownImageError(RequestError):
 
     status = 404
     reason = "unknown_image"
+
+
+class UnknownModelError(RequestError):
+    """There is no model of this name, in an API that answers 404 to that."""
+
+    status = 404
+    reason = "unknown_model"
 
 
 class UnknownJobError(RequestError):

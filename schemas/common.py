@@ -69,22 +69,39 @@ def at_most(limit: str, noun: str) -> BeforeValidator:
     """
 
     def check(value: Any, info: ValidationInfo) -> Any:
-        most = getattr(Limits.of(info), limit)
-        if isinstance(value, str | list) and len(value) > most:
-            raise PydanticCustomError(
-                "string_too_long" if isinstance(value, str) else "too_long",
-                "At most {most} {noun} are accepted, got {count}; send fewer, or raise {setting} "
-                "on the server",
-                {
-                    "most": most,
-                    "noun": noun,
-                    "count": len(value),
-                    "setting": f"INFERENCE_{limit.upper()}",
-                },
-            )
+        if isinstance(value, str | list):
+            kind = "string_too_long" if isinstance(value, str) else "too_long"
+            check_count(len(value), limit, noun, info, kind=kind)
         return value
 
     return BeforeValidator(check)
+
+
+def check_count(
+    count: int, limit: str, noun: str, info: ValidationInfo, *, kind: str = "too_long"
+) -> None:
+    """Raise if a request has more of something than a limit.
+
+    Args:
+        count: How many there are.
+        limit: Name of a field of `Limits`.
+        noun: What is counted, in the plural, for the error message.
+        info: Validation info; its context may hold `Limits`.
+        kind: Type of the error. Default: `too_long`.
+    """
+    most = getattr(Limits.of(info), limit)
+    if count > most:
+        raise PydanticCustomError(
+            "string_too_long" if kind == "string_too_long" else "too_long",
+            "At most {most} {noun} are accepted, got {count}; send fewer, or raise {setting} "
+            "on the server",
+            {
+                "most": most,
+                "noun": noun,
+                "count": count,
+                "setting": f"INFERENCE_{limit.upper()}",
+            },
+        )
 
 
 def check_shapes(count: int, info: ValidationInfo) -> None:
@@ -126,9 +143,6 @@ def _not_boolean(value: Any) -> Any:
 # `Field` comes first in the aliases below: otherwise pydantic omits the bounds from the JSON
 # schema.
 _number = BeforeValidator(_not_boolean)
-
-Number = Annotated[float, _number]
-"""A number."""
 
 Coordinate = Annotated[float, Field(ge=-MAX_COORDINATE, le=MAX_COORDINATE), _number]
 """A coordinate in pixels; it may lie outside the image."""

@@ -31,6 +31,8 @@ from inference_server.api.samgeo import errors as samgeo_errors
 from inference_server.api.samgeo import routes as samgeo
 from inference_server.api.segmind import errors as segmind_errors
 from inference_server.api.segmind import routes as segmind
+from inference_server.api.x_anylabeling import errors as x_anylabeling_errors
+from inference_server.api.x_anylabeling import routes as x_anylabeling
 from inference_server.auth import AuthService
 from inference_server.engines.registry import ModelRegistry
 from inference_server.jobs import JobQueue
@@ -53,6 +55,7 @@ VENDOR_APIS = (
         statuses=segmind_errors.STATUSES,
     ),
     VendorApi(huggingface.OPERATIONS, huggingface_errors.wording, invalid=400),
+    VendorApi(x_anylabeling.OPERATIONS, x_anylabeling_errors.wording),
     VendorApi(
         jobs.OPERATIONS, segmind_errors.wording, invalid=400, statuses=segmind_errors.STATUSES
     ),

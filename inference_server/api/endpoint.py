@@ -37,7 +37,7 @@ Wording = Callable[[InferenceServerError], dict[str, Any]]
 
 _SINGLE = {
     name.lower().encode(): name
-    for name in ("Authorization", "Content-Type", "Host", "Idempotency-Key", "X-Api-Key")
+    for name in ("Authorization", "Content-Type", "Host", "Idempotency-Key", "Token", "X-Api-Key")
 }
 """Headers that decide something and have one value, by their lower-case name."""
 

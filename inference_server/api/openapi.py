@@ -91,6 +91,7 @@ TAGS: Mapping[str, str] = MappingProxyType(
         "Rasters": "Masks of GeoTIFFs and other images, compatible with samgeo's API.",
         "Segmind": "Masks as images, compatible with Segmind's API.",
         "Space": "Masks as PNGs in JSON, compatible with the SAM3 Space API.",
+        "X-AnyLabeling": "Shapes for the annotation program X-AnyLabeling.",
         "Jobs": "Requests as jobs: submit now, fetch the result later.",
         "Models": "List, load and unload models, compatible with Roboflow's API.",
         "System": "The server itself: probes, models, metrics.",
@@ -162,7 +163,7 @@ KEY_ERRORS = MappingProxyType({status: COMMON_ERRORS[status] for status in (401,
 SCOPE_ERRORS = MappingProxyType({**KEY_ERRORS, 403: COMMON_ERRORS[403]})
 """Errors of an operation that needs an API key with a certain scope."""
 
-# The fifth way, `api_key` in a JSON body or form, is a field of the request schemas: OpenAPI has no
+# The sixth way, `api_key` in a JSON body or form, is a field of the request schemas: OpenAPI has no
 # security scheme for it.
 _SECURITY_SCHEMES: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
@@ -188,15 +189,21 @@ _SECURITY_SCHEMES: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "scheme": "basic",
             "description": "The key as the password, with any user name.",
         },
+        "TokenHeader": {
+            "type": "apiKey",
+            "in": "header",
+            "name": "token",
+            "description": "The key as the header `Token`, which X-AnyLabeling sends.",
+        },
     }
 )
 
 _DESCRIPTION = """\
 Send an image and prompts; get masks.
 
-**Keys.** Send the API key in one of five ways: the query parameter `api_key`, the header
-`x-api-key`, a bearer token, the password of HTTP Basic, or the field `api_key` of a JSON body or
-form (in a form, before the file).
+**Keys.** Send the API key in one of six ways: the query parameter `api_key`, the header
+`x-api-key`, a bearer token, the password of HTTP Basic, the header `Token`, or the field `api_key`
+of a JSON body or form (in a form, before the file).
 
 **Fields.** Unknown fields are ignored. `null` for an optional field is the same as omitting it.
 Coordinates are pixels of the image as sent.

@@ -124,7 +124,7 @@ def key_from_request(
     Args:
         query: query parameters; the key is in `api_key`.
         headers: headers by lower-case name; the key is in `authorization`, as Bearer or Basic, or
-            in `x-api-key`.
+            in `x-api-key`, or in `token`, which X-AnyLabeling sends.
         body: a JSON object or form; the key is in `api_key`. None if there is no such body.
 
     Returns:
@@ -141,6 +141,7 @@ def key_from_request(
         body.get("api_key") if body is not None else None,
         authorization,
         headers.get("x-api-key"),
+        headers.get("token"),
     )
     return next((key for key in candidates if isinstance(key, str) and key), None)
 

@@ -29,9 +29,9 @@ Work = Literal["concept", "visual", "automatic", "embed"]
 """A unit of work, which has a cost in credits."""
 
 _HOW_TO_SEND = (
-    "Send it in one of five ways: query parameter `api_key`, field `api_key` of a JSON body or, "
-    "before the file, of a form, header `Authorization: Bearer KEY`, header `x-api-key: KEY`, or "
-    "HTTP Basic with the key as password."
+    "Send it in one of six ways: query parameter `api_key`, field `api_key` of a JSON body or, "
+    "before the file, of a form, header `Authorization: Bearer KEY`, header `x-api-key: KEY`, "
+    "HTTP Basic with the key as password, or header `Token: KEY`."
 )
 
 

@@ -26,11 +26,7 @@ from schemas.common import (
 )
 from schemas.geometry import BoxLabel, ConceptBox
 from schemas.roboflow.image import EXAMPLE_IMAGE, ImageRequest
-from schemas.roboflow.prediction import (
-    EXAMPLE_PREDICTION,
-    PredictionOptions,
-    SegmentationPrediction,
-)
+from schemas.roboflow.prediction import EXAMPLE_PREDICTION, SegmentationPrediction
 
 
 class Sam3Prompt(InputModel):
@@ -119,7 +115,7 @@ ConceptFormat = TypeAliasType(
 )
 
 
-class Sam3SegmentationRequest(PredictionOptions, ImageRequest):
+class Sam3SegmentationRequest(ImageRequest):
     """Find all instances of each concept."""
 
     model_config = examples(

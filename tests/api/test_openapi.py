@@ -227,6 +227,7 @@ class TestDocument:
         assert ways == {
             ("apiKey", "query", "api_key"),
             ("apiKey", "header", "x-api-key"),
+            ("apiKey", "header", "token"),
             ("http", None, "bearer"),
             ("http", None, "basic"),
         }

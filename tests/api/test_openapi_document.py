@@ -123,7 +123,13 @@ def test_every_response_matches(
         seen.add(answer.status_code)
         paths.add((method, described))
     assert seen == {200, 400, 401, 404, 422}
-    others = ("Segmind", "Rasters", "Space", "Jobs")  # tested below and in `test_jobs`
+    others = (
+        "Segmind",
+        "Rasters",
+        "Space",
+        "Jobs",
+        "X-AnyLabeling",
+    )  # tested below and in `test_jobs`
     for operation in OPERATIONS:
         tested = (operation.method, operation.path) in paths
         assert tested or set(operation.tags) & set(others), operation.path
@@ -145,6 +151,33 @@ def test_every_space_response_matches(
         answer = server.post(path, body, key=None if status == 401 else ALICE)
         assert answer.status_code == status
         assert_fits(committed, "post", path, answer)
+
+
+def test_every_x_anylabeling_response_matches(
+    committed: dict[str, Any], server: Running, picture: Picture
+) -> None:
+    root = "/x-anylabeling/v1"
+    image, found = picture.sent["value"], picture.one("red circle")
+    mark = {"type": "point", "data": list(map(int, found.click())), "label": 1}
+    concepts = {"model": "segment_anything_3", "image": image}
+    visual = {"model": "segment_anything_2", "image": image}
+    for status, body in (
+        (200, {**concepts, "params": {"text_prompt": "red circle"}}),
+        (200, {**concepts, "params": {"text_prompt": "green star"}}),
+        (200, {**visual, "params": {"marks": [mark]}}),
+        (400, {**visual, "image": "?", "params": {"marks": [mark]}}),
+        (401, visual),
+        (404, {**visual, "model": "nothing"}),
+        (422, {**concepts, "params": {"marks": [mark]}}),
+    ):
+        answer = server.post(f"{root}/predict", body, key=None if status == 401 else ALICE)
+        assert answer.status_code == status, answer.text
+        assert_fits(committed, "post", f"{root}/predict", answer)
+    assert_fits(committed, "get", f"{root}/models", server.get(f"{root}/models"))
+    for name, status in (("segment_anything_2", 200), ("nothing", 404)):
+        answer = server.get(f"{root}/models/{name}/info")
+        assert answer.status_code == status
+        assert_fits(committed, "get", f"{root}/models/{{model_id}}/info", answer)
 
 
 def assert_fits(committed: dict[str, Any], method: str, path: str, answer: httpx.Response) -> None:

@@ -32,6 +32,7 @@ def basic(key: str) -> str:
     [
         ("X-Api-Key", ALICE, BOB),
         ("X-Api-Key", ALICE, ""),
+        ("Token", ALICE, BOB),
         ("Authorization", f"Bearer {ALICE}", f"Bearer {BOB}"),
         ("Authorization", f"Bearer {ALICE}", basic(BOB)),
         ("Content-Type", "application/json", "multipart/form-data; boundary=x"),

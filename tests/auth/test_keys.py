@@ -87,6 +87,8 @@ def test_a_digest_is_salted() -> None:
         ({}, {"authorization": "Bearer KEY"}, None),
         ({}, {"authorization": "bearer  KEY "}, {}),
         ({}, {"x-api-key": "KEY"}, None),
+        ({}, {"token": "KEY"}, None),
+        ({}, {"x-api-key": "KEY", "token": "other"}, None),
         ({}, basic("x:KEY"), None),
         ({}, basic("KEY:"), None),
         ({}, basic("KEY"), None),

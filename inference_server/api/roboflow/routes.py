@@ -61,7 +61,7 @@ async def run_concept_segment(
     )
 
     def render() -> dict[str, Any]:
-        results = concept_results(body.prompts, result.instances, body)
+        results = concept_results(body.prompts, result.instances, body.mask_format)
         return {"prompt_results": results, "time": time.perf_counter() - begin}
 
     return TaskResult(result.image, render)
@@ -82,13 +82,11 @@ async def run_visual_segment(
     )
 
     def render() -> dict[str, Any]:
-        results = visual_results(result.instances, body)
+        results = visual_results(result.instances, body.mask_format)
         return {**results, "time": time.perf_counter() - begin}
 
-    most = context.settings.max_binary_mb * MiB
-
     def archive() -> tuple[ResultFile, ...]:
-        content = npz_archive(result, most, boxes=body.include_boxes)
+        content = npz_archive(result, context.settings.max_binary_mb * MiB)
         return (ResultFile("masks.npz", _OCTETS, content),)
 
     if body.mask_format == "binary":

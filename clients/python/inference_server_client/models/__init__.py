@@ -89,6 +89,28 @@ from .validation_error_item import ValidationErrorItem
 from .validation_error_response import ValidationErrorResponse
 from .visual_format import VisualFormat
 from .visual_segmentation_request import VisualSegmentationRequest
+from .x_any_labeling_error import XAnyLabelingError
+from .x_any_labeling_error_detail import XAnyLabelingErrorDetail
+from .x_any_labeling_mark import XAnyLabelingMark
+from .x_any_labeling_mark_label import XAnyLabelingMarkLabel
+from .x_any_labeling_mark_type import XAnyLabelingMarkType
+from .x_any_labeling_model import XAnyLabelingModel
+from .x_any_labeling_model_capabilities import XAnyLabelingModelCapabilities
+from .x_any_labeling_model_details import XAnyLabelingModelDetails
+from .x_any_labeling_model_details_capabilities import (
+    XAnyLabelingModelDetailsCapabilities,
+)
+from .x_any_labeling_model_details_params import XAnyLabelingModelDetailsParams
+from .x_any_labeling_model_info import XAnyLabelingModelInfo
+from .x_any_labeling_model_params import XAnyLabelingModelParams
+from .x_any_labeling_models import XAnyLabelingModels
+from .x_any_labeling_models_data import XAnyLabelingModelsData
+from .x_any_labeling_params import XAnyLabelingParams
+from .x_any_labeling_request import XAnyLabelingRequest
+from .x_any_labeling_response import XAnyLabelingResponse
+from .x_any_labeling_result import XAnyLabelingResult
+from .x_any_labeling_shape import XAnyLabelingShape
+from .x_any_labeling_widget import XAnyLabelingWidget
 
 __all__ = (
     "AddModelRequest",
@@ -180,4 +202,24 @@ __all__ = (
     "ValidationErrorResponse",
     "VisualFormat",
     "VisualSegmentationRequest",
+    "XAnyLabelingError",
+    "XAnyLabelingErrorDetail",
+    "XAnyLabelingMark",
+    "XAnyLabelingMarkLabel",
+    "XAnyLabelingMarkType",
+    "XAnyLabelingModel",
+    "XAnyLabelingModelCapabilities",
+    "XAnyLabelingModelDetails",
+    "XAnyLabelingModelDetailsCapabilities",
+    "XAnyLabelingModelDetailsParams",
+    "XAnyLabelingModelInfo",
+    "XAnyLabelingModelParams",
+    "XAnyLabelingModels",
+    "XAnyLabelingModelsData",
+    "XAnyLabelingParams",
+    "XAnyLabelingRequest",
+    "XAnyLabelingResponse",
+    "XAnyLabelingResult",
+    "XAnyLabelingShape",
+    "XAnyLabelingWidget",
 )

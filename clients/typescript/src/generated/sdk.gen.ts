@@ -2,7 +2,7 @@
 
 import { client } from './client.gen.js';
 import { type Client, formDataBodySerializer, type Options as Options2, type TDataShape } from './client/index.js';
-import type { ClearModelsData, ClearModelsErrors, ClearModelsResponses, ConceptSegmentData, ConceptSegmentErrors, ConceptSegmentResponses, EmbedImageSam2Data, EmbedImageSam2Errors, EmbedImageSam2Responses, EmbedImageSam3Data, EmbedImageSam3Errors, EmbedImageSam3Responses, ForgetImageData, ForgetImageErrors, ForgetImageResponses, HealthData, HealthResponses, JobFileData, JobFileErrors, JobFileResponses, JobResultData, JobResultErrors, JobResultResponses, JobStatusData, JobStatusErrors, JobStatusResponses, ListLoadedModelsByPostData, ListLoadedModelsByPostErrors, ListLoadedModelsByPostResponses, ListLoadedModelsData, ListLoadedModelsErrors, ListLoadedModelsResponses, ListModelsData, ListModelsErrors, ListModelsResponses, LivezData, LivezResponses, LoadModelData, LoadModelErrors, LoadModelResponses, MetricsData, MetricsErrors, MetricsResponses, ReadyzData, ReadyzErrors, ReadyzResponses, Sam3ImageData, Sam3ImageErrors, Sam3ImageResponses, SamV2ImageData, SamV2ImageErrors, SamV2ImageResponses, SegmentAutomaticData, SegmentAutomaticErrors, SegmentAutomaticResponses, SegmentImageData, SegmentImageErrors, SegmentImageResponses, SegmentPredictData, SegmentPredictErrors, SegmentPredictResponses, SegmentTextData, SegmentTextErrors, SegmentTextResponses, ServerInfoData, ServerInfoResponses, ServerVersionData, ServerVersionResponses, SpacePredictData, SpacePredictErrors, SpacePredictResponses, SpaceSegmentData, SpaceSegmentErrors, SpaceSegmentResponses, SubmitConceptSegmentData, SubmitConceptSegmentErrors, SubmitConceptSegmentResponses, SubmitSam3ImageData, SubmitSam3ImageErrors, SubmitSam3ImageResponses, SubmitSamV2ImageData, SubmitSamV2ImageErrors, SubmitSamV2ImageResponses, SubmitVisualSegmentData, SubmitVisualSegmentErrors, SubmitVisualSegmentResponses, UnloadAllModelsData, UnloadAllModelsErrors, UnloadAllModelsResponses, UnloadModelData, UnloadModelErrors, UnloadModelResponses, VisualSegmentData, VisualSegmentErrors, VisualSegmentResponses } from './types.gen.js';
+import type { ClearModelsData, ClearModelsErrors, ClearModelsResponses, ConceptSegmentData, ConceptSegmentErrors, ConceptSegmentResponses, EmbedImageSam2Data, EmbedImageSam2Errors, EmbedImageSam2Responses, EmbedImageSam3Data, EmbedImageSam3Errors, EmbedImageSam3Responses, ForgetImageData, ForgetImageErrors, ForgetImageResponses, GetXAnyLabelingModelData, GetXAnyLabelingModelErrors, GetXAnyLabelingModelResponses, HealthData, HealthResponses, JobFileData, JobFileErrors, JobFileResponses, JobResultData, JobResultErrors, JobResultResponses, JobStatusData, JobStatusErrors, JobStatusResponses, ListLoadedModelsByPostData, ListLoadedModelsByPostErrors, ListLoadedModelsByPostResponses, ListLoadedModelsData, ListLoadedModelsErrors, ListLoadedModelsResponses, ListModelsData, ListModelsErrors, ListModelsResponses, ListXAnyLabelingModelsData, ListXAnyLabelingModelsErrors, ListXAnyLabelingModelsResponses, LivezData, LivezResponses, LoadModelData, LoadModelErrors, LoadModelResponses, MetricsData, MetricsErrors, MetricsResponses, PredictXAnyLabelingData, PredictXAnyLabelingErrors, PredictXAnyLabelingResponses, ReadyzData, ReadyzErrors, ReadyzResponses, Sam3ImageData, Sam3ImageErrors, Sam3ImageResponses, SamV2ImageData, SamV2ImageErrors, SamV2ImageResponses, SegmentAutomaticData, SegmentAutomaticErrors, SegmentAutomaticResponses, SegmentImageData, SegmentImageErrors, SegmentImageResponses, SegmentPredictData, SegmentPredictErrors, SegmentPredictResponses, SegmentTextData, SegmentTextErrors, SegmentTextResponses, ServerInfoData, ServerInfoResponses, ServerVersionData, ServerVersionResponses, SpacePredictData, SpacePredictErrors, SpacePredictResponses, SpaceSegmentData, SpaceSegmentErrors, SpaceSegmentResponses, SubmitConceptSegmentData, SubmitConceptSegmentErrors, SubmitConceptSegmentResponses, SubmitSam3ImageData, SubmitSam3ImageErrors, SubmitSam3ImageResponses, SubmitSamV2ImageData, SubmitSamV2ImageErrors, SubmitSamV2ImageResponses, SubmitVisualSegmentData, SubmitVisualSegmentErrors, SubmitVisualSegmentResponses, UnloadAllModelsData, UnloadAllModelsErrors, UnloadAllModelsResponses, UnloadModelData, UnloadModelErrors, UnloadModelResponses, VisualSegmentData, VisualSegmentErrors, VisualSegmentResponses } from './types.gen.js';
 
 export type Options<TData extends TDataShape = TDataShape, ThrowOnError extends boolean = boolean, TResponse = unknown> = Options2<TData, ThrowOnError, TResponse> & {
     /**
@@ -32,7 +32,8 @@ export const conceptSegment = <ThrowOnError extends boolean = false>(options: Op
         },
         { name: 'x-api-key', type: 'apiKey' },
         { scheme: 'bearer', type: 'http' },
-        { scheme: 'basic', type: 'http' }
+        { scheme: 'basic', type: 'http' },
+        { name: 'token', type: 'apiKey' }
     ],
     url: '/sam3/concept_segment',
     ...options,
@@ -56,7 +57,8 @@ export const visualSegment = <ThrowOnError extends boolean = false>(options: Opt
         },
         { name: 'x-api-key', type: 'apiKey' },
         { scheme: 'bearer', type: 'http' },
-        { scheme: 'basic', type: 'http' }
+        { scheme: 'basic', type: 'http' },
+        { name: 'token', type: 'apiKey' }
     ],
     url: '/sam3/visual_segment',
     ...options,
@@ -80,7 +82,8 @@ export const segmentImage = <ThrowOnError extends boolean = false>(options: Opti
         },
         { name: 'x-api-key', type: 'apiKey' },
         { scheme: 'bearer', type: 'http' },
-        { scheme: 'basic', type: 'http' }
+        { scheme: 'basic', type: 'http' },
+        { name: 'token', type: 'apiKey' }
     ],
     url: '/sam2/segment_image',
     ...options,
@@ -104,7 +107,8 @@ export const embedImageSam3 = <ThrowOnError extends boolean = false>(options: Op
         },
         { name: 'x-api-key', type: 'apiKey' },
         { scheme: 'bearer', type: 'http' },
-        { scheme: 'basic', type: 'http' }
+        { scheme: 'basic', type: 'http' },
+        { name: 'token', type: 'apiKey' }
     ],
     url: '/sam3/embed_image',
     ...options,
@@ -128,7 +132,8 @@ export const embedImageSam2 = <ThrowOnError extends boolean = false>(options: Op
         },
         { name: 'x-api-key', type: 'apiKey' },
         { scheme: 'bearer', type: 'http' },
-        { scheme: 'basic', type: 'http' }
+        { scheme: 'basic', type: 'http' },
+        { name: 'token', type: 'apiKey' }
     ],
     url: '/sam2/embed_image',
     ...options,
@@ -152,7 +157,8 @@ export const forgetImage = <ThrowOnError extends boolean = false>(options: Optio
         },
         { name: 'x-api-key', type: 'apiKey' },
         { scheme: 'bearer', type: 'http' },
-        { scheme: 'basic', type: 'http' }
+        { scheme: 'basic', type: 'http' },
+        { name: 'token', type: 'apiKey' }
     ],
     url: '/images/{image_id}',
     ...options
@@ -179,7 +185,8 @@ export const listLoadedModels = <ThrowOnError extends boolean = false>(options?:
         },
         { name: 'x-api-key', type: 'apiKey' },
         { scheme: 'bearer', type: 'http' },
-        { scheme: 'basic', type: 'http' }
+        { scheme: 'basic', type: 'http' },
+        { name: 'token', type: 'apiKey' }
     ],
     url: '/model/registry',
     ...options
@@ -199,7 +206,8 @@ export const listLoadedModelsByPost = <ThrowOnError extends boolean = false>(opt
         },
         { name: 'x-api-key', type: 'apiKey' },
         { scheme: 'bearer', type: 'http' },
-        { scheme: 'basic', type: 'http' }
+        { scheme: 'basic', type: 'http' },
+        { name: 'token', type: 'apiKey' }
     ],
     url: '/model/registry',
     ...options
@@ -219,7 +227,8 @@ export const loadModel = <ThrowOnError extends boolean = false>(options: Options
         },
         { name: 'x-api-key', type: 'apiKey' },
         { scheme: 'bearer', type: 'http' },
-        { scheme: 'basic', type: 'http' }
+        { scheme: 'basic', type: 'http' },
+        { name: 'token', type: 'apiKey' }
     ],
     url: '/model/add',
     ...options,
@@ -243,7 +252,8 @@ export const unloadModel = <ThrowOnError extends boolean = false>(options: Optio
         },
         { name: 'x-api-key', type: 'apiKey' },
         { scheme: 'bearer', type: 'http' },
-        { scheme: 'basic', type: 'http' }
+        { scheme: 'basic', type: 'http' },
+        { name: 'token', type: 'apiKey' }
     ],
     url: '/model/remove',
     ...options,
@@ -267,7 +277,8 @@ export const unloadAllModels = <ThrowOnError extends boolean = false>(options?: 
         },
         { name: 'x-api-key', type: 'apiKey' },
         { scheme: 'bearer', type: 'http' },
-        { scheme: 'basic', type: 'http' }
+        { scheme: 'basic', type: 'http' },
+        { name: 'token', type: 'apiKey' }
     ],
     url: '/model/clear',
     ...options
@@ -288,7 +299,8 @@ export const segmentAutomatic = <ThrowOnError extends boolean = false>(options: 
         },
         { name: 'x-api-key', type: 'apiKey' },
         { scheme: 'bearer', type: 'http' },
-        { scheme: 'basic', type: 'http' }
+        { scheme: 'basic', type: 'http' },
+        { name: 'token', type: 'apiKey' }
     ],
     url: '/segment/automatic',
     ...options,
@@ -313,7 +325,8 @@ export const segmentPredict = <ThrowOnError extends boolean = false>(options: Op
         },
         { name: 'x-api-key', type: 'apiKey' },
         { scheme: 'bearer', type: 'http' },
-        { scheme: 'basic', type: 'http' }
+        { scheme: 'basic', type: 'http' },
+        { name: 'token', type: 'apiKey' }
     ],
     url: '/segment/predict',
     ...options,
@@ -338,7 +351,8 @@ export const segmentText = <ThrowOnError extends boolean = false>(options: Optio
         },
         { name: 'x-api-key', type: 'apiKey' },
         { scheme: 'bearer', type: 'http' },
-        { scheme: 'basic', type: 'http' }
+        { scheme: 'basic', type: 'http' },
+        { name: 'token', type: 'apiKey' }
     ],
     url: '/segment/text',
     ...options,
@@ -362,7 +376,8 @@ export const sam3Image = <ThrowOnError extends boolean = false>(options: Options
         },
         { name: 'x-api-key', type: 'apiKey' },
         { scheme: 'bearer', type: 'http' },
-        { scheme: 'basic', type: 'http' }
+        { scheme: 'basic', type: 'http' },
+        { name: 'token', type: 'apiKey' }
     ],
     url: '/v1/sam3-image',
     ...options,
@@ -386,7 +401,8 @@ export const samV2Image = <ThrowOnError extends boolean = false>(options: Option
         },
         { name: 'x-api-key', type: 'apiKey' },
         { scheme: 'bearer', type: 'http' },
-        { scheme: 'basic', type: 'http' }
+        { scheme: 'basic', type: 'http' },
+        { name: 'token', type: 'apiKey' }
     ],
     url: '/v1/sam-v2-image',
     ...options,
@@ -410,7 +426,8 @@ export const spaceSegment = <ThrowOnError extends boolean = false>(options: Opti
         },
         { name: 'x-api-key', type: 'apiKey' },
         { scheme: 'bearer', type: 'http' },
-        { scheme: 'basic', type: 'http' }
+        { scheme: 'basic', type: 'http' },
+        { name: 'token', type: 'apiKey' }
     ],
     url: '/api/sam2_compatible',
     ...options,
@@ -434,9 +451,77 @@ export const spacePredict = <ThrowOnError extends boolean = false>(options: Opti
         },
         { name: 'x-api-key', type: 'apiKey' },
         { scheme: 'bearer', type: 'http' },
-        { scheme: 'basic', type: 'http' }
+        { scheme: 'basic', type: 'http' },
+        { name: 'token', type: 'apiKey' }
     ],
     url: '/api/predict',
+    ...options,
+    headers: {
+        'Content-Type': 'application/json',
+        ...options.headers
+    }
+});
+
+/**
+ * List the models for X-AnyLabeling
+ *
+ * The models of the program's menu, with the controls that it shows for each.
+ */
+export const listXAnyLabelingModels = <ThrowOnError extends boolean = false>(options?: Options<ListXAnyLabelingModelsData, ThrowOnError>) => (options?.client ?? client).get<ListXAnyLabelingModelsResponses, ListXAnyLabelingModelsErrors, ThrowOnError>({
+    security: [
+        {
+            in: 'query',
+            name: 'api_key',
+            type: 'apiKey'
+        },
+        { name: 'x-api-key', type: 'apiKey' },
+        { scheme: 'bearer', type: 'http' },
+        { scheme: 'basic', type: 'http' },
+        { name: 'token', type: 'apiKey' }
+    ],
+    url: '/x-anylabeling/v1/models',
+    ...options
+});
+
+/**
+ * Get a model for X-AnyLabeling
+ *
+ * One model, with its controls.
+ */
+export const getXAnyLabelingModel = <ThrowOnError extends boolean = false>(options: Options<GetXAnyLabelingModelData, ThrowOnError>) => (options.client ?? client).get<GetXAnyLabelingModelResponses, GetXAnyLabelingModelErrors, ThrowOnError>({
+    security: [
+        {
+            in: 'query',
+            name: 'api_key',
+            type: 'apiKey'
+        },
+        { name: 'x-api-key', type: 'apiKey' },
+        { scheme: 'bearer', type: 'http' },
+        { scheme: 'basic', type: 'http' },
+        { name: 'token', type: 'apiKey' }
+    ],
+    url: '/x-anylabeling/v1/models/{model_id}/info',
+    ...options
+});
+
+/**
+ * Find shapes for X-AnyLabeling
+ *
+ * `segment_anything_3` finds every instance of words or of exemplars (SAM 3). `segment_anything_2` segments the object at points or in each rectangle (SAM 3's visual head, or SAM 2).
+ */
+export const predictXAnyLabeling = <ThrowOnError extends boolean = false>(options: Options<PredictXAnyLabelingData, ThrowOnError>) => (options.client ?? client).post<PredictXAnyLabelingResponses, PredictXAnyLabelingErrors, ThrowOnError>({
+    security: [
+        {
+            in: 'query',
+            name: 'api_key',
+            type: 'apiKey'
+        },
+        { name: 'x-api-key', type: 'apiKey' },
+        { scheme: 'bearer', type: 'http' },
+        { scheme: 'basic', type: 'http' },
+        { name: 'token', type: 'apiKey' }
+    ],
+    url: '/x-anylabeling/v1/predict',
     ...options,
     headers: {
         'Content-Type': 'application/json',
@@ -458,7 +543,8 @@ export const submitSam3Image = <ThrowOnError extends boolean = false>(options: O
         },
         { name: 'x-api-key', type: 'apiKey' },
         { scheme: 'bearer', type: 'http' },
-        { scheme: 'basic', type: 'http' }
+        { scheme: 'basic', type: 'http' },
+        { name: 'token', type: 'apiKey' }
     ],
     url: '/v2/sam3-image',
     ...options,
@@ -482,7 +568,8 @@ export const submitSamV2Image = <ThrowOnError extends boolean = false>(options: 
         },
         { name: 'x-api-key', type: 'apiKey' },
         { scheme: 'bearer', type: 'http' },
-        { scheme: 'basic', type: 'http' }
+        { scheme: 'basic', type: 'http' },
+        { name: 'token', type: 'apiKey' }
     ],
     url: '/v2/sam-v2-image',
     ...options,
@@ -506,7 +593,8 @@ export const jobStatus = <ThrowOnError extends boolean = false>(options: Options
         },
         { name: 'x-api-key', type: 'apiKey' },
         { scheme: 'bearer', type: 'http' },
-        { scheme: 'basic', type: 'http' }
+        { scheme: 'basic', type: 'http' },
+        { name: 'token', type: 'apiKey' }
     ],
     url: '/v2/requests/{request_id}/status',
     ...options
@@ -526,7 +614,8 @@ export const jobResult = <ThrowOnError extends boolean = false>(options: Options
         },
         { name: 'x-api-key', type: 'apiKey' },
         { scheme: 'bearer', type: 'http' },
-        { scheme: 'basic', type: 'http' }
+        { scheme: 'basic', type: 'http' },
+        { name: 'token', type: 'apiKey' }
     ],
     url: '/v2/requests/{request_id}',
     ...options
@@ -553,7 +642,8 @@ export const submitConceptSegment = <ThrowOnError extends boolean = false>(optio
         },
         { name: 'x-api-key', type: 'apiKey' },
         { scheme: 'bearer', type: 'http' },
-        { scheme: 'basic', type: 'http' }
+        { scheme: 'basic', type: 'http' },
+        { name: 'token', type: 'apiKey' }
     ],
     url: '/v2/sam3/concept_segment',
     ...options,
@@ -577,7 +667,8 @@ export const submitVisualSegment = <ThrowOnError extends boolean = false>(option
         },
         { name: 'x-api-key', type: 'apiKey' },
         { scheme: 'bearer', type: 'http' },
-        { scheme: 'basic', type: 'http' }
+        { scheme: 'basic', type: 'http' },
+        { name: 'token', type: 'apiKey' }
     ],
     url: '/v2/sam3/visual_segment',
     ...options,
@@ -629,7 +720,8 @@ export const clearModels = <ThrowOnError extends boolean = false>(options?: Opti
         },
         { name: 'x-api-key', type: 'apiKey' },
         { scheme: 'bearer', type: 'http' },
-        { scheme: 'basic', type: 'http' }
+        { scheme: 'basic', type: 'http' },
+        { name: 'token', type: 'apiKey' }
     ],
     url: '/models',
     ...options
@@ -649,7 +741,8 @@ export const listModels = <ThrowOnError extends boolean = false>(options?: Optio
         },
         { name: 'x-api-key', type: 'apiKey' },
         { scheme: 'bearer', type: 'http' },
-        { scheme: 'basic', type: 'http' }
+        { scheme: 'basic', type: 'http' },
+        { name: 'token', type: 'apiKey' }
     ],
     url: '/models',
     ...options
@@ -669,7 +762,8 @@ export const metrics = <ThrowOnError extends boolean = false>(options?: Options<
         },
         { name: 'x-api-key', type: 'apiKey' },
         { scheme: 'bearer', type: 'http' },
-        { scheme: 'basic', type: 'http' }
+        { scheme: 'basic', type: 'http' },
+        { name: 'token', type: 'apiKey' }
     ],
     url: '/metrics',
     ...options

@@ -1079,14 +1079,6 @@ export type Sam2SegmentationRequest = {
      */
     image?: InferenceRequestImage;
     /**
-     * Simplify polygons: maximum distance in pixels between a vertex that is left out and the edge that replaces it (Douglas-Peucker). All parts stay, and polygons do not cross themselves or each other. 0 keeps every vertex. Only with polygons.
-     */
-    simplify_epsilon?: number;
-    /**
-     * Whether predictions have `bbox` and `area`; a `binary` file then has the arrays `boxes` and `areas`.
-     */
-    include_boxes?: boolean;
-    /**
      * One prompt per object, as a list, a list wrapped in an object, or a single prompt. Without prompts, the model segments the object it considers most likely.
      */
     prompts?: Sam2Prompts;
@@ -1291,14 +1283,6 @@ export type Sam3SegmentationRequest = {
      */
     image?: InferenceRequestImage;
     /**
-     * Simplify polygons: maximum distance in pixels between a vertex that is left out and the edge that replaces it (Douglas-Peucker). All parts stay, and polygons do not cross themselves or each other. 0 keeps every vertex. Only with polygons.
-     */
-    simplify_epsilon?: number;
-    /**
-     * Whether predictions have `bbox` and `area`; a `binary` file then has the arrays `boxes` and `areas`.
-     */
-    include_boxes?: boolean;
-    /**
      * Concepts to find; at most 16 by default (`INFERENCE_MAX_PROMPTS`).
      */
     prompts: Array<Sam3Prompt>;
@@ -1390,19 +1374,6 @@ export type SegmentationPrediction = {
      * The mask, in the format given by `format`.
      */
     masks: Masks;
-    /**
-     * Box of the mask in pixels: left edge, top edge, width, height, as in COCO. Only with `include_boxes`; zeros for an empty mask.
-     */
-    bbox?: [
-        number,
-        number,
-        number,
-        number
-    ];
-    /**
-     * Number of pixels of the mask, before polygons are simplified. Only with `include_boxes`.
-     */
-    area?: number;
 };
 
 /**
@@ -1839,14 +1810,6 @@ export type VisualSegmentationRequest = {
      */
     image?: InferenceRequestImage;
     /**
-     * Simplify polygons: maximum distance in pixels between a vertex that is left out and the edge that replaces it (Douglas-Peucker). All parts stay, and polygons do not cross themselves or each other. 0 keeps every vertex. Only with polygons.
-     */
-    simplify_epsilon?: number;
-    /**
-     * Whether predictions have `bbox` and `area`; a `binary` file then has the arrays `boxes` and `areas`.
-     */
-    include_boxes?: boolean;
-    /**
      * One prompt per object, as a list, a list wrapped in an object, or a single prompt. Without prompts, the model segments the object it considers most likely.
      */
     prompts?: Sam2Prompts;
@@ -1870,6 +1833,314 @@ export type VisualSegmentationRequest = {
      * Whether to refine the cached logits of an earlier prompt on the same image: one with the same box and a subset of these points.
      */
     load_logits_from_cache?: boolean;
+};
+
+/**
+ * XAnyLabelingError
+ *
+ * A failure. The program shows the status only.
+ */
+export type XAnyLabelingError = {
+    /**
+     * Always false.
+     */
+    success: false;
+    /**
+     * The cause.
+     */
+    error: XAnyLabelingErrorDetail;
+};
+
+/**
+ * XAnyLabelingErrorDetail
+ *
+ * What went wrong, and how to fix it.
+ */
+export type XAnyLabelingErrorDetail = {
+    /**
+     * Stable code: `UNAUTHORIZED`, `MODEL_NOT_FOUND`, `INVALID_IMAGE`, `INFERENCE_ERROR`, or one for another cause.
+     */
+    code: string;
+    /**
+     * Human-readable error message.
+     */
+    message: string;
+};
+
+/**
+ * XAnyLabelingMark
+ *
+ * A point or a rectangle that the user drew.
+ */
+export type XAnyLabelingMark = {
+    /**
+     * What was drawn. `auto_grid` is refused: it belongs to models that run in the program.
+     */
+    type: 'point' | 'rectangle' | 'auto_grid';
+    /**
+     * `[x, y]`, or `[x1, y1, x2, y2]` of opposite corners in any order; in pixels.
+     */
+    data?: Array<number>;
+    /**
+     * 1 for positive, 0 for negative. Models differ in its meaning.
+     */
+    label?: 0 | 1;
+};
+
+/**
+ * XAnyLabelingModel
+ *
+ * A model, and the controls for it.
+ */
+export type XAnyLabelingModel = {
+    /**
+     * Name in the program's menu.
+     */
+    display_name: string;
+    /**
+     * The controls.
+     */
+    widgets: Array<XAnyLabelingWidget>;
+    /**
+     * Always empty.
+     */
+    params: {
+        [key: string]: unknown;
+    };
+    /**
+     * Always empty.
+     */
+    capabilities: {
+        [key: string]: unknown;
+    };
+    /**
+     * `text_prompt` if the program may run all images, and asks once for the words; null if it cannot.
+     */
+    batch_processing_mode: 'text_prompt' | null;
+};
+
+/**
+ * XAnyLabelingModelDetails
+ *
+ * A model with its id.
+ */
+export type XAnyLabelingModelDetails = {
+    /**
+     * Name in the program's menu.
+     */
+    display_name: string;
+    /**
+     * The controls.
+     */
+    widgets: Array<XAnyLabelingWidget>;
+    /**
+     * Always empty.
+     */
+    params: {
+        [key: string]: unknown;
+    };
+    /**
+     * Always empty.
+     */
+    capabilities: {
+        [key: string]: unknown;
+    };
+    /**
+     * `text_prompt` if the program may run all images, and asks once for the words; null if it cannot.
+     */
+    batch_processing_mode: 'text_prompt' | null;
+    /**
+     * Id of the model.
+     */
+    model_id: string;
+};
+
+/**
+ * XAnyLabelingModelInfo
+ *
+ * One model.
+ */
+export type XAnyLabelingModelInfo = {
+    /**
+     * Always true.
+     */
+    success: true;
+    /**
+     * The model.
+     */
+    data: XAnyLabelingModelDetails;
+};
+
+/**
+ * XAnyLabelingModels
+ *
+ * The models.
+ */
+export type XAnyLabelingModels = {
+    /**
+     * Always true.
+     */
+    success: true;
+    /**
+     * Models by id, in the menu's order.
+     */
+    data: {
+        [key: string]: XAnyLabelingModel;
+    };
+};
+
+/**
+ * Value of a number or a slider.
+ */
+export type XAnyLabelingNumber = number;
+
+/**
+ * XAnyLabelingParams
+ *
+ * Prompts and options. Without words and marks, nothing is found.
+ */
+export type XAnyLabelingParams = {
+    /**
+     * Minimum confidence of objects that words or exemplars find. 0 stands for the default, 0.25: the program sends it if the model has no such control.
+     */
+    conf_threshold?: number;
+    /**
+     * Remove an object that overlaps a more confident one by more than this IoU. 0 keeps all.
+     */
+    iou_threshold?: number;
+    /**
+     * How far a polygon may deviate from the mask's outline, as a part of the outline's length.
+     */
+    epsilon_factor?: number;
+    /**
+     * Concepts, separated by commas or, without a comma, by full stops.
+     */
+    text_prompt?: string;
+    /**
+     * Points and rectangles. `segment_anything_2` segments the object at the points or in each rectangle; for `segment_anything_3`, rectangles are exemplars.
+     */
+    marks?: Array<XAnyLabelingMark>;
+};
+
+/**
+ * XAnyLabelingRequest
+ *
+ * An image, the id of a model, and prompts.
+ */
+export type XAnyLabelingRequest = {
+    /**
+     * API key. It can also be sent in a header, such as `Token`, or the query string.
+     */
+    api_key?: string;
+    /**
+     * Id of a model, as `GET /x-anylabeling/v1/models` lists.
+     */
+    model: string;
+    /**
+     * The image file as a data URL or in base64; its type is detected.
+     */
+    image: string;
+    /**
+     * Prompts and options.
+     */
+    params?: XAnyLabelingParams;
+};
+
+/**
+ * XAnyLabelingResponse
+ *
+ * A result.
+ */
+export type XAnyLabelingResponse = {
+    /**
+     * Always true.
+     */
+    success: true;
+    /**
+     * The result.
+     */
+    data: XAnyLabelingResult;
+};
+
+/**
+ * XAnyLabelingResult
+ *
+ * The shapes found, and what becomes of those on the image.
+ */
+export type XAnyLabelingResult = {
+    /**
+     * The shapes; empty if nothing was found.
+     */
+    shapes: Array<XAnyLabelingShape>;
+    /**
+     * Always empty: the program would save it with the image.
+     */
+    description: string;
+    /**
+     * False adds the shapes to those on the image. Absent, which is the case for words that were found, leaves the choice to the program's own switch.
+     */
+    replace?: boolean;
+};
+
+/**
+ * XAnyLabelingShape
+ *
+ * A polygon around a part of an object.
+ */
+export type XAnyLabelingShape = {
+    /**
+     * The concept, or `AUTOLABEL_OBJECT` for marks: the program then asks for a name, and replaces the shape at the next click.
+     */
+    label: string;
+    /**
+     * Always `polygon`.
+     */
+    shape_type: 'polygon';
+    /**
+     * `[x, y]` in pixels, at least three; holes are not kept.
+     */
+    points: Array<[
+        number,
+        number
+    ]>;
+    /**
+     * Confidence, or predicted IoU for marks; 0 to 1.
+     */
+    score: number;
+    /**
+     * The same number, greater than 0, for all parts of an object; absent if it has one part.
+     */
+    group_id?: number;
+};
+
+/**
+ * Value of a switch.
+ */
+export type XAnyLabelingSwitch = boolean;
+
+/**
+ * Initial value.
+ */
+export type XAnyLabelingValue = XAnyLabelingNumber | XAnyLabelingSwitch;
+
+/**
+ * XAnyLabelingWidget
+ *
+ * A control that the program shows while a model is selected.
+ */
+export type XAnyLabelingWidget = {
+    /**
+     * Its name in the program.
+     */
+    name: string;
+    /**
+     * Its initial value.
+     */
+    value?: XAnyLabelingValue;
+    /**
+     * Hint in an empty text field.
+     */
+    placeholder?: string;
 };
 
 export type ConceptSegmentData = {
@@ -3050,6 +3321,146 @@ export type SpacePredictResponses = {
 };
 
 export type SpacePredictResponse2 = SpacePredictResponses[keyof SpacePredictResponses];
+
+export type ListXAnyLabelingModelsData = {
+    body?: never;
+    path?: never;
+    query?: never;
+    url: '/x-anylabeling/v1/models';
+};
+
+export type ListXAnyLabelingModelsErrors = {
+    /**
+     * The API key is missing or wrong, has expired or was revoked.
+     */
+    401: XAnyLabelingError;
+    /**
+     * Unavailable: a model's weights are missing, the server is stopping or out of memory, or a database is unavailable. The message says which.
+     */
+    503: XAnyLabelingError;
+};
+
+export type ListXAnyLabelingModelsError = ListXAnyLabelingModelsErrors[keyof ListXAnyLabelingModelsErrors];
+
+export type ListXAnyLabelingModelsResponses = {
+    /**
+     * The models by id.
+     */
+    200: XAnyLabelingModels;
+};
+
+export type ListXAnyLabelingModelsResponse = ListXAnyLabelingModelsResponses[keyof ListXAnyLabelingModelsResponses];
+
+export type GetXAnyLabelingModelData = {
+    body?: never;
+    path: {
+        /**
+         * Id of the model.
+         */
+        model_id: string;
+    };
+    query?: never;
+    url: '/x-anylabeling/v1/models/{model_id}/info';
+};
+
+export type GetXAnyLabelingModelErrors = {
+    /**
+     * The API key is missing or wrong, has expired or was revoked.
+     */
+    401: XAnyLabelingError;
+    /**
+     * There is no model with this id.
+     */
+    404: XAnyLabelingError;
+    /**
+     * Unavailable: a model's weights are missing, the server is stopping or out of memory, or a database is unavailable. The message says which.
+     */
+    503: XAnyLabelingError;
+};
+
+export type GetXAnyLabelingModelError = GetXAnyLabelingModelErrors[keyof GetXAnyLabelingModelErrors];
+
+export type GetXAnyLabelingModelResponses = {
+    /**
+     * The model.
+     */
+    200: XAnyLabelingModelInfo;
+};
+
+export type GetXAnyLabelingModelResponse = GetXAnyLabelingModelResponses[keyof GetXAnyLabelingModelResponses];
+
+export type PredictXAnyLabelingData = {
+    body: XAnyLabelingRequest;
+    path?: never;
+    query?: never;
+    url: '/x-anylabeling/v1/predict';
+};
+
+export type PredictXAnyLabelingErrors = {
+    /**
+     * The image could not be fetched or decoded, a header has several values, or the body is not valid HTTP.
+     */
+    400: XAnyLabelingError;
+    /**
+     * The API key is missing or wrong, has expired or was revoked.
+     */
+    401: XAnyLabelingError;
+    /**
+     * The API key has insufficient credits.
+     */
+    402: XAnyLabelingError;
+    /**
+     * The API key lacks the required scope.
+     */
+    403: XAnyLabelingError;
+    /**
+     * There is no model with this id.
+     */
+    404: XAnyLabelingError;
+    /**
+     * The request body did not arrive in time.
+     */
+    408: XAnyLabelingError;
+    /**
+     * The request body or the image exceeds a limit.
+     */
+    413: XAnyLabelingError;
+    /**
+     * The body's `Content-Encoding` is not supported.
+     */
+    415: XAnyLabelingError;
+    /**
+     * The request is invalid.
+     */
+    422: XAnyLabelingError;
+    /**
+     * The API key exceeds its rate limit, or the server is at capacity; try again.
+     */
+    429: XAnyLabelingError;
+    /**
+     * Internal error; the server's log has details under the request id.
+     */
+    500: XAnyLabelingError;
+    /**
+     * Unavailable: a model's weights are missing, the server is stopping or out of memory, or a database is unavailable. The message says which.
+     */
+    503: XAnyLabelingError;
+    /**
+     * The request timed out.
+     */
+    504: XAnyLabelingError;
+};
+
+export type PredictXAnyLabelingError = PredictXAnyLabelingErrors[keyof PredictXAnyLabelingErrors];
+
+export type PredictXAnyLabelingResponses = {
+    /**
+     * The shapes.
+     */
+    200: XAnyLabelingResponse;
+};
+
+export type PredictXAnyLabelingResponse = PredictXAnyLabelingResponses[keyof PredictXAnyLabelingResponses];
 
 export type SubmitSam3ImageData = {
     body: Sam3ImageRequest;

@@ -1,0 +1,1 @@
+"""Vendors' programs in virtual environments of their own, and what runs inside of them."""

@@ -54,7 +54,7 @@ class TestMemory:
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(VisualEngine, "encode", out_of_memory)
-            with serving() as server:
+            with serving(visual_model="sam2") as server:
                 for seed in range(4):
                     server.answer(VISUAL, image=noise(800 + seed))
                 forwards.clear()
@@ -99,7 +99,7 @@ class TestMemory:
         def full(*arguments: object) -> object:
             return np.empty(10**15)
 
-        with serving() as server:
+        with serving(visual_model="sam2") as server:
             body = {"image": picture.sent, "prompts": [click(picture.scene.objects[0])]}
             with monkeypatch.context() as patch:
                 patch.setattr("inference_server.segmentation.local.to_instances", full)
@@ -129,7 +129,7 @@ class TestThreads:
 
         with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(8) as pool:
             patch.setattr(VisualEngine, "encode", deadly)
-            with serving(encode_batch=1) as server:
+            with serving(encode_batch=1, visual_model="sam2") as server:
                 first = pool.submit(server.post, VISUAL, {"image": noise(820)})
                 until(lambda: threads)
                 others = [
@@ -247,7 +247,7 @@ def test_a_concept_is_answered_while_the_other_model_has_no_memory(picture: Pict
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(VisualEngine, "encode", full)
-        with serving() as server:
+        with serving(visual_model="sam2") as server:
             assert server.post(VISUAL, {"image": noise(830)}).status_code == 503
             text = {"image": picture.sent, "prompts": [{"type": "text", "text": "red circle"}]}
             (result,) = server.answer(CONCEPT, **text)["prompt_results"]

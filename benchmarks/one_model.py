@@ -68,8 +68,12 @@ def _select(engine: Engine[VisualPrompt], embedding: Embedding) -> object:
     return engine.decode(queries(embedding, [_CLICK], multimask=True, best=True))
 
 
-def _head(sam3: sam3_models.Sam3) -> VisualHead:
-    """Build a visual head with random weights for a SAM 3."""
+def visual_head(sam3: sam3_models.Sam3) -> VisualHead:
+    """Build a visual head with random weights for a SAM 3.
+
+    Args:
+        sam3: the model, whose sizes it takes.
+    """
     torch.manual_seed(1)
     config: Any = sam3.model.config
     vision = config.vision_config
@@ -93,7 +97,7 @@ def one_model(sam3: sam3_models.Sam3) -> Way:
     Args:
         sam3: the model.
     """
-    used, head = compute("float32"), _head(sam3)
+    used, head = compute("float32"), visual_head(sam3)
     trunk = TrunkEngine(sam3.model, sam3.processor, sam3.name, used)
     concept = ConceptEngine(sam3.model, sam3.processor, sam3.name, used)
     visual = Sam3VisualEngine(head, sam3.name, used)

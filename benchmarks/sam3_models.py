@@ -143,12 +143,12 @@ def _ready(model: Any) -> Sam3Model:
 
 
 def demo() -> Sam3:
-    """Load the demo checkpoint."""
+    """Load the demo checkpoint, in float32 on every machine."""
     return Sam3(
         "demo",
         _ready(Sam3Model.from_pretrained(WEIGHTS / "sam3")),
         Sam3Processor.from_pretrained(WEIGHTS / "sam3"),
-        choose_compute("cpu", "auto"),
+        choose_compute("cpu", "float32"),
     )
 
 

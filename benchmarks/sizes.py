@@ -7,12 +7,15 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from benchmarks.one_model import visual_head
 from benchmarks.report import Cell, Report, Table
 from benchmarks.sam2_models import VERSIONS, compute, demo_config, packaged_config, random_model
 from benchmarks.sam3_models import Sam3, demo, published
-from inference_server.engines.base import Embedding, Engine, PromptT
+from inference_server.engines.base import Embedding, Engine, Prepared, PromptT
 from inference_server.engines.sam2.engine import VisualEngine
 from inference_server.engines.sam3.engine import ConceptEngine
+from inference_server.engines.sam3.trunk import TrunkEngine
+from inference_server.engines.sam3.visual_engine import Sam3VisualEngine
 from inference_server.settings import MiB
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -31,6 +34,14 @@ def _concept(sam3: Sam3) -> ConceptEngine:
 def _encoded(engine: Engine[PromptT]) -> Embedding:
     image = np.zeros((480, 640, 3), np.uint8)
     return engine.encode([engine.prepare(image)])[0]
+
+
+def _clicked(sam3: Sam3) -> Embedding:
+    """Encode for SAM 3's visual head, from the output of the image encoder."""
+    used = compute("float32")
+    output = _encoded(TrunkEngine(sam3.model, sam3.processor, sam3.name, used))
+    visual = Sam3VisualEngine(visual_head(sam3), sam3.name, used)
+    return visual.encode([Prepared(output.features, output.size)])[0]
 
 
 def _rows(name: str, embedding: Embedding) -> list[dict[str, Cell]]:
@@ -59,11 +70,14 @@ def run(small: bool) -> Report:
         for version in VERSIONS:
             engines[f"SAM 2.1, {version}"] = lambda v=version: _visual(packaged_config(v), v)  # type: ignore[misc]
         engines["SAM 3"] = lambda: _concept(published())
+    heads = {"SAM 3, demo": demo} if small else {"SAM 3, demo": demo, "SAM 3": published}
     rows: list[dict[str, Cell]] = []
     weights: list[dict[str, Cell]] = []
     for name, engine in engines.items():
         made = engine()  # one at a time; the largest needs 3.4 GB
         rows += _rows(name, _encoded(made))
+        if name in heads:
+            rows += _rows(f"{name}: clicks", _clicked(heads[name]()))
         parameters = sum(own.numel() for own in made._model.parameters())
         weights.append(
             {
@@ -81,6 +95,7 @@ def run(small: bool) -> Report:
             "Published sizes with random weights, and the demo models. The size does not depend on "
             "the image: each model resizes it to a square of fixed size.",
             "Weights are in float32 in every precision.",
-            "An `image_id` used with both models takes one embedding of each.",
+            "Clicks: what SAM 3's visual head keeps of an image beside what words keep.",
+            "An `image_id` used with several models takes one embedding of each.",
         ],
     )

@@ -6,19 +6,25 @@ from benchmarks.sizes import CACHES_MB, DTYPES, run
 from inference_server.segmentation.encoder import _DEFAULT_CACHE_MB
 from inference_server.settings import MiB
 from tests.api.pictures import Picture
-from tests.api.serving import RunningHere
+from tests.api.serving import CONCEPT, SAM2_EMBED, VISUAL, RunningHere
 from tests.readme import DOCS, ROOT
 
 
 def test_sizes_equal_those_of_a_running_server(server: RunningHere, picture: Picture) -> None:
-    """With one image in both engines, the cache grows by the sizes of the benchmark."""
+    """With one image for words, SAM 3's clicks and SAM 2, the cache grows by those sizes."""
     rows = run(small=True).tables[0].rows
-    assert [row["cache dtype"] for row in rows] == [*DTYPES, *DTYPES]
+    assert [row["cache dtype"] for row in rows] == [*DTYPES, *DTYPES, *DTYPES]
     cache = server.segmenter.encoder.embeddings
     dtype = server.segmenter.models.compute.cache_dtype_name
     before, images = cache.nbytes, len(cache)
-    server.post("/sam3/embed_image", {"image": picture.sent, "image_id": "sizes"})
-    assert len(cache) == images + 2
+    image = {"image": picture.sent, "image_id": "sizes"}
+    for path, prompts in (
+        (CONCEPT, {"prompts": [{"text": "circle"}]}),
+        (VISUAL, {}),
+        (SAM2_EMBED, {}),
+    ):
+        assert server.post(path, {**image, **prompts}).status_code == 200
+    assert len(cache) == images + 3
     expected = sum(float(row["MB per image"]) * 1e6 for row in rows if row["cache dtype"] == dtype)
     assert cache.nbytes - before == round(expected)
 

@@ -23,7 +23,15 @@ from tests.readme import ROOT, serving
 
 
 def invoke(*arguments: str, **environment: str) -> Result:
-    return CliRunner().invoke(main, arguments, env=environment)
+    """Run a command that ends by itself; `serve` must have ended before it listens."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("inference_server.api.server.Server.run", never)
+        return CliRunner().invoke(main, arguments, env=environment)
+
+
+def never(*_: object, **__: object) -> None:
+    """What would serve until the end of the tests, because pytest's timeout cannot end it."""
+    raise AssertionError("the server has started")
 
 
 @pytest.mark.parametrize(
@@ -93,7 +101,7 @@ def test_missing_weights_stop_the_start(command: str, setting: str) -> None:
     ("options", "environment", "told"),
     [
         (["--preload", "sam2"], "", "INFERENCE_PRELOAD=sam2: no such model"),
-        (["--preload", "sam2:hiera_tiny", "--preload", "sam:vit_h"], "", "sam:vit_h: no such"),
+        (["--preload", "sam2:hiera_tiny", "--preload", "sam:vit_x"], "", "sam:vit_x: no such"),
         ([], "sam3:facebook/sam3,sam2:big", "INFERENCE_PRELOAD=sam2:big: no such model"),
     ],
 )

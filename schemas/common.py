@@ -144,6 +144,9 @@ def _not_boolean(value: Any) -> Any:
 # schema.
 _number = BeforeValidator(_not_boolean)
 
+Number = Annotated[float, _number]
+"""A number."""
+
 Coordinate = Annotated[float, Field(ge=-MAX_COORDINATE, le=MAX_COORDINATE), _number]
 """A coordinate in pixels; it may lie outside the image."""
 

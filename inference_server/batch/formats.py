@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 from inference_server import __version__, geo
 from inference_server.batch.search import PromptInfo, SearchResult
 from inference_server.errors import RequestError
-from inference_server.masks import Mask, clip, encode_pixels, encode_rle, label_plane, mask_polygons
+from inference_server.masks import (
+    Mask,
+    clip,
+    corner_and_size,
+    encode_pixels,
+    encode_rle,
+    label_plane,
+    mask_polygons,
+)
 from inference_server.masks.render import overlay
 from inference_server.segmentation.postprocess import bottom_to_top
 from inference_server.segmentation.types import Instance
@@ -148,7 +156,7 @@ def label_files(picture: Picture) -> dict[str, bytes]:
             "category": picture.category(each),
             "score": each.score,
             "area": each.mask.area,
-            "bbox": _corner_and_size(each.mask),
+            "bbox": corner_and_size(each.mask),
         }
         for number, each in enumerate(instances, 1)
     ]
@@ -156,12 +164,6 @@ def label_files(picture: Picture) -> dict[str, bytes]:
         ".png": encode_pixels(plane),
         ".json": _json({"image": _described(picture), "objects": objects}),
     }
-
-
-def _corner_and_size(mask: Mask) -> list[int]:
-    """Return the box of a mask as x, y, width, height in pixels."""
-    x0, y0, x1, y1 = mask.box
-    return [x0, y0, x1 - x0, y1 - y0]
 
 
 def overlay_jpeg(pixels: NDArray[np.uint8], picture: Picture) -> bytes:
@@ -215,7 +217,7 @@ def coco_part(picture: Picture, categories: Sequence[str], form: str) -> bytes:
             "category_id": categories.index(picture.category(each)) + 1,
             "segmentation": _segmentation(each.mask, form),
             "area": each.mask.area,
-            "bbox": _corner_and_size(each.mask),
+            "bbox": corner_and_size(each.mask),
             "iscrowd": 0,
             "score": each.score,
         }

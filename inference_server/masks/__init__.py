@@ -10,12 +10,13 @@ sizes.
 """
 
 from inference_server.masks.labels import INSIDE, LabelPlane, label_plane
-from inference_server.masks.mask import Mask, clip, intersection, outside
+from inference_server.masks.mask import Mask, clip, corner_and_size, intersection, outside
 from inference_server.masks.nms import mask_nms
 from inference_server.masks.png import encode_pixels, encode_png
-from inference_server.masks.polygons import mask_polygons, outline, simplify
+from inference_server.masks.polygons import mask_polygons, outline
 from inference_server.masks.rings import mask_rings
 from inference_server.masks.rle import RLE, encode_rle
+from inference_server.masks.simplify import simplify_rings
 from inference_server.masks.upsample import upsample_mask, upsample_masks
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "LabelPlane",
     "Mask",
     "clip",
+    "corner_and_size",
     "encode_pixels",
     "encode_png",
     "encode_rle",
@@ -34,7 +36,7 @@ __all__ = [
     "mask_rings",
     "outline",
     "outside",
-    "simplify",
+    "simplify_rings",
     "upsample_mask",
     "upsample_masks",
 ]

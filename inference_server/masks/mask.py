@@ -148,6 +148,16 @@ class Mask:
         return cv2.transpose(np.repeat(inside, lengths).reshape(w, h)).view(np.bool_)
 
 
+def corner_and_size(mask: Mask) -> list[int]:
+    """The tight box of a mask as COCO writes it: left, top, width, height in pixels.
+
+    Args:
+        mask: The mask; zeros if it is empty.
+    """
+    x0, y0, x1, y1 = mask.box
+    return [x0, y0, x1 - x0, y1 - y0]
+
+
 def intersection(a: Mask, b: Mask) -> int:
     """Number of pixels in both masks, computed from their runs.
 

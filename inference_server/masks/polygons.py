@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 
 from inference_server.executor import stop_if_cancelled
 from inference_server.masks.mask import Mask
+from inference_server.masks.simplify import simplify_rings
 
 
-def mask_polygons(mask: Mask) -> list[NDArray[np.int32]]:
+def mask_polygons(mask: Mask, epsilon: float = 0.0) -> list[NDArray[np.int32]]:
     """Outer contours of a mask; holes are not traced.
 
     The contours and their order are those of `cv2.findContours(plane, RETR_EXTERNAL,
@@ -20,6 +21,9 @@ def mask_polygons(mask: Mask) -> list[NDArray[np.int32]]:
 
     Args:
         mask: The mask; it may be empty.
+        epsilon: Maximum distance in pixels between a contour and its simplification, which keeps
+            all parts, does not cross itself or others, and touches itself only where the contour
+            does. Default: 0, not simplified.
 
     Returns:
         For each part of the mask, int32 [n, 2] of (x, y) in image pixels, n >= 1: one vertex for a
@@ -32,31 +36,22 @@ def mask_polygons(mask: Mask) -> list[NDArray[np.int32]]:
     contours, _ = cv2.findContours(
         mask.pixels(box).view(np.uint8),
         cv2.RETR_EXTERNAL,
-        cv2.CHAIN_APPROX_SIMPLE,
+        # With all pixels, contours that touch share a vertex.
+        cv2.CHAIN_APPROX_NONE if epsilon > 0 else cv2.CHAIN_APPROX_SIMPLE,
         offset=box[:2],
     )
-    return [np.asarray(contour, np.int32).reshape(-1, 2) for contour in contours]
+    polygons = [np.asarray(contour, np.int32).reshape(-1, 2) for contour in contours]
+    if epsilon > 0:
+        polygons = [_turns(ring) for ring in simplify_rings(polygons, epsilon)]
+    return polygons
 
 
-def simplify(polygon: NDArray[np.int32], epsilon: float) -> NDArray[np.int32]:
-    """Simplify a closed polygon (Douglas and Peucker's algorithm, `cv2.approxPolyDP`).
-
-    A polygon that has an area keeps at least three vertices: for one thinner than `epsilon`, the
-    distance is halved until it does. So a mask keeps its parts.
-
-    Args:
-        polygon: Integers [n, 2] of (x, y) in pixels, n >= 1.
-        epsilon: Maximum distance between the polygon and its simplification in pixels; 0 removes
-            only vertices on straight lines.
-
-    Returns:
-        int32 [m, 2] of (x, y), a subset of the vertices.
-    """
-    while True:
-        found = np.asarray(cv2.approxPolyDP(polygon, epsilon, True), np.int32).reshape(-1, 2)
-        if len(found) >= 3 or len(polygon) < 3 or cv2.contourArea(polygon) == 0:
-            return found
-        epsilon = epsilon / 2 if epsilon > 2**-8 else 0.0
+def _turns(ring: NDArray[np.int64]) -> NDArray[np.int32]:
+    """The vertices of a ring at which it changes its direction."""
+    into = ring - np.roll(ring, 1, axis=0)
+    out = np.roll(ring, -1, axis=0) - ring
+    straight = into[:, 0] * out[:, 1] == into[:, 1] * out[:, 0]
+    return ring[~straight | ((into * out).sum(1) <= 0)].astype(np.int32)
 
 
 def outline(mask: Mask, epsilon: float) -> NDArray[np.int32]:

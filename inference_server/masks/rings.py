@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from inference_server.masks.mask import Mask
+from inference_server.masks.simplify import simplify_rings
 
 _Integers = NDArray[np.int64]
 
@@ -31,13 +33,15 @@ class _Edges(NamedTuple):
     of_run: _Integers
 
 
-def mask_rings(mask: Mask) -> list[list[NDArray[np.int64]]]:
+def mask_rings(mask: Mask, epsilon: float = 0.0) -> list[list[NDArray[np.int64]]]:
     """Trace each 4-connected part of a mask along the edges of its pixels.
 
     The cost follows the mask's outline, not the area of its box.
 
     Args:
         mask: the mask.
+        epsilon: maximum distance in pixels between a ring and its simplification, which keeps all
+            parts and holes. Default: 0, not simplified.
 
     Returns:
         The parts in raster order of their first pixels: for each its outer ring, followed by the
@@ -75,7 +79,17 @@ def mask_rings(mask: Mask) -> list[list[NDArray[np.int64]]]:
         top = tops.of_run[bottoms.first_run[bottom]]
         part_of[index] = part_of[int(ring_of[top])]
         part_of[index].append(edges.points(rings[index]))
-    return parts
+    return _simplified(parts, epsilon) if epsilon > 0 else parts
+
+
+def _simplified(
+    parts: list[list[NDArray[np.int64]]], epsilon: float
+) -> list[list[NDArray[np.int64]]]:
+    """Simplify the closed rings of all parts together."""
+    rings = iter(simplify_rings([ring[:-1] for part in parts for ring in part], epsilon))
+    return [
+        [np.concatenate([ring, ring[:1]]) for ring in islice(rings, len(part))] for part in parts
+    ]
 
 
 def _column_runs(mask: Mask) -> tuple[_Integers, _Integers, _Integers]:

@@ -29,7 +29,7 @@ from schemas.roboflow.models import (
     ModelsDescriptions,
     ServerVersionInfo,
 )
-from schemas.roboflow.prediction import SegmentationPrediction
+from schemas.roboflow.prediction import PredictionOptions, SegmentationPrediction
 from schemas.roboflow.visual import (
     Sam2Prompt,
     Sam2PromptList,
@@ -53,6 +53,7 @@ __all__ = [
     "InferenceRequestImage",
     "ModelDescriptionEntity",
     "ModelsDescriptions",
+    "PredictionOptions",
     "Sam2EmbeddingRequest",
     "Sam2Prompt",
     "Sam2PromptList",

@@ -26,7 +26,11 @@ from schemas.common import (
 )
 from schemas.geometry import BoxLabel, ConceptBox
 from schemas.roboflow.image import EXAMPLE_IMAGE, ImageRequest
-from schemas.roboflow.prediction import EXAMPLE_PREDICTION, SegmentationPrediction
+from schemas.roboflow.prediction import (
+    EXAMPLE_PREDICTION,
+    PredictionOptions,
+    SegmentationPrediction,
+)
 
 
 class Sam3Prompt(InputModel):
@@ -115,7 +119,7 @@ ConceptFormat = TypeAliasType(
 )
 
 
-class Sam3SegmentationRequest(ImageRequest):
+class Sam3SegmentationRequest(PredictionOptions, ImageRequest):
     """Find all instances of each concept."""
 
     model_config = examples(

@@ -11,7 +11,11 @@ from typing_extensions import TypeAliasType
 from schemas.common import InputModel, WireModel, at_most, check_prompt_shapes, examples
 from schemas.geometry import CenterBox, Point
 from schemas.roboflow.image import EXAMPLE_IMAGE, ImageRequest, Sam2Version
-from schemas.roboflow.prediction import EXAMPLE_PREDICTION, SegmentationPrediction
+from schemas.roboflow.prediction import (
+    EXAMPLE_PREDICTION,
+    PredictionOptions,
+    SegmentationPrediction,
+)
 
 
 class Sam2Prompt(InputModel):
@@ -80,7 +84,7 @@ VisualFormat = TypeAliasType(
 )
 
 
-class VisualSegmentationRequest(ImageRequest):
+class VisualSegmentationRequest(PredictionOptions, ImageRequest):
     """Segment one object per prompt, with SAM 3 if it has a visual head, or with SAM 2."""
 
     model_config = examples(

@@ -85,6 +85,18 @@ def without_time(answer: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in answer.items() if name != "time"}
 
 
+@pytest.mark.parametrize("path", [CONCEPT, VISUAL])
+def test_jobs_simplify_and_add_boxes(server: Running, picture: Picture, path: str) -> None:
+    prompt = {"text": "red circle"} if path == CONCEPT else click(picture.one("red square"))
+    body = {"image": picture.sent, "prompts": [prompt]}
+    options = {"simplify_epsilon": 3, "include_boxes": True}
+    job = completed(server, f"/v2{path}", **body, **options)
+    assert without_time(job["output"]) == without_time(server.answer(path, **body, **options))
+    (first, *_) = job["output"]["prompt_results"][0]["predictions"]
+    assert len(first["bbox"]) == 4
+    assert len(first["masks"][0]) < 30
+
+
 def test_json_equals_that_of_the_synchronous_endpoint(server: Running, picture: Picture) -> None:
     body = {"image": picture.sent, "prompts": [{"text": "red circle"}], "format": "rle"}
     job = completed(server, f"/v2{CONCEPT}", **body)

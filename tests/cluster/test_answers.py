@@ -48,6 +48,7 @@ def test_masks_equal_those_of_one_process(
         (CONCEPT, {"prompts": [{"text": "red circle"}]}),
         (CONCEPT, {"prompts": two_concepts, "nms_iou_threshold": 0.5}),
         (VISUAL, {"prompts": {"prompts": prompts}}),
+        (VISUAL, {"prompts": {"prompts": prompts}, "include_boxes": True}),
         (VISUAL, {"prompts": {"prompts": prompts}, "multimask_output": False}),
     ]
     for path, fields in asked:
@@ -58,6 +59,11 @@ def test_masks_equal_those_of_one_process(
             assert without_times(there.json()) == without_times(here.json())
             assert there.headers["x-model"] == here.headers["x-model"]
             assert there.headers.get_list("x-request-id") == [there.headers["x-request-id"]]
+    for path, fields in asked:
+        body = {"image": picture.sent, "simplify_epsilon": 2, **fields}
+        here, there = server.post(path, body), two.post(path, body)
+        assert there.status_code == 200, there.text
+        assert without_times(there.json()) == without_times(here.json())
     found = two.concept(picture.sent, "red circle", format="polygon")[0]
     truth = picture.matching("red circle")
     assert len(found) == len(truth) == 2

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from inference_server.masks import Mask, mask_polygons, outline, simplify
+from inference_server.masks import Mask, mask_polygons, outline
 from tests.masks.planes import EXAMPLES, Plane, examples, planes
 
 
@@ -66,29 +66,3 @@ def test_the_outline_of_a_pixel_is_the_pixel(epsilon: float) -> None:
 def test_an_empty_mask_has_no_outline() -> None:
     with pytest.raises(ValueError, match="empty"):
         outline(Mask.empty((4, 4)), 2.0)
-
-
-def test_a_simplified_polygon_is_within_the_distance() -> None:
-    plane = np.zeros((200, 200), np.uint8)
-    cv2.ellipse(plane, (100, 90), (80, 40), 30, 0, 360, 1, -1)
-    (polygon,) = mask_polygons(Mask.from_plane(plane.astype(np.bool_)))
-    sizes = []
-    for epsilon in (0.0, 1.0, 3.0):
-        found = simplify(polygon, epsilon)
-        assert found.dtype == np.int32
-        assert set(map(tuple, found.tolist())) <= set(map(tuple, polygon.tolist()))
-        far = max(
-            abs(cv2.pointPolygonTest(found, tuple(map(float, vertex)), True)) for vertex in polygon
-        )
-        assert far <= epsilon
-        sizes.append(len(found))
-    assert sizes == sorted(sizes, reverse=True)
-    assert sizes[-1] < sizes[0] / 4
-
-
-@pytest.mark.parametrize("epsilon", [0.0, 5.0, 1e6])
-def test_a_polygon_with_an_area_keeps_one(epsilon: float) -> None:
-    thin = np.array([[0, 0], [0, 1], [90, 1], [90, 0]], np.int32)
-    assert cv2.contourArea(simplify(thin, epsilon)) > 0
-    for degenerate in ([[3, 1]], [[3, 1], [9, 1]]):
-        assert simplify(np.array(degenerate, np.int32), epsilon).tolist()

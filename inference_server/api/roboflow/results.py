@@ -9,21 +9,21 @@ from typing import Any
 import numpy as np
 
 from inference_server.errors import ImageTooLargeError
-from inference_server.masks import encode_rle, mask_polygons
+from inference_server.masks import corner_and_size, encode_rle, mask_polygons
 from inference_server.segmentation.types import Instance, SegmentationResult
 from inference_server.settings import MiB
-from schemas.roboflow import Sam3Prompt
+from schemas.roboflow import PredictionOptions, Sam3Prompt
 
 
 def concept_results(
-    prompts: Sequence[Sam3Prompt], instances: Sequence[Instance], mask_format: str
+    prompts: Sequence[Sam3Prompt], instances: Sequence[Instance], options: PredictionOptions
 ) -> list[dict[str, Any]]:
     """Build `prompt_results` of a concept response; empty masks are omitted.
 
     Args:
         prompts: the prompts of the request, each echoed in its result.
         instances: all instances found.
-        mask_format: `polygon` or `rle`.
+        options: format of the masks, and what to add to them.
     """
     results = []
     for index, prompt in enumerate(prompts):
@@ -35,7 +35,7 @@ def concept_results(
         if prompt.text is not None:
             echo["text"] = prompt.text
         found = [
-            _prediction(instance, mask_format)
+            _prediction(instance, options)
             for instance in instances
             if instance.prompt == index and not instance.mask.is_empty
         ]
@@ -43,14 +43,14 @@ def concept_results(
     return results
 
 
-def visual_results(instances: Sequence[Instance], mask_format: str) -> dict[str, Any]:
+def visual_results(instances: Sequence[Instance], options: PredictionOptions) -> dict[str, Any]:
     """Build `prompt_results` and `predictions` of a visual response.
 
     Args:
         instances: one instance per prompt, in prompt order.
-        mask_format: `polygon` or `rle`.
+        options: format of the masks, and what to add to them.
     """
-    found = [_prediction(instance, mask_format) for instance in instances]
+    found = [_prediction(instance, options) for instance in instances]
     return {
         "prompt_results": [
             {"prompt_index": index, "predictions": [prediction]}
@@ -60,15 +60,18 @@ def visual_results(instances: Sequence[Instance], mask_format: str) -> dict[str,
     }
 
 
-def npz_archive(result: SegmentationResult, max_bytes: int) -> bytes:
+def npz_archive(result: SegmentationResult, max_bytes: int, *, boxes: bool = False) -> bytes:
     """Build a compressed `.npz` file of full-size masks and low-resolution logits.
 
     Args:
         result: instances with logits.
         max_bytes: maximum size of the uncompressed full-size masks, in bytes.
+        boxes: also write the boxes and areas of the masks. Default: False.
 
     Returns:
-        A file with `masks` as `bool[N, H, W]` and `low_res_masks` as `float32[N, h, w]`.
+        A file with `masks` as `bool[N, H, W]` and `low_res_masks` as `float32[N, h, w]`; with
+        `boxes`, also with `boxes` as `int64[N, 4]` (left, top, width, height) and `areas` as
+        `int64[N]`, both in pixels.
 
     Raises:
         ImageTooLargeError: the masks exceed `max_bytes`.
@@ -81,6 +84,11 @@ def npz_archive(result: SegmentationResult, max_bytes: int) -> bytes:
             "Use format rle, send fewer prompts per request, or raise INFERENCE_MAX_BINARY_MB on "
             "the server."
         )
+    extra = {}
+    if boxes:
+        masks = [instance.mask for instance in result.instances]
+        extra["boxes"] = np.array([corner_and_size(mask) for mask in masks], np.int64)
+        extra["areas"] = np.array([mask.area for mask in masks], np.int64)
     buffer = io.BytesIO()
     np.savez_compressed(
         buffer,
@@ -88,14 +96,21 @@ def npz_archive(result: SegmentationResult, max_bytes: int) -> bytes:
         low_res_masks=np.stack(
             [instance.logits for instance in result.instances if instance.logits is not None]
         ),
+        **extra,
     )
     return buffer.getvalue()
 
 
-def _prediction(instance: Instance, mask_format: str) -> dict[str, Any]:
+def _prediction(instance: Instance, options: PredictionOptions) -> dict[str, Any]:
     mask = instance.mask
-    return {
-        "format": mask_format,
+    prediction = {
+        "format": options.mask_format,
         "confidence": instance.score,
-        "masks": encode_rle(mask) if mask_format == "rle" else mask_polygons(mask),
+        "masks": encode_rle(mask)
+        if options.mask_format == "rle"
+        else mask_polygons(mask, options.simplify_epsilon),
     }
+    if options.include_boxes:
+        prediction["bbox"] = corner_and_size(mask)
+        prediction["area"] = mask.area
+    return prediction

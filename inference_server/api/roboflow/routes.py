@@ -61,7 +61,7 @@ async def run_concept_segment(
     )
 
     def render() -> dict[str, Any]:
-        results = concept_results(body.prompts, result.instances, body.mask_format)
+        results = concept_results(body.prompts, result.instances, body)
         return {"prompt_results": results, "time": time.perf_counter() - begin}
 
     return TaskResult(result.image, render)
@@ -82,11 +82,13 @@ async def run_visual_segment(
     )
 
     def render() -> dict[str, Any]:
-        results = visual_results(result.instances, body.mask_format)
+        results = visual_results(result.instances, body)
         return {**results, "time": time.perf_counter() - begin}
 
+    most = context.settings.max_binary_mb * MiB
+
     def archive() -> tuple[ResultFile, ...]:
-        content = npz_archive(result, context.settings.max_binary_mb * MiB)
+        content = npz_archive(result, most, boxes=body.include_boxes)
         return (ResultFile("masks.npz", _OCTETS, content),)
 
     if body.mask_format == "binary":

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from inference_server.masks import mask_polygons, simplify
+from inference_server.masks import mask_polygons, simplify_rings
 from inference_server.segmentation.types import Instance
 
 PREVIEW = "AUTOLABEL_OBJECT"
@@ -45,7 +45,7 @@ def response_body(
 def _shapes(instance: Instance, label: str, epsilon_factor: float) -> list[dict[str, Any]]:
     """Return a shape per part of an object; parts without an area are left out."""
     polygons = [
-        simplify(part, epsilon_factor * cv2.arcLength(part, True))
+        simplify_rings([part], epsilon_factor * cv2.arcLength(part, True))[0]
         for part in mask_polygons(instance.mask)
         if cv2.contourArea(part) > 0
     ]
@@ -55,6 +55,6 @@ def _shapes(instance: Instance, label: str, epsilon_factor: float) -> list[dict[
     return [{**shape, "points": polygon} for polygon in polygons]
 
 
-def _group_id(polygons: Sequence[NDArray[np.int32]]) -> int:
+def _group_id(polygons: Sequence[NDArray[np.int64]]) -> int:
     """Return a number for an object: others on the same image, found earlier, have other ones."""
     return 1 + zlib.crc32(np.concatenate(polygons).tobytes()) % _GROUPS

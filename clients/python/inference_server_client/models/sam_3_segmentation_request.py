@@ -27,6 +27,11 @@ class Sam3SegmentationRequest:
         image_id (str | Unset): Client-chosen id under which the server caches the image. Later requests with the same
             id can omit `image`.
         image (InferenceRequestImage | Unset): An image, given by URL or as base64.
+        simplify_epsilon (float | Unset): Simplify polygons: maximum distance in pixels between a vertex that is left
+            out and the edge that replaces it (Douglas-Peucker). All parts stay, and polygons do not cross themselves or
+            each other. 0 keeps every vertex. Only with polygons. Default: 0.0.
+        include_boxes (bool | Unset): Whether predictions have `bbox` and `area`; a `binary` file then has the arrays
+            `boxes` and `areas`. Default: False.
         format_ (ConceptFormat | Unset): `polygon` (alias: `json`) or `rle`.
         output_prob_thresh (float | Unset): Minimum score of a prediction; 0 keeps all. Default: 0.5.
         model_id (str | Unset): SAM 3 model to use; the default is the base model. Default: 'sam3/sam3_final'.
@@ -38,6 +43,8 @@ class Sam3SegmentationRequest:
     api_key: str | Unset = UNSET
     image_id: str | Unset = UNSET
     image: InferenceRequestImage | Unset = UNSET
+    simplify_epsilon: float | Unset = 0.0
+    include_boxes: bool | Unset = False
     format_: ConceptFormat | Unset = UNSET
     output_prob_thresh: float | Unset = 0.5
     model_id: str | Unset = "sam3/sam3_final"
@@ -57,6 +64,10 @@ class Sam3SegmentationRequest:
         image: dict[str, Any] | Unset = UNSET
         if not isinstance(self.image, Unset):
             image = self.image.to_dict()
+
+        simplify_epsilon = self.simplify_epsilon
+
+        include_boxes = self.include_boxes
 
         format_: str | Unset = UNSET
         if not isinstance(self.format_, Unset):
@@ -81,6 +92,10 @@ class Sam3SegmentationRequest:
             field_dict["image_id"] = image_id
         if image is not UNSET:
             field_dict["image"] = image
+        if simplify_epsilon is not UNSET:
+            field_dict["simplify_epsilon"] = simplify_epsilon
+        if include_boxes is not UNSET:
+            field_dict["include_boxes"] = include_boxes
         if format_ is not UNSET:
             field_dict["format"] = format_
         if output_prob_thresh is not UNSET:
@@ -116,6 +131,10 @@ class Sam3SegmentationRequest:
         else:
             image = InferenceRequestImage.from_dict(_image)
 
+        simplify_epsilon = d.pop("simplify_epsilon", UNSET)
+
+        include_boxes = d.pop("include_boxes", UNSET)
+
         _format_ = d.pop("format", UNSET)
         format_: ConceptFormat | Unset
         if isinstance(_format_, Unset):
@@ -134,6 +153,8 @@ class Sam3SegmentationRequest:
             api_key=api_key,
             image_id=image_id,
             image=image,
+            simplify_epsilon=simplify_epsilon,
+            include_boxes=include_boxes,
             format_=format_,
             output_prob_thresh=output_prob_thresh,
             model_id=model_id,

@@ -10,6 +10,7 @@ from ..models.segmentation_prediction_format import (
     SegmentationPredictionFormat,
     check_segmentation_prediction_format,
 )
+from ..types import UNSET, Unset
 
 if TYPE_CHECKING:
     from ..models.coco_rle import CocoRle
@@ -26,11 +27,16 @@ class SegmentationPrediction:
         format_ (SegmentationPredictionFormat): Format of `masks`.
         confidence (float): Score from 0 to 1.
         masks (CocoRle | list[list[list[float]]]): A mask, as polygons or RLE.
+        bbox (list[int] | Unset): Box of the mask in pixels: left edge, top edge, width, height, as in COCO. Only with
+            `include_boxes`; zeros for an empty mask.
+        area (int | Unset): Number of pixels of the mask, before polygons are simplified. Only with `include_boxes`.
     """
 
     format_: SegmentationPredictionFormat
     confidence: float
     masks: CocoRle | list[list[list[float]]]
+    bbox: list[int] | Unset = UNSET
+    area: int | Unset = UNSET
     additional_properties: dict[str, Any] = _attrs_field(init=False, factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -53,6 +59,12 @@ class SegmentationPrediction:
         else:
             masks = self.masks.to_dict()
 
+        bbox: list[int] | Unset = UNSET
+        if not isinstance(self.bbox, Unset):
+            bbox = self.bbox
+
+        area = self.area
+
         field_dict: dict[str, Any] = {}
         field_dict.update(self.additional_properties)
         field_dict.update(
@@ -62,6 +74,10 @@ class SegmentationPrediction:
                 "masks": masks,
             }
         )
+        if bbox is not UNSET:
+            field_dict["bbox"] = bbox
+        if area is not UNSET:
+            field_dict["area"] = area
 
         return field_dict
 
@@ -103,10 +119,16 @@ class SegmentationPrediction:
 
         masks = _parse_masks(d.pop("masks"))
 
+        bbox = cast(list[int], d.pop("bbox", UNSET))
+
+        area = d.pop("area", UNSET)
+
         segmentation_prediction = cls(
             format_=format_,
             confidence=confidence,
             masks=masks,
+            bbox=bbox,
+            area=area,
         )
 
         segmentation_prediction.additional_properties = d

@@ -28,6 +28,11 @@ class VisualSegmentationRequest:
         image_id (str | Unset): Client-chosen id under which the server caches the image. Later requests with the same
             id can omit `image`.
         image (InferenceRequestImage | Unset): An image, given by URL or as base64.
+        simplify_epsilon (float | Unset): Simplify polygons: maximum distance in pixels between a vertex that is left
+            out and the edge that replaces it (Douglas-Peucker). All parts stay, and polygons do not cross themselves or
+            each other. 0 keeps every vertex. Only with polygons. Default: 0.0.
+        include_boxes (bool | Unset): Whether predictions have `bbox` and `area`; a `binary` file then has the arrays
+            `boxes` and `areas`. Default: False.
         prompts (list[Sam2Prompt] | None | Sam2Prompt | Sam2PromptSet | Unset): Prompts: a list, a list wrapped in an
             object, a single prompt, or none.
         format_ (VisualFormat | Unset): `json` (alias: `polygon`), `rle`, or `binary`: a compressed `.npz` file with the
@@ -44,6 +49,8 @@ class VisualSegmentationRequest:
     api_key: str | Unset = UNSET
     image_id: str | Unset = UNSET
     image: InferenceRequestImage | Unset = UNSET
+    simplify_epsilon: float | Unset = 0.0
+    include_boxes: bool | Unset = False
     prompts: list[Sam2Prompt] | None | Sam2Prompt | Sam2PromptSet | Unset = UNSET
     format_: VisualFormat | Unset = UNSET
     sam2_version_id: Sam2Version | Unset = UNSET
@@ -63,6 +70,10 @@ class VisualSegmentationRequest:
         image: dict[str, Any] | Unset = UNSET
         if not isinstance(self.image, Unset):
             image = self.image.to_dict()
+
+        simplify_epsilon = self.simplify_epsilon
+
+        include_boxes = self.include_boxes
 
         prompts: dict[str, Any] | list[dict[str, Any]] | None | Unset
         if isinstance(self.prompts, Unset):
@@ -105,6 +116,10 @@ class VisualSegmentationRequest:
             field_dict["image_id"] = image_id
         if image is not UNSET:
             field_dict["image"] = image
+        if simplify_epsilon is not UNSET:
+            field_dict["simplify_epsilon"] = simplify_epsilon
+        if include_boxes is not UNSET:
+            field_dict["include_boxes"] = include_boxes
         if prompts is not UNSET:
             field_dict["prompts"] = prompts
         if format_ is not UNSET:
@@ -137,6 +152,10 @@ class VisualSegmentationRequest:
             image = UNSET
         else:
             image = InferenceRequestImage.from_dict(_image)
+
+        simplify_epsilon = d.pop("simplify_epsilon", UNSET)
+
+        include_boxes = d.pop("include_boxes", UNSET)
 
         def _parse_prompts(
             data: object,
@@ -208,6 +227,8 @@ class VisualSegmentationRequest:
             api_key=api_key,
             image_id=image_id,
             image=image,
+            simplify_epsilon=simplify_epsilon,
+            include_boxes=include_boxes,
             prompts=prompts,
             format_=format_,
             sam2_version_id=sam2_version_id,

@@ -1079,6 +1079,14 @@ export type Sam2SegmentationRequest = {
      */
     image?: InferenceRequestImage;
     /**
+     * Simplify polygons: maximum distance in pixels between a vertex that is left out and the edge that replaces it (Douglas-Peucker). All parts stay, and polygons do not cross themselves or each other. 0 keeps every vertex. Only with polygons.
+     */
+    simplify_epsilon?: number;
+    /**
+     * Whether predictions have `bbox` and `area`; a `binary` file then has the arrays `boxes` and `areas`.
+     */
+    include_boxes?: boolean;
+    /**
      * One prompt per object, as a list, a list wrapped in an object, or a single prompt. Without prompts, the model segments the object it considers most likely.
      */
     prompts?: Sam2Prompts;
@@ -1283,6 +1291,14 @@ export type Sam3SegmentationRequest = {
      */
     image?: InferenceRequestImage;
     /**
+     * Simplify polygons: maximum distance in pixels between a vertex that is left out and the edge that replaces it (Douglas-Peucker). All parts stay, and polygons do not cross themselves or each other. 0 keeps every vertex. Only with polygons.
+     */
+    simplify_epsilon?: number;
+    /**
+     * Whether predictions have `bbox` and `area`; a `binary` file then has the arrays `boxes` and `areas`.
+     */
+    include_boxes?: boolean;
+    /**
      * Concepts to find; at most 16 by default (`INFERENCE_MAX_PROMPTS`).
      */
     prompts: Array<Sam3Prompt>;
@@ -1374,6 +1390,19 @@ export type SegmentationPrediction = {
      * The mask, in the format given by `format`.
      */
     masks: Masks;
+    /**
+     * Box of the mask in pixels: left edge, top edge, width, height, as in COCO. Only with `include_boxes`; zeros for an empty mask.
+     */
+    bbox?: [
+        number,
+        number,
+        number,
+        number
+    ];
+    /**
+     * Number of pixels of the mask, before polygons are simplified. Only with `include_boxes`.
+     */
+    area?: number;
 };
 
 /**
@@ -1809,6 +1838,14 @@ export type VisualSegmentationRequest = {
      * The image. Optional if `image_id` refers to an image that is still cached.
      */
     image?: InferenceRequestImage;
+    /**
+     * Simplify polygons: maximum distance in pixels between a vertex that is left out and the edge that replaces it (Douglas-Peucker). All parts stay, and polygons do not cross themselves or each other. 0 keeps every vertex. Only with polygons.
+     */
+    simplify_epsilon?: number;
+    /**
+     * Whether predictions have `bbox` and `area`; a `binary` file then has the arrays `boxes` and `areas`.
+     */
+    include_boxes?: boolean;
     /**
      * One prompt per object, as a list, a list wrapped in an object, or a single prompt. Without prompts, the model segments the object it considers most likely.
      */

@@ -13,6 +13,7 @@ from benchmarks.summary import summary
 BENCHMARKS = {
     "abandoned": "clicks beside overlays of 50 MP whose clients hang up",
     "sizes": "memory per embedding, images per cache, memory of the weights",
+    "arithmetic": "masks in bfloat16 compared with those in float32",
     "embeddings": "embeddings in half precision: size, time, masks",
     "thresholds": "concept masks from logits or from probabilities: differing pixels",
     "images": "from a base64 photograph of 12 MP to the model's input",

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - PyTorch's usual name
-from torch import Tensor
+from torch import Tensor, nn
 
 _HINT_ROWS = 1024
 """Rows of the input that oneDNN lays the weights out for; other numbers are valid as well."""
@@ -32,13 +32,11 @@ class Linear:
     the sums before they are rounded. Elsewhere it is `F.linear`, and GELU in place.
 
     Args:
-        weight: `[out, in]`; not referred to afterwards, unless it has the dtype already and is
-            used as it is.
+        weight: `[out, in]`; not referred to afterwards, unless it has the dtype already and oneDNN
+            is not used.
         bias: `[out]`, or None.
         dtype: Dtype of weights, input and output.
         gelu: Whether the exact GELU follows; default no.
-        share: Use a weight that has the dtype already as it is, where its owner keeps it anyway;
-            the default lays it out anew.
 
     Attributes:
         bias: `[out]`, or None.
@@ -52,15 +50,13 @@ class Linear:
         dtype: torch.dtype,
         *,
         gelu: bool = False,
-        share: bool = False,
     ) -> None:
-        given = weight.detach()
-        weight = given.to(dtype)
-        self.bias = None if bias is None else bias.detach().to(dtype, copy=not share)
+        weight = weight.detach().to(dtype)
+        self.bias = None if bias is None else bias.detach().to(dtype, copy=True)
         self._gelu = gelu
         self._is_fused = _has_packing(weight.device, dtype)
         self.nbytes = weight.nbytes + (0 if self.bias is None else self.bias.nbytes)
-        if self._is_fused and not (share and weight is given):
+        if self._is_fused:
             weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), _HINT_ROWS)
         self._weight: Any = weight
 
@@ -98,3 +94,20 @@ class Linear:
             )
             return found
         return F.linear(rows, self._weight, self.bias).add_(other)
+
+
+def cast_weights(dtype: torch.dtype, *modules: nn.Module) -> None:
+    """Convert linear layers and convolutions to a dtype, in place.
+
+    Under autocast their results stay the same, bit for bit: it converts weights at every call,
+    unless they have the dtype already.
+
+    Args:
+        dtype: Dtype of the weights and biases.
+        modules: Modules that contain the layers; other layers are left as they are.
+    """
+    for module in modules:
+        for layer in module.modules():
+            if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+                for parameter in layer.parameters(recurse=False):
+                    parameter.data = parameter.data.to(dtype)

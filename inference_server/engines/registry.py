@@ -198,7 +198,9 @@ class ModelRegistry:
         model, processor = load_sam3(checkpoint.source, name, compute)
         texts = self._settings.text_cache_entries
         trunk = TrunkEngine(model, processor, name, compute, release=True)
-        concept = ConceptEngine(model, processor, name, compute, text_cache=texts, trunk=trunk)
+        concept = ConceptEngine(
+            model, processor, name, compute, text_cache=texts, trunk=trunk, owned=True
+        )
         if not self.catalog.uses_head(key):
             return Sam3Engines(concept)
         head = load_sam3_head(checkpoint.source, name, compute)

@@ -113,10 +113,15 @@ def visual(sam2_model: SAM2Base) -> VisualEngine:
 
 
 @pytest.fixture(scope="session")
-def demo() -> VisualEngine:
+def demo_model() -> SAM2Base:
+    """A SAM 2 with the demo weights."""
+    return load_sam2(find_sam2("demo")["hiera_tiny"], CPU)
+
+
+@pytest.fixture(scope="session")
+def demo(demo_model: SAM2Base) -> VisualEngine:
     """An engine with the demo weights."""
-    checkpoint = find_sam2("demo")["hiera_tiny"]
-    return VisualEngine(load_sam2(checkpoint, CPU), "demo", CPU)
+    return VisualEngine(demo_model, "demo", CPU)
 
 
 @pytest.fixture(scope="session")

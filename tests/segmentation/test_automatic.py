@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
+from sam2.modeling.sam2_base import SAM2Base
 from sam2.utils.amg import build_point_grid
 
 from benchmarks.synthetic import mask_logits
@@ -49,8 +50,13 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(scope="module")
-def demo() -> VisualEngine:
-    return VisualEngine(load_sam2(find_sam2("demo")["hiera_tiny"], CPU), "demo", CPU)
+def demo_model() -> SAM2Base:
+    return load_sam2(find_sam2("demo")["hiera_tiny"], CPU)
+
+
+@pytest.fixture(scope="module")
+def demo(demo_model: SAM2Base) -> VisualEngine:
+    return VisualEngine(demo_model, "demo", CPU)
 
 
 async def at_once(work: Callable[[], T]) -> T:
@@ -76,10 +82,10 @@ class Direct:
         return BatchResult(self.engine.decode(queries), 0.0, 0.0, 1)
 
 
-def generated(engine: VisualEngine, image: Picture, **options: Any) -> list[dict[str, Any]]:
-    """The result of SAM 2's own generator with the same model and the same pixels."""
-    generator: Any = SAM2AutomaticMaskGenerator(engine._model, **options)
-    side = engine.side
+def generated(model: SAM2Base, image: Picture, **options: Any) -> list[dict[str, Any]]:
+    """The result of SAM 2's own generator with the same pixels."""
+    generator: Any = SAM2AutomaticMaskGenerator(model, **options)
+    side = model.image_size
     predictor = generator.predictor
     predictor._bb_feat_sizes = [(side // n, side // n) for n in (4, 8, 16)]
     predictor._transforms = SamePixels(resolution=side, mask_threshold=0.0)  # type: ignore[no-untyped-call]
@@ -111,11 +117,16 @@ NAMES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-async def test_masks_are_those_of_sam2s_own_generator(demo: VisualEngine, name: str) -> None:
+async def test_masks_are_those_of_sam2s_own_generator(
+    demo: VisualEngine, demo_model: SAM2Base, name: str
+) -> None:
     seed, size, options = CASES[name]
     image = make_scene(seed, size).image
     theirs = generated(
-        demo, image, points_per_side=12, **{NAMES[key]: value for key, value in options.items()}
+        demo_model,
+        image,
+        points_per_side=12,
+        **{NAMES[key]: value for key, value in options.items()},
     )
     ours = await everything(Direct(demo), embed(demo, image), points_per_side=12, **options)
     assert len(theirs) >= 2

@@ -3,8 +3,8 @@
 It uses the weights of `sam2`'s `ImageEncoder`, and its features equal that module's up to rounding.
 What differs:
 
-* Weights are converted to the dtype of the computation once, instead of in each call. In bfloat16
-  on a CPU they are also reordered once for its matrix products.
+* Weights are converted to the dtype of the computation once, instead of in each call. On a CPU
+  they are also reordered once for its matrix products.
 * Tokens stay in an order in which each window is consecutive, so windows are views. Pooling within
   windows gives the order of the next stage. Cut-off windows are not padded: the keys and values
   that their padding would have are the biases, and are appended.
@@ -43,8 +43,8 @@ _TOKENS = 4096
 class FastImageEncoder:
     """The image encoder up to what the mask decoder reads. Thread-safe.
 
-    Holds no reference to modules. In float32 it shares the model's weights; in bfloat16 it has its
-    own copy, so the model's can be freed.
+    It has its own copy of the weights and holds no reference to modules, so that the model's can
+    be freed.
 
     Args:
         model: SAM 2 with its weights, on the device, in evaluation mode.
@@ -88,9 +88,10 @@ class FastImageEncoder:
                 levels.append(order)
         self._stage_ends = frozenset(trunk.stage_ends)
         self._neck = Neck(model, levels, dtype)
-        linears = [linear for block in self._blocks for linear in block.linears]
-        self.weight_bytes = self._patch_weight.nbytes + sum(
-            linear.nbytes for linear in (*linears, *self._neck.linears)
+        parts = [part for block in self._blocks for part in (*block.linears, *block.norms)]
+        self.weight_bytes = sum(
+            part.nbytes
+            for part in (self._patch_weight, self._positions, *parts, *self._neck.linears)
         )
 
     def __call__(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -171,18 +172,21 @@ def _stride(block: Any) -> int:
 
 
 def _linear(layer: nn.Linear, dtype: torch.dtype, *, gelu: bool = False) -> Linear:
-    """A layer for inference; in its own dtype it shares the weights of the model."""
-    return Linear(layer.weight, layer.bias, dtype, gelu=gelu, share=True)
+    """A layer for inference."""
+    return Linear(layer.weight, layer.bias, dtype, gelu=gelu)
 
 
 class _Norm:
     """Layer norm; its sums are in float32 in any dtype."""
 
     def __init__(self, norm: nn.LayerNorm, dtype: torch.dtype) -> None:
-        weight, bias = norm.weight.detach(), norm.bias.detach()
-        if weight.device.type != "cpu":  # only CPUs take weights of another dtype
-            weight, bias = weight.to(dtype), bias.to(dtype)
-        self._weight, self._bias, self._eps = weight, bias, norm.eps
+        if norm.weight.device.type == "cpu":  # only CPUs take weights of another dtype
+            dtype = torch.float32
+        self._weight, self._bias = (
+            each.detach().to(dtype, copy=True) for each in (norm.weight, norm.bias)
+        )
+        self._eps = norm.eps
+        self.nbytes = self._weight.nbytes + self._bias.nbytes
 
     def __call__(self, rows: Tensor) -> Tensor:
         return F.layer_norm(rows, self._weight.shape, self._weight, self._bias, self._eps)
@@ -215,6 +219,7 @@ class _Block:
     Attributes:
         order: Order of the tokens that go out.
         linears: The linear layers.
+        norms: The layer norms.
 
     Raises:
         ValueError: The windows cannot be pooled, or global attention is to pool.
@@ -239,6 +244,7 @@ class _Block:
 
         self._heads: int = block.attn.num_heads
         self._norm1, self._norm2 = _Norm(block.norm1, dtype), _Norm(block.norm2, dtype)
+        self.norms = [self._norm1, self._norm2]
         self._qkv = _linear(block.attn.qkv, dtype)
         self._out = _linear(block.attn.proj, dtype)
         self._shortcut = None if block.dim == block.dim_out else _linear(block.proj, dtype)

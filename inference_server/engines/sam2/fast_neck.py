@@ -39,8 +39,8 @@ class Neck:
         convolutions = [_matrix(level.conv) for level in reversed(neck.convs)]
         for skip, (weight, bias) in zip(skips, convolutions, strict=False):
             above, offset = _matrix(skip)
-            self._skips.append(Linear(above @ weight, above @ bias + offset, dtype, share=True))
-            self._skips_above.append(Linear(above, torch.zeros_like(offset), dtype, share=True))
+            self._skips.append(Linear(above @ weight, above @ bias + offset, dtype))
+            self._skips_above.append(Linear(above, torch.zeros_like(offset), dtype))
         # Levels whose 256 channels are needed: the coarse one, and those that others are added to.
         finest = 0 if skips else self._coarse
         self._needed = {self._coarse}
@@ -50,7 +50,7 @@ class Neck:
         self._convolutions: dict[int, Linear] = {}
         for level in sorted(self._needed):
             weight, bias = convolutions[level]
-            self._convolutions[level] = Linear(weight, bias, dtype, share=True)
+            self._convolutions[level] = Linear(weight, bias, dtype)
         self.linears = [*self._convolutions.values(), *self._skips, *self._skips_above]
         self._rasters = [
             (order.positions().to(device), order.height, order.width)

@@ -23,6 +23,7 @@ from inference_server.engines.base import (
 )
 from inference_server.engines.device import Compute
 from inference_server.engines.features import SquareInput, bytes_of
+from inference_server.engines.linear import cast_weights
 from inference_server.engines.sam3.decoder import ConceptImage, FastConceptDecoder
 from inference_server.engines.sam3.trunk import TrunkEngine
 from inference_server.engines.transfer import to_device, to_host
@@ -51,6 +52,8 @@ class ConceptEngine(SquareInput):
         compute: Device and dtypes.
         text_cache: Maximum number of cached text embeddings, at least 1; default 1024.
         trunk: The image encoder on the same model. Default: its own, which copies the weights.
+        owned: Whether the model is this engine's own, which may convert its weights to the dtype
+            that they are used in. The default leaves them as they are.
     """
 
     def __init__(
@@ -62,11 +65,14 @@ class ConceptEngine(SquareInput):
         *,
         text_cache: int = 1024,
         trunk: TrunkEngine | None = None,
+        owned: bool = False,
     ) -> None:
         self.checkpoint = checkpoint
         self._model = model
         self._processor = processor
         self._compute = compute
+        if owned and compute.dtype != torch.float32:
+            _cast_weights(model, compute.dtype)
         self._decoder = FastConceptDecoder(model, compute.dtype)
         self._trunk = trunk or TrunkEngine(model, processor, checkpoint, compute)
         encoder = self._trunk.encoder
@@ -223,6 +229,13 @@ class ConceptEngine(SquareInput):
             labels[row, : len(fractions)] = prompt.labels
         device = self._compute.device
         return to_device(boxes, device), to_device(labels, device)
+
+
+def _cast_weights(model: Any, dtype: torch.dtype) -> None:
+    """Convert the weights that are used in a dtype only; those of the image encoder are copied."""
+    layers = [part for each in model.detr_encoder.layers for part in (each.self_attn, each.mlp)]
+    neck = model.vision_encoder.neck
+    cast_weights(dtype, model.text_encoder, model.text_projection, neck, *layers)
 
 
 def _corner_scale(size: tuple[int, int]) -> NDArray[np.float32]:

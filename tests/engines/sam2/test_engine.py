@@ -154,12 +154,12 @@ def test_answers_are_those_of_sam2s_own_predictor(
 
 @pytest.mark.parametrize("picture", ["square", "wide", "tall", "large"])
 def test_resizing_bytes_changes_no_mask_that_can_be_seen(
-    demo: VisualEngine, pictures: dict[str, Picture], picture: str
+    demo: VisualEngine, demo_model: SAM2Base, pictures: dict[str, Picture], picture: str
 ) -> None:
     """The predictor resizes floats. Uses the demo weights, whose masks are of objects."""
     image = pictures[picture]
     height, width = image.shape[:2]
-    predictor = predictor_for(demo._model, image, same_pixels=False)
+    predictor = predictor_for(demo_model, image, same_pixels=False)
     embedding = embed(demo, image)
     for x, y in [(0.3, 0.4), (0.5, 0.5), (0.7, 0.2)]:
         asked = placed(visual_prompt((x, y, 1)), (height, width))

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import gc
+import logging
+import weakref
 from typing import Any
 
 import hydra
+import numpy as np
 import pytest
 import torch
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
 
+from inference_server.demo.scenes import make_scene
+from inference_server.engines import linear
+from inference_server.engines.base import VisualPrompt, queries
+from inference_server.engines.features import bytes_of
 from inference_server.engines.sam2 import fast_hiera
+from inference_server.engines.sam2.engine import ReferenceEncoder, VisualEngine
 from inference_server.engines.sam2.fast_hiera import FastImageEncoder, UnsupportedEncoderError
-from tests.engines.conftest import sam2_config
+from inference_server.masks import upsample_masks
+from tests.engines.conftest import CPU, CPU_BFLOAT16, random_sam2, sam2_config
+from tests.masks.planes import iou
 
 PUBLISHED = {
     "window_spec": [8, 4, 14, 7],
@@ -113,9 +124,9 @@ def test_chunks_and_plain_products_give_the_same(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(fast_hiera, "_TOKENS", 150)
     encoder = FastImageEncoder(model, torch.float32)
     assert max(errors(ours(encoder, images), expected)) < 3e-6
-    for linear in (*encoder._neck.linears, *(each for b in encoder._blocks for each in b.linears)):
-        linear._is_fused = False
-    assert max(errors(ours(encoder, images), expected)) < 3e-6
+    monkeypatch.setattr(linear, "_has_packing", lambda device, dtype: False)
+    plain = FastImageEncoder(model, torch.float32)
+    assert max(errors(ours(plain, images), expected)) < 3e-6
 
 
 def test_features_without_high_resolution() -> None:
@@ -137,9 +148,72 @@ def test_features_without_high_resolution() -> None:
         ({"window_spec": [8, 7, 16, 8]}, {}, "block 2: windows of 7 x 7 cannot be pooled"),
     ],
 )
-def test_other_architectures_are_refused(
-    trunk: dict[str, Any], neck: dict[str, Any], reason: str
+def test_other_architectures_are_run_by_sam2(
+    caplog: pytest.LogCaptureFixture, trunk: dict[str, Any], neck: dict[str, Any], reason: str
 ) -> None:
     model = model_of(256, trunk, neck)
     with pytest.raises(UnsupportedEncoderError, match=reason):
         FastImageEncoder(model, torch.float32)
+    if trunk:
+        return  # the decoder does not take levels of such sizes
+    with caplog.at_level(logging.INFO):
+        engine = VisualEngine(model, "random", CPU)
+    assert f"random: using the image encoder of the package sam2 ({reason})" in caplog.text
+    (embedding,) = engine.encode([engine.prepare(np.full((30, 40, 3), 70, np.uint8))])
+    point = VisualPrompt(np.array([[5, 5]], np.float32), np.array([1]))
+    (answer,) = engine.decode(queries(embedding, [point]))
+    assert np.isfinite(answer.planes).all()
+
+
+def test_masks_of_the_demo_in_bfloat16(demo_model: SAM2Base) -> None:
+    """On clicks on objects they are those of float32, as with the package's encoder."""
+    precise = VisualEngine(demo_model, "demo", CPU)
+    coarse = VisualEngine(demo_model, "demo", CPU_BFLOAT16)
+    overlaps = []
+    for index in range(4):
+        scene = make_scene(index, (320, 240))
+        prompts = [
+            VisualPrompt(np.array([item.click()], np.float32), np.array([1]))
+            for item in scene.objects
+        ]
+        masks = []
+        for engine in (precise, coarse):
+            (embedding,) = engine.encode([engine.prepare(scene.image)])
+            found = engine.decode(queries(embedding, prompts, best=True))
+            masks.append([upsample_masks(each.planes, (240, 320))[0] for each in found])
+        overlaps += [iou(one, other) for one, other in zip(*masks, strict=True)]
+    assert len(overlaps) > 8
+    assert min(overlaps) > 0.95
+    assert np.mean(overlaps) > 0.99
+
+
+@pytest.mark.parametrize("compute", [CPU, CPU_BFLOAT16], ids=["float32", "bfloat16"])
+def test_the_encoders_weights_are_in_memory_once(compute: Any) -> None:
+    model = random_sam2()
+    encoder, rest = model.image_encoder, (model.sam_prompt_encoder, model.sam_mask_decoder)
+    whole = bytes_of(*rest) + bytes_of(encoder) * compute.dtype.itemsize / 4
+    engine = VisualEngine(model, "random", compute)
+    assert engine.weight_bytes == pytest.approx(whole, rel=0.1)
+    parts = [model, encoder, encoder.trunk.blocks[0], encoder.trunk.blocks[0].attn.qkv.weight]
+    freed = [weakref.ref(part) for part in parts]
+    del model, encoder, rest, parts
+    gc.collect()
+    assert [each() for each in freed] == [None] * 4
+    (embedding,) = engine.encode([engine.prepare(np.zeros((9, 9, 3), np.uint8))])
+    assert embedding.nbytes > 0
+
+
+@pytest.mark.parametrize("compute", [CPU, CPU_BFLOAT16], ids=["float32", "bfloat16"])
+@torch.inference_mode()
+def test_the_engine_adds_what_sam2_adds(compute: Any) -> None:
+    """An engine gets the same features from both encoders, up to rounding."""
+    model = random_sam2()
+    engine = VisualEngine(model, "random", compute)
+    image = engine.prepare(make_scene(1, (64, 48)).image)
+    (fast,) = engine.encode([image])
+    assert isinstance(engine._encoder, FastImageEncoder)
+    engine._encoder = ReferenceEncoder(model, compute)
+    (plain,) = engine.encode([image])
+    bound = 3e-6 if compute is CPU else 0.03
+    found, exact = ([each.float() for each in own.features.tensors] for own in (fast, plain))
+    assert max(errors(found, exact)) < bound

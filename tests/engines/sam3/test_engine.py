@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -228,6 +229,29 @@ def test_answers_are_those_of_transformers_with_the_masks_of_meta(
     assert_same_masks(masks_of(found, image), reference.masks_of_meta(len(scores)))
     # The masks of `transformers` differ only in what is enlarged.
     assert_same_masks(masks_from_probabilities(found, image), masks)
+
+
+@pytest.mark.parametrize("kind", ["concept", "lite_text"])
+def test_weights_converted_once_give_the_same_answers(
+    kind: str, pictures: dict[str, Picture], request: pytest.FixtureRequest
+) -> None:
+    """In bfloat16, bit for bit those of weights that are converted at every call."""
+    like: Concept = request.getfixturevalue(kind)
+    image = pictures["wide"]
+    asked = [PROMPTS[name] for name in PROMPTS]
+    plain = ConceptEngine(like.model, like.processor, "random", CPU_BFLOAT16)
+    expected = ask(plain, image, *asked)
+    own = deepcopy(like.model)
+    engine = ConceptEngine(own, like.processor, "random", CPU_BFLOAT16, owned=True)
+    words = [part for part in own.text_encoder.modules() if isinstance(part, torch.nn.Linear)]
+    assert words
+    assert {part.weight.dtype for part in words} == {torch.bfloat16}
+    assert engine.weight_bytes < plain.weight_bytes
+    for found, other in zip(ask(engine, image, *asked), expected, strict=True):
+        assert np.array_equal(found.scores, other.scores)
+        assert np.array_equal(found.planes, other.planes)
+    untouched = ConceptEngine(deepcopy(like.model), like.processor, "random", CPU, owned=True)
+    assert untouched.weight_bytes == like.engine.weight_bytes
 
 
 def test_every_part_of_a_prompt_counts(concept: Concept, pictures: dict[str, Picture]) -> None:

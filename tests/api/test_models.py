@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from inference_server.engines import device, load_weights
+from inference_server.engines.sam2.fast_hiera import FastImageEncoder
 from schemas.system import ModelsCleared
 from tests.api.pictures import Picture, click, iou, noise, plane
 from tests.api.serving import (
@@ -56,7 +57,7 @@ def engines(server: RunningHere) -> list[weakref.ref[Any]]:
 
 
 def is_network(part: object) -> bool:
-    return isinstance(part, torch.nn.Module)
+    return isinstance(part, torch.nn.Module | FastImageEncoder)
 
 
 def until_gone(parts: list[weakref.ref[Any]]) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
 
 from benchmarks.one_model import visual_head
-from benchmarks.report import Cell, Report, Table
+from benchmarks.report import Cell, Goal, Report, Table
 from benchmarks.sam2_models import VERSIONS, compute, demo_config, packaged_config, random_model
 from benchmarks.sam3_models import Sam3, demo, published
 from inference_server.engines.base import Embedding, Engine, Prepared, PromptT
@@ -23,12 +24,28 @@ CACHES_MB = (2048, 8192)
 """Defaults of `INFERENCE_EMBEDDING_CACHE_MB` on a CPU and on a GPU, in MiB."""
 
 
-def _visual(config: object, name: str) -> VisualEngine:
-    return VisualEngine(random_model(config), name, compute("float32"))
+def visual_engine(config: object, name: str, dtype: str) -> VisualEngine:
+    """Build the engine of a SAM 2 with random weights.
+
+    Args:
+        config: configuration of the model.
+        name: name of the weights.
+        dtype: precision.
+    """
+    return VisualEngine(random_model(config), name, compute(dtype))
 
 
-def _concept(sam3: Sam3) -> ConceptEngine:
-    return ConceptEngine(sam3.model, sam3.processor, sam3.name, compute("float32"))
+def concept_engine(sam3: Sam3, dtype: str) -> ConceptEngine:
+    """Build the engine of a SAM 3 as the server does; the model is not usable afterwards.
+
+    Args:
+        sam3: the model.
+        dtype: precision.
+    """
+    used = compute(dtype)
+    model, processor = sam3.model, sam3.processor
+    trunk = TrunkEngine(model, processor, sam3.name, used, release=True)
+    return ConceptEngine(model, processor, sam3.name, used, trunk=trunk, owned=True)
 
 
 def _encoded(engine: Engine[PromptT]) -> Embedding:
@@ -62,39 +79,50 @@ def run(small: bool) -> Report:
     Args:
         small: use only the demo models.
     """
-    engines: dict[str, Callable[[], VisualEngine | ConceptEngine]] = {
-        "SAM 2, demo": lambda: _visual(demo_config(), "demo"),
-        "SAM 3, demo": lambda: _concept(demo()),
+    engines: dict[str, Callable[[str], VisualEngine | ConceptEngine]] = {
+        "SAM 2, demo": partial(visual_engine, demo_config(), "demo"),
+        "SAM 3, demo": lambda dtype: concept_engine(demo(), dtype),
     }
     if not small:
         for version in VERSIONS:
-            engines[f"SAM 2.1, {version}"] = lambda v=version: _visual(packaged_config(v), v)  # type: ignore[misc]
-        engines["SAM 3"] = lambda: _concept(published())
+            name = f"SAM 2.1, {version}"
+            engines[name] = partial(visual_engine, packaged_config(version), version)
+        engines["SAM 3"] = lambda dtype: concept_engine(published(), dtype)
     heads = {"SAM 3, demo": demo} if small else {"SAM 3, demo": demo, "SAM 3": published}
     rows: list[dict[str, Cell]] = []
     weights: list[dict[str, Cell]] = []
+    goals: list[Goal] = []
     for name, engine in engines.items():
-        made = engine()  # one at a time; the largest needs 3.4 GB
-        rows += _rows(name, _encoded(made))
+        held: dict[str, int] = {}
+        for dtype in ("float32", "bfloat16"):
+            made = engine(dtype)  # one at a time; the largest needs 3.4 GB
+            held[dtype] = made.weight_bytes
+            if dtype == "float32":
+                rows += _rows(name, _encoded(made))
+            del made
         if name in heads:
             rows += _rows(f"{name}: clicks", _clicked(heads[name]()))
-        parameters = sum(own.numel() for own in made._model.parameters())
         weights.append(
             {
                 "model": name,
-                "parameters (M)": parameters / 1e6,
-                "weights (MB)": parameters * 4 / 1e6,
+                **{f"weights in {dtype} (MB)": nbytes / 1e6 for dtype, nbytes in held.items()},
+                "bfloat16 / float32 (x)": held["bfloat16"] / held["float32"],
             }
         )
+        if name == "SAM 3":
+            ratio = held["bfloat16"] / held["float32"]
+            goals.append(Goal("SAM 3: weights in bfloat16 over float32", ratio, 0.55, "at most"))
     return Report(
         "sizes",
         "Memory of embeddings and weights",
         [Table("Embedding cache", rows), Table("Weights", weights)],
-        [],
+        goals,
         [
             "Published sizes with random weights, and the demo models. The size does not depend on "
             "the image: each model resizes it to a square of fixed size.",
-            "Weights are in float32 in every precision.",
+            "Weights: what the server keeps in memory, each in the precision that it is used in. "
+            "Parts that run in float32 in either precision, such as norms and word embeddings, "
+            "stay in float32. What only videos need is not kept.",
             "Clicks: what SAM 3's visual head keeps of an image beside what words keep.",
             "An `image_id` used with several models takes one embedding of each.",
         ],

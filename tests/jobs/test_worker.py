@@ -73,14 +73,14 @@ async def working(
     jobs = JobQueue(settings, {"task": Task(Body, run, lambda body: [])}, timing)
     state: Any = SimpleNamespace(settings=settings, limits=Limits(), metrics=Metrics(), traces=None)
     await jobs.start(state)
-    await asyncio.wait_for(jobs.storage.tried.wait(), 60)  # `start` waits only 5 s
+    await asyncio.wait_for(jobs.storage.tried.wait(), 120)  # `start` waits only 5 s
     try:
         yield jobs
     finally:
         await jobs.stop()
 
 
-async def ended(jobs: JobQueue, job_id: str, seconds: float = 60, tenant: Tenant = ALICE) -> Status:
+async def ended(jobs: JobQueue, job_id: str, seconds: float = 120, tenant: Tenant = ALICE) -> Status:
     end = time.monotonic() + seconds
     while True:
         status = await jobs.status(job_id, tenant)
@@ -342,7 +342,7 @@ async def test_a_database_that_cannot_be_opened_leaves_the_server_running(tmp_pa
     with pytest.raises(StorageError, match="being opened"):
         await queued(jobs, ALICE, "task", b"{}")
     await jobs.start(state)
-    await asyncio.wait_for(jobs.storage.tried.wait(), 60)
+    await asyncio.wait_for(jobs.storage.tried.wait(), 120)
     with pytest.raises(StorageError, match="is unavailable"):
         await queued(jobs, ALICE, "task", b"{}")
     await jobs.stop()

@@ -29,6 +29,7 @@ BENCHMARKS = {
     "one_model": "a word and a click on one image: SAM 3 alone, or SAM 3 and SAM 2",
     "encode": "SAM 2's image encoder alone, in both precisions",
     "flight": "20 simultaneous requests for one new image",
+    "forms": "an image as a file of a form against base64 in JSON",
     "overhead": "CPU time of a cached click outside the model",
     "scaling": "10 to 1000 simulated replicas: hash ring, hit rates, latency, hot images",
     "soak": "all endpoints at several times capacity, every response checked",

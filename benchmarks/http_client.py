@@ -14,6 +14,8 @@ from typing import Any, Self
 
 import orjson
 
+_JSON = "application/json"
+
 
 @dataclass(frozen=True, slots=True)
 class Response:
@@ -56,17 +58,18 @@ class Client:
     def __exit__(self, *error: object) -> None:
         self._connection.close()
 
-    def post(self, path: str, body: bytes) -> Response:
+    def post(self, path: str, body: bytes, media_type: str = _JSON) -> Response:
         """Send a POST request.
 
         Args:
             path: path of the request.
-            body: JSON.
+            body: the body.
+            media_type: its type. Default: JSON.
 
         Raises:
             RuntimeError: The status is not 200.
         """
-        return self._successful(path, *self.ask("POST", path, body))
+        return self._successful(path, *self.ask("POST", path, body, media_type))
 
     def get(self, path: str) -> Response:
         """Send a GET request.
@@ -79,18 +82,21 @@ class Client:
         """
         return self._successful(path, *self.ask("GET", path))
 
-    def ask(self, method: str, path: str, body: bytes | None = None) -> tuple[int, Response]:
+    def ask(
+        self, method: str, path: str, body: bytes | None = None, media_type: str = _JSON
+    ) -> tuple[int, Response]:
         """Send a request, and accept any status.
 
         Args:
             method: HTTP method.
             path: path of the request.
-            body: JSON. Default: no body.
+            body: the body. Default: no body.
+            media_type: its type. Default: JSON.
 
         Returns:
             Status and response.
         """
-        headers = {} if body is None else {"content-type": "application/json"}
+        headers = {} if body is None else {"content-type": media_type}
         try:
             response = self._response(method, path, body, headers)
         except ConnectionError:  # the server closed the idle connection

@@ -6,6 +6,7 @@
     │   ├── ImageTooLargeError  413  the image or the body exceeds a limit
     │   ├── SlowBodyError       408  the body did not arrive in time
     │   ├── EncodingError       415  the body's encoding is not supported
+    │   ├── MediaTypeError      415  the body's type is not supported
     │   ├── UnknownImageError   404  `image_id` is not cached, and no image was sent
     │   ├── UnknownModelError   404  no such model, in an API where that is no invalid field
     │   ├── UnknownJobError     404  no such job, or no such file of a job
@@ -93,6 +94,13 @@ class EncodingError(RequestError):
     def headers(self) -> dict[str, str]:
         """`Accept-Encoding` with the supported encodings."""
         return {"accept-encoding": "gzip, deflate"}
+
+
+class MediaTypeError(RequestError):
+    """The `Content-Type` of the request body is not supported."""
+
+    status = 415
+    reason = "media_type"
 
 
 class UnknownImageError(RequestError):

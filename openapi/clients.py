@@ -51,6 +51,7 @@ def python_files(document: Path = DOCUMENT) -> dict[Path, bytes]:
             *("--path", str(document), "--meta", "none", "--output-path", str(package)),
             *("--config", str(ROOT / "openapi" / "python-client.yaml")),
         )
+        _require_bodies(package)
         ruff = (sys.executable, "-m", "ruff")
         _run(
             *ruff,
@@ -76,6 +77,19 @@ def python_files(document: Path = DOCUMENT) -> dict[Path, bytes]:
         # The generator only writes it together with its own pyproject.toml.
         (package / "py.typed").touch()
         return _contents(package, PYTHON / PACKAGE)
+
+
+def _require_bodies(package: Path) -> None:
+    """Make bodies of several media types required, as the document says.
+
+    The generator makes such a body optional, and uses `Unset` without importing it.
+
+    Args:
+        package: Directory of the generated package.
+    """
+    for path in (package / "api").rglob("*.py"):
+        text = path.read_text()
+        path.write_text(re.sub(r"(\bbody:[^,=]*?)\|\s*Unset = UNSET\s*,", r"\1,", text))
 
 
 def typescript_files(document: Path = DOCUMENT) -> dict[Path, bytes]:

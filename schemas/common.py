@@ -20,6 +20,7 @@ from pydantic import (
     GetJsonSchemaHandler,
     ValidationError,
     ValidationInfo,
+    WithJsonSchema,
     model_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
@@ -143,6 +144,20 @@ def _not_boolean(value: Any) -> Any:
 # `Field` comes first in the aliases below: otherwise pydantic omits the bounds from the JSON
 # schema.
 _number = BeforeValidator(_not_boolean)
+
+
+def _is_file(value: Any) -> Any:
+    if isinstance(value, str):
+        raise PydanticCustomError(
+            "file", "Input should be a file; send a multipart/form-data part with a filename"
+        )
+    return value
+
+
+File = Annotated[
+    Any, BeforeValidator(_is_file), WithJsonSchema({"type": "string", "format": "binary"})
+]
+"""An uploaded file."""
 
 Number = Annotated[float, _number]
 """A number."""

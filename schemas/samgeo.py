@@ -8,30 +8,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, RootModel, TypeAdapter, WithJsonSchema, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, RootModel, TypeAdapter, WithJsonSchema, model_validator
 
-from schemas.common import Coordinate, Fraction, InputModel, WireModel, at_most, examples
+from schemas.common import Coordinate, File, Fraction, InputModel, WireModel, at_most, examples
 
 OUTPUT_FORMATS = ("detections", "geojson", "geotiff", "json", "png")
 """In the order of samgeo's error message."""
 
 MODEL_VERSIONS = ("sam", "sam2", "sam3")
 BACKENDS = ("meta", "transformers")
-
-
-def _is_file(value: Any) -> Any:
-    if isinstance(value, str):
-        raise PydanticCustomError(
-            "file", "Input should be a file; send a multipart/form-data part with a filename"
-        )
-    return value
-
-
-File = Annotated[
-    Any, BeforeValidator(_is_file), WithJsonSchema({"type": "string", "format": "binary"})
-]
-"""An uploaded file."""
 
 
 def _one_of(*names: str) -> WithJsonSchema:

@@ -16,6 +16,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from inference_server.api.content_encoding import decoder_of
+from inference_server.api.json_body import (
+    JSON_ONLY,
+    is_json_type,
+    is_mislabelled,
+    parse_object,
+    unsupported_media_type,
+)
 from inference_server.api.lifecycle import ServerContext
 from inference_server.api.middleware.access_log import GONE, record_of
 from inference_server.api.middleware.body_budget import BodyBudget, BodyReservation
@@ -29,7 +36,7 @@ from inference_server.errors import (
     StorageError,
 )
 from inference_server.observability.metrics import Timings
-from inference_server.settings import MiB, Settings
+from inference_server.settings import MiB
 from inference_server.settings.types import Scope
 from schemas.common import Limits
 
@@ -151,38 +158,6 @@ def _shows_key(request: Request, begin: bytes) -> bool:
     return False
 
 
-def _check_structure(raw: bytes, settings: Settings) -> None:
-    """Refuse JSON that would become too many objects: 60 MiB of `[],` take gigabytes.
-
-    Base64 has none of the characters counted, and a few commas within texts do not matter.
-    """
-    most = settings.max_json_values
-    count = raw.count(b",") + raw.count(b"[") + raw.count(b"{")
-    if count > most:
-        raise PromptError(
-            f"The body has more than {most:,} JSON values. Send fewer prompts, points or boxes per "
-            "request, or raise INFERENCE_MAX_JSON_VALUES on the server."
-        )
-
-
-def _check_depth(data: Mapping[str, Any], settings: Settings) -> None:
-    most = settings.max_json_depth
-    level: list[Any] = [data]
-    for _ in range(most):
-        level = [
-            item
-            for node in level
-            for item in (node.values() if isinstance(node, dict) else node)
-            if isinstance(item, dict | list)
-        ]
-        if not level:
-            return
-    raise PromptError(
-        f"The body is nested more than {most} levels deep. Remove levels, or raise "
-        "INFERENCE_MAX_JSON_DEPTH on the server."
-    )
-
-
 @dataclass(slots=True)
 class _Caller:
     """Who sent the request, and what it was charged.
@@ -274,7 +249,11 @@ async def settle(request: Request, response: Response, reason: str) -> None:
 
 
 async def read(
-    request: Request, model: type[ModelT], work: Callable[[ModelT], Iterable[Work]]
+    request: Request,
+    model: type[ModelT],
+    work: Callable[[ModelT], Iterable[Work]],
+    *,
+    types: str = JSON_ONLY,
 ) -> tuple[Tenant, ModelT]:
     """Authenticate a request, parse and validate its JSON body, and charge its credits.
 
@@ -284,6 +263,8 @@ async def read(
         request: a request with a JSON body.
         model: schema of the body.
         work: returns the kinds of work that a body asks for.
+        types: what to send in place of a body of another type, for the error message. Default:
+            JSON.
 
     Returns:
         (tenant of the key, validated body).
@@ -297,12 +278,15 @@ async def read(
         CapacityError: If other bodies use up the budget.
         SlowBodyError: If the body does not arrive in time.
         EncodingError: If the body's `Content-Encoding` is not supported.
+        MediaTypeError: If the body's `Content-Type` is not that of JSON.
         ValidationError: If the body does not match the schema.
         PromptError: If the body is not a JSON object, or has too many values or levels.
         StorageError: If the key cannot be checked or charged now.
     """
     limits = state_of(request).limits
-    key, body = await read_with(request, lambda data: model.model_validate(data, context=limits))
+    key, body = await read_with(
+        request, lambda data: model.model_validate(data, context=limits), types=types
+    )
     await charge(request, work(body))
     return key.tenant, body
 
@@ -313,6 +297,7 @@ async def read_with(
     *,
     scope: Scope | None = "segment",
     optional: bool = False,
+    types: str = JSON_ONLY,
 ) -> tuple[Key, T]:
     """Like `read`, but with a custom conversion of the JSON object, and without a charge.
 
@@ -322,6 +307,8 @@ async def read_with(
         scope: scope that the key needs; None allows any key. Only requests that need `segment`
             count against the key's rate limit. Default: `segment`.
         optional: whether no body means an empty JSON object. Default: False.
+        types: what to send in place of a body of another type, for the error message. Default:
+            JSON.
 
     Returns:
         (key, result of `use`).
@@ -332,22 +319,21 @@ async def read_with(
         key = authenticate(request, scope=scope)
         if is_work:
             await admit(request, key)
+    if not is_json_type(request):
+        authenticate(request, scope=scope)
+        raise unsupported_media_type(request, types)
     raw = await _body(request, has_key=has_key or state_of(request).auth.is_open)
     settings = state_of(request).settings
     run = asyncio.to_thread if len(raw) > _SMALL else _now
 
     def parse() -> tuple[Key, dict[str, Any]]:
         try:
-            _check_structure(raw, settings)
-            data = orjson.loads(raw or (b"{}" if optional else raw))
-            if not isinstance(data, dict):
-                raise PromptError("The body must be a JSON object.")
-            _check_depth(data, settings)
-        except (orjson.JSONDecodeError, PromptError) as error:
+            data = parse_object(raw or (b"{}" if optional else raw), settings)
+        except PromptError:
             authenticate(request, scope=scope)
-            if isinstance(error, PromptError):
-                raise
-            raise PromptError(f"The body is not valid JSON: {error}.") from None
+            if is_mislabelled(request, raw):
+                raise unsupported_media_type(request, types) from None
+            raise
         return authenticate(request, data, scope=scope), data
 
     key, data = await run(parse)

@@ -65,6 +65,8 @@ class Operation:
         responses: responses by HTTP status.
         request: schema of the request body. Default: no body.
         request_type: media type of the request body. Default: JSON.
+        form: schema of a multipart form that is accepted as well, whose part `request` is JSON.
+            Default: none.
         parameters: parameters in path, query or headers, in OpenAPI's form. Default: none.
         secured: whether an API key is needed. Default: True.
         route: the path for the router, if a parameter may contain slashes. Default: `path`.
@@ -80,6 +82,7 @@ class Operation:
     responses: Mapping[int, Answer]
     request: type[BaseModel] | None = None
     request_type: str = JSON
+    form: type[BaseModel] | None = None
     parameters: tuple[Mapping[str, Any], ...] = ()
     secured: bool = True
     route: str = ""
@@ -131,7 +134,8 @@ def common_errors(model: type[BaseModel] = ErrorMessage, suffix: str = "") -> Ma
             413: error("TooLarge", "The request body or the image exceeds a limit."),
             415: error(
                 "Encoding",
-                "The body's `Content-Encoding` is not supported.",
+                "The body's `Content-Type` or `Content-Encoding` is not supported; the message "
+                "says what to send.",
                 "accept-encoding",
             ),
             422: error("Invalid", "The request is invalid.", model=ValidationErrorResponse),
@@ -228,6 +232,7 @@ def build_document(operations: Sequence[Operation], version: str) -> dict[str, A
     _check_unique("method and path", (f"{op.method} {op.path}" for op in operations))
     answers = [answer for op in operations for answer in op.responses.values()]
     models = {op.request for op in operations} | {answer.model for answer in answers}
+    models |= {op.form for op in operations}
     schema_classes = [model for model in models if model is not None]
     # Pydantic would rename models that share a name, and leave references dangling.
     _check_unique("schema name", (model.__name__ for model in schema_classes))
@@ -314,6 +319,11 @@ def _operation(operation: Operation) -> dict[str, Any]:
         written["requestBody"] = {
             "required": True,
             "content": {operation.request_type: {"schema": schema}},
+        }
+    if operation.form is not None:
+        written["requestBody"]["content"]["multipart/form-data"] = {
+            "schema": _reference("schemas", operation.form.__name__),
+            "encoding": {"request": {"contentType": JSON}},
         }
     return written
 

@@ -24,7 +24,8 @@ from inference_server.api.dependencies import (
     state_of,
     timings_of,
 )
-from inference_server.auth import Tenant, Work, key_from_request
+from inference_server.api.json_body import media_type_of
+from inference_server.auth import Key, Tenant, Work, key_from_request
 from inference_server.errors import PromptError, RequestError, StorageError
 from inference_server.segmentation.types import StoredImage
 
@@ -76,8 +77,43 @@ async def uploaded(
         StorageError: the key database is unreachable, or the temporary storage is full.
     """
     state = state_of(request)
-    is_form = request.headers.get("content-type", "").lower().startswith("multipart/form-data")
-    in_form = is_form and key_from_request(request.query_params, request.headers) is None
+    async with received(request) as (key, form):
+        try:
+            body = model.model_validate(dict(form), context=state.limits)
+            file = form["file"]
+            assert isinstance(file, UploadFile)  # noqa: S101 - the schema requires a file
+            await charge(request, work(body))
+            image = await state.segmenter.in_thread(lambda: StoredImage.of(file.file.read()))
+        finally:
+            await form.close()
+        yield Upload(key.tenant, body, image)
+
+
+def is_form(request: Request) -> bool:
+    """Tell whether a request's body is a multipart form."""
+    return media_type_of(request) == "multipart/form-data"
+
+
+@asynccontextmanager
+async def received(
+    request: Request,
+    key_fields: Callable[[Mapping[str, object]], Mapping[str, object]] = dict,
+    max_files: int = 1,
+) -> AsyncIterator[tuple[Key, FormData]]:
+    """Authenticate a request and receive its multipart form into temporary storage.
+
+    Args:
+        request: the request.
+        key_fields: returns the mapping whose `api_key` is the key, from the complete fields in the
+            first bytes of the form. Default: the fields themselves.
+        max_files: maximum number of files in the form. Default: 1.
+
+    Yields:
+        The caller's key, and the form, which the caller closes. Its bytes count as temporary
+        storage until the context ends.
+    """
+    state = state_of(request)
+    in_form = is_form(request) and key_from_request(request.query_params, request.headers) is None
     if not in_form or state.auth.is_open:
         in_form = False
         key = await admit(request, authenticate(request))
@@ -90,26 +126,19 @@ async def uploaded(
         remedy,
         has_key=not in_form,
     )
-    if not is_form:
+    if not is_form(request):
         raise PromptError("Send the image in the field `file` of multipart/form-data.", _FILE)
     async with room as reservation:
         chunks = reservation.chunks()
         if in_form:
             begin = await _beginning(chunks)
-            key = await admit(request, authenticate(request, await _fields(request, begin)))
+            fields = key_fields(await _fields(request, begin))
+            key = await admit(request, authenticate(request, fields))
             reservation.show_key()
             chunks = _chained(begin, chunks)
         with timings_of(request).measure("upload"):
-            form = await _parse(request, chunks)
-        try:
-            body = model.model_validate(dict(form), context=state.limits)
-            file = form["file"]
-            assert isinstance(file, UploadFile)  # noqa: S101 - the schema requires a file
-            await charge(request, work(body))
-            image = await state.segmenter.in_thread(lambda: StoredImage.of(file.file.read()))
-        finally:
-            await form.close()
-        yield Upload(key.tenant, body, image)
+            form = await _parse(request, chunks, max_files)
+        yield key, form
 
 
 _FILE = ("body", "file")
@@ -148,9 +177,9 @@ async def _fields(request: Request, begin: bytes) -> Mapping[str, object]:
     return dict(parser.items)
 
 
-async def _parse(request: Request, chunks: AsyncGenerator[bytes, None]) -> FormData:
+async def _parse(request: Request, chunks: AsyncGenerator[bytes, None], max_files: int) -> FormData:
     try:
-        return await _parser(request, chunks).parse_whole()
+        return await _parser(request, chunks, max_files).parse_whole()
     except MultiPartException as error:
         raise RequestError(f"The form is invalid: {error.message}") from None
     except OSError as error:
@@ -191,13 +220,15 @@ class _FormParser(MultiPartParser):
             raise MultiPartException("It is cut off before its closing boundary. Send it again.")
 
 
-def _parser(request: Request, chunks: AsyncGenerator[bytes, None]) -> _FormParser:
+def _parser(
+    request: Request, chunks: AsyncGenerator[bytes, None], max_files: int = 1
+) -> _FormParser:
     settings = state_of(request).settings
     # `request.form()` has no limit on the number of files.
     return _FormParser(
         request.headers,
         chunks,
-        max_files=1,
+        max_files=max_files,
         max_fields=settings.max_form_fields,
         max_part_size=settings.max_form_field_kb * 1024,
     )

@@ -30,6 +30,8 @@ class TaskContext:
         traces: exporter of spans; None if tracing is off.
         image: file of the image that a job's request names by its id alone, as it was when the job
             was accepted. Default: None, the id is looked up in the caches.
+        upload: file that the request sent beside its fields, as a form does. Default: None, the
+            fields name the image.
     """
 
     segmenter: SegmentationService
@@ -38,6 +40,7 @@ class TaskContext:
     metrics: Metrics
     traces: Traces | None = None
     image: StoredImage | None = None
+    upload: StoredImage | None = None
 
 
 @dataclass(frozen=True, slots=True)

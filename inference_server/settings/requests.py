@@ -58,8 +58,8 @@ class RequestSettings(EnvironmentSettings):
     max_image_mb: int = Field(
         32,
         ge=1,
-        description="Maximum size of an encoded image in MiB; in a form, INFERENCE_MAX_UPLOAD_MB "
-        "applies instead.",
+        description="Maximum size of an encoded image in MiB; in a form of samgeo's API, "
+        "INFERENCE_MAX_UPLOAD_MB applies instead.",
     )
     max_image_pixels: int = Field(
         50_000_000, ge=1, description="Maximum number of pixels of an image, as its header says."

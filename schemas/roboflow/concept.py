@@ -25,7 +25,7 @@ from schemas.common import (
     examples,
 )
 from schemas.geometry import BoxLabel, ConceptBox
-from schemas.roboflow.image import EXAMPLE_IMAGE, ImageRequest
+from schemas.roboflow.image import EXAMPLE_IMAGE, ImageFields, ImageForm, ImageRequest
 from schemas.roboflow.prediction import (
     EXAMPLE_PREDICTION,
     PredictionOptions,
@@ -119,35 +119,8 @@ ConceptFormat = TypeAliasType(
 )
 
 
-class Sam3SegmentationRequest(PredictionOptions, ImageRequest):
-    """Find all instances of each concept."""
-
-    model_config = examples(
-        {
-            "image": EXAMPLE_IMAGE,
-            "prompts": [
-                {"type": "text", "text": "person"},
-                {"type": "text", "text": "dog", "output_prob_thresh": 0.3},
-            ],
-            "format": "polygon",
-            "output_prob_thresh": 0.5,
-            "nms_iou_threshold": 0.9,
-        },
-        {
-            "image_id": "dog-1",
-            "prompts": [
-                {
-                    "type": "visual",
-                    "boxes": [
-                        {"x": 68, "y": 247, "width": 555, "height": 678},
-                        {"x0": 0, "y0": 0, "x1": 60, "y1": 80},
-                    ],
-                    "box_labels": [1, 0],
-                }
-            ],
-            "format": "rle",
-        },
-    )
+class Sam3SegmentationFields(PredictionOptions, ImageFields):
+    """Fields of a request that finds all instances of each concept, without the image."""
 
     prompts: Annotated[
         list[Sam3Prompt],
@@ -182,6 +155,43 @@ class Sam3SegmentationRequest(PredictionOptions, ImageRequest):
             self.output_prob_thresh if p.output_prob_thresh is None else p.output_prob_thresh
             for p in self.prompts
         ]
+
+
+class Sam3SegmentationRequest(Sam3SegmentationFields, ImageRequest):
+    """Find all instances of each concept."""
+
+    model_config = examples(
+        {
+            "image": EXAMPLE_IMAGE,
+            "prompts": [
+                {"type": "text", "text": "person"},
+                {"type": "text", "text": "dog", "output_prob_thresh": 0.3},
+            ],
+            "format": "polygon",
+            "output_prob_thresh": 0.5,
+            "nms_iou_threshold": 0.9,
+        },
+        {
+            "image_id": "dog-1",
+            "prompts": [
+                {
+                    "type": "visual",
+                    "boxes": [
+                        {"x": 68, "y": 247, "width": 555, "height": 678},
+                        {"x0": 0, "y0": 0, "x1": 60, "y1": 80},
+                    ],
+                    "box_labels": [1, 0],
+                }
+            ],
+            "format": "rle",
+        },
+    )
+
+
+class Sam3SegmentationForm(ImageForm):
+    """Find all instances; `request` has the fields of `Sam3SegmentationRequest` but `image`."""
+
+    request: Sam3SegmentationFields = Field(description="All other fields, as JSON.")
 
 
 class Sam3PromptEcho(WireModel):

@@ -8,7 +8,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType
 
-from schemas.common import Identifier, InputModel, WireModel, examples
+from schemas.common import File, Identifier, InputModel, WireModel, examples
 
 EXAMPLE_IMAGE = {"type": "url", "value": "https://media.roboflow.com/notebooks/examples/dog.jpeg"}
 
@@ -44,8 +44,8 @@ class InferenceRequestImage(InputModel):
         return data
 
 
-class ImageRequest(InputModel):
-    """Fields of all requests: the image and the API key."""
+class ImageFields(InputModel):
+    """Fields of all requests, without the image: the JSON part of a form."""
 
     api_key: str | None = Field(
         default=None,
@@ -57,6 +57,11 @@ class ImageRequest(InputModel):
         description="Client-chosen id under which the server caches the image. Later requests with "
         "the same id can omit `image`.",
     )
+
+
+class ImageRequest(ImageFields):
+    """Fields of all requests: the image and the API key."""
+
     image: InferenceRequestImage | None = Field(
         default=None,
         validate_default=True,
@@ -76,6 +81,20 @@ class ImageRequest(InputModel):
         return image
 
 
+class ImageForm(WireModel):
+    """A `multipart/form-data` body: the image as a file, and the other fields as JSON.
+
+    The route reads the parts itself; the schemas are for the OpenAPI document.
+    """
+
+    api_key: str | None = Field(
+        default=None,
+        description="API key, if not sent in a header or the query. This part must precede the "
+        "image.",
+    )
+    image: File = Field(description="The image file, as it is: no base64.")
+
+
 Sam2Version = TypeAliasType(
     "Sam2Version",
     Annotated[
@@ -85,10 +104,8 @@ Sam2Version = TypeAliasType(
 )
 
 
-class EmbeddingRequest(ImageRequest):
-    """Encode an image in advance, so that later requests with its `image_id` are fast."""
-
-    model_config = examples({"image": EXAMPLE_IMAGE, "image_id": "dog-1"})
+class EmbeddingFields(ImageFields):
+    """Fields of a request that encodes an image in advance, without the image."""
 
     sam2_version_id: Sam2Version | None = Field(
         default=None,
@@ -101,21 +118,53 @@ class EmbeddingRequest(ImageRequest):
         "that is cached. Without it, the cached image stays. Needs `image` and `image_id`.",
     )
 
+    @property
+    def has_image(self) -> bool:
+        """Whether the request sends the image: a form always does."""
+        return True
+
     @model_validator(mode="after")
-    def _replaces_by_an_image(self) -> EmbeddingRequest:
-        if self.replace and (self.image is None or self.image_id is None):
+    def _replaces_by_an_image(self) -> EmbeddingFields:
+        if self.replace and (not self.has_image or self.image_id is None):
             raise PydanticCustomError(
                 "replace", "replace needs an image and its image_id; send both"
             )
         return self
 
 
-class Sam2EmbeddingRequest(EmbeddingRequest):
-    """Encode an image for SAM 2."""
+class EmbeddingRequest(EmbeddingFields, ImageRequest):
+    """Encode an image in advance, so that later requests with its `image_id` are fast."""
+
+    model_config = examples({"image": EXAMPLE_IMAGE, "image_id": "dog-1"})
+
+    @property
+    def has_image(self) -> bool:
+        """Whether the request sends the image."""
+        return self.image is not None
+
+
+class EmbeddingForm(ImageForm):
+    """Encode an image in advance; `request` has the fields of `EmbeddingRequest` but `image`."""
+
+    request: EmbeddingFields = Field(description="All other fields, as JSON; `{}` for none.")
+
+
+class Sam2EmbeddingFields(EmbeddingFields):
+    """Fields of a request that encodes an image for SAM 2, without the image."""
 
     sam2_version_id: Sam2Version = Field(
         default="hiera_large", description="Size of the SAM 2 model to encode the image for."
     )
+
+
+class Sam2EmbeddingRequest(Sam2EmbeddingFields, EmbeddingRequest):
+    """Encode an image for SAM 2."""
+
+
+class Sam2EmbeddingForm(ImageForm):
+    """Encode an image for SAM 2; `request` has the fields of `Sam2EmbeddingRequest` but `image`."""
+
+    request: Sam2EmbeddingFields = Field(description="All other fields, as JSON; `{}` for none.")
 
 
 class ImageForgotten(WireModel):

@@ -10,7 +10,13 @@ from typing_extensions import TypeAliasType
 
 from schemas.common import InputModel, WireModel, at_most, check_prompt_shapes, examples
 from schemas.geometry import CenterBox, Point
-from schemas.roboflow.image import EXAMPLE_IMAGE, ImageRequest, Sam2Version
+from schemas.roboflow.image import (
+    EXAMPLE_IMAGE,
+    ImageFields,
+    ImageForm,
+    ImageRequest,
+    Sam2Version,
+)
 from schemas.roboflow.prediction import (
     EXAMPLE_PREDICTION,
     PredictionOptions,
@@ -84,26 +90,8 @@ VisualFormat = TypeAliasType(
 )
 
 
-class VisualSegmentationRequest(PredictionOptions, ImageRequest):
-    """Segment one object per prompt, with SAM 3 if it has a visual head, or with SAM 2."""
-
-    model_config = examples(
-        {
-            "image": EXAMPLE_IMAGE,
-            "prompts": {"prompts": [{"points": [{"x": 320, "y": 540, "positive": True}]}]},
-        },
-        {
-            "image_id": "dog-1",
-            "prompts": [
-                {
-                    "box": {"x": 345.5, "y": 586, "width": 555, "height": 678},
-                    "points": [{"x": 80, "y": 260, "positive": False}],
-                }
-            ],
-            "format": "rle",
-            "sam2_version_id": "hiera_tiny",
-        },
-    )
+class VisualSegmentationFields(PredictionOptions, ImageFields):
+    """Fields of a request that segments one object per prompt, without the image."""
 
     prompts: Sam2Prompts = Field(
         default_factory=lambda: [Sam2Prompt()],
@@ -136,12 +124,50 @@ class VisualSegmentationRequest(PredictionOptions, ImageRequest):
         return "polygon" if self.format == "json" else self.format
 
 
-class Sam2SegmentationRequest(VisualSegmentationRequest):
-    """Segment one object per prompt with SAM 2."""
+class VisualSegmentationRequest(VisualSegmentationFields, ImageRequest):
+    """Segment one object per prompt, with SAM 3 if it has a visual head, or with SAM 2."""
+
+    model_config = examples(
+        {
+            "image": EXAMPLE_IMAGE,
+            "prompts": {"prompts": [{"points": [{"x": 320, "y": 540, "positive": True}]}]},
+        },
+        {
+            "image_id": "dog-1",
+            "prompts": [
+                {
+                    "box": {"x": 345.5, "y": 586, "width": 555, "height": 678},
+                    "points": [{"x": 80, "y": 260, "positive": False}],
+                }
+            ],
+            "format": "rle",
+            "sam2_version_id": "hiera_tiny",
+        },
+    )
+
+
+class VisualSegmentationForm(ImageForm):
+    """Segment objects; `request` has the fields of `VisualSegmentationRequest` but `image`."""
+
+    request: VisualSegmentationFields = Field(description="All other fields, as JSON.")
+
+
+class Sam2SegmentationFields(VisualSegmentationFields):
+    """Fields of a request that segments one object per prompt with SAM 2, without the image."""
 
     sam2_version_id: Sam2Version = Field(
         default="hiera_large", description="Size of the SAM 2 model to use."
     )
+
+
+class Sam2SegmentationRequest(Sam2SegmentationFields, VisualSegmentationRequest):
+    """Segment one object per prompt with SAM 2."""
+
+
+class Sam2SegmentationForm(ImageForm):
+    """Segment with SAM 2; `request` has the fields of `Sam2SegmentationRequest` but `image`."""
+
+    request: Sam2SegmentationFields = Field(description="All other fields, as JSON.")
 
 
 class Sam2PromptResult(WireModel):

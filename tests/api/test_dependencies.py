@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference_server.api.dependencies import _check_depth, _check_structure
+from inference_server.api.json_body import _check_depth, _check_structure
 from inference_server.auth import key_from_request
 from inference_server.errors import PromptError
 from inference_server.settings import Settings

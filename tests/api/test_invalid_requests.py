@@ -248,9 +248,9 @@ class TestJson:
         assert validation_errors(server, CONCEPT, raw.encode())
 
     @pytest.mark.parametrize(
-        "content_type", ["application/json", "text/plain", "application/x-www-form-urlencoded", "?"]
+        "content_type", ["application/json", "text/plain", "application/x-www-form-urlencoded"]
     )
-    def test_any_content_type_is_accepted(self, server: Running, content_type: str) -> None:
+    def test_what_clients_call_json_is_accepted(self, server: Running, content_type: str) -> None:
         raw = json.dumps(visual()).encode()
         assert server.post(VISUAL, raw, content_type=content_type).status_code == 200
 

@@ -18,7 +18,13 @@ from tests.api.pictures import Picture, click
 from tests.api.rasters import AUTOMATIC, PREDICT, TEXT, geotiff, post
 from tests.api.serving import ALICE, BOB, Running
 
-SOMETIMES = {"idempotent-replayed", "x-image-mismatch", "x-credits-remaining", "x-model-load-time"}
+SOMETIMES = {
+    "accept-encoding",
+    "idempotent-replayed",
+    "x-image-mismatch",
+    "x-credits-remaining",
+    "x-model-load-time",
+}
 ON_503 = {"retry-after"}  # only where a retry can succeed: not for missing weights
 
 OF_HTTP = {

@@ -91,7 +91,7 @@ _DUMMY = ["-m", "benchmarks.stub_server", "--echo", "100"]
 
 
 @pytest.mark.parametrize(
-    "name", ["abandoned", "boxes", "click", "clients", "cold", "flight", "overhead"]
+    "name", ["abandoned", "boxes", "click", "clients", "cold", "flight", "forms", "overhead"]
 )
 def test_benchmark(name: str) -> None:
     report: Report = importlib.import_module(f"benchmarks.{name}").run(True)

@@ -55,6 +55,40 @@ def image(sent: dict[str, str]) -> models.InferenceRequestImage:
     return models.InferenceRequestImage.from_dict(sent)
 
 
+def test_images_as_files(client: AuthenticatedClient, picture: Picture) -> None:
+    """The image as a file instead of base64, on all endpoints that take it."""
+
+    def file() -> File:
+        return File(io.BytesIO(picture.data), "scene.png", "image/png")
+
+    circles = models.Sam3SegmentationFields([models.Sam3Prompt(text="red circle")], format_="rle")
+    asked = models.Sam3SegmentationForm(file(), circles)
+    concepts = of(models.Sam3SegmentationResponse, concept_segment.sync(client=client, body=asked))
+    found = [prediction.to_dict() for prediction in concepts.prompt_results[0].predictions]
+    assert_finds(found, picture.matching("red circle"), picture.size)
+    item = picture.one("red square")
+    prompt = models.Sam2Prompt(box=models.CenterBox(**center_box(item)))
+    visual = models.VisualSegmentationForm(
+        file(), models.VisualSegmentationFields(prompts=[prompt], format_="rle")
+    )
+    sam2 = models.Sam2SegmentationForm(
+        file(), models.Sam2SegmentationFields(prompts=[prompt], format_="rle")
+    )
+    for answer in (
+        visual_segment.sync(client=client, body=visual),
+        segment_image.sync(client=client, body=sam2),
+    ):
+        (selected,) = of(models.Sam2SegmentationResponse, answer).predictions
+        assert iou(plane(selected.to_dict(), picture.size), item.mask) > 0.8
+    named = models.EmbeddingForm(file(), models.EmbeddingFields(image_id="form"))
+    sam2_named = models.Sam2EmbeddingForm(file(), models.Sam2EmbeddingFields(image_id="form"))
+    for embedded in (
+        embed_image_sam_3.sync(client=client, body=named),
+        embed_image_sam_2.sync(client=client, body=sam2_named),
+    ):
+        assert of(models.EmbeddingResponse, embedded).image_id == "form"
+
+
 def test_concept_segment(client: AuthenticatedClient, picture: Picture) -> None:
     request = models.Sam3SegmentationRequest(
         image=image(picture.sent),

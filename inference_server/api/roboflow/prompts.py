@@ -15,7 +15,12 @@ from inference_server.segmentation.types import (
     VisualOptions,
     VisualPrompt,
 )
-from schemas.roboflow import ImageRequest, Sam3SegmentationRequest, VisualSegmentationRequest
+from schemas.roboflow import (
+    ImageFields,
+    ImageRequest,
+    Sam3SegmentationFields,
+    VisualSegmentationFields,
+)
 
 
 def id_alone(request: ImageRequest) -> str | None:
@@ -23,20 +28,24 @@ def id_alone(request: ImageRequest) -> str | None:
     return request.image_id if request.image is None else None
 
 
-def image_ref(request: ImageRequest, accepted: StoredImage | None = None) -> ImageRef:
+def image_ref(
+    request: ImageFields, accepted: StoredImage | None = None, upload: StoredImage | None = None
+) -> ImageRef:
     """Return the image that a request names.
 
     Args:
         request: the request body.
         accepted: the file that the id alone named when the request was accepted as a job; the id
             may name another by now, or none. Default: None.
+        upload: the file that a form sent. Default: None.
     """
-    image = request.image
     if accepted is not None:
         return ImageRef(file=accepted, image_id=request.image_id, pinned=True)
+    image = request.image if isinstance(request, ImageRequest) else None
     return ImageRef(
         url=image.value if image is not None and image.type == "url" else None,
         base64=image.value if image is not None and image.type == "base64" else None,
+        file=upload,
         image_id=request.image_id,
     )
 
@@ -46,7 +55,7 @@ def sam2_key(version: str | None) -> ModelKey | None:
     return None if version is None else ModelKey("sam2", version)
 
 
-def concept_prompts(request: Sam3SegmentationRequest) -> list[ConceptPrompt]:
+def concept_prompts(request: Sam3SegmentationFields) -> list[ConceptPrompt]:
     """Return the prompts of a concept request, each with its threshold."""
     return [
         ConceptPrompt(
@@ -59,7 +68,7 @@ def concept_prompts(request: Sam3SegmentationRequest) -> list[ConceptPrompt]:
     ]
 
 
-def visual_prompts(request: VisualSegmentationRequest) -> list[VisualPrompt]:
+def visual_prompts(request: VisualSegmentationFields) -> list[VisualPrompt]:
     """Return the prompts of a visual request."""
     return [
         VisualPrompt(
@@ -71,7 +80,7 @@ def visual_prompts(request: VisualSegmentationRequest) -> list[VisualPrompt]:
     ]
 
 
-def visual_options(request: VisualSegmentationRequest) -> VisualOptions:
+def visual_options(request: VisualSegmentationFields) -> VisualOptions:
     """Return the options of a visual request."""
     return VisualOptions(
         multimask=request.multimask_output,

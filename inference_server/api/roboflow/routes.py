@@ -11,11 +11,12 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from inference_server.api.dependencies import authenticate, read, state_of, timings_of
+from inference_server.api.dependencies import authenticate, state_of, timings_of
 from inference_server.api.headers import RESULT_HEADERS
 from inference_server.api.model_ids import concept_model_of
 from inference_server.api.openapi import COMMON_ERRORS, SCOPE_ERRORS, Answer, Operation
 from inference_server.api.responses import respond
+from inference_server.api.roboflow.forms import read_image_request
 from inference_server.api.roboflow.prompts import (
     concept_prompts,
     id_alone,
@@ -31,14 +32,25 @@ from inference_server.observability.metrics import Timings
 from inference_server.segmentation.types import ConceptOptions, EmbeddingTarget
 from inference_server.settings import MiB
 from schemas.roboflow import (
+    EmbeddingFields,
+    EmbeddingForm,
     EmbeddingRequest,
     EmbeddingResponse,
+    ImageFields,
     ImageForgotten,
+    Sam2EmbeddingFields,
+    Sam2EmbeddingForm,
     Sam2EmbeddingRequest,
+    Sam2SegmentationFields,
+    Sam2SegmentationForm,
     Sam2SegmentationRequest,
     Sam2SegmentationResponse,
+    Sam3SegmentationFields,
+    Sam3SegmentationForm,
     Sam3SegmentationRequest,
     Sam3SegmentationResponse,
+    VisualSegmentationFields,
+    VisualSegmentationForm,
     VisualSegmentationRequest,
 )
 
@@ -46,14 +58,14 @@ _OCTETS = "application/octet-stream"
 
 
 async def run_concept_segment(
-    context: TaskContext, tenant: Tenant, body: Sam3SegmentationRequest, timings: Timings
+    context: TaskContext, tenant: Tenant, body: Sam3SegmentationFields, timings: Timings
 ) -> TaskResult:
     """Find every instance of each concept (PCS)."""
     begin = time.perf_counter()
     key = concept_model_of(context.segmenter.catalog, body.model_id)
     result = await context.segmenter.concept(
         tenant.name,
-        image_ref(body, context.image),
+        image_ref(body, context.image, context.upload),
         concept_prompts(body),
         ConceptOptions(nms_iou_threshold=body.nms_iou_threshold),
         timings=timings,
@@ -68,13 +80,13 @@ async def run_concept_segment(
 
 
 async def run_visual_segment(
-    context: TaskContext, tenant: Tenant, body: VisualSegmentationRequest, timings: Timings
+    context: TaskContext, tenant: Tenant, body: VisualSegmentationFields, timings: Timings
 ) -> TaskResult:
     """Segment one object per prompt (PVS)."""
     begin = time.perf_counter()
     result = await context.segmenter.visual(
         tenant.name,
-        image_ref(body, context.image),
+        image_ref(body, context.image, context.upload),
         visual_prompts(body),
         visual_options(body),
         timings=timings,
@@ -121,10 +133,19 @@ TASKS: Mapping[str, Task] = MappingProxyType(
 _SAM2_TASK = replace(TASKS["sam3/visual_segment"], request=Sam2SegmentationRequest)
 
 
-async def _run(request: Request, task: Task) -> Response:
-    """Run a task and respond with its result."""
-    tenant, body = await read(request, task.request, task.work)
-    result = await task.run(state_of(request).task_context, tenant, body, timings_of(request))
+async def _run(request: Request, task: Task, fields: type[ImageFields]) -> Response:
+    """Run a task and respond with its result.
+
+    Args:
+        request: the request, with JSON or a form.
+        task: the task.
+        fields: schema of the form's fields without the image.
+    """
+    sent = await read_image_request(request, task.request, fields, task.work)
+    context = state_of(request).task_context
+    if sent.file is not None:
+        context = replace(context, upload=sent.file)
+    result = await task.run(context, sent.tenant, sent.body, timings_of(request))
     if result.body is not None:
         return await respond(request, result.image, result.body)
     files = result.files
@@ -134,24 +155,29 @@ async def _run(request: Request, task: Task) -> Response:
 
 async def concept_segment(request: Request) -> Response:
     """Find every instance of each concept (PCS)."""
-    return await _run(request, TASKS["sam3/concept_segment"])
+    return await _run(request, TASKS["sam3/concept_segment"], Sam3SegmentationFields)
 
 
 async def visual_segment(request: Request) -> Response:
     """Segment one object per prompt (PVS)."""
-    return await _run(request, TASKS["sam3/visual_segment"])
+    return await _run(request, TASKS["sam3/visual_segment"], VisualSegmentationFields)
 
 
 async def segment_image(request: Request) -> Response:
     """Segment one object per prompt with SAM 2 (PVS)."""
-    return await _run(request, _SAM2_TASK)
+    return await _run(request, _SAM2_TASK, Sam2SegmentationFields)
 
 
 async def _embed(
-    request: Request, schema: type[EmbeddingRequest], *, with_concepts: bool
+    request: Request,
+    schema: type[EmbeddingRequest],
+    fields: type[EmbeddingFields],
+    *,
+    with_concepts: bool,
 ) -> Response:
     begin = time.perf_counter()
-    tenant, body = await read(request, schema, lambda body: ["embed"])
+    sent = await read_image_request(request, schema, fields, lambda body: ["embed"])
+    body: EmbeddingFields = sent.body
     segmenter, model = state_of(request).segmenter, sam2_key(body.sam2_version_id)
     targets = []
     if not with_concepts or model is not None or segmenter.catalog.answers_points:
@@ -159,7 +185,11 @@ async def _embed(
     if with_concepts:
         targets.append(EmbeddingTarget("concept"))
     encoded = await segmenter.embed(
-        tenant.name, image_ref(body), targets, timings_of(request), overwrite=body.replace
+        sent.tenant.name,
+        image_ref(body, upload=sent.file),
+        targets,
+        timings_of(request),
+        overwrite=body.replace,
     )
     name = body.image_id or encoded.digest
     return await respond(
@@ -169,12 +199,12 @@ async def _embed(
 
 async def embed_sam3(request: Request) -> Response:
     """Encode an image for concepts, and for points and boxes."""
-    return await _embed(request, EmbeddingRequest, with_concepts=True)
+    return await _embed(request, EmbeddingRequest, EmbeddingFields, with_concepts=True)
 
 
 async def embed_sam2(request: Request) -> Response:
     """Encode an image for SAM 2."""
-    return await _embed(request, Sam2EmbeddingRequest, with_concepts=False)
+    return await _embed(request, Sam2EmbeddingRequest, Sam2EmbeddingFields, with_concepts=False)
 
 
 async def forget_image(request: Request) -> Response:
@@ -216,6 +246,7 @@ OPERATIONS: tuple[Operation, ...] = (
             **COMMON_ERRORS,
         },
         request=Sam3SegmentationRequest,
+        form=Sam3SegmentationForm,
     ),
     Operation(
         "post",
@@ -228,6 +259,7 @@ OPERATIONS: tuple[Operation, ...] = (
         visual_segment,
         _VISUAL_ANSWERS,
         request=VisualSegmentationRequest,
+        form=VisualSegmentationForm,
     ),
     Operation(
         "post",
@@ -239,6 +271,7 @@ OPERATIONS: tuple[Operation, ...] = (
         segment_image,
         _VISUAL_ANSWERS,
         request=Sam2SegmentationRequest,
+        form=Sam2SegmentationForm,
     ),
     Operation(
         "post",
@@ -251,6 +284,7 @@ OPERATIONS: tuple[Operation, ...] = (
         embed_sam3,
         _EMBEDDING_ANSWERS,
         request=EmbeddingRequest,
+        form=EmbeddingForm,
     ),
     Operation(
         "post",
@@ -262,6 +296,7 @@ OPERATIONS: tuple[Operation, ...] = (
         embed_sam2,
         _EMBEDDING_ANSWERS,
         request=Sam2EmbeddingRequest,
+        form=Sam2EmbeddingForm,
     ),
     Operation(
         "delete",

@@ -18,6 +18,8 @@ from .corner_box import CornerBox
 from .crs_name import CrsName
 from .detection import Detection
 from .detection_list import DetectionList
+from .embedding_fields import EmbeddingFields
+from .embedding_form import EmbeddingForm
 from .embedding_request import EmbeddingRequest
 from .embedding_response import EmbeddingResponse
 from .error_detail import ErrorDetail
@@ -51,10 +53,14 @@ from .predict_request import PredictRequest
 from .predict_request_model_version import PredictRequestModelVersion
 from .predict_request_output_format import PredictRequestOutputFormat
 from .prompt_type import PromptType
+from .sam_2_embedding_fields import Sam2EmbeddingFields
+from .sam_2_embedding_form import Sam2EmbeddingForm
 from .sam_2_embedding_request import Sam2EmbeddingRequest
 from .sam_2_prompt import Sam2Prompt
 from .sam_2_prompt_result import Sam2PromptResult
 from .sam_2_prompt_set import Sam2PromptSet
+from .sam_2_segmentation_fields import Sam2SegmentationFields
+from .sam_2_segmentation_form import Sam2SegmentationForm
 from .sam_2_segmentation_request import Sam2SegmentationRequest
 from .sam_2_segmentation_response import Sam2SegmentationResponse
 from .sam_2_version import Sam2Version
@@ -64,6 +70,8 @@ from .sam_3_prompt_echo import Sam3PromptEcho
 from .sam_3_prompt_echo_type import Sam3PromptEchoType
 from .sam_3_prompt_result import Sam3PromptResult
 from .sam_3_prompt_type import Sam3PromptType
+from .sam_3_segmentation_fields import Sam3SegmentationFields
+from .sam_3_segmentation_form import Sam3SegmentationForm
 from .sam_3_segmentation_request import Sam3SegmentationRequest
 from .sam_3_segmentation_response import Sam3SegmentationResponse
 from .sam_v2_image_request import SamV2ImageRequest
@@ -88,6 +96,8 @@ from .top_left_box import TopLeftBox
 from .validation_error_item import ValidationErrorItem
 from .validation_error_response import ValidationErrorResponse
 from .visual_format import VisualFormat
+from .visual_segmentation_fields import VisualSegmentationFields
+from .visual_segmentation_form import VisualSegmentationForm
 from .visual_segmentation_request import VisualSegmentationRequest
 from .x_any_labeling_error import XAnyLabelingError
 from .x_any_labeling_error_detail import XAnyLabelingErrorDetail
@@ -131,6 +141,8 @@ __all__ = (
     "CrsName",
     "Detection",
     "DetectionList",
+    "EmbeddingFields",
+    "EmbeddingForm",
     "EmbeddingRequest",
     "EmbeddingResponse",
     "ErrorDetail",
@@ -164,10 +176,14 @@ __all__ = (
     "PredictRequestModelVersion",
     "PredictRequestOutputFormat",
     "PromptType",
+    "Sam2EmbeddingFields",
+    "Sam2EmbeddingForm",
     "Sam2EmbeddingRequest",
     "Sam2Prompt",
     "Sam2PromptResult",
     "Sam2PromptSet",
+    "Sam2SegmentationFields",
+    "Sam2SegmentationForm",
     "Sam2SegmentationRequest",
     "Sam2SegmentationResponse",
     "Sam2Version",
@@ -177,6 +193,8 @@ __all__ = (
     "Sam3PromptEchoType",
     "Sam3PromptResult",
     "Sam3PromptType",
+    "Sam3SegmentationFields",
+    "Sam3SegmentationForm",
     "Sam3SegmentationRequest",
     "Sam3SegmentationResponse",
     "SamV2ImageRequest",
@@ -201,6 +219,8 @@ __all__ = (
     "ValidationErrorItem",
     "ValidationErrorResponse",
     "VisualFormat",
+    "VisualSegmentationFields",
+    "VisualSegmentationForm",
     "VisualSegmentationRequest",
     "XAnyLabelingError",
     "XAnyLabelingErrorDetail",

@@ -403,6 +403,50 @@ export type DetectionList = {
 };
 
 /**
+ * EmbeddingFields
+ *
+ * Fields of a request that encodes an image in advance, without the image.
+ */
+export type EmbeddingFields = {
+    /**
+     * API key. It can also be sent in a header or the query string.
+     */
+    api_key?: string;
+    /**
+     * Client-chosen id under which the server caches the image. Later requests with the same id can omit `image`.
+     */
+    image_id?: string;
+    /**
+     * Size of the SAM 2 model to encode the image for. Without it, the image is encoded for the model that answers points and boxes.
+     */
+    sam2_version_id?: Sam2Version;
+    /**
+     * Whether `image_id` names this image from now on, even if it names another one that is cached. Without it, the cached image stays. Needs `image` and `image_id`.
+     */
+    replace?: boolean;
+};
+
+/**
+ * EmbeddingForm
+ *
+ * Encode an image in advance; `request` has the fields of `EmbeddingRequest` but `image`.
+ */
+export type EmbeddingForm = {
+    /**
+     * API key, if not sent in a header or the query. This part must precede the image.
+     */
+    api_key?: string;
+    /**
+     * The image file, as it is: no base64.
+     */
+    image: Blob | File;
+    /**
+     * All other fields, as JSON; `{}` for none.
+     */
+    request: EmbeddingFields;
+};
+
+/**
  * EmbeddingRequest
  *
  * Encode an image in advance, so that later requests with its `image_id` are fast.
@@ -977,6 +1021,50 @@ export type PredictRequest = {
 export type PromptType = 'text' | 'visual';
 
 /**
+ * Sam2EmbeddingFields
+ *
+ * Fields of a request that encodes an image for SAM 2, without the image.
+ */
+export type Sam2EmbeddingFields = {
+    /**
+     * API key. It can also be sent in a header or the query string.
+     */
+    api_key?: string;
+    /**
+     * Client-chosen id under which the server caches the image. Later requests with the same id can omit `image`.
+     */
+    image_id?: string;
+    /**
+     * Size of the SAM 2 model to encode the image for.
+     */
+    sam2_version_id?: Sam2Version;
+    /**
+     * Whether `image_id` names this image from now on, even if it names another one that is cached. Without it, the cached image stays. Needs `image` and `image_id`.
+     */
+    replace?: boolean;
+};
+
+/**
+ * Sam2EmbeddingForm
+ *
+ * Encode an image for SAM 2; `request` has the fields of `Sam2EmbeddingRequest` but `image`.
+ */
+export type Sam2EmbeddingForm = {
+    /**
+     * API key, if not sent in a header or the query. This part must precede the image.
+     */
+    api_key?: string;
+    /**
+     * The image file, as it is: no base64.
+     */
+    image: Blob | File;
+    /**
+     * All other fields, as JSON; `{}` for none.
+     */
+    request: Sam2EmbeddingFields;
+};
+
+/**
  * Sam2EmbeddingRequest
  *
  * Encode an image for SAM 2.
@@ -1059,6 +1147,74 @@ export type Sam2PromptSet = {
  * Prompts: a list, a list wrapped in an object, a single prompt, or none.
  */
 export type Sam2Prompts = Sam2PromptSet | Sam2PromptList | Sam2Prompt | null;
+
+/**
+ * Sam2SegmentationFields
+ *
+ * Fields of a request that segments one object per prompt with SAM 2, without the image.
+ */
+export type Sam2SegmentationFields = {
+    /**
+     * API key. It can also be sent in a header or the query string.
+     */
+    api_key?: string;
+    /**
+     * Client-chosen id under which the server caches the image. Later requests with the same id can omit `image`.
+     */
+    image_id?: string;
+    /**
+     * Simplify polygons: maximum distance in pixels between a vertex that is left out and the edge that replaces it (Douglas-Peucker). All parts stay, and polygons do not cross themselves or each other. 0 keeps every vertex. Only with polygons.
+     */
+    simplify_epsilon?: number;
+    /**
+     * Whether predictions have `bbox` and `area`; a `binary` file then has the arrays `boxes` and `areas`.
+     */
+    include_boxes?: boolean;
+    /**
+     * One prompt per object, as a list, a list wrapped in an object, or a single prompt. Without prompts, the model segments the object it considers most likely.
+     */
+    prompts?: Sam2Prompts;
+    /**
+     * Format of the masks in the response.
+     */
+    format?: VisualFormat;
+    /**
+     * Size of the SAM 2 model to use.
+     */
+    sam2_version_id?: Sam2Version;
+    /**
+     * Whether the model predicts three candidate masks per prompt, which helps with ambiguous prompts. The response contains the best one either way.
+     */
+    multimask_output?: boolean;
+    /**
+     * Whether to cache the low-resolution logits for later requests.
+     */
+    save_logits_to_cache?: boolean;
+    /**
+     * Whether to refine the cached logits of an earlier prompt on the same image: one with the same box and a subset of these points.
+     */
+    load_logits_from_cache?: boolean;
+};
+
+/**
+ * Sam2SegmentationForm
+ *
+ * Segment with SAM 2; `request` has the fields of `Sam2SegmentationRequest` but `image`.
+ */
+export type Sam2SegmentationForm = {
+    /**
+     * API key, if not sent in a header or the query. This part must precede the image.
+     */
+    api_key?: string;
+    /**
+     * The image file, as it is: no base64.
+     */
+    image: Blob | File;
+    /**
+     * All other fields, as JSON.
+     */
+    request: Sam2SegmentationFields;
+};
 
 /**
  * Sam2SegmentationRequest
@@ -1270,6 +1426,70 @@ export type Sam3PromptResult = {
      * One entry per instance, highest score first; empty if none was found.
      */
     predictions: Array<SegmentationPrediction>;
+};
+
+/**
+ * Sam3SegmentationFields
+ *
+ * Fields of a request that finds all instances of each concept, without the image.
+ */
+export type Sam3SegmentationFields = {
+    /**
+     * API key. It can also be sent in a header or the query string.
+     */
+    api_key?: string;
+    /**
+     * Client-chosen id under which the server caches the image. Later requests with the same id can omit `image`.
+     */
+    image_id?: string;
+    /**
+     * Simplify polygons: maximum distance in pixels between a vertex that is left out and the edge that replaces it (Douglas-Peucker). All parts stay, and polygons do not cross themselves or each other. 0 keeps every vertex. Only with polygons.
+     */
+    simplify_epsilon?: number;
+    /**
+     * Whether predictions have `bbox` and `area`; a `binary` file then has the arrays `boxes` and `areas`.
+     */
+    include_boxes?: boolean;
+    /**
+     * Concepts to find; at most 16 by default (`INFERENCE_MAX_PROMPTS`).
+     */
+    prompts: Array<Sam3Prompt>;
+    /**
+     * Format of the masks in the response.
+     */
+    format?: ConceptFormat;
+    /**
+     * Minimum score of a prediction; 0 keeps all.
+     */
+    output_prob_thresh?: number;
+    /**
+     * SAM 3 model to use; the default is the base model.
+     */
+    model_id?: string;
+    /**
+     * Non-maximum suppression across all prompts: of two masks with an IoU above this value, only the one with the higher score is kept. Without it, all masks are kept.
+     */
+    nms_iou_threshold?: number;
+};
+
+/**
+ * Sam3SegmentationForm
+ *
+ * Find all instances; `request` has the fields of `Sam3SegmentationRequest` but `image`.
+ */
+export type Sam3SegmentationForm = {
+    /**
+     * API key, if not sent in a header or the query. This part must precede the image.
+     */
+    api_key?: string;
+    /**
+     * The image file, as it is: no base64.
+     */
+    image: Blob | File;
+    /**
+     * All other fields, as JSON.
+     */
+    request: Sam3SegmentationFields;
 };
 
 /**
@@ -1821,6 +2041,74 @@ export type ValidationErrorResponse = {
 export type VisualFormat = 'json' | 'polygon' | 'rle' | 'binary';
 
 /**
+ * VisualSegmentationFields
+ *
+ * Fields of a request that segments one object per prompt, without the image.
+ */
+export type VisualSegmentationFields = {
+    /**
+     * API key. It can also be sent in a header or the query string.
+     */
+    api_key?: string;
+    /**
+     * Client-chosen id under which the server caches the image. Later requests with the same id can omit `image`.
+     */
+    image_id?: string;
+    /**
+     * Simplify polygons: maximum distance in pixels between a vertex that is left out and the edge that replaces it (Douglas-Peucker). All parts stay, and polygons do not cross themselves or each other. 0 keeps every vertex. Only with polygons.
+     */
+    simplify_epsilon?: number;
+    /**
+     * Whether predictions have `bbox` and `area`; a `binary` file then has the arrays `boxes` and `areas`.
+     */
+    include_boxes?: boolean;
+    /**
+     * One prompt per object, as a list, a list wrapped in an object, or a single prompt. Without prompts, the model segments the object it considers most likely.
+     */
+    prompts?: Sam2Prompts;
+    /**
+     * Format of the masks in the response.
+     */
+    format?: VisualFormat;
+    /**
+     * Size of the SAM 2 model to use. Without it, the server chooses the model; the header `x-model` names it.
+     */
+    sam2_version_id?: Sam2Version;
+    /**
+     * Whether the model predicts three candidate masks per prompt, which helps with ambiguous prompts. The response contains the best one either way.
+     */
+    multimask_output?: boolean;
+    /**
+     * Whether to cache the low-resolution logits for later requests.
+     */
+    save_logits_to_cache?: boolean;
+    /**
+     * Whether to refine the cached logits of an earlier prompt on the same image: one with the same box and a subset of these points.
+     */
+    load_logits_from_cache?: boolean;
+};
+
+/**
+ * VisualSegmentationForm
+ *
+ * Segment objects; `request` has the fields of `VisualSegmentationRequest` but `image`.
+ */
+export type VisualSegmentationForm = {
+    /**
+     * API key, if not sent in a header or the query. This part must precede the image.
+     */
+    api_key?: string;
+    /**
+     * The image file, as it is: no base64.
+     */
+    image: Blob | File;
+    /**
+     * All other fields, as JSON.
+     */
+    request: VisualSegmentationFields;
+};
+
+/**
  * VisualSegmentationRequest
  *
  * Segment one object per prompt, with SAM 3 if it has a visual head, or with SAM 2.
@@ -2217,7 +2505,7 @@ export type ConceptSegmentErrors = {
      */
     413: ErrorMessage;
     /**
-     * The body's `Content-Encoding` is not supported.
+     * The body's `Content-Type` or `Content-Encoding` is not supported; the message says what to send.
      */
     415: ErrorMessage;
     /**
@@ -2290,7 +2578,7 @@ export type VisualSegmentErrors = {
      */
     413: ErrorMessage;
     /**
-     * The body's `Content-Encoding` is not supported.
+     * The body's `Content-Type` or `Content-Encoding` is not supported; the message says what to send.
      */
     415: ErrorMessage;
     /**
@@ -2363,7 +2651,7 @@ export type SegmentImageErrors = {
      */
     413: ErrorMessage;
     /**
-     * The body's `Content-Encoding` is not supported.
+     * The body's `Content-Type` or `Content-Encoding` is not supported; the message says what to send.
      */
     415: ErrorMessage;
     /**
@@ -2436,7 +2724,7 @@ export type EmbedImageSam3Errors = {
      */
     413: ErrorMessage;
     /**
-     * The body's `Content-Encoding` is not supported.
+     * The body's `Content-Type` or `Content-Encoding` is not supported; the message says what to send.
      */
     415: ErrorMessage;
     /**
@@ -2509,7 +2797,7 @@ export type EmbedImageSam2Errors = {
      */
     413: ErrorMessage;
     /**
-     * The body's `Content-Encoding` is not supported.
+     * The body's `Content-Type` or `Content-Encoding` is not supported; the message says what to send.
      */
     415: ErrorMessage;
     /**
@@ -2665,7 +2953,7 @@ export type ListLoadedModelsByPostErrors = {
      */
     413: ErrorMessage;
     /**
-     * The body's `Content-Encoding` is not supported.
+     * The body's `Content-Type` or `Content-Encoding` is not supported; the message says what to send.
      */
     415: ErrorMessage;
     /**
@@ -2730,7 +3018,7 @@ export type LoadModelErrors = {
      */
     413: ErrorMessage;
     /**
-     * The body's `Content-Encoding` is not supported.
+     * The body's `Content-Type` or `Content-Encoding` is not supported; the message says what to send.
      */
     415: ErrorMessage;
     /**
@@ -2795,7 +3083,7 @@ export type UnloadModelErrors = {
      */
     413: ErrorMessage;
     /**
-     * The body's `Content-Encoding` is not supported.
+     * The body's `Content-Type` or `Content-Encoding` is not supported; the message says what to send.
      */
     415: ErrorMessage;
     /**
@@ -2860,7 +3148,7 @@ export type UnloadAllModelsErrors = {
      */
     413: ErrorMessage;
     /**
-     * The body's `Content-Encoding` is not supported.
+     * The body's `Content-Type` or `Content-Encoding` is not supported; the message says what to send.
      */
     415: ErrorMessage;
     /**
@@ -2933,7 +3221,7 @@ export type SegmentAutomaticErrors = {
      */
     413: ErrorDetail;
     /**
-     * The body's `Content-Encoding` is not supported.
+     * The body's `Content-Type` or `Content-Encoding` is not supported; the message says what to send.
      */
     415: ErrorDetail;
     /**
@@ -3006,7 +3294,7 @@ export type SegmentPredictErrors = {
      */
     413: ErrorDetail;
     /**
-     * The body's `Content-Encoding` is not supported.
+     * The body's `Content-Type` or `Content-Encoding` is not supported; the message says what to send.
      */
     415: ErrorDetail;
     /**
@@ -3079,7 +3367,7 @@ export type SegmentTextErrors = {
      */
     413: ErrorDetail;
     /**
-     * The body's `Content-Encoding` is not supported.
+     * The body's `Content-Type` or `Content-Encoding` is not supported; the message says what to send.
      */
     415: ErrorDetail;
     /**
@@ -3262,7 +3550,7 @@ export type SpaceSegmentErrors = {
      */
     413: SpaceError;
     /**
-     * The body's `Content-Encoding` is not supported.
+     * The body's `Content-Type` or `Content-Encoding` is not supported; the message says what to send.
      */
     415: SpaceError;
     /**
@@ -3327,7 +3615,7 @@ export type SpacePredictErrors = {
      */
     413: SpaceError;
     /**
-     * The body's `Content-Encoding` is not supported.
+     * The body's `Content-Type` or `Content-Encoding` is not supported; the message says what to send.
      */
     415: SpaceError;
     /**
@@ -3463,7 +3751,7 @@ export type PredictXAnyLabelingErrors = {
      */
     413: XAnyLabelingError;
     /**
-     * The body's `Content-Encoding` is not supported.
+     * The body's `Content-Type` or `Content-Encoding` is not supported; the message says what to send.
      */
     415: XAnyLabelingError;
     /**
@@ -3819,7 +4107,7 @@ export type SubmitConceptSegmentErrors = {
      */
     413: ErrorMessage;
     /**
-     * The body's `Content-Encoding` is not supported.
+     * The body's `Content-Type` or `Content-Encoding` is not supported; the message says what to send.
      */
     415: ErrorMessage;
     /**
@@ -3898,7 +4186,7 @@ export type SubmitVisualSegmentErrors = {
      */
     413: ErrorMessage;
     /**
-     * The body's `Content-Encoding` is not supported.
+     * The body's `Content-Type` or `Content-Encoding` is not supported; the message says what to send.
      */
     415: ErrorMessage;
     /**

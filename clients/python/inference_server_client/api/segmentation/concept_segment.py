@@ -6,6 +6,7 @@ import httpx
 from ... import errors
 from ...client import AuthenticatedClient, Client
 from ...models.error_message import ErrorMessage
+from ...models.sam_3_segmentation_form import Sam3SegmentationForm
 from ...models.sam_3_segmentation_request import Sam3SegmentationRequest
 from ...models.sam_3_segmentation_response import Sam3SegmentationResponse
 from ...models.validation_error_response import ValidationErrorResponse
@@ -14,7 +15,7 @@ from ...types import Response
 
 def _get_kwargs(
     *,
-    body: Sam3SegmentationRequest,
+    body: Sam3SegmentationRequest | Sam3SegmentationForm,
 ) -> dict[str, Any]:
     headers: dict[str, Any] = {}
 
@@ -23,9 +24,14 @@ def _get_kwargs(
         "url": "/sam3/concept_segment",
     }
 
-    _kwargs["json"] = body.to_dict()
+    if isinstance(body, Sam3SegmentationRequest):
+        _kwargs["json"] = body.to_dict()
 
-    headers["Content-Type"] = "application/json"
+        headers["Content-Type"] = "application/json"
+    if isinstance(body, Sam3SegmentationForm):
+        _kwargs["files"] = body.to_multipart()
+
+        headers["Content-Type"] = "multipart/form-data; boundary=+++"
 
     _kwargs["headers"] = headers
     return _kwargs
@@ -124,7 +130,7 @@ def _build_response(
 def sync_detailed(
     *,
     client: AuthenticatedClient,
-    body: Sam3SegmentationRequest,
+    body: Sam3SegmentationRequest | Sam3SegmentationForm,
 ) -> Response[ErrorMessage | Sam3SegmentationResponse | ValidationErrorResponse]:
     """Promptable concept segmentation (PCS)
 
@@ -132,6 +138,8 @@ def sync_detailed(
 
     Args:
         body (Sam3SegmentationRequest): Find all instances of each concept.
+        body (Sam3SegmentationForm): Find all instances; `request` has the fields of
+            `Sam3SegmentationRequest` but `image`.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -155,7 +163,7 @@ def sync_detailed(
 def sync(
     *,
     client: AuthenticatedClient,
-    body: Sam3SegmentationRequest,
+    body: Sam3SegmentationRequest | Sam3SegmentationForm,
 ) -> ErrorMessage | Sam3SegmentationResponse | ValidationErrorResponse | None:
     """Promptable concept segmentation (PCS)
 
@@ -163,6 +171,8 @@ def sync(
 
     Args:
         body (Sam3SegmentationRequest): Find all instances of each concept.
+        body (Sam3SegmentationForm): Find all instances; `request` has the fields of
+            `Sam3SegmentationRequest` but `image`.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -181,7 +191,7 @@ def sync(
 async def asyncio_detailed(
     *,
     client: AuthenticatedClient,
-    body: Sam3SegmentationRequest,
+    body: Sam3SegmentationRequest | Sam3SegmentationForm,
 ) -> Response[ErrorMessage | Sam3SegmentationResponse | ValidationErrorResponse]:
     """Promptable concept segmentation (PCS)
 
@@ -189,6 +199,8 @@ async def asyncio_detailed(
 
     Args:
         body (Sam3SegmentationRequest): Find all instances of each concept.
+        body (Sam3SegmentationForm): Find all instances; `request` has the fields of
+            `Sam3SegmentationRequest` but `image`.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -210,7 +222,7 @@ async def asyncio_detailed(
 async def asyncio(
     *,
     client: AuthenticatedClient,
-    body: Sam3SegmentationRequest,
+    body: Sam3SegmentationRequest | Sam3SegmentationForm,
 ) -> ErrorMessage | Sam3SegmentationResponse | ValidationErrorResponse | None:
     """Promptable concept segmentation (PCS)
 
@@ -218,6 +230,8 @@ async def asyncio(
 
     Args:
         body (Sam3SegmentationRequest): Find all instances of each concept.
+        body (Sam3SegmentationForm): Find all instances; `request` has the fields of
+            `Sam3SegmentationRequest` but `image`.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.

@@ -7,6 +7,7 @@ from ... import errors
 from ...client import AuthenticatedClient, Client
 from ...models.embedding_response import EmbeddingResponse
 from ...models.error_message import ErrorMessage
+from ...models.sam_2_embedding_form import Sam2EmbeddingForm
 from ...models.sam_2_embedding_request import Sam2EmbeddingRequest
 from ...models.validation_error_response import ValidationErrorResponse
 from ...types import Response
@@ -14,7 +15,7 @@ from ...types import Response
 
 def _get_kwargs(
     *,
-    body: Sam2EmbeddingRequest,
+    body: Sam2EmbeddingRequest | Sam2EmbeddingForm,
 ) -> dict[str, Any]:
     headers: dict[str, Any] = {}
 
@@ -23,9 +24,14 @@ def _get_kwargs(
         "url": "/sam2/embed_image",
     }
 
-    _kwargs["json"] = body.to_dict()
+    if isinstance(body, Sam2EmbeddingRequest):
+        _kwargs["json"] = body.to_dict()
 
-    headers["Content-Type"] = "application/json"
+        headers["Content-Type"] = "application/json"
+    if isinstance(body, Sam2EmbeddingForm):
+        _kwargs["files"] = body.to_multipart()
+
+        headers["Content-Type"] = "multipart/form-data; boundary=+++"
 
     _kwargs["headers"] = headers
     return _kwargs
@@ -124,7 +130,7 @@ def _build_response(
 def sync_detailed(
     *,
     client: AuthenticatedClient,
-    body: Sam2EmbeddingRequest,
+    body: Sam2EmbeddingRequest | Sam2EmbeddingForm,
 ) -> Response[EmbeddingResponse | ErrorMessage | ValidationErrorResponse]:
     """Encode an image ahead of time for SAM 2
 
@@ -132,6 +138,8 @@ def sync_detailed(
 
     Args:
         body (Sam2EmbeddingRequest): Encode an image for SAM 2.
+        body (Sam2EmbeddingForm): Encode an image for SAM 2; `request` has the fields of
+            `Sam2EmbeddingRequest` but `image`.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -155,7 +163,7 @@ def sync_detailed(
 def sync(
     *,
     client: AuthenticatedClient,
-    body: Sam2EmbeddingRequest,
+    body: Sam2EmbeddingRequest | Sam2EmbeddingForm,
 ) -> EmbeddingResponse | ErrorMessage | ValidationErrorResponse | None:
     """Encode an image ahead of time for SAM 2
 
@@ -163,6 +171,8 @@ def sync(
 
     Args:
         body (Sam2EmbeddingRequest): Encode an image for SAM 2.
+        body (Sam2EmbeddingForm): Encode an image for SAM 2; `request` has the fields of
+            `Sam2EmbeddingRequest` but `image`.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -181,7 +191,7 @@ def sync(
 async def asyncio_detailed(
     *,
     client: AuthenticatedClient,
-    body: Sam2EmbeddingRequest,
+    body: Sam2EmbeddingRequest | Sam2EmbeddingForm,
 ) -> Response[EmbeddingResponse | ErrorMessage | ValidationErrorResponse]:
     """Encode an image ahead of time for SAM 2
 
@@ -189,6 +199,8 @@ async def asyncio_detailed(
 
     Args:
         body (Sam2EmbeddingRequest): Encode an image for SAM 2.
+        body (Sam2EmbeddingForm): Encode an image for SAM 2; `request` has the fields of
+            `Sam2EmbeddingRequest` but `image`.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -210,7 +222,7 @@ async def asyncio_detailed(
 async def asyncio(
     *,
     client: AuthenticatedClient,
-    body: Sam2EmbeddingRequest,
+    body: Sam2EmbeddingRequest | Sam2EmbeddingForm,
 ) -> EmbeddingResponse | ErrorMessage | ValidationErrorResponse | None:
     """Encode an image ahead of time for SAM 2
 
@@ -218,6 +230,8 @@ async def asyncio(
 
     Args:
         body (Sam2EmbeddingRequest): Encode an image for SAM 2.
+        body (Sam2EmbeddingForm): Encode an image for SAM 2; `request` has the fields of
+            `Sam2EmbeddingRequest` but `image`.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.

@@ -5,6 +5,7 @@ import httpx
 
 from ... import errors
 from ...client import AuthenticatedClient, Client
+from ...models.embedding_form import EmbeddingForm
 from ...models.embedding_request import EmbeddingRequest
 from ...models.embedding_response import EmbeddingResponse
 from ...models.error_message import ErrorMessage
@@ -14,7 +15,7 @@ from ...types import Response
 
 def _get_kwargs(
     *,
-    body: EmbeddingRequest,
+    body: EmbeddingRequest | EmbeddingForm,
 ) -> dict[str, Any]:
     headers: dict[str, Any] = {}
 
@@ -23,9 +24,14 @@ def _get_kwargs(
         "url": "/sam3/embed_image",
     }
 
-    _kwargs["json"] = body.to_dict()
+    if isinstance(body, EmbeddingRequest):
+        _kwargs["json"] = body.to_dict()
 
-    headers["Content-Type"] = "application/json"
+        headers["Content-Type"] = "application/json"
+    if isinstance(body, EmbeddingForm):
+        _kwargs["files"] = body.to_multipart()
+
+        headers["Content-Type"] = "multipart/form-data; boundary=+++"
 
     _kwargs["headers"] = headers
     return _kwargs
@@ -124,7 +130,7 @@ def _build_response(
 def sync_detailed(
     *,
     client: AuthenticatedClient,
-    body: EmbeddingRequest,
+    body: EmbeddingRequest | EmbeddingForm,
 ) -> Response[EmbeddingResponse | ErrorMessage | ValidationErrorResponse]:
     """Encode an image ahead of time for all prompts
 
@@ -134,6 +140,8 @@ def sync_detailed(
     Args:
         body (EmbeddingRequest): Encode an image in advance, so that later requests with its
             `image_id` are fast.
+        body (EmbeddingForm): Encode an image in advance; `request` has the fields of
+            `EmbeddingRequest` but `image`.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -157,7 +165,7 @@ def sync_detailed(
 def sync(
     *,
     client: AuthenticatedClient,
-    body: EmbeddingRequest,
+    body: EmbeddingRequest | EmbeddingForm,
 ) -> EmbeddingResponse | ErrorMessage | ValidationErrorResponse | None:
     """Encode an image ahead of time for all prompts
 
@@ -167,6 +175,8 @@ def sync(
     Args:
         body (EmbeddingRequest): Encode an image in advance, so that later requests with its
             `image_id` are fast.
+        body (EmbeddingForm): Encode an image in advance; `request` has the fields of
+            `EmbeddingRequest` but `image`.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -185,7 +195,7 @@ def sync(
 async def asyncio_detailed(
     *,
     client: AuthenticatedClient,
-    body: EmbeddingRequest,
+    body: EmbeddingRequest | EmbeddingForm,
 ) -> Response[EmbeddingResponse | ErrorMessage | ValidationErrorResponse]:
     """Encode an image ahead of time for all prompts
 
@@ -195,6 +205,8 @@ async def asyncio_detailed(
     Args:
         body (EmbeddingRequest): Encode an image in advance, so that later requests with its
             `image_id` are fast.
+        body (EmbeddingForm): Encode an image in advance; `request` has the fields of
+            `EmbeddingRequest` but `image`.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -216,7 +228,7 @@ async def asyncio_detailed(
 async def asyncio(
     *,
     client: AuthenticatedClient,
-    body: EmbeddingRequest,
+    body: EmbeddingRequest | EmbeddingForm,
 ) -> EmbeddingResponse | ErrorMessage | ValidationErrorResponse | None:
     """Encode an image ahead of time for all prompts
 
@@ -226,6 +238,8 @@ async def asyncio(
     Args:
         body (EmbeddingRequest): Encode an image in advance, so that later requests with its
             `image_id` are fast.
+        body (EmbeddingForm): Encode an image in advance; `request` has the fields of
+            `EmbeddingRequest` but `image`.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.

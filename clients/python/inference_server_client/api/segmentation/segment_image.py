@@ -6,6 +6,7 @@ import httpx
 from ... import errors
 from ...client import AuthenticatedClient, Client
 from ...models.error_message import ErrorMessage
+from ...models.sam_2_segmentation_form import Sam2SegmentationForm
 from ...models.sam_2_segmentation_request import Sam2SegmentationRequest
 from ...models.sam_2_segmentation_response import Sam2SegmentationResponse
 from ...models.validation_error_response import ValidationErrorResponse
@@ -14,7 +15,7 @@ from ...types import Response
 
 def _get_kwargs(
     *,
-    body: Sam2SegmentationRequest,
+    body: Sam2SegmentationRequest | Sam2SegmentationForm,
 ) -> dict[str, Any]:
     headers: dict[str, Any] = {}
 
@@ -23,9 +24,14 @@ def _get_kwargs(
         "url": "/sam2/segment_image",
     }
 
-    _kwargs["json"] = body.to_dict()
+    if isinstance(body, Sam2SegmentationRequest):
+        _kwargs["json"] = body.to_dict()
 
-    headers["Content-Type"] = "application/json"
+        headers["Content-Type"] = "application/json"
+    if isinstance(body, Sam2SegmentationForm):
+        _kwargs["files"] = body.to_multipart()
+
+        headers["Content-Type"] = "multipart/form-data; boundary=+++"
 
     _kwargs["headers"] = headers
     return _kwargs
@@ -124,7 +130,7 @@ def _build_response(
 def sync_detailed(
     *,
     client: AuthenticatedClient,
-    body: Sam2SegmentationRequest,
+    body: Sam2SegmentationRequest | Sam2SegmentationForm,
 ) -> Response[ErrorMessage | Sam2SegmentationResponse | ValidationErrorResponse]:
     """Promptable visual segmentation with SAM 2
 
@@ -132,6 +138,8 @@ def sync_detailed(
 
     Args:
         body (Sam2SegmentationRequest): Segment one object per prompt with SAM 2.
+        body (Sam2SegmentationForm): Segment with SAM 2; `request` has the fields of
+            `Sam2SegmentationRequest` but `image`.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -155,7 +163,7 @@ def sync_detailed(
 def sync(
     *,
     client: AuthenticatedClient,
-    body: Sam2SegmentationRequest,
+    body: Sam2SegmentationRequest | Sam2SegmentationForm,
 ) -> ErrorMessage | Sam2SegmentationResponse | ValidationErrorResponse | None:
     """Promptable visual segmentation with SAM 2
 
@@ -163,6 +171,8 @@ def sync(
 
     Args:
         body (Sam2SegmentationRequest): Segment one object per prompt with SAM 2.
+        body (Sam2SegmentationForm): Segment with SAM 2; `request` has the fields of
+            `Sam2SegmentationRequest` but `image`.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -181,7 +191,7 @@ def sync(
 async def asyncio_detailed(
     *,
     client: AuthenticatedClient,
-    body: Sam2SegmentationRequest,
+    body: Sam2SegmentationRequest | Sam2SegmentationForm,
 ) -> Response[ErrorMessage | Sam2SegmentationResponse | ValidationErrorResponse]:
     """Promptable visual segmentation with SAM 2
 
@@ -189,6 +199,8 @@ async def asyncio_detailed(
 
     Args:
         body (Sam2SegmentationRequest): Segment one object per prompt with SAM 2.
+        body (Sam2SegmentationForm): Segment with SAM 2; `request` has the fields of
+            `Sam2SegmentationRequest` but `image`.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -210,7 +222,7 @@ async def asyncio_detailed(
 async def asyncio(
     *,
     client: AuthenticatedClient,
-    body: Sam2SegmentationRequest,
+    body: Sam2SegmentationRequest | Sam2SegmentationForm,
 ) -> ErrorMessage | Sam2SegmentationResponse | ValidationErrorResponse | None:
     """Promptable visual segmentation with SAM 2
 
@@ -218,6 +230,8 @@ async def asyncio(
 
     Args:
         body (Sam2SegmentationRequest): Segment one object per prompt with SAM 2.
+        body (Sam2SegmentationForm): Segment with SAM 2; `request` has the fields of
+            `Sam2SegmentationRequest` but `image`.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.

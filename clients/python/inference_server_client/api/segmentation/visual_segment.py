@@ -8,13 +8,14 @@ from ...client import AuthenticatedClient, Client
 from ...models.error_message import ErrorMessage
 from ...models.sam_2_segmentation_response import Sam2SegmentationResponse
 from ...models.validation_error_response import ValidationErrorResponse
+from ...models.visual_segmentation_form import VisualSegmentationForm
 from ...models.visual_segmentation_request import VisualSegmentationRequest
 from ...types import Response
 
 
 def _get_kwargs(
     *,
-    body: VisualSegmentationRequest,
+    body: VisualSegmentationRequest | VisualSegmentationForm,
 ) -> dict[str, Any]:
     headers: dict[str, Any] = {}
 
@@ -23,9 +24,14 @@ def _get_kwargs(
         "url": "/sam3/visual_segment",
     }
 
-    _kwargs["json"] = body.to_dict()
+    if isinstance(body, VisualSegmentationRequest):
+        _kwargs["json"] = body.to_dict()
 
-    headers["Content-Type"] = "application/json"
+        headers["Content-Type"] = "application/json"
+    if isinstance(body, VisualSegmentationForm):
+        _kwargs["files"] = body.to_multipart()
+
+        headers["Content-Type"] = "multipart/form-data; boundary=+++"
 
     _kwargs["headers"] = headers
     return _kwargs
@@ -124,7 +130,7 @@ def _build_response(
 def sync_detailed(
     *,
     client: AuthenticatedClient,
-    body: VisualSegmentationRequest,
+    body: VisualSegmentationRequest | VisualSegmentationForm,
 ) -> Response[ErrorMessage | Sam2SegmentationResponse | ValidationErrorResponse]:
     """Promptable visual segmentation (PVS)
 
@@ -134,6 +140,8 @@ def sync_detailed(
     Args:
         body (VisualSegmentationRequest): Segment one object per prompt, with SAM 3 if it has a
             visual head, or with SAM 2.
+        body (VisualSegmentationForm): Segment objects; `request` has the fields of
+            `VisualSegmentationRequest` but `image`.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -157,7 +165,7 @@ def sync_detailed(
 def sync(
     *,
     client: AuthenticatedClient,
-    body: VisualSegmentationRequest,
+    body: VisualSegmentationRequest | VisualSegmentationForm,
 ) -> ErrorMessage | Sam2SegmentationResponse | ValidationErrorResponse | None:
     """Promptable visual segmentation (PVS)
 
@@ -167,6 +175,8 @@ def sync(
     Args:
         body (VisualSegmentationRequest): Segment one object per prompt, with SAM 3 if it has a
             visual head, or with SAM 2.
+        body (VisualSegmentationForm): Segment objects; `request` has the fields of
+            `VisualSegmentationRequest` but `image`.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -185,7 +195,7 @@ def sync(
 async def asyncio_detailed(
     *,
     client: AuthenticatedClient,
-    body: VisualSegmentationRequest,
+    body: VisualSegmentationRequest | VisualSegmentationForm,
 ) -> Response[ErrorMessage | Sam2SegmentationResponse | ValidationErrorResponse]:
     """Promptable visual segmentation (PVS)
 
@@ -195,6 +205,8 @@ async def asyncio_detailed(
     Args:
         body (VisualSegmentationRequest): Segment one object per prompt, with SAM 3 if it has a
             visual head, or with SAM 2.
+        body (VisualSegmentationForm): Segment objects; `request` has the fields of
+            `VisualSegmentationRequest` but `image`.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -216,7 +228,7 @@ async def asyncio_detailed(
 async def asyncio(
     *,
     client: AuthenticatedClient,
-    body: VisualSegmentationRequest,
+    body: VisualSegmentationRequest | VisualSegmentationForm,
 ) -> ErrorMessage | Sam2SegmentationResponse | ValidationErrorResponse | None:
     """Promptable visual segmentation (PVS)
 
@@ -226,6 +238,8 @@ async def asyncio(
     Args:
         body (VisualSegmentationRequest): Segment one object per prompt, with SAM 3 if it has a
             visual head, or with SAM 2.
+        body (VisualSegmentationForm): Segment objects; `request` has the fields of
+            `VisualSegmentationRequest` but `image`.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.

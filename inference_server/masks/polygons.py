@@ -40,7 +40,9 @@ def mask_polygons(mask: Mask, epsilon: float = 0.0) -> list[NDArray[np.int32]]:
         cv2.CHAIN_APPROX_NONE if epsilon > 0 else cv2.CHAIN_APPROX_SIMPLE,
         offset=box[:2],
     )
-    polygons = [np.asarray(contour, np.int32).reshape(-1, 2) for contour in contours]
+    polygons: list[NDArray[np.int32]] = [
+        np.asarray(contour, np.int32).reshape(-1, 2) for contour in contours
+    ]
     if epsilon > 0:
         polygons = [_turns(ring) for ring in simplify_rings(polygons, epsilon)]
     return polygons
@@ -51,7 +53,7 @@ def _turns(ring: NDArray[np.int64]) -> NDArray[np.int32]:
     into = ring - np.roll(ring, 1, axis=0)
     out = np.roll(ring, -1, axis=0) - ring
     straight = into[:, 0] * out[:, 1] == into[:, 1] * out[:, 0]
-    return ring[~straight | ((into * out).sum(1) <= 0)].astype(np.int32)
+    return np.asarray(ring[~straight | ((into * out).sum(1) <= 0)], np.int32)
 
 
 def outline(mask: Mask, epsilon: float) -> NDArray[np.int32]:

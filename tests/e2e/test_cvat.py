@@ -56,11 +56,9 @@ def cli(python: Path, stub: Cvat, sent: Forwarding, tmp_path: Path) -> Cli:
     ) -> subprocess.CompletedProcess[str]:
         named = {"url": sent.url, **parameters}
         options = [f"-p{name}=str:{value}" for name, value in named.items()]
+        command = [str(python), "-m", "cvat_cli", "--server-host", stub.url, *words]
         done = subprocess.run(
-            [
-                *(python, "-m", "cvat_cli", "--server-host", stub.url, *words),
-                *("--function-file", SAM, *options),
-            ],
+            [*command, "--function-file", SAM, *options],
             capture_output=True,
             text=True,
             timeout=TIMEOUT,

@@ -80,7 +80,9 @@ async def working(
         await jobs.stop()
 
 
-async def ended(jobs: JobQueue, job_id: str, seconds: float = 120, tenant: Tenant = ALICE) -> Status:
+async def ended(
+    jobs: JobQueue, job_id: str, seconds: float = 120, tenant: Tenant = ALICE
+) -> Status:
     end = time.monotonic() + seconds
     while True:
         status = await jobs.status(job_id, tenant)

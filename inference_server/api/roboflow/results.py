@@ -84,7 +84,7 @@ def npz_archive(result: SegmentationResult, max_bytes: int, *, boxes: bool = Fal
             "Use format rle, send fewer prompts per request, or raise INFERENCE_MAX_BINARY_MB on "
             "the server."
         )
-    extra = {}
+    extra: dict[str, Any] = {}
     if boxes:
         masks = [instance.mask for instance in result.instances]
         extra["boxes"] = np.array([corner_and_size(mask) for mask in masks], np.int64)
@@ -103,7 +103,7 @@ def npz_archive(result: SegmentationResult, max_bytes: int, *, boxes: bool = Fal
 
 def _prediction(instance: Instance, options: PredictionOptions) -> dict[str, Any]:
     mask = instance.mask
-    prediction = {
+    prediction: dict[str, Any] = {
         "format": options.mask_format,
         "confidence": instance.score,
         "masks": encode_rle(mask)

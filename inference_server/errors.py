@@ -10,6 +10,8 @@
     │   ├── UnknownImageError   404  `image_id` is not cached, and no image was sent
     │   ├── UnknownModelError   404  no such model, in an API where that is no invalid field
     │   ├── UnknownJobError     404  no such job, or no such file of a job
+    │   ├── UnknownPathError    404  no such path
+    │   ├── MethodError         405  no such method of the path
     │   ├── NothingFoundError   404  no object found, in an API where that is an error
     │   ├── PromptError         422  a prompt is well-formed but invalid
     │   └── InvalidRequestError 422  the request does not match its schema
@@ -40,7 +42,7 @@ class InferenceServerError(Exception):
 
     Attributes:
         status: HTTP status.
-        reason: short stable word for logs and metrics.
+        reason: short stable word for logs, metrics and the field `code` of responses.
         message: what is wrong and what to do, for the client.
     """
 
@@ -122,6 +124,20 @@ class UnknownJobError(RequestError):
 
     status = 404
     reason = "unknown_job"
+
+
+class UnknownPathError(RequestError):
+    """The server has no such path."""
+
+    status = 404
+    reason = "unknown_path"
+
+
+class MethodError(RequestError):
+    """The path exists, but not with this method."""
+
+    status = 405
+    reason = "method"
 
 
 class NothingFoundError(RequestError):

@@ -223,6 +223,12 @@ class InputModel(WireModel):
         return data
 
 
+CODE = (
+    "Stable word for the kind of error, such as `image` or `rate`; the documentation lists all. "
+    "Messages may change."
+)
+"""Description of the field `code` of errors."""
+
 LocationName = TypeAliasType(
     "LocationName", Annotated[str, Field(description="`body`, `query` or the name of a field.")]
 )
@@ -260,19 +266,24 @@ class ValidationErrorResponse(WireModel):
                     "msg": "Input should be greater than 0",
                     "type": "greater_than",
                 }
-            ]
+            ],
+            "code": "validation",
         }
     )
 
     detail: list[ValidationErrorItem] = Field(description="One entry per error.")
+    code: str | None = Field(default=None, description=CODE)
 
 
 class ErrorMessage(WireModel):
     """What went wrong, and how to fix it."""
 
-    model_config = examples({"message": "Could not load input image. Cause: it is not an image"})
+    model_config = examples(
+        {"message": "Could not load input image. Cause: it is not an image", "code": "image"}
+    )
 
     message: str = Field(description="Human-readable error message.")
+    code: str | None = Field(default=None, description=CODE)
 
 
 def validation_detail(

@@ -16,6 +16,7 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType
 
 from schemas.common import (
+    CODE,
     Coordinate,
     Fraction,
     InputModel,
@@ -270,6 +271,7 @@ class SpaceError(WireModel):
         {
             "success": False,
             "error": "box_labels must be provided when boxes are specified",
+            "code": "validation",
             "masks": [],
             "scores": [],
             "num_objects": 0,
@@ -278,6 +280,7 @@ class SpaceError(WireModel):
 
     success: bool = Field(description="Always false.")
     error: str = Field(description="Human-readable error message.")
+    code: str | None = Field(default=None, description=CODE)
     masks: list[str] = Field(description="Always empty.")
     scores: list[float] = Field(description="Always empty.")
     num_objects: int = Field(description="Always 0.")

@@ -10,7 +10,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, RootModel, TypeAdapter, WithJsonSchema, model_validator
 
-from schemas.common import Coordinate, File, Fraction, InputModel, WireModel, at_most, examples
+from schemas.common import (
+    CODE,
+    Coordinate,
+    File,
+    Fraction,
+    InputModel,
+    WireModel,
+    at_most,
+    examples,
+)
 
 OUTPUT_FORMATS = ("detections", "geojson", "geotiff", "json", "png")
 """In the order of samgeo's error message."""
@@ -273,6 +282,9 @@ class SegmentationResult(RootModel[DetectionList | BoxCollection | MaskCollectio
 class ErrorDetail(WireModel):
     """What went wrong, and how to fix it."""
 
-    model_config = examples({"detail": "No objects found for the given prompts."})
+    model_config = examples(
+        {"detail": "No objects found for the given prompts.", "code": "nothing_found"}
+    )
 
     detail: str = Field(description="Human-readable error message.")
+    code: str | None = Field(default=None, description=CODE)

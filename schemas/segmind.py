@@ -19,7 +19,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError, from_json
 from typing_extensions import TypeAliasType
 
-from schemas.common import Coordinate, InputModel, WireModel, at_most, check_shapes, examples
+from schemas.common import CODE, Coordinate, InputModel, WireModel, at_most, check_shapes, examples
 
 PointLabel = Literal[0, 1]
 EXAMPLE_IMAGE = "https://segmind-sd-models.s3.amazonaws.com/display_images/sam-v2-ip.jpg"
@@ -356,6 +356,9 @@ class Base64Image(RootModel[str]):
 class SegmindFailure(WireModel):
     """What went wrong, and how to fix it."""
 
-    model_config = examples({"error": "threshold: Input should be less than or equal to 1"})
+    model_config = examples(
+        {"error": "threshold: Input should be less than or equal to 1", "code": "validation"}
+    )
 
     error: str = Field(description="Human-readable error message.")
+    code: str | None = Field(default=None, description=CODE)

@@ -25,8 +25,10 @@ from inference_server.errors import (
     InferenceServerError,
     InvalidRequestError,
     MemoryShortageError,
+    MethodError,
     PromptError,
     RequestError,
+    UnknownPathError,
 )
 from schemas.common import validation_detail, validation_message
 
@@ -48,14 +50,13 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 def message_wording(error: InferenceServerError) -> dict[str, Any]:
-    """Return `{"message": ...}`, or `{"detail": [...]}` for invalid fields of the request."""
+    """Return `{"message", "code"}`, or `{"detail", "code"}` for invalid fields of the request."""
     if isinstance(error, InvalidRequestError):
-        return {"detail": error.detail}
+        return {"detail": error.detail, "code": error.reason}
     if isinstance(error, PromptError):
-        return {
-            "detail": [{"loc": list(error.location), "msg": error.message, "type": "value_error"}]
-        }
-    return {"message": error.message}
+        item = {"loc": list(error.location), "msg": error.message, "type": "value_error"}
+        return {"detail": [item], "code": error.reason}
+    return {"message": error.message, "code": error.reason}
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +245,8 @@ def not_found_handler(
         problem = f"Use {allowed} with this path." if allowed else "Unknown path."
         begin = request.scope["path"].split("/")[1:2]
         wording = wordings.get(begin[0] if begin else "", message_wording)
-        body = wording(InferenceServerError(f"{problem} See /openapi.json for all operations."))
+        kind = MethodError if allowed else UnknownPathError
+        body = wording(kind(f"{problem} See /openapi.json for all operations."))
         return JSONResponse(body, error.status_code, error.headers)
 
     return answer

@@ -7,6 +7,15 @@ from types import MappingProxyType
 BROKEN_BODY = "inference_server.broken_body"
 """Key in an ASGI scope: why the request's body cannot be read to its end."""
 
+REFUSALS = MappingProxyType(
+    {
+        400: ("Bad Request", "bad_request"),
+        408: ("Request Timeout", "slow_headers"),
+        431: ("Request Header Fields Too Large", "large_headers"),
+    }
+)
+"""Reason phrase and code of responses that precede the application, by status."""
+
 _TLS = b"\x16\x03"
 """First bytes of a TLS handshake."""
 

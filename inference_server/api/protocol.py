@@ -22,6 +22,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from inference_server.api.invalid_http import (
     BROKEN_BODY,
     CODING,
+    REFUSALS,
     large_head,
     large_trailers,
     wording_of,
@@ -245,10 +246,8 @@ class GuardedProtocol(HttpToolsProtocol):
             self._refusal = (status, message)
 
     def _send_refusal(self, status: int, message: str) -> None:
-        reason = {400: "Bad Request", 408: "Request Timeout"}.get(
-            status, "Request Header Fields Too Large"
-        )
-        content = orjson.dumps({"message": message})
+        reason, code = REFUSALS[status]
+        content = orjson.dumps({"message": message, "code": code})
         self.transport.write(
             f"HTTP/1.1 {status} {reason}\r\ncontent-type: application/json\r\n"
             f"content-length: {len(content)}\r\nconnection: close\r\n\r\n".encode()

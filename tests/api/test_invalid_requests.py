@@ -34,7 +34,7 @@ def validation_errors(server: Running, path: str, body: Any) -> list[tuple[str, 
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     response = server.post(path, raw)
     assert response.status_code == 422, response.text
-    assert set(response.json()) == {"detail"}
+    assert set(response.json()) == {"detail", "code"}
     for item in response.json()["detail"]:
         assert set(item) == {"loc", "msg", "type"}
         assert item["msg"]

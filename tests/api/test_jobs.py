@@ -227,7 +227,7 @@ class TestFailures:
             for path in (f"/v2/requests/{name}", f"/v2/requests/{name}/status"):
                 answer = server.get(path)
                 assert answer.status_code == 404, path
-                assert list(answer.json()) in (["error"], ["message"])
+                assert list(answer.json()) in (["error", "code"], ["message", "code"])
 
     def test_an_id_of_another_form_is_unknown(self, server: Running) -> None:
         for job_id in ("%00", "0" * 31 + "%00", "x" * 32, "0" * 33):
@@ -237,7 +237,7 @@ class TestFailures:
     def test_the_message_of_404(self, server: Running) -> None:
         answer = server.get(f"/v2/requests/{'0' * 32}")
         message = f"Request {'0' * 32} not found: it is unknown or has expired."
-        assert answer.json() == {"error": message}
+        assert answer.json() == {"error": message, "code": "unknown_job"}
 
     def test_jobs_of_another_key(self, server: Running) -> None:
         job = submitted(server, f"/v2{VISUAL}", image=noise(802))
@@ -254,10 +254,10 @@ class TestFailures:
         for body in ({"image": 7}, b"{", b"[]"):
             answer = server.post(path, body)
             assert answer.status_code == (400 if is_segmind else 422)
-            assert list(answer.json()) == (["error"] if is_segmind else ["detail"])
+            assert list(answer.json()) == ["error" if is_segmind else "detail", "code"]
         assert server.post(path, {}, key=None).status_code == 401
         answer = server.post(path, {}, key="wrong")
-        assert list(answer.json()) == (["error"] if is_segmind else ["message"])
+        assert list(answer.json()) == ["error" if is_segmind else "message", "code"]
 
     def test_unknown_slugs(self, server: Running) -> None:
         assert server.post("/v2/sdxl", {}).status_code == 404

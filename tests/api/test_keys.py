@@ -63,7 +63,7 @@ def test_a_key_in_the_base_url(server: Running) -> None:
 def test_a_wrong_key_is_refused_in_every_way(server: Running, way: str) -> None:
     response = send(server.url, **ways("a-wrong-key")[way])
     assert response.status_code == 401
-    assert set(response.json()) == {"message"}
+    assert set(response.json()) == {"message", "code"}
     assert "wrong" in response.json()["message"]
     assert "a-wrong-key" not in response.text
     assert response.headers["www-authenticate"].startswith("Bearer")

@@ -139,7 +139,7 @@ class TestQueue:
             refused = ask(server, pool, 423).result()
             assert refused.status_code == 429
             assert int(refused.headers["retry-after"]) >= 1
-            assert set(refused.json()) == {"message"}
+            assert set(refused.json()) == {"message", "code"}
             assert "INFERENCE_QUEUE_SIZE" in refused.json()["message"]
             assert server.metric("inference_failures_total", reason="capacity", route=VISUAL) == 1
             # Requests that do not need this queue are answered.

@@ -164,7 +164,7 @@ class TestUnknown:
         for method, path in [("GET", CONCEPT), ("DELETE", VISUAL), ("POST", "/livez")]:
             response = server.http.request(method, path)
             assert response.status_code == 405
-            assert set(response.json()) == {"message"}
+            assert set(response.json()) == {"message", "code"}
             assert response.headers["allow"]
             assert re.fullmatch(r"[0-9a-f]{16}", response.headers["x-request-id"])
 

@@ -208,7 +208,8 @@ class TestDrain:
             server.signal_process(signal.SIGINT)
             answer = dropped.result()
             assert answer.status_code == 502
-            assert answer.json() == {"error": "The server is stopping. Send the request again."}
+            assert answer.json()["error"] == "The server is stopping. Send the request again."
+            assert answer.json()["code"] == "stopping"
             assert answer.headers["connection"] == "close"
             assert server.ended() == 0
             log = server.log.read_text()

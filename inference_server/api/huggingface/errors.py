@@ -13,10 +13,11 @@ from schemas.huggingface import SpaceError
 
 
 def wording(error: InferenceServerError) -> dict[str, Any]:
-    """Build an error body: an empty result with the message."""
+    """Build an error body: an empty result with the message and its code."""
     return {
         "success": False,
         "error": error.message,
+        "code": error.reason,
         "masks": [],
         "scores": [],
         "num_objects": 0,

@@ -18,10 +18,10 @@ from schemas.samgeo import BACKENDS, MODEL_VERSIONS, OUTPUT_FORMATS, UploadReque
 
 
 def wording(error: InferenceServerError) -> dict[str, Any]:
-    """Build an error body: `detail` is a text, or a list of errors in form fields."""
+    """Build an error body: `detail` is a text, or a list of errors in form fields; and `code`."""
     if isinstance(error, InvalidRequestError | PromptError):
         return message_wording(error)
-    return {"detail": error.message}
+    return {"detail": error.message, "code": error.reason}
 
 
 def check_form(

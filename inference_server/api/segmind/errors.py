@@ -15,8 +15,8 @@ STATUSES: Mapping[int, int] = MappingProxyType({408: 400, 413: 400, 402: 406, 50
 
 
 def wording(error: InferenceServerError) -> dict[str, Any]:
-    """Build an error body: `error` alone, because clients trust any `status` in it."""
-    return {"error": error.message}
+    """Build an error body: `error` and `code`; no `status`, which clients would trust."""
+    return {"error": error.message, "code": error.reason}
 
 
 def _error(name: str, description: str, *headers: str) -> Answer:

@@ -59,8 +59,9 @@ def refused(response: httpx.Response, status: int) -> str:
     """Return the message of an error response, and check the body's format."""
     assert response.status_code == status, response.text
     body = response.json()
-    assert list(body) == ["success", "error", "masks", "scores", "num_objects"]
+    assert list(body) == ["success", "error", "code", "masks", "scores", "num_objects"]
     told = body.pop("error")
+    assert body.pop("code")
     assert body == {"success": False, "masks": [], "scores": [], "num_objects": 0}
     assert isinstance(told, str)
     return told

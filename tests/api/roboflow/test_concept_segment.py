@@ -284,7 +284,7 @@ class TestImages:
         for image in cases:
             response = server.post(CONCEPT, {"image": image, "prompts": [{"text": "dog"}]})
             assert response.status_code == 400, response.text
-            assert set(response.json()) == {"message"}
+            assert set(response.json()) == {"message", "code"}
             assert response.json()["message"].startswith("Could not load input image. Cause: ")
             assert image["value"] not in response.text or image["type"] == "url"
 

@@ -57,7 +57,7 @@ def united(masks: list[Plane]) -> Plane:
 
 def assert_refused(response: httpx.Response, status: int, *words: str) -> None:
     assert response.status_code == status, response.text
-    assert response.json().keys() == {"error"}
+    assert response.json().keys() == {"error", "code"}
     for word in words:
         assert word in response.json()["error"]
 

@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 from attrs import define as _attrs_define
 from attrs import field as _attrs_field
 
+from ..types import UNSET, Unset
+
 T = TypeVar("T", bound="ErrorDetail")
 
 
@@ -15,13 +17,18 @@ class ErrorDetail:
 
     Attributes:
         detail (str): Human-readable error message.
+        code (str | Unset): Stable word for the kind of error, such as `image` or `rate`; the documentation lists all.
+            Messages may change.
     """
 
     detail: str
+    code: str | Unset = UNSET
     additional_properties: dict[str, Any] = _attrs_field(init=False, factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         detail = self.detail
+
+        code = self.code
 
         field_dict: dict[str, Any] = {}
         field_dict.update(self.additional_properties)
@@ -30,6 +37,8 @@ class ErrorDetail:
                 "detail": detail,
             }
         )
+        if code is not UNSET:
+            field_dict["code"] = code
 
         return field_dict
 
@@ -38,8 +47,11 @@ class ErrorDetail:
         d = dict(src_dict)
         detail = d.pop("detail")
 
+        code = d.pop("code", UNSET)
+
         error_detail = cls(
             detail=detail,
+            code=code,
         )
 
         error_detail.additional_properties = d

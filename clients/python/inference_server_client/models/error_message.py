@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 from attrs import define as _attrs_define
 from attrs import field as _attrs_field
 
+from ..types import UNSET, Unset
+
 T = TypeVar("T", bound="ErrorMessage")
 
 
@@ -15,13 +17,18 @@ class ErrorMessage:
 
     Attributes:
         message (str): Human-readable error message.
+        code (str | Unset): Stable word for the kind of error, such as `image` or `rate`; the documentation lists all.
+            Messages may change.
     """
 
     message: str
+    code: str | Unset = UNSET
     additional_properties: dict[str, Any] = _attrs_field(init=False, factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         message = self.message
+
+        code = self.code
 
         field_dict: dict[str, Any] = {}
         field_dict.update(self.additional_properties)
@@ -30,6 +37,8 @@ class ErrorMessage:
                 "message": message,
             }
         )
+        if code is not UNSET:
+            field_dict["code"] = code
 
         return field_dict
 
@@ -38,8 +47,11 @@ class ErrorMessage:
         d = dict(src_dict)
         message = d.pop("message")
 
+        code = d.pop("code", UNSET)
+
         error_message = cls(
             message=message,
+            code=code,
         )
 
         error_message.additional_properties = d

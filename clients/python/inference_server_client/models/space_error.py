@@ -6,6 +6,8 @@ from typing import Any, TypeVar, cast
 from attrs import define as _attrs_define
 from attrs import field as _attrs_field
 
+from ..types import UNSET, Unset
+
 T = TypeVar("T", bound="SpaceError")
 
 
@@ -19,6 +21,8 @@ class SpaceError:
         masks (list[str]): Always empty.
         scores (list[float]): Always empty.
         num_objects (int): Always 0.
+        code (str | Unset): Stable word for the kind of error, such as `image` or `rate`; the documentation lists all.
+            Messages may change.
     """
 
     success: bool
@@ -26,6 +30,7 @@ class SpaceError:
     masks: list[str]
     scores: list[float]
     num_objects: int
+    code: str | Unset = UNSET
     additional_properties: dict[str, Any] = _attrs_field(init=False, factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -39,6 +44,8 @@ class SpaceError:
 
         num_objects = self.num_objects
 
+        code = self.code
+
         field_dict: dict[str, Any] = {}
         field_dict.update(self.additional_properties)
         field_dict.update(
@@ -50,6 +57,8 @@ class SpaceError:
                 "num_objects": num_objects,
             }
         )
+        if code is not UNSET:
+            field_dict["code"] = code
 
         return field_dict
 
@@ -66,12 +75,15 @@ class SpaceError:
 
         num_objects = d.pop("num_objects")
 
+        code = d.pop("code", UNSET)
+
         space_error = cls(
             success=success,
             error=error,
             masks=masks,
             scores=scores,
             num_objects=num_objects,
+            code=code,
         )
 
         space_error.additional_properties = d

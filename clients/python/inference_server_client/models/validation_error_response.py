@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from attrs import define as _attrs_define
 from attrs import field as _attrs_field
 
+from ..types import UNSET, Unset
+
 if TYPE_CHECKING:
     from ..models.validation_error_item import ValidationErrorItem
 
@@ -19,9 +21,12 @@ class ValidationErrorResponse:
 
     Attributes:
         detail (list[ValidationErrorItem]): One entry per error.
+        code (str | Unset): Stable word for the kind of error, such as `image` or `rate`; the documentation lists all.
+            Messages may change.
     """
 
     detail: list[ValidationErrorItem]
+    code: str | Unset = UNSET
     additional_properties: dict[str, Any] = _attrs_field(init=False, factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -30,6 +35,8 @@ class ValidationErrorResponse:
             detail_item = detail_item_data.to_dict()
             detail.append(detail_item)
 
+        code = self.code
+
         field_dict: dict[str, Any] = {}
         field_dict.update(self.additional_properties)
         field_dict.update(
@@ -37,6 +44,8 @@ class ValidationErrorResponse:
                 "detail": detail,
             }
         )
+        if code is not UNSET:
+            field_dict["code"] = code
 
         return field_dict
 
@@ -52,8 +61,11 @@ class ValidationErrorResponse:
 
             detail.append(detail_item)
 
+        code = d.pop("code", UNSET)
+
         validation_error_response = cls(
             detail=detail,
+            code=code,
         )
 
         validation_error_response.additional_properties = d

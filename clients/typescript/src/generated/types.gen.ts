@@ -500,6 +500,10 @@ export type ErrorDetail = {
      * Human-readable error message.
      */
     detail: string;
+    /**
+     * Stable word for the kind of error, such as `image` or `rate`; the documentation lists all. Messages may change.
+     */
+    code?: string;
 };
 
 /**
@@ -512,6 +516,10 @@ export type ErrorMessage = {
      * Human-readable error message.
      */
     message: string;
+    /**
+     * Stable word for the kind of error, such as `image` or `rate`; the documentation lists all. Messages may change.
+     */
+    code?: string;
 };
 
 /**
@@ -1642,6 +1650,10 @@ export type SegmindFailure = {
      * Human-readable error message.
      */
     error: string;
+    /**
+     * Stable word for the kind of error, such as `image` or `rate`; the documentation lists all. Messages may change.
+     */
+    code?: string;
 };
 
 /**
@@ -1745,6 +1757,10 @@ export type SpaceError = {
      * Human-readable error message.
      */
     error: string;
+    /**
+     * Stable word for the kind of error, such as `image` or `rate`; the documentation lists all. Messages may change.
+     */
+    code?: string;
     /**
      * Always empty.
      */
@@ -2033,6 +2049,10 @@ export type ValidationErrorResponse = {
      * One entry per error.
      */
     detail: Array<ValidationErrorItem>;
+    /**
+     * Stable word for the kind of error, such as `image` or `rate`; the documentation lists all. Messages may change.
+     */
+    code?: string;
 };
 
 /**

@@ -28,7 +28,7 @@ Corners = tuple[float, float, float, float]
 class TopLeftBox(InputModel):
     """A box given by its **top-left corner** and size, in pixels. Used by concept prompts."""
 
-    model_config = examples({"x": 68, "y": 247, "width": 555, "height": 678})
+    model_config = examples({"x": 56, "y": 66, "width": 34, "height": 35})
 
     x: Coordinate = Field(description="Left edge, in pixels.")
     y: Coordinate = Field(description="Top edge, in pixels.")
@@ -44,7 +44,7 @@ class TopLeftBox(InputModel):
 class CornerBox(InputModel):
     """A box given by its top-left and bottom-right corners, in pixels. Used by concept prompts."""
 
-    model_config = examples({"x0": 68, "y0": 247, "x1": 623, "y1": 925})
+    model_config = examples({"x0": 101, "y0": 78, "x1": 135, "y1": 114})
 
     x0: Coordinate = Field(description="Left edge, in pixels.")
     y0: Coordinate = Field(description="Top edge, in pixels.")
@@ -68,7 +68,7 @@ class CornerBox(InputModel):
 class CenterBox(InputModel):
     """A box given by its **centre** and size, in pixels. Used by visual prompts."""
 
-    model_config = examples({"x": 345.5, "y": 586, "width": 555, "height": 678})
+    model_config = examples({"x": 118, "y": 96, "width": 34, "height": 36})
 
     x: Coordinate = Field(
         description="Horizontal centre, in pixels from the left edge of the image."
@@ -87,7 +87,7 @@ class CenterBox(InputModel):
 class Point(InputModel):
     """A point (click) on the image."""
 
-    model_config = examples({"x": 320, "y": 540, "positive": True})
+    model_config = examples({"x": 73, "y": 83, "positive": True})
 
     x: Coordinate = Field(description="Pixels from the left edge.")
     y: Coordinate = Field(description="Pixels from the top edge.")

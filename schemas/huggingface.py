@@ -25,6 +25,7 @@ from schemas.common import (
     check_shapes,
     examples,
 )
+from schemas.example_scene import EXAMPLE_SCENE
 from schemas.geometry import Polygon
 
 MAX_EPSILON = 1000.0
@@ -138,17 +139,17 @@ class SpaceRequest(InputModel):
     model_config = examples(
         {
             "inputs": {
-                "image": "iVBORw0KGgo=",
-                "text_prompts": ["kitten", "toy"],
+                "image": EXAMPLE_SCENE,
+                "text_prompts": ["red circle", "cross"],
                 "confidence_threshold": 0.5,
             }
         },
         {
             "inputs": {
-                "image": "https://media.roboflow.com/notebooks/examples/dog.jpeg",
-                "boxes": [[100, 100, 200, 200], [50, 50, 150, 150]],
+                "image": EXAMPLE_SCENE,
+                "boxes": [[56, 66, 90, 101], [21, 80, 45, 104]],
                 "box_labels": [1, 0],
-                "points": [[150, 150]],
+                "points": [[118, 96]],
                 "point_labels": [1],
                 "vectorize": True,
                 "simplify_epsilon": 2.0,
@@ -197,7 +198,7 @@ def _complete(value: Any) -> Any:
 class SpacePredictRequest(InputModel):
     """A text prompt in Gradio's request format."""
 
-    model_config = examples({"data": ["iVBORw0KGgo=", "kitten", 0.5]})
+    model_config = examples({"data": [EXAMPLE_SCENE, "red circle", 0.5]})
 
     api_key: str | None = Field(
         default=None,

@@ -20,9 +20,9 @@ from pydantic_core import PydanticCustomError, from_json
 from typing_extensions import TypeAliasType
 
 from schemas.common import CODE, Coordinate, InputModel, WireModel, at_most, check_shapes, examples
+from schemas.example_scene import EXAMPLE_SCENE
 
 PointLabel = Literal[0, 1]
-EXAMPLE_IMAGE = "https://segmind-sd-models.s3.amazonaws.com/display_images/sam-v2-ip.jpg"
 
 
 def _read(value: Any, form: str) -> list[Any]:
@@ -162,15 +162,15 @@ class Sam3ImageRequest(SegmindRequest):
     """
 
     model_config = examples(
-        {"image": EXAMPLE_IMAGE, "text_prompt": "plants", "point_labels_input": "[[1]]"},
+        {"image": EXAMPLE_SCENE, "text_prompt": "red circle", "point_labels_input": "[[1]]"},
         {
-            "image": EXAMPLE_IMAGE,
-            "points_input": "[[150, 200], [300, 400]]",
+            "image": EXAMPLE_SCENE,
+            "points_input": "[[73, 83], [33, 92]]",
             "point_labels_input": "[[1, 0]]",
             "return_overlay": True,
             "return_masks": True,
         },
-        {"image": EXAMPLE_IMAGE, "boxes_input": [[100, 150, 200, 250]], "max_masks": 5},
+        {"image": EXAMPLE_SCENE, "boxes_input": [[101, 78, 135, 114]], "max_masks": 5},
     )
 
     text_prompt: PromptText | None = Field(
@@ -291,11 +291,11 @@ class SamV2ImageRequest(SegmindRequest):
     """Segment by text, or segment one object by points."""
 
     model_config = examples(
-        {"image": EXAMPLE_IMAGE, "prompt": "boy", "overlay_mask": True, "base64": False},
+        {"image": EXAMPLE_SCENE, "prompt": "red circle", "overlay_mask": True, "base64": False},
         {
-            "image": EXAMPLE_IMAGE,
-            "coordinates": "[[839, 74], [844, 20]]",
-            "remove_coordinates": "[834, 174]",
+            "image": EXAMPLE_SCENE,
+            "coordinates": "[[118, 96], [112, 90]]",
+            "remove_coordinates": "[73, 83]",
         },
     )
 

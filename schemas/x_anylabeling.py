@@ -18,14 +18,11 @@ from schemas.common import (
     check_count,
     examples,
 )
+from schemas.example_scene import EXAMPLE_SCENE
 
 CONCEPTS, VISUAL = "segment_anything_3", "segment_anything_2"
 """Ids of the models for words and exemplars, and for clicks and boxes; those of the vendor."""
 
-_EXAMPLE_PNG = (
-    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAQAAAAECAAAAACMmsGiAAAAOUlEQVR4AWIAAgAAAAD//2"
-    "IAAAAA//9iYPj/n4GB4f9/BgAAAAD//2IAAgAAAAD//2IAAAAA//8DACfsA/1Kx9sCAAAAAElFTkSuQmCC"
-)
 _LENGTHS = {"point": 2, "rectangle": 4}
 
 
@@ -128,13 +125,13 @@ class XAnyLabelingRequest(InputModel):
     model_config = examples(
         {
             "model": CONCEPTS,
-            "image": _EXAMPLE_PNG,
-            "params": {"text_prompt": "kitten, toy", "conf_threshold": 0.25},
+            "image": EXAMPLE_SCENE,
+            "params": {"text_prompt": "red circle, black square", "conf_threshold": 0.25},
         },
         {
             "model": VISUAL,
-            "image": _EXAMPLE_PNG,
-            "params": {"marks": [{"type": "point", "data": [2, 1], "label": 1}]},
+            "image": EXAMPLE_SCENE,
+            "params": {"marks": [{"type": "point", "data": [118, 96], "label": 1}]},
         },
     )
 

@@ -37,10 +37,10 @@ class Sam3Prompt(InputModel):
     """A concept, given by text, exemplar boxes, or both."""
 
     model_config = examples(
-        {"type": "text", "text": "dog"},
+        {"type": "text", "text": "red circle"},
         {
             "type": "visual",
-            "boxes": [{"x": 68, "y": 247, "width": 555, "height": 678}],
+            "boxes": [{"x": 56, "y": 66, "width": 34, "height": 35}],
             "box_labels": [1],
         },
     )
@@ -164,23 +164,24 @@ class Sam3SegmentationRequest(Sam3SegmentationFields, ImageRequest):
         {
             "image": EXAMPLE_IMAGE,
             "prompts": [
-                {"type": "text", "text": "person"},
-                {"type": "text", "text": "dog", "output_prob_thresh": 0.3},
+                {"type": "text", "text": "red circle"},
+                {"type": "text", "text": "black square", "output_prob_thresh": 0.3},
             ],
             "format": "polygon",
             "output_prob_thresh": 0.5,
             "nms_iou_threshold": 0.9,
         },
         {
-            "image_id": "dog-1",
+            "image": EXAMPLE_IMAGE,
+            "image_id": "scene",
             "prompts": [
                 {
                     "type": "visual",
                     "boxes": [
-                        {"x": 68, "y": 247, "width": 555, "height": 678},
-                        {"x0": 0, "y0": 0, "x1": 60, "y1": 80},
+                        {"x": 56, "y": 66, "width": 34, "height": 35},
+                        {"x0": 21, "y0": 80, "x1": 45, "y1": 104},
                     ],
-                    "box_labels": [1, 0],
+                    "box_labels": [1, 1],
                 }
             ],
             "format": "rle",
@@ -224,7 +225,7 @@ class Sam3SegmentationResponse(WireModel):
                     "echo": {
                         "prompt_index": 0,
                         "type": "text",
-                        "text": "dog",
+                        "text": "black square",
                         "num_boxes": 0,
                     },
                     "predictions": [EXAMPLE_PREDICTION],

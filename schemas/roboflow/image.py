@@ -9,14 +9,15 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType
 
 from schemas.common import File, Identifier, InputModel, WireModel, examples
+from schemas.example_scene import EXAMPLE_SCENE
 
-EXAMPLE_IMAGE = {"type": "url", "value": "https://media.roboflow.com/notebooks/examples/dog.jpeg"}
+EXAMPLE_IMAGE = {"type": "base64", "value": EXAMPLE_SCENE}
 
 
 class InferenceRequestImage(InputModel):
     """An image, given by URL or as base64."""
 
-    model_config = examples(EXAMPLE_IMAGE, {"type": "base64", "value": "iVBORw0KGgo="})
+    model_config = examples(EXAMPLE_IMAGE)
 
     type: Literal["url", "base64"] = Field(
         description="How the image is sent: by URL or as base64."
@@ -135,7 +136,7 @@ class EmbeddingFields(ImageFields):
 class EmbeddingRequest(EmbeddingFields, ImageRequest):
     """Encode an image in advance, so that later requests with its `image_id` are fast."""
 
-    model_config = examples({"image": EXAMPLE_IMAGE, "image_id": "dog-1"})
+    model_config = examples({"image": EXAMPLE_IMAGE, "image_id": "scene"})
 
     @property
     def has_image(self) -> bool:
@@ -170,7 +171,7 @@ class Sam2EmbeddingForm(ImageForm):
 class ImageForgotten(WireModel):
     """The image is not cached any more."""
 
-    model_config = examples({"image_id": "dog-1", "forgotten": True})
+    model_config = examples({"image_id": "scene", "forgotten": True})
 
     image_id: str = Field(description="Id of the image.")
     forgotten: bool = Field(
@@ -182,7 +183,7 @@ class ImageForgotten(WireModel):
 class EmbeddingResponse(WireModel):
     """The image was encoded."""
 
-    model_config = examples({"image_id": "dog-1", "time": 0.214})
+    model_config = examples({"image_id": "scene", "time": 0.214})
 
     image_id: str = Field(
         description="Id to send in later requests: the one sent, or a digest of the image."

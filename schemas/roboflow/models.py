@@ -28,7 +28,7 @@ class ServerVersionInfo(WireModel):
 class ClearModelRequest(InputModel):
     """Unload a model."""
 
-    model_config = examples({"model_id": "crops/3"})
+    model_config = examples({"model_id": "sam3/sam3_final"})
 
     api_key: str | None = Field(
         default=None,

@@ -13,7 +13,7 @@ from schemas.geometry import Masks
 EXAMPLE_PREDICTION = {
     "format": "polygon",
     "confidence": 0.93,
-    "masks": [[[68, 247], [622, 247], [622, 924], [68, 924]]],
+    "masks": [[[124, 78], [101, 87], [111, 113], [134, 102]]],
 }
 
 

@@ -28,8 +28,8 @@ class Sam2Prompt(InputModel):
     """One object, given by a box, points, or both."""
 
     model_config = examples(
-        {"points": [{"x": 320, "y": 540, "positive": True}]},
-        {"box": {"x": 345.5, "y": 586, "width": 555, "height": 678}},
+        {"points": [{"x": 73, "y": 83, "positive": True}]},
+        {"box": {"x": 118, "y": 96, "width": 34, "height": 36}},
     )
 
     box: CenterBox | None = Field(default=None, description="Box around the object.")
@@ -42,7 +42,7 @@ class Sam2Prompt(InputModel):
 class Sam2PromptSet(InputModel):
     """A list of prompts, wrapped in an object."""
 
-    model_config = examples({"prompts": [{"points": [{"x": 320, "y": 540, "positive": True}]}]})
+    model_config = examples({"prompts": [{"points": [{"x": 73, "y": 83, "positive": True}]}]})
 
     prompts: list[Sam2Prompt] = Field(default_factory=list, description="One prompt per object.")
 
@@ -130,14 +130,15 @@ class VisualSegmentationRequest(VisualSegmentationFields, ImageRequest):
     model_config = examples(
         {
             "image": EXAMPLE_IMAGE,
-            "prompts": {"prompts": [{"points": [{"x": 320, "y": 540, "positive": True}]}]},
+            "prompts": {"prompts": [{"points": [{"x": 73, "y": 83, "positive": True}]}]},
         },
         {
-            "image_id": "dog-1",
+            "image": EXAMPLE_IMAGE,
+            "image_id": "scene",
             "prompts": [
                 {
-                    "box": {"x": 345.5, "y": 586, "width": 555, "height": 678},
-                    "points": [{"x": 80, "y": 260, "positive": False}],
+                    "box": {"x": 118, "y": 96, "width": 34, "height": 36},
+                    "points": [{"x": 73, "y": 83, "positive": False}],
                 }
             ],
             "format": "rle",

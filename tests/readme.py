@@ -72,6 +72,7 @@ GROUPS = {
     "request_timeout": "Queues, batches and shutdown",
     "data_dir": "Jobs",
     "public_url": "Reverse proxy",
+    "label_studio_url": "Label Studio",
     "cluster_address": "Cluster",
 }
 """Title of each group of settings, by the first setting of the group, in order."""

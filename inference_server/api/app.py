@@ -20,6 +20,8 @@ from inference_server.api.endpoint import VendorApi, endpoint, message_wording, 
 from inference_server.api.headers import HEADERS
 from inference_server.api.huggingface import errors as huggingface_errors
 from inference_server.api.huggingface import routes as huggingface
+from inference_server.api.label_studio import errors as label_studio_errors
+from inference_server.api.label_studio import routes as label_studio
 from inference_server.api.lifecycle import LOAD_PAUSE, ServerContext
 from inference_server.api.middleware.access_log import AccessLog
 from inference_server.api.middleware.admission import Admission
@@ -56,6 +58,7 @@ VENDOR_APIS = (
     ),
     VendorApi(huggingface.OPERATIONS, huggingface_errors.wording, invalid=400),
     VendorApi(x_anylabeling.OPERATIONS, x_anylabeling_errors.wording),
+    VendorApi(label_studio.OPERATIONS, label_studio_errors.wording, invalid=400),
     VendorApi(
         jobs.OPERATIONS, segmind_errors.wording, invalid=400, statuses=segmind_errors.STATUSES
     ),
@@ -140,6 +143,7 @@ def create_app(
         configure_logging(settings)
         warn_of_keys(settings)
         app.state.server = build_state(settings, segmenter or in_this_process(registry), load_pause)
+        app.state.label_studio = label_studio.Backend.of(settings)
         await app.state.server.start()
         yield
         await app.state.server.stop()

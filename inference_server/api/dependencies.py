@@ -6,7 +6,7 @@ import asyncio
 import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -18,6 +18,7 @@ from starlette.responses import Response
 from inference_server.api.content_encoding import decoder_of
 from inference_server.api.json_body import (
     JSON_ONLY,
+    MaxValues,
     is_json_type,
     is_mislabelled,
     parse_object,
@@ -221,6 +222,25 @@ async def charge(request: Request, work: Iterable[Work]) -> None:
         caller.receipt = await auth.ledger.take(caller.key, bill)
 
 
+async def refund(request: Request, work: Iterable[Work]) -> None:
+    """Refund a part of what a request was charged.
+
+    Args:
+        request: a request that `charge` has charged.
+        work: what was not done of the work that it was charged for.
+    """
+    caller: _Caller = request.state.caller
+    auth = state_of(request).auth
+    bill = auth.bill(caller.key, work)
+    receipt = caller.receipt
+    if bill is None or receipt is None:
+        return
+    rest = replace(receipt.charge, credits=receipt.charge.credits - bill.credits)
+    left = None if receipt.left is None else receipt.left + bill.credits
+    caller.receipt = Receipt(rest, left)
+    await auth.ledger.refund(Receipt(bill, receipt.left))
+
+
 async def settle(request: Request, response: Response, reason: str) -> None:
     """Refund the credits of a failed request, and record the key's usage.
 
@@ -298,6 +318,7 @@ async def read_with(
     scope: Scope | None = "segment",
     optional: bool = False,
     types: str = JSON_ONLY,
+    max_values: MaxValues | None = None,
 ) -> tuple[Key, T]:
     """Like `read`, but with a custom conversion of the JSON object, and without a charge.
 
@@ -309,6 +330,7 @@ async def read_with(
         optional: whether no body means an empty JSON object. Default: False.
         types: what to send in place of a body of another type, for the error message. Default:
             JSON.
+        max_values: limit on the number of values in the body. Default: `max_json_values`.
 
     Returns:
         (key, result of `use`).
@@ -328,7 +350,7 @@ async def read_with(
 
     def parse() -> tuple[Key, dict[str, Any]]:
         try:
-            data = parse_object(raw or (b"{}" if optional else raw), settings)
+            data = parse_object(raw or (b"{}" if optional else raw), settings, max_values)
         except PromptError:
             authenticate(request, scope=scope)
             if is_mislabelled(request, raw):

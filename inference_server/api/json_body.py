@@ -10,6 +10,7 @@ from starlette.requests import Request
 
 from inference_server.errors import MediaTypeError, PromptError
 from inference_server.settings import Settings
+from inference_server.settings.types import variable_of
 
 JSON_ONLY = "Send the body as application/json."
 """What to send to an endpoint that takes JSON only."""
@@ -57,17 +58,24 @@ def is_mislabelled(request: Request, raw: bytes) -> bool:
     return of_any_text and raw.lstrip()[:1] not in (b"{", b"[", b'"')
 
 
-def parse_object(raw: bytes, settings: Settings) -> dict[str, Any]:
+MaxValues = tuple[str, int]
+"""Name and value of the setting that limits the number of values in a JSON body."""
+
+
+def parse_object(
+    raw: bytes, settings: Settings, max_values: MaxValues | None = None
+) -> dict[str, Any]:
     """Parse a JSON object that a client sent.
 
     Args:
         raw: the JSON.
         settings: limits of values and depth.
+        max_values: limit on the number of values. Default: `max_json_values`.
 
     Raises:
         PromptError: If it is not a JSON object, or has too many values or levels.
     """
-    _check_structure(raw, settings)
+    _check_structure(raw, settings, max_values)
     try:
         data = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
@@ -78,17 +86,17 @@ def parse_object(raw: bytes, settings: Settings) -> dict[str, Any]:
     return data
 
 
-def _check_structure(raw: bytes, settings: Settings) -> None:
+def _check_structure(raw: bytes, settings: Settings, limit: MaxValues | None = None) -> None:
     """Refuse JSON that would become too many objects: 60 MiB of `[],` take gigabytes.
 
     Base64 has none of the characters counted, and a few commas within texts do not matter.
     """
-    most = settings.max_json_values
+    name, most = limit or ("max_json_values", settings.max_json_values)
     count = raw.count(b",") + raw.count(b"[") + raw.count(b"{")
     if count > most:
         raise PromptError(
             f"The body has more than {most:,} JSON values. Send fewer prompts, points or boxes per "
-            "request, or raise INFERENCE_MAX_JSON_VALUES on the server."
+            f"request, or raise {variable_of(name)} on the server."
         )
 
 

@@ -95,6 +95,7 @@ TAGS: Mapping[str, str] = MappingProxyType(
         "Segmind": "Masks as images, compatible with Segmind's API.",
         "Space": "Masks as PNGs in JSON, compatible with the SAM3 Space API.",
         "X-AnyLabeling": "Shapes for the annotation program X-AnyLabeling.",
+        "Label Studio": "An ML backend for Label Studio: masks inside its editor.",
         "Jobs": "Requests as jobs: submit now, fetch the result later.",
         "Models": "List, load and unload models, compatible with Roboflow's API.",
         "System": "The server itself: probes, models, metrics.",

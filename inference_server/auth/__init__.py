@@ -4,7 +4,14 @@
 """
 
 from inference_server.auth.billing import Receipt
-from inference_server.auth.keys import Key, KeyRing, Tenant, generate_key, key_from_request
+from inference_server.auth.keys import (
+    Key,
+    KeyRing,
+    Tenant,
+    basic_credentials,
+    generate_key,
+    key_from_request,
+)
 from inference_server.auth.rate_limit import parse_rate
 from inference_server.auth.repository import (
     Charge,
@@ -29,6 +36,7 @@ __all__ = [
     "Tenant",
     "Usage",
     "Work",
+    "basic_credentials",
     "day_of",
     "generate_key",
     "give_back",

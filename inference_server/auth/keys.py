@@ -130,12 +130,14 @@ def key_from_request(
     Returns:
         The key; None if there is none. Keys that are empty or not strings are ignored.
     """
-    scheme, _, credentials = headers.get("authorization", "").strip().partition(" ")
+    header = headers.get("authorization", "")
+    scheme, _, credentials = header.strip().partition(" ")
     authorization = None
     if scheme.lower() == "bearer":
         authorization = credentials.strip()
-    elif scheme.lower() == "basic":
-        authorization = _key_from_basic(credentials)
+    elif basic := basic_credentials(header):
+        user, password = basic
+        authorization = password or user
     candidates = (
         query.get("api_key"),
         body.get("api_key") if body is not None else None,
@@ -146,14 +148,25 @@ def key_from_request(
     return next((key for key in candidates if isinstance(key, str) and key), None)
 
 
-def _key_from_basic(credentials: str) -> str | None:
-    """Return the password of HTTP Basic credentials, or the user name if it is empty."""
+def basic_credentials(header: str) -> tuple[str, str] | None:
+    """Return the user name and the password of HTTP Basic.
+
+    Args:
+        header: value of the header `Authorization`.
+
+    Returns:
+        (user name, password), which may be empty; None if the header has another scheme, or is
+        malformed.
+    """
+    scheme, _, credentials = header.strip().partition(" ")
+    if scheme.lower() != "basic":
+        return None
     try:
         decoded = base64.b64decode(credentials.strip(), validate=True).decode()
     except ValueError:  # invalid Base64 or UTF-8
         return None
     user, _, password = decoded.partition(":")
-    return password or user
+    return user, password
 
 
 def _digest(key: str) -> bytes:

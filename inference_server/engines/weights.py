@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from inference_server.demo import WEIGHTS
-from inference_server.engines.weight_files import bytes_at, is_hub_id
+from inference_server.engines.weight_files import bytes_at, fingerprint, is_hub_id
 from inference_server.errors import ModelUnavailableError
 
 SAM2_VERSIONS: tuple[str, ...] = ("hiera_tiny", "hiera_small", "hiera_b_plus", "hiera_large")
@@ -73,6 +73,11 @@ class Sam2Checkpoint:
         """Size of the local file of the weights in bytes; 0 if there is none."""
         return 0 if self.file is None else self.file.stat().st_size
 
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the weights: of the local file, or of the repository's id."""
+        return self.repository or "" if self.file is None else fingerprint(self.file)
+
 
 @dataclass(frozen=True)
 class Sam3Checkpoint:
@@ -92,6 +97,12 @@ class Sam3Checkpoint:
     def nbytes(self) -> int:
         """Size of the local files of the weights in bytes; 0 if there are none."""
         return bytes_at(Path(self.source))
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the weights: of the local files, or of the repository's id."""
+        path = Path(self.source)
+        return fingerprint(path) if path.exists() else self.source
 
 
 @cache

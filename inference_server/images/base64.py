@@ -53,6 +53,8 @@ def _decode(text: str) -> bytes:
     """Decode text without white space; if that fails, remove white space and try again."""
     padded = text + "=" * (-len(text) % 4)
     for alphabet in (None, _URL_SAFE):
+        if alphabet is not None and ("+" in text or "/" in text):
+            break  # both alphabets: pybase64 warns
         try:
             return pybase64.b64decode(padded, alphabet, validate=True)
         except ValueError:

@@ -39,6 +39,23 @@ def _size(count: int) -> str:
     return f"{count / 2**20:g} MiB" if count >= 2**20 else f"{count} bytes"
 
 
+class NotAuthorizedError(ImageError):
+    """A trusted host refuses the credentials."""
+
+
+def not_authorized(url: str, status: int) -> NotAuthorizedError:
+    """Create the error for a trusted host that refuses the credentials.
+
+    Args:
+        url: What was requested, without secrets.
+        status: Status of the response.
+    """
+    return NotAuthorizedError(
+        f"{_PREFIX}{url} answered with status {status}. Check the token that is configured for "
+        "this host on the server."
+    )
+
+
 class DamagedError(ValueError):
     """A file violates its format. The message completes the sentence `The JPEG file …`.
 

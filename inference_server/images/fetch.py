@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import anyio
 import anyio.lowlevel
@@ -16,81 +17,33 @@ import httpcore
 import httpx
 
 from inference_server.images.addresses import AddressPolicy
-from inference_server.images.failures import could_not_load, over_byte_limit
+from inference_server.images.failures import could_not_load, not_authorized, over_byte_limit
 from inference_server.images.lookups import Lookups, Resolver
+from inference_server.images.metered_stream import MeteredStream
+from inference_server.images.trusted_host import TrustedHost
 
 Reserve = Callable[[int], None]
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_NEXT_RESPONSE = b"\nHTTP/"  # what follows an interim response
-_HEAD_PIECE = 4096  # bytes to read at a time until the response has begun
 _OVERHEAD = 2  # bytes to receive at most, as a multiple of the limit on the body
 _OR_BASE64 = "or send the image as base64."
 _USER_AGENT = b"inference-server"
+_MAX_ANSWER = 64 * 1024  # bytes of the response to `post_json`
 
 
-class _MeteredStream(httpcore.AsyncNetworkStream):
-    """A stream that counts what it receives, because httpcore limits neither interim responses
-    (`100 Continue`) nor the overhead of chunks.
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A request, and the rules that apply to it and its redirects."""
 
-    Args:
-        stream: The connection; TLS has begun.
-        max_head_bytes: Maximum bytes until the response has begun.
-        max_interim: Maximum number of interim responses: parsing one takes a thousand times as
-            long as sending it.
-        max_bytes: Maximum bytes in all.
-        url: What is fetched, for error messages.
-    """
+    max_bytes: int
+    tenant: str = ""
+    reserve: Reserve | None = None
+    trusted: TrustedHost | None = None
+    body: bytes | None = None
 
-    def __init__(
-        self,
-        stream: httpcore.AsyncNetworkStream,
-        max_head_bytes: int,
-        max_interim: int,
-        max_bytes: int,
-        url: str,
-    ) -> None:
-        self._stream = stream
-        self._max_head_bytes = max_head_bytes
-        self._max_interim = max_interim
-        self._max_bytes = max_bytes
-        self._url = url
-        self._received = 0
-        self._interim = 0
-        self._last = b""
-        self.in_body = False
-
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        # In small pieces, because httpcore parses all that came in one go.
-        size = max_bytes if self.in_body else min(max_bytes, _HEAD_PIECE)
-        data = await self._stream.read(size, timeout)
-        self._received += len(data)
-        if not self.in_body:
-            self._check_head(data)
-        if self._received > self._max_bytes:
-            raise could_not_load(
-                f"{self._url} sends its content in chunks that are far too small.",
-                f"Give another URL, {_OR_BASE64}",
-            )
-        return data
-
-    def _check_head(self, data: bytes) -> None:
-        """Refuse too many bytes or interim responses before the response, unparsed."""
-        told = self._last + data
-        self._interim += told.count(_NEXT_RESPONSE)
-        self._last = told[1 - len(_NEXT_RESPONSE) :]
-        if self._received > self._max_head_bytes or self._interim > self._max_interim:
-            raise could_not_load(
-                f"{self._url} sent more than {self._max_head_bytes // 1024} KiB of headers, or "
-                f"more than {self._max_interim} interim responses.",
-                f"Give another URL, {_OR_BASE64}",
-            )
-
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        await self._stream.write(buffer, timeout)
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
+    def trusts(self, url: httpx.URL) -> bool:
+        """Whether a URL is of the host that the operator trusts."""
+        return self.trusted is not None and self.trusted.covers(url)
 
 
 class ImageFetcher:
@@ -146,7 +99,14 @@ class ImageFetcher:
         self._lookups = Lookups(lookups, tenant_lookups, resolver)
         self._ssl_context = ssl_context or httpx.create_ssl_context()
 
-    async def fetch(self, url: str, *, tenant: str = "", reserve: Reserve | None = None) -> bytes:
+    async def fetch(
+        self,
+        url: str,
+        *,
+        tenant: str = "",
+        reserve: Reserve | None = None,
+        trusted: TrustedHost | None = None,
+    ) -> bytes:
         """Fetch a URL's body. Its content is not checked.
 
         Args:
@@ -154,32 +114,55 @@ class ImageFetcher:
             tenant: Whose fetch it is, for its share of look-ups.
             reserve: Called with the number of bytes of each chunk before it is kept; it may raise
                 `CapacityError`. Default: no limit but that on one body.
+            trusted: A host that may be connected to wherever it is, and that gets credentials;
+                a redirect to another host is checked as usual, and gets none. Default: no host.
 
         Raises:
             CapacityError: `reserve` refused.
+            NotAuthorizedError: The trusted host refuses the credentials.
             ImageError: The URL is refused, or the fetch fails or times out.
             ImageTooLargeError: The body exceeds the byte limit.
         """
-        target = self._check(url.strip())
+        call = _Call(self._max_bytes, tenant, reserve, trusted)
+        return await self._run(url, call, self._redirects)
+
+    async def post_json(self, url: str, body: bytes, trusted: TrustedHost) -> bytes:
+        """Send JSON to a trusted host, and return the body of its response, at most 64 KiB.
+
+        Args:
+            url: An absolute URL of that host; redirects are not followed.
+            body: The JSON.
+            trusted: The host.
+
+        Raises:
+            NotAuthorizedError: The host refuses the request.
+            ImageError: The request fails or times out.
+            ImageTooLargeError: The response exceeds the limit.
+        """
+        return await self._run(url, _Call(_MAX_ANSWER, trusted=trusted, body=body), 0)
+
+    async def _run(self, url: str, call: _Call, redirects: int) -> bytes:
+        """Send a request within the deadline, and follow its redirects."""
+        target = self._check(url.strip(), call)
         first = _quoted(target)
         try:
             with anyio.fail_after(self._timeout):
-                for _ in range(self._redirects + 1):
-                    found = await self._get(target, tenant, reserve)
+                for _ in range(redirects + 1):
+                    found = await self._send(target, call)
                     if isinstance(found, bytes):
                         return found
-                    target = self._check(found, target)
+                    target = self._check(found, call, target)
         except TimeoutError:
             raise could_not_load(
                 f"{first} did not arrive within {self._timeout:g} seconds.",
                 f"Try again, {_OR_BASE64}",
             ) from None
         raise could_not_load(
-            f"{first} redirects more than {self._redirects} times.",
+            f"{first} redirects more than {redirects} times.",
             f"Give the final URL, {_OR_BASE64}",
         )
 
-    def _check(self, text: str, base: httpx.URL | None = None) -> httpx.URL:
+    def _check(self, text: str, call: _Call, base: httpx.URL | None = None) -> httpx.URL:
         """Parse a URL, or a redirect relative to `base`, and refuse URLs that are never fetched."""
         try:
             url = httpx.URL(text) if base is None else base.join(text)
@@ -187,7 +170,8 @@ class ImageFetcher:
             raise could_not_load(
                 "The URL is malformed.", f"Give a complete http or https URL, {_OR_BASE64}"
             ) from None
-        if url.scheme not in self._schemes or not url.host:
+        trusted = call.trusts(url)
+        if (url.scheme not in self._schemes and not trusted) or not url.host:
             raise could_not_load(
                 f"Only complete {' and '.join(self._schemes)} URLs are fetched.",
                 f"Give such a URL, {_OR_BASE64}",
@@ -200,7 +184,8 @@ class ImageFetcher:
         if not 0 < _port(url) < 65536:
             raise could_not_load("The URL's port is out of range.", "Give a port up to 65535.")
         # An international name may be configured and sent as Unicode or as Punycode.
-        if not any(map(self._is_allowed_host, (url.host, url.raw_host.decode("ascii")))):
+        names = (url.host, url.raw_host.decode("ascii"))
+        if not trusted and not any(map(self._is_allowed_host, names)):
             raise could_not_load(
                 f"The server does not fetch images from {url.host}.",
                 "Ask the operator to allow the host, " + _OR_BASE64,
@@ -214,11 +199,11 @@ class ImageFetcher:
             for allowed in self._hosts
         )
 
-    async def _get(self, url: httpx.URL, tenant: str, reserve: Reserve | None) -> bytes | str:
+    async def _send(self, url: httpx.URL, call: _Call) -> bytes | str:
         """Make one request; return the body, or the redirect's target as a string."""
-        stream = await self._dial(url, tenant)
+        stream = await self._dial(url, call)
         try:
-            return await self._exchange(stream, url, reserve)
+            return await self._exchange(stream, url, call)
         except (
             httpcore.NetworkError,
             httpcore.ProtocolError,
@@ -235,9 +220,9 @@ class ImageFetcher:
             with anyio.CancelScope(shield=True):
                 await stream.aclose()
 
-    async def _dial(self, url: httpx.URL, tenant: str) -> httpcore.AsyncNetworkStream:
+    async def _dial(self, url: httpx.URL, call: _Call) -> httpcore.AsyncNetworkStream:
         """Connect to a checked address."""
-        addresses = await self._addresses(url, tenant)
+        addresses = await self._addresses(url, call)
         deadline = anyio.current_effective_deadline()
         backend = httpcore.AnyIOBackend()
         for tried, address in enumerate(addresses):
@@ -254,14 +239,14 @@ class ImageFetcher:
             f"Check that the URL opens elsewhere, {_OR_BASE64}",
         )
 
-    async def _addresses(self, url: httpx.URL, tenant: str) -> Sequence[str]:
+    async def _addresses(self, url: httpx.URL, call: _Call) -> Sequence[str]:
         """Resolve the host of `url` and check every address.
 
         One forbidden address refuses the host: a public name with a private address is an attack
         or a mistake.
         """
         try:
-            addresses = await self._lookups.resolve(tenant, url.raw_host.decode("ascii"))
+            addresses = await self._lookups.resolve(call.tenant, url.raw_host.decode("ascii"))
         except (OSError, UnicodeError):
             addresses = []
         if not addresses:
@@ -269,7 +254,7 @@ class ImageFetcher:
                 f"The host name of {_quoted(url)} could not be resolved.",
                 f"Check the URL, {_OR_BASE64}",
             )
-        if not all(map(self._policy.permits, addresses)):
+        if not call.trusts(url) and not all(map(self._policy.permits, addresses)):
             # The address is not mentioned, because it would reveal the internal network.
             raise could_not_load(
                 f"{_quoted(url)} is not on the public internet, and this server fetches images "
@@ -279,24 +264,24 @@ class ImageFetcher:
         return addresses[: self._max_addresses]
 
     async def _exchange(
-        self, stream: httpcore.AsyncNetworkStream, url: httpx.URL, reserve: Reserve | None
+        self, stream: httpcore.AsyncNetworkStream, url: httpx.URL, call: _Call
     ) -> bytes | str:
-        """Send the request over an open connection; return as `_get` does."""
+        """Send the request over an open connection; return as `_send` does."""
         if url.scheme == "https":
             # Verified against the host name, not against the address.
             name = url.raw_host.decode("ascii").removesuffix(".")
             stream = await stream.start_tls(self._ssl_context, server_hostname=name)
-        request = _request(url)
-        most = self._max_head_bytes + _OVERHEAD * self._max_bytes
-        metered = _MeteredStream(
-            stream, self._max_head_bytes, self._max_interim, most, _quoted(url)
-        )
+        request = _request(url, call)
+        most = self._max_head_bytes + _OVERHEAD * call.max_bytes
+        metered = MeteredStream(stream, self._max_head_bytes, self._max_interim, most, _quoted(url))
         connection = httpcore.AsyncHTTP11Connection(request.url.origin, metered)
         response = await connection.handle_async_request(request)
         metered.in_body = True
         headers = {name.lower(): value for name, value in response.headers}
         if response.status in _REDIRECTS and b"location" in headers:
             return headers[b"location"].decode("utf-8", "replace")
+        if response.status in (401, 403) and call.trusts(url):
+            raise not_authorized(_quoted(url), response.status)
         if not 200 <= response.status < 300:
             raise could_not_load(
                 f"{_quoted(url)} answered with status {response.status}.",
@@ -308,21 +293,19 @@ class ImageFetcher:
                 f"{_quoted(url)} answered with a compressed body that was not asked for.",
                 f"Give another URL, {_OR_BASE64}",
             )
-        return await self._body(response, int(headers.get(b"content-length", b"0")), reserve)
+        return await self._body(response, int(headers.get(b"content-length", b"0")), call)
 
-    async def _body(
-        self, response: httpcore.Response, announced: int, reserve: Reserve | None
-    ) -> bytes:
+    async def _body(self, response: httpcore.Response, announced: int, call: _Call) -> bytes:
         """Read a body of `announced` bytes (0 if unknown), up to the byte limit."""
-        if announced > self._max_bytes:
-            raise over_byte_limit(self._max_bytes)
+        if announced > call.max_bytes:
+            raise over_byte_limit(call.max_bytes)
         # Not a list of chunks: a body sent byte by byte would take forty times its size.
         body = bytearray()
         async for chunk in response.aiter_stream():
-            if len(body) + len(chunk) > self._max_bytes:
-                raise over_byte_limit(self._max_bytes)
-            if reserve is not None:
-                reserve(len(chunk))
+            if len(body) + len(chunk) > call.max_bytes:
+                raise over_byte_limit(call.max_bytes)
+            if call.reserve is not None:
+                call.reserve(len(chunk))
             body += chunk
             # One read may yield thousands of tiny chunks; let other tasks run.
             await anyio.lowlevel.checkpoint()
@@ -347,15 +330,24 @@ def _why(error: Exception) -> str:
     return "the connection was closed, or the host does not speak HTTP"
 
 
-def _request(url: httpx.URL) -> httpcore.Request:
+def _request(url: httpx.URL, call: _Call) -> httpcore.Request:
+    headers = [
+        (b"host", url.netloc),
+        (b"user-agent", _USER_AGENT),
+        (b"accept", b"image/*, */*;q=0.5"),
+        (b"accept-encoding", b"identity"),
+        (b"connection", b"close"),
+    ]
+    if call.body is not None:
+        headers += [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(call.body)).encode()),
+        ]
+    if call.trusted is not None and call.trusted.authorization and call.trusts(url):
+        headers.append((b"authorization", call.trusted.authorization.encode()))
     return httpcore.Request(
-        "GET",
+        "GET" if call.body is None else "POST",
         httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
-        headers=[
-            (b"host", url.netloc),
-            (b"user-agent", _USER_AGENT),
-            (b"accept", b"image/*, */*;q=0.5"),
-            (b"accept-encoding", b"identity"),
-            (b"connection", b"close"),
-        ],
+        headers=headers,
+        content=call.body,
     )

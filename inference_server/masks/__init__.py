@@ -9,11 +9,12 @@ Coordinates are pixels of the original image, (x, y) for points and boxes, (heig
 sizes.
 """
 
+from inference_server.masks.brush import encode_brush
 from inference_server.masks.labels import INSIDE, LabelPlane, label_plane
 from inference_server.masks.mask import Mask, clip, corner_and_size, intersection, outside
 from inference_server.masks.nms import mask_nms
 from inference_server.masks.png import encode_pixels, encode_png
-from inference_server.masks.polygons import mask_polygons, outline
+from inference_server.masks.polygons import mask_polygons, outline, simplified_parts
 from inference_server.masks.rings import mask_rings
 from inference_server.masks.rle import RLE, encode_rle
 from inference_server.masks.simplify import simplify_rings
@@ -26,6 +27,7 @@ __all__ = [
     "Mask",
     "clip",
     "corner_and_size",
+    "encode_brush",
     "encode_pixels",
     "encode_png",
     "encode_rle",
@@ -36,6 +38,7 @@ __all__ = [
     "mask_rings",
     "outline",
     "outside",
+    "simplified_parts",
     "simplify_rings",
     "upsample_mask",
     "upsample_masks",

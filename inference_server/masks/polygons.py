@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from inference_server.executor import stop_if_cancelled
 from inference_server.masks.mask import Mask
+from inference_server.masks.rings import mask_rings
 from inference_server.masks.simplify import simplify_rings
 
 
@@ -71,3 +72,20 @@ def outline(mask: Mask, epsilon: float) -> NDArray[np.int32]:
     """
     largest = max(mask_polygons(mask), key=lambda part: (cv2.contourArea(part), len(part)))
     return np.asarray(cv2.approxPolyDP(largest, epsilon, True), np.int32).reshape(-1, 2)
+
+
+def simplified_parts(mask: Mask, epsilon: float) -> list[NDArray[np.int64]]:
+    """The outline of each part along the edges of its pixels, simplified. Holes are left out.
+
+    Args:
+        mask: The mask; it may be empty.
+        epsilon: Maximum distance between an outline and its simplification in pixels; see
+            `simplify_rings`.
+
+    Returns:
+        For each part, the largest first, int64 [n, 2] of (x, y), n >= 3, where (0, 0) is the
+        image's top left corner.
+    """
+    stop_if_cancelled()
+    parts = simplify_rings([outer[:-1] for outer, *_ in mask_rings(mask)], epsilon)
+    return sorted(parts, key=lambda part: -cv2.contourArea(part.astype(np.float32)))

@@ -17,7 +17,7 @@ from inference_server.errors import (
     UnknownImageError,
 )
 from inference_server.executor import Threads, stop_if_cancelled
-from inference_server.images import ImageFetcher, decode_base64, decode_image
+from inference_server.images import ImageFetcher, TrustedHost, decode_base64, decode_image
 from inference_server.images.shares import Shares
 from inference_server.observability.metrics import Metrics, Timings
 from inference_server.segmentation.cache.images import ImageStore
@@ -58,6 +58,7 @@ class ImageLoader:
         threads: worker threads for decoding and hashing.
 
     Attributes:
+        fetcher: fetches images by URL.
         images: stored files of images with an id.
     """
 
@@ -65,7 +66,7 @@ class ImageLoader:
         self, settings: Settings, fetcher: ImageFetcher, metrics: Metrics, threads: Threads
     ) -> None:
         self._settings = settings
-        self._fetcher = fetcher
+        self.fetcher = fetcher
         self._metrics = metrics
         self._threads = threads
         self._fetched = Shares(
@@ -106,7 +107,7 @@ class ImageLoader:
             with timings.measure("decode"):
                 stored = await self._decode_base64(image.base64)
         elif image.url is not None:
-            stored = await self._fetch(tenant, image.url, timings)
+            stored = await self.fetch(tenant, image.url, timings)
         else:
             raise UnknownImageError(
                 "No image is cached under this image_id (it was never sent with this API key, or "
@@ -169,16 +170,32 @@ class ImageLoader:
 
         return await self._threads.run_slow(run)
 
-    async def _fetch(self, tenant: str, url: str, timings: Timings) -> StoredImage:
+    async def fetch(
+        self, tenant: str, url: str, timings: Timings, trusted: TrustedHost | None = None
+    ) -> StoredImage:
         """Fetch an image and count the outcome.
 
         Its bytes count towards the limits on fetched images as long as the result is referenced.
+
+        Args:
+            tenant: owner of the image.
+            url: its URL.
+            timings: receives the duration.
+            trusted: a host that may be on a private network, and its credentials; see
+                `ImageFetcher.fetch`. Default: no host.
+
+        Raises:
+            ImageError: the image cannot be fetched.
+            ImageTooLargeError: the image exceeds a limit.
+            CapacityError: fetched images in progress use too much memory.
         """
         outcome = "failed"
         share = self._fetched.open(tenant)
         try:
             with timings.measure("fetch"):
-                data = await self._fetcher.fetch(url, tenant=tenant, reserve=share.take)
+                data = await self.fetcher.fetch(
+                    url, tenant=tenant, reserve=share.take, trusted=trusted
+                )
             stored = await self._threads.run(partial(StoredImage.of, data))
             weakref.finalize(stored, share.release).atexit = False
             outcome = "done"

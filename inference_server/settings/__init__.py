@@ -16,6 +16,7 @@ from inference_server.settings.database import DatabaseSettings
 from inference_server.settings.fetching import FetchSettings
 from inference_server.settings.jobs import JobSettings
 from inference_server.settings.keys import KeySettings
+from inference_server.settings.label_studio import LabelStudioSettings
 from inference_server.settings.models import ModelSettings
 from inference_server.settings.proxy import ProxySettings
 from inference_server.settings.queues import QueueSettings
@@ -28,6 +29,7 @@ MiB = 1024 * 1024
 
 class Settings(
     ClusterSettings,
+    LabelStudioSettings,
     ProxySettings,
     DatabaseSettings,
     JobSettings,

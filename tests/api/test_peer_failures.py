@@ -404,7 +404,7 @@ class TestNamesOfPrivateAddresses:
             return [address]
 
         with serving(ready=False) as server:
-            server.segmenter.image_loader._fetcher._lookups._resolve = resolver
+            server.segmenter.image_loader.fetcher._lookups._resolve = resolver
             gallery.visits.clear()
             url = f"http://pictures.example.com:{port}/inside.png"
             for path in PATHS:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from inference_server.masks import Mask, mask_polygons, outline
+from inference_server.masks import Mask, mask_polygons, outline, simplified_parts
 from tests.masks.planes import EXAMPLES, Plane, examples, planes
 
 
@@ -66,3 +66,30 @@ def test_the_outline_of_a_pixel_is_the_pixel(epsilon: float) -> None:
 def test_an_empty_mask_has_no_outline() -> None:
     with pytest.raises(ValueError, match="empty"):
         outline(Mask.empty((4, 4)), 2.0)
+
+
+class TestSimplifiedParts:
+    def test_each_part_is_traced_along_its_edges(self) -> None:
+        plane = np.zeros((60, 90), np.bool_)
+        plane[2:4, 2:60] = True
+        plane[20:50, 30:80] = True
+        plane[30:40, 40:60] = False  # a hole
+        large, small = simplified_parts(Mask.from_plane(plane), 0.5)
+        assert set(map(tuple, large.tolist())) == {(30, 20), (30, 50), (80, 50), (80, 20)}
+        assert set(map(tuple, small.tolist())) == {(2, 2), (2, 4), (60, 4), (60, 2)}
+
+    def test_the_area_is_kept(self) -> None:
+        plane = np.zeros((200, 200), np.uint8)
+        cv2.circle(plane, (100, 90), 70, 1, -1)
+        mask = Mask.from_plane(plane.astype(np.bool_))
+        (near,), (far,) = (simplified_parts(mask, epsilon) for epsilon in (1.0, 20.0))
+        assert len(near) > len(far) >= 3
+        assert cv2.contourArea(near.astype(np.float32)) == pytest.approx(mask.area, rel=0.02)
+
+    def test_small_parts_stay(self) -> None:
+        plane = np.zeros((9, 9), np.bool_)
+        plane[4, 4] = True
+        for epsilon in (0.0, 9.0):
+            (part,) = simplified_parts(Mask.from_plane(plane), epsilon)
+            assert len(part) >= 3
+        assert simplified_parts(Mask.empty((9, 9)), 1.0) == []

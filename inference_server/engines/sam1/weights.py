@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from inference_server.demo import WEIGHTS
-from inference_server.engines.weight_files import bytes_at, is_hub_id
+from inference_server.engines.weight_files import bytes_at, fingerprint, is_hub_id
 from inference_server.errors import ModelUnavailableError
 
 SAM1_VERSIONS: tuple[str, ...] = ("vit_b", "vit_l", "vit_h")
@@ -59,6 +59,12 @@ class Sam1Checkpoint:
     def nbytes(self) -> int:
         """Size of the local files of the weights in bytes; 0 if there are none."""
         return self.file.stat().st_size if self.file else bytes_at(Path(self.source))
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the weights: of the local files, or of the repository's id."""
+        path = self.file or Path(self.source)
+        return fingerprint(path) if path.exists() else self.source
 
 
 def find_sam1(weights: str, source: str = "INFERENCE_SAM1_WEIGHTS") -> dict[str, Sam1Checkpoint]:

@@ -38,6 +38,25 @@ from .job_status import JobStatus
 from .job_status_status import JobStatusStatus
 from .job_submitted import JobSubmitted
 from .label_row_item import LabelRowItem
+from .label_studio_context import LabelStudioContext
+from .label_studio_error import LabelStudioError
+from .label_studio_error_request import LabelStudioErrorRequest
+from .label_studio_health import LabelStudioHealth
+from .label_studio_item import LabelStudioItem
+from .label_studio_model_version import LabelStudioModelVersion
+from .label_studio_params import LabelStudioParams
+from .label_studio_predict_request import LabelStudioPredictRequest
+from .label_studio_predict_response import LabelStudioPredictResponse
+from .label_studio_prediction import LabelStudioPrediction
+from .label_studio_received import LabelStudioReceived
+from .label_studio_region import LabelStudioRegion
+from .label_studio_region_value import LabelStudioRegionValue
+from .label_studio_setup_request import LabelStudioSetupRequest
+from .label_studio_setup_request_extra_params import LabelStudioSetupRequestExtraParams
+from .label_studio_task import LabelStudioTask
+from .label_studio_task_data import LabelStudioTaskData
+from .label_studio_value import LabelStudioValue
+from .label_studio_versions import LabelStudioVersions
 from .mask_collection import MaskCollection
 from .mask_feature import MaskFeature
 from .mask_properties import MaskProperties
@@ -161,6 +180,25 @@ __all__ = (
     "JobStatusStatus",
     "JobSubmitted",
     "LabelRowItem",
+    "LabelStudioContext",
+    "LabelStudioError",
+    "LabelStudioErrorRequest",
+    "LabelStudioHealth",
+    "LabelStudioItem",
+    "LabelStudioModelVersion",
+    "LabelStudioParams",
+    "LabelStudioPrediction",
+    "LabelStudioPredictRequest",
+    "LabelStudioPredictResponse",
+    "LabelStudioReceived",
+    "LabelStudioRegion",
+    "LabelStudioRegionValue",
+    "LabelStudioSetupRequest",
+    "LabelStudioSetupRequestExtraParams",
+    "LabelStudioTask",
+    "LabelStudioTaskData",
+    "LabelStudioValue",
+    "LabelStudioVersions",
     "MaskCollection",
     "MaskFeature",
     "MaskProperties",

@@ -2,7 +2,7 @@
 
 import { client } from './client.gen.js';
 import { type Client, formDataBodySerializer, type Options as Options2, type TDataShape } from './client/index.js';
-import type { ClearModelsData, ClearModelsErrors, ClearModelsResponses, ConceptSegmentData, ConceptSegmentErrors, ConceptSegmentResponses, EmbedImageSam2Data, EmbedImageSam2Errors, EmbedImageSam2Responses, EmbedImageSam3Data, EmbedImageSam3Errors, EmbedImageSam3Responses, ForgetImageData, ForgetImageErrors, ForgetImageResponses, GetXAnyLabelingModelData, GetXAnyLabelingModelErrors, GetXAnyLabelingModelResponses, HealthData, HealthResponses, JobFileData, JobFileErrors, JobFileResponses, JobResultData, JobResultErrors, JobResultResponses, JobStatusData, JobStatusErrors, JobStatusResponses, ListLoadedModelsByPostData, ListLoadedModelsByPostErrors, ListLoadedModelsByPostResponses, ListLoadedModelsData, ListLoadedModelsErrors, ListLoadedModelsResponses, ListModelsData, ListModelsErrors, ListModelsResponses, ListXAnyLabelingModelsData, ListXAnyLabelingModelsErrors, ListXAnyLabelingModelsResponses, LivezData, LivezResponses, LoadModelData, LoadModelErrors, LoadModelResponses, MetricsData, MetricsErrors, MetricsResponses, PredictXAnyLabelingData, PredictXAnyLabelingErrors, PredictXAnyLabelingResponses, ReadyzData, ReadyzErrors, ReadyzResponses, Sam3ImageData, Sam3ImageErrors, Sam3ImageResponses, SamV2ImageData, SamV2ImageErrors, SamV2ImageResponses, SegmentAutomaticData, SegmentAutomaticErrors, SegmentAutomaticResponses, SegmentImageData, SegmentImageErrors, SegmentImageResponses, SegmentPredictData, SegmentPredictErrors, SegmentPredictResponses, SegmentTextData, SegmentTextErrors, SegmentTextResponses, ServerInfoData, ServerInfoResponses, ServerVersionData, ServerVersionResponses, SpacePredictData, SpacePredictErrors, SpacePredictResponses, SpaceSegmentData, SpaceSegmentErrors, SpaceSegmentResponses, SubmitConceptSegmentData, SubmitConceptSegmentErrors, SubmitConceptSegmentResponses, SubmitSam3ImageData, SubmitSam3ImageErrors, SubmitSam3ImageResponses, SubmitSamV2ImageData, SubmitSamV2ImageErrors, SubmitSamV2ImageResponses, SubmitVisualSegmentData, SubmitVisualSegmentErrors, SubmitVisualSegmentResponses, UnloadAllModelsData, UnloadAllModelsErrors, UnloadAllModelsResponses, UnloadModelData, UnloadModelErrors, UnloadModelResponses, VisualSegmentData, VisualSegmentErrors, VisualSegmentResponses } from './types.gen.js';
+import type { ClearModelsData, ClearModelsErrors, ClearModelsResponses, ConceptSegmentData, ConceptSegmentErrors, ConceptSegmentResponses, EmbedImageSam2Data, EmbedImageSam2Errors, EmbedImageSam2Responses, EmbedImageSam3Data, EmbedImageSam3Errors, EmbedImageSam3Responses, ForgetImageData, ForgetImageErrors, ForgetImageResponses, GetXAnyLabelingModelData, GetXAnyLabelingModelErrors, GetXAnyLabelingModelResponses, HealthData, HealthResponses, JobFileData, JobFileErrors, JobFileResponses, JobResultData, JobResultErrors, JobResultResponses, JobStatusData, JobStatusErrors, JobStatusResponses, LabelStudioHealthData, LabelStudioHealthErrors, LabelStudioHealthResponses, LabelStudioPredictData, LabelStudioPredictErrors, LabelStudioPredictResponses, LabelStudioSetupData, LabelStudioSetupErrors, LabelStudioSetupResponses, LabelStudioVersionsData, LabelStudioVersionsErrors, LabelStudioVersionsResponses, LabelStudioWebhookData, LabelStudioWebhookResponses, ListLoadedModelsByPostData, ListLoadedModelsByPostErrors, ListLoadedModelsByPostResponses, ListLoadedModelsData, ListLoadedModelsErrors, ListLoadedModelsResponses, ListModelsData, ListModelsErrors, ListModelsResponses, ListXAnyLabelingModelsData, ListXAnyLabelingModelsErrors, ListXAnyLabelingModelsResponses, LivezData, LivezResponses, LoadModelData, LoadModelErrors, LoadModelResponses, MetricsData, MetricsErrors, MetricsResponses, PredictXAnyLabelingData, PredictXAnyLabelingErrors, PredictXAnyLabelingResponses, ReadyzData, ReadyzErrors, ReadyzResponses, Sam3ImageData, Sam3ImageErrors, Sam3ImageResponses, SamV2ImageData, SamV2ImageErrors, SamV2ImageResponses, SegmentAutomaticData, SegmentAutomaticErrors, SegmentAutomaticResponses, SegmentImageData, SegmentImageErrors, SegmentImageResponses, SegmentPredictData, SegmentPredictErrors, SegmentPredictResponses, SegmentTextData, SegmentTextErrors, SegmentTextResponses, ServerInfoData, ServerInfoResponses, ServerVersionData, ServerVersionResponses, SpacePredictData, SpacePredictErrors, SpacePredictResponses, SpaceSegmentData, SpaceSegmentErrors, SpaceSegmentResponses, SubmitConceptSegmentData, SubmitConceptSegmentErrors, SubmitConceptSegmentResponses, SubmitSam3ImageData, SubmitSam3ImageErrors, SubmitSam3ImageResponses, SubmitSamV2ImageData, SubmitSamV2ImageErrors, SubmitSamV2ImageResponses, SubmitVisualSegmentData, SubmitVisualSegmentErrors, SubmitVisualSegmentResponses, UnloadAllModelsData, UnloadAllModelsErrors, UnloadAllModelsResponses, UnloadModelData, UnloadModelErrors, UnloadModelResponses, VisualSegmentData, VisualSegmentErrors, VisualSegmentResponses } from './types.gen.js';
 
 export type Options<TData extends TDataShape = TDataShape, ThrowOnError extends boolean = boolean, TResponse = unknown> = Options2<TData, ThrowOnError, TResponse> & {
     /**
@@ -527,6 +527,105 @@ export const predictXAnyLabeling = <ThrowOnError extends boolean = false>(option
         'Content-Type': 'application/json',
         ...options.headers
     }
+});
+
+/**
+ * Tell whether the ML backend is up
+ *
+ * Label Studio calls it before `/setup`, and reports a wrong key to its user.
+ */
+export const labelStudioHealth = <ThrowOnError extends boolean = false>(options?: Options<LabelStudioHealthData, ThrowOnError>) => (options?.client ?? client).get<LabelStudioHealthResponses, LabelStudioHealthErrors, ThrowOnError>({
+    security: [
+        {
+            in: 'query',
+            name: 'api_key',
+            type: 'apiKey'
+        },
+        { name: 'x-api-key', type: 'apiKey' },
+        { scheme: 'bearer', type: 'http' },
+        { scheme: 'basic', type: 'http' },
+        { name: 'token', type: 'apiKey' }
+    ],
+    url: '/label-studio/health',
+    ...options
+});
+
+/**
+ * Check a project's configuration
+ *
+ * Checks the label configuration and remembers `extra_params`. The fields `hostname` and `access_token` are ignored: images are fetched from `INFERENCE_LABEL_STUDIO_URL`.
+ */
+export const labelStudioSetup = <ThrowOnError extends boolean = false>(options: Options<LabelStudioSetupData, ThrowOnError>) => (options.client ?? client).post<LabelStudioSetupResponses, LabelStudioSetupErrors, ThrowOnError>({
+    security: [
+        {
+            in: 'query',
+            name: 'api_key',
+            type: 'apiKey'
+        },
+        { name: 'x-api-key', type: 'apiKey' },
+        { scheme: 'bearer', type: 'http' },
+        { scheme: 'basic', type: 'http' },
+        { name: 'token', type: 'apiKey' }
+    ],
+    url: '/label-studio/setup',
+    ...options,
+    headers: {
+        'Content-Type': 'application/json',
+        ...options.headers
+    }
+});
+
+/**
+ * Predict tasks, or one task by the user's prompts
+ *
+ * Without a `context`, the labels of the control are the concepts (SAM 3), and every task is answered: a failed one without regions, or only the first task if all would take too long. With a `context`, its points and rectangles select objects (SAM 3's visual head, or SAM 2), and words and exemplars find all instances of a concept.
+ */
+export const labelStudioPredict = <ThrowOnError extends boolean = false>(options: Options<LabelStudioPredictData, ThrowOnError>) => (options.client ?? client).post<LabelStudioPredictResponses, LabelStudioPredictErrors, ThrowOnError>({
+    security: [
+        {
+            in: 'query',
+            name: 'api_key',
+            type: 'apiKey'
+        },
+        { name: 'x-api-key', type: 'apiKey' },
+        { scheme: 'bearer', type: 'http' },
+        { scheme: 'basic', type: 'http' },
+        { name: 'token', type: 'apiKey' }
+    ],
+    url: '/label-studio/predict',
+    ...options,
+    headers: {
+        'Content-Type': 'application/json',
+        ...options.headers
+    }
+});
+
+/**
+ * Acknowledge an event of a project
+ *
+ * Label Studio sends it without credentials. The body is ignored.
+ */
+export const labelStudioWebhook = <ThrowOnError extends boolean = false>(options?: Options<LabelStudioWebhookData, ThrowOnError>) => (options?.client ?? client).post<LabelStudioWebhookResponses, unknown, ThrowOnError>({ url: '/label-studio/webhook', ...options });
+
+/**
+ * List the versions of predictions
+ *
+ * The versions that `/setup` returned for the key's projects.
+ */
+export const labelStudioVersions = <ThrowOnError extends boolean = false>(options?: Options<LabelStudioVersionsData, ThrowOnError>) => (options?.client ?? client).get<LabelStudioVersionsResponses, LabelStudioVersionsErrors, ThrowOnError>({
+    security: [
+        {
+            in: 'query',
+            name: 'api_key',
+            type: 'apiKey'
+        },
+        { name: 'x-api-key', type: 'apiKey' },
+        { scheme: 'bearer', type: 'http' },
+        { scheme: 'basic', type: 'http' },
+        { name: 'token', type: 'apiKey' }
+    ],
+    url: '/label-studio/versions',
+    ...options
 });
 
 /**

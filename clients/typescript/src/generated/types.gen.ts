@@ -726,6 +726,410 @@ export type LabelRow = Array<0 | 1>;
 export type LabelRows = Array<LabelRow>;
 
 /**
+ * LabelStudioContext
+ *
+ * What the user does in the editor.
+ */
+export type LabelStudioContext = {
+    /**
+     * The prompts.
+     */
+    result?: Array<LabelStudioItem>;
+    /**
+     * An event of the editor, such as `capabilities`.
+     */
+    event?: string;
+};
+
+/**
+ * LabelStudioError
+ *
+ * What went wrong, and how to fix it.
+ */
+export type LabelStudioError = {
+    /**
+     * HTTP status.
+     */
+    status: number;
+    /**
+     * Human-readable error message.
+     */
+    detail: string;
+    /**
+     * Stable word for the kind of error, such as `image` or `rate`; the documentation lists all. Messages may change.
+     */
+    code?: string;
+    /**
+     * Always empty.
+     */
+    request: {
+        [key: string]: unknown;
+    };
+};
+
+/**
+ * LabelStudioHealth
+ *
+ * The backend is up.
+ */
+export type LabelStudioHealth = {
+    /**
+     * Always `UP`.
+     */
+    status: 'UP';
+    /**
+     * The model that answers words.
+     */
+    model_class: string;
+};
+
+/**
+ * LabelStudioItem
+ *
+ * A prompt that the user made in the editor; other fields are ignored.
+ */
+export type LabelStudioItem = {
+    /**
+     * Type of the prompt, such as `keypointlabels`.
+     */
+    type?: string;
+    /**
+     * Name of its control tag.
+     */
+    from_name?: string;
+    /**
+     * Name of the image's tag.
+     */
+    to_name?: string;
+    /**
+     * Position and labels.
+     */
+    value?: LabelStudioValue;
+    /**
+     * False if the prompt marks what is not wanted.
+     */
+    is_positive?: boolean;
+};
+
+/**
+ * LabelStudioModelVersion
+ *
+ * The version of the predictions that a project gets now.
+ */
+export type LabelStudioModelVersion = {
+    /**
+     * Names the model, with a digest of the label configuration, the parameters and the weights. Label Studio skips tasks that have predictions of this version.
+     */
+    model_version: string;
+};
+
+/**
+ * Name of a label.
+ */
+export type LabelStudioName = string;
+
+/**
+ * LabelStudioParams
+ *
+ * Parameters of a request; other fields are ignored.
+ */
+export type LabelStudioParams = {
+    /**
+     * Prompts; absent in batches.
+     */
+    context?: LabelStudioContext;
+};
+
+/**
+ * LabelStudioPredictRequest
+ *
+ * Tasks to predict: a batch, or one task with the user's prompts.
+ */
+export type LabelStudioPredictRequest = {
+    /**
+     * API key. Label Studio sends it by HTTP Basic instead.
+     */
+    api_key?: string;
+    /**
+     * The tasks.
+     */
+    tasks?: Array<LabelStudioTask>;
+    /**
+     * Id of the project.
+     */
+    project?: string;
+    /**
+     * Label configuration (XML).
+     */
+    label_config: string;
+    /**
+     * Parameters of the request.
+     */
+    params?: LabelStudioParams;
+};
+
+/**
+ * LabelStudioPredictResponse
+ *
+ * Predictions: one per task in the same order, or that of the first task alone.
+ */
+export type LabelStudioPredictResponse = {
+    /**
+     * The predictions.
+     */
+    results: Array<LabelStudioPrediction>;
+};
+
+/**
+ * LabelStudioPrediction
+ *
+ * The prediction of one task.
+ */
+export type LabelStudioPrediction = {
+    /**
+     * The regions, best first. For the event `capabilities`, one item whose `value` describes the backend.
+     */
+    result: Array<LabelStudioRegion>;
+    /**
+     * Mean score of the regions; 0 without regions.
+     */
+    score: number;
+    /**
+     * As in the response to `/setup`; with the suffix `-failed` if the task failed, so that Label Studio asks for it again.
+     */
+    model_version: string;
+};
+
+/**
+ * LabelStudioReceived
+ *
+ * An event was received.
+ */
+export type LabelStudioReceived = {
+    /**
+     * Always `ok`.
+     */
+    status: 'ok';
+};
+
+/**
+ * LabelStudioRegion
+ *
+ * One region of a prediction.
+ */
+export type LabelStudioRegion = {
+    /**
+     * Random id of the region.
+     */
+    id: string;
+    /**
+     * Name of the control tag.
+     */
+    from_name: string;
+    /**
+     * Name of the image's tag.
+     */
+    to_name: string;
+    /**
+     * Type of the control tag, such as `brushlabels`.
+     */
+    type: string;
+    /**
+     * Width of the image in pixels.
+     */
+    original_width: number;
+    /**
+     * Height of the image in pixels.
+     */
+    original_height: number;
+    /**
+     * Always 0.
+     */
+    image_rotation: number;
+    /**
+     * Confidence, 0 to 1.
+     */
+    score: number;
+    /**
+     * Shape and labels.
+     */
+    value: LabelStudioRegionValue;
+};
+
+/**
+ * LabelStudioRegionValue
+ *
+ * The shape of a region; lengths are percent of the image. Its type decides the fields.
+ */
+export type LabelStudioRegionValue = {
+    /**
+     * `brushlabels`: the format.
+     */
+    format?: 'rle';
+    /**
+     * `brushlabels`: the mask as Label Studio's run lengths.
+     */
+    rle?: Array<number>;
+    /**
+     * `polygonlabels`: the vertices, `[x, y]`.
+     */
+    points?: Array<Array<number>>;
+    /**
+     * `polygonlabels`: always true.
+     */
+    closed?: boolean;
+    /**
+     * `rectanglelabels`: left side.
+     */
+    x?: number;
+    /**
+     * `rectanglelabels`: top side.
+     */
+    y?: number;
+    /**
+     * `rectanglelabels`: width.
+     */
+    width?: number;
+    /**
+     * `rectanglelabels`: height.
+     */
+    height?: number;
+    /**
+     * `rectanglelabels`: always 0.
+     */
+    rotation?: number;
+    /**
+     * `bitmasklabels`: the mask as the data URL of a PNG.
+     */
+    imageDataURL?: string;
+    /**
+     * The labels of a brush.
+     */
+    brushlabels?: Array<string>;
+    /**
+     * The labels of a bitmask.
+     */
+    bitmasklabels?: Array<string>;
+    /**
+     * The labels of a polygon.
+     */
+    polygonlabels?: Array<string>;
+    /**
+     * The labels of a rectangle.
+     */
+    rectanglelabels?: Array<string>;
+};
+
+/**
+ * LabelStudioSetupRequest
+ *
+ * A project's configuration, which Label Studio sends before batches.
+ */
+export type LabelStudioSetupRequest = {
+    /**
+     * API key. Label Studio sends it by HTTP Basic instead.
+     */
+    api_key?: string;
+    /**
+     * Id of the project.
+     */
+    project?: string;
+    /**
+     * Label configuration (XML).
+     */
+    schema: string;
+    /**
+     * Parameters of the backend; see the documentation.
+     */
+    extra_params?: {
+        [key: string]: unknown;
+    };
+};
+
+/**
+ * LabelStudioTask
+ *
+ * A task; other fields are ignored.
+ */
+export type LabelStudioTask = {
+    /**
+     * Id of the task.
+     */
+    id?: number;
+    /**
+     * The task's columns, by name.
+     */
+    data?: {
+        [key: string]: unknown;
+    };
+};
+
+/**
+ * LabelStudioValue
+ *
+ * Position and labels of a prompt, in percent of the image.
+ */
+export type LabelStudioValue = {
+    /**
+     * Left side, or abscissa of a point.
+     */
+    x?: number;
+    /**
+     * Top side, or ordinate of a point.
+     */
+    y?: number;
+    /**
+     * Width of a rectangle.
+     */
+    width?: number;
+    /**
+     * Height of a rectangle.
+     */
+    height?: number;
+    /**
+     * Degrees by which a rectangle is turned clockwise at its corner.
+     */
+    rotation?: number;
+    /**
+     * False if the prompt marks what is not wanted.
+     */
+    positive?: boolean;
+    /**
+     * Labels of the prompt.
+     */
+    labels?: Array<LabelStudioName>;
+    /**
+     * Labels of a point.
+     */
+    keypointlabels?: Array<LabelStudioName>;
+    /**
+     * Labels of a rectangle.
+     */
+    rectanglelabels?: Array<LabelStudioName>;
+    /**
+     * Words of a `TextArea`.
+     */
+    text?: Array<LabelStudioWords>;
+};
+
+/**
+ * LabelStudioVersions
+ *
+ * The versions of the predictions that the key's projects get now.
+ */
+export type LabelStudioVersions = {
+    /**
+     * The versions.
+     */
+    versions: Array<string>;
+};
+
+/**
+ * A concept in words.
+ */
+export type LabelStudioWords = string;
+
+/**
  * Zero-based position in a list.
  */
 export type LocationIndex = number;
@@ -3806,6 +4210,218 @@ export type PredictXAnyLabelingResponses = {
 };
 
 export type PredictXAnyLabelingResponse = PredictXAnyLabelingResponses[keyof PredictXAnyLabelingResponses];
+
+export type LabelStudioHealthData = {
+    body?: never;
+    path?: never;
+    query?: never;
+    url: '/label-studio/health';
+};
+
+export type LabelStudioHealthErrors = {
+    /**
+     * The API key is missing or wrong, has expired or was revoked.
+     */
+    401: LabelStudioError;
+    /**
+     * The API key lacks the required scope.
+     */
+    403: LabelStudioError;
+    /**
+     * Unavailable: a model's weights are missing, the server is stopping or out of memory, or a database is unavailable. The message says which.
+     */
+    503: LabelStudioError;
+};
+
+export type LabelStudioHealthError = LabelStudioHealthErrors[keyof LabelStudioHealthErrors];
+
+export type LabelStudioHealthResponses = {
+    /**
+     * The backend is up.
+     */
+    200: LabelStudioHealth;
+};
+
+export type LabelStudioHealthResponse = LabelStudioHealthResponses[keyof LabelStudioHealthResponses];
+
+export type LabelStudioSetupData = {
+    body: LabelStudioSetupRequest;
+    path?: never;
+    query?: never;
+    url: '/label-studio/setup';
+};
+
+export type LabelStudioSetupErrors = {
+    /**
+     * The request or the label configuration is invalid, or the image of an interactive request cannot be fetched or decoded.
+     */
+    400: LabelStudioError;
+    /**
+     * The API key is missing or wrong, has expired or was revoked.
+     */
+    401: LabelStudioError;
+    /**
+     * The API key has insufficient credits.
+     */
+    402: LabelStudioError;
+    /**
+     * The API key lacks the required scope.
+     */
+    403: LabelStudioError;
+    /**
+     * The request body did not arrive in time.
+     */
+    408: LabelStudioError;
+    /**
+     * The request body or the image exceeds a limit.
+     */
+    413: LabelStudioError;
+    /**
+     * The body's `Content-Type` or `Content-Encoding` is not supported; the message says what to send.
+     */
+    415: LabelStudioError;
+    /**
+     * The API key exceeds its rate limit, or the server is at capacity; try again.
+     */
+    429: LabelStudioError;
+    /**
+     * Internal error; the server's log has details under the request id.
+     */
+    500: LabelStudioError;
+    /**
+     * Unavailable: a model's weights are missing, the server is stopping or out of memory, or a database is unavailable. The message says which.
+     */
+    503: LabelStudioError;
+    /**
+     * The request timed out.
+     */
+    504: LabelStudioError;
+};
+
+export type LabelStudioSetupError = LabelStudioSetupErrors[keyof LabelStudioSetupErrors];
+
+export type LabelStudioSetupResponses = {
+    /**
+     * The configuration is usable.
+     */
+    200: LabelStudioModelVersion;
+};
+
+export type LabelStudioSetupResponse = LabelStudioSetupResponses[keyof LabelStudioSetupResponses];
+
+export type LabelStudioPredictData = {
+    body: LabelStudioPredictRequest;
+    path?: never;
+    query?: never;
+    url: '/label-studio/predict';
+};
+
+export type LabelStudioPredictErrors = {
+    /**
+     * The request or the label configuration is invalid, or the image of an interactive request cannot be fetched or decoded.
+     */
+    400: LabelStudioError;
+    /**
+     * The API key is missing or wrong, has expired or was revoked.
+     */
+    401: LabelStudioError;
+    /**
+     * The API key has insufficient credits.
+     */
+    402: LabelStudioError;
+    /**
+     * The API key lacks the required scope.
+     */
+    403: LabelStudioError;
+    /**
+     * The request body did not arrive in time.
+     */
+    408: LabelStudioError;
+    /**
+     * The request body or the image exceeds a limit.
+     */
+    413: LabelStudioError;
+    /**
+     * The body's `Content-Type` or `Content-Encoding` is not supported; the message says what to send.
+     */
+    415: LabelStudioError;
+    /**
+     * The API key exceeds its rate limit, or the server is at capacity; try again.
+     */
+    429: LabelStudioError;
+    /**
+     * Internal error; the server's log has details under the request id.
+     */
+    500: LabelStudioError;
+    /**
+     * Unavailable: a model's weights are missing, the server is stopping or out of memory, or a database is unavailable. The message says which.
+     */
+    503: LabelStudioError;
+    /**
+     * The request timed out.
+     */
+    504: LabelStudioError;
+};
+
+export type LabelStudioPredictError = LabelStudioPredictErrors[keyof LabelStudioPredictErrors];
+
+export type LabelStudioPredictResponses = {
+    /**
+     * The predictions.
+     */
+    200: LabelStudioPredictResponse;
+};
+
+export type LabelStudioPredictResponse2 = LabelStudioPredictResponses[keyof LabelStudioPredictResponses];
+
+export type LabelStudioWebhookData = {
+    body?: never;
+    path?: never;
+    query?: never;
+    url: '/label-studio/webhook';
+};
+
+export type LabelStudioWebhookResponses = {
+    /**
+     * The event was received.
+     */
+    201: LabelStudioReceived;
+};
+
+export type LabelStudioWebhookResponse = LabelStudioWebhookResponses[keyof LabelStudioWebhookResponses];
+
+export type LabelStudioVersionsData = {
+    body?: never;
+    path?: never;
+    query?: never;
+    url: '/label-studio/versions';
+};
+
+export type LabelStudioVersionsErrors = {
+    /**
+     * The API key is missing or wrong, has expired or was revoked.
+     */
+    401: LabelStudioError;
+    /**
+     * The API key lacks the required scope.
+     */
+    403: LabelStudioError;
+    /**
+     * Unavailable: a model's weights are missing, the server is stopping or out of memory, or a database is unavailable. The message says which.
+     */
+    503: LabelStudioError;
+};
+
+export type LabelStudioVersionsError = LabelStudioVersionsErrors[keyof LabelStudioVersionsErrors];
+
+export type LabelStudioVersionsResponses = {
+    /**
+     * The versions.
+     */
+    200: LabelStudioVersions;
+};
+
+export type LabelStudioVersionsResponse = LabelStudioVersionsResponses[keyof LabelStudioVersionsResponses];
 
 export type SubmitSam3ImageData = {
     body: Sam3ImageRequest;

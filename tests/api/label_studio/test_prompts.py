@@ -1,0 +1,156 @@
+"""Prompts of the editor, labels and configurations, without a server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from inference_server.api.label_studio.config import LabelConfig, read_config
+from inference_server.api.label_studio.parameters import parameters_of
+from inference_server.api.label_studio.prompts import interactions, label_of, visual_options
+from inference_server.errors import PromptError
+from schemas.common import Limits
+from schemas.label_studio import LabelStudioItem
+from tests.api.label_studio.projects import config
+
+
+def parsed(text: str) -> LabelConfig:
+    return read_config(text, max_bytes=10**5, max_tags=1000)
+
+
+def items(*told: dict[str, Any]) -> list[LabelStudioItem]:
+    return [LabelStudioItem.model_validate(each) for each in told]
+
+
+def box(x: float, y: float, w: float, h: float, **fields: Any) -> dict[str, Any]:
+    value = {"x": x, "y": y, "width": w, "height": h, **fields}
+    return {"type": "rectanglelabels", "value": value}
+
+
+def spot(x: float, y: float, **fields: Any) -> dict[str, Any]:
+    return {"type": "keypointlabels", "value": {"x": x, "y": y, "width": 1}, **fields}
+
+
+class TestConfig:
+    def test_controls_belong_to_images(self) -> None:
+        found = parsed(
+            '<View><Image name="a" value="$x"/><Image name="b" value="$y"/><View>'
+            '<PolygonLabels name="p" toName="b"><View><Label value="l"/></View></PolygonLabels>'
+            '<BrushLabels name="q" toName="none"/><BrushLabels name="r" toName="none,a"/></View>'
+            '<Labels name="s" toName="a"><Label value="m"/></Labels></View>'
+        )
+        assert found.images == {"a": "x", "b": "y"}
+        assert [(each.name, each.image, list(each.names)) for each in found.controls] == [
+            ("p", "b", ["l"]),
+            ("r", "a", []),
+        ]
+        assert found.output().name == "r"
+        assert found.output("b").name == "p"
+        assert found.output(name="p").name == "p"
+        assert found.control("p") == found.controls[0]
+        assert found.control(None) is None
+
+    def test_the_digest_ignores_white_space(self) -> None:
+        text = config("cat")
+        assert parsed(text).digest == parsed(text.replace("><", "> \n <")).digest
+        assert parsed(text).digest != parsed(text.replace("cat", "dog")).digest
+        nested = '<View><Image name="a" value="$x"/><View><View/></View></View>'
+        beside = '<View><Image name="a" value="$x"/><View/><View/></View>'
+        assert parsed(nested).digest != parsed(beside).digest
+
+
+class TestParameters:
+    def test_attributes_override_extra_params(self) -> None:
+        found = parsed(config("cat", attributes='model_box="exemplar" model_unknown="1" x="2"'))
+        extra = {"box": "object", "score_threshold": 0.2, "unknown": {}}
+        parameters = parameters_of(extra, (found.output(), None), Limits())
+        assert (parameters.box, parameters.score_threshold) == ("exemplar", 0.2)
+
+    @pytest.mark.parametrize("extra", [{"score_threshold": 2}, {"box": "x"}, {"output": []}])
+    def test_invalid_values(self, extra: dict[str, Any]) -> None:
+        with pytest.raises(PromptError, match=next(iter(extra))):
+            parameters_of(extra, (None,), Limits())
+
+
+class TestObjects:
+    def test_lengths_are_percent_and_keep_fractions(self) -> None:
+        (one,) = interactions(items(box(10.1, 20.2, 30.3, 40.4)), Limits())
+        (prompt,) = one.objects((500, 1000))
+        assert prompt.box is not None
+        np.testing.assert_allclose(prompt.box, [101, 101, 404, 303], rtol=1e-5)
+        (one,) = interactions(items(spot(10.15, 20.25)), Limits())
+        (prompt,) = one.objects((500, 1000))
+        np.testing.assert_allclose(prompt.points, [[101.5, 101.25]], rtol=1e-5)
+        assert visual_options([prompt]).multimask
+
+    def test_points_refine_a_single_rectangle(self) -> None:
+        told = items(box(0, 0, 10, 10), spot(5, 5, is_positive=False))
+        (prompt,) = interactions(told, Limits())[0].objects((100, 100))
+        assert prompt.box is not None
+        assert prompt.labels.tolist() == [0]
+        assert not visual_options([prompt]).multimask
+
+    def test_several_rectangles_are_several_objects(self) -> None:
+        told = items(box(0, 0, 10, 10), box(20, 20, 10, 10), spot(50, 50))
+        prompts = interactions(told, Limits())[0].objects((100, 100))
+        assert [prompt.box is not None for prompt in prompts] == [True, True, False]
+
+    def test_labels_are_apart(self) -> None:
+        told = [spot(1, 1), spot(2, 2)]
+        for each, label in zip(told, ("a", "b"), strict=True):
+            each["value"]["keypointlabels"] = [label]
+        assert [one.label for one in interactions(items(*told), Limits())] == ["a", "b"]
+
+    @pytest.mark.parametrize("told", [{"is_positive": False}, {"positive": False}])
+    def test_negative_prompts_alone_select_nothing(self, told: dict[str, Any]) -> None:
+        point = spot(1, 1)
+        point |= told if "is_positive" in told else {}
+        point["value"] |= told if "positive" in told else {}
+        (one,) = interactions(items(point), Limits())
+        assert one.objects((10, 10)) == []
+
+    def test_a_turned_rectangle(self) -> None:
+        (one,) = interactions(items(box(50, 50, 20, 10, rotation=90)), Limits())
+        (prompt,) = one.objects((100, 200))
+        assert prompt.box is not None
+        # Turned clockwise at its corner, which becomes the upper right one.
+        np.testing.assert_allclose(prompt.box, [90, 50, 100, 90], atol=1e-4)
+
+    @pytest.mark.parametrize(
+        ("told", "limits"),
+        [
+            (spot(1, 1), Limits(max_points=2)),
+            (box(1, 1, 1, 1), Limits(max_boxes=2)),
+            ({"value": {"text": "cat"}}, Limits(max_prompts=2)),
+        ],
+    )
+    def test_too_many(self, told: dict[str, Any], limits: Limits) -> None:
+        interactions(items(told, told), limits)
+        with pytest.raises(PromptError, match="at most 2"):
+            interactions(items(told, told, told), limits)
+
+
+@pytest.mark.parametrize(
+    ("words", "chosen", "label"),
+    [
+        ("car", None, "Car"),
+        ("a red Car, parked", None, "Car"),
+        ("police car", None, "Police"),
+        ("scar", None, "Bus"),
+        ("lorry", None, "Truck"),
+        (None, None, "Bus"),
+        ("car", "Mine", "Mine"),
+    ],
+)
+def test_the_label_of_words(words: str | None, chosen: str | None, label: str) -> None:
+    output = parsed(
+        config(
+            "Bus",
+            "Car",
+            '<Label value="Police" predicted_values="police car"/>',
+            '<Label value="Truck" predicted_values="truck, lorry"/>',
+        )
+    ).output()
+    assert label_of(output, words, chosen) == label

@@ -48,6 +48,10 @@ def test_text_without_white_space_is_decoded_as_it_is(
         assert decode_base64(text, max_bytes=len(DATA)) == DATA
 
 
+def test_both_alphabets_in_one_text() -> None:
+    assert decode_base64("AAAA/_+-", max_bytes=6) == base64.b64decode("AAAA//++")
+
+
 @pytest.mark.parametrize("text", ["/x==", "//==", "AA8=", "AA9="])
 def test_unused_bits_of_the_last_character_may_be_any(text: str) -> None:
     assert decode_base64(text, max_bytes=2) == base64.b64decode(text)

@@ -38,7 +38,7 @@ from inference_server.errors import (
     ImageTooLargeError,
     UnknownImageError,
 )
-from inference_server.images import ImageFetcher, Picture, decode_picture
+from inference_server.images import ImageFetcher, Picture, TrustedHost, decode_picture
 from inference_server.images.fetch import Reserve
 from inference_server.masks import upsample_masks
 from inference_server.observability.metrics import Metrics, Timings
@@ -174,7 +174,14 @@ class Web(ImageFetcher):
         self.pages: dict[str, bytes] = {}
         self.fetched: list[str] = []
 
-    async def fetch(self, url: str, *, tenant: str = "", reserve: Reserve | None = None) -> bytes:
+    async def fetch(
+        self,
+        url: str,
+        *,
+        tenant: str = "",
+        reserve: Reserve | None = None,
+        trusted: TrustedHost | None = None,
+    ) -> bytes:
         self.fetched.append(url)
         if url not in self.pages:
             raise ImageError("Could not load the image: no such page.")

@@ -256,10 +256,11 @@ class Batch:
         order = iter(range(len(tasks)))
         workers = [asyncio.create_task(work(order)) for _ in range(state.workers)]
         every = asyncio.gather(*workers)
-        waiting = asyncio.create_task(too_large.wait())
+        waiting = asyncio.ensure_future(too_large.wait())
         try:
+            ends: list[asyncio.Future[Any]] = [every, waiting]
             await asyncio.wait(
-                [every, waiting],
+                ends,
                 timeout=state.seconds if len(tasks) > 1 else None,
                 return_when=asyncio.FIRST_COMPLETED,
             )
@@ -278,7 +279,8 @@ class Batch:
                 )
                 bodies, results = bodies[:1], results[:1]
         finally:
-            for each in (*workers, waiting):
+            waiting.cancel()
+            for each in workers:
                 each.cancel()
             await asyncio.gather(every, waiting, *workers, return_exceptions=True)
         return bodies, sum(each is None for each in results)

@@ -100,7 +100,7 @@ def point(
     x: float, y: float, label: str, *, positive: bool = True, size: tuple[int, int] = (480, 640)
 ) -> dict[str, Any]:
     """Return a smart key point, as the editor sends it, at a pixel."""
-    value = {"x": 100 * x / size[1], "y": 100 * y / size[0], "width": 0.26}
+    value: dict[str, Any] = {"x": 100 * x / size[1], "y": 100 * y / size[0], "width": 0.26}
     value |= {"labels": [label], "keypointlabels": [label]}
     return _item("keypointlabels", "kp", value, is_positive=positive)
 
@@ -139,7 +139,7 @@ def plane(region: Mapping[str, Any]) -> Plane:
     canvas = np.zeros((height, width), np.uint8)
     if region["type"] == "brushlabels":
         assert value["format"] == "rle"
-        return decode_brush(value["rle"]).reshape(height, width, 4)[..., 3] > 0
+        return np.asarray(decode_brush(value["rle"]).reshape(height, width, 4)[..., 3] > 0)
     if region["type"] == "bitmasklabels":
         head, _, text = value["imageDataURL"].partition(",")
         assert head == "data:image/png;base64"

@@ -121,7 +121,8 @@ class TestSetup:
 
     def test_the_version_is_that_of_the_predictions(self, server: RunningHere, image: str) -> None:
         expected = version(server, config(RED), {"nms_iou_threshold": 0.6}, PROJECT)
-        for context in (None, {"result": []}, {"result": [words(RED)]}, {"event": "prewarm"}):
+        contexts: list[Any] = [None, {"result": []}, {"result": [words(RED)]}, {"event": "x"}]
+        for context in contexts:
             (found,) = answered(server, body([task(1, image)], config(RED), context))
             assert found["model_version"] == expected
         versions = server.http.get(VERSIONS, headers=BASIC).json()["versions"]

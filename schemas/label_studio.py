@@ -17,6 +17,7 @@ from schemas.common import (
     check_shapes,
     examples,
 )
+from schemas.example_scene import EXAMPLE_SCENE
 
 MAX_EPSILON = 1000.0
 _MAX_ID = 2**63 - 1
@@ -89,7 +90,6 @@ class LabelStudioSetupRequest(InputModel):
             "project": "1.1764000000",
             "schema": '<View><Image name="image" value="$image"/><BrushLabels name="brush" '
             'toName="image"><Label value="red circle"/></BrushLabels></View>',
-            "hostname": "http://localhost:8080",
             "extra_params": {"box": "exemplar"},
         }
     )
@@ -198,7 +198,7 @@ class LabelStudioPredictRequest(InputModel):
             "project": "1.1764000000",
             "label_config": '<View><Image name="image" value="$image"/><BrushLabels name="brush" '
             'toName="image"><Label value="red circle"/></BrushLabels></View>',
-            "tasks": [{"id": 1, "data": {"image": "https://example.com/dog.jpg"}}],
+            "tasks": [{"id": 1, "data": {"image": f"data:image/jpeg;base64,{EXAMPLE_SCENE}"}}],
         }
     )
 

@@ -8,7 +8,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -94,6 +94,7 @@ class Desk:
         frames = "() => new Promise((done) => requestAnimationFrame(() => setTimeout(done)))"
         self.page.evaluate(frames)
         expect(self.page.locator("#progress")).to_be_hidden(timeout=TIMEOUT)
+        expect(self.page.locator("#saved")).not_to_have_text("Saving…")
         self.page.evaluate(frames)
 
     @property
@@ -109,6 +110,16 @@ class Desk:
             {"name": name, "mimeType": "image/png", "buffer": data}
         )
         self._opened(name)
+
+    def open(self, files: Mapping[str, bytes]) -> None:
+        """Open several files at once, such as images or labels."""
+        types = {".png": "image/png", ".jpg": "image/jpeg", ".json": "application/json"}
+        self.page.locator("#file").set_input_files(
+            [
+                {"name": name, "mimeType": types[Path(name).suffix], "buffer": data}
+                for name, data in files.items()
+            ]
+        )
 
     def sample(self, about: str) -> None:
         self.page.get_by_role("button", name=f"Sample: {about}").click()
@@ -140,13 +151,26 @@ class Desk:
         )
         return box["x"] + x / width * box["width"], box["y"] + y / height * box["height"]
 
-    def click(self, x: float, y: float, *, shift: bool = False) -> None:
+    def click(self, x: float, y: float, *, holding: str | None = None) -> None:
+        """Click on an image pixel while the whole image is shown.
+
+        Args:
+            x: Column.
+            y: Row.
+            holding: Key that is held, such as `Shift`.
+        """
         at = self.place(x, y)
-        if shift:
-            self.page.keyboard.down("Shift")
+        if holding:
+            self.page.keyboard.down(holding)
         self.page.mouse.click(*at)
-        if shift:
-            self.page.keyboard.up("Shift")
+        if holding:
+            self.page.keyboard.up(holding)
+        self.settle()
+
+    def press(self, *keys: str) -> None:
+        """Press keys while the image has the focus."""
+        for key in keys:
+            self.stage.press(key)
         self.settle()
 
     def drag(self, box: tuple[float, float, float, float]) -> None:
@@ -246,7 +270,7 @@ def new_context(browser: Browser, **options: Any) -> BrowserContext:
 def at_desk(
     context: BrowserContext, url: str, key: str | None = ALICE, path: str = "/"
 ) -> Iterator[Desk]:
-    """Open a page of the server in a new tab.
+    """Open a page of the server in a new tab, without pictures of earlier tests.
 
     Args:
         context: The browser context.
@@ -255,6 +279,8 @@ def at_desk(
         path: Path of the page.
     """
     with context.new_page() as page:
+        forgotten = {"origin": url, "storageTypes": "indexeddb"}
+        context.new_cdp_session(page).send("Storage.clearDataForOrigin", forgotten)
         desk = Desk(page, url)
         address = url + path + (f"#key={key}" if key else "")
         if path == "/":

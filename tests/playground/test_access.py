@@ -49,7 +49,7 @@ def test_keyboard_only(desk: Desk, picture: Picture) -> None:
     desk.settle()
     assert desk.drawn((480, 640))[256, 545]
     press("ArrowLeft")
-    press("Minus")
+    press("Shift+Enter")
     desk.settle()
     (points,) = [prompt["points"] for prompt in desk.sent("/sam3/visual_segment")[-1]["prompts"]]
     assert [point["positive"] for point in points] == [True, False]
@@ -104,9 +104,10 @@ def test_controls_have_names_and_roles(desk: Desk) -> None:
     ):
         expect(page.get_by_role(role, name=name).first).to_be_attached()  # type: ignore[arg-type]
     expect(page.get_by_role("application")).to_have_accessible_description(
-        "The arrow keys move the crosshair; with Shift, by one pixel. Enter clicks; Shift+Enter or "
-        "minus excludes. B sets the first corner of a box, Enter the second. N starts a new "
-        "object. Escape cancels."
+        "The arrow keys move the crosshair; with Shift, by one pixel. Enter clicks; Shift+Enter "
+        "excludes. B sets the first corner of a box, Enter the second. N starts a new object. "
+        "J and K select the next and previous mask; Delete removes it, H hides it, 1 to 9 give it "
+        "a class. Plus, minus and 0 zoom. Comma and period change the picture. Escape cancels."
     )
     identities = page.evaluate("() => [...document.querySelectorAll('[id]')].map((e) => e.id)")
     assert len(identities) == len(set(identities))
@@ -143,7 +144,7 @@ def test_a_phone(browser: Browser, server: RunningHere, picture: Picture) -> Non
         style = "(stage) => getComputedStyle(stage).touchAction"
         assert desk.stage.evaluate(style) == "none"
         desk.page.get_by_role("radio", name="Include").check(force=True)
-        assert desk.stage.evaluate(style) == "manipulation"
+        assert desk.stage.evaluate(style) == "pan-x pan-y"
         desk.check()
 
 

@@ -83,7 +83,7 @@ _FILE = """const file = (data, name) => {
 
 
 def test_paste_and_drop(desk: Desk, picture: Picture) -> None:
-    data = picture.sent["value"]
+    data, other = picture.sent["value"], Picture(make_scene(24)).sent["value"]
     opened = desk.page.get_by_role("application")
     desk.page.evaluate(
         f"""(data) => {{
@@ -98,7 +98,7 @@ def test_paste_and_drop(desk: Desk, picture: Picture) -> None:
                 if (!event.defaultPrevented) throw new Error(`${{name}} is left to the browser`);
             }}
         }}""",
-        data,
+        other,
     )
     expect(opened).to_have_accessible_name("Image dropped.png")
     desk.page.evaluate(
@@ -140,7 +140,7 @@ def _hard(item: SceneObject) -> tuple[float, float]:
 
 def test_clicks_refine_an_object(desk: Desk, picture: Picture, server: RunningHere) -> None:
     desk.upload(picture.data)
-    desk.click(20, 20, shift=True)
+    desk.click(20, 20, holding="Shift")
     expect(desk.status).to_contain_text("click on an object first")
     assert desk.calls == ["/sam3/embed_image"]
     item = picture.one("blue circle")
@@ -198,7 +198,7 @@ def test_a_negative_click_removes_an_area(desk: Desk) -> None:
     distance = cv2.distanceTransform(wrong, cv2.DIST_L2, 5)
     y, x = np.unravel_index(int(distance.argmax()), size)
     assert wrong.sum() > 1000
-    desk.click(float(x), float(y), shift=True)
+    desk.click(float(x), float(y), holding="Shift")
     expect(desk.page.get_by_role("button", name="Object 1 2 clicks")).to_be_visible()
     after = desk.drawn(size)
     assert not after[y, x]

@@ -51,7 +51,7 @@ export class Code {
         url: BASE + body.path,
         body: body.body,
         file: byId("code-image").value === "file" ? session.picture.name : null,
-        id: session.picture.id,
+        id: session.picture.sentId,
         key: this.server.needsKey ? (byId("reveal").checked ? key() : "") : null,
       });
       byId("code").textContent = this.#text;
@@ -64,7 +64,7 @@ export class Code {
   #renderRequests() {
     const { session } = this;
     const select = byId("code-request");
-    const hasConcepts = session.concepts.some((each) => !session.isHidden(each));
+    const hasConcepts = session.concepts.some((each) => !session.document.isHidden(each));
     const options = session.objects.map((each) => [String(each.id), each.name]);
     if (hasConcepts) options.unshift(["concepts", "Concepts"]);
     const added = session.prompts.find((each) => !this.#lastPrompts.includes(each));
@@ -80,7 +80,7 @@ export class Code {
   #body(choice) {
     const { session } = this;
     if (choice === "concepts") {
-      const visible = session.concepts.filter((each) => !session.isHidden(each));
+      const visible = session.concepts.filter((each) => !session.document.isHidden(each));
       return {
         path: "sam3/concept_segment",
         body: conceptRequest(visible, session.threshold, session.overlap),

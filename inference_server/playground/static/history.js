@@ -11,6 +11,21 @@ export class History {
     this.present = present;
   }
 
+  /** Restore a history from `stored()`. */
+  static of({ past, present, future }) {
+    const history = new History(present);
+    [history.#past, history.#future] = [past, future];
+    return history;
+  }
+
+  stored() {
+    return { past: this.#past, present: this.present, future: this.#future };
+  }
+
+  get states() {
+    return [...this.#past, this.present, ...this.#future];
+  }
+
   get canUndo() {
     return this.#past.length > 0;
   }

@@ -28,9 +28,11 @@ export class KeyDialog {
     return key();
   }
 
-  open() {
+  /** @param {import("./problem.js").Problem | null} problem why another key is needed. */
+  open(problem = null) {
+    if (this.#dialog.open) return;
     this.#field.value = "";
-    byId("key-problem").textContent = "";
+    byId("key-problem").textContent = problem ? `${problem.title}: ${problem.text}` : "";
     byId("key-forget").disabled = !key();
     this.#dialog.showModal();
     this.#field.focus();

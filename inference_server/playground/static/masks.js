@@ -1,12 +1,12 @@
 /**
- * Masks in COCO's compressed RLE: parse, compare and rasterise.
+ * Masks in COCO's compressed RLE: parse, write, compare and rasterise.
  *
  * Runs are column-major and start with zeros. IoU is computed on the runs, so only visible masks are
- * rasterised.
+ * rasterised, and only as finely as the screen shows them.
  */
 
-/** Maximum pixels of a rasterised mask; larger masks are subsampled. */
-const MAX_PIXELS = 4_000_000;
+/** Masks by their RLE, so that each is parsed once. */
+const parsed = new WeakMap();
 
 export class Mask {
   /** @param {{size: [number, number], counts: string}} rle COCO RLE; `size` is [height, width]. */
@@ -34,6 +34,47 @@ export class Mask {
     this.box = this.area ? [x0, y0, x1 - x0, y1 - y0] : [0, 0, 0, 0];
   }
 
+  /** The mask of an RLE; the same object for the same RLE. */
+  static of(rle) {
+    let mask = parsed.get(rle);
+    if (!mask) {
+      mask = new Mask(rle);
+      parsed.set(rle, mask);
+    }
+    return mask;
+  }
+
+  /** @param {number[]} spans ascending [start, stop) pairs of column-major indices. */
+  static fromSpans(spans, height, width) {
+    const rle = { size: [height, width], counts: countsOf(spans, height * width) };
+    return Mask.of(rle);
+  }
+
+  /** Text that identifies the mask among those of a prompt. */
+  get key() {
+    return [...this.box, this.area].join(",");
+  }
+
+  /** Whether the mask covers a position in image pixels. */
+  contains(x, y) {
+    const [column, row] = [Math.floor(x), Math.floor(y)];
+    if (column < 0 || row < 0 || column >= this.width || row >= this.height) return false;
+    const at = column * this.height + row;
+    const first = this.#first(at);
+    return first < this.spans.length && this.spans[first] <= at;
+  }
+
+  /** Index of the first span that ends after a pixel index. */
+  #first(at) {
+    let [low, high] = [0, this.spans.length / 2];
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (this.spans[2 * middle + 1] > at) high = middle;
+      else low = middle + 1;
+    }
+    return 2 * low;
+  }
+
   /** Intersection over union with another mask. */
   iou(other) {
     const [ax, ay, aw, ah] = this.box;
@@ -50,14 +91,14 @@ export class Mask {
   }
 
   /**
-   * Rasterise the bounding box: the colour on the mask, transparent elsewhere.
+   * Rasterise a region: the colour on the mask, transparent elsewhere.
    *
    * @param {[number, number, number]} colour red, green and blue, 0 to 255.
+   * @param {[number, number, number, number]} region [x, y, width, height] in whole image pixels.
+   * @param {number} step image pixels per canvas pixel, a whole number.
    * @returns {HTMLCanvasElement}
    */
-  raster([red, green, blue]) {
-    const [x0, y0, width, height] = this.box;
-    const step = Math.max(1, Math.ceil(Math.sqrt((width * height) / MAX_PIXELS)));
+  raster([red, green, blue], [x0, y0, width, height] = this.box, step = 1) {
     const canvas = document.createElement("canvas");
     canvas.width = Math.max(1, Math.ceil(width / step));
     canvas.height = Math.max(1, Math.ceil(height / step));
@@ -65,19 +106,22 @@ export class Mask {
     const image = context.createImageData(canvas.width, canvas.height);
     const pixels = new Uint32Array(image.data.buffer);
     const paint = new Uint32Array(new Uint8ClampedArray([red, green, blue, 255]).buffer)[0];
-    for (let i = 0; i < this.spans.length; i += 2) {
-      for (let at = this.spans[i]; at < this.spans[i + 1]; ) {
+    const end = (x0 + width) * this.height;
+    for (let i = this.#first(x0 * this.height); i < this.spans.length; i += 2) {
+      if (this.spans[i] >= end) break;
+      const last = Math.min(this.spans[i + 1], end);
+      for (let at = Math.max(this.spans[i], x0 * this.height); at < last; ) {
         const column = Math.floor(at / this.height);
-        const end = Math.min(this.spans[i + 1], (column + 1) * this.height);
+        const stop = Math.min(last, (column + 1) * this.height);
         const x = (column - x0) / step;
         if (Number.isInteger(x)) {
-          const top = at - column * this.height - y0;
-          const bottom = end - column * this.height - y0;
+          const top = Math.max(0, at - column * this.height - y0);
+          const bottom = Math.min(height, stop - column * this.height - y0);
           for (let y = Math.ceil(top / step); y * step < bottom; y += 1) {
             pixels[y * canvas.width + x] = paint;
           }
         }
-        at = end;
+        at = stop;
       }
     }
     context.putImageData(image, 0, 0);
@@ -108,6 +152,29 @@ function spansOf(counts) {
     at += value;
   }
   return spans;
+}
+
+/** Write COCO counts; the opposite of `spansOf`. */
+function countsOf(spans, pixels) {
+  const runs = [];
+  let at = 0;
+  for (const edge of spans) {
+    runs.push(edge - at);
+    at = edge;
+  }
+  if (at < pixels) runs.push(pixels - at);
+  let counts = "";
+  runs.forEach((run, index) => {
+    let value = index > 2 ? run - runs[index - 2] : run;
+    for (let more = true; more; ) {
+      let bits = value & 31;
+      value >>= 5;
+      more = bits & 16 ? value !== -1 : value !== 0;
+      if (more) bits |= 32;
+      counts += String.fromCharCode(bits + 48);
+    }
+  });
+  return counts;
 }
 
 /**

@@ -4,11 +4,17 @@ import { Problem } from "./problem.js";
 
 const EXTENSIONS = { "image/jpeg": "jpg", "image/png": "png", "image/webp": "webp" };
 
+/** Each smaller copy has this share of the width and height of the one before. */
+const SMALLER = 0.7;
+
 export class Picture {
+  /** The copy that requests send: the file itself, until the server finds it too large. */
+  #copy;
+
   /**
    * @param {Blob} file
    * @param {string} name file name.
-   * @param {string} id `image_id` in requests.
+   * @param {string} id of the picture, and `image_id` in requests.
    * @param {HTMLImageElement} image decoded, with EXIF orientation applied.
    * @param {boolean} isLocal whether it is a file on the user's disk.
    */
@@ -20,14 +26,15 @@ export class Picture {
     this.isLocal = isLocal;
     this.width = image.naturalWidth;
     this.height = image.naturalHeight;
+    this.#copy = { file, id, scale: 1 };
   }
 
   /**
    * @param {Blob} file
-   * @param {{name?: string, isLocal?: boolean}} about
+   * @param {{name?: string, isLocal?: boolean, id?: string}} about
    * @throws {Problem} if the browser cannot decode it.
    */
-  static async open(file, { name = "", isLocal = false } = {}) {
+  static async open(file, { name = "", isLocal = false, id = "" } = {}) {
     const image = new Image();
     image.src = URL.createObjectURL(file);
     try {
@@ -38,10 +45,27 @@ export class Picture {
         "The browser cannot decode the file",
         name || file.type,
         "Open a JPEG, PNG or WebP file. The API also accepts TIFF, BMP, GIF and AVIF.",
+        0,
+        true,
       );
     }
     const fallback = `image.${EXTENSIONS[file.type] ?? "png"}`;
-    return new Picture(file, name || fallback, await idOf(file), image, isLocal);
+    return new Picture(file, name || fallback, id || (await idOf(file)), image, isLocal);
+  }
+
+  /** The `image_id` in requests. */
+  get sentId() {
+    return this.#copy.id;
+  }
+
+  /** The file that requests send. */
+  get sentFile() {
+    return this.#copy.file;
+  }
+
+  /** Pixels of the copy that is sent per pixel of the picture. */
+  get scale() {
+    return this.#copy.scale;
   }
 
   /** The `image` field of a request: the base64-encoded file. */
@@ -50,9 +74,21 @@ export class Picture {
       const reader = new FileReader();
       reader.onload = () => resolve(String(reader.result));
       reader.onerror = () => reject(reader.error);
-      reader.readAsDataURL(this.file);
+      reader.readAsDataURL(this.#copy.file);
     });
     return { type: "base64", value: url.slice(url.indexOf(",") + 1) };
+  }
+
+  /** Send a smaller copy from now on: first as a JPEG of the same size, then with fewer pixels. */
+  async shrink() {
+    const isFirst = this.#copy.file === this.file && this.file.type !== "image/jpeg";
+    const scale = isFirst ? 1 : this.#copy.scale * SMALLER;
+    const canvas = document.createElement("canvas");
+    canvas.width = Math.max(1, Math.round(this.width * scale));
+    canvas.height = Math.max(1, Math.round(this.height * scale));
+    canvas.getContext("2d").drawImage(this.image, 0, 0, canvas.width, canvas.height);
+    const file = await new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", 0.9));
+    this.#copy = { file, id: await idOf(file), scale: canvas.width / this.width };
   }
 
   close() {
@@ -60,15 +96,17 @@ export class Picture {
   }
 }
 
-/** An id derived from the content, so that the server's cache is hit again after a reload. */
-async function idOf(file) {
+/**
+ * The SHA-256 of the content. So the server's cache is hit again after a reload, and requests that
+ * send the file find its embedding.
+ */
+export async function idOf(file) {
   let bytes;
   if (crypto.subtle) {
     bytes = await crypto.subtle.digest("SHA-256", await file.arrayBuffer());
   } else {
     // `crypto.subtle` requires https or localhost.
-    bytes = crypto.getRandomValues(new Uint8Array(16)).buffer;
+    bytes = crypto.getRandomValues(new Uint8Array(32)).buffer;
   }
-  const hex = Array.from(new Uint8Array(bytes), (byte) => byte.toString(16).padStart(2, "0"));
-  return `playground-${hex.join("").slice(0, 32)}`;
+  return Array.from(new Uint8Array(bytes), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }

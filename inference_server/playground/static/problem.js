@@ -1,5 +1,7 @@
 /** Errors as the page shows them: what happened, the server's message, what to do. */
 
+import { key } from "./key.js";
+
 /** Title and remedy by status code; the server's message is shown between them. */
 const WORDS = {
   400: ["Invalid image", "Open another JPEG, PNG or WebP file."],
@@ -8,13 +10,18 @@ const WORDS = {
   403: ["Access denied", "Enter an API key with the scope “segment”."],
   404: ["Not found", "Open the image again."],
   406: ["Insufficient credits", "Ask the operator of the server for more credits, or enter another key."],
-  413: ["Image too large", "Use a smaller image, or raise the limit on the server."],
+  413: ["Image too large", "Send a smaller copy, or raise the limit on the server."],
   422: ["Invalid request", "Change the prompt."],
   429: ["Server busy", "Wait a moment and retry."],
   500: ["Internal server error", "Retry; see the server log for details."],
   503: ["Model unavailable", "Wait until the model is loaded, or follow the message."],
   504: ["Timeout", "Retry when the server is less busy."],
 };
+
+const WRONG_KEY = "Wrong API key";
+
+/** Statuses for which the same request would fail again. */
+const FINAL = [400, 404, 413, 422];
 
 /** An error with a title, details and a remedy. */
 export class Problem extends Error {
@@ -23,13 +30,25 @@ export class Problem extends Error {
    * @param {string} text details.
    * @param {string} remedy what to do.
    * @param {number} status HTTP status code; 0 without a response.
+   * @param {boolean} isFinal whether it would happen again.
    */
-  constructor(title, text, remedy, status = 0) {
+  constructor(title, text, remedy, status = 0, isFinal = FINAL.includes(status)) {
     super(title);
     this.title = title;
     this.text = text;
     this.remedy = remedy;
     this.status = status;
+    this.isFinal = isFinal;
+  }
+
+  /** Whether the server refused the key that was sent. */
+  get isWrongKey() {
+    return this.title === WRONG_KEY;
+  }
+
+  /** Whether a smaller image may help. */
+  get wantsSmaller() {
+    return this.status === 413;
   }
 
   /** Whether another API key may help. */
@@ -47,14 +66,17 @@ export class Problem extends Error {
   }
 
   /**
-   * @param {Response} response an error response.
+   * @param {number} status of an error response.
    * @param {string} body text of the response.
+   * @param {string | null} retryAfter header with the seconds to wait.
    */
-  static of(response, body) {
-    const { status } = response;
+  static of(status, body, retryAfter = null) {
     const [title, remedy] = WORDS[status] ?? [`Error ${status}`, "Change the request and retry."];
-    const seconds = Number(response.headers.get("retry-after"));
+    const seconds = Number(retryAfter);
     const wait = status === 429 && seconds > 0 ? `Retry in ${seconds} s.` : remedy;
+    if (status === 401 && key()) {
+      return new Problem(WRONG_KEY, "The server does not accept this key.", remedy, status);
+    }
     return new Problem(title, messageOf(body), wait, status);
   }
 }

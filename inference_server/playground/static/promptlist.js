@@ -26,20 +26,22 @@ function toggle(session, prompt, label, ...children) {
     {
       type: "button",
       class: "toggle",
-      "aria-pressed": String(!session.isHidden(prompt)),
+      "aria-pressed": String(!session.document.isHidden(prompt)),
       "aria-label": label,
-      title: session.isHidden(prompt) ? "Show masks" : "Hide masks",
+      title: session.document.isHidden(prompt) ? "Show masks" : "Hide masks",
       "data-focus": `toggle-${prompt.id}`,
       onclick: () => session.toggle(prompt),
     },
-    dot(prompt, session.isHidden(prompt)),
+    dot(classOf(session, prompt), session.document.isHidden(prompt)),
     ...children,
   );
 }
 
-function dot(prompt, isHidden) {
+const classOf = (session, prompt) => session.project.classes.of(prompt.classId);
+
+function dot({ colour }, isHidden) {
   const element = make("span", { class: isHidden ? "dot hidden" : "dot", "aria-hidden": "true" });
-  element.style.setProperty("--colour", prompt.colour);
+  element.style.setProperty("--colour", colour);
   return element;
 }
 
@@ -61,16 +63,19 @@ function removal(session, prompt) {
 function chip(session, prompt, shown) {
   const isWaiting = session.isWaiting(prompt);
   const masks = shown.filter((each) => each.prompt.id === prompt.id).length;
-  const visible = session.isHidden(prompt) ? "hidden" : count(masks, "mask");
-  const number = session.hasResults(prompt) ? String(masks) : "–";
+  const visible = session.document.isHidden(prompt) ? "hidden" : count(masks, "mask");
+  const number = session.document.hasResults(prompt) ? String(masks) : "–";
+  const { name } = classOf(session, prompt);
+  const isOther = name.toLowerCase() !== prompt.name.toLowerCase();
+  const other = isOther ? make("span", { class: "muted" }, ` (${name})`) : null;
   return make(
     "li",
     { class: isWaiting ? "chip waiting" : "chip", ...hover(session, prompt) },
     toggle(
       session,
       prompt,
-      `Show ${prompt.name}, ${session.hasResults(prompt) ? visible : "no results yet"}`,
-      make("span", { class: "chip-name" }, prompt.name),
+      `Show ${prompt.name}, ${session.document.hasResults(prompt) ? visible : "no results yet"}`,
+      make("span", { class: "chip-name" }, prompt.name, other),
       make("span", { class: "number" }, isWaiting ? "…" : number),
     ),
     removal(session, prompt),
@@ -80,12 +85,13 @@ function chip(session, prompt, shown) {
 function row(session, prompt) {
   const isSelected = session.selected?.id === prompt.id;
   const isWaiting = session.isWaiting(prompt);
-  const [found] = session.found(prompt);
-  const score = session.hasResults(prompt) && found ? found.score.toFixed(2) : "–";
+  const [found] = session.document.found(prompt);
+  const score = session.document.hasResults(prompt) && found ? found.score.toFixed(2) : "–";
   const parts = [
     prompt.box ? "box" : null,
     prompt.points.length ? count(prompt.points.length, "click") : null,
   ];
+  const made = prompt.fixed ? "mask" : parts.filter(Boolean).join(" + ");
   return make(
     "li",
     { class: `row${isSelected ? " selected" : ""}`, ...hover(session, prompt) },
@@ -101,7 +107,7 @@ function row(session, prompt) {
         onclick: () => session.select(isSelected ? null : prompt),
       },
       make("span", {}, prompt.name),
-      make("span", { class: "muted" }, ` ${parts.filter(Boolean).join(" + ")}`),
+      make("span", { class: "muted" }, ` ${made}, ${classOf(session, prompt).name}`),
     ),
     make("span", { class: "number" }, isWaiting ? "…" : score),
     removal(session, prompt),

@@ -8,30 +8,26 @@
  * @property {number} id
  * @property {"concept" | "example" | "object"} kind
  * @property {string} name
- * @property {string} colour
+ * @property {number} classId
  * @property {string} [text] for concepts.
  * @property {Box[]} [boxes] for examples.
  * @property {Point[]} [points] for objects.
  * @property {Box | null} [box] for objects.
+ * @property {{rle: object, score: number, model: string}} [fixed] for objects whose mask is known,
+ *   so that nothing is requested until the next click.
  */
-
-const COLOURS = [
-  ...["#8f7dff", "#19c3e6", "#ff4fa3", "#9be22d", "#ff9a1f", "#22d3a7"],
-  ...["#f4485e", "#f2cf1d", "#5aa2ff", "#d37bff", "#4ade80", "#ff8a7a"],
-];
 
 let lastId = 0;
 
-/** @returns {Prompt} */
-function prompt(kind, name, colour, rest) {
-  lastId += 1;
-  return Object.freeze({ id: lastId, kind, name, colour, ...rest });
+/** Make new ids differ from those of stored prompts. @param {Prompt[]} prompts */
+export function reserve(prompts) {
+  lastId = Math.max(lastId, ...prompts.map((each) => each.id));
 }
 
-/** The first colour that no prompt uses. */
-function free(prompts) {
-  const taken = new Set(prompts.map((each) => each.colour));
-  return COLOURS.find((colour) => !taken.has(colour)) ?? COLOURS[prompts.length % COLOURS.length];
+/** @returns {Prompt} */
+function prompt(kind, name, classId, rest) {
+  lastId += 1;
+  return Object.freeze({ id: lastId, kind, name, classId, ...rest });
 }
 
 /** The next default name, such as `Object 2`. */
@@ -40,19 +36,51 @@ function numbered(prompts, word) {
   return `${word} ${Math.max(0, ...numbers) + 1}`;
 }
 
-export const conceptOf = (text, prompts) => prompt("concept", text, free(prompts), { text });
+export const conceptOf = (text, classId) => prompt("concept", text, classId, { text });
 
-export const exampleOf = (box, prompts) =>
-  prompt("example", numbered(prompts, "Example"), free(prompts), { boxes: [box] });
+export const exampleOf = (box, classId, prompts) =>
+  prompt("example", numbered(prompts, "Example"), classId, { boxes: [box] });
 
-export const objectOf = (points, box, prompts) =>
-  prompt("object", numbered(prompts, "Object"), free(prompts), { points, box });
+export const objectOf = (points, box, classId, prompts) =>
+  prompt("object", numbered(prompts, "Object"), classId, { points, box });
+
+/** An object with a known mask; its box starts the refinement. */
+export function objectOfMask({ mask, score, model }, classId, prompts) {
+  const [x, y, width, height] = mask.box;
+  const box = { x0: x, y0: y, x1: x + width, y1: y + height, positive: true };
+  const fixed = { rle: mask.rle, score, model };
+  return prompt("object", numbered(prompts, "Object"), classId, { points: [], box, fixed });
+}
+
+/** The box between two corners. */
+export function between(a, b) {
+  return {
+    x0: Math.min(a.x, b.x),
+    y0: Math.min(a.y, b.y),
+    x1: Math.max(a.x, b.x),
+    y1: Math.max(a.y, b.y),
+    positive: true,
+  };
+}
+
+/** Add a click to an object; a positive one outside the box of a known mask enlarges the box. */
+export function withPoint({ fixed, ...each }, point) {
+  const { box } = each;
+  const wider = fixed && box && point.positive && {
+    x0: Math.min(box.x0, point.x),
+    y0: Math.min(box.y0, point.y),
+    x1: Math.max(box.x1, point.x),
+    y1: Math.max(box.y1, point.y),
+    positive: true,
+  };
+  return { ...each, box: wider || box, points: [...each.points, point] };
+}
 
 /** Whether a prompt finds all instances (otherwise it selects one object). */
 export const isConcept = (each) => each.kind !== "object";
 
 /** Whether to ask for the best of three masks: a single click or box is ambiguous. */
-const isAmbiguous = (each) => each.points.length + (each.box ? 1 : 0) < 2;
+export const isAmbiguous = (each) => each.points.length + (each.box ? 1 : 0) < 2;
 
 /** The prompt in the form of a request. */
 export function sentPrompt(each) {
@@ -102,6 +130,15 @@ export function objectRequest(each, version) {
     load_logits_from_cache: true,
     ...(version ? { sam2_version_id: version } : {}),
   };
+}
+
+/** The body of a request for the mask under the pointer, which leaves nothing on the server. */
+export function previewRequest(point, version) {
+  const { save_logits_to_cache: _, load_logits_from_cache: __, ...body } = objectRequest(
+    { kind: "object", points: [point], box: null },
+    version,
+  );
+  return body;
 }
 
 /** The endpoint for objects. @param {string} version see `objectRequest`. */

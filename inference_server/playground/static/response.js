@@ -13,11 +13,16 @@ const STEPS = {
   serialise: "serialise",
 };
 
+const NONE = "Model, cache status and timings of the last request about this picture.";
+
 const milliseconds = (value) => `${value < 10 ? value.toFixed(1) : Math.round(value)} ms`;
 
 /** @param {import("./server.js").Exchange | null} exchange */
 export function renderResponse(exchange) {
-  if (!exchange) return;
+  if (!exchange) {
+    fill(byId("response"), [make("p", { class: "muted" }, NONE)]);
+    return;
+  }
   const isHit = exchange.cache === "hit";
   const inServer = exchange.timings.reduce((sum, each) => sum + each.milliseconds, 0);
   const longest = Math.max(1, ...exchange.timings.map((each) => each.milliseconds));

@@ -42,6 +42,6 @@ async function fetched(name) {
   } catch {
     throw Problem.unreachable(location.origin);
   }
-  if (!response.ok) throw Problem.of(response, await response.text());
+  if (!response.ok) throw Problem.of(response.status, await response.text());
   return Picture.open(await response.blob(), { name });
 }

@@ -25,40 +25,48 @@ export function timingsOf(header) {
     .map((match) => ({ name: match[1], milliseconds: Number(match[2]) }));
 }
 
+/** Headers of all requests. */
+const headers = () => (key() ? { "x-api-key": key() } : {});
+
 /**
  * Send a request.
  *
  * @param {string} path without the leading slash.
- * @param {object} [body] JSON body of a POST request; without it, the request is a GET.
+ * @param {object | FormData} [body] body of a POST request, a form or an object that is sent as
+ *   JSON; without it, the request is a GET.
+ * @param {(share: number) => void} [onUpload] called with the share of the body that was sent.
  * @returns {Promise<{body: any, exchange: Exchange}>}
  * @throws {Problem} on an error response, or without a response.
  */
-export async function request(path, body) {
+export async function request(path, body, onUpload) {
   const start = performance.now();
-  const headers = key() ? { "x-api-key": key() } : {};
-  /** @type {RequestInit} */
-  const options = { headers, credentials: "omit", cache: "no-store" };
-  if (body !== undefined) {
-    options.method = "POST";
-    options.body = JSON.stringify(body);
-    headers["content-type"] = "application/json";
+  const sender = new XMLHttpRequest();
+  sender.open(body === undefined ? "GET" : "POST", BASE + path);
+  for (const [name, value] of Object.entries(headers())) sender.setRequestHeader(name, value);
+  if (onUpload) {
+    sender.upload.onprogress = (event) => event.total && onUpload(event.loaded / event.total);
+    sender.upload.onload = () => onUpload(1);
   }
-  let response, text;
-  try {
-    response = await fetch(BASE + path, options);
-    text = await response.text();
-  } catch {
-    throw Problem.unreachable(location.origin);
-  }
-  if (!response.ok) throw Problem.of(response, text);
+  await new Promise((resolve) => {
+    sender.onloadend = resolve;
+    if (body === undefined || body instanceof FormData) sender.send(body);
+    else {
+      sender.setRequestHeader("content-type", "application/json");
+      sender.send(JSON.stringify(body));
+    }
+  });
+  const { status, responseText: text } = sender;
+  const header = (name) => sender.getResponseHeader(name);
+  if (!status) throw Problem.unreachable(location.origin);
+  if (status >= 400) throw Problem.of(status, text, header("retry-after"));
   return {
     body: JSON.parse(text),
     exchange: {
       path: `/${path}`,
-      status: response.status,
-      model: decodeURIComponent(response.headers.get("x-model") ?? ""),
-      cache: response.headers.get("x-embedding-cache") ?? "",
-      timings: timingsOf(response.headers.get("server-timing")),
+      status,
+      model: decodeURIComponent(header("x-model") ?? ""),
+      cache: header("x-embedding-cache") ?? "",
+      timings: timingsOf(header("server-timing")),
       milliseconds: performance.now() - start,
     },
   };

@@ -1,13 +1,9 @@
-/**
- * The state of the page: the image, the prompts and their results.
- *
- * Results are cached by prompt, so undo, redo, the sliders and a repeated concept need no request.
- */
+/** The picture that is shown, its prompts, and the requests for their results. */
 
-import { History } from "./history.js";
-import { Mask, nonMaxSuppression } from "./masks.js";
+import { Document } from "./document.js";
+import { Editor } from "./editor.js";
 import * as prompts from "./prompts.js";
-import { request } from "./server.js";
+import { Remote } from "./remote.js";
 
 /** Minimum score in requests; the slider filters the results. */
 const MIN_SCORE = 0.05;
@@ -15,36 +11,23 @@ const MIN_SCORE = 0.05;
 /** Maximum concepts per request: the server's default of `INFERENCE_MAX_PROMPTS`. */
 const MAX_CONCEPTS = 16;
 
-const EMPTY = Object.freeze({ prompts: Object.freeze([]), selected: null });
+/** Smaller copies that are tried for a picture that the server finds too large. */
+const MAX_COPIES = 6;
 
-/** @typedef {import("./prompts.js").Prompt} Prompt */
-/** @typedef {{prompt: Prompt, score: number, mask: Mask, model: string}} Found */
-
-export class Session extends EventTarget {
-  /** @type {import("./picture.js").Picture | null} */
-  picture = null;
-  threshold = 0.5;
-  overlap = 1;
-  /** SAM 2 model size; empty for the server's choice. */
-  version = "";
-  /** The last request. @type {import("./server.js").Exchange | null} */
-  exchange = null;
+export class Session extends Editor {
   /** The current error. @type {import("./problem.js").Problem | null} */
   problem = null;
-  /** The prompt under the pointer in a list. */
-  highlighted = null;
+  /** Share of the upload that was sent; null while nothing is uploaded. @type {number | null} */
+  progress = null;
 
-  #history = new History(EMPTY);
-  #hidden = new Set();
-  /** Results by cache key. @type {Map<string, {score: number, mask: Mask, model: string}[]>} */
-  #results = new Map();
-  /** Last results by prompt id, shown until those of the edited prompt arrive. */
-  #previousResults = new Map();
-  #uploaded = null;
+  #remote = new Remote((activity, share) => {
+    this.progress = share;
+    this.#report(activity);
+  });
   #running = new Set();
   /** Status message of the running requests. */
   #activity = "";
-  /** The image that is being opened. @type {Promise<import("./picture.js").Picture> | null} */
+  /** The image that is being opened. */
   #opening = null;
   /** Incremented per image; responses for an earlier image are dropped. */
   #generation = 0;
@@ -54,78 +37,33 @@ export class Session extends EventTarget {
     return this.#opening ? "Opening image…" : this.#activity;
   }
 
-  get prompts() {
-    return this.#history.present.prompts;
-  }
-
-  get concepts() {
-    return this.prompts.filter(prompts.isConcept);
-  }
-
-  get objects() {
-    return this.prompts.filter((each) => !prompts.isConcept(each));
-  }
-
-  /** The prompt that the next click or example refines. @returns {Prompt | undefined} */
-  get selected() {
-    return this.prompts.find((each) => each.id === this.#history.present.selected);
-  }
-
-  get canUndo() {
-    return this.#history.canUndo;
-  }
-
-  get canRedo() {
-    return this.#history.canRedo;
-  }
-
-  isHidden(prompt) {
-    return this.#hidden.has(prompt.id);
-  }
-
-  hasResults(prompt) {
-    return this.#results.has(this.#key(prompt));
+  /** The last request about the picture that is shown. */
+  get exchange() {
+    return this.#remote.exchangeOf(this.picture);
   }
 
   /** Whether the results of a prompt are pending. */
   isWaiting(prompt) {
-    return this.picture !== null && this.problem === null && !this.hasResults(prompt);
-  }
-
-  /** All results of a prompt with at least `MIN_SCORE`. @returns {Found[]} */
-  found(prompt) {
-    const current = this.#results.get(this.#key(prompt));
-    const found = current ?? this.#previousResults.get(prompt.id) ?? [];
-    return found.map((each) => ({ prompt, ...each }));
-  }
-
-  /** The masks that pass the visibility toggles and the sliders. @returns {Found[]} */
-  shown() {
-    const visible = (each) => !this.isHidden(each);
-    const concepts = this.concepts
-      .filter(visible)
-      .flatMap((each) => this.found(each))
-      .filter((each) => each.score >= this.threshold);
-    const objects = this.objects.filter(visible).flatMap((each) => this.found(each));
-    const kept = nonMaxSuppression(concepts, this.overlap);
-    return [...kept, ...objects].filter((each) => each.mask.area > 0);
+    return this.picture !== null && this.problem === null && !this.document.hasResults(prompt);
   }
 
   /**
    * Switch to another image once it is loaded. If several are loading, the last one chosen wins.
    *
-   * Concepts are kept; clicks and boxes are removed.
+   * A picture that is opened for the first time gets the words of the one before.
    *
    * @param {Promise<import("./picture.js").Picture>} opening
    * @returns the image, or null if it failed to load or another one was chosen.
    */
   async open(opening) {
     this.#opening = opening;
-    this.#changed();
+    this.changed();
     let picture = null;
+    let document = null;
     let problem = null;
     try {
       picture = await opening;
+      document = await this.project.document(picture.id);
     } catch (reason) {
       problem = reason;
     }
@@ -134,148 +72,93 @@ export class Session extends EventTarget {
       return null;
     }
     this.#opening = null;
-    if (picture) this.#show(picture);
-    else this.setProblem(problem);
-    return picture;
+    if (problem) this.setProblem(problem);
+    else this.#show(picture, document);
+    return problem ? null : picture;
   }
 
-  #show(picture) {
+  #show(picture, document) {
     this.picture?.close();
     this.picture = picture;
     this.#generation += 1;
-    this.#uploaded = null;
-    this.#results.clear();
-    this.#previousResults.clear();
     this.#running.clear();
-    this.exchange = null;
     this.problem = null;
+    this.progress = null;
     this.#activity = "";
-    const kept = this.prompts.filter((each) => each.kind === "concept");
-    this.#history = new History({ prompts: kept, selected: null });
-    this.#changed();
+    this.project.show(picture);
+    const { concepts, version } = this;
+    this.document = document ?? new Document(this.project.classes);
+    if (!document) {
+      const kept = concepts.filter((each) => each.kind === "concept");
+      const copies = kept.map((each) => prompts.conceptOf(each.text, each.classId));
+      this.document.begin({ prompts: copies }, version);
+    }
+    this.save();
+    this.changed();
     // Encode the image before the first prompt, to hide the latency of the encoder.
-    this.#run("upload", () => this.#upload(this.#generation));
+    const isDone = this.prompts.length && !this.prompts.some((each) => this.isWaiting(each));
+    if (!isDone) this.#run("upload", () => this.#upload(this.#generation));
     this.#requestPending();
   }
 
-  addConcepts(texts) {
-    let list = this.prompts;
-    for (const text of texts) {
-      if (!list.some((each) => each.text?.toLowerCase() === text.toLowerCase())) {
-        list = [...list, prompts.conceptOf(text, list)];
-      }
-    }
-    if (list !== this.prompts) this.#edit({ prompts: list, selected: null });
+  /** Close the picture that is shown. */
+  close() {
+    this.picture?.close();
+    this.picture = null;
+    this.#generation += 1;
+    this.#running.clear();
+    this.problem = null;
+    this.progress = null;
+    this.#activity = "";
+    const kept = this.concepts.filter((each) => each.kind === "concept");
+    this.document = new Document(this.project.classes);
+    this.document.begin({ prompts: kept }, "");
+    this.changed();
   }
 
-  /** Add an exemplar box to the selected example prompt, or to a new one. */
-  addExample(box) {
-    const { selected } = this;
-    if (selected?.kind === "example") {
-      this.#replace({ ...selected, boxes: [...selected.boxes, box] });
-    } else {
-      this.#add(prompts.exampleOf(box, this.prompts));
-    }
-  }
-
-  /** Add a point to the selected object, or to a new one. */
-  addPoint(point) {
-    const { selected } = this;
-    if (selected?.kind === "object") {
-      this.#replace({ ...selected, points: [...selected.points, point] });
-    } else {
-      this.#add(prompts.objectOf([point], null, this.prompts));
-    }
-  }
-
-  /** Add a new object with a box. */
-  addBox(box) {
-    this.#add(prompts.objectOf([], box, this.prompts));
-  }
-
-  remove(prompt) {
-    const list = this.prompts.filter((each) => each.id !== prompt.id);
-    const selected = this.#history.present.selected;
-    this.#edit({ prompts: list, selected: selected === prompt.id ? null : selected });
-  }
-
-  /** @param {Prompt | null} prompt */
-  select(prompt) {
-    this.#history.present = { ...this.#history.present, selected: prompt?.id ?? null };
-    this.#changed();
-  }
-
-  clear() {
-    if (this.prompts.length) this.#edit(EMPTY);
-  }
-
-  undo() {
-    this.#history.undo();
-    this.#changed();
-    this.#requestPending();
-  }
-
-  redo() {
-    this.#history.redo();
-    this.#changed();
-    this.#requestPending();
-  }
-
-  toggle(prompt) {
-    if (!this.#hidden.delete(prompt.id)) this.#hidden.add(prompt.id);
-    this.#changed();
-  }
-
-  /** Highlight the masks of a prompt. Dispatches `highlight` instead of `change`. */
-  highlight(prompt) {
-    this.highlighted = prompt;
-    this.dispatchEvent(new Event("highlight"));
-  }
-
-  /** Set `threshold`, `overlap` or `version`. */
-  set(values) {
-    Object.assign(this, values);
-    this.#changed();
-    this.#requestPending();
+  /** Change the model of clicks and boxes. */
+  setVersion(version) {
+    this.document.version = version;
+    this.edited();
   }
 
   /** Set or clear the current error. */
   setProblem(problem) {
     this.problem = problem;
-    this.#changed();
+    this.changed();
   }
 
   /** Clear the error and repeat the failed requests. */
   retry() {
     this.problem = null;
-    this.#changed();
-    if (this.picture && !this.#uploaded) this.#run("upload", () => this.#upload(this.#generation));
+    this.changed();
+    if (!this.picture) return;
+    this.#run("upload", () => this.#upload(this.#generation));
     this.#requestPending();
   }
 
-  #key(prompt) {
-    return (prompts.isConcept(prompt) ? "" : this.version) + prompts.identity(prompt);
+  /** Send smaller copies of the picture until the server accepts one. */
+  async shrink() {
+    const generation = this.#generation;
+    for (let copies = 0; copies < MAX_COPIES; copies += 1) {
+      this.#report("Making a smaller copy…");
+      await this.picture.shrink();
+      if (generation !== this.#generation) return;
+      this.problem = null;
+      await this.#run("upload", () => this.#upload(generation));
+      if (this.problem?.status !== 413) break;
+    }
+    this.#requestPending();
   }
 
-  #add(prompt) {
-    this.#edit({ prompts: [...this.prompts, prompt], selected: prompt.id });
-  }
-
-  #replace(prompt) {
-    this.#previousResults.set(prompt.id, this.#results.get(this.#key(this.selected)) ?? []);
-    const list = this.prompts.map((each) => (each.id === prompt.id ? Object.freeze(prompt) : each));
-    this.#edit({ prompts: list, selected: prompt.id });
-  }
-
-  #edit(state) {
-    this.#history.push(state);
+  edit(changes) {
     this.problem = null;
-    this.#changed();
-    this.#requestPending();
+    super.edit(changes);
   }
 
-  #changed() {
-    this.dispatchEvent(new Event("change"));
+  edited() {
+    super.edited();
+    this.#requestPending();
   }
 
   /** Request all pending results; objects and concepts run in parallel. */
@@ -298,9 +181,19 @@ export class Session extends EventTarget {
       if (generation === this.#generation) {
         this.#running.delete(kind);
         if (!this.#running.size) this.#activity = "";
-        this.#changed();
+        this.changed();
       }
     }
+  }
+
+  /** Do work about the picture that a button began; its error is the current error. */
+  async run(activity, work) {
+    this.problem = null;
+    await this.#run(activity, async () => {
+      await this.#upload(this.#generation);
+      this.#report(activity);
+      await work();
+    });
   }
 
   async #requestConcepts(generation) {
@@ -309,13 +202,12 @@ export class Session extends EventTarget {
       if (!pending.length || generation !== this.#generation) return;
       this.#report(`Finding ${pending.map((each) => each.name).join(", ")}…`);
       const body = prompts.conceptRequest(pending, MIN_SCORE);
-      const keys = pending.map((each) => this.#key(each));
-      const response = await this.#send(generation, "sam3/concept_segment", body);
-      if (!response) return;
-      response.prompt_results.forEach(({ prompt_index: index, predictions }) => {
-        this.#results.set(keys[index], predictions.map(toResult(response.model)));
-      });
-      this.#changed();
+      const receivers = pending.map((each) => this.document.receiver(each));
+      const results = await this.#send(generation, "sam3/concept_segment", body);
+      if (!results) return;
+      receivers.forEach((receive, index) => receive(results[index]));
+      this.save();
+      this.changed();
     }
   }
 
@@ -324,63 +216,37 @@ export class Session extends EventTarget {
       const pending = this.objects.find((each) => this.isWaiting(each));
       if (!pending || generation !== this.#generation) return;
       this.#report(`Segmenting ${pending.name}…`);
-      const key = this.#key(pending);
+      const receive = this.document.receiver(pending);
       const body = prompts.objectRequest(pending, this.version);
-      const response = await this.#send(generation, prompts.objectPath(this.version), body);
-      if (!response) return;
-      this.#results.set(key, response.predictions.map(toResult(response.model)));
-      this.#changed();
+      const results = await this.#send(generation, prompts.objectPath(this.version), body);
+      if (!results) return;
+      receive(results[0]);
+      this.save();
+      this.changed();
     }
   }
 
-  /** Upload the image once and let the server encode it for the models that will answer. */
-  #upload(generation) {
-    this.#uploaded ??= (async () => {
-      const { picture } = this;
-      this.#report("Encoding image…");
-      const body = { image: await picture.sent(), image_id: picture.id };
-      if (this.version) body.sam2_version_id = this.version;
-      const path = this.version ? "sam2/embed_image" : "sam3/embed_image";
-      const { exchange } = await request(path, body);
-      if (generation === this.#generation) this.exchange = exchange;
-    })();
-    const uploaded = this.#uploaded;
-    uploaded.catch(() => {
-      if (this.#uploaded === uploaded) this.#uploaded = null;
-    });
-    return uploaded;
-  }
-
-  /**
-   * Send a request by image id.
-   *
-   * @returns the response body, and in it the `model`; null if the image has changed.
-   */
+  /** Send a request about the picture. @returns the results by prompt; null if it has changed. */
   async #send(generation, path, body) {
-    const { picture } = this;
     await this.#upload(generation);
     if (generation !== this.#generation) return null;
-    let response;
-    try {
-      response = await request(path, { image_id: picture.id, ...body });
-    } catch (problem) {
-      // The image is no longer cached: it was evicted, or the server was restarted.
-      if (problem.status !== 404) throw problem;
-      const image = await picture.sent();
-      response = await request(path, { image, image_id: picture.id, ...body });
-    }
-    if (generation !== this.#generation) return null;
-    this.exchange = response.exchange;
-    return { ...response.body, model: response.exchange.model };
+    const results = await this.#remote.send(this.picture, path, body);
+    return generation === this.#generation ? results : null;
+  }
+
+  async #upload(generation) {
+    await this.#remote.upload(this.picture, this.version, () => generation === this.#generation);
+  }
+
+  /** The mask that a click would give, which is not kept. @returns {Promise<Mask | null>} */
+  async preview(point) {
+    const { picture, version } = this;
+    if (!picture || this.problem || this.activity) return null;
+    return this.#remote.preview(picture, version, point);
   }
 
   #report(activity) {
     this.#activity = activity;
-    this.#changed();
+    this.changed();
   }
 }
-
-/** Convert a prediction of a response. */
-const toResult =
-  (model) =>
-  ({ confidence, masks }) => ({ score: confidence, mask: new Mask(masks), model });

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 
 import cv2
 import numpy as np
@@ -10,9 +11,9 @@ from playwright.sync_api import Route, expect
 
 from inference_server.demo.scenes import SceneObject, make_scene
 from inference_server.playground import SCENES
-from tests.api.pictures import Picture, iou, plane
-from tests.api.serving import RunningHere
-from tests.playground.desk import Desk, union
+from tests.api.pictures import Picture, Plane, encoded, iou, plane
+from tests.api.serving import RunningHere, until
+from tests.playground.desk import Desk, read_image, union
 
 GOOD = 0.7
 """Minimum IoU with the ground truth, given the accuracy of the demo weights."""
@@ -293,6 +294,198 @@ def test_undo_and_redo_send_no_request(desk: Desk, picture: Picture) -> None:
     desk.settle()
     assert (desk.drawn(picture.size) == both).all()
     assert len(desk.calls) == calls
+
+
+def test_masks_are_selected_removed_hidden_and_refined(desk: Desk, picture: Picture) -> None:
+    page, size = desk.page, picture.size
+    page.get_by_role("textbox", name="Add a class").fill("round, other")
+    page.keyboard.press("Enter")
+    desk.upload(picture.data)
+    desk.ask("round=red circle")
+    one, two = picture.scene.matching("red circle")
+    bar = page.get_by_role("toolbar", name="Selected mask")
+    assert iou(desk.drawn(size), one.mask | two.mask) > GOOD
+
+    # Select and hide; then remove.
+    desk.press("v")
+    desk.click(*one.click())
+    expect(desk.status).to_contain_text("Selected: round, score 0.")
+    expect(bar).to_contain_text("round 0.")
+    desk.press("h")
+    assert iou(desk.drawn(size), two.mask) > GOOD
+    expect(bar).to_contain_text("(hidden)")
+    desk.press("h")
+    desk.press("Delete")
+    assert iou(desk.drawn(size), two.mask) > GOOD
+    expect(desk.chip("red circle")).to_contain_text("1")
+    expect(bar).to_contain_text("No mask selected")
+
+    # By keyboard: the next mask gets another class, which makes it an object.
+    desk.press("j", "2")
+    expect(page.get_by_role("button", name="Object 1 mask, other")).to_be_visible()
+    expect(bar).to_contain_text("other 0.")
+    calls = len(desk.calls)
+    desk.press("Control+z")
+    expect(desk.chip("red circle")).to_contain_text("1")
+    assert page.get_by_role("button", name="Remove Object").count() == 0
+    desk.press("Control+z")
+    assert iou(desk.drawn(size), one.mask | two.mask) > GOOD
+    assert len(desk.calls) == calls
+
+    # A found instance becomes an object that clicks refine.
+    desk.click(*one.click())
+    desk.press("r")
+    expect(page.get_by_role("radio", name="Include")).to_be_checked()
+    assert len(desk.calls) == calls
+    desk.click(*one.click())
+    (sent,) = desk.sent("/sam3/visual_segment")[-1]["prompts"]
+    x0, _, x1, _ = one.box
+    assert abs(sent["box"]["x"] - (x0 + x1) / 2) < 8
+    assert [point["positive"] for point in sent["points"]] == [True]
+    expect(page.get_by_role("button", name="Object 1 box + 1 click, round")).to_be_visible()
+    assert iou(desk.drawn(size), one.mask | two.mask) > GOOD
+
+    # A click away from the object starts the next one; the class is that of the key.
+    desk.press("1")
+    square = picture.one("blue square")
+    desk.click(*square.click())
+    expect(page.get_by_role("button", name="Object 2 1 click, round")).to_be_visible()
+    assert len(desk.sent("/sam3/visual_segment")[-1]["prompts"][0]["points"]) == 1
+    assert iou(desk.drawn(size), one.mask | two.mask | square.mask) > GOOD
+
+    # Classes: the name of another one merges both, a colour is that of all its masks.
+    field = page.get_by_role("textbox", name="Name of class 2")
+    field.fill("ROUND")
+    field.press("Enter")
+    page.get_by_label("Colour of round").fill("#00ff00")
+    desk.settle()
+    expect(page.get_by_role("list", name="Classes").get_by_role("listitem")).to_have_count(1)
+    expect(page.get_by_role("list", name="Classes")).to_contain_text("3")
+    pixels = cv2.resize(desk.overlay(), size[::-1], interpolation=cv2.INTER_NEAREST)
+    for item in (one, two, square):
+        x, y = (int(value) for value in item.click())
+        assert pixels[y, x, :3].tolist() == [0, 255, 0]
+    desk.slide("Opacity", 1)
+    assert desk.overlay()[..., 3].max() == 255
+
+
+def test_sam_proposes_masks(desk: Desk, picture: Picture) -> None:
+    """A preview under the pointer, three candidates of a click, and everything."""
+    page, size = desk.page, picture.size
+    desk.upload(picture.data)
+    item, other = picture.one("blue square"), picture.one("red square")
+    marks = "() => document.getElementById('stage').toDataURL()"
+
+    def previewed() -> Plane:
+        url = page.evaluate(marks)
+        alpha = read_image(base64.b64decode(url.partition(",")[2]))[..., 3]
+        return cv2.resize((alpha > 60).astype(np.uint8), size[::-1]).astype(bool)
+
+    page.mouse.move(*desk.place(*other.click()))
+    desk.settle()
+    assert not previewed().any()
+    page.get_by_role("checkbox", name="Preview under the pointer").check()
+    with page.expect_response("**/sam3/visual_segment"):
+        page.mouse.move(*desk.place(*item.click()))
+    until(lambda: previewed().any())
+    assert iou(previewed(), item.mask) > GOOD
+    (sent,) = desk.sent("/sam3/visual_segment")
+    assert "save_logits_to_cache" not in sent
+    page.get_by_role("checkbox", name="Preview under the pointer").uncheck()
+
+    desk.click(*item.click())
+    page.get_by_role("button", name="Other masks").click()
+    choices = page.get_by_role("group", name="Other masks").get_by_role("button")
+    expect(choices).to_have_count(3)
+    # The embedding of the uploaded image is used.
+    expect(page.locator("#response")).to_contain_text("Cache hit")
+    areas = set()
+    for choice in choices.all():
+        choice.click()
+        expect(choice).to_have_attribute("aria-pressed", "true")
+        desk.settle()
+        areas.add(int(desk.drawn(size).sum()))
+    assert len(areas) > 1
+    assert desk.calls.count("/sam3/visual_segment") == 2
+
+    page.get_by_role("button", name="Clear").click()
+    page.get_by_role("button", name="Everything").click()
+    desk.settle()
+    expect(page.get_by_role("button", name="Remove Object").first).to_be_visible()
+    drawn = desk.drawn(size)
+    assert (
+        sum((drawn & each.mask).sum() > GOOD * each.mask.sum() for each in picture.scene.objects)
+        > 3
+    )
+
+
+def test_zoom_and_pan(desk: Desk) -> None:
+    """Crisp at eight screen pixels per image pixel, on a picture of 20 megapixels."""
+    page = desk.page
+    width, height = 5472, 3648
+    large = np.full((height, width, 3), 128, np.uint8)
+    desk.open({"large.png": encoded(large)})
+    expect(page.get_by_role("application", name="Image large.png")).to_be_visible()
+    desk.settle()
+    # A corner of the mask at a whole pixel of the screen, as wheel events have.
+    box = desk.stage.bounding_box()
+    assert box is not None
+    corner = tuple(float(int(value)) for value in desk.place(3000, 2600))
+    across = round((corner[0] - box["x"]) / box["width"] * width)
+    down = round((corner[1] - box["y"]) / box["height"] * height)
+    ring = [1000, 1000, 1000, down, across, down, across, 1000]
+    labels = {
+        "images": [{"id": 1, "file_name": "large.png", "width": width, "height": height}],
+        "categories": [{"id": 1, "name": "box"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "segmentation": [ring]}],
+    }
+    desk.open({"labels.json": json.dumps(labels).encode()})
+    desk.settle()
+    # At the cursor: the corner of the mask stays where it is.
+    page.mouse.move(*corner)
+    level = page.locator("#zoom-level")
+    while level.text_content() != "800 %":
+        before = level.text_content()
+        page.mouse.wheel(0, -400)
+        expect(level).not_to_have_text(before or "")
+    desk.settle()
+    alpha = desk.overlay()[..., 3]
+    x, y = corner[0] - box["x"], corner[1] - box["y"]
+    inside, outside = alpha[: int(y) - 8, : int(x) - 8], alpha[int(y) + 9 :, int(x) + 9 :]
+    assert set(np.unique(inside)) <= {127, 128}
+    assert set(np.unique(outside)) == {0}
+    edge = alpha[int(y) - 40, int(x) - 12 : int(x) + 13]
+    # No blur: the fill, the outline of two pixels, nothing.
+    assert np.count_nonzero((edge != inside[0, 0]) & (edge != 0)) <= 4
+    sharp = "() => getComputedStyle(document.getElementById('base')).imageRendering"
+    assert page.evaluate(sharp) == "pixelated"
+
+    # Pan with the middle button, or Space: the corner follows the pointer.
+    for button, key in (("middle", None), ("left", "Space")):
+        desk.stage.focus()
+        page.mouse.move(*corner)
+        if key:
+            page.keyboard.down(key)
+        page.mouse.down(button=button)
+        page.mouse.move(corner[0] - 40, corner[1] - 24, steps=3)
+        page.mouse.up(button=button)
+        if key:
+            page.keyboard.up(key)
+    desk.settle()
+    moved = desk.overlay()[..., 3]
+    assert (moved[: int(y) - 70, : int(x) - 100] == inside[0, 0]).all()
+    assert not moved[int(y) - 30 :, int(x) - 60 :].any()
+
+    # A click is at the image pixel under it.
+    page.mouse.click(corner[0] - 120, corner[1] - 80)
+    desk.settle()
+    (point,) = desk.sent("/sam3/visual_segment")[-1]["prompts"][0]["points"]
+    assert abs(point["x"] - (across - 40 / 8)) < 1.5
+    assert abs(point["y"] - (down - 32 / 8)) < 1.5
+    desk.press("0")
+    expect(page.get_by_role("button", name="Zoom out")).to_be_disabled()
+    desk.press("+", "+", "-")
+    expect(level).to_have_text(f"{round(150 * box['width'] / width)} %")
 
 
 def test_samples_and_suggestions(desk: Desk) -> None:

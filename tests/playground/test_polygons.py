@@ -75,7 +75,9 @@ def test_polygons_have_the_pixels_of_their_mask() -> None:
             holes: parts.reduce((sum, { holes }) => sum + holes.length, 0),
           };
         })"""
-    for plane, found in zip(MASKS, node("polygons.js", program, [rle(m) for m in MASKS]), strict=True):
+    for plane, found in zip(
+        MASKS, node("polygons.js", program, [rle(m) for m in MASKS]), strict=True
+    ):
         assert found["again"] == rle(plane)
         assert (coco.decode(found["one"]).astype(bool) == plane).all()
         count, _ = cv2.connectedComponents(plane.astype(np.uint8), connectivity=4)
@@ -91,10 +93,13 @@ def test_polygons_have_the_pixels_of_their_mask() -> None:
 def test_simplified_polygons_stay_close_to_the_outline() -> None:
     program = """
         const mask = new Mask(value);
-        const result = [0, 0.5, 1, 2, 4, 8].map((epsilon) => ({
-          points: it.polygonsOf(mask, epsilon).reduce((sum, ring) => sum + ring.length, 0),
-          rle: it.maskOf(it.polygonsOf(mask, epsilon).map((ring) => [ring]), mask.height, mask.width).rle,
-        }))"""
+        const result = [0, 0.5, 1, 2, 4, 8].map((epsilon) => {
+          const rings = it.polygonsOf(mask, epsilon);
+          return {
+            points: rings.reduce((sum, ring) => sum + ring.length, 0),
+            rle: it.maskOf(rings.map((ring) => [ring]), mask.height, mask.width).rle,
+          };
+        })"""
     canvas = np.zeros((300, 400), np.uint8)
     cv2.ellipse(canvas, (200, 150), (150, 90), 20, 0, 360, 1, -1)
     cv2.circle(canvas, (200, 150), 30, 0, -1)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import re
 from concurrent.futures import ThreadPoolExecutor
 
-from playwright.sync_api import BrowserContext, Locator, expect
+import numpy as np
+from playwright.sync_api import BrowserContext, Locator, Route, expect
 
-from tests.api.pictures import Picture, iou
+from tests.api.pictures import Picture, encoded, iou
 from tests.api.serving import ALICE, RunningHere, serving, until
 from tests.api.test_load import ask, gated
 from tests.playground.desk import Desk, at_desk
@@ -65,7 +68,9 @@ def test_a_missing_or_wrong_key(
         assert desk.page.evaluate("() => sessionStorage.length") == 0
         desk.check()
     with at_desk(context, server.url, "inf_wrong") as desk:
-        expect(alert(desk)).to_contain_text("API key required")
+        expect(alert(desk)).to_contain_text("Wrong API key")
+        dialog = desk.page.get_by_role("dialog", name="API key")
+        expect(dialog.get_by_role("alert")).to_contain_text("does not accept this key")
         # A link with a key replaces the wrong one.
         desk.page.goto(f"{server.url}/#key={ALICE}")
         expect(alert(desk)).to_be_empty()
@@ -78,8 +83,62 @@ def test_a_file_that_is_not_an_image(desk: Desk, picture: Picture) -> None:
     )
     expect(alert(desk)).to_contain_text("The browser cannot decode the file")
     expect(alert(desk)).to_contain_text("notes.png")
+    expect(desk.page.get_by_role("button", name="Retry")).to_have_count(0)
     desk.upload(picture.data)
     expect(alert(desk)).to_be_empty()
+
+
+def test_a_picture_that_is_too_large(desk: Desk, picture: Picture) -> None:
+    """A smaller copy is sent; prompts and masks keep the coordinates of the picture."""
+    limit = 60_000
+    posted: list[int] = []
+
+    def answer(route: Route) -> None:
+        posted.append(len(base64.b64decode(route.request.post_data_json["image"]["value"])))
+        if posted[-1] <= limit:
+            route.continue_()
+        else:
+            route.fulfill(status=413, json={"message": "The image file is larger than 60 kB."})
+
+    assert len(picture.data) > 2 * limit
+    desk.page.route("**/sam3/embed_image", answer)
+    desk.upload(picture.data)
+    expect(alert(desk)).to_contain_text("Image too large")
+    expect(alert(desk)).to_contain_text("60 kB")
+    expect(desk.page.get_by_role("button", name="Retry")).to_have_count(0)
+    desk.page.get_by_role("button", name="Send a smaller copy").click()
+    expect(alert(desk)).to_be_empty()
+    desk.settle()
+    assert posted == sorted(posted, reverse=True)
+    assert posted[-1] <= limit < posted[-2]
+    item = picture.one("red square")
+    desk.click(*item.click())
+    assert iou(desk.drawn(picture.size), item.mask) > 0.7
+
+
+def test_the_progress_of_an_upload(desk: Desk) -> None:
+    """The status and the progress bar tell the share that was sent."""
+    page = desk.page
+    page.evaluate(
+        """() => {
+            globalThis.seen = [];
+            const look = () => seen.push([
+                document.getElementById("status").textContent,
+                document.getElementById("progress").ariaValueNow,
+            ]);
+            new MutationObserver(look).observe(document.body, { subtree: true, childList: true });
+        }"""
+    )
+    network = page.context.new_cdp_session(page)
+    speed = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 400_000}
+    network.send("Network.emulateNetworkConditions", speed)
+    rng = np.random.default_rng(1)
+    desk.upload(encoded(rng.integers(0, 256, (300, 300, 3), np.uint8)))
+    seen = [text for text, _ in page.evaluate("() => seen")]
+    shares = [int(match[1]) for text in seen if (match := re.search(r"image… (\d+) %", text))]
+    assert len(set(shares)) > 1
+    assert shares == sorted(shares)
+    assert {str(share) for share in shares} & {now for _, now in page.evaluate("() => seen")}
 
 
 def test_an_invalid_request(desk: Desk, picture: Picture) -> None:

@@ -3,6 +3,8 @@
 import { byId, count, fill, make } from "./dom.js";
 
 export class ClassList {
+  #isTyping = false;
+
   /** @param {import("./session.js").Session} session */
   constructor(session) {
     this.session = session;
@@ -28,7 +30,7 @@ export class ClassList {
   render() {
     const { list } = this.#classes;
     // A name that is being typed would be lost.
-    if (!document.activeElement.matches("#classes input")) {
+    if (!this.#isTyping) {
       fill(byId("classes"), list.map((each, index) => this.#row(each, index)), byId("class-name"));
       for (const [index, each] of list.entries()) {
         // The values of fields are no attributes, so `fill` cannot compare them.
@@ -80,7 +82,10 @@ export class ClassList {
         title: "Rename; the name of another class merges both",
         maxlength: 256,
         "data-focus": `name-${id}`,
+        oninput: () => (this.#isTyping = true),
+        onblur: () => (this.#isTyping = false),
         onchange: (event) => {
+          this.#isTyping = false;
           classes.rename(id, event.target.value);
           this.#changed();
         },

@@ -105,7 +105,10 @@ new Opening({
   },
   label: async (file) => {
     try {
-      say(await addLabels(session, file));
+      const done = await addLabels(session, file);
+      // Otherwise the status of the new masks would replace it.
+      render();
+      say(done);
     } catch (problem) {
       session.setProblem(problem);
     }

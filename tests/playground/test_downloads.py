@@ -63,8 +63,8 @@ def test_coco_json_and_pngs(
     assert masks == [annotation["segmentation"] for annotation in annotations]
 
     mask = read_image(desk.download("Mask PNG"))
-    assert ((mask[..., 0] > 127) == union(planes)).all()
-    assert set(np.unique(mask[..., :3])) == {0, 255}
+    assert ((mask > 127) == union(planes)).all()
+    assert set(np.unique(mask)) == {0, 255}
 
     overlay = read_image(desk.download("Overlay PNG"))[..., :3].astype(int)
     changed = np.abs(overlay - picture.scene.image[..., ::-1]).max(axis=-1) > 8

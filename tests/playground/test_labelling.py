@@ -108,7 +108,7 @@ def png_planes(data: bytes) -> dict[str, list[tuple[str, Plane]]]:
     found: dict[str, list[tuple[str, Plane]]] = {file: [] for file in scenes()}
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         for name in archive.namelist():
-            plane = read_image(archive.read(name))[..., 0] > 127
+            plane = read_image(archive.read(name)) > 127
             found[f"{Path(name).parent}.png"].append((Path(name).stem[4:], plane))
     return found
 

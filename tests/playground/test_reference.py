@@ -42,5 +42,5 @@ def test_without_a_key(context: BrowserContext, server: RunningHere) -> None:
         expect(table).to_contain_text("401")
         expect(table).to_contain_text("The API key is missing")
         desk.page.get_by_role("link", name="Playground").click()
-        expect(desk.page.get_by_role("main")).to_contain_text("Drop an image here")
+        expect(desk.page.get_by_role("main")).to_contain_text("Drop images or a folder here")
         desk.check()

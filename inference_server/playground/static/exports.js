@@ -13,6 +13,7 @@
  * @property {"polygons" | "rle"} coco form of the masks in COCO.
  */
 
+import { maskPng } from "./png.js";
 import { polygonOf, polygonsOf } from "./polygons.js";
 import { sentPrompt } from "./prompts.js";
 import { paintLabels, paintMasks } from "./paint.js";
@@ -76,31 +77,13 @@ function yolo(pictures, { classes, epsilon }) {
   return zip([{ name: "data.yaml", bytes: text(yaml) }, ...files]);
 }
 
-function canvasOf({ width, height }) {
-  const canvas = document.createElement("canvas");
-  [canvas.width, canvas.height] = [width, height];
-  return canvas;
-}
-
-const png = (canvas) => new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
-
-/** Masks as a PNG of the picture's size, white on black. */
-function maskPng(picture, masks) {
-  const canvas = canvasOf(picture);
-  const context = canvas.getContext("2d");
-  context.fillRect(0, 0, canvas.width, canvas.height);
-  context.imageSmoothingEnabled = false;
-  for (const mask of masks) context.drawImage(mask.raster([255, 255, 255]), ...mask.box);
-  return png(canvas);
-}
-
 /** A PNG per mask. */
 async function pngs(pictures) {
   const names = stems(pictures);
   const files = [];
   for (const [index, picture] of pictures.entries()) {
     for (const [number, { class: { name }, mask }] of picture.found.entries()) {
-      const made = await maskPng(picture, [mask]);
+      const made = await maskPng([mask], picture.width, picture.height);
       const label = safePath(name).replaceAll("/", "_");
       const file = `${names[index]}/${String(number + 1).padStart(3, "0")}-${label}.png`;
       files.push({ name: file, bytes: new Uint8Array(await made.arrayBuffer()) });
@@ -135,16 +118,16 @@ function own(pictures, { classes }) {
 
 /** The image with its masks drawn over it, at full size. */
 function overlay([picture], { look, image }) {
-  const canvas = canvasOf(picture);
+  const canvas = new OffscreenCanvas(picture.width, picture.height);
   const context = canvas.getContext("2d");
   context.drawImage(image, 0, 0);
   const unit = Math.max(1, Math.max(picture.width, picture.height) / 1000);
   paintMasks(context, picture.found, 1, { unit, opacity: look.opacity, outline: look.outline });
   if (look.labels) paintLabels(context, picture.found, 1, { unit });
-  return png(canvas);
+  return canvas.convertToBlob({ type: "image/png" });
 }
 
-const union = ([picture]) => maskPng(picture, picture.found.map((each) => each.mask));
+const union = ([{ found, width, height }]) => maskPng(found.map((each) => each.mask), width, height);
 
 /** `isOne`: about the picture that is shown, whatever the scope. */
 const FORMS = {

@@ -83,11 +83,10 @@ export class Picture {
   async shrink() {
     const isFirst = this.#copy.file === this.file && this.file.type !== "image/jpeg";
     const scale = isFirst ? 1 : this.#copy.scale * SMALLER;
-    const canvas = document.createElement("canvas");
-    canvas.width = Math.max(1, Math.round(this.width * scale));
-    canvas.height = Math.max(1, Math.round(this.height * scale));
+    const sides = [this.width, this.height].map((side) => Math.max(1, Math.round(side * scale)));
+    const canvas = new OffscreenCanvas(...sides);
     canvas.getContext("2d").drawImage(this.image, 0, 0, canvas.width, canvas.height);
-    const file = await new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", 0.9));
+    const file = await canvas.convertToBlob({ type: "image/jpeg", quality: 0.9 });
     this.#copy = { file, id: await idOf(file), scale: canvas.width / this.width };
   }
 

@@ -234,13 +234,12 @@ async function thumbnailOf(file) {
   const bitmap = await createImageBitmap(file);
   const { width, height } = bitmap;
   const scale = Math.min(1, THUMBNAIL / Math.max(width, height));
-  const canvas = document.createElement("canvas");
-  canvas.width = Math.max(1, Math.round(width * scale));
-  canvas.height = Math.max(1, Math.round(height * scale));
+  const [across, down] = [width, height].map((side) => Math.max(1, Math.round(side * scale)));
+  const canvas = new OffscreenCanvas(across, down);
   const context = canvas.getContext("2d");
   context.imageSmoothingQuality = "high";
-  context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+  context.drawImage(bitmap, 0, 0, across, down);
   bitmap.close();
-  const thumbnail = await new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", 0.8));
+  const thumbnail = await canvas.convertToBlob({ type: "image/jpeg", quality: 0.8 });
   return { width, height, thumbnail };
 }

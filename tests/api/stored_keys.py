@@ -157,7 +157,7 @@ def error_message(response: httpx.Response) -> str:
     else:
         word = "message"
     if word != "error" or not path.startswith("/api/"):
-        assert set(body) == {word}, body
+        assert set(body) == {word, "code"}, body
     assert isinstance(body[word], str)
     return str(body[word])
 

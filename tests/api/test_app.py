@@ -38,6 +38,7 @@ def test_post_operations() -> None:
         *("/api/sam2_compatible", "/api/predict"),
         *("/v2/sam3-image", "/v2/sam-v2-image"),
         *("/v2/sam3/concept_segment", "/v2/sam3/visual_segment"),
+        "/x-anylabeling/v1/predict",
         *("/model/registry", "/model/add", "/model/remove", "/model/clear"),
     }
 

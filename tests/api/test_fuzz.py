@@ -157,7 +157,7 @@ def test_arbitrary_values_in_segmind_requests(server: Running, data: st.DataObje
     response = server.post(path, json.dumps(body).encode())
     assert response.status_code in (200, 400), response.text
     if response.status_code == 400:
-        assert response.json().keys() == {"error"}
+        assert response.json().keys() == {"error", "code"}
 
 
 @given(data=st.data())

@@ -39,6 +39,7 @@ def test_post_operations() -> None:
         *("/v2/sam3-image", "/v2/sam-v2-image"),
         *("/v2/sam3/concept_segment", "/v2/sam3/visual_segment"),
         "/x-anylabeling/v1/predict",
+        *("/label-studio/setup", "/label-studio/predict", "/label-studio/webhook"),
         *("/model/registry", "/model/add", "/model/remove", "/model/clear"),
     }
 
@@ -47,6 +48,7 @@ def test_public_operations() -> None:
     assert {op.path for op in OPERATIONS if not op.secured} == {
         *("/", "/health", "/info", "/livez", "/readyz"),
         "/v2/requests/{request_id}/files/{name}",
+        "/label-studio/webhook",  # Label Studio sends no credentials, and nothing is done
     }
 
 

@@ -145,6 +145,33 @@ def test_a_phone(browser: Browser, server: RunningHere, picture: Picture) -> Non
         assert desk.stage.evaluate(style) == "none"
         desk.page.get_by_role("radio", name="Include").check(force=True)
         assert desk.stage.evaluate(style) == "pan-x pan-y"
+        # Two fingers zoom the picture, then one finger moves it; neither is a click.
+        calls = len(desk.calls)
+        x, y = desk.place(320, 240)
+        level = desk.page.locator("#zoom-fit")
+        expect(level).to_be_disabled()
+        fingers = desk.page.context.new_cdp_session(desk.page)
+
+        def touch(kind: str, *places: tuple[float, float]) -> None:
+            points = [{"x": x + dx, "y": y + dy, "id": n} for n, (dx, dy) in enumerate(places)]
+            fingers.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+        touch("touchStart", (-20, 0))
+        touch("touchStart", (-20, 0), (20, 0))
+        for step in range(1, 5):
+            touch("touchMove", (-20 - 10 * step, 0), (20 + 10 * step, 0))
+        touch("touchEnd")
+        expect(level).to_be_enabled()
+        assert desk.stage.evaluate(style) == "none"
+        left = "() => parseFloat(document.getElementById('base').style.left)"
+        before = desk.page.evaluate(left)
+        touch("touchStart", (0, 0))
+        for step in range(1, 5):
+            touch("touchMove", (-10 * step, 0))
+        touch("touchEnd")
+        desk.settle()
+        assert desk.page.evaluate(left) < before - 5
+        assert len(desk.calls) == calls
         desk.check()
 
 

@@ -227,4 +227,4 @@ loadModels();
 const last = await project.load();
 controls.restore();
 render();
-if (last) open(project.open(last));
+if (last && !session.picture && !session.activity) open(project.open(last));

@@ -58,7 +58,10 @@ export class Project extends EventTarget {
     const [known, entries] = [await this.#store.get("project", "project"), await this.#store.all("pictures")];
     this.classes.restore(known?.classes);
     Object.assign(this.settings, known?.settings);
-    this.entries = entries.sort((a, b) => a.order - b.order);
+    // A picture may have been opened meanwhile.
+    const opened = new Map(this.entries.map((each) => [each.id, each]));
+    const stored = entries.sort((a, b) => a.order - b.order).filter((each) => !opened.has(each.id));
+    this.entries = [...stored, ...opened.values()];
     this.#makeThumbnails();
     const ids = this.entries.map((each) => each.id);
     return ids.includes(known?.current) ? known.current : (ids[0] ?? null);

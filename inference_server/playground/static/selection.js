@@ -91,6 +91,7 @@ export class Selection {
       {
         type: "button",
         "aria-pressed": String(picked?.mask.key === each.mask.key),
+        title: `Score ${each.score.toFixed(2)}, ${share.toFixed(1)} % of the picture`,
         "data-focus": `candidate-${index}`,
         onpointerenter: () => this.stage.preview(each.mask),
         onpointerleave: () => this.stage.preview(null),
@@ -100,7 +101,7 @@ export class Selection {
           this.say(`Mask ${index + 1} of ${this.#candidates.length}.`);
         },
       },
-      `Mask ${index + 1}: score ${each.score.toFixed(2)}, ${share.toFixed(1)} % of the picture`,
+      `Mask ${index + 1}: ${each.score.toFixed(2)}, ${share.toFixed(1)} %`,
     );
   }
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -27,7 +28,7 @@ BENCHMARKS = {
     "cold": "a click on a new image",
     "concept": "a concept on a cached image, with SAM 3 at its published size",
     "one_model": "a word and a click on one image: SAM 3 alone, or SAM 3 and SAM 2",
-    "encode": "SAM 2's image encoder alone, in both precisions",
+    "encode": "the image encoders alone, in both precisions: time and memory",
     "flight": "20 simultaneous requests for one new image",
     "forms": "an image as a file of a form against base64 in JSON",
     "overhead": "CPU time of a cached click outside the model",
@@ -37,6 +38,9 @@ BENCHMARKS = {
     "startup": "start-up time and idle memory",
 }
 """Descriptions by name; each is a module with `run(small: bool) -> Report`."""
+
+IN_EITHER_DTYPE = frozenset(("boxes", "click", "clients", "concept"))
+"""Benchmarks whose `run` has the argument `dtype`."""
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -54,11 +58,23 @@ RESULTS = Path(__file__).parent / "results"
 @click.option(
     "--seconds", type=float, help="Duration of `soak` in seconds.  [default: 240; 5 with --small]"
 )
-def main(names: tuple[str, ...], small: bool, out: Path | None, seconds: float | None) -> None:
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="Precision of the server in `boxes`, `click`, `clients` and `concept`; the references "
+    "compute in float32.",
+)
+def main(
+    names: tuple[str, ...], small: bool, out: Path | None, seconds: float | None, dtype: str
+) -> None:
     """Run the named benchmarks, or all."""
     for name in names or BENCHMARKS:
         click.echo(f"{name}: {BENCHMARKS[name]}", err=True)
-        more = {"seconds": seconds} if name == "soak" else {}
+        more: dict[str, Any] = {"seconds": seconds} if name == "soak" else {}
+        if name in IN_EITHER_DTYPE:
+            more = {"dtype": dtype}
         report: Report = importlib.import_module(f"benchmarks.{name}").run(small, **more)
         click.echo(report.markdown())
         if out or not small:

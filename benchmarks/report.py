@@ -65,6 +65,7 @@ class Report:
         goals: targets for figures. Default: none.
         notes: paragraphs on method and limits. Default: none.
         pictures: PNG files by file name, written to the report's directory. Default: none.
+        dtype: precision of the server, if it is an option of the benchmark. Default: "".
     """
 
     name: str
@@ -73,10 +74,17 @@ class Report:
     goals: list[Goal] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     pictures: dict[str, bytes] = field(default_factory=dict)
+    dtype: str = ""
+
+    @property
+    def stem(self) -> str:
+        """Name of the files; those in another precision than float32 have their own."""
+        return self.name if self.dtype in ("", "float32") else f"{self.name}_{self.dtype}"
 
     def markdown(self) -> str:
         """Return the report as a Markdown section."""
-        lines = [f"## {self.title}", "", f"`python -m benchmarks {self.name}`", ""]
+        option = f" --dtype {self.dtype}" if self.dtype else ""
+        lines = [f"## {self.title}", "", f"`python -m benchmarks {self.name}{option}`", ""]
         for note in self.notes:
             lines += [note, ""]
         for table in self.tables:
@@ -109,7 +117,7 @@ class Report:
             directory: created if it does not exist.
         """
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / f"{self.name}.md").write_text(self.markdown(), "utf-8")
+        (directory / f"{self.stem}.md").write_text(self.markdown(), "utf-8")
         content: dict[str, Any] = {
             "machine": machine(),
             "measured": datetime.now(UTC).date().isoformat(),
@@ -120,7 +128,12 @@ class Report:
         for entry, goal in zip(content["goals"], self.goals, strict=True):
             entry["met"] = goal.met
         text = orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-        (directory / f"{self.name}.json").write_bytes(text)
+        (directory / f"{self.stem}.json").write_bytes(text)
+
+
+def in_words(dtype: str) -> str:
+    """Return the end of a title: nothing for float32, which most figures are in."""
+    return "" if dtype == "float32" else f", in {dtype}"
 
 
 def _line(cells: Sequence[str]) -> str:

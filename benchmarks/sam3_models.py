@@ -162,4 +162,4 @@ def published() -> Sam3:
     processor.image_processor.size = {"height": side, "width": side}
     processor.image_processor.mask_size = {"height": grid[0], "width": grid[1]}
     processor.target_size = side
-    return Sam3("published size", _ready(model), processor, choose_compute("cpu", "auto"))
+    return Sam3("published size", _ready(model), processor, choose_compute("cpu", "float32"))

@@ -23,7 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.http_client import Client
 
-CORES = os.cpu_count() or 1
+CORES = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
 ROOT = Path(__file__).parents[1]
 
 _START_SECONDS = 300.0

@@ -111,7 +111,7 @@ def run(small: bool) -> Report:
         )
         if name == "SAM 3":
             ratio = held["bfloat16"] / held["float32"]
-            goals.append(Goal("SAM 3: weights in bfloat16 over float32", ratio, 0.55, "at most"))
+            goals.append(Goal("weights of SAM 3 in bfloat16 over float32", ratio, 0.55, "at most"))
     return Report(
         "sizes",
         "Memory of embeddings and weights",

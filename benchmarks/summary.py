@@ -33,7 +33,7 @@ def summary(results: Path, names: Iterable[str]) -> str:
         names: names of the benchmarks, in the order of the page.
     """
     goals, sections, machines = [], [], []
-    for name in names:
+    for name in (f"{name}{suffix}" for name in names for suffix in ("", "_bfloat16")):
         file = results / f"{name}.json"
         if not file.is_file():
             continue

@@ -50,18 +50,21 @@ class Figure:
         model: label of the weights, such as `sam2/demo`.
         timing: duration of each round.
         rate: rounds per second, of all clients together.
+        dtype: precision of the models, `float32` or `bfloat16`.
     """
 
     name: str
     model: str
     timing: Timing
     rate: float
+    dtype: str
 
     def values(self) -> dict[str, str | float | int]:
         """Return the measurement as JSON values, with times in ms."""
         return {
             "name": self.name,
             "model": self.model,
+            "dtype": self.dtype,
             "median_ms": round(self.timing.median * 1e3, 3),
             "p90_ms": round(self.timing.percentile(0.9) * 1e3, 3),
             "best_ms": round(self.timing.best * 1e3, 3),
@@ -89,6 +92,7 @@ class Bench:
         seconds: float,
     ) -> None:
         self._segmenter = segmenter
+        self._dtype = segmenter.models.compute.dtype_name
         self._sam2 = None if version is None else ModelKey("sam2", version)
         self._seconds = seconds
         scene = make_scene(7, size, count=(6, 6))
@@ -157,7 +161,7 @@ class Bench:
             start = time.perf_counter()
             await work(len(taken) + 1)
             taken.append(time.perf_counter() - start)
-        return Figure(name, model.label, Timing.of(taken), len(taken) / sum(taken))
+        return Figure(name, model.label, Timing.of(taken), len(taken) / sum(taken), self._dtype)
 
     async def _throughput(
         self, model: VisualModel, image: ImageRef, key: ModelKey | None
@@ -177,7 +181,11 @@ class Bench:
         await asyncio.gather(*map(click_on, range(CLIENTS)))
         seconds = time.perf_counter() - begin
         return Figure(
-            f"clicks, {CLIENTS} at once", model.label, Timing.of(taken), len(taken) / seconds
+            f"clicks, {CLIENTS} at once",
+            model.label,
+            Timing.of(taken),
+            len(taken) / seconds,
+            self._dtype,
         )
 
     def _image(self) -> ImageRef:

@@ -44,7 +44,7 @@ def plot(figures: Sequence[Figure], title: str, path: Path) -> None:
             textcoords="offset points",
             va="center",
         )
-    axes.set_yticks(places, [f"{figure.model}: {figure.name}" for figure in figures])
+    axes.set_yticks(places, [f"{each.model}, {each.dtype}: {each.name}" for each in figures])
     axes.invert_yaxis()
     axes.set_xscale("log")
     # Leave space for the text beside the longest bar.

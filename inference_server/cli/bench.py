@@ -61,6 +61,12 @@ def _picture(context: click.Context, parameter: click.Parameter, value: Path | N
     help="Measure this model only. Default: the models that answer words, and points and boxes.",
 )
 @click.option(
+    "--dtype",
+    type=click.Choice(["each", "auto", "float32", "bfloat16"]),
+    help="Precision to measure. Default: INFERENCE_DTYPE if it is set, else each that the device "
+    "computes natively.",
+)
+@click.option(
     "--image",
     default="1920x1080",
     show_default=True,
@@ -85,6 +91,7 @@ def _picture(context: click.Context, parameter: click.Parameter, value: Path | N
 def bench(
     size: str | None,
     only: str | None,
+    dtype: str | None,
     image: tuple[int, int],
     seconds: float,
     as_json: bool,
@@ -94,20 +101,34 @@ def bench(
     """Measure latency and throughput of this machine with your weights.
 
     Measures encoding of an image; a click, boxes and a concept on an encoded image; and the
-    throughput of clicks from concurrent clients. HTTP and JSON are excluded. A SAM 3 with a visual
-    head encodes once for words and clicks.
+    throughput of clicks from concurrent clients, in float32 and in bfloat16, with the peak memory
+    of each. HTTP and JSON are excluded. A SAM 3 with a visual head encodes once for words and
+    clicks.
     """
-    settings = settings_of(**options)
+    settings = settings_of(**options, dtype=None if dtype == "each" else dtype)
     from inference_server.bench.figures import Bench
-    from inference_server.bench.machine import machine
+    from inference_server.bench.machine import PeakMemory, arithmetics, machine
+    from inference_server.engines.device import choose_compute
     from inference_server.errors import ModelUnavailableError
     from inference_server.segmentation.local import LocalSegmentationService
 
+    figures: list[Figure] = []
+    memory: dict[str, dict[str, int]] = {}
     try:
-        with closing(LocalSegmentationService.for_files(settings)) as segmenter:
-            made = Bench(segmenter, size, image, seconds)
-            figures = asyncio.run(_measure(made, only))
-            compute, effort = segmenter.models.compute, segmenter.models.effort
+        compute = choose_compute(settings.device, settings.dtype)
+        if dtype == "each" or (dtype is None and settings.dtype == "auto"):
+            measured = arithmetics(compute)
+        else:
+            measured = [compute.dtype_name]
+        for one in measured:
+            peak = PeakMemory(compute)
+            own = settings.model_copy(update={"dtype": one})
+            with closing(LocalSegmentationService.for_files(own)) as segmenter:
+                made = Bench(segmenter, size, image, seconds)
+                figures += asyncio.run(_measure(made, only))
+                effort = segmenter.models.effort
+            memory[one] = peak.values()
+            del made, segmenter
     except ModelUnavailableError as error:
         raise click.ClickException(error.message) from None
     except KeyboardInterrupt:
@@ -115,23 +136,34 @@ def bench(
     where = {
         **machine(),
         "device": str(compute.device),
-        "dtype": compute.dtype_name,
+        "dtype": compute.dtype_name,  # of the server with these settings
         "threads": str(effort.threads),
         "image": f"{image[0]}x{image[1]}",
         "inference-server": __version__,
     }
     accelerator = f"{where['accelerator']}, " if compute.device.type == "cuda" else ""
     title = (
-        f"{accelerator}{where['processor']}, {where['threads']} threads; {where['device']} in "
-        f"{where['dtype']}; {where['image']}"
+        f"{accelerator}{where['processor']}, {where['threads']} threads; {where['device']}; "
+        f"{where['image']}"
     )
+    notes = _notes(figures, memory, compute.dtype_name)
     if as_json:
-        content = {"machine": where, "figures": [figure.values() for figure in figures]}
+        content = {
+            "machine": where,
+            "figures": [figure.values() for figure in figures],
+            "memory": memory,
+            "notes": notes,
+        }
         click.echo(orjson.dumps(content, option=orjson.OPT_INDENT_2).decode())
     else:
         from rich.console import Console
 
-        Console().print(_table(figures, title))
+        console = Console()
+        for one in memory:
+            own = [figure for figure in figures if figure.dtype == one]
+            console.print(_table(own, f"{title}; {one}"))
+        for note in notes:
+            console.print(note, highlight=False)
     if plot is not None:
         from inference_server.bench.plot import plot as draw
 
@@ -150,6 +182,24 @@ async def _measure(made: Bench, only: str | None) -> list[Figure]:
             figures.append(figure)
             status.update(f"Measured {figure.model}: {figure.name}")
     return figures
+
+
+def _notes(figures: list[Figure], memory: dict[str, dict[str, int]], chosen: str) -> list[str]:
+    """Return sentences on the figures: memory, the server's precision, demo weights."""
+    notes = []
+    for dtype, peaks in memory.items():
+        parts = [f"{peaks['peak_resident_mb']:,} MB resident"] if peaks["peak_resident_mb"] else []
+        if "peak_gpu_mb" in peaks:
+            parts.append(f"{peaks['peak_gpu_mb']:,} MB on the GPU")
+        if parts:
+            notes.append(f"Peak memory in {dtype}: {', '.join(parts)}.")
+    notes.append(f"With these settings the server computes in {chosen}.")
+    if any(figure.model.endswith("/demo") for figure in figures):
+        notes.append(
+            "The demo weights are a hundred times smaller than real ones: their figures say "
+            "nothing about a real model. Name your weights with --sam2-weights or --sam3-weights."
+        )
+    return notes
 
 
 def _table(figures: list[Figure], title: str) -> Table:

@@ -139,6 +139,25 @@ def memory_in_use(device: torch.device) -> dict[str, int]:
     }
 
 
+def forget_peak_memory(device: torch.device) -> None:
+    """Begin a new measurement of `peak_memory`.
+
+    Args:
+        device: Device of the models.
+    """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most GPU memory that tensors of this process have taken, in bytes; 0 for other devices.
+
+    Args:
+        device: Device of the models.
+    """
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+
+
 def choose_compute(
     device: str,
     dtype: str,

@@ -14,6 +14,7 @@ from PIL import Image
 
 import inference_server
 from inference_server.cli import main
+from inference_server.engines import arithmetic
 
 QUICK = ("--image", "160x120", "--seconds", "0")
 POINTS = ["click", "16 boxes", "clicks, 16 at once"]
@@ -25,7 +26,8 @@ def bench(*arguments: object) -> Result:
 
 
 def test_a_table_and_a_plot(tmp_path: Path) -> None:
-    result = bench("--plot", tmp_path / "bench.png", "--size", "hiera_tiny")
+    options = ("--size", "hiera_tiny", "--dtype", "float32")
+    result = bench("--plot", tmp_path / "bench.png", *options)
     assert result.exit_code == 0, result.stderr
     rows = [line for line in result.stdout.splitlines() if "/demo" in line]
     assert [row.split("/demo")[1].strip().split("  ")[0] for row in rows] in (
@@ -39,8 +41,39 @@ def test_a_table_and_a_plot(tmp_path: Path) -> None:
         assert len(picture.convert("RGB").getcolors(1 << 20) or []) > 5
 
 
+def test_each_arithmetic_with_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arithmetic, "cpu_speed", lambda: arithmetic.Speed(1.0, 1.9))
+    chosen = ["--json", "--only", "sam2", "--size", "hiera_tiny"]
+    told = json.loads(bench(*chosen, "--dtype", "each").stdout)
+    assert [figure["dtype"] for figure in told["figures"]] == ["float32"] * 4 + ["bfloat16"] * 4
+    assert list(told["memory"]) == ["float32", "bfloat16"]
+    for peaks in told["memory"].values():
+        assert 100 < peaks["peak_resident_mb"] < 100_000
+    assert "Peak memory in bfloat16: " in told["notes"][1]
+    assert "say nothing about a real model" in told["notes"][-1]
+    monkeypatch.setattr(arithmetic, "cpu_speed", lambda: arithmetic.Speed(1.0, 2.1))
+    told = json.loads(bench(*chosen, "--dtype", "each").stdout)
+    assert list(told["memory"]) == ["float32"]  # bfloat16 is emulated
+
+
+@pytest.mark.parametrize(("setting", "option"), [("bfloat16", None), ("float32", "bfloat16")])
+def test_a_chosen_arithmetic_is_measured_alone(
+    monkeypatch: pytest.MonkeyPatch, setting: str, option: str | None
+) -> None:
+    monkeypatch.setenv("INFERENCE_DTYPE", setting)
+    chosen = [] if option is None else ["--dtype", option]
+    result = bench("--only", "sam2", "--size", "hiera_tiny", *chosen)
+    assert result.exit_code == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert sum("sam2/demo" in line for line in lines) == 4
+    assert "; bfloat16" in " ".join(result.stdout.split())
+    assert not any("float32" in line for line in lines)
+    assert "With these settings the server computes in bfloat16." in result.stdout
+    assert "nothing about a real model" in " ".join(result.stdout.split())
+
+
 def test_json() -> None:
-    result = bench("--json", "--only", "sam2", "--size", "hiera_tiny")
+    result = bench("--json", "--only", "sam2", "--size", "hiera_tiny", "--dtype", "float32")
     assert result.exit_code == 0, result.stderr
     told = json.loads(result.stdout)
     assert [figure["name"] for figure in told["figures"]] == WORK[:4]
@@ -51,7 +84,7 @@ def test_json() -> None:
         assert math.isfinite(figure["per_second"])
     assert told["machine"]["image"] == "160x120"
     assert told["machine"]["device"]
-    only = json.loads(bench("--json", "--only", "sam3").stdout)
+    only = json.loads(bench("--json", "--only", "sam3", "--dtype", "float32").stdout)
     assert [figure["name"] for figure in only["figures"]][:2] == WORK[4:]
 
 
@@ -68,7 +101,7 @@ def test_a_sam3_with_a_visual_head(
     published_sam3: Path, options: tuple[str, ...], models: list[str]
 ) -> None:
     """Words and clicks are measured on one encoding, under the one model."""
-    result = bench("--json", "--sam3-weights", published_sam3, *options)
+    result = bench("--json", "--sam3-weights", published_sam3, "--dtype", "float32", *options)
     assert result.exit_code == 0, result.stderr
     figures = json.loads(result.stdout)["figures"]
     assert [figure["model"] for figure in figures] == models

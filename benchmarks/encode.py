@@ -161,7 +161,8 @@ def _sam3_ways(name: str) -> Ways:
         backbone = config.vision_config.backbone_config
         backbone.num_hidden_layers = _LAYERS
         backbone.global_attn_indexes = [_LAYERS - 1]
-    model: Any = Sam3VisionModel(config.vision_config).eval().requires_grad_(False)
+    model: Any = Sam3VisionModel(config.vision_config)
+    model.eval().requires_grad_(False)
     side = config.vision_config.backbone_config.image_size
     image = torch.randn(1, 3, side, side)
 

@@ -160,8 +160,8 @@ def bench(
 
         console = Console()
         for one in memory:
-            own = [figure for figure in figures if figure.dtype == one]
-            console.print(_table(own, f"{title}; {one}"))
+            shown = [figure for figure in figures if figure.dtype == one]
+            console.print(_table(shown, f"{title}; {one}"))
         for note in notes:
             console.print(note, highlight=False)
     if plot is not None:

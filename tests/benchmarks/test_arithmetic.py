@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from benchmarks.arithmetic import Agreement, run
 from inference_server.masks import Mask
 
 
-def square(left: int, right: int) -> np.ndarray:
+def square(left: int, right: int) -> NDArray[np.bool_]:
     plane = np.zeros((10, 20), np.bool_)
     plane[2:8, left:right] = True
     return plane

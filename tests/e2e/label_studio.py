@@ -169,7 +169,7 @@ def studio(directory: Path) -> Iterator[Studio]:
                 except httpx.TransportError:
                     return False
 
-            until(answers, 2 * TIMEOUT, 0.2)
+            until(answers, 5 * TIMEOUT, 0.5)
             yield Studio(url, client, place / "bin/python", files, log)
     finally:
         process.kill()

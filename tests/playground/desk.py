@@ -21,6 +21,7 @@ from playwright.sync_api import (
     Browser,
     BrowserContext,
     ConsoleMessage,
+    FilePayload,
     Locator,
     Page,
     Request,
@@ -116,7 +117,7 @@ class Desk:
         types = {".png": "image/png", ".jpg": "image/jpeg", ".json": "application/json"}
         self.page.locator("#file").set_input_files(
             [
-                {"name": name, "mimeType": types[Path(name).suffix], "buffer": data}
+                FilePayload(name=name, mimeType=types[Path(name).suffix], buffer=data)
                 for name, data in files.items()
             ]
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -461,7 +462,10 @@ def test_zoom_and_pan(desk: Desk) -> None:
     assert page.evaluate(sharp) == "pixelated"
 
     # Pan with the middle button, or Space: the corner follows the pointer.
-    for button, key in (("middle", None), ("left", "Space")):
+    drags: list[tuple[Literal["left", "middle"], str | None]] = [
+        *(("middle", None), ("left", "Space"))
+    ]
+    for button, key in drags:
         desk.stage.focus()
         page.mouse.move(*corner)
         if key:

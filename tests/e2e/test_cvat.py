@@ -143,9 +143,10 @@ class TestInteraction:
     def test_errors_reach_the_user(self, cli: Cli, stub: Cvat, picture: Picture) -> None:
         cli("function", "create-native", "Clicks")
         stub.waiting = [interaction([picture.one("blue square")], [])]
-        cli("function", "run-agent", str(FUNCTION), "--burst", key="wrong")
+        cli("function", "run-agent", str(FUNCTION), "--burst", key="wrong-key")
         (message,) = stub.failed
         assert "inference-server answered 401: The API key is wrong" in message
+        assert "wrong-key" not in message
         assert stub.completed == []
 
 

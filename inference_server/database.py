@@ -43,6 +43,9 @@ from inference_server import migrations
 from inference_server.clock import SteadyClock
 from inference_server.settings import MiB, Settings
 
+FILE = "jobs.sqlite"
+"""Name of the SQLite file in the data directory."""
+
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -119,7 +122,7 @@ class Database:
         self.is_sqlite = not url
         self._patience = timeouts.lock
         self._clock = SteadyClock()
-        self._file = directory / "jobs.sqlite"
+        self._file = directory / FILE
         self._identity: tuple[int, int] | None = None
         self._opening = threading.Lock()
         if self.is_sqlite:

@@ -31,6 +31,7 @@ SYSTEM = (
     "tests/cli/test_bench.py",
     "tests/cli/test_cluster.py",
     "tests/cli/test_segment.py",
+    "tests/cli/test_segment_options.py",
     "tests/cli/test_serve.py",
     "tests/clients/",
     "tests/deploy/",

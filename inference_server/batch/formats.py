@@ -22,6 +22,7 @@ from inference_server.masks import (
     encode_rle,
     label_plane,
     mask_polygons,
+    mask_rings,
 )
 from inference_server.masks.render import overlay
 from inference_server.segmentation.postprocess import bottom_to_top
@@ -70,12 +71,13 @@ def _described(picture: Picture) -> dict[str, Any]:
     return {"file_name": picture.source.shown, "width": width, "height": height}
 
 
-def response_json(picture: Picture, form: str) -> bytes:
+def response_json(picture: Picture, form: str, epsilon: float = 0.0) -> bytes:
     """Format an image's results as the server's JSON response, with `image` instead of `time`.
 
     Args:
         picture: the image and its results.
         form: `polygon` or `rle`.
+        epsilon: maximum distance in pixels of a simplified polygon. Default: 0, not simplified.
 
     Returns:
         JSON.
@@ -89,7 +91,9 @@ def response_json(picture: Picture, form: str) -> bytes:
             {
                 "format": form,
                 "confidence": each.score,
-                "masks": encode_rle(each.mask) if form == "rle" else mask_polygons(each.mask),
+                "masks": encode_rle(each.mask)
+                if form == "rle"
+                else mask_polygons(each.mask, epsilon),
             }
             for each in picture.found.instances
             if each.prompt == index
@@ -98,7 +102,7 @@ def response_json(picture: Picture, form: str) -> bytes:
     return _json({"image": _described(picture), "prompt_results": results})
 
 
-def feature_collection(picture: Picture) -> bytes:
+def feature_collection(picture: Picture, epsilon: float = 0.0) -> bytes:
     """Format an image's results as GeoJSON: one polygon per part of an object.
 
     Coordinates are in the CRS of the image file, or in pixels without a CRS. Nodata pixels belong
@@ -107,6 +111,7 @@ def feature_collection(picture: Picture) -> bytes:
 
     Args:
         picture: the image and its results.
+        epsilon: maximum distance in pixels of a simplified polygon. Default: 0, not simplified.
 
     Returns:
         JSON.
@@ -122,8 +127,46 @@ def feature_collection(picture: Picture) -> bytes:
                 {"value": number, "score": each.score, "category": picture.category(each)}
                 for number, each in enumerate(instances, 1)
             ],
+            epsilon,
         )
     )
+
+
+def yolo_lines(picture: Picture, categories: Sequence[str], epsilon: float = 0.0) -> bytes:
+    """Format an image's results as YOLO segmentation labels.
+
+    A line for each part of an object: the number of its class, from 0, and the vertices of its
+    outline as x and y, as shares of width and height. Holes are left out. An image without objects
+    has an empty file.
+
+    Args:
+        picture: the image and its results.
+        categories: the classes.
+        epsilon: maximum distance in pixels of a simplified polygon. Default: 0, not simplified.
+
+    Returns:
+        The text file.
+    """
+    height, width = picture.found.size
+    lines = []
+    for each in picture.found.instances:
+        number = categories.index(picture.category(each))
+        for outer, *_ in mask_rings(each.mask, epsilon):
+            shares = (outer[:-1] / (width, height)).reshape(-1)
+            lines.append(" ".join([str(number), *(f"{share:.6f}" for share in shares)]) + "\n")
+    return "".join(lines).encode()
+
+
+def yolo_document(categories: Sequence[str]) -> Iterator[bytes]:
+    """Return the classes as `data.yaml` of a YOLO dataset, in pieces.
+
+    Args:
+        categories: the classes, which count from 0.
+    """
+    yield b"# Put the images into images/, beside labels/.\npath: .\ntrain: images\nval: images\n"
+    yield b"names:\n"
+    for number, name in enumerate(categories):
+        yield f"  {number}: ".encode() + orjson.dumps(name) + b"\n"  # JSON is YAML
 
 
 def label_files(picture: Picture) -> dict[str, bytes]:
@@ -200,7 +243,9 @@ def overlay_jpeg(pixels: NDArray[np.uint8], picture: Picture) -> bytes:
     return data.tobytes()
 
 
-def coco_part(picture: Picture, categories: Sequence[str], form: str) -> bytes:
+def coco_part(
+    picture: Picture, categories: Sequence[str], form: str, epsilon: float = 0.0
+) -> bytes:
     """Format an image's results as part of a COCO document, without image and annotation ids.
 
     Args:
@@ -208,6 +253,7 @@ def coco_part(picture: Picture, categories: Sequence[str], form: str) -> bytes:
         categories: category names of the document; ids count them from 1.
         form: `rle` or `polygon`. A mask without a polygon of at least three points, which COCO
             requires, is written as RLE in either case.
+        epsilon: maximum distance in pixels of a simplified polygon. Default: 0, not simplified.
 
     Returns:
         JSON.
@@ -215,7 +261,7 @@ def coco_part(picture: Picture, categories: Sequence[str], form: str) -> bytes:
     annotations = [
         {
             "category_id": categories.index(picture.category(each)) + 1,
-            "segmentation": _segmentation(each.mask, form),
+            "segmentation": _segmentation(each.mask, form, epsilon),
             "area": each.mask.area,
             "bbox": corner_and_size(each.mask),
             "iscrowd": 0,
@@ -226,9 +272,9 @@ def coco_part(picture: Picture, categories: Sequence[str], form: str) -> bytes:
     return _json({"image": _described(picture), "annotations": annotations})
 
 
-def _segmentation(mask: Mask, form: str) -> object:
+def _segmentation(mask: Mask, form: str, epsilon: float) -> object:
     if form == "polygon":
-        parts = [part.reshape(-1) for part in mask_polygons(mask) if len(part) >= 3]
+        parts = [part.reshape(-1) for part in mask_polygons(mask, epsilon) if len(part) >= 3]
         if parts:
             return parts
     return encode_rle(mask)

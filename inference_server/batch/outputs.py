@@ -6,15 +6,22 @@ import itertools
 import os
 import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from inference_server.batch.inputs import Source
 
-FORMATS = ("coco", "polygon", "rle", "geojson", "png")
+FORMATS = ("coco", "polygon", "rle", "geojson", "png", "yolo")
 
 DOCUMENT = "annotations.json"
 """File name of the COCO document in an output folder."""
+
+CLASSES = "data.yaml"
+"""File name of the classes in an output folder of YOLO labels."""
+
+LABELS = "labels"
+"""Folder of YOLO labels in an output folder."""
 
 OVERLAY = ".overlay.jpg"
 
@@ -23,7 +30,10 @@ _SUFFIXES = {
     "rle": (".json",),
     "geojson": (".geojson",),
     "png": (".png", ".json"),
+    "yolo": (".txt",),
 }
+_DOCUMENTS = {"coco": DOCUMENT, "yolo": CLASSES}
+_LABEL_SUFFIX = ".txt"
 _WORK = ".segment"
 
 
@@ -37,7 +47,8 @@ class Output:
 
     Attributes:
         folder: folder of all files that are written.
-        document: file with the results of all images; None if each image has its own files.
+        document: file about all images: their results (COCO) or their classes (YOLO); None if
+            there is none.
         only: file of the only image; None otherwise.
         suffixes: suffixes of an image's files, which are added to its name.
         work: folder of the journal and of incomplete files.
@@ -72,10 +83,10 @@ class Output:
             if path.exists() and not path.is_dir():
                 raise OutputError(f"{target} is a file, not a folder. Choose another -o.")
             suffixes = (*_SUFFIXES.get(form, ()), *([OVERLAY] if overlay else []))
-            document = path / DOCUMENT if form == "coco" else None
+            document = path / _DOCUMENTS[form] if form in _DOCUMENTS else None
             return cls(path, document, None, suffixes, path / _WORK)
         advice = f"Use a folder: -o {target.removesuffix(path.suffix)}/"
-        if form == "png" or path.suffix != ends:
+        if form in ("png", "yolo") or path.suffix != ends:
             raise OutputError(
                 f"--format {form} cannot be written to a {path.suffix} file. {advice}"
             )
@@ -88,14 +99,39 @@ class Output:
 
     @property
     def is_file(self) -> bool:
-        """Whether the destination is a single file, whose journal is deleted after the run."""
+        """Whether the destination is a single file."""
         return self.work.name != _WORK
 
     def files(self, source: Source) -> list[Path]:
         """Return the files of an image."""
         if self.only is not None:
             return [self.only]
-        return [self.folder / f"{source.name}{suffix}" for suffix in self.suffixes]
+        return [self._file(source, suffix) for suffix in self.suffixes]
+
+    def _file(self, source: Source, suffix: str) -> Path:
+        """Return a file of an image; YOLO's have the image's name without its suffix."""
+        if suffix == _LABEL_SUFFIX:
+            return (self.folder / LABELS / source.name).with_suffix(suffix)
+        return self.folder / f"{source.name}{suffix}"
+
+    def reject_equal_names(self, sources: Iterable[Source]) -> None:
+        """Reject images whose files would have the same name, as YOLO labels may.
+
+        Args:
+            sources: all images.
+
+        Raises:
+            OutputError: two images have a file in common.
+        """
+        seen: dict[Path, Source] = {}
+        for source in sources:
+            for path in self.files(source):
+                other = seen.setdefault(path, source)
+                if other is not source and self.only is None:
+                    raise OutputError(
+                        f"{other.path} and {source.path} would share {path}: YOLO labels have the "
+                        "image's name without its suffix. Rename one of them."
+                    )
 
     def all_files(self, sources: Iterable[Source]) -> list[Path]:
         """Return the files of all images, and the document."""
@@ -135,17 +171,25 @@ class Output:
                 "or use --force to overwrite."
             )
 
+    def prepare(self) -> None:
+        """Create the folder of incomplete files.
+
+        Raises:
+            OutputError: it is not writable.
+        """
+        try:
+            self._unfinished.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _unwritable(self._unfinished, error) from None
+
     def delete_unfinished(self) -> None:
         """Delete the incomplete files of a killed run.
 
         Raises:
             OutputError: the folder of incomplete files is not writable.
         """
-        try:
-            shutil.rmtree(self._unfinished, ignore_errors=True)
-            self._unfinished.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise _unwritable(self._unfinished, error) from None
+        shutil.rmtree(self._unfinished, ignore_errors=True)
+        self.prepare()
 
     def remove(self, paths: Iterable[Path]) -> None:
         """Delete files of this output, if they exist.
@@ -161,6 +205,25 @@ class Output:
                 path.unlink(missing_ok=True)
             except OSError as error:
                 raise _unwritable(path, error) from None
+
+    @property
+    def base(self) -> Path:
+        """The COCO document to which a run with `--merge` adds its classes."""
+        return self.work / "base.json"
+
+    def keep_as_base(self) -> None:
+        """Copy the document, so that the run merges its results into it.
+
+        Raises:
+            OutputError: it cannot be copied.
+        """
+        assert self.document is not None  # noqa: S101 - only COCO is merged
+        self.write(self.base, [self.document.read_bytes()])
+
+    def leave_nothing_empty(self) -> None:
+        """Delete the folder of incomplete files if it is empty."""
+        with suppress(OSError):  # a file is in it
+            self._unfinished.rmdir()
 
     def write(self, path: Path, content: Iterable[bytes]) -> None:
         """Write a file of this output atomically.

@@ -12,7 +12,8 @@ from typing import Any
 import orjson
 
 from inference_server.batch.inputs import Inputs, Source, collect, shown, with_unique_names
-from inference_server.batch.journal import DamagedJournalError, Journal
+from inference_server.batch.journal import DamagedJournalError, Journal, JournalError
+from inference_server.batch.merge import check_classes
 from inference_server.batch.outputs import Output, OutputError
 from inference_server.batch.runner import Batch, Summary
 from inference_server.batch.search import Search
@@ -37,6 +38,8 @@ class Request:
         overlay: also write each image with its masks drawn on it.
         force: start over, and overwrite existing files.
         max_mb: maximum size of an image file in MiB.
+        epsilon: maximum distance in pixels of a simplified polygon. Default: 0, not simplified.
+        merge: add the classes of this run to the COCO document of earlier ones. Default: False.
     """
 
     arguments: Sequence[str]
@@ -49,6 +52,8 @@ class Request:
     overlay: bool
     force: bool
     max_mb: int
+    epsilon: float = 0.0
+    merge: bool = False
 
     def described(self) -> dict[str, Any]:
         """Return the options that affect the results, as JSON values by name."""
@@ -57,6 +62,7 @@ class Request:
             "--format": self.form,
             "--coco-segmentation": self.segmentation if self.form == "coco" else None,
             "--overlay": self.overlay,
+            **({"--simplify": self.epsilon} if self.epsilon else {}),
             "models": list(self.models),
         }
         return dict(orjson.loads(orjson.dumps(described)))
@@ -101,10 +107,15 @@ def open_plan(request: Request) -> Iterator[Plan]:
         inputs = _inputs(request, output, journal)
         journal = journal or _journal(output, request.force)
         sources = with_unique_names(inputs.sources, {} if request.force else journal.names())
-        if not request.force:
+        output.reject_equal_names(sources)
+        merges = request.merge and not request.force and _begin_merge(request, output, journal)
+        if merges:
+            sources = with_unique_names(inputs.sources, {})
+        elif not request.force:
             _reject_other_results(request, output, journal, sources)
         else:
             journal.clear()
+            output.remove([output.base])
         journal.begin(request.described())
         journal.expect(sources)
         output.delete_unfinished()
@@ -123,11 +134,17 @@ def open_plan(request: Request) -> Iterator[Plan]:
             output,
             journal,
             request.max_mb,
+            request.epsilon,
         )
         summary = Summary(failures=inputs.failures)
         yield Plan(batch, sources, batch.remaining(sources, summary), summary)
     finally:
-        journal.close()
+        if _has_results(journal, output):
+            journal.close()
+            output.leave_nothing_empty()
+        else:
+            journal.remove()
+            _remove_if_empty(output, there)
 
 
 def _journal(output: Output, force: bool) -> Journal:
@@ -165,6 +182,32 @@ def _inputs(request: Request, output: Output, journal: Journal | None) -> Inputs
     return inputs
 
 
+def _begin_merge(request: Request, output: Output, journal: Journal) -> bool:
+    """Keep the document of earlier runs, and begin a run that adds its classes to it.
+
+    Returns:
+        False if there is nothing to merge with, or this run has begun to merge before.
+
+    Raises:
+        OutputError: the document has one of the classes, or its run is not finished.
+    """
+    document = output.document
+    assert document is not None  # noqa: S101 - only COCO is merged
+    before = journal.search
+    if not document.exists() or before == request.described():
+        return False
+    if before is not None and set(journal.names()) - set(journal.names(done=True)):
+        raise OutputError(
+            f"The run of {document} is not finished. Run its command again without --merge first, "
+            "or use --force to start over."
+        )
+    check_classes(document, request.search.categories)
+    output.prepare()
+    output.keep_as_base()
+    journal.clear()
+    return True
+
+
 def _reject_other_results(
     request: Request, output: Output, journal: Journal, sources: Sequence[Source]
 ) -> None:
@@ -182,7 +225,7 @@ def _reject_other_results(
         )
     mine = {source.path for source in sources}
     others = [path for path in done if path not in mine and path.exists()]
-    if output.document is not None and others:
+    if output.document is not None and request.form == "coco" and others:
         raise OutputError(
             f"{output.document} contains {len(others)} other images, such as {others[0]}. Add "
             "them to the command, choose another -o, or use --force to start over."
@@ -211,6 +254,19 @@ def _leave(journal: Journal | None, output: Output, there: bool) -> None:
         journal.close()
         return
     journal.remove()
+    _remove_if_empty(output, there)
+
+
+def _has_results(journal: Journal, output: Output) -> bool:
+    """Return whether an image is finished, or was in an earlier run, or the journal is damaged."""
+    try:
+        return bool(journal.names(done=True)) or output.base.exists()
+    except JournalError:
+        return True
+
+
+def _remove_if_empty(output: Output, there: bool) -> None:
+    """Delete the output folder if this run created it and nothing is in it."""
     if not there:
-        with suppress(OSError):  # another process has put files there
+        with suppress(OSError):  # a file is in it
             Path(output.folder).rmdir()

@@ -17,9 +17,12 @@ from inference_server.batch.formats import (
     label_files,
     overlay_jpeg,
     response_json,
+    yolo_document,
+    yolo_lines,
 )
 from inference_server.batch.inputs import Failure, InputError, Source, read, stamp
 from inference_server.batch.journal import Journal, JournalError
+from inference_server.batch.merge import merged_parts
 from inference_server.batch.outputs import OVERLAY, Output, OutputError
 from inference_server.batch.search import Search
 from inference_server.errors import InferenceServerError, ModelUnavailableError
@@ -62,6 +65,7 @@ class Batch:
         output: destination of the results.
         journal: journal of finished images.
         max_mb: maximum size of an image file in MiB.
+        epsilon: maximum distance in pixels of a simplified polygon. Default: 0, not simplified.
     """
 
     search: Search
@@ -71,6 +75,7 @@ class Batch:
     output: Output
     journal: Journal
     max_mb: int
+    epsilon: float = 0.0
 
     def remaining(self, sources: Sequence[Source], summary: Summary) -> list[Source]:
         """Return the images that are not finished, have changed, or lack output files.
@@ -190,33 +195,42 @@ class Batch:
     def _files(self, picture: Picture) -> dict[str, bytes]:
         """Return the files of an image by suffix, or its part of the document under ""."""
         if self.form == "coco":
-            return {"": coco_part(picture, self.search.categories, self.segmentation)}
+            part = coco_part(picture, self.search.categories, self.segmentation, self.epsilon)
+            return {"": part}
         if self.form == "geojson":
-            return {".geojson": feature_collection(picture)}
+            return {".geojson": feature_collection(picture, self.epsilon)}
+        if self.form == "yolo":
+            return {".txt": yolo_lines(picture, self.search.categories, self.epsilon)}
         if self.form == "png":
             return label_files(picture)
-        return {".json": response_json(picture, self.form)}
+        return {".json": response_json(picture, self.form, self.epsilon)}
 
-    def finish(self, sources: Sequence[Source], models: Sequence[str], *, complete: bool) -> None:
+    def finish(self, sources: Sequence[Source], models: Sequence[str]) -> None:
         """Write the document of all images, if the output has one.
 
         Args:
             sources: all images; unfinished ones are omitted.
             models: labels of the models, for the document's description.
-            complete: whether all images are finished; then a single file's journal is deleted.
 
         Raises:
             OutputError: the document cannot be written.
         """
-        if self.output.document is not None:
+        if self.output.document is None:
+            return
+        categories = self.search.categories
+        if self.form == "yolo":
+            self.output.write(self.output.document, yolo_document(categories))
+            return
 
-            def parts() -> Iterator[bytes]:
-                return filter(None, map(self.journal.part, sources))
+        def parts() -> Iterator[bytes]:
+            return filter(None, map(self.journal.part, sources))
 
-            content = coco_document(parts, self.search.categories, models)
-            self.output.write(self.output.document, content)
-        if complete and self.output.is_file:
-            self.journal.remove()
+        if self.output.base.exists():
+            earlier, merged = merged_parts(self.output.base, parts)
+            content = coco_document(merged, [*earlier, *categories], models)
+        else:
+            content = coco_document(parts, categories, models)
+        self.output.write(self.output.document, content)
 
 
 def reason_of(error: Exception) -> str:

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 _TENANT = ""
 """Owner of all images: without a server there are no keys."""
 
+Box = tuple[float, float, float, float]
+"""x0, y0, x1, y1 in pixels."""
+
 _CONCEPT_SCORE, _AUTOMATIC_SCORE = 0.5, 0.8
 
 
@@ -38,16 +41,42 @@ class PromptInfo:
     """Description of a prompt in results.
 
     Attributes:
-        kind: `text`, `visual` (a box or points) or `automatic`.
+        kind: `text`, `visual` (boxes or points) or `automatic`.
         category: category of its objects.
         text: the words of a `text` prompt; None for others.
-        boxes: number of boxes, 0 or 1. Default: 0.
+        boxes: number of boxes. Default: 0.
     """
 
     kind: str
     category: str
     text: str | None = None
     boxes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Concept:
+    """A concept of a run, by words or by exemplars.
+
+    Attributes:
+        category: category of its objects.
+        text: the words. Default: None, only exemplars.
+        boxes: x0, y0, x1, y1 in pixels of exemplars. Default: none.
+        labels: for each box, 1 if it is an exemplar, 0 if it is a counter-example.
+    """
+
+    category: str
+    text: str | None = None
+    boxes: tuple[Box, ...] = ()
+    labels: tuple[int, ...] = ()
+
+    def prompt(self, threshold: float) -> ConceptPrompt:
+        """Return the prompt of the concept.
+
+        Args:
+            threshold: minimum score of an object, 0 to 1.
+        """
+        boxes = np.array(self.boxes, np.float32).reshape(-1, 4)
+        return ConceptPrompt(self.text, boxes, np.array(self.labels, np.int64), threshold)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +98,7 @@ class Search:
     """The prompts of a run.
 
     Attributes:
-        texts: concepts whose instances are all found (SAM 3).
+        concepts: concepts whose instances are all found (SAM 3).
         boxes: x0, y0, x1, y1 in pixels; each box selects one object.
         points: x, y in pixels, and a label: 1 on the object, 0 outside it. Points in a box
             refine its object; all others together select one object.
@@ -82,10 +111,11 @@ class Search:
             `INFERENCE_VISUAL_MODEL` chooses.
         points_per_side: points per side of the grid of `automatic`. Default: 32.
         category: category of objects from boxes, points and `automatic`. Default: `object`.
+        box_categories: category of the object of each box. Default: `category` for all.
     """
 
-    texts: tuple[str, ...] = ()
-    boxes: tuple[tuple[float, float, float, float], ...] = ()
+    concepts: tuple[Concept, ...] = ()
+    boxes: tuple[Box, ...] = ()
     points: tuple[tuple[float, float, int], ...] = ()
     automatic: bool = False
     threshold: float | None = None
@@ -93,6 +123,7 @@ class Search:
     version: str | None = None
     points_per_side: int = 32
     category: str = "object"
+    box_categories: tuple[str, ...] = ()
     _objects: list[VisualPrompt] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -114,10 +145,18 @@ class Search:
     def asked(self) -> list[PromptInfo]:
         """Descriptions of the prompts, in the order of results."""
         return [
-            *(PromptInfo("text", text, text) for text in self.texts),
             *(
-                PromptInfo("visual", self.category, boxes=int(each.box is not None))
-                for each in self._objects
+                PromptInfo(
+                    "visual" if each.text is None else "text",
+                    each.category,
+                    each.text,
+                    len(each.boxes),
+                )
+                for each in self.concepts
+            ),
+            *(
+                PromptInfo("visual", self._category_of(number), boxes=int(each.box is not None))
+                for number, each in enumerate(self._objects)
             ),
             *([PromptInfo("automatic", self.category)] if self.automatic else []),
         ]
@@ -127,10 +166,10 @@ class Search:
         """Categories without duplicates, in the order of the prompts."""
         return list(dict.fromkeys(asked.category for asked in self.asked))
 
-    @property
-    def concepts(self) -> bool:
-        """Whether the prompts need SAM 3."""
-        return bool(self.texts)
+    def _category_of(self, number: int) -> str:
+        """Return the category of an object of boxes and points: those of boxes come first."""
+        named = number < len(self.box_categories)
+        return self.box_categories[number] if named else self.category
 
     @property
     def visual(self) -> bool:
@@ -140,7 +179,9 @@ class Search:
     def described(self) -> dict[str, Any]:
         """Return the options that affect the results, as JSON values by option name."""
         return {
-            "--text": list(self.texts),
+            "--text": [each.text for each in self.concepts if each.text is not None],
+            **({"--label": classes} if (classes := self._classes()) else {}),
+            **({"--example": examples} if (examples := self._examples()) else {}),
             "--box": [list(box) for box in self.boxes],
             "--point": [list(point) for point in self.points],
             "--automatic": self.automatic,
@@ -149,6 +190,21 @@ class Search:
             "--points-per-side": self.points_per_side if self.automatic else None,
             "--category": self.category if self.visual else None,
         }
+
+    def _classes(self) -> list[list[str]]:
+        """Return what differs from the defaults: words with a category, and boxes with one."""
+        words = [(each.category, each.text) for each in self.concepts if each.text is not None]
+        named = [[category, text] for category, text in words if category != text]
+        boxes = zip(self.box_categories, map(str, self.boxes), strict=False)
+        return named + [[category, box] for category, box in boxes if category != self.category]
+
+    def _examples(self) -> list[list[Any]]:
+        """Return the exemplars by category."""
+        return [
+            [each.category, [list(box) for box in each.boxes], list(each.labels)]
+            for each in self.concepts
+            if each.boxes
+        ]
 
     def models(self, registry: ModelRegistry) -> list[str]:
         """Return the labels of the models that the prompts need, without loading the models.
@@ -197,9 +253,8 @@ class Search:
         reference = ImageRef(file=image)
         results: list[tuple[int, SegmentationResult]] = []  # with the number of the first prompt
         if self.concepts:
-            nothing = np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
             least = _CONCEPT_SCORE if self.threshold is None else self.threshold
-            concepts = [ConceptPrompt(text, *nothing, least) for text in self.texts]
+            concepts = [each.prompt(least) for each in self.concepts]
             found = await segmenter.concept(
                 _TENANT, reference, concepts, ConceptOptions(), timings=timings
             )
@@ -213,7 +268,7 @@ class Search:
                 timings=timings,
                 model=self._sam2,
             )
-            results.append((len(self.texts), found))
+            results.append((len(self.concepts), found))
         if self.automatic:
             least = _AUTOMATIC_SCORE if self.threshold is None else self.threshold
             options = AutomaticOptions(
@@ -224,7 +279,7 @@ class Search:
             )
             together = [replace(each, prompt=0) for each in found.instances]
             results.append(
-                (len(self.texts) + len(self._objects), replace(found, instances=together))
+                (len(self.concepts) + len(self._objects), replace(found, instances=together))
             )
         instances = [
             replace(each, prompt=first + each.prompt, logits=None)

@@ -6,18 +6,26 @@ servers check for changes every second.
 
 from __future__ import annotations
 
-import re
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 import orjson
 
+from inference_server.cli.key_types import (
+    ID,
+    MOST_CREDITS,
+    NAME,
+    TENANT,
+    Credits,
+    Rate,
+    When,
+)
 from inference_server.cli.options import settings_of
 from inference_server.settings import Settings
 from inference_server.settings.types import SCOPES, Scope
@@ -25,90 +33,24 @@ from inference_server.settings.types import SCOPES, Scope
 if TYPE_CHECKING:
     from inference_server.auth import KeyRepository, StoredKey
 
-_NONE = "none"
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800, "y": 31536000}
-"""Seconds per unit of a duration such as 30d."""
-
-_MOST_CREDITS = 2**53
-_LONGEST_RATE = 64
 _WIDTH = 160
 """Width in characters of tables that are not written to a terminal."""
 
 
-class _Rate(click.ParamType[str]):
-    name = "RATE"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> str:
-        from inference_server.auth import parse_rate
-
-        if value == _NONE:
-            return ""
-        try:
-            parse_rate(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-        if len(value) > _LONGEST_RATE:
-            self.fail(f"{value!r} is longer than {_LONGEST_RATE} characters.", param, ctx)
-        return str(value)
+def _remember(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        context.meta[_DATA_DIR] = value
 
 
-class _Credits(click.ParamType[int]):
-    name = "NUMBER"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> int:
-        if value == _NONE:
-            return -1
-        if not re.fullmatch(r"\d{1,16}", str(value)) or int(value) > _MOST_CREDITS:
-            self.fail(
-                f"{value!r} is not a number of credits. Use a whole number from 0 to "
-                f"{_MOST_CREDITS}, or {_NONE}.",
-                param,
-                ctx,
-            )
-        return int(value)
-
-
-class _When(click.ParamType[float]):
-    name = "WHEN"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> float:
-        if value in (_NONE, "never"):
-            return 0.0
-        if match := re.fullmatch(r"(\d{1,6})([smhdwy])", value):
-            return time.time() + int(match[1]) * _UNITS[match[2]]
-        try:
-            moment = datetime.fromisoformat(value)
-        except ValueError:
-            self.fail(
-                f"{value!r} is not a duration or a date. Use 30d, 12h, a date such as 2027-01-31, "
-                "or never.",
-                param,
-                ctx,
-            )
-        end = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-        if end <= time.time():
-            self.fail(f"{value!r} is in the past. Use a later date.", param, ctx)
-        return end
-
-
-class _Word(click.ParamType[str]):
-    def __init__(self, name: str, pattern: str, rule: str) -> None:
-        self.name, self._pattern, self._rule = name, pattern, rule
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> str:
-        if not re.fullmatch(self._pattern, value) or not value.isprintable():
-            self.fail(f"{value!r} is invalid: {self._rule}.", param, ctx)
-        return str(value)
-
-
-_NAME = _Word(
-    "NAME", r"\S(.{0,62}\S)?", "a name has 1 to 64 characters, without spaces at either end"
+_DATA_DIR = "inference_server.data_dir"
+_data_dir = click.option(
+    "--data-dir",
+    metavar="DIRECTORY",
+    callback=_remember,
+    expose_value=False,
+    help="Directory of the server's SQLite database; overrides INFERENCE_DATA_DIR and "
+    "INFERENCE_DATABASE_URL.",
 )
-_TENANT = _Word(
-    "TENANT", r"[A-Za-z0-9._-]{1,48}", "a tenant has 1 to 48 of the characters A-Z a-z 0-9 . _ -"
-)
-_ID = _Word("ID", r"[0-9a-f]{12}", "an id has 12 characters of 0-9 a-f; `keys list` shows all ids")
-
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _scopes = click.option(
     "--scope",
@@ -119,33 +61,35 @@ _scopes = click.option(
 )
 _rate = click.option(
     "--rate",
-    type=_Rate(),
+    type=Rate(),
     help="Rate limit, such as 10/s or '100/m; 5000/d'; `none` for unlimited.",
 )
 _credits = click.option(
-    "--credits", "balance", type=_Credits(), help="Credit balance; `none` for unlimited."
+    "--credits", "balance", type=Credits(), help="Credit balance; `none` for unlimited."
 )
 _expires = click.option(
     "--expires",
-    type=_When(),
+    type=When(),
     help="Expiry: a duration such as 30d or 12h, or a date in UTC; `never` for no expiry.",
 )
 
 
 @click.group()
+@_data_dir
 def keys() -> None:
     """Create, list, change and revoke API keys, and show their usage.
 
-    Keys are stored in the server's database; set INFERENCE_DATA_DIR or INFERENCE_DATABASE_URL as
-    for the server. Running servers apply changes within seconds.
+    Keys are stored in the server's database; name it by --data-dir, or set INFERENCE_DATA_DIR or
+    INFERENCE_DATABASE_URL as for the server. Each command says which database it uses, and warns
+    if it makes a new one. Running servers apply changes within seconds.
     """
 
 
 @keys.command()
-@click.option("--name", type=_NAME, required=True, help="Display name of the key.")
+@click.option("--name", type=NAME, required=True, help="Display name of the key.")
 @click.option(
     "--tenant",
-    type=_TENANT,
+    type=TENANT,
     help="Tenant of the key. Keys of one tenant share images and jobs. Default: a new tenant.",
 )
 @_scopes
@@ -153,6 +97,7 @@ def keys() -> None:
 @_credits
 @_expires
 @_json
+@_data_dir
 def create(
     name: str,
     tenant: str | None,
@@ -183,6 +128,7 @@ def create(
 @keys.command("list")
 @click.option("--all", "everything", is_flag=True, help="Include expired and revoked keys.")
 @_json
+@_data_dir
 def list_(everything: bool, as_json: bool) -> None:
     """List keys with their ids and limits, the oldest first. The secrets are not stored."""
     with _store() as store:
@@ -196,8 +142,9 @@ def list_(everything: bool, as_json: bool) -> None:
 
 
 @keys.command()
-@click.argument("key_id", metavar="ID", type=_ID)
+@click.argument("key_id", metavar="ID", type=ID)
 @_json
+@_data_dir
 def revoke(key_id: str, as_json: bool) -> None:
     """Revoke a key permanently. Its requests and jobs in progress are finished."""
     with _store() as store:
@@ -205,18 +152,19 @@ def revoke(key_id: str, as_json: bool) -> None:
 
 
 @keys.command("set")
-@click.argument("key_id", metavar="ID", type=_ID)
-@click.option("--name", type=_NAME, help="Display name of the key.")
+@click.argument("key_id", metavar="ID", type=ID)
+@click.option("--name", type=NAME, help="Display name of the key.")
 @_scopes
 @_rate
 @_credits
 @click.option(
     "--add-credits",
-    type=click.IntRange(1, _MOST_CREDITS),
+    type=click.IntRange(1, MOST_CREDITS),
     help="Add to the credit balance.",
 )
 @_expires
 @_json
+@_data_dir
 def set_(
     key_id: str,
     name: str | None,
@@ -263,6 +211,7 @@ def set_(
     help="Number of days to show, including today.",
 )
 @_json
+@_data_dir
 def usage(key_id: str | None, days: int, as_json: bool) -> None:
     """List usage by key and day (UTC), the latest day first.
 
@@ -289,7 +238,9 @@ def _store(settings: Settings | None = None) -> Iterator[KeyRepository]:
     from inference_server.auth import KeyRepository
     from inference_server.database import Database, in_short
 
-    settings = settings or settings_of()
+    if settings is None:
+        settings = _chosen()
+        _announce(settings)
     where = "INFERENCE_DATABASE_URL" if settings.database_url else settings.data_dir
     try:
         database = Database.of(settings)
@@ -302,6 +253,32 @@ def _store(settings: Settings | None = None) -> Iterator[KeyRepository]:
         raise click.ClickException(f"Cannot use the database of {where}: {why}") from None
     except (OSError, RuntimeError) as error:
         raise click.ClickException(f"Cannot use the database of {where}: {error}") from None
+
+
+def _chosen() -> Settings:
+    """Return the settings, with the directory of `--data-dir` if it is given."""
+    context = click.get_current_context(silent=True)
+    directory = None if context is None else context.meta.get(_DATA_DIR)
+    if directory is None:
+        return settings_of()
+    return settings_of(data_dir=directory, database_url="")
+
+
+def _announce(settings: Settings) -> None:
+    """Say which database a command uses, and whether it is a new one."""
+    from inference_server.database import FILE
+
+    if settings.database_url:
+        click.echo("Database: the one of INFERENCE_DATABASE_URL", err=True)
+        return
+    file = Path(settings.data_dir).absolute() / FILE
+    click.echo(f"Database: {file}", err=True)
+    if not file.exists():
+        click.echo(
+            "This database is new. If a server is to use it, start the server with the same "
+            "INFERENCE_DATA_DIR; otherwise name the server's directory with --data-dir.",
+            err=True,
+        )
 
 
 def has_stored_keys(settings: Settings) -> bool:

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from inference_server.cli.options import settings_of
+from inference_server.cli.options import model_options, settings_of
 
 if TYPE_CHECKING:
     from inference_server.engines.catalog import Catalog
 
 
 @click.command()
-def models() -> None:
+@model_options
+def models(**options: str | None) -> None:
     """List the configured models and their weights.
 
     Nothing is loaded. The lines after the list tell who answers words, and who answers points and
@@ -23,7 +24,7 @@ def models() -> None:
     from inference_server.errors import ModelUnavailableError
 
     try:
-        registry = ModelRegistry(settings_of())
+        registry = ModelRegistry(settings_of(**options))
     except ModelUnavailableError as error:
         raise click.ClickException(error.message) from None
     for key in registry.catalog.keys:

@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import shutil
 import signal
+import sys
 import threading
-from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING, Any
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import click
 
 from inference_server.cli.options import model_options, settings_of, size_option
+from inference_server.cli.prompt_options import ClassBox, ClassWords, concepts_of, prompt_options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from inference_server.batch.plan import Plan, Request
+    from inference_server.batch.search import Concept
     from inference_server.segmentation.local import LocalSegmentationService
     from inference_server.settings import Settings
 
 # NumPy, OpenCV and PyTorch take seconds to import, so only a run imports them, not --help.
 
-_FORMATS = ("coco", "polygon", "rle", "geojson", "png")
+_FORMATS = ("coco", "polygon", "rle", "geojson", "png", "yolo")
+_POLYGONS = ("polygon", "geojson", "yolo")
+_STDOUT = "-"
 _SOME_FAILED, _INTERRUPTED = 1, 130  # 2 is click's exit status for usage errors
 
 _EPILOG = """
@@ -32,6 +41,8 @@ Examples:
   inference-server segment photo.jpg --box 20,30,200,180 --point 110,90 --point 40,40,0 -o out.json --format rle
   inference-server segment 'tiles/**/*.tif' --text building --format geojson -o out/
   inference-server segment photos/ --automatic --points-per-side 16 --format png -o out/
+  inference-server segment photos/ --label "car=car,van" --label "person=person" --simplify 1.5 --format yolo -o dataset/
+  inference-server segment photos/ --example "bolt=20,30,60,80" --example "bolt=90,30,120,80,0" -o photos.json --merge
 
 \b
 Exit status: 0 all images are done; 1 some images failed; 2 invalid command;
@@ -39,52 +50,21 @@ Exit status: 0 all images are done; 1 some images failed; 2 invalid command;
 """  # noqa: E501
 
 
-class _Numbers(click.ParamType):  # type: ignore[type-arg]
-    """Numbers separated by commas.
-
-    Args:
-        noun: name of the value in error messages, such as `box`.
-        counts: accepted numbers of numbers.
-        form: notation of the value in help and error messages, such as `x0,y0,x1,y1`.
-    """
-
-    def __init__(self, noun: str, counts: tuple[int, ...], form: str) -> None:
-        self.name = form
-        self._noun, self._counts = noun, counts
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[float, ...]:
-        with suppress(ValueError):
-            numbers = tuple(float(part) for part in str(value).split(","))
-            if len(numbers) in self._counts and all(abs(each) <= 1e9 for each in numbers):
-                return numbers
-        self.fail(f"{value!r} is not a {self._noun}. Use {self.name} in pixels.", param, ctx)
-
-
-def _boxes(
-    context: click.Context, parameter: click.Parameter, value: tuple[tuple[float, ...], ...]
-) -> tuple[tuple[float, ...], ...]:
-    for x0, y0, x1, y1 in value:
-        if x0 >= x1 or y0 >= y1:
-            raise click.BadParameter(
-                f"{x0:g},{y0:g},{x1:g},{y1:g} is an empty box. Use x0,y0,x1,y1: the top left "
-                "corner, then the bottom right corner."
+def _files(
+    context: click.Context, parameter: click.Parameter, value: tuple[str, ...]
+) -> tuple[str, ...]:
+    for each in value:
+        if each == "-":
+            raise click.UsageError(
+                "Images are not read from standard input. Write the image to a file and name it; "
+                "a file of this name is ./-."
+            )
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", each):
+            raise click.UsageError(
+                f"{each} is a URL; this command reads files only. Download it first, such as with "
+                "curl -O, or send the URL to a server."
             )
     return value
-
-
-def _points(
-    context: click.Context, parameter: click.Parameter, value: tuple[tuple[float, ...], ...]
-) -> tuple[tuple[float, float, int], ...]:
-    points = []
-    for x, y, *label in value:
-        if label and label[0] not in (0, 1):
-            raise click.BadParameter(
-                f"{x:g},{y:g},{label[0]:g} has an invalid label. Use 1 on the object or 0 outside."
-            )
-        points.append((x, y, int(label[0]) if label else 1))
-    return tuple(points)
 
 
 def _score(context: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
@@ -94,37 +74,14 @@ def _score(context: click.Context, parameter: click.Parameter, value: float | No
 
 
 @click.command(epilog=_EPILOG)
-@click.argument("images", nargs=-1, required=True, metavar="IMAGE|FOLDER|GLOB...")
-@click.option(
-    "--text",
-    "texts",
-    multiple=True,
-    metavar="WORDS",
-    help="Find all instances of a concept. Repeatable.",
-)
-@click.option(
-    "--box",
-    "boxes",
-    multiple=True,
-    type=_Numbers("box", (4,), "x0,y0,x1,y1"),
-    callback=_boxes,
-    help="Segment the object in a box. Repeatable.",
-)
-@click.option(
-    "--point",
-    "points",
-    multiple=True,
-    type=_Numbers("point", (2, 3), "x,y[,0|1]"),
-    callback=_points,
-    help="A point on the object (1, the default) or outside it (0). Points in a box refine its "
-    "object; all others together select one object. Repeatable.",
-)
-@click.option("--automatic", is_flag=True, help="Segment everything in the image.")
+@click.argument("images", nargs=-1, required=True, callback=_files, metavar="IMAGE|FOLDER|GLOB...")
+@prompt_options
 @click.option(
     "-o",
     "--output",
     required=True,
-    help="A folder (out/), or a file (out.json) for one image or in COCO format.",
+    help="A folder (out/), a file (out.json) for one image or in COCO format, or - for standard "
+    "output in place of the file.",
 )
 @click.option(
     "--format",
@@ -134,7 +91,7 @@ def _score(context: click.Context, parameter: click.Parameter, value: float | No
     show_default=True,
     help="coco: one file for all images. The others write files per image: polygon and rle, the "
     "server's JSON; geojson, in the CRS of the image; png, an image of object ids and JSON that "
-    "describes them.",
+    "describes them; yolo, segmentation labels, with the classes in data.yaml.",
 )
 @click.option(
     "--coco-segmentation",
@@ -144,13 +101,28 @@ def _score(context: click.Context, parameter: click.Parameter, value: float | No
     show_default=True,
     help="Masks in COCO format. RLE is exact; polygons have no holes.",
 )
+@click.option(
+    "--simplify",
+    "epsilon",
+    type=click.FloatRange(0, 1e9),
+    default=0.0,
+    metavar="PIXELS",
+    help="Simplify polygons: how far they may be from the outline, in pixels. Parts and holes "
+    "stay. Default: every vertex is kept.",
+)
+@click.option(
+    "--merge",
+    is_flag=True,
+    help="Add the classes of this command to the COCO document that earlier ones wrote.",
+)
 @click.option("--overlay", is_flag=True, help="Also write each image with its masks drawn on it.")
 @click.option("--recursive", is_flag=True, help="Include the subfolders of a folder.")
 @click.option(
     "--threshold",
     type=float,
     callback=_score,
-    help="Minimum score. Default: 0.5 for --text, 0.8 for --automatic, none for boxes and points.",
+    help="Minimum score. Default: 0.5 for --text, --label and --example, 0.8 for --automatic, none "
+    "for boxes and points.",
 )
 @click.option(
     "--nms",
@@ -170,7 +142,7 @@ def _score(context: click.Context, parameter: click.Parameter, value: float | No
     "--category",
     default="object",
     show_default=True,
-    help="Category of the objects of boxes, points and --automatic.",
+    help="Class of the objects of examples, boxes, points and --automatic that have none.",
 )
 @size_option
 @model_options
@@ -190,12 +162,16 @@ def _score(context: click.Context, parameter: click.Parameter, value: float | No
 def segment(
     images: tuple[str, ...],
     texts: tuple[str, ...],
-    boxes: tuple[tuple[float, float, float, float], ...],
+    labels: tuple[ClassWords, ...],
+    examples: tuple[ClassBox, ...],
+    boxes: tuple[ClassBox, ...],
     points: tuple[tuple[float, float, int], ...],
     automatic: bool,
     output: str,
     form: str,
     segmentation: str,
+    epsilon: float,
+    merge: bool,
     overlay: bool,
     recursive: bool,
     threshold: float | None,
@@ -213,10 +189,23 @@ def segment(
     The same command resumes an interrupted run. A bad image does not stop the others and is
     listed at the end. In a folder, files with the suffix of an image format are segmented.
     """
-    if not (texts or boxes or points or automatic):
-        raise click.UsageError("No prompt. Use --text, --box, --point or --automatic.")
+    if not (texts or labels or examples or boxes or points or automatic):
+        raise click.UsageError(
+            "No prompt. Use --text, --label, --example, --box, --point or --automatic."
+        )
+    if epsilon and form not in _POLYGONS and (form, segmentation) != ("coco", "polygon"):
+        raise click.UsageError(
+            "--simplify needs polygons. Use --coco-segmentation polygon, or --format polygon, "
+            "geojson or yolo."
+        )
+    if merge and form != "coco":
+        raise click.UsageError("--merge adds to a COCO document. Leave --format at coco.")
+    if output == _STDOUT and (form in ("png", "yolo") or overlay or merge):
+        what = "--overlay" if overlay else "--merge" if merge else f"--format {form}"
+        raise click.UsageError(f"{what} cannot be written to standard output. Use -o out/.")
     settings = settings_of(**options)
-    _check_bounds(settings, texts, boxes, points)
+    concepts = concepts_of(texts, labels, examples, category)
+    _check_bounds(settings, concepts, boxes, points)
     from inference_server.batch.journal import JournalError
     from inference_server.batch.outputs import OutputError
     from inference_server.batch.plan import NothingToDoError, Request, open_plan
@@ -225,7 +214,16 @@ def segment(
     from inference_server.segmentation.local import LocalSegmentationService
 
     search = Search(
-        texts, boxes, points, automatic, threshold, nms, size, points_per_side, category
+        concepts,
+        tuple(box.corners for box in boxes),
+        points,
+        automatic,
+        threshold,
+        nms,
+        size,
+        points_per_side,
+        category,
+        tuple(box.category or category for box in boxes),
     )
     if search.unused_points:
         raise click.UsageError(
@@ -234,6 +232,11 @@ def segment(
         )
     workers = workers or 0
     with ExitStack() as stack:
+        where = "standard output" if output == _STDOUT else ""
+        if output == _STDOUT:
+            name = "out.geojson" if form == "geojson" else "out.json"
+            output = str(Path(stack.enter_context(TemporaryDirectory())) / name)
+            stack.callback(_to_stdout, Path(output))
         try:
             # Large enough that the requests of a run are never rejected with a full queue.
             queue = {"queue_size": max(settings.queue_size, 4 * workers, 128)}
@@ -250,6 +253,8 @@ def segment(
                 overlay,
                 force,
                 settings.max_upload_mb,
+                epsilon,
+                merge,
             )
             plan = stack.enter_context(open_plan(request))
         except (JournalError, NothingToDoError, OutputError) as error:
@@ -257,16 +262,34 @@ def segment(
         except ModelUnavailableError as error:
             raise click.ClickException(error.message) from None
         workers = workers or 2 * segmenter.models.effort.encode_batch + 2
-        status = _run(plan, request, segmenter, workers, quiet)
+        status = _run(plan, request, segmenter, workers, quiet, where)
     raise SystemExit(status)
 
 
+def _to_stdout(file: Path) -> None:
+    """Write the document of a run to standard output, if there is one."""
+    if file.exists():
+        with file.open("rb") as document:
+            shutil.copyfileobj(document, sys.stdout.buffer)
+        sys.stdout.flush()
+
+
 def _check_bounds(
-    settings: Settings, texts: Sequence[str], boxes: Sequence[object], points: Sequence[object]
+    settings: Settings,
+    concepts: Sequence[Concept],
+    boxes: Sequence[object],
+    points: Sequence[object],
 ) -> None:
     """Apply the server's limits of a request, which its models are designed for."""
+    texts = [each.text for each in concepts if each.text is not None]
     for option, count, most, setting in (
-        ("--text", len(texts), settings.max_prompts, "MAX_PROMPTS"),
+        ("--text, --label and --example", len(concepts), settings.max_prompts, "MAX_PROMPTS"),
+        (
+            "--example of a class",
+            max((len(each.boxes) for each in concepts), default=0),
+            settings.max_boxes,
+            "MAX_BOXES",
+        ),
         ("--box", len(boxes), settings.max_visual_prompts, "MAX_VISUAL_PROMPTS"),
         ("--point", len(points), settings.max_points, "MAX_POINTS"),
         (
@@ -286,9 +309,23 @@ def _check_bounds(
 
 
 def _run(
-    plan: Plan, request: Request, segmenter: LocalSegmentationService, workers: int, quiet: bool
+    plan: Plan,
+    request: Request,
+    segmenter: LocalSegmentationService,
+    workers: int,
+    quiet: bool,
+    where: str,
 ) -> int:
-    """Process the remaining images and report the outcome; return the exit status."""
+    """Process the remaining images and report the outcome; return the exit status.
+
+    Args:
+        plan: the run.
+        request: its options.
+        segmenter: the segmentation service.
+        workers: maximum number of images in progress.
+        quiet: report failures only.
+        where: name of the output in the report; empty for its path.
+    """
     from inference_server.batch.runner import ABORTS, reason_of
 
     say = _silent if quiet else _say
@@ -304,8 +341,8 @@ def _run(
             say(f"Demo weights recognise generated shapes only; set {options} for real images.")
     try:
         asyncio.run(_work(plan, segmenter, workers, quiet))
-        complete = not summary.failures
-        plan.batch.finish(plan.sources, request.models, complete=complete)
+        if summary.images:
+            plan.batch.finish(plan.sources, request.models)
     except (KeyboardInterrupt, asyncio.CancelledError):
         _say(
             f"Interrupted: {summary.images} of {total} images are done. Run the same command to "
@@ -319,9 +356,10 @@ def _run(
         )
         return _SOME_FAILED
     output = plan.batch.output
+    target = where or output.document or output.only or output.folder
     say(
         f"{summary.images} image{'s' * (summary.images != 1)}, {summary.objects} "
-        f"object{'s' * (summary.objects != 1)}: {output.document or output.only or output.folder}"
+        f"object{'s' * (summary.objects != 1)}: {target}"
     )
     if not summary.failures:
         return 0

@@ -22,6 +22,7 @@ def polygon_features(
     masks: Sequence[Mask],
     reference: GeoReference | None = None,
     properties: Sequence[Mapping[str, Any]] | None = None,
+    epsilon: float = 0.0,
 ) -> dict[str, Any]:
     """Trace each 4-connected part of each mask as a polygon along the edges of its pixels.
 
@@ -31,6 +32,7 @@ def polygon_features(
         masks: masks of one image.
         reference: the image's georeference; None (the default) for pixel coordinates.
         properties: properties of each mask's features; default: its number from 1, as `value`.
+        epsilon: maximum distance in pixels of a simplified ring. Default: 0, not simplified.
 
     Returns:
         A FeatureCollection of plain Python values, in raster-scan order of each part's first pixel;
@@ -39,7 +41,9 @@ def polygon_features(
     """
     if properties is None:
         properties = [{"value": number} for number in range(1, len(masks) + 1)]
-    parts = [(index, part) for index, mask in enumerate(masks) for part in mask_rings(mask)]
+    parts = [
+        (index, part) for index, mask in enumerate(masks) for part in mask_rings(mask, epsilon)
+    ]
     # An outer ring begins at the top left corner of its part's first pixel.
     parts.sort(key=lambda item: (int(item[1][0][0, 1]), int(item[1][0][0, 0])))
 

@@ -11,8 +11,8 @@ from inference_server.settings.types import EnvironmentSettings
 class JobSettings(EnvironmentSettings):
     """The database and the job queue."""
 
-    data_dir: str = Field(
-        ".inference-server",
+    data_dir: types.DataDirectory = Field(
+        types.DATA_DIRECTORY,
         description="Directory of the SQLite database of jobs and keys, created with mode 0700. "
         "Processes with the same directory share jobs and keys.",
     )

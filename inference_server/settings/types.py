@@ -17,6 +17,9 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+DATA_DIRECTORY = ".inference-server"
+"""Default of the setting `data_dir`."""
+
 PREFIX = "INFERENCE_"
 
 Scope = Literal["segment", "admin"]
@@ -150,6 +153,9 @@ RedisUrl = Annotated[str, AfterValidator(_redis_url)]
 
 DatabaseUrl = Annotated[str, AfterValidator(_database_url)]
 """A PostgreSQL URL, or an empty string."""
+
+DataDirectory = Annotated[str, BeforeValidator(lambda value: value or DATA_DIRECTORY)]
+"""A directory; empty is the default."""
 
 PublicUrl = Annotated[str, AfterValidator(_public_url)]
 """An HTTP URL without trailing slash, or an empty string."""

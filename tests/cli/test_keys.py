@@ -236,3 +236,36 @@ def test_has_stored_keys(keys: Keys, tmp_path: Path) -> None:
     assert not has_stored_keys(Settings(data_dir=str(tmp_path / "file" / "data")))
     gone = "postgresql://someone@127.0.0.1:1/jobs"
     assert has_stored_keys(Settings(database_url=gone))
+
+
+def test_the_database_is_named(keys: Keys, tmp_path: Path) -> None:
+    """Each command says which database it uses; one that makes a new one warns."""
+    file = tmp_path / "data" / "jobs.sqlite"
+    first = keys("create", "--name", "one", "--json")
+    assert f"Database: {file}" in first.stderr
+    assert "This database is new." in first.stderr
+    again = keys("list", "--json")
+    assert f"Database: {file}" in again.stderr
+    assert "new" not in again.stderr
+    assert [each["name"] for each in json.loads(again.stdout)] == ["one"]
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_the_directory_as_an_option(keys: Keys, tmp_path: Path, before: bool) -> None:
+    """It overrides the environment, before or after the name of the command."""
+    option = ("--data-dir", str(tmp_path / "other"))
+    command = ("create", "--name", "one", "--json")
+    result = keys(*((*option, *command) if before else (*command, *option)))
+    assert f"Database: {tmp_path / 'other' / 'jobs.sqlite'}" in result.stderr
+    assert (tmp_path / "other" / "jobs.sqlite").exists()
+    assert not (tmp_path / "data").exists()
+    url = {"INFERENCE_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}
+    assert len(json.loads(keys("list", "--json", *option, **url).stdout)) == 1
+
+
+def test_an_empty_directory_is_the_default(
+    keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    keys("create", "--name", "one", INFERENCE_DATA_DIR="")
+    assert [each.name for each in tmp_path.iterdir()] == [".inference-server"]

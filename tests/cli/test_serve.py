@@ -64,6 +64,15 @@ def test_models_are_listed() -> None:
     assert lines[-1] == ["on", "cpu", "in", "torch.float32"]
 
 
+def test_models_take_the_options_for_weights(published_sam3: Path) -> None:
+    options = ("--sam2-weights", "none", "--sam3-weights", str(published_sam3), "--device", "cpu")
+    result = invoke("models", *options, INFERENCE_DTYPE="float32", INFERENCE_SAM2_WEIGHTS="demo")
+    assert result.exit_code == 0
+    assert "sam2 " not in result.output
+    assert "words: sam3/published" in result.output
+    assert "on cpu in" in result.output
+
+
 @pytest.mark.parametrize(
     ("chosen", "told"),
     [

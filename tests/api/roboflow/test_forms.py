@@ -231,9 +231,10 @@ class TestKeys:
         paid = send(running.server, CONCEPT, request(asked), image, x_api_key=key)
         assert paid.status_code == 200
         left = running.credits_left(made)
+        assert left is not None
         assert left < 50
         running.server.post(CONCEPT, {"image": picture.sent, **asked}, key=key)
-        assert 50 - left == left - running.credits_left(made)
+        assert running.credits_left(made) == left - (50 - left)
         left = running.credits_left(made)
         for parts in ([image], [request(asked), file(b"no image")]):
             assert send(running.server, CONCEPT, *parts, x_api_key=key).status_code >= 400

@@ -15,7 +15,7 @@ from benchmarks.report import Cell, Goal, Report, Table
 from benchmarks.sam2_models import softened
 from benchmarks.timing import compare
 from inference_server.batch.plan import Request, open_plan
-from inference_server.batch.search import Search
+from inference_server.batch.search import Concept, Search
 from inference_server.demo.scenes import make_scene
 from inference_server.segmentation.local import LocalSegmentationService
 from inference_server.settings import Settings
@@ -49,7 +49,7 @@ def run(small: bool) -> Report:
     point = (size[0] / 2, size[1] / 2, 1)
     weights = "demo" if small else softened("hiera_tiny").weights
     searches = {
-        "words": Search(texts=("shape",)),
+        "words": Search((Concept("shape", "shape"),)),
         "click": Search(points=(point,), version="hiera_tiny"),
     }
     with tempfile.TemporaryDirectory() as folder:

@@ -31,7 +31,7 @@ from tests.api.serving import ALICE, RunningHere, in_process, serving
 from tests.e2e.label_studio import LEGACY, Studio, studio
 from tests.readme import DOCS
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 """Installing and starting Label Studio and the tests take 90 seconds of a core."""
 
 RED, BLUE = "red circle", "blue square"

@@ -65,6 +65,7 @@ GROUPS = {
     "host": "Serving",
     "auth": "API keys and CORS",
     "sam3_weights": "Models",
+    "matmul_precision": "GPUs",
     "embedding_cache_mb": "Caches",
     "max_connections": "Connections",
     "max_body_mb": "Request limits",

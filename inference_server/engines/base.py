@@ -67,6 +67,8 @@ class Candidates:
             They cover the model's input, which is more than the image if the model pads images.
         boxes: `float32[N, 4]`, x0, y0, x1, y1 in pixels of the original image, perhaps partly
             outside it; None if the engine predicts none.
+        runs: Runs of each mask at the original image's size, see `Mask.runs`; `planes` are empty
+            then, `[N, 0, 0]`. None (the default) if masks are to be made from `planes`.
     """
 
     planes: NDArray[np.float32]
@@ -74,6 +76,7 @@ class Candidates:
     scores: NDArray[np.float32]
     logits: NDArray[np.float32] | None = None
     boxes: NDArray[np.float32] | None = None
+    runs: list[NDArray[np.int64]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +131,7 @@ class Query(Generic[QueryT]):
         logits: Return `Candidates.logits`, for use as a later prompt's mask input.
         tenant: Who asks. What an engine caches for one tenant must not speed up another's query,
             because the time would tell what has been asked.
+        masks: Only masks are needed, so the engine may return `Candidates.runs` instead of planes.
     """
 
     embedding: Embedding
@@ -136,6 +140,7 @@ class Query(Generic[QueryT]):
     best: bool = False
     logits: bool = True
     tenant: str = ""
+    masks: bool = False
 
 
 def queries(
@@ -146,6 +151,7 @@ def queries(
     best: bool = False,
     logits: bool = True,
     tenant: str = "",
+    masks: bool = False,
 ) -> list[Query[PromptT]]:
     """Create queries for several prompts on one image, with the same options.
 
@@ -156,11 +162,12 @@ def queries(
         best: Keep only the candidate with the highest score of the three; default false.
         logits: Return `Candidates.logits`; default true.
         tenant: Who asks; default: the anonymous tenant.
+        masks: Only masks are needed, not `Candidates.planes`; default false.
 
     Returns:
         One query per prompt, in order.
     """
-    return [Query(embedding, prompt, multimask, best, logits, tenant) for prompt in prompts]
+    return [Query(embedding, prompt, multimask, best, logits, tenant, masks) for prompt in prompts]
 
 
 AskedT = TypeVar("AskedT", contravariant=True)

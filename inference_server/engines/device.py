@@ -31,11 +31,15 @@ class Compute:
         dtype: Dtype of matrix products, `torch.float32` or `torch.bfloat16`.
         cache_dtype: Dtype of cached embeddings, `torch.float32`, `torch.bfloat16` or
             `torch.float16`.
+        graphs: Maximum CUDA graphs of each model; default 0, none.
+        masks_from: Number of masks of a pass from which the device makes them; default 0, never.
     """
 
     device: torch.device
     dtype: torch.dtype
     cache_dtype: torch.dtype
+    graphs: int = 0
+    masks_from: int = 0
 
     @property
     def dtype_name(self) -> str:
@@ -163,6 +167,8 @@ def choose_compute(
     dtype: str,
     cache_dtype: str = "auto",
     *,
+    graphs: int = 0,
+    masks_from: int = 0,
     speed: Callable[[], Speed] = cpu_speed,
 ) -> Compute:
     """Resolve the settings `device`, `dtype` and `embedding_dtype`.
@@ -171,6 +177,8 @@ def choose_compute(
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         dtype: `auto`, `float32` or `bfloat16`.
         cache_dtype: `auto` (the same as `dtype`), `float32`, `bfloat16` or `float16`.
+        graphs: Maximum CUDA graphs of each model, on CUDA; default 0.
+        masks_from: Number of masks of a pass from which a CUDA device makes them; default 0, never.
         speed: Tells the CPU's speed in each arithmetic, for a `dtype` of `auto`. Default: measures
             it once per process.
 
@@ -199,7 +207,22 @@ def choose_compute(
         dtype = "bfloat16" if _is_faster_in_bfloat16(chosen, speed) else "float32"
     if cache_dtype == "auto":
         cache_dtype = dtype
-    return Compute(chosen, getattr(torch, dtype), getattr(torch, cache_dtype))
+    if chosen.type != "cuda":
+        graphs = masks_from = 0
+    types = getattr(torch, dtype), getattr(torch, cache_dtype)
+    return Compute(chosen, *types, graphs, masks_from)
+
+
+def configure_gpu(compute: Compute, precision: str) -> None:
+    """Set how a GPU multiplies float32 tensors in this process; other devices are left as they are.
+
+    Args:
+        compute: Device of the models.
+        precision: `highest`, `high` (TF32) or `medium`, see `set_float32_matmul_precision`.
+    """
+    if compute.device.type == "cuda":
+        torch.set_float32_matmul_precision(precision)
+        torch.backends.cudnn.allow_tf32 = precision != "highest"
 
 
 def accelerator() -> str:

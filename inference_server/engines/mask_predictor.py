@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from inference_server.engines.base import Candidates, Embedding, Query, VisualPrompt
+from inference_server.engines.cuda_graphs import Graphs, bucket
 from inference_server.engines.device import Compute
+from inference_server.engines.device_masks import DeviceMasks, LaunchedRuns, Part
 from inference_server.engines.mask_decoder import DecoderImage, FastMaskDecoder
 from inference_server.engines.transfer import to_device, to_host
+
+_GRAPHED, _GRAPHED_IMAGES = 32, 8
+"""Maximum prompts of a CUDA graph on one image, and on several, which it keeps a copy of. A GPU
+computes larger batches for longer than the host takes to launch them."""
 
 _LOGIT_LIMIT = 32.0
 """Mask inputs for later prompts are clamped to plus and minus this, as SAM 2 does."""
@@ -26,6 +33,9 @@ class MaskPredictor:
     """Decodes prompts on encoded images; the same arithmetic as `SAM2ImagePredictor`.
 
     A subclass may place images and embed boxes in another way.
+
+    With CUDA graphs, batches are padded to a power of two by repeating a prompt, so that few shapes
+    occur. Each prompt's result depends on its own row only.
 
     Args:
         prompt_encoder: SAM 2's `PromptEncoder` with the model's weights.
@@ -41,6 +51,8 @@ class MaskPredictor:
         self._decoder = decoder
         self._side = side
         self._compute = compute
+        self._masks = DeviceMasks(compute)
+        self._graphs = Graphs(compute.device, compute.graphs)
 
     @torch.inference_mode()
     def decode(self, queries: Sequence[Query[VisualPrompt]]) -> list[Candidates]:
@@ -65,6 +77,10 @@ class MaskPredictor:
             kind = self._kind(query.prompt)
             groups[kind, refines, query.multimask, query.best].append(index)
         forwarded = [self._forward([queries[i] for i in group]) for group in groups.values()]
+        if all(query.masks for query in queries):
+            parts = [part for each in forwarded for part in each.parts]
+            if self._masks.wins(parts):
+                forwarded = [each.with_runs(self._masks.launch(each.parts)) for each in forwarded]
         # Copied only after all groups have been launched, because a copy waits for the device.
         arrays = iter(to_host([tensor for each in forwarded for tensor in each.tensors]))
         results: dict[int, Candidates] = {}
@@ -75,21 +91,50 @@ class MaskPredictor:
 
     def _forward(self, queries: list[Query[VisualPrompt]]) -> _Forwarded:
         """Decode prompts of the same kind in one forward pass."""
-        device = self._compute.device
-        given = [q.prompt.mask_input for q in queries if q.prompt.mask_input is not None]
-        masks = to_device(np.stack(given)[:, None], device) if given else None
-        points, boxes = self._tokens(queries)
-        sparse, dense = self._prompt_encoder(points=points, boxes=boxes, masks=masks)
-        logits, quality, counts = self._decoder(
-            self._images([query.embedding for query in queries]),
-            sparse.expand(len(queries), -1, -1),
-            None if masks is None else dense,
-            multimask=queries[0].multimask,
-            best=queries[0].best,
-            min_iou=self._thresholds(queries),
-        )
+        first = queries[0]
+        shared = all(each.embedding.features is first.embedding.features for each in queries)
+        thresholds = self._thresholds(queries)
+        size = None
+        if self._graphs.enabled and thresholds is None:
+            size = bucket(len(queries), _GRAPHED if shared else _GRAPHED_IMAGES)
+        padded = [*queries, *queries[-1:] * (0 if size is None else size - len(queries))]
+        inputs = self._inputs(padded)
+        if size is None:
+            logits, quality, counts = self._decoded(inputs, first, thresholds)
+        else:
+            logits, quality = self._graphs(
+                (inputs.form, first.multimask, first.multimask and first.best),
+                lambda tensors: self._decoded(inputs.of(tensors), first, None)[:2],
+                inputs.tensors,
+            )
+            each = len(quality) // size
+            counts = [each] * len(queries)
+            logits, quality = logits[: sum(counts)], quality[: sum(counts)]
         planes = self._planes(logits, counts, [query.embedding.size for query in queries])
         return _Forwarded(queries, counts, quality, planes, logits)
+
+    def _inputs(self, queries: list[Query[VisualPrompt]]) -> _Inputs:
+        """What the forward pass reads, on the device."""
+        given = [q.prompt.mask_input for q in queries if q.prompt.mask_input is not None]
+        masks = to_device(np.stack(given)[:, None], self._compute.device) if given else None
+        points, boxes = self._tokens(queries)
+        image = self._images([query.embedding for query in queries])
+        return _Inputs(len(queries), image, points, boxes, masks)
+
+    def _decoded(
+        self, inputs: _Inputs, query: Query[VisualPrompt], thresholds: Tensor | None
+    ) -> tuple[Tensor, Tensor, list[int]]:
+        """Run the forward pass; see `FastMaskDecoder` for the result."""
+        masks = inputs.masks
+        sparse, dense = self._prompt_encoder(points=inputs.points, boxes=inputs.boxes, masks=masks)
+        return self._decoder(
+            inputs.image,
+            sparse.expand(inputs.count, -1, -1),
+            None if masks is None else dense,
+            multimask=query.multimask,
+            best=query.best,
+            min_iou=thresholds,
+        )
 
     def _thresholds(self, queries: list[Query[VisualPrompt]]) -> torch.Tensor | None:
         """Minimum predicted IoU of each query's candidates, `float32[N]`; None to keep all."""
@@ -166,6 +211,48 @@ class MaskPredictor:
 
 
 @dataclass(frozen=True, slots=True)
+class _Inputs:
+    """What a forward pass reads.
+
+    Attributes:
+        count: Number of prompts, N.
+        image: A batch of one image, or of N.
+        points: Coordinates `[N, K, 2]` and labels `[N, K]`, or None.
+        boxes: Corners `[N, 2, 2]`, or None.
+        masks: Mask inputs `[N, 1, h, w]`, or None.
+    """
+
+    count: int
+    image: DecoderImage
+    points: tuple[Tensor, Tensor] | None
+    boxes: Tensor | None
+    masks: Tensor | None
+
+    @property
+    def form(self) -> tuple[bool, ...]:
+        """Which of the inputs there are."""
+        return self.points is not None, self.boxes is not None, self.masks is not None
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All tensors, in the order of the attributes."""
+        rest = (*(self.points or ()), self.boxes, self.masks)
+        return [*self.image.tensors, *(each for each in rest if each is not None)]
+
+    def of(self, tensors: Sequence[Tensor]) -> _Inputs:
+        """Inputs of the same form with other tensors."""
+        images = len(self.image.tensors)
+        rest = iter(tensors[images:])
+        return _Inputs(
+            self.count,
+            DecoderImage.of(tensors[:images]),
+            None if self.points is None else (next(rest), next(rest)),
+            None if self.boxes is None else next(rest),
+            None if self.masks is None else next(rest),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class _Forwarded:
     """The result of a forward pass, on the device.
 
@@ -175,6 +262,7 @@ class _Forwarded:
         quality: `float32[M]`, predicted IoU of all masks.
         planes: `float32[*, h, w]`, planes of all queries, or one tensor per query.
         logits: `float32[M, s, s]`, planes that cover the model's whole input, as mask inputs do.
+        runs: The masks that the device makes from the planes; None (the default) if it does not.
     """
 
     queries: list[Query[VisualPrompt]]
@@ -182,12 +270,29 @@ class _Forwarded:
     quality: Tensor
     planes: list[Tensor]
     logits: Tensor
+    runs: LaunchedRuns | None = None
+
+    @property
+    def parts(self) -> list[Part]:
+        """The planes of each query with the size of its image."""
+        sizes = [query.embedding.size for query in self.queries]
+        if len(set(sizes)) == 1:
+            return [(planes, sizes[0]) for planes in self.planes]
+        planes = self.planes
+        if len(planes) == 1:
+            planes = list(torch.split(planes[0], self.counts))
+        return list(zip(planes, sizes, strict=True))
+
+    def with_runs(self, runs: LaunchedRuns) -> _Forwarded:
+        """The same with masks that the device makes."""
+        return replace(self, runs=runs)
 
     @property
     def tensors(self) -> list[Tensor]:
         """What is read on the host; the logits are last, if they are not the planes."""
-        tensors = [self.quality, *self.planes]
-        if self._has_logits and self.planes[0] is not self.logits:
+        read = self.planes if self.runs is None else self.runs.tensors
+        tensors = [self.quality, *read]
+        if self._has_logits and read[0] is not self.logits:
             tensors.append(self.logits)
         return tensors
 
@@ -195,18 +300,25 @@ class _Forwarded:
     def _has_logits(self) -> bool:
         return any(query.logits for query in self.queries)
 
-    def candidates(self, arrays: list[NDArray[np.float32]]) -> list[Candidates]:
+    def candidates(self, arrays: list[NDArray[Any]]) -> list[Candidates]:
         """One result per query.
 
         Args:
             arrays: `tensors`, on the host.
         """
         ends = np.cumsum(self.counts)[:-1]
-        quality, *planes = arrays
-        whole = np.split(planes[-1], ends) if self._has_logits else [None] * len(self.queries)
-        planes = planes[: len(self.planes)]
-        if len(planes) == 1:
-            planes = np.split(planes[0], ends)
+        quality, *rest = arrays
+        whole = np.split(rest[-1], ends) if self._has_logits else [None] * len(self.queries)
+        runs: list[list[NDArray[np.int64]]] | list[None] = [None] * len(self.queries)
+        if self.runs is None:
+            planes = rest[: len(self.planes)]
+            if len(planes) == 1:
+                planes = np.split(planes[0], ends)
+        else:
+            every = self.runs.read(rest[: len(self.runs.tensors)])
+            starts = np.cumsum([0, *self.counts]).tolist()
+            runs = [every[start:end] for start, end in pairwise(starts)]
+            planes = [np.empty((count, 0, 0), np.float32) for count in self.counts]
         return [
             Candidates(
                 plane,
@@ -215,8 +327,9 @@ class _Forwarded:
                 inputs.clip(-_LOGIT_LIMIT, _LOGIT_LIMIT)
                 if query.logits and inputs is not None
                 else None,
+                runs=own,
             )
-            for query, plane, inputs, score in zip(
-                self.queries, planes, whole, np.split(quality, ends), strict=True
+            for query, plane, inputs, score, own in zip(
+                self.queries, planes, whole, np.split(quality, ends), runs, strict=True
             )
         ]

@@ -24,6 +24,7 @@ from inference_server.engines.model import (
     VisualModel,
 )
 from inference_server.engines.sam1.weights import Sam1Checkpoint
+from inference_server.engines.warm_up import warm_up
 from inference_server.engines.weights import Sam2Checkpoint, Sam3Checkpoint
 from inference_server.errors import CapacityError, ModelUnavailableError
 from inference_server.settings import MiB, Settings
@@ -41,6 +42,7 @@ logger = logging.getLogger(__name__)
 _RETRY_AFTER = 2.0
 """Value of the `Retry-After` header in seconds while all models in memory are in use."""
 
+EnginesT = TypeVar("EnginesT", Engine[VisualPrompt], Sam3Engines)
 T = TypeVar("T")
 
 
@@ -64,11 +66,22 @@ class ModelRegistry:
     """
 
     def __init__(self, settings: Settings) -> None:
-        from inference_server.engines.device import choose_compute, keep_freed_memory
+        from inference_server.engines.device import (
+            choose_compute,
+            configure_gpu,
+            keep_freed_memory,
+        )
 
         self._settings = settings
         self.catalog = Catalog(settings)
-        self.compute = choose_compute(settings.device, settings.dtype, settings.embedding_dtype)
+        self.compute = choose_compute(
+            settings.device,
+            settings.dtype,
+            settings.embedding_dtype,
+            graphs=settings.cuda_graphs,
+            masks_from=settings.device_masks,
+        )
+        configure_gpu(self.compute, settings.matmul_precision)
         self.effort = Effort.of(settings, self.compute)
         keep_freed_memory()
         self.wanted = self.catalog.preloaded
@@ -295,11 +308,13 @@ class ModelRegistry:
         )
         return self._queued.sam3(engines, self.evict_half)
 
-    async def _load(self, family: str, name: str, load: Callable[[], T]) -> T:
-        """Create engines in a thread and log how long it took."""
+    async def _load(self, family: str, name: str, load: Callable[[], EnginesT]) -> EnginesT:
+        """Create engines in a thread, warm them on a GPU, and log how long it took."""
         begin = time.perf_counter()
         try:
             engines = await asyncio.to_thread(self._load_or_raise_oom, family, load)
+            if self.compute.device.type == "cuda":
+                await asyncio.to_thread(warm_up, engines)
         except ModelUnavailableError as error:
             logger.error("Cannot load %s: %s", family, error.message)
             raise

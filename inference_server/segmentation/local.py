@@ -132,7 +132,9 @@ class LocalSegmentationService(SegmentationService):
         async with self._encoding(tenant, loaded, image, timings) as pending:
             encoded = pending.image
             prompts = cut_to_image(encoded.embedding.size, prompts, refuse=options.within)
-            done = await loaded.decode(queries(encoded.embedding, prompts, tenant=tenant))
+            done = await loaded.decode(
+                queries(encoded.embedding, prompts, tenant=tenant, masks=True)
+            )
             self._record_decode(loaded.decode_name, done, timings)
             with timings.measure("masks"):
                 instances = await self._masks(encoded.embedding.size, done.value)
@@ -171,6 +173,7 @@ class LocalSegmentationService(SegmentationService):
                     multimask=options.multimask,
                     best=options.best,
                     logits=options.save_logits or options.logits,
+                    masks=True,
                 )
             )
             self._record_decode(loaded.decode_name, done, timings)

@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference_server.engines.base import Candidates
-from inference_server.masks import mask_nms, upsample_masks
+from inference_server.masks import Mask, mask_nms, upsample_masks
 from inference_server.segmentation.types import Instance
 
 
 def to_instances(
     size: tuple[int, int], results: Sequence[tuple[int, Candidates]]
 ) -> list[Instance]:
-    """Upsample all candidates of each result.
+    """Make the masks of all candidates, unless the engine has made them.
 
     Args:
         size: (height, width) of the image in pixels.
@@ -33,10 +33,14 @@ def to_instances(
             box=None if result.boxes is None else _clip_box(result.boxes[i], size),
         )
         for index, result in results
-        for i, (mask, score) in enumerate(
-            zip(upsample_masks(result.planes, size, result.threshold), result.scores, strict=True)
-        )
+        for i, (mask, score) in enumerate(zip(_masks(size, result), result.scores, strict=True))
     ]
+
+
+def _masks(size: tuple[int, int], result: Candidates) -> list[Mask]:
+    if result.runs is not None:
+        return [Mask(runs, size) for runs in result.runs]
+    return upsample_masks(result.planes, size, result.threshold)
 
 
 def _clip_box(box: NDArray[np.float32], size: tuple[int, int]) -> tuple[float, float, float, float]:

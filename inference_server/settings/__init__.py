@@ -14,6 +14,7 @@ from inference_server.settings.cluster import ClusterSettings
 from inference_server.settings.connections import ConnectionSettings
 from inference_server.settings.database import DatabaseSettings
 from inference_server.settings.fetching import FetchSettings
+from inference_server.settings.gpu import GpuSettings
 from inference_server.settings.jobs import JobSettings
 from inference_server.settings.keys import KeySettings
 from inference_server.settings.label_studio import LabelStudioSettings
@@ -38,6 +39,7 @@ class Settings(
     RequestSettings,
     ConnectionSettings,
     CacheSettings,
+    GpuSettings,
     ModelSettings,
     KeySettings,
     ServingSettings,

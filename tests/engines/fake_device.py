@@ -7,7 +7,7 @@ Tensors on the CPU are real. What arrives on the CPU from the device is made up.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -93,6 +93,9 @@ class FakeDevice(TorchDispatchMode):  # type: ignore[no-untyped-call]
             target, source, *non_blocking = args
             if target.device == _CPU or not any(non_blocking):
                 self._record()
+            if target.device == _CPU:
+                with unset_fake_temporarily():
+                    return target.copy_(self._made_up(source, target.dtype))
             return target
         elif func is torch.ops.aten.index.Tensor and len(devices) > 1:
             self._record()  # the index is copied to the device
@@ -118,6 +121,11 @@ class FakeDevice(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return values > 0.5 if dtype == torch.bool else values.to(dtype)
 
 
+def _pageable(empty: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """`torch.empty` without pinned memory."""
+    return lambda *args, pin_memory=False, **kwargs: empty(*args, **kwargs)
+
+
 @contextmanager
 def fake_device(device: FakeDevice) -> Iterator[None]:
     """Make `cuda` a fake device, where autocast works as on a real one.
@@ -128,6 +136,9 @@ def fake_device(device: FakeDevice) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
         patch.setattr(torch.cuda, "is_bf16_supported", lambda *args, **kwargs: True)
+        # Pinned memory needs a driver; a fake copy from any memory does not wait.
+        patch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
+        patch.setattr(torch, "empty", _pageable(torch.empty))
         # `transformers` would leave out the questions to the device that it asks with real tensors.
         patch.setattr(import_utils, "is_fake_tensor", lambda tensor: False)
         with device.fake, device:

@@ -16,6 +16,7 @@ from inference_server.engines.base import (
     RGBImage,
     VisualPrompt,
 )
+from inference_server.engines.cast_weights import cast_weights
 from inference_server.engines.device import Compute
 from inference_server.engines.features import bytes_of
 from inference_server.engines.mask_decoder import FastMaskDecoder
@@ -45,6 +46,7 @@ class Sam1Engine:
         self._compute = compute
         encoder: Any = model.vision_encoder
         self._encoder = encoder
+        cast_weights(compute.dtype, encoder)
         head = PromptHead(model.config)
         head.load(model.state_dict())
         head.to(compute.device).eval().requires_grad_(False)

@@ -31,6 +31,8 @@ import torch.nn.functional as F  # noqa: N812 - PyTorch's usual name
 from torch import Tensor
 from transformers import Sam3LiteTextModel, Sam3Model
 
+from inference_server.engines.cast_weights import cast_weights
+from inference_server.engines.cuda_graphs import Graphs, bucket
 from inference_server.engines.features import Features
 from inference_server.engines.sam3.attention import add_cross_attention, linear, split_heads
 from inference_server.engines.sam3.detr_decoder import FastQueryDecoder
@@ -40,6 +42,12 @@ from inference_server.engines.sam3.pixel_decoder import BAND, FastPixelDecoder
 MLP_ROWS = 1296
 """Default number of pixels per call of an encoder layer's MLP on a CPU. Its hidden layer is 8 times
 as wide as a pixel; for this many pixels it fits in the CPU's cache."""
+
+_GRAPHED = 8
+"""Maximum prompts of a CUDA graph."""
+
+_TOKENS = 8
+"""The number of tokens of a CUDA graph is a multiple of this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +113,7 @@ class FastConceptDecoder:
         mlp_rows: Pixels per call of an encoder layer's MLP on a CPU; default 1296. On a GPU all
             pixels go through at once.
         band: Pixels that the pixel decoder upsamples at a time on a CPU; default 2048.
+        graphs: CUDA graphs for the detection on one image; None (the default) for none.
     """
 
     def __init__(
@@ -114,11 +123,16 @@ class FastConceptDecoder:
         *,
         mlp_rows: int = MLP_ROWS,
         band: int = BAND,
+        graphs: Graphs | None = None,
     ) -> None:
         self._model: Any = model
+        self._graphs = graphs
         self._dtype = dtype
         self._mlp_rows = mlp_rows
         self._encoder: list[Any] = list(model.detr_encoder.layers)
+        # Only `linear` reads these; it would cast them at every call.
+        for layer in self._encoder:
+            cast_weights(dtype, layer.self_attn, layer.mlp)
         self._queries = FastQueryDecoder(model.detr_decoder, dtype)
         self._exemplars = ExemplarEncoder(model.geometry_encoder)
         self._masks: Any = model.mask_decoder
@@ -179,22 +193,48 @@ class FastConceptDecoder:
             One candidate for each object query of the model, in the model's order.
         """
         coarse = images[0].coarse
+        size = (coarse.shape[-2], coarse.shape[-1])
         codes = self._position_encodings(coarse)
-        if all(image is images[0] for image in images):
-            pixels = images[0].pixels.float().expand(len(images), -1, -1)
-        else:
-            pixels = torch.cat([image.pixels for image in images]).float()
+        shared = all(image is images[0] for image in images)
+        pixels = images[0].pixels if shared else torch.cat([image.pixels for image in images])
+        padded = bucket(len(tokens), _GRAPHED) if shared else None
+        if self._graphs is None or not self._graphs.enabled or padded is None:
+            return Detections(*self._detected(pixels, codes, size, tokens, mask))
+        found = self._graphs(
+            ("detect", size),
+            lambda given: self._detected(given[0], codes, size, given[1], given[2]),
+            [pixels, *_padded(tokens, mask, padded)],
+        )
+        return Detections(*(each[: len(tokens)] for each in found))
+
+    def _detected(
+        self,
+        pixels: Tensor,
+        codes: Tensor,
+        size: tuple[int, int],
+        tokens: Tensor,
+        mask: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Score the candidates of prompts; see `detect` and `Detections`.
+
+        Args:
+            pixels: `[B, N, C]`, or `[1, N, C]` if the prompts share an image.
+            codes: `float32[N, C]`, position encodings.
+            size: (h, w), rows and columns of pixels.
+            tokens: `float32[B, T, C]`.
+            mask: `bool[B, T]` or None.
+        """
+        pixels = pixels.float().expand(len(tokens), -1, -1)
         for index, layer in enumerate(self._encoder):
             if index:
                 pixels = self._add_self_attention(layer, pixels, codes)
             pixels = add_cross_attention(layer.cross_attn, layer.layer_norm2, pixels, tokens, mask)
             self._add_mlp(layer, pixels)
-        size = (coarse.shape[-2], coarse.shape[-1])
         queries, boxes, presence = self._queries(pixels, pixels + codes, size, tokens, mask)
         logits = self._model.dot_product_scoring(queries[None], tokens, mask)[0, :, :, 0]
         centre, side = boxes[..., :2], boxes[..., 2:]
         corners = torch.cat([centre - side / 2, centre + side / 2], dim=-1)
-        return Detections(logits.sigmoid() * presence.sigmoid(), corners, queries, pixels)
+        return logits.sigmoid() * presence.sigmoid(), corners, queries, pixels
 
     def masks(
         self,
@@ -273,3 +313,23 @@ class FastConceptDecoder:
             else:
                 hidden = mlp.activation_fn(hidden)
             part += linear(mlp.fc2, hidden, self._dtype)
+
+
+def _padded(tokens: Tensor, mask: Tensor | None, batch: int) -> tuple[Tensor, Tensor]:
+    """Pad prompts to few shapes, for graphs: what is added does not change the others' results.
+
+    Args:
+        tokens: `[B, T, C]`.
+        mask: `bool[B, T]`, the tokens that are not padding; None if none is.
+        batch: Number of prompts to pad to.
+
+    Returns:
+        `[batch, T', C]` and `bool[batch, T']`, T' a multiple of 8.
+    """
+    count, length, _ = tokens.shape
+    more = -length % _TOKENS
+    if mask is None:
+        mask = tokens.new_ones(count, length, dtype=torch.bool)
+    tokens, mask = F.pad(tokens, (0, 0, 0, more)), F.pad(mask, (0, more))
+    last = [tokens[-1:]] * (batch - count), [mask[-1:]] * (batch - count)
+    return torch.cat([tokens, *last[0]]), torch.cat([mask, *last[1]])

@@ -21,7 +21,9 @@ from inference_server.engines.base import (
     Prepared,
     Query,
 )
+from inference_server.engines.cuda_graphs import Graphs
 from inference_server.engines.device import Compute
+from inference_server.engines.device_masks import DeviceMasks
 from inference_server.engines.features import SquareInput, bytes_of
 from inference_server.engines.linear import cast_weights
 from inference_server.engines.sam3.decoder import ConceptImage, FastConceptDecoder
@@ -73,7 +75,8 @@ class ConceptEngine(SquareInput):
         self._compute = compute
         if owned and compute.dtype != torch.float32:
             _cast_weights(model, compute.dtype)
-        self._decoder = FastConceptDecoder(model, compute.dtype)
+        graphs = Graphs(compute.device, compute.graphs)
+        self._decoder = FastConceptDecoder(model, compute.dtype, graphs=graphs)
         self._trunk = trunk or TrunkEngine(model, processor, checkpoint, compute)
         encoder = self._trunk.encoder
         self.weight_bytes = bytes_of(model) + (0 if encoder is None else encoder.nbytes)
@@ -83,6 +86,7 @@ class ConceptEngine(SquareInput):
         self._is_causal = isinstance(model, Sam3Model)
         self._texts: LRUCache[tuple[str, str], Future[Tensor]] = LRUCache(max(1, text_cache))
         self._lock = threading.Lock()
+        self._masks = DeviceMasks(compute)
 
     @property
     def side(self) -> int:
@@ -143,6 +147,21 @@ class ConceptEngine(SquareInput):
             if len(own)
         ]
         # Copied only after the masks of all prompts have been launched.
+        sizes = [query.embedding.size for query in queries]
+        parts = list(zip(planes, [sizes[i] for i, own in enumerate(kept) if len(own)], strict=True))
+        if all(query.masks for query in queries) and self._masks.wins(parts):
+            launched = self._masks.launch(parts)
+            runs = iter(launched.read(to_host(launched.tensors)))
+            return [
+                Candidates(
+                    np.empty((len(own), 0, 0), np.float32),
+                    0.0,
+                    scores[i, own],
+                    boxes=boxes[i, own] * _corner_scale(sizes[i]),
+                    runs=[next(runs) for _ in own],
+                )
+                for i, own in enumerate(kept)
+            ]
         found = iter(to_host(planes))
         return [
             # Logits, as Meta's code enlarges them; `transformers` enlarges probabilities.
@@ -150,9 +169,9 @@ class ConceptEngine(SquareInput):
                 next(found) if len(own) else np.empty((0, *images[i].plane_size), np.float32),
                 0.0,
                 scores[i, own],
-                boxes=boxes[i, own] * _corner_scale(query.embedding.size),
+                boxes=boxes[i, own] * _corner_scale(sizes[i]),
             )
-            for i, (query, own) in enumerate(zip(queries, kept, strict=True))
+            for i, own in enumerate(kept)
         ]
 
     def _tokens(
@@ -234,6 +253,9 @@ class ConceptEngine(SquareInput):
 def _cast_weights(model: Any, dtype: torch.dtype) -> None:
     """Convert the weights that are used in a dtype only; those of the image encoder are copied."""
     layers = [part for each in model.detr_encoder.layers for part in (each.self_attn, each.mlp)]
+    for each in model.detr_decoder.layers:
+        attention = each.vision_cross_attn
+        layers += [attention.q_proj, attention.k_proj, attention.v_proj]
     neck = model.vision_encoder.neck
     cast_weights(dtype, model.text_encoder, model.text_projection, neck, *layers)
 

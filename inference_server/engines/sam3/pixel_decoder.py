@@ -117,9 +117,9 @@ class _Stage:
 
     def __init__(self, conv: Any, norm: Any, dtype: torch.dtype, band: int) -> None:
         self._band = band
-        self._conv = conv
         self._norm = norm
         self._dtype = dtype
+        self._weight, self._bias = conv.weight.to(dtype), conv.bias.to(dtype)
         # Split [out, in, 3, 3] into the matrices for pixels (the kernel's sum) and for differences
         # between pixels, at even and odd outputs: first along columns, then along rows.
         a, b, c = conv.weight.float().unbind(3)
@@ -149,8 +149,8 @@ class _Stage:
             left, upper right, lower left, lower right); `[B, 1, H, W, C]` if the size does not
             double.
         """
-        weight, bias = (each.to(self._dtype) for each in (self._conv.weight, self._conv.bias))
-        convolved = F.conv2d(skip.to(self._dtype), weight, bias, padding=1).permute(0, 2, 3, 1)
+        planes = F.conv2d(skip.to(self._dtype), self._weight, self._bias, padding=1)
+        convolved = planes.permute(0, 2, 3, 1)
         batch, height, width, channels = convolved.shape
         if (height, width) != (2 * small[0], 2 * small[1]):
             return convolved[:, None].contiguous()
@@ -173,8 +173,7 @@ class _Stage:
         else:
             planes = pixels.permute(2, 0, 1)[None]
             large = F.interpolate(planes, size=skip.shape[1:3], mode="nearest")
-            weight = self._conv.weight.to(self._dtype)
-            convolved = F.conv2d(large, weight, padding=1)
+            convolved = F.conv2d(large, self._weight, padding=1)
             found = convolved.permute(0, 2, 3, 1) + skip.to(self._dtype)
         return found, *self._normalise(found)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
 from inference_server.engines.base import Candidates, Embedding, Prepared, Query, VisualPrompt
+from inference_server.engines.cast_weights import cast_weights
 from inference_server.engines.device import Compute
 from inference_server.engines.features import SquareInput, bytes_of
 from inference_server.engines.mask_decoder import FastMaskDecoder
@@ -28,6 +30,8 @@ class Sam3VisualEngine(SquareInput):
         self.checkpoint = checkpoint
         self.weight_bytes = bytes_of(head)
         self._head = head
+        decoder: Any = head.mask_decoder
+        cast_weights(compute.dtype, head.levels, decoder.conv_s0, decoder.conv_s1)
         self._compute = compute
         self._decoder = FastMaskDecoder(
             head.mask_decoder,

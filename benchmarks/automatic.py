@@ -130,26 +130,34 @@ class Ours:
         Args:
             image: `uint8[H, W, 3]`, RGB.
         """
-        (embedding,) = self.engine.encode([self.engine.prepare(image)])
-        points: NDArray[np.float32] = (point_grid(_SAMPLE) * embedding.size[::-1]).astype(
-            np.float32
-        )
-        label = np.ones(1, np.int64)
-        asked = [VisualPrompt(point[None], label) for point in points]
-        answers = self.engine.decode(queries(embedding, asked, logits=False))
-        scores = np.concatenate([answer.scores for answer in answers])
-        least = float(np.quantile(scores, 1 - PASS_IOU))
-        planes = [plane for answer in answers for plane in answer.planes]
-        stable = [
-            stability(plane, embedding.size, 1.0)
-            for plane, score in zip(planes, scores, strict=True)
-            if score > least
-        ]
-        return AutomaticOptions(
-            pred_iou_threshold=least,
-            stability_threshold=float(np.quantile(stable, 1 - PASS_STABILITY)),
-            mask_nms_threshold=1.0,  # the reference has no mask NMS
-        )
+        return thresholds_of(self.engine, image)
+
+
+def thresholds_of(engine: VisualEngine, image: Image) -> AutomaticOptions:
+    """Choose thresholds that `PASS_IOU` and `PASS_STABILITY` of the candidates pass.
+
+    Args:
+        engine: engine that decodes the clicks.
+        image: `uint8[H, W, 3]`, RGB.
+    """
+    (embedding,) = engine.encode([engine.prepare(image)])
+    points: NDArray[np.float32] = (point_grid(_SAMPLE) * embedding.size[::-1]).astype(np.float32)
+    label = np.ones(1, np.int64)
+    asked = [VisualPrompt(point[None], label) for point in points]
+    answers = engine.decode(queries(embedding, asked, logits=False))
+    scores = np.concatenate([answer.scores for answer in answers])
+    least = float(np.quantile(scores, 1 - PASS_IOU))
+    planes = [plane for answer in answers for plane in answer.planes]
+    stable = [
+        stability(plane, embedding.size, 1.0)
+        for plane, score in zip(planes, scores, strict=True)
+        if score > least
+    ]
+    return AutomaticOptions(
+        pred_iou_threshold=least,
+        stability_threshold=float(np.quantile(stable, 1 - PASS_STABILITY)),
+        mask_nms_threshold=1.0,  # the reference has no mask NMS
+    )
 
 
 def reference(model: Sam2, options: AutomaticOptions, batch: int) -> Any:

@@ -26,7 +26,7 @@ class Sam3:
 
     Attributes:
         name: name in reports.
-        model: the unmodified class with its weights, on the CPU.
+        model: the unmodified class with its weights, on the device.
         processor: its processor, with the demo's tokenizer.
         compute: device and precision.
     """
@@ -43,6 +43,7 @@ class Sam3:
             image: `uint8[H, W, 3]`, RGB.
         """
         pixels = self.processor(images=image, return_tensors="pt")["pixel_values"]
+        pixels = pixels.to(self.compute.device)
         with torch.inference_mode(), self.compute.autocast():
             output: Sam3VisionEncoderOutput = self.model.get_vision_features(pixel_values=pixels)
         return output
@@ -56,11 +57,13 @@ class Sam3:
         inputs = self.processor.tokenizer(
             list(texts), return_tensors="pt", padding="max_length", max_length=32, truncation=True
         )
+        device = self.compute.device
+        ids, mask = (inputs[name].to(device) for name in ("input_ids", "attention_mask"))
         with torch.inference_mode(), self.compute.autocast():
             features = self.model.get_text_features(
-                input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]
+                input_ids=ids, attention_mask=mask
             ).pooler_output
-        return Words(features, inputs["attention_mask"])
+        return Words(features, mask)
 
     def bare(self, vision: Sam3VisionEncoderOutput, words: Words) -> Any:
         """Run the decoder alone, all texts in one batch.
@@ -93,7 +96,7 @@ class Sam3:
             threshold: minimum confidence, 0 to 1.
         """
         processor: Any = self.processor
-        inputs = processor(images=image, text=text, return_tensors="pt")
+        inputs = processor(images=image, text=text, return_tensors="pt").to(self.compute.device)
         with torch.inference_mode(), self.compute.autocast():
             outputs = self.model(**inputs)
         return processor.post_process_instance_segmentation(

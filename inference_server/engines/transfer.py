@@ -45,7 +45,9 @@ def to_host(tensors: Sequence[Tensor]) -> list[NDArray[Any]]:
     """
     if not tensors or tensors[0].device.type == "cpu":
         return [tensor.numpy() for tensor in tensors]
-    flat = [tensor.flatten().view(torch.int32) for tensor in tensors]
+    flat = [tensor.flatten() for tensor in tensors]
+    if len({tensor.dtype for tensor in tensors}) > 1:
+        flat = [tensor.view(torch.int32) for tensor in flat]
     together = _read(flat[0] if len(flat) == 1 else torch.cat(flat))
     parts = torch.split(together, [tensor.numel() for tensor in tensors])
     return [

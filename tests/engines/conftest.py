@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 from sam2.modeling.sam2_base import SAM2Base
 from transformers import (
     Sam3Config,
+    Sam3LiteTextConfig,
     Sam3LiteTextModel,
     Sam3Model,
     Sam3Processor,
@@ -99,6 +100,28 @@ def random_sam3(seed: int = 0) -> Sam3Model:
             torch.nn.init.normal_(parameter, std=0.1)
     model.dot_product_scoring.query_proj.weight.data *= 5  # scores that differ
     ready: Sam3Model = model.float().eval().requires_grad_(False)
+    return ready
+
+
+def random_lite_text() -> Sam3LiteTextModel:
+    """A SAM 3 LiteText with the demo's architecture otherwise, and random weights."""
+    torch.manual_seed(0)
+    vision: Any = sam3_config()
+    own: Any = vision.to_dict()
+    parts = {name: own[name] for name in own if name.endswith("_config") and name != "text_config"}
+    for part in parts.values():
+        part["model_type"] = part["model_type"].replace("sam3_", "sam3_lite_text_")
+    parts["vision_config"] = vision.vision_config
+    text = own["text_config"]
+    words = {name: text[name] for name in ("vocab_size", "max_position_embeddings")}
+    words |= {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2}
+    config: Any = Sam3LiteTextConfig(**parts, text_config={**words, "num_hidden_layers": 3})
+    model: Any = Sam3LiteTextModel(config)
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.1)
+    model.dot_product_scoring.query_proj.weight.data *= 5
+    ready: Sam3LiteTextModel = model.float().eval().requires_grad_(False)
     return ready
 
 

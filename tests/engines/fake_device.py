@@ -6,7 +6,8 @@ Tensors on the CPU are real. What arrives on the CPU from the device is made up.
 
 from __future__ import annotations
 
-import traceback
+import linecache
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,11 +45,14 @@ class FakeDevice(TorchDispatchMode):  # type: ignore[no-untyped-call]
     Attributes:
         waits: The line of the package that waited, per wait: copies to the host, and copies to the
             device that are not marked as non-blocking.
+        copies: The line that copied, per copy to the device.
     """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.waits: list[str] = []
+        self.copies: list[str] = []
+        self._whole: set[Any] = set()
         self.fake = FakeTensorMode(allow_non_fake_inputs=True)
         self._random = torch.Generator().manual_seed(0)
 
@@ -75,10 +79,12 @@ class FakeDevice(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if func is torch.ops.prim.device.default:
             return func(*args)
         # Without autograd, composite operations arrive whole.
-        with self:
-            found = func.decompose(*args, **kwargs)
-        if found is not NotImplemented:
-            return found
+        if func not in self._whole:
+            with self:
+                found = func.decompose(*args, **kwargs)
+            if found is not NotImplemented:
+                return found
+            self._whole.add(func)
         tensors = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
         devices = {each.device for each in tensors if each.ndim or each.device != _CPU}
         if func is torch.ops.aten._to_copy.default:
@@ -86,19 +92,24 @@ class FakeDevice(TorchDispatchMode):  # type: ignore[no-untyped-call]
             target = torch.device(kwargs.get("device") or source.device)
             if target.type != source.device.type:
                 if target == _CPU or not kwargs.get("non_blocking"):
-                    self._record()
+                    self.waits.append(_line())
+                if target != _CPU:
+                    self.copies.append(_line())
                 if target == _CPU:
                     return self._made_up(source, kwargs.get("dtype") or source.dtype)
         elif func is torch.ops.aten.copy_.default and len(devices) > 1:
             target, source, *non_blocking = args
             if target.device == _CPU or not any(non_blocking):
-                self._record()
+                self.waits.append(_line())
+            if target.device != _CPU:
+                self.copies.append(_line())
             if target.device == _CPU:
                 with unset_fake_temporarily():
                     return target.copy_(self._made_up(source, target.dtype))
             return target
         elif func is torch.ops.aten.index.Tensor and len(devices) > 1:
-            self._record()  # the index is copied to the device
+            self.waits.append(_line())  # the index is copied to the device
+            self.copies.append(_line())
             return func(*args)
         elif len(devices) > 1:
             raise AssertionError(f"{func} with tensors on {sorted(map(str, devices))}")
@@ -108,17 +119,23 @@ class FakeDevice(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 return func(*args, **kwargs)
         return func(*args, **kwargs)
 
-    def _record(self) -> None:
-        stack = traceback.extract_stack()
-        own = [frame for frame in stack if Path(frame.filename).is_relative_to(_PACKAGE)]
-        frame = (own or stack)[-1]
-        self.waits.append(f"{frame.filename}:{frame.lineno} {frame.line}")
-
     def _made_up(self, tensor: Tensor, dtype: torch.dtype) -> Tensor:
-        """Numbers from 0 to 1, or true and false."""
+        """Numbers from 0 to 1, true and false, or zeros of an integer dtype."""
         with unset_fake_temporarily():
             values = torch.rand(tuple(tensor.shape), generator=self._random)
             return values > 0.5 if dtype == torch.bool else values.to(dtype)
+
+
+def _line() -> str:
+    """The innermost line of the package that is being run."""
+    frame, found = sys._getframe(1), sys._getframe(1)
+    while frame is not None:
+        if Path(frame.f_code.co_filename).is_relative_to(_PACKAGE):
+            found = frame
+            break
+        frame = frame.f_back  # type: ignore[assignment]
+    name, line = found.f_code.co_filename, found.f_lineno
+    return f"{name}:{line} {linecache.getline(name, line).strip()}"
 
 
 def _pageable(empty: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -3,15 +3,18 @@ for the device as rarely as it can. See `fake_device`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from transformers import Sam3Processor, Sam3TrackerConfig
 
 from inference_server.demo import WEIGHTS
+from inference_server.engines import cuda_graphs
 from inference_server.engines.base import (
     Candidates,
     ConceptPrompt,
@@ -21,13 +24,15 @@ from inference_server.engines.base import (
     VisualPrompt,
     queries,
 )
+from inference_server.engines.cuda_graphs import Body, Graphs, Recorded
+from inference_server.engines.device_masks import DeviceMasks
 from inference_server.engines.sam1.engine import Sam1Engine
 from inference_server.engines.sam2.engine import VisualEngine
 from inference_server.engines.sam3.engine import ConceptEngine
 from inference_server.engines.sam3.trunk import TrunkEngine
 from inference_server.engines.sam3.visual_engine import Sam3VisualEngine
 from inference_server.engines.sam3.visual_head import VisualHead
-from tests.engines.conftest import random_sam2, random_sam3
+from tests.engines.conftest import random_lite_text, random_sam2, random_sam3
 from tests.engines.fake_device import FakeDevice, fake_compute, fake_device
 from tests.engines.sam1.models import processor_of, random_sam1
 
@@ -105,9 +110,10 @@ def make(family: str, dtype: torch.dtype) -> Case:
             return encoded(device, VisualEngine(device.place(sam2), "random", compute))
     sam3 = random_sam3()
     words = Sam3Processor.from_pretrained(WEIGHTS / "sam3")
-    if family == "sam3":
+    if family in ("sam3", "lite"):
+        model = sam3 if family == "sam3" else random_lite_text()
         with fake_device(device):
-            placed = device.place(sam3)
+            placed = device.place(model)
             return encoded(device, ConceptEngine(placed, words, "random", compute))
     head = small_head(sam3.config.vision_config)
     with fake_device(device):
@@ -119,12 +125,12 @@ def make(family: str, dtype: torch.dtype) -> Case:
         return encoded(device, engine, images)
 
 
-def cases(*families: str) -> pytest.MarkDecorator:
+def cases(*families: str, dtypes: Sequence[torch.dtype] = DTYPES) -> pytest.MarkDecorator:
     """Parameters of the fixture `case`."""
     return pytest.mark.parametrize(
         "case",
-        [(family, dtype) for family in families for dtype in DTYPES],
-        ids=[f"{family}-{str(dtype)[6:]}" for family in families for dtype in DTYPES],
+        [(family, dtype) for family in families for dtype in dtypes],
+        ids=[f"{family}-{str(dtype)[6:]}" for family in families for dtype in dtypes],
         indirect=True,
         scope="module",
     )
@@ -136,19 +142,23 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 
 def visual_prompts(engine: Any) -> dict[str, VisualPrompt]:
-    """A prompt of each form."""
+    """A prompt of each form; in float32, where dtypes cannot differ, of three."""
     side = engine.side // 4
     mask = np.zeros((side, side), np.float32)
-    return {
+    prompts = {
         "click": VisualPrompt(POINTS[:1], LABELS[:1]),
-        "points": VisualPrompt(POINTS, LABELS),
-        "box": VisualPrompt(NO_POINTS, NO_LABELS, BOX),
         "box and points": VisualPrompt(POINTS, LABELS, BOX),
-        "mask": VisualPrompt(NO_POINTS, NO_LABELS, mask_input=mask),
-        "mask and click": VisualPrompt(POINTS[:1], LABELS[:1], mask_input=mask),
         "mask, box and click": VisualPrompt(POINTS[:1], LABELS[:1], BOX, mask),
-        "empty": VisualPrompt(NO_POINTS, NO_LABELS),
     }
+    if engine._compute.dtype == torch.bfloat16:
+        prompts |= {
+            "points": VisualPrompt(POINTS, LABELS),
+            "box": VisualPrompt(NO_POINTS, NO_LABELS, BOX),
+            "mask": VisualPrompt(NO_POINTS, NO_LABELS, mask_input=mask),
+            "mask and click": VisualPrompt(POINTS[:1], LABELS[:1], mask_input=mask),
+            "empty": VisualPrompt(NO_POINTS, NO_LABELS),
+        }
+    return prompts
 
 
 def concept_prompts(threshold: float) -> list[ConceptPrompt]:
@@ -190,11 +200,10 @@ def test_a_click_waits_once(case: Case) -> None:
 def test_prompts_of_all_forms_on_several_images_wait_once(case: Case) -> None:
     prompts = visual_prompts(case.engine)
     asked = [query for each in case.embeddings for query in queries(each, prompts.values())]
-    asked += queries(case.embeddings[0], [prompts["click"], prompts["box"]], multimask=False)
+    asked += queries(case.embeddings[0], [prompts["click"]], multimask=False)
     found, waits = case.decode(asked)
     assert waits == 1, case.device.waits
-    count = len(asked) - 2
-    assert [len(each.planes) for each in found] == [3] * count + [1] * 2
+    assert [len(each.planes) for each in found] == [3] * (len(asked) - 1) + [1]
 
 
 @cases("sam1", "sam2", "head")
@@ -224,6 +233,76 @@ def test_concepts_that_are_absent_wait_for_the_scores_only(case: Case) -> None:
     found, waits = case.decode(queries(case.embeddings[0], concept_prompts(1.0)[:2]))
     assert waits == 1, case.device.waits
     assert [len(each.planes) for each in found] == [0] * len(found)
+
+
+@cases("lite", dtypes=[torch.bfloat16])
+def test_lite_text_waits_no_more(case: Case) -> None:
+    """Its text encoder sees padding, so it needs a mask; everything else is that of SAM 3."""
+    assert case.encode_waits == []
+    found, waits = case.decode(queries(case.embeddings[0], concept_prompts(0.5)[:2]))
+    assert waits == 2, case.device.waits
+    assert len(found) == 2
+
+
+@cases("sam1", "sam2", "head", dtypes=[torch.bfloat16])
+def test_masks_that_the_device_makes_are_no_further_wait(case: Case) -> None:
+    case.engine._predictor._masks = DeviceMasks(replace(case.engine._compute, masks_from=8))
+    prompts = visual_prompts(case.engine)
+    clicks = [prompts["click"]] * 4
+    for logits in (False, True):
+        asked = [query for each in case.embeddings for query in queries(each, clicks, masks=True)]
+        asked = [replace(query, logits=logits) for query in asked]
+        found, waits = case.decode(asked)
+        assert waits == 1, case.device.waits
+        for answer in found:
+            assert answer.runs is not None
+            assert len(answer.runs) == len(answer.planes) == len(answer.scores) == 3
+            assert (answer.logits is not None) == logits
+    (few,), waits = case.decode(queries(case.embeddings[0], clicks[:1], masks=True))
+    assert (waits, few.runs) == (1, None)
+
+
+@cases("sam3", dtypes=[torch.bfloat16])
+def test_masks_of_concepts_that_the_device_makes_are_no_further_wait(case: Case) -> None:
+    case.engine._masks = DeviceMasks(replace(case.engine._compute, masks_from=8))
+    prompts = concept_prompts(0.5)[:2]
+    asked = [query for each in case.embeddings for query in queries(each, prompts, masks=True)]
+    found, waits = case.decode(asked)
+    case.engine._masks = DeviceMasks(case.engine._compute)
+    assert waits == 2, case.device.waits
+    for answer in found:
+        assert answer.runs is not None
+        assert len(answer.runs) == len(answer.scores) > 0
+
+
+@cases("sam1", "sam2", "head", "sam3", dtypes=[torch.bfloat16])
+def test_what_graphs_record_neither_waits_nor_reads_the_host(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A graph would repeat a copy from memory that belongs to something else by then."""
+    recorded: list[tuple[int, int]] = []
+
+    def record(body: Body, inputs: Sequence[Tensor]) -> Recorded:
+        waits, copies = len(case.device.waits), len(case.device.copies)
+        outputs = body(inputs)
+        assert {each.device for each in (*inputs, *outputs)} == {torch.device("cuda:0")}
+        recorded.append((len(case.device.waits) - waits, len(case.device.copies) - copies))
+        return lambda: None, outputs
+
+    monkeypatch.setattr(cuda_graphs, "_are_equal", lambda found, expected: True)
+    is_sam3 = isinstance(case.engine, ConceptEngine)
+    owner = case.engine._decoder if is_sam3 else case.engine._predictor
+    monkeypatch.setattr(owner, "_graphs", Graphs(torch.device("cuda:0"), 64, record=record))
+    every: list[Any] = concept_prompts(0.5)[:3]
+    if not is_sam3:
+        forms = visual_prompts(case.engine)
+        every = [forms[name] for name in ("click", "box and points", "mask, box and click")]
+    for _ in range(2):
+        found, waits = case.decode(queries(case.embeddings[0], every))
+    assert waits == (2 if is_sam3 else 1)
+    assert len(found) == len(every)
+    assert recorded == [(0, 0)] * len(recorded)
+    assert len(recorded) == (1 if is_sam3 else len(every))
 
 
 def test_the_fake_device_finds_what_a_device_would_refuse_or_wait_for() -> None:

@@ -8,9 +8,11 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,11 +23,17 @@ from sam2.modeling.sam2_base import SAM2Base
 from inference_server.engines import load_weights
 from inference_server.engines import registry as registry_module
 from inference_server.engines.arithmetic import Speed
-from inference_server.engines.base import ConceptPrompt, VisualPrompt, queries
+from inference_server.engines.base import (
+    ConceptPrompt,
+    Embedding,
+    Prepared,
+    VisualPrompt,
+    queries,
+)
 from inference_server.engines.catalog import ModelKey
-from inference_server.engines.device import Compute, choose_compute
+from inference_server.engines.device import Compute, choose_compute, configure_gpu
 from inference_server.engines.features import bytes_of
-from inference_server.engines.model import Effort
+from inference_server.engines.model import Effort, LoadedEncoder
 from inference_server.engines.registry import ModelRegistry
 from inference_server.engines.weights import SAM2_VERSIONS, Sam2Checkpoint
 from inference_server.errors import CapacityError, ModelUnavailableError
@@ -504,6 +512,67 @@ async def test_effort_resolves_the_settings(
 async def test_effort_on_a_gpu() -> None:
     gpu = Compute(torch.device("cuda"), torch.bfloat16, torch.bfloat16)
     assert Effort.of(Settings(threads=3), gpu) == Effort(3, 8, 32)
+
+
+async def test_images_of_several_requests_are_one_batch_on_a_gpu() -> None:
+    sizes: list[int] = []
+    first = threading.Event()
+
+    def encode(images: Sequence[Prepared]) -> list[Embedding]:
+        sizes.append(len(images))
+        assert first.wait(60)
+        return [Embedding(image.size, None, 0) for image in images]
+
+    gpu = Compute(torch.device("cuda"), torch.bfloat16, torch.bfloat16)
+    engine: Any = SimpleNamespace(checkpoint="demo", side=8, prepare=None, encode=encode)
+    model = LoadedEncoder("sam2", engine, gpu, Settings())
+    waiting = [asyncio.ensure_future(model.encode(Prepared(None, (1, i)))) for i in range(12)]
+    while not sizes:
+        await asyncio.sleep(0)
+    first.set()
+    done = await asyncio.gather(*waiting)
+    assert [each.value.size for each in done] == [(1, i) for i in range(12)]
+    assert sizes == [8, 4]
+    model.close()
+
+
+async def test_models_are_warmed_on_a_gpu_before_they_count_as_loaded(
+    loader: Loader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warmed: list[Any] = []
+    registry = registry_of()
+    monkeypatch.setattr(
+        registry_module, "warm_up", lambda each: warmed.append((each, registry.is_loaded(TINY)))
+    )
+    await registry.visual(TINY)
+    assert warmed == [], "on a CPU nothing is gained"
+    registry.close()
+    registry = registry_of()
+    checkpoint: Any = registry.catalog.checkpoint(TINY)
+    engine = registry.visual_engine(checkpoint)
+    monkeypatch.setattr(registry, "visual_engine", lambda checkpoint: engine)
+    registry.compute = replace(registry.compute, device=torch.device("cuda"))
+    await registry.visual(TINY)
+    assert warmed == [(engine, False)]
+    registry.close()
+
+
+async def test_gpu_settings_reach_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[str] = []
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", lambda given: chosen.append(given))
+    cudnn = torch.backends.cudnn
+    monkeypatch.setattr(cudnn, "allow_tf32", True)
+    on_cpu = registry_of(cuda_graphs=5, device_masks=3)
+    assert (on_cpu.compute.graphs, on_cpu.compute.masks_from) == (0, 0)
+    assert chosen == [], "a CPU is left as it is"
+    gpu = Compute(torch.device("cuda"), torch.float32, torch.float32)
+    configure_gpu(gpu, "highest")
+    assert (chosen, cudnn.allow_tf32) == (["highest"], False)
+    configure_gpu(gpu, Settings().matmul_precision)
+    assert (chosen, cudnn.allow_tf32) == (["highest", "high"], True)
+    monkeypatch.setattr(torch, "empty", lambda *args, device, **kwargs: torch.zeros(1))
+    compute = choose_compute("cuda", "bfloat16", graphs=5, masks_from=3)
+    assert (compute.graphs, compute.masks_from) == (5, 3)
 
 
 async def test_loading_is_logged_and_the_demo_called_one(

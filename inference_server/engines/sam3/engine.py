@@ -223,11 +223,22 @@ class ConceptEngine(SquareInput):
         device = self._compute.device
         with self._compute.autocast():
             features: Tensor = self._model.get_text_features(
-                input_ids=to_device(ids, device),
-                # Without padding there is nothing to mask, and the model would ask the device.
-                attention_mask=None if mask.all() else to_device(mask, device),
+                input_ids=to_device(ids, device), attention_mask=self._text_mask(mask)
             ).pooler_output
         return features[0, : int(mask.sum())].float()
+
+    def _text_mask(self, mask: Tensor) -> Tensor | None:
+        """The text encoder's mask for `int64[1, T]`, 1 for tokens and 0 for padding.
+
+        The model would ask the device whether anything is padding, so there is no mask if nothing
+        is, and otherwise one of four dimensions, which is used as it is.
+        """
+        if mask.all():
+            return None
+        texts: Any = self._model.text_encoder
+        if texts.config._attn_implementation == "sdpa":
+            mask = mask.bool()[:, None, None]
+        return to_device(mask, self._compute.device)
 
     def _boxes(self, queries: list[Query[ConceptPrompt]]) -> tuple[Tensor, Tensor]:
         """Boxes and labels of prompts, padded to the same number.

@@ -12,7 +12,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from transformers import Sam3LiteTextConfig, Sam3LiteTextModel
+from transformers import Sam3LiteTextModel
 
 from inference_server.demo import WEIGHTS
 from inference_server.demo.scenes import make_scene
@@ -30,7 +30,7 @@ from inference_server.engines.sam3.engine import ConceptEngine
 from inference_server.engines.sam3.trunk import TrunkEngine
 from inference_server.engines.weights import find_sam3
 from inference_server.masks import Mask, upsample_masks
-from tests.engines.conftest import CPU, CPU_BFLOAT16, Concept, Picture
+from tests.engines.conftest import CPU, CPU_BFLOAT16, Concept, Picture, random_lite_text
 from tests.masks.planes import iou
 
 SCORE_TOLERANCE = 1e-5
@@ -168,21 +168,7 @@ def assert_same(found: Candidates, expected: Candidates) -> None:
 @pytest.fixture(scope="module")
 def lite_text(concept: Concept, tmp_path_factory: pytest.TempPathFactory) -> Concept:
     """A SAM 3 LiteText with random weights: another text encoder, loaded from its own layout."""
-    torch.manual_seed(0)
-    own: Any = concept.model.config.to_dict()
-    parts = {name: own[name] for name in own if name.endswith("_config") and name != "text_config"}
-    for part in parts.values():
-        part["model_type"] = part["model_type"].replace("sam3_", "sam3_lite_text_")
-    parts["vision_config"] = concept.model.config.vision_config
-    text = own["text_config"]
-    words = {name: text[name] for name in ("vocab_size", "max_position_embeddings")}
-    words |= {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2}
-    config: Any = Sam3LiteTextConfig(**parts, text_config={**words, "num_hidden_layers": 3})
-    model: Any = Sam3LiteTextModel(config)
-    for parameter in model.parameters():
-        if parameter.ndim > 1:
-            torch.nn.init.normal_(parameter, std=0.1)
-    model.dot_product_scoring.query_proj.weight.data *= 5
+    model = random_lite_text()
     directory = tmp_path_factory.mktemp("weights") / "lite"
     model.save_pretrained(directory)
     concept.processor.save_pretrained(directory)

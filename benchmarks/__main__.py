@@ -36,11 +36,15 @@ BENCHMARKS = {
     "soak": "all endpoints at several times capacity, every response checked",
     "stores": "throughput of PostgreSQL and Redis: jobs, credits, rates",
     "startup": "start-up time and idle memory",
+    "gpu": "everything on a GPU, against the same models run eagerly; only if named",
 }
 """Descriptions by name; each is a module with `run(small: bool) -> Report`."""
 
 IN_EITHER_DTYPE = frozenset(("boxes", "click", "clients", "concept"))
 """Benchmarks whose `run` has the argument `dtype`."""
+
+_NAMED = ("gpu",)
+"""Benchmarks that run only if they are named."""
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -66,19 +70,28 @@ RESULTS = Path(__file__).parent / "results"
     help="Precision of the server in `boxes`, `click`, `clients` and `concept`; the references "
     "compute in float32.",
 )
+@click.option("--device", default="auto", help="Device of `gpu`.  [default: CUDA]")
 def main(
-    names: tuple[str, ...], small: bool, out: Path | None, seconds: float | None, dtype: str
+    names: tuple[str, ...],
+    small: bool,
+    out: Path | None,
+    seconds: float | None,
+    dtype: str,
+    device: str,
 ) -> None:
-    """Run the named benchmarks, or all."""
-    for name in names or BENCHMARKS:
+    """Run the named benchmarks, or all that need no GPU."""
+    results = out if small else out or RESULTS
+    for name in names or (name for name in BENCHMARKS if name not in _NAMED):
         click.echo(f"{name}: {BENCHMARKS[name]}", err=True)
         more: dict[str, Any] = {"seconds": seconds} if name == "soak" else {}
         if name in IN_EITHER_DTYPE:
             more = {"dtype": dtype}
+        if name == "gpu":
+            more = {"device": device, "save": results and (lambda report: report.write(results))}
         report: Report = importlib.import_module(f"benchmarks.{name}").run(small, **more)
         click.echo(report.markdown())
-        if out or not small:
-            report.write(out or RESULTS)
+        if results:
+            report.write(results)
     if not small and out is None:
         page = summary(RESULTS, BENCHMARKS)
         (RESULTS.parent / "README.md").write_text(page, "utf-8")

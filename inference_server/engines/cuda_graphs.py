@@ -195,7 +195,7 @@ class Recorder:
             body: The work.
             inputs: Tensors that the graph reads.
         """
-        cuda = torch.cuda
+        cuda: Any = torch.cuda
         with cuda.device(self._device):
             # Not on the default stream, where recording is not possible.
             stream = cuda.Stream()

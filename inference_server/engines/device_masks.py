@@ -69,7 +69,7 @@ class DeviceMasks:
         chunks = []
         for planes, size in _merged(parts):
             step = max(1, self._chunk_pixels // (size[0] * size[1]))
-            chunks += [_Chunk.of(some, size) for some in planes.split(step) if len(some)]
+            chunks += [_Chunk.of(some, size) for some in torch.split(planes, step) if len(some)]
         return LaunchedRuns(chunks)
 
 
@@ -94,14 +94,14 @@ class LaunchedRuns:
         Args:
             arrays: `tensors`, on the host.
         """
-        runs = []
+        runs: list[NDArray[np.int64]] = []
         for chunk, counts, found in zip(self._chunks, arrays[::2], arrays[1::2], strict=True):
             total = int(counts.sum())
             if total > len(found):
                 (found,) = to_host([chunk.positions(total)])
             ends = counts.astype(np.int64).cumsum()
             own = np.repeat(np.arange(len(counts)) * chunk.pixels, counts)
-            flips = found[:total] - own
+            flips = found[:total].astype(np.int64) - own
             runs += [part.reshape(-1, 2) for part in np.split(flips, ends[:-1])]
         return runs
 

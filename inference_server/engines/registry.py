@@ -219,7 +219,7 @@ class ModelRegistry:
         head = load_sam3_head(checkpoint.source, name, compute)
         if head is None:
             return Sam3Engines(concept)
-        return Sam3Engines(concept, Sam3VisualEngine(head, name, compute), trunk)
+        return Sam3Engines(concept, Sam3VisualEngine(head, name, compute, owned=True), trunk)
 
     def visual_engine(self, checkpoint: Sam1Checkpoint | Sam2Checkpoint) -> Engine[VisualPrompt]:
         """Create an engine of SAM 1 or 2. Runs in a thread; a subclass may create another engine.
@@ -235,7 +235,8 @@ class ModelRegistry:
                 from inference_server.engines.load_weights import load_sam1
                 from inference_server.engines.sam1.engine import Sam1Engine
 
-            return Sam1Engine(*load_sam1(checkpoint, self.compute), checkpoint.name, self.compute)
+            loaded = load_sam1(checkpoint, self.compute)
+            return Sam1Engine(*loaded, checkpoint.name, self.compute, owned=True)
         with _IMPORTS:
             from inference_server.engines.load_weights import load_sam2
             from inference_server.engines.sam2.engine import VisualEngine

@@ -151,7 +151,7 @@ def test_answers_to_points_boxes_and_masks_do_not_change(
     images = [engine.prepare(pictures[name]) for name in ("wide", "tall")]
     one, other = engine.encode(images)
     box = VisualPrompt(
-        np.empty((0, 2), np.float32), np.empty(0, np.int64), np.float32([5, 5, 60, 50])
+        np.empty((0, 2), np.float32), np.empty(0, np.int64), np.array([5, 5, 60, 50], np.float32)
     )
     mask = np.full((engine.side // 4,) * 2, 3.0, np.float32)
     refined = replace(points((20, 20)), mask_input=mask)
@@ -200,6 +200,7 @@ def test_answers_to_texts_do_not_change(concept: Concept, pictures: dict[str, Pi
             same(found, wanted)
             for one, like in zip(found, wanted, strict=True):
                 assert one.boxes is not None
+                assert like.boxes is not None
                 assert np.allclose(one.boxes, like.boxes, atol=1e-3)
     assert graphs.count == 3, "tokens in eights: 8, 16, and three prompts of 16"
 

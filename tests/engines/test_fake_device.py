@@ -103,7 +103,9 @@ def make(family: str, dtype: torch.dtype) -> Case:
     if family == "sam1":
         sam1, processor = random_sam1(), processor_of().image_processor
         with fake_device(device):
-            return encoded(device, Sam1Engine(device.place(sam1), processor, "random", compute))
+            return encoded(
+                device, Sam1Engine(device.place(sam1), processor, "random", compute, owned=True)
+            )
     if family == "sam2":
         sam2 = random_sam2()
         with fake_device(device):
@@ -114,14 +116,14 @@ def make(family: str, dtype: torch.dtype) -> Case:
         model = sam3 if family == "sam3" else random_lite_text()
         with fake_device(device):
             placed = device.place(model)
-            return encoded(device, ConceptEngine(placed, words, "random", compute))
+            return encoded(device, ConceptEngine(placed, words, "random", compute, owned=True))
     head = small_head(sam3.config.vision_config)
     with fake_device(device):
         trunk = encoded(device, TrunkEngine(device.place(sam3), words, "random", compute))
         if family == "trunk":
             return trunk
         images = [Prepared(each.features, each.size) for each in trunk.embeddings]
-        engine = Sam3VisualEngine(device.place(head), "random", compute)
+        engine = Sam3VisualEngine(device.place(head), "random", compute, owned=True)
         return encoded(device, engine, images)
 
 

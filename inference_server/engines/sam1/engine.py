@@ -16,9 +16,9 @@ from inference_server.engines.base import (
     RGBImage,
     VisualPrompt,
 )
-from inference_server.engines.cast_weights import cast_weights
 from inference_server.engines.device import Compute
 from inference_server.engines.features import bytes_of
+from inference_server.engines.linear import cast_weights
 from inference_server.engines.mask_decoder import FastMaskDecoder
 from inference_server.engines.resize import Normalizer
 from inference_server.engines.sam1.fit import padded, prepare
@@ -34,19 +34,28 @@ class Sam1Engine:
         processor: The model's image processor, for mean and standard deviation.
         checkpoint: Name of the weights, for display.
         compute: Device and dtypes.
+        owned: Whether the model is this engine's own, which may convert its weights to the dtype
+            that they are used in. The default leaves them as they are.
 
     Raises:
         RuntimeError: The model's prompt encoder or mask decoder is not one of SAM 1.
     """
 
     def __init__(
-        self, model: SamModel, processor: SamImageProcessor, checkpoint: str, compute: Compute
+        self,
+        model: SamModel,
+        processor: SamImageProcessor,
+        checkpoint: str,
+        compute: Compute,
+        *,
+        owned: bool = False,
     ) -> None:
         self.checkpoint = checkpoint
         self._compute = compute
         encoder: Any = model.vision_encoder
         self._encoder = encoder
-        cast_weights(compute.dtype, encoder)
+        if owned:
+            cast_weights(compute.dtype, encoder)
         head = PromptHead(model.config)
         head.load(model.state_dict())
         head.to(compute.device).eval().requires_grad_(False)

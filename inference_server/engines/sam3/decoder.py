@@ -31,7 +31,6 @@ import torch.nn.functional as F  # noqa: N812 - PyTorch's usual name
 from torch import Tensor
 from transformers import Sam3LiteTextModel, Sam3Model
 
-from inference_server.engines.cast_weights import cast_weights
 from inference_server.engines.cuda_graphs import Graphs, bucket
 from inference_server.engines.features import Features
 from inference_server.engines.sam3.attention import add_cross_attention, linear, split_heads
@@ -130,9 +129,6 @@ class FastConceptDecoder:
         self._dtype = dtype
         self._mlp_rows = mlp_rows
         self._encoder: list[Any] = list(model.detr_encoder.layers)
-        # Only `linear` reads these; it would cast them at every call.
-        for layer in self._encoder:
-            cast_weights(dtype, layer.self_attn, layer.mlp)
         self._queries = FastQueryDecoder(model.detr_decoder, dtype)
         self._exemplars = ExemplarEncoder(model.geometry_encoder)
         self._masks: Any = model.mask_decoder

@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - PyTorch's usual name
 from torch import Tensor
 
-from inference_server.engines.cast_weights import cast_weights
 from inference_server.engines.sam3.attention import attend, linear, split_heads
 
 
@@ -45,9 +44,6 @@ class FastQueryDecoder:
     def __init__(self, decoder: Any, dtype: torch.dtype) -> None:
         self._decoder = decoder
         self._dtype = dtype
-        for layer in decoder.layers:  # only `linear` reads these; it would cast them at every call
-            attention = layer.vision_cross_attn
-            cast_weights(dtype, attention.q_proj, attention.k_proj, attention.v_proj)
         self._grids: dict[tuple[int, int], _Grid] = {}
         with torch.inference_mode():
             self._boxes = decoder.reference_points.weight[None].sigmoid()

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from inference_server.engines.base import Candidates, Embedding, Prepared, Query, VisualPrompt
-from inference_server.engines.cast_weights import cast_weights
 from inference_server.engines.device import Compute
 from inference_server.engines.features import SquareInput, bytes_of
+from inference_server.engines.linear import cast_weights
 from inference_server.engines.mask_decoder import FastMaskDecoder
 from inference_server.engines.mask_predictor import MaskPredictor
 from inference_server.engines.sam3.trunk import encoded_planes
@@ -24,14 +24,19 @@ class Sam3VisualEngine(SquareInput):
         head: The head with its weights, on the device, in evaluation mode.
         checkpoint: Name of the weights.
         compute: Device and dtypes.
+        owned: Whether the head is this engine's own, which may convert its weights to the dtype
+            that they are used in. The default leaves them as they are.
     """
 
-    def __init__(self, head: VisualHead, checkpoint: str, compute: Compute) -> None:
+    def __init__(
+        self, head: VisualHead, checkpoint: str, compute: Compute, *, owned: bool = False
+    ) -> None:
         self.checkpoint = checkpoint
         self.weight_bytes = bytes_of(head)
         self._head = head
-        decoder: Any = head.mask_decoder
-        cast_weights(compute.dtype, head.levels, decoder.conv_s0, decoder.conv_s1)
+        if owned:
+            decoder: Any = head.mask_decoder
+            cast_weights(compute.dtype, head.levels, decoder.conv_s0, decoder.conv_s1)
         self._compute = compute
         self._decoder = FastMaskDecoder(
             head.mask_decoder,

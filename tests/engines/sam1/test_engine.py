@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import cv2
@@ -322,7 +323,15 @@ def test_other_dtypes_give_similar_answers(
     model: Any, engine: Sam1Engine, compute: Compute
 ) -> None:
     other = Sam1Engine(model, processor_of().image_processor, "random", compute)
+    owner = Sam1Engine(
+        deepcopy(model), processor_of().image_processor, "random", compute, owned=True
+    )
     image = scene("landscape")
+    for one, like in zip(
+        embed(owner, image).features.tensors, embed(other, image).features.tensors, strict=True
+    ):
+        assert torch.equal(one, like), "weights cast once compute what autocast computes"
+    assert owner.weight_bytes < other.weight_bytes or compute.dtype == torch.float32
     asked = [placed(prompt, SIZES["landscape"]) for prompt in PROMPTS.values()]
     exact = engine.decode(queries(embed(engine, image), asked))
     for found, wanted in zip(other.decode(queries(embed(other, image), asked)), exact, strict=True):

@@ -58,6 +58,7 @@ class Scale:
         size: (width, height) of the image in pixels.
         seconds: duration of each measurement.
         least: minimum repetitions.
+        warm: repetitions before, which are not timed.
         batches: images per pass of an encoder.
         texts: texts per request.
         clients: clients at a time.
@@ -68,6 +69,7 @@ class Scale:
     size: tuple[int, int]
     seconds: float
     least: int
+    warm: int
     batches: tuple[int, ...]
     texts: tuple[int, ...]
     clients: tuple[int, ...]
@@ -75,8 +77,8 @@ class Scale:
     budget: float
 
 
-FULL = Scale((1920, 1080), 3.0, 3, (1, 4, 8), (1, 4, 16), (8, 64), 32, 420.0)
-SMALL = Scale((320, 180), 0.0, 1, (1, 2), (1, 2), (2, 4), 2, 3600.0)
+FULL = Scale((1920, 1080), 3.0, 3, 2, (1, 4, 8), (1, 4, 16), (8, 64), 32, 420.0)
+SMALL = Scale((320, 180), 0.0, 1, 0, (1,), (1, 2), (2, 4), 2, 3600.0)
 
 
 @dataclass(slots=True)
@@ -112,7 +114,8 @@ class Figures:
             self.skipped.append(f"{figure} ({way})")
             return
         command_line.echo(f"  {figure}: {way}", err=True)
-        timing = await measured(work, self.scale.seconds, least=self.scale.least)
+        scale = self.scale
+        timing = await measured(work, scale.seconds, least=scale.least, warm=scale.warm)
         self.timings.setdefault(figure, {})[way] = timing
 
     def add_eager(self, figure: str, way: str, work: Callable[[], object]) -> None:

@@ -223,15 +223,15 @@ class Service:
 
 
 async def measured(
-    work: Callable[[], Awaitable[object]], seconds: float, *, least: int = 3, warm: int = 2
+    work: Callable[[], Awaitable[object]], seconds: float, *, least: int, warm: int
 ) -> Timing:
     """Time repetitions of a request.
 
     Args:
         work: the request.
         seconds: duration of the measurement.
-        least: minimum repetitions. Default: 3.
-        warm: repetitions before, which are not timed. Default: 2, as a graph is recorded then.
+        least: minimum repetitions.
+        warm: repetitions before, which are not timed; a graph is recorded at the second one.
     """
     for _ in range(warm):
         await work()

@@ -15,6 +15,7 @@ from benchmarks.__main__ import main
 from benchmarks.gpu import HERE, PLAIN, SMALL, WAYS, Figures
 
 
+@pytest.mark.timeout(900)
 def test_the_benchmark_runs_and_writes_its_results(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["gpu", "--device", "cpu", "--small", "--out", str(tmp_path)])
     assert done.exit_code == 0, done.output

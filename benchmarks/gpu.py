@@ -414,13 +414,16 @@ class _Run:
         report.notes += [f"Logged by the server: {text}" for text in self._warnings.messages]
         if figures.timings:
             report.tables.append(Table("Requests", figures.rows()))
-        loads = [{"p50 (ms)": "-", "p95 (ms)": "-"} | row for row in self._loads]
-        columns = ("clients", "seconds", "p50 (ms)", "p95 (ms)")
-        names = ("what", "seconds, or clicks per second", "p50 (ms)", "p95 (ms)")
-        if loads:
+        if self._loads:
+            columns = {
+                "what": "clients",
+                "seconds, or clicks per second": "seconds",
+                "p50 (ms)": "p50 (ms)",
+                "p95 (ms)": "p95 (ms)",
+            }
             rows: list[dict[str, Cell]] = [
-                {name: row[column] for name, column in zip(names, columns, strict=True)}
-                for row in loads
+                {name: row.get(column, "-") for name, column in columns.items()}
+                for row in self._loads
             ]
             report.tables.append(Table("Loading, and clients that click", rows))
         if self._memory:

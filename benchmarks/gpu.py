@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -17,6 +15,7 @@ from numpy.typing import NDArray
 
 from benchmarks.automatic import thresholds_of
 from benchmarks.concept import TEXTS
+from benchmarks.gpu_figures import BFLOAT16, FLOAT32, HERE, PLAIN, Figures, Scale
 from benchmarks.gpu_peers import (
     EagerSam2,
     EagerSam3,
@@ -27,11 +26,10 @@ from benchmarks.gpu_peers import (
     planes_iou,
     wait_for,
 )
-from benchmarks.gpu_service import Service, clients, measured, planes_of
+from benchmarks.gpu_service import Service, clients, planes_of
 from benchmarks.report import Cell, Goal, Report, Table
 from benchmarks.requests import Picture, picture
 from benchmarks.sam2_models import Sam2, demo, softened
-from inference_server.bench.timing import Timing
 from inference_server.engines.device import choose_compute
 from inference_server.engines.sam2.engine import VisualEngine
 from inference_server.segmentation.types import AutomaticOptions
@@ -43,103 +41,13 @@ LEAST_IOU = 0.98
 MASKS = 5
 """Masks of each text."""
 
-HERE, PLAIN, FLOAT32, BFLOAT16 = "here", "here, no graphs", "eager float32", "eager bfloat16"
-WAYS = (HERE, PLAIN, FLOAT32, BFLOAT16)
 _EAGER = {FLOAT32: torch.float32, BFLOAT16: torch.bfloat16}
 
 _PLAIN = {"cuda_graphs": 0, "device_masks": 0}
 
 
-@dataclass(frozen=True, slots=True)
-class Scale:
-    """Extent of a run.
-
-    Attributes:
-        size: (width, height) of the image in pixels.
-        seconds: duration of each measurement.
-        least: minimum repetitions.
-        warm: repetitions before, which are not timed.
-        batches: images per pass of an encoder.
-        texts: texts per request.
-        clients: clients at a time.
-        grid: points along each side of the automatic grid.
-        budget: seconds after which no further measurement begins.
-    """
-
-    size: tuple[int, int]
-    seconds: float
-    least: int
-    warm: int
-    batches: tuple[int, ...]
-    texts: tuple[int, ...]
-    clients: tuple[int, ...]
-    grid: int
-    budget: float
-
-
 FULL = Scale((1920, 1080), 3.0, 3, 2, (1, 4, 8), (1, 4, 16), (8, 64), 32, 420.0)
 SMALL = Scale((320, 180), 0.0, 1, 0, (1,), (1, 2), (2, 4), 2, 3600.0)
-
-
-@dataclass(slots=True)
-class Figures:
-    """Medians by figure and way, and what was skipped because time was up.
-
-    Attributes:
-        scale: extent of the run.
-        timings: timings by figure, then by way.
-        skipped: measurements that were not begun.
-        begin: when the run began.
-    """
-
-    scale: Scale
-    timings: dict[str, dict[str, Timing]] = field(default_factory=dict)
-    skipped: list[str] = field(default_factory=list)
-    begin: float = field(default_factory=time.perf_counter)
-
-    @property
-    def is_late(self) -> bool:
-        """Whether the time is up."""
-        return time.perf_counter() - self.begin > self.scale.budget
-
-    async def add(self, figure: str, way: str, work: Callable[[], Awaitable[object]]) -> None:
-        """Measure something.
-
-        Args:
-            figure: name of the figure.
-            way: one of `WAYS`.
-            work: the request.
-        """
-        if self.is_late:
-            self.skipped.append(f"{figure} ({way})")
-            return
-        command_line.echo(f"  {figure}: {way}", err=True)
-        scale = self.scale
-        timing = await measured(work, scale.seconds, least=scale.least, warm=scale.warm)
-        self.timings.setdefault(figure, {})[way] = timing
-
-    def add_eager(self, figure: str, way: str, work: Callable[[], object]) -> None:
-        """Measure something that does not wait for others; see `add`."""
-
-        async def call() -> object:
-            return work()
-
-        asyncio.run(self.add(figure, way, call))
-
-    def rows(self) -> list[dict[str, Cell]]:
-        """One row per figure, in ms."""
-        rows: list[dict[str, Cell]] = []
-        for figure, ways in self.timings.items():
-            row: dict[str, Cell] = {"figure": figure}
-            for way in WAYS:
-                row[f"{way} (ms)"] = 1e3 * ways[way].median if way in ways else "-"
-            row["here, p95 (ms)"] = 1e3 * ways[HERE].percentile(0.95) if HERE in ways else "-"
-            both = HERE in ways and BFLOAT16 in ways
-            row["eager bfloat16 / here (x)"] = (
-                ways[BFLOAT16].median / ways[HERE].median if both else "-"
-            )
-            rows.append(row)
-        return rows
 
 
 def run(
@@ -220,12 +128,16 @@ class _Run:
         before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
         try:
             sam2 = demo() if self._small else softened("hiera_large")
-            self._eager_sam2(sam2)
+            noting = self._figures.noting
+            with noting("SAM 2, eager"):
+                self._eager_sam2(sam2)
             for way, settings in ((PLAIN, _PLAIN), (HERE, {})):
-                asyncio.run(self._sam2(sam2, way, settings))
+                with noting(f"SAM 2, {way}"):
+                    asyncio.run(self._sam2(sam2, way, settings))
             self._save(self._report())
             if not self._figures.is_late:
-                self._sam3(sam2)
+                with noting("SAM 3"):
+                    self._sam3(sam2)
         finally:
             logger.removeHandler(self._warnings)
             torch.set_float32_matmul_precision(before[0])
@@ -411,6 +323,7 @@ class _Run:
             report.notes.append(
                 f"Skipped after {self._scale.budget:g} s: {', '.join(figures.skipped)}."
             )
+        report.notes += [f"Failed: {failure}" for failure in figures.failures]
         report.notes += [f"Logged by the server: {text}" for text in self._warnings.messages]
         if figures.timings:
             report.tables.append(Table("Requests", figures.rows()))

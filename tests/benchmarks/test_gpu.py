@@ -12,7 +12,8 @@ from click.testing import CliRunner
 
 from benchmarks import gpu
 from benchmarks.__main__ import main
-from benchmarks.gpu import HERE, PLAIN, SMALL, WAYS, Figures
+from benchmarks.gpu import SMALL
+from benchmarks.gpu_figures import HERE, PLAIN, WAYS, Figures
 
 
 @pytest.mark.timeout(900)
@@ -39,6 +40,7 @@ def test_the_benchmark_runs_and_writes_its_results(tmp_path: Path) -> None:
     assert len(goals) == 2, "goals in milliseconds are a GPU's"
     assert all(goal["value"] > 0.9 for goal in goals.values())
     assert any("No CUDA" in note for note in report["notes"])
+    assert not [note for note in report["notes"] if note.startswith("Failed")]
     assert "Requests" in (tmp_path / "gpu.md").read_text()
 
 
@@ -58,6 +60,18 @@ def test_what_begins_after_the_budget_is_skipped_and_named() -> None:
     figures.add_eager("click", HERE, lambda: pytest.fail("measured"))
     assert figures.skipped == [f"click ({HERE})"]
     assert figures.rows() == []
+
+
+def test_a_failure_is_noted_and_the_rest_is_measured() -> None:
+    figures = Figures(SMALL)
+
+    def fails() -> None:
+        raise RuntimeError("no kernel image is available\nmore")
+
+    figures.add_eager("click", PLAIN, fails)
+    figures.add_eager("click", HERE, lambda: None)
+    assert figures.failures == [f"click ({PLAIN}): RuntimeError: no kernel image is available"]
+    assert figures.timings["click"].keys() == {HERE}
 
 
 def test_it_ends_in_eight_minutes() -> None:

@@ -126,6 +126,11 @@ class _Run:
         logger = logging.getLogger("inference_server")
         logger.addHandler(self._warnings)
         before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+
+        def plain_float32() -> None:  # the server's setting is that of the process
+            torch.set_float32_matmul_precision(before[0])
+            torch.backends.cudnn.allow_tf32 = before[1]
+
         try:
             sam2 = demo() if self._small else softened("hiera_large")
             noting = self._figures.noting
@@ -135,13 +140,13 @@ class _Run:
                 with noting(f"SAM 2, {way}"):
                     asyncio.run(self._sam2(sam2, way, settings))
             self._save(self._report())
+            plain_float32()
             if not self._figures.is_late:
                 with noting("SAM 3"):
                     self._sam3(sam2)
         finally:
             logger.removeHandler(self._warnings)
-            torch.set_float32_matmul_precision(before[0])
-            torch.backends.cudnn.allow_tf32 = before[1]
+            plain_float32()
         return self._report()
 
     def _remember_memory(self, what: str) -> None:

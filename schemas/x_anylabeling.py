@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import FailFast, Field, ValidationInfo, model_validator
+from pydantic import FailFast, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType
 
@@ -13,6 +13,7 @@ from schemas.common import (
     Fraction,
     Identifier,
     InputModel,
+    Limits,
     WireModel,
     at_most,
     check_count,
@@ -94,6 +95,21 @@ class XAnyLabelingParams(InputModel):
         description="Points and rectangles. `segment_anything_2` segments the object at the points "
         "or in each rectangle; for `segment_anything_3`, rectangles are exemplars.",
     )
+
+    @field_validator("text_prompt")
+    @classmethod
+    def _limit_text(cls, text: str, info: ValidationInfo) -> str:
+        """Limit the whole text before it is divided."""
+        limits = Limits.of(info)
+        most = limits.max_prompts * (limits.max_text_length + 2)
+        if len(text) > most:
+            raise PydanticCustomError(
+                "string_too_long",
+                "The concepts together have at most {most} characters, got {count}; send fewer, "
+                "or raise INFERENCE_MAX_PROMPTS on the server",
+                {"most": most, "count": len(text)},
+            )
+        return text
 
     @model_validator(mode="after")
     def _limit(self, info: ValidationInfo) -> Self:

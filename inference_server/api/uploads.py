@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from tempfile import gettempdir
 from typing import Generic
 
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
@@ -143,6 +144,9 @@ async def received(
 
 _FILE = ("body", "file")
 
+_CHARSETS = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
+"""Names of UTF-8 and its subset in a form's Content-Type, in lower case."""
+
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """`errno` values of a full disk, an exhausted quota and a file that reached its size limit."""
 
@@ -220,9 +224,24 @@ class _FormParser(MultiPartParser):
             raise MultiPartException("It is cut off before its closing boundary. Send it again.")
 
 
+def _check_charset(request: Request) -> None:
+    """Refuse a form in another encoding than UTF-8.
+
+    Python also knows codecs that take quadratic time or raise errors of other kinds.
+    """
+    _, parameters = parse_options_header(request.headers.get("content-type", ""))
+    charset = parameters.get(b"charset", b"utf-8").decode("latin-1").strip().lower()
+    if charset not in _CHARSETS:
+        raise RequestError(
+            f"The form's charset {charset[:32]!r} is not supported. Send the form in UTF-8, and no "
+            "charset in its Content-Type."
+        )
+
+
 def _parser(
     request: Request, chunks: AsyncGenerator[bytes, None], max_files: int = 1
 ) -> _FormParser:
+    _check_charset(request)
     settings = state_of(request).settings
     # `request.form()` has no limit on the number of files.
     return _FormParser(

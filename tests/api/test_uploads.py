@@ -158,8 +158,18 @@ def test_a_form_that_is_cut_off(small: RunningHere, picture: Picture, path: str)
     assert small.state.uploads.nbytes == 0
 
 
-def sent(server: RunningHere, path: str, body: bytes) -> httpx.Response:
-    kind = f"multipart/form-data; boundary={BOUNDARY}"
+@pytest.mark.parametrize("charset", ["punycode", "undefined", "utf-16", "no-such-charset"])
+def test_a_form_is_in_utf_8(small: RunningHere, picture: Picture, charset: str) -> None:
+    """Python has codecs of quadratic time, and some that raise errors of their own."""
+    body = form(part("prompt", b"red circle"), part("file", picture.data, "a.png"))
+    refused = sent(small, TEXT, body, f"; charset={charset}")
+    assert refused.status_code == 400, refused.text
+    assert f"charset '{charset}' is not supported" in refused.json()["detail"]
+    assert sent(small, TEXT, body, "; charset=UTF-8").status_code == 200
+
+
+def sent(server: RunningHere, path: str, body: bytes, more: str = "") -> httpx.Response:
+    kind = f"multipart/form-data; boundary={BOUNDARY}{more}"
     return server.post(path, body, content_type=kind)
 
 

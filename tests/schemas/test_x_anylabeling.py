@@ -86,6 +86,7 @@ def test_invalid(fields: dict[str, Any], words: str) -> None:
     [
         (Limits(max_prompts=1), {"text_prompt": "a,b"}, "At most 1 concepts are accepted, got 2"),
         (Limits(max_text_length=3), {"text_prompt": "a,bcde"}, "INFERENCE_MAX_TEXT_LENGTH"),
+        (Limits(max_prompts=2, max_text_length=3), {"text_prompt": "." * 11}, "at most 10 char"),
         (Limits(max_points=1), {"marks": [point(1, 2)] * 2}, "INFERENCE_MAX_POINTS"),
         (Limits(max_boxes=1), {"marks": [rectangle(1, 2, 3, 4)] * 2}, "INFERENCE_MAX_BOXES"),
         (Limits(max_shapes=1), {"marks": [point(1, 2)] * 2}, "INFERENCE_MAX_SHAPES"),

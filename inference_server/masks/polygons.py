@@ -50,7 +50,12 @@ def mask_polygons(mask: Mask, epsilon: float = 0.0) -> list[NDArray[np.int32]]:
 
 
 def _turns(ring: NDArray[np.int64]) -> NDArray[np.int32]:
-    """The vertices of a ring at which it changes its direction."""
+    """The vertices of a ring at which it changes its direction, each once in a row.
+
+    A contour goes along a line of single pixels and back; without its end it would stand still.
+    """
+    moves = (ring != np.roll(ring, 1, axis=0)).any(1)
+    ring = ring[moves] if moves.any() else ring[:1]
     into = ring - np.roll(ring, 1, axis=0)
     out = np.roll(ring, -1, axis=0) - ring
     straight = into[:, 0] * out[:, 1] == into[:, 1] * out[:, 0]

@@ -252,3 +252,12 @@ def test_no_rings() -> None:
 def test_rings_of_up_to_three_vertices_stay(ring: Ring) -> None:
     (same,) = simplify_rings([np.array(ring)], 100.0)
     assert points(same) == ring
+
+
+def test_no_vertex_follows_itself() -> None:
+    """A contour goes along single pixels and back, and their end may be simplified away."""
+    noise = np.random.default_rng(7).random((90, 90), np.float32)
+    mask = Mask.from_plane(cv2.GaussianBlur(noise, (0, 0), 2) > 0.5)
+    for epsilon in (0.5, 1.0, 2.0):
+        for polygon in mask_polygons(mask, epsilon):
+            assert len(polygon) == 1 or (polygon != np.roll(polygon, 1, axis=0)).any(1).all()

@@ -256,8 +256,10 @@ def test_rings_of_up_to_three_vertices_stay(ring: Ring) -> None:
 
 def test_no_vertex_follows_itself() -> None:
     """A contour goes along single pixels and back, and their end may be simplified away."""
-    noise = np.random.default_rng(7).random((90, 90), np.float32)
-    mask = Mask.from_plane(cv2.GaussianBlur(noise, (0, 0), 2) > 0.5)
-    for epsilon in (0.5, 1.0, 2.0):
-        for polygon in mask_polygons(mask, epsilon):
-            assert len(polygon) == 1 or (polygon != np.roll(polygon, 1, axis=0)).any(1).all()
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        noise = rng.random((60, 60)).astype(np.float32)
+        mask = Mask.from_plane(cv2.GaussianBlur(noise, (0, 0), 2) > 0.5)
+        for epsilon in (1.0, 2.0):
+            for polygon in mask_polygons(mask, epsilon):
+                assert len(polygon) == 1 or (polygon != np.roll(polygon, 1, axis=0)).any(1).all()

@@ -83,7 +83,7 @@ $(BIN)/python:
 $(VENV)/.serve: $(BIN)/python pyproject.toml requirements/serve.txt
 	@echo "1/3 Installing torch: 2 minutes or more, it is 3 GB"
 	@$(INSTALL) -c requirements/serve.txt torch torchvision setuptools wheel
-	@echo "2/3 Installing the other dependencies: half a minute"
+	@echo "2/3 Installing the other dependencies: some minutes"
 	@$(INSTALL) -r requirements/serve.txt
 	@echo "3/3 Installing this package"
 # Versions before 0.2.0 had another distribution name.
@@ -94,6 +94,6 @@ $(VENV)/.serve: $(BIN)/python pyproject.toml requirements/serve.txt
 # The pins are complete, so pip resolves nothing: a client under test would otherwise install
 # opencv-python, which overwrites opencv-python-headless and needs display libraries.
 $(VENV)/.dev: $(VENV)/.serve requirements/dev.txt
-	@echo "Installing test and lint tools: half a minute"
+	@echo "Installing test and lint tools: some minutes"
 	@$(INSTALL) --no-deps -r requirements/dev.txt
 	@touch $@

@@ -69,7 +69,10 @@ def test_tables_are_up_to_date(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_named_settings_exist(page: Path) -> None:
     named = set(re.findall(r"\bINFERENCE_[A-Z0-9_]*[A-Z0-9]\b", page.read_text()))
-    other = {"INFERENCE_ERROR"}  # an error code of X-AnyLabeling
+    other = {
+        "INFERENCE_ERROR",  # an error code of X-AnyLabeling
+        "INFERENCE_WARNINGS_DISABLED",  # a variable of `inference-sdk`
+    }
     assert named - other <= {variable_of(name) for name in Settings.model_fields}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 _MOST_LABELS = 65_535
 _JPEG_QUALITY = 90
+_NOT_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +168,15 @@ def yolo_document(categories: Sequence[str]) -> Iterator[bytes]:
     yield b"# Put the images into images/, beside labels/.\npath: .\ntrain: images\nval: images\n"
     yield b"names:\n"
     for number, name in enumerate(categories):
-        yield f"  {number}: ".encode() + orjson.dumps(name) + b"\n"  # JSON is YAML
+        yield f"  {number}: {_yaml_string(name)}\n".encode()
+
+
+def _yaml_string(text: str) -> str:
+    """Return a string that is both JSON and YAML.
+
+    JSON may contain characters that YAML rejects or takes for line breaks, so they are escaped.
+    """
+    return _NOT_IN_YAML.sub(lambda found: f"\\u{ord(found[0]):04x}", orjson.dumps(text).decode())
 
 
 def label_files(picture: Picture) -> dict[str, bytes]:

@@ -4,11 +4,59 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import orjson
+from pydantic import BaseModel, ConfigDict, PlainValidator, ValidationError
 
 from inference_server.batch.outputs import OutputError
+
+_SHOWN = 60
+"""Characters of a bad value in an error message."""
+
+_REASONS = {
+    "string_type": "is not a string",
+    "model_type": "is not an object",
+}
+
+
+def _identifier(value: object) -> int | str:
+    """Accept what other entries can refer to."""
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError("is not an integer")
+    return value
+
+
+_Id = Annotated[int | str, PlainValidator(_identifier)]
+
+
+class _Entry(BaseModel):
+    """An entry of a COCO document; fields that merging does not need may be anything."""
+
+    model_config = ConfigDict(strict=True)
+
+
+class _Numbered(_Entry):
+    id: _Id
+
+
+class _Category(_Numbered):
+    name: str
+
+
+class _Image(_Numbered):
+    file_name: str
+
+
+class _Annotation(_Entry):
+    image_id: _Id
+    category_id: _Id
+
+
+class _Coco(_Entry):
+    categories: list[_Category]
+    images: list[_Image]
+    annotations: list[_Annotation]
 
 
 def categories_of(document: Path) -> list[str]:
@@ -88,10 +136,53 @@ def merged_parts(
 def _read(document: Path) -> dict[str, Any]:
     try:
         found = orjson.loads(document.read_bytes())
-        if all(isinstance(found[key], list) for key in ("images", "annotations", "categories")):
-            return dict(found)
+        is_coco = all(
+            isinstance(found[key], list) for key in ("images", "annotations", "categories")
+        )
     except OSError as error:
         raise OutputError(f"Cannot read {document}: {error.strerror or error}.") from None
     except (ValueError, TypeError, KeyError):
-        pass
-    raise OutputError(f"{document} is not a COCO document. Choose another -o.")
+        is_coco = False
+    if not is_coco:
+        raise OutputError(f"{document} is not a COCO document. Choose another -o.")
+    if fault := _fault_of(found):
+        raise OutputError(f"{document}: {fault}. Repair this entry, or choose another -o.")
+    return dict(found)
+
+
+def _fault_of(content: dict[str, Any]) -> str:
+    """Return which entry cannot be merged, and why; empty if all can."""
+    try:
+        checked = _Coco.model_validate(content)
+    except ValidationError as errors:
+        error = errors.errors(include_url=False)[0]
+        name, number, *keys = error["loc"]
+        where = ".".join([f"{name}[{number}]", *map(str, keys)])
+        if error["type"] == "missing":
+            return f"{where} is missing"
+        cause = error.get("ctx", {}).get("error")
+        reason = cause or _REASONS.get(error["type"], error["msg"])
+        return f"{where} {reason}: {_short(error['input'])}"
+    known: dict[str, set[int | str]] = {"categories": set(), "images": set()}
+    numbered: dict[str, Sequence[_Numbered]] = {
+        "categories": checked.categories,
+        "images": checked.images,
+    }
+    for name, entries in numbered.items():
+        for number, entry in enumerate(entries):
+            if entry.id in known[name]:
+                return f"{name}[{number}].id is the id of an earlier entry too: {_short(entry.id)}"
+            known[name].add(entry.id)
+    for number, each in enumerate(checked.annotations):
+        for key, value, name in (
+            ("category_id", each.category_id, "categories"),
+            ("image_id", each.image_id, "images"),
+        ):
+            if value not in known[name]:
+                return f"annotations[{number}].{key} is in none of the {name}: {_short(value)}"
+    return ""
+
+
+def _short(value: object) -> str:
+    text = orjson.dumps(value).decode()
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"

@@ -13,7 +13,7 @@ import orjson
 
 from inference_server.batch.inputs import Inputs, Source, collect, shown, with_unique_names
 from inference_server.batch.journal import DamagedJournalError, Journal, JournalError
-from inference_server.batch.merge import check_classes
+from inference_server.batch.merge import categories_of, check_classes
 from inference_server.batch.outputs import Output, OutputError
 from inference_server.batch.runner import Batch, Summary
 from inference_server.batch.search import Search
@@ -194,9 +194,11 @@ def _begin_merge(request: Request, output: Output, journal: Journal) -> bool:
     document = output.document
     assert document is not None  # noqa: S101 - only COCO is merged
     before = journal.search
-    if not document.exists() or before == request.described():
+    if not document.exists() or (before == request.described() and _can_merge(output)):
         return False
-    if before is not None and set(journal.names()) - set(journal.names(done=True)):
+    if before not in (None, request.described()) and set(journal.names()) - set(
+        journal.names(done=True)
+    ):
         raise OutputError(
             f"The run of {document} is not finished. Run its command again without --merge first, "
             "or use --force to start over."
@@ -205,6 +207,19 @@ def _begin_merge(request: Request, output: Output, journal: Journal) -> bool:
     output.prepare()
     output.keep_as_base()
     journal.clear()
+    return True
+
+
+def _can_merge(output: Output) -> bool:
+    """Return whether the document that an earlier start of this run kept, if any, is valid.
+
+    Earlier versions also kept documents that cannot be merged, which may be repaired by now.
+    """
+    try:
+        if output.base.exists():
+            categories_of(output.base)
+    except OutputError:
+        return False
     return True
 
 

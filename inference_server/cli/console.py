@@ -1,6 +1,11 @@
-"""Messages and checks shared by `serve` and `serve --cluster`."""
+"""Messages, checks and output shared by commands."""
 
 from __future__ import annotations
+
+import shutil
+import sys
+from contextlib import suppress
+from pathlib import Path
 
 import click
 
@@ -47,3 +52,28 @@ def url_of(host: str, port: int) -> str:
     """
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def to_stdout(file: Path) -> None:
+    """Write a file to standard output, if it exists.
+
+    Args:
+        file: path of the file.
+
+    Raises:
+        ClickException: it cannot be written, such as on a full disk.
+    """
+    if not file.exists():
+        return
+    try:
+        with file.open("rb") as document:
+            shutil.copyfileobj(document, sys.stdout.buffer)
+        sys.stdout.flush()
+    except BrokenPipeError:  # click ends the command quietly
+        raise
+    except OSError as error:
+        with suppress(OSError):  # or Python writes the rest at exit, and fails again
+            sys.stdout.close()
+        raise click.ClickException(
+            f"Cannot write standard output: {error.strerror or error}."
+        ) from None

@@ -64,6 +64,34 @@ class _Numbers(click.ParamType):  # type: ignore[type-arg]
         self.fail(f"{value!r} is not a {self._noun}. Use {self.name} in pixels.", param, ctx)
 
 
+def checked_text(
+    context: click.Context, parameter: click.Parameter, value: str | tuple[str, ...]
+) -> str | tuple[str, ...]:
+    """Reject words and classes that are not valid UTF-8.
+
+    Args:
+        context: the command.
+        parameter: its option.
+        value: value or values of the option.
+
+    Raises:
+        BadParameter: a value contains bytes that are not UTF-8.
+    """
+    for each in (value,) if isinstance(value, str) else value:
+        _check_text(each)
+    return value
+
+
+def _check_text(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # Python decodes such bytes of arguments as surrogates
+        readable = text.encode("utf-8", "backslashreplace").decode()
+        raise click.BadParameter(
+            f"'{readable}' is not valid UTF-8. Set the terminal or script to UTF-8."
+        ) from None
+
+
 def _boxes(
     context: click.Context,
     parameter: click.Parameter,
@@ -71,6 +99,7 @@ def _boxes(
 ) -> tuple[ClassBox, ...]:
     boxes = []
     for category, (x0, y0, x1, y1, *label) in value:
+        _check_text(category or "")
         if x0 >= x1 or y0 >= y1:
             raise click.BadParameter(
                 f"{x0:g},{y0:g},{x1:g},{y1:g} is an empty box. Use x0,y0,x1,y1: the top left "
@@ -105,6 +134,7 @@ def _labels(
 ) -> tuple[ClassWords, ...]:
     classes = []
     for each in value:
+        _check_text(each)
         category, is_classed, words = each.partition("=")
         found = tuple(word.strip() for word in words.split(","))
         if not is_classed or not category.strip() or not all(found):
@@ -131,6 +161,7 @@ def prompt_options(command: CommandT) -> CommandT:
             "texts",
             multiple=True,
             metavar="WORDS",
+            callback=checked_text,
             help="Find all instances of a concept; the words are its class. Repeatable.",
         ),
         click.option(

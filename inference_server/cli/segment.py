@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
-import shutil
 import signal
 import sys
 import threading
@@ -15,8 +15,15 @@ from typing import TYPE_CHECKING
 
 import click
 
+from inference_server.cli.console import to_stdout
 from inference_server.cli.options import model_options, settings_of, size_option
-from inference_server.cli.prompt_options import ClassBox, ClassWords, concepts_of, prompt_options
+from inference_server.cli.prompt_options import (
+    ClassBox,
+    ClassWords,
+    checked_text,
+    concepts_of,
+    prompt_options,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,6 +80,12 @@ def _score(context: click.Context, parameter: click.Parameter, value: float | No
     return value
 
 
+def _number(context: click.Context, parameter: click.Parameter, value: float) -> float:
+    if math.isnan(value):  # which no range excludes
+        raise click.BadParameter("nan is not a number of pixels. Use 0 or more.")
+    return value
+
+
 @click.command(epilog=_EPILOG)
 @click.argument("images", nargs=-1, required=True, callback=_files, metavar="IMAGE|FOLDER|GLOB...")
 @prompt_options
@@ -105,6 +118,7 @@ def _score(context: click.Context, parameter: click.Parameter, value: float | No
     "--simplify",
     "epsilon",
     type=click.FloatRange(0, 1e9),
+    callback=_number,
     default=0.0,
     metavar="PIXELS",
     help="Simplify polygons: how far they may be from the outline, in pixels. Parts and holes "
@@ -141,6 +155,7 @@ def _score(context: click.Context, parameter: click.Parameter, value: float | No
 @click.option(
     "--category",
     default="object",
+    callback=checked_text,
     show_default=True,
     help="Class of the objects of examples, boxes, points and --automatic that have none.",
 )
@@ -203,6 +218,8 @@ def segment(
     if output == _STDOUT and (form in ("png", "yolo") or overlay or merge):
         what = "--overlay" if overlay else "--merge" if merge else f"--format {form}"
         raise click.UsageError(f"{what} cannot be written to standard output. Use -o out/.")
+    if output == _STDOUT and sys.stdout is None:  # as Python does if its file is closed
+        raise click.ClickException("Standard output is closed. Open it, or use -o out.json.")
     settings = settings_of(**options)
     concepts = concepts_of(texts, labels, examples, category)
     _check_bounds(settings, concepts, boxes, points)
@@ -236,7 +253,7 @@ def segment(
         if output == _STDOUT:
             name = "out.geojson" if form == "geojson" else "out.json"
             output = str(Path(stack.enter_context(TemporaryDirectory())) / name)
-            stack.callback(_to_stdout, Path(output))
+            stack.callback(to_stdout, Path(output))
         try:
             # Large enough that the requests of a run are never rejected with a full queue.
             queue = {"queue_size": max(settings.queue_size, 4 * workers, 128)}
@@ -258,20 +275,13 @@ def segment(
             )
             plan = stack.enter_context(open_plan(request))
         except (JournalError, NothingToDoError, OutputError) as error:
-            raise click.UsageError(str(error)) from None
+            told = str(error).replace(output, _STDOUT) if where else str(error)
+            raise click.UsageError(told) from None
         except ModelUnavailableError as error:
             raise click.ClickException(error.message) from None
         workers = workers or 2 * segmenter.models.effort.encode_batch + 2
         status = _run(plan, request, segmenter, workers, quiet, where)
     raise SystemExit(status)
-
-
-def _to_stdout(file: Path) -> None:
-    """Write the document of a run to standard output, if there is one."""
-    if file.exists():
-        with file.open("rb") as document:
-            shutil.copyfileobj(document, sys.stdout.buffer)
-        sys.stdout.flush()
 
 
 def _check_bounds(

@@ -6,11 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import click
 import cv2
 import numpy as np
 import pytest
+import yaml
 from pycocotools.coco import COCO
 
+from inference_server.batch.formats import yolo_document
+from inference_server.cli.console import to_stdout
+from inference_server.cli.segment import segment
 from tests.api.pictures import Picture, iou
 from tests.cli.test_segment import done, matched, run
 
@@ -250,3 +255,118 @@ def test_merged_masks_are_those_of_one_command(
     one, other = (json.loads(each.read_bytes()) for each in (both, merged))
     assert one["annotations"] == other["annotations"]
     assert iou(picture.one("blue square").mask, found(merged, "blue square")[0]) > 0.75
+
+
+def coco(**changed: Any) -> dict[str, Any]:
+    """A COCO document of one object, with some of its lists replaced."""
+    return {
+        "images": [{"id": 3, "file_name": "shot.png"}],
+        "categories": [{"id": 7, "name": "thing"}],
+        "annotations": [{"id": 1, "image_id": 3, "category_id": 7, "segmentation": []}],
+        **changed,
+    }
+
+
+@pytest.mark.parametrize(
+    ("bad", "told"),
+    [
+        (coco(categories=[{"id": 7}]), "categories[0].name is missing"),
+        (coco(categories=[{"id": 7, "name": 5}]), "categories[0].name is not a string: 5"),
+        (coco(categories=["thing"]), 'categories[0] is not an object: "thing"'),
+        (coco(categories=[{"id": [7], "name": "x"}]), "categories[0].id is not an integer: [7]"),
+        (coco(annotations=[5]), "annotations[0] is not an object: 5"),
+        (
+            coco(annotations=[{"image_id": 3, "category_id": 77}]),
+            "annotations[0].category_id is in none of the categories: 77",
+        ),
+        (
+            coco(annotations=[{"image_id": 4, "category_id": 7}]),
+            "annotations[0].image_id is in none of the images: 4",
+        ),
+        (coco(images=[{"id": 3}]), "images[0].file_name is missing"),
+        (
+            coco(categories=[{"id": 7, "name": "a"}, {"id": 7, "name": "b"}]),
+            "categories[1].id is the id of an earlier entry too: 7",
+        ),
+    ],
+)
+def test_a_bad_document_is_not_merged(
+    bad: dict[str, Any], told: str, shot: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.json"
+    out.write_text(json.dumps(bad))
+    result = run(shot, "-o", out, "--text", "red circle", "--merge")
+    assert result.exit_code == 2
+    assert f"{out}: {told}. Repair this entry" in " ".join(result.stderr.split())
+    assert json.loads(out.read_bytes()) == bad
+
+
+def test_a_repaired_document_is_merged(shot: Path, tmp_path: Path) -> None:
+    """Also if an earlier version kept the bad document to merge with."""
+    out = tmp_path / "out.json"
+    command = (shot, "-o", out, "--text", "red circle", "--merge")
+    out.write_text(json.dumps(coco()))
+    done(*command)
+    bad = json.dumps(coco(categories=[{"id": 7}]))
+    (tmp_path / ".out.json.segment" / "base.json").write_text(bad)
+    out.write_text(bad)
+    assert run(*command).exit_code == 2
+    out.write_text(json.dumps(coco()))
+    done(*command)
+    assert names(out) == ["thing", "red circle"]
+    assert len(json.loads(out.read_bytes())["annotations"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--text", "\udcff"),
+        ("--label", "\udcff=red circle"),
+        ("--box", "\udcff=1,2,3,4"),
+        ("--category", "\udcff"),
+    ],
+)
+def test_words_that_are_not_utf8_are_refused(
+    option: str, value: str, shot: Path, tmp_path: Path
+) -> None:
+    result = run(shot, "-o", tmp_path / "out.json", "--point", "9,9", option, value)
+    assert result.exit_code == 2
+    assert "is not valid UTF-8" in " ".join(result.stderr.split())
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_a_simplification_is_a_number(shot: Path, tmp_path: Path) -> None:
+    result = run(shot, "-o", tmp_path / "out", "--text", "x", "--format", "yolo", "--simplify=nan")
+    assert result.exit_code == 2
+    assert "nan is not a number of pixels" in " ".join(result.stderr.split())
+
+
+def test_yaml_of_any_class() -> None:
+    classes = ["a\x7fb", "c\x85d", "e\u2028f", "g\ufffeh", "tab\t", 'quote"\\', "ä 😀"]
+    document = b"".join(yolo_document(classes)).decode()
+    assert yaml.safe_load(document)["names"] == dict(enumerate(classes))
+
+
+def test_two_images_on_standard_output(shot: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.png"
+    other.write_bytes(shot.read_bytes())
+    result = run(shot, other, "-o", "-", "--text", "x", "--format", "rle")
+    assert result.exit_code == 2
+    assert "Error: - holds the result of one image" in " ".join(result.stderr.split())
+
+
+def test_standard_output_that_cannot_be_written(
+    shot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = [str(shot), "--text", "x", "-o", "-"]
+    monkeypatch.setattr("sys.stdout", None)
+    with pytest.raises(click.ClickException, match="Standard output is closed"):
+        segment.main(arguments, standalone_mode=False)
+    file = tmp_path / "out.json"
+    file.write_text("{}")
+    full = Path("/dev/full").open("w")  # noqa: SIM115 - closed by the command
+    monkeypatch.setattr("sys.stdout", full)
+    with pytest.raises(click.ClickException, match="standard output: No space left") as raised:
+        to_stdout(file)
+    assert raised.value.exit_code == 1
+    assert full.closed

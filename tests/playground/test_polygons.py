@@ -20,6 +20,9 @@ from tests.api.pictures import Plane, iou
 
 STATIC = Path(assets.__file__).with_name("static")
 
+PAGE = "globalThis.document={createElement:()=>({getContext:()=>({})})}"
+"""As much of a page as modules that draw need to be imported."""
+
 
 @pytest.fixture(autouse=True)
 def _node() -> None:
@@ -29,6 +32,7 @@ def _node() -> None:
 def node(module: str, program: str, value: Any = None) -> Any:
     """Run a program with a module as `it` and a value as `value`; return its `result`."""
     code = (
+        f"import {json.dumps(f'data:text/javascript,{PAGE}')};"
         f"import * as it from {json.dumps((STATIC / module).as_uri())};"
         f"import {{ Mask }} from {json.dumps((STATIC / 'masks.js').as_uri())};"
         'import { readFileSync } from "node:fs";'

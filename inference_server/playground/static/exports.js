@@ -61,6 +61,13 @@ export function coco(pictures, { classes, epsilon, coco: form }) {
   };
 }
 
+/** Text that is both JSON and YAML, which rejects these characters or takes them for line breaks. */
+export const yamlString = (value) =>
+  JSON.stringify(value).replace(
+    /[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]/g,
+    (each) => `\\u${each.charCodeAt(0).toString(16).padStart(4, "0")}`,
+  );
+
 /** YOLO's segmentation labels: a text per picture, a line per mask, and the list of classes. */
 function yolo(pictures, { classes, epsilon }) {
   const names = stems(pictures);
@@ -72,7 +79,7 @@ function yolo(pictures, { classes, epsilon }) {
     });
     return { name: `labels/${names[picture]}.txt`, bytes: text(lines.map((line) => `${line}\n`).join("")) };
   });
-  const listed = classes.map(({ name }, i) => `  ${i}: ${JSON.stringify(name)}\n`).join("");
+  const listed = classes.map(({ name }, i) => `  ${i}: ${yamlString(name)}\n`).join("");
   const yaml = `path: .\ntrain: images\nval: images\nnames:\n${listed}`;
   return zip([{ name: "data.yaml", bytes: text(yaml) }, ...files]);
 }

@@ -45,6 +45,10 @@ class _Call:
         """Whether a URL is of the host that the operator trusts."""
         return self.trusted is not None and self.trusted.covers(url)
 
+    def authorizes(self, url: httpx.URL) -> bool:
+        """Whether a URL is one that gets the trusted host's credentials."""
+        return self.trusted is not None and self.trusted.authorizes(url)
+
 
 class ImageFetcher:
     """Fetches images by `http` and `https`. It keeps no connections, so it needs no closing.
@@ -114,8 +118,9 @@ class ImageFetcher:
             tenant: Whose fetch it is, for its share of look-ups.
             reserve: Called with the number of bytes of each chunk before it is kept; it may raise
                 `CapacityError`. Default: no limit but that on one body.
-            trusted: A host that may be connected to wherever it is, and that gets credentials;
-                a redirect to another host is checked as usual, and gets none. Default: no host.
+            trusted: A host that may be connected to wherever it is, and that gets credentials
+                below its path; a redirect to another path gets none, and one to another host is
+                also checked as usual. Default: no host.
 
         Raises:
             CapacityError: `reserve` refused.
@@ -280,7 +285,7 @@ class ImageFetcher:
         headers = {name.lower(): value for name, value in response.headers}
         if response.status in _REDIRECTS and b"location" in headers:
             return headers[b"location"].decode("utf-8", "replace")
-        if response.status in (401, 403) and call.trusts(url):
+        if response.status in (401, 403) and call.authorizes(url):
             raise not_authorized(_quoted(url), response.status)
         if not 200 <= response.status < 300:
             raise could_not_load(
@@ -343,7 +348,7 @@ def _request(url: httpx.URL, call: _Call) -> httpcore.Request:
             (b"content-type", b"application/json"),
             (b"content-length", str(len(call.body)).encode()),
         ]
-    if call.trusted is not None and call.trusted.authorization and call.trusts(url):
+    if call.trusted is not None and call.trusted.authorization and call.authorizes(url):
         headers.append((b"authorization", call.trusted.authorization.encode()))
     return httpcore.Request(
         "GET" if call.body is None else "POST",

@@ -21,7 +21,7 @@ class LabelStudioSettings(EnvironmentSettings):
         "",
         repr=False,
         description="Access token of a user of Label Studio who can see the projects: a personal "
-        "access token or a legacy token. It is sent to INFERENCE_LABEL_STUDIO_URL only.",
+        "access token or a legacy token. It is sent below INFERENCE_LABEL_STUDIO_URL only.",
     )
     label_studio_batch_seconds: float = Field(
         60.0,
@@ -55,6 +55,9 @@ class LabelStudioSettings(EnvironmentSettings):
     label_studio_max_config_tags: int = Field(
         4096, ge=1, description="Maximum number of tags in a project's label configuration."
     )
+    label_studio_max_controls: int = Field(
+        256, ge=1, description="Maximum number of control tags in a project's label configuration."
+    )
     label_studio_max_words: int = Field(
         128,
         ge=1,
@@ -70,8 +73,21 @@ class LabelStudioSettings(EnvironmentSettings):
     label_studio_projects: int = Field(
         1024,
         ge=1,
-        description="Projects whose `extra_params` are remembered; beyond it, those used least "
-        "recently are forgotten until Label Studio sends them again.",
+        description="Projects whose `extra_params` are remembered; beyond it, the tenant "
+        "with the most of them loses the least recently used one, until Label Studio sends it "
+        "again.",
+    )
+    label_studio_tenant_projects: int = Field(
+        256,
+        ge=1,
+        description="Projects of one tenant whose `extra_params` are remembered, within "
+        "INFERENCE_LABEL_STUDIO_PROJECTS.",
+    )
+    label_studio_max_address_length: int = Field(
+        8192,
+        ge=1,
+        description="Maximum length in characters of an image's address in a task of Label Studio, "
+        "unless it is a data URL.",
     )
     label_studio_images: int = Field(
         4096,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import anyio.abc
 import httpx
 import pytest
 
@@ -62,6 +63,47 @@ async def test_a_redirect_to_another_host_is_checked_and_gets_no_credentials() -
         with pytest.raises(Exception, match="not on the public internet"):
             await fetcher(networks=()).fetch(server.url(), trusted=trusted)
     assert other.connections == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "authorized"),
+    [
+        ("http://host.test/ls/a", True),
+        ("http://host.test/ls/100%25/a%20b?c=../..", True),
+        ("http://host.test/ls", False),
+        ("http://host.test/a", False),
+        ("http://host.test/lsa/b", False),
+        ("http://host.test/ls/../a", False),
+        ("http://host.test/ls/%2e%2e/a", False),
+        ("http://host.test/ls/%252e%252e/a", False),
+        ("http://host.test/ls/..%2fa", False),
+        ("http://host.test/ls/..\\a", False),
+        ("http://host.test/ls/..;a=b/c", False),
+        ("http://host.test/ls/%25252525252e%25252525252e/a", False),
+        ("https://host.test/ls/a", False),
+    ],
+)
+def test_paths_below_that_of_the_host_get_credentials(url: str, authorized: bool) -> None:
+    assert TrustedHost("http://host.test/ls").authorizes(httpx.URL(url)) is authorized
+    assert TrustedHost("http://host.test/ls/").authorizes(httpx.URL(url)) is authorized
+
+
+@pytest.mark.parametrize(
+    ("target", "authorized"),
+    [("/ls/b", True), ("../ls/b", True), ("/b", False), ("../b", False), ("%2e%2e/b", False)],
+)
+async def test_a_redirect_to_a_path_outside_gets_no_credentials(
+    target: str, authorized: bool
+) -> None:
+    async def answer(stream: anyio.abc.ByteStream, path: bytes) -> None:
+        await stream.send(redirect(target) if path == b"/ls/a" else ok(BODY))
+
+    async with serve(answer) as server:
+        trusted = TrustedHost(server.url("/ls"), "Token s3cret")
+        # Another path of the host may be on a private network, too.
+        found = await fetcher(networks=()).fetch(server.url("/ls/a"), trusted=trusted)
+    assert found == BODY
+    assert [b"s3cret" in each for each in server.requests] == [True, authorized]
 
 
 @pytest.mark.parametrize("status", [401, 403])

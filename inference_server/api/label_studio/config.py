@@ -66,6 +66,13 @@ class LabelConfig:
     images: Mapping[str, str]
     controls: tuple[Control, ...]
     digest: str
+    _by_name: dict[str, Control] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        by_name: dict[str, Control] = {}
+        for each in self.controls:
+            by_name.setdefault(each.name, each)
+        object.__setattr__(self, "_by_name", by_name)
 
     def control(self, name: str | None) -> Control | None:
         """Return the control of a name; None if there is none.
@@ -73,7 +80,7 @@ class LabelConfig:
         Args:
             name: the control's name.
         """
-        return next((each for each in self.controls if each.name == name), None)
+        return None if name is None else self._by_name.get(name)
 
     def output(self, image: str | None = None, name: str | None = None) -> Control:
         """Return the control that gets the results.
@@ -116,13 +123,15 @@ class _Reader:
 
     Args:
         max_tags: maximum number of tags.
+        max_controls: maximum number of control tags.
     """
 
-    def __init__(self, max_tags: int) -> None:
+    def __init__(self, max_tags: int, max_controls: int) -> None:
         self.controls: list[_Tag] = []
         self.images: dict[str, str] = {}
         self.digest = hashlib.sha256()
         self._max_tags = max_tags
+        self._max_controls = max_controls
         self._count = 0
         self._open: list[_Tag] = []
 
@@ -143,6 +152,11 @@ class _Reader:
         tag = _Tag(name.lower(), attributes)
         self._open.append(tag)
         if tag.kind in _CONTROLS:
+            if len(self.controls) >= self._max_controls:
+                raise PromptError(
+                    f"The label configuration has more than {self._max_controls} controls. Remove "
+                    "some, or raise INFERENCE_LABEL_STUDIO_MAX_CONTROLS on the server."
+                )
             self.controls.append(tag)
         elif tag.kind == "image" and attributes.get("value", "").startswith("$"):
             self.images[attributes.get("name", "")] = attributes["value"][1:]
@@ -169,19 +183,20 @@ class _Reader:
         owner.labels.append(Label(name, words or (attributes["value"],)))
 
 
-def read_config(text: str, *, max_bytes: int, max_tags: int) -> LabelConfig:
+def read_config(text: str, *, max_bytes: int, max_tags: int, max_controls: int) -> LabelConfig:
     """Parse a label configuration.
 
     Args:
         text: the XML.
         max_bytes: maximum size in bytes.
         max_tags: maximum number of tags.
+        max_controls: maximum number of control tags.
 
     Returns:
         The images, and the controls that refer to them.
 
     Raises:
-        PromptError: it is too large, is not valid XML, has a DOCTYPE, or has no image.
+        PromptError: it exceeds a limit, is not valid XML, has a DOCTYPE, or has no image.
     """
     data = text.encode("utf-8", "surrogatepass")
     if len(data) > max_bytes:
@@ -189,7 +204,7 @@ def read_config(text: str, *, max_bytes: int, max_tags: int) -> LabelConfig:
             f"The label configuration is larger than {max_bytes // 1024} KiB. Shorten it, or raise "
             "INFERENCE_LABEL_STUDIO_MAX_CONFIG_KB on the server."
         )
-    reader = _Reader(max_tags)
+    reader = _Reader(max_tags, max_controls)
     parser = expat.ParserCreate("utf-8")
     parser.StartElementHandler = reader.start
     parser.EndElementHandler = reader.end

@@ -123,10 +123,8 @@ class LabelStudioHost:
 
     def _is_own(self, url: httpx.URL) -> bool:
         """Whether a URL is that of a file on Label Studio: nothing else gets the token."""
-        if not self._url or not TrustedHost(self._url).covers(url):
-            return False
-        path = url.path.removeprefix(httpx.URL(self._url).path.rstrip("/"))
-        return path.startswith(_FILES) and not {".", ".."} & set(path.split("/"))
+        path = TrustedHost(self._url).below(url) if self._url else None
+        return path is not None and path.startswith(_FILES)
 
     async def fetch(
         self, loader: ImageLoader, tenant: str, location: Location, timings: Timings

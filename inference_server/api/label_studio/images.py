@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -39,7 +40,9 @@ class TaskImages:
 
     def __init__(self, settings: Settings, now: Callable[[], float] = time.monotonic) -> None:
         self._host = LabelStudioHost(settings.label_studio_url, settings.label_studio_api_key, now)
-        self._known: TTLCache[tuple[str, str], tuple[str, Size]] = TTLCache(
+        self._max_address = settings.label_studio_max_address_length
+        # By the digest of its address, so that an entry takes the same few bytes whatever is sent.
+        self._known: TTLCache[tuple[str, bytes], tuple[str, Size]] = TTLCache(
             settings.label_studio_images, settings.label_studio_image_seconds, now
         )
 
@@ -70,14 +73,22 @@ class TaskImages:
             ImageTooLargeError: the image exceeds a limit.
         """
         value = _value(task.data, column)
-        is_data = value.startswith("data:")
-        known = None if is_data else self._known.get((tenant, value))
+        is_data = value[:5].lower() == "data:"
+        if not is_data and len(value) > self._max_address:
+            raise could_not_load(
+                f"The address of the task's image has {len(value)} characters; at most "
+                f"{self._max_address} are accepted.",
+                "Shorten it, or raise INFERENCE_LABEL_STUDIO_MAX_ADDRESS_LENGTH on the server.",
+            )
+        # A data URL is read anyway, and may be large: it is not remembered.
+        key = tenant, b"" if is_data else _digest(value)
+        known = None if is_data else self._known.get(key)
         if known is not None:
             digest, size = known
             try:
                 return await work(ImageRef(digest=digest), size)
             except UnknownImageError:
-                self._known.pop((tenant, value), None)
+                self._known.pop(key, None)
         if is_data:
             stored = await segmenter.read(tenant, ImageRef(base64=value), timings)
         else:
@@ -86,18 +97,23 @@ class TaskImages:
         size = await segmenter.in_thread(partial(_size, stored))
         result = await work(ImageRef(file=stored), size)
         if not is_data:
-            self._known[tenant, value] = stored.digest, size
+            self._known[key] = stored.digest, size
         return result
 
 
 def _value(data: dict[str, Any], column: str) -> str:
-    value = data.get(column)
-    if not isinstance(value, str) or not value.strip():
+    found = data.get(column)
+    value = found.strip() if isinstance(found, str) else ""
+    if not value:
         raise could_not_load(
             f"The task has no image in its column {column[:64]!r}.",
             "Check the column that the Image tag names.",
         )
     return value
+
+
+def _digest(value: str) -> bytes:
+    return hashlib.sha256(value.encode("utf-8", "surrogatepass")).digest()
 
 
 def _size(image: StoredImage) -> Size:

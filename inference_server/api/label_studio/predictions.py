@@ -18,8 +18,10 @@ from inference_server.api.label_studio.prompts import (
     label_of,
     label_words,
     visual_options,
+    work_of,
 )
 from inference_server.api.label_studio.results import Prediction, empty, failed, prediction
+from inference_server.auth import Work
 from inference_server.errors import InferenceServerError, MemoryShortageError
 from inference_server.jobs.task import TaskContext
 from inference_server.observability.metrics import Timings
@@ -178,13 +180,17 @@ class Predictor:
         size: Size,
     ) -> Found | None:
         """Answer the prompts of one label; None if they select nothing."""
-        if one.is_concept:
-            labels = [label_of(output, word, one.label) for word in one.words]
+        kind = one.kind(parameters.box)
+        if kind == "concept":
+            # A configuration may have thousands of labels to compare each word with.
+            labels = await self.context.segmenter.in_thread(
+                lambda: [label_of(output, word, one.label) for word in one.words]
+            )
             words = list(zip(labels, one.words, strict=True))
             prompts = concept_prompts(words, parameters, self.context.limits)
             return await self.concepts(image, prompts, labels, parameters)
         label = label_of(output, None, one.label)
-        if parameters.box == "exemplar" and any(positive for _, positive in one.boxes):
+        if kind == "exemplar":
             examples = one.exemplars(size, parameters)
             return await self.concepts(image, [examples], [label], parameters)
         objects = one.objects(size)
@@ -195,11 +201,18 @@ class Predictor:
         )
         return [(each, label) for each in result.instances], result.image
 
-    def is_concept(self, chosen: Sequence[Interaction], prompt: Control | None) -> bool:
-        """Whether SAM 3's concept side answers the user's prompts."""
+    def work(self, chosen: Sequence[Interaction], prompt: Control | None) -> list[Work]:
+        """Return the kinds of work that the user's prompts ask for; none if they select nothing.
+
+        Args:
+            chosen: the prompts by label.
+            prompt: the control of the prompts; None if it is not told.
+
+        Raises:
+            PromptError: there are too many prompts, or the configuration has no control for masks.
+        """
         output = self._output(prompt.image if prompt else None, prompt)
-        by_example = self._parameters(output, prompt).box == "exemplar"
-        return any(one.is_concept or (by_example and one.boxes) for one in chosen)
+        return work_of(chosen, self._parameters(output, prompt).box, self.context.limits)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import orjson
-from cachetools import LRUCache
 
 from inference_server.api.label_studio.config import LabelConfig, read_config
 from inference_server.api.label_studio.parameters import parameters_of
@@ -38,6 +38,85 @@ class Project:
     version: str
 
 
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What is remembered of a project.
+
+    Attributes:
+        extra: the backend's `extra_params`.
+        version: version of its predictions.
+    """
+
+    extra: Mapping[str, Any]
+    version: str
+
+
+class Setups:
+    """Setups by tenant and project: bounded per tenant and in all.
+
+    A tenant that has too many loses its own least recently used one. If there are too many in all,
+    the tenant with the most of them loses one, so that no tenant can evict a smaller one's.
+
+    Args:
+        most: maximum number in all.
+        tenant_most: maximum number per tenant.
+    """
+
+    def __init__(self, most: int, tenant_most: int) -> None:
+        self._most = most
+        self._tenant_most = tenant_most
+        self._count = 0
+        self._tenants: OrderedDict[str, OrderedDict[str, Setup]] = OrderedDict()
+
+    def get(self, tenant: str, name: str) -> Setup | None:
+        """Return the setup of a project, and mark it as used; None if it is not remembered.
+
+        Args:
+            tenant: owner of the API key.
+            name: Label Studio's id of the project.
+        """
+        owned = self._tenants.get(tenant)
+        if owned is None or name not in owned:
+            return None
+        self._tenants.move_to_end(tenant)
+        owned.move_to_end(name)
+        return owned[name]
+
+    def of(self, tenant: str) -> Iterable[Setup]:
+        """Return the setups of a tenant.
+
+        Args:
+            tenant: owner of the API key.
+        """
+        return self._tenants.get(tenant, OrderedDict()).values()
+
+    def put(self, tenant: str, name: str, project: Project) -> None:
+        """Remember a project.
+
+        Args:
+            tenant: owner of the API key.
+            name: Label Studio's id of the project.
+            project: the project.
+        """
+        owned = self._tenants.setdefault(tenant, OrderedDict())
+        self._tenants.move_to_end(tenant)
+        self._count += name not in owned
+        owned[name] = Setup(project.extra, project.version)
+        owned.move_to_end(name)
+        if len(owned) > self._tenant_most:
+            self._evict(tenant)
+        if self._count > self._most:
+            # Of several that have the most, the least recently used one comes first.
+            self._evict(max(self._tenants, key=lambda each: len(self._tenants[each])))
+
+    def _evict(self, tenant: str) -> None:
+        owned = self._tenants[tenant]
+        owned.popitem(last=False)
+        self._count -= 1
+        if not owned:
+            del self._tenants[tenant]
+
+
 class Projects:
     """Remembers `extra_params`, which Label Studio sends on `/setup` only.
 
@@ -49,9 +128,7 @@ class Projects:
     def __init__(self, settings: Settings, limits: Limits) -> None:
         self._settings = settings
         self._limits = limits
-        self._known: LRUCache[tuple[str, str], tuple[Mapping[str, Any], str]] = LRUCache(
-            settings.label_studio_projects
-        )
+        self._known = Setups(settings.label_studio_projects, settings.label_studio_tenant_projects)
         self._fingerprints: dict[ModelKey, str] = {}
 
     async def set_up(
@@ -85,7 +162,7 @@ class Projects:
         parameters = parameters_of(project.extra, (output,), self._limits)
         project.config.output(name=parameters.output)
         if name is not None:
-            self._known[tenant, name] = project.extra, project.version
+            self._known.put(tenant, name, project)
         return project
 
     async def find(
@@ -102,8 +179,8 @@ class Projects:
         Raises:
             PromptError: the configuration is invalid.
         """
-        extra, _ = self._known.get((tenant, name or ""), ({}, ""))
-        return await self._project(segmenter, config, extra)
+        known = self._known.get(tenant, name or "")
+        return await self._project(segmenter, config, known.extra if known is not None else {})
 
     def versions(self, tenant: str) -> Sequence[str]:
         """Return the versions of a tenant's projects, without duplicates.
@@ -111,7 +188,7 @@ class Projects:
         Args:
             tenant: owner of the API key.
         """
-        return sorted({each for (owner, _), (_, each) in self._known.items() if owner == tenant})
+        return sorted({each.version for each in self._known.of(tenant)})
 
     async def _project(
         self, segmenter: SegmentationService, config: str, extra: Mapping[str, Any]
@@ -123,6 +200,7 @@ class Projects:
                 config,
                 max_bytes=settings.label_studio_max_config_kb * 1024,
                 max_tags=settings.label_studio_max_config_tags,
+                max_controls=settings.label_studio_max_controls,
             )
         )
         version = await segmenter.in_thread(

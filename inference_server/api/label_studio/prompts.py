@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from inference_server.api.label_studio.config import Control
+from inference_server.auth import Work
 from inference_server.errors import PromptError
 from inference_server.segmentation.types import ConceptPrompt, VisualOptions, VisualPrompt
 from schemas.common import Limits
@@ -84,10 +86,30 @@ class Interaction:
     boxes: list[tuple[LabelStudioValue, bool]] = field(default_factory=list)
     words: list[str] = field(default_factory=list)
 
-    @property
-    def is_concept(self) -> bool:
-        """Whether words were given."""
-        return bool(self.words)
+    def kind(self, box: str) -> Literal["concept", "exemplar", "object"]:
+        """Return what the prompts select: concepts by words or by examples, or objects.
+
+        Args:
+            box: what a rectangle is, `object` or `exemplar`.
+        """
+        if self.words:
+            return "concept"
+        is_example = box == "exemplar" and any(positive for _, positive in self.boxes)
+        return "exemplar" if is_example else "object"
+
+    def count(self, box: str) -> tuple[int, int]:
+        """Count the (concepts, objects) that the models are asked for.
+
+        Args:
+            box: what a rectangle is, `object` or `exemplar`.
+        """
+        kind = self.kind(box)
+        if kind != "object":
+            return len(self.words) if kind == "concept" else 1, 0
+        boxes = sum(positive for _, positive in self.boxes)
+        if boxes == 1 and self.points:
+            return 0, 1
+        return 0, boxes + any(positive for *_, positive in self.points)
 
     def objects(self, size: Size) -> list[VisualPrompt]:
         """Return one object per positive rectangle, and one for the points.
@@ -157,8 +179,31 @@ def interactions(items: Sequence[LabelStudioItem], limits: Limits) -> list[Inter
     for one in found.values():
         _check(len(one.points), limits.max_points, "points", "max_points")
         _check(len(one.boxes), limits.max_boxes, "rectangles", "max_boxes")
-        _check(len(one.words), limits.max_prompts, "words", "max_prompts")
     return list(found.values())
+
+
+def work_of(chosen: Sequence[Interaction], box: str, limits: Limits) -> list[Work]:
+    """Return the kinds of work that prompts ask for, which determine the price.
+
+    Args:
+        chosen: the prompts by label.
+        box: what a rectangle is, `object` or `exemplar`.
+        limits: limits of the concepts, and of the objects, of all labels together.
+
+    Raises:
+        PromptError: there are too many concepts or objects.
+    """
+    counts = [one.count(box) for one in chosen]
+    concepts = sum(each for each, _ in counts)
+    objects = sum(each for _, each in counts)
+    _check(concepts, limits.max_prompts, "words and exemplars in all labels", "max_prompts")
+    _check(objects, limits.max_visual_prompts, "objects in all labels", "max_visual_prompts")
+    work: list[Work] = []
+    if concepts:
+        work.append("concept")
+    if objects:
+        work.append("visual")
+    return work
 
 
 def _check(count: int, most: int, noun: str, name: str) -> None:

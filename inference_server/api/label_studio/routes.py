@@ -131,11 +131,12 @@ async def _interactive(
     prompt = next(
         (found for item in context.result if (found := config.control(item.from_name))), None
     )
-    work: Work = "concept" if predictor.is_concept(chosen, prompt) else "visual"
-    await charge(request, [work])
+    # Negative prompts alone need credits too, which they get back.
+    work: list[Work] = predictor.work(chosen, prompt) or ["visual"]
+    await charge(request, work)
     result, image = await predictor.interactive(body.tasks[0], chosen, prompt)
     if image is None:
-        await refund(request, [work])
+        await refund(request, work)
     return await respond(request, image, lambda: {"results": [result]})
 
 

@@ -19,7 +19,9 @@ def test_tasks_that_fail_cost_nothing(running: Keyed, picture: Picture) -> None:
         ([task(1, image)], {"result": [words(RED)]}, 14),
         ([task(1, image)], {"result": [point(9, 9, RED)]}, 11),
         ([task(1, image)], {"result": [point(9, 9, RED, positive=False)]}, 11),
-        ([task(1, image)], {"event": "capabilities"}, 11),
+        # Words, and a point of another label: two kinds of work.
+        ([task(1, image)], {"result": [words(RED), point(9, 9, RED)]}, 6),
+        ([task(1, image)], {"event": "capabilities"}, 6),
     ):
         response = running.server.post(PREDICT, body(tasks, config(RED), context), key=key)
         assert response.status_code == 200, response.text
@@ -30,4 +32,4 @@ def test_tasks_that_fail_cost_nothing(running: Keyed, picture: Picture) -> None:
     response = running.server.post(PREDICT, body(tasks, config(RED)), key=key)
     assert response.status_code == 402
     assert "credits" in response.json()["detail"]
-    assert running.credits_left(made) == 11
+    assert running.credits_left(made) == 6

@@ -113,6 +113,19 @@ def anyio_backend() -> str:
         (f"{URL}/data/../api/x", Location(f"{URL}/data/../api/x", False)),
         (f"{URL}/data/%2e%2e/api/x", Location(f"{URL}/data/%2e%2e/api/x", False)),
         ("http://studio.test/ls/data/a", Location("http://studio.test/ls/data/a", False)),
+        # Other paths of the same host may be other programs.
+        *(
+            (f"http://studio.test:8080{path}", Location(f"http://studio.test:8080{path}", False))
+            for path in (
+                "/data/a.png",
+                "/other/data/a.png",
+                "/lsdata/a.png",
+                "/ls/../data/a.png",
+                "/ls/data/%252e%252e/%252e%252e/data/a.png",
+                "/ls/data/..%5c../a.png",
+                "/ls/data/..;/a.png",
+            )
+        ),
         (
             "http://studio.test:8080@evil.test/ls/data/a",
             Location("http://studio.test:8080@evil.test/ls/data/a", False),
@@ -129,6 +142,8 @@ def test_where_an_image_is(value: str, expected: Location) -> None:
         "/api/projects",
         "/data/../api/projects",
         "/data/%2e%2e/api/projects",
+        "/../data/a.png",
+        "/ls/../data/a.png",
         "/data",
         "//evil.test/data/a.png",
         "a.png",

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
-from inference_server.api.label_studio.config import LabelConfig, read_config
+from inference_server.api.label_studio.config import Control, LabelConfig, read_config
 from inference_server.api.label_studio.parameters import parameters_of
-from inference_server.api.label_studio.prompts import interactions, label_of, visual_options
+from inference_server.api.label_studio.prompts import (
+    Interaction,
+    interactions,
+    label_of,
+    visual_options,
+    work_of,
+)
 from inference_server.errors import PromptError
 from schemas.common import Limits
 from schemas.label_studio import LabelStudioItem
@@ -17,7 +24,20 @@ from tests.api.label_studio.projects import config
 
 
 def parsed(text: str) -> LabelConfig:
-    return read_config(text, max_bytes=10**5, max_tags=1000)
+    return read_config(text, max_bytes=10**5, max_tags=1000, max_controls=1000)
+
+
+class _Counted(str):
+    """A text that counts how often it is compared."""
+
+    __slots__ = ()
+    compared: ClassVar[int] = 0
+
+    def __eq__(self, other: object) -> bool:
+        _Counted.compared += 1
+        return str.__eq__(self, other)
+
+    __hash__ = str.__hash__
 
 
 def items(*told: dict[str, Any]) -> list[LabelStudioItem]:
@@ -51,6 +71,16 @@ class TestConfig:
         assert found.output(name="p").name == "p"
         assert found.control("p") == found.controls[0]
         assert found.control(None) is None
+
+    def test_a_control_is_found_without_comparing_all_names(self) -> None:
+        names = [_Counted(f"c{n}") for n in range(200)]
+        controls = tuple(Control("brushlabels", name, "a", (), {}) for name in names)
+        found = LabelConfig({"a": "x"}, (*controls, replace(controls[0], image="b")), "")
+        _Counted.compared = 0
+        assert found.control("c199") is controls[199]
+        assert found.control("none") is None
+        assert found.control("c0") is controls[0]
+        assert _Counted.compared < 20
 
     def test_the_digest_ignores_white_space(self) -> None:
         text = config("cat")
@@ -124,12 +154,79 @@ class TestObjects:
             (spot(1, 1), Limits(max_points=2)),
             (box(1, 1, 1, 1), Limits(max_boxes=2)),
             ({"value": {"text": "cat"}}, Limits(max_prompts=2)),
+            (box(1, 1, 1, 1), Limits(max_visual_prompts=2)),
         ],
     )
     def test_too_many(self, told: dict[str, Any], limits: Limits) -> None:
-        interactions(items(told, told), limits)
+        work_of(interactions(items(told, told), limits), "object", limits)
         with pytest.raises(PromptError, match="at most 2"):
-            interactions(items(told, told, told), limits)
+            work_of(interactions(items(told, told, told), limits), "object", limits)
+
+
+class TestWork:
+    @pytest.mark.parametrize(
+        ("told", "box_is", "work"),
+        [
+            ([("a", "words")], "object", ["concept"]),
+            ([("a", "words"), ("b", "words")], "object", ["concept"]),
+            ([("a", "box")], "object", ["visual"]),
+            ([("a", "box")], "exemplar", ["concept"]),
+            ([("a", "not box")], "exemplar", []),
+            ([("a", "point")], "exemplar", ["visual"]),
+            ([("a", "words"), ("b", "point")], "object", ["concept", "visual"]),
+            ([("a", "words"), ("b", "not point")], "object", ["concept"]),
+            ([("a", "box"), ("b", "point")], "exemplar", ["concept", "visual"]),
+        ],
+    )
+    def test_a_request_pays_for_each_kind(
+        self, told: list[tuple[str, str]], box_is: str, work: list[str]
+    ) -> None:
+        assert work_of(self._chosen(told), box_is, Limits()) == work
+
+    @pytest.mark.parametrize(
+        ("kind", "box_is", "limits"),
+        [
+            ("words", "object", Limits(max_prompts=2)),
+            ("box", "exemplar", Limits(max_prompts=2)),
+            ("box", "object", Limits(max_visual_prompts=2)),
+            ("point", "object", Limits(max_visual_prompts=2)),
+        ],
+    )
+    def test_the_labels_of_a_request_share_its_limits(
+        self, kind: str, box_is: str, limits: Limits
+    ) -> None:
+        work_of(self._chosen([("a", kind), ("b", kind)]), box_is, limits)
+        with pytest.raises(PromptError, match=r"3 .* at most 2 .* INFERENCE_MAX_"):
+            work_of(self._chosen([("a", kind), ("b", kind), ("c", kind)]), box_is, limits)
+
+    @pytest.mark.parametrize(
+        "told",
+        [
+            [box(0, 0, 9, 9)],
+            [box(0, 0, 9, 9), spot(1, 1)],
+            [box(0, 0, 9, 9), spot(1, 1, is_positive=False)],
+            [box(0, 0, 9, 9), box(9, 9, 9, 9), spot(1, 1)],
+            [box(0, 0, 9, 9), box(9, 9, 9, 9), spot(1, 1, is_positive=False)],
+            [spot(1, 1), spot(2, 2)],
+            [spot(1, 1, is_positive=False)],
+            [box(0, 0, 9, 9, positive=False), spot(1, 1)],
+        ],
+    )
+    def test_objects_are_counted_as_they_are_asked_for(self, told: list[dict[str, Any]]) -> None:
+        (one,) = interactions(items(*told), Limits())
+        assert one.count("object") == (0, len(one.objects((100, 100))))
+
+    def _chosen(self, told: list[tuple[str, str]]) -> list[Interaction]:
+        made = []
+        for label, kind in told:
+            values: dict[str, dict[str, Any]] = {
+                "words": {"text": "cat"},
+                "box": {"x": 1, "y": 1, "width": 9, "height": 9},
+                "point": {"x": 1, "y": 1},
+            }
+            value = values[kind.removeprefix("not ")]
+            made.append({"value": {**value, "labels": [label]}, "is_positive": kind in values})
+        return interactions(items(*made), Limits())
 
 
 @pytest.mark.parametrize(

@@ -467,17 +467,30 @@ def small() -> Iterator[RunningHere]:
         label_studio_max_tasks=2,
         label_studio_max_config_kb=1,
         label_studio_max_config_tags=12,
+        label_studio_max_controls=5,
         label_studio_max_words=2,
         label_studio_max_regions=1,
         label_studio_max_params_kb=1,
         label_studio_projects=1,
         label_studio_images=1,
+        label_studio_max_address_length=100,
         label_studio_max_json_values=200,
         max_json_values=10,
         max_points=2,
+        max_visual_prompts=2,
         fetch_networks="127.0.0.0/8",
     ) as running:
         yield running
+
+
+def _wordy(*, labels: int, words_each: int) -> list[dict[str, Any]]:
+    """Words of several labels, all of them within the limits of one label."""
+    told = []
+    for label in range(labels):
+        item = words(*(f"word {n}" for n in range(words_each)))
+        item["value"]["labels"] = [f"label {label}"]
+        told.append(item)
+    return told
 
 
 class TestBounds:
@@ -492,6 +505,22 @@ class TestBounds:
             (
                 body([task(1, "x")], config(RED), {"result": [point(1, 1, RED)] * 3}),
                 "INFERENCE_MAX_POINTS",
+            ),
+            (
+                body([], config(RED, more='<TextArea name="t" toName="image"/>' * 2)),
+                "LABEL_STUDIO_MAX_CONTROLS",
+            ),
+            (
+                body([task(1, "x")], config(RED), {"result": [point(1, 1, x) for x in "abc"]}),
+                "INFERENCE_MAX_VISUAL_PROMPTS",
+            ),
+            (
+                body([task(1, "x")], config(RED), {"result": _wordy(labels=9, words_each=2)}),
+                "INFERENCE_MAX_PROMPTS",
+            ),
+            (
+                body([task(1, "/data/" + "x" * 100)], config(RED), {"result": [words(RED)]}),
+                "LABEL_STUDIO_MAX_ADDRESS_LENGTH",
             ),
         ],
     )
@@ -517,6 +546,28 @@ class TestBounds:
         version(small, config(RED), None, "2.1")
         (found,) = answered(small, {**body([], config(RED), {"event": "x"}), "project": "1.1"})
         assert found["model_version"] != other
+
+    def test_projects_of_another_tenant_stay_remembered(self) -> None:
+        with in_process(label_studio_projects=3) as server:
+            sent = {"project": "1.1", "schema": config(RED), "extra_params": {"box": "exemplar"}}
+            response = server.http.post(SETUP, json=sent, headers=basic("x", BOB))
+            made = [
+                version(server, config(RED), {"score_threshold": n / 10}, f"{n}.1")
+                for n in range(1, 6)
+            ]
+            kept = server.http.get(VERSIONS, headers=basic("x", BOB)).json()["versions"]
+            assert kept == [response.json()["model_version"]]
+            kept = server.http.get(VERSIONS, headers=BASIC).json()["versions"]
+            assert kept == sorted(made[-2:])
+
+    def test_remembered_projects_of_one_tenant(self) -> None:
+        with in_process(label_studio_tenant_projects=2) as server:
+            made = [
+                version(server, config(RED), {"score_threshold": n / 10}, f"{n}.1")
+                for n in range(1, 4)
+            ]
+            kept = server.http.get(VERSIONS, headers=BASIC).json()["versions"]
+            assert kept == sorted(made[-2:])
 
     def test_remembered_images(
         self, small: RunningHere, picture: Picture, gallery: Gallery
@@ -550,7 +601,9 @@ def test_credits_pay_for_the_tasks_that_were_answered(
         ([point(9, 9, RED)], "visual"),
         ([words(RED)], "concept"),
         ([point(9, 9, RED, positive=False)], "visual"),
+        ([words(RED), point(9, 9, RED)], "visual"),
     ):
         answered(server, body([task(1, image)], config(RED), {"result": context}))
         assert charged.pop() == work
+    assert charged == ["concept"]
     assert refunded == ["visual"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -240,6 +240,79 @@ def test_few_pairs_at_once_give_the_same(monkeypatch: pytest.MonkeyPatch) -> Non
     for part, same in zip(whole, mask_rings(mask, 2.0), strict=True):
         for ring, other in zip(part, same, strict=True):
             np.testing.assert_array_equal(ring, other)
+
+
+def comb(side: int) -> Plane:
+    """Ragged stripes, joined at one end."""
+    plane = np.zeros((side, side), np.bool_)
+    rng = np.random.default_rng(11)
+    for y in range(0, side, 4):
+        plane[y : y + 2, : side - int(rng.integers(0, 4))] = True
+        plane[y + 2, 4 : side - 8] = rng.random(side - 12) < 0.2
+    plane[:, :3] = True
+    return plane
+
+
+def coil(side: int) -> Plane:
+    """A ragged line that winds inwards."""
+    plane = np.zeros((side, side), np.bool_)
+    low, high = 0, side - 1
+    while high - low > 10:
+        plane[low : low + 2, low : high + 1] = True
+        plane[low : high + 1, high - 1 : high + 1] = True
+        plane[high - 1 : high + 1, low : high + 1] = True
+        plane[low + 4 : high + 1, low : low + 2] = True
+        plane[low + 4 : low + 6, low : low + 6] = True
+        low, high = low + 4, high - 4
+    rng = np.random.default_rng(12)
+    plane[2::4] |= (rng.random(plane[2::4].shape) < 0.1) & plane[1::4] & ~plane[3::4]
+    return plane
+
+
+@pytest.mark.parametrize("shape", [comb, coil])
+@pytest.mark.parametrize("epsilon", [1.0, 20.0])
+def test_stripes_keep_their_topology(shape: Callable[[int], Plane], epsilon: float) -> None:
+    check_rings(shape(48), epsilon)
+    check_polygons(shape(48), epsilon)
+
+
+@pytest.mark.parametrize("epsilon", [1.0, 20.0])
+@pytest.mark.parametrize("shape", [comb, coil])
+def test_the_work_grows_with_the_vertices(shape: Callable[[int], Plane], epsilon: float) -> None:
+    """The farthest vertex of a row of teeth is the next one: n splits would measure n² vertices."""
+    rings = [ring[:-1] for part in mask_rings(Mask.from_plane(shape(800))) for ring in part]
+    outlines = module._Outlines(rings)
+    outlines.simplify(epsilon)
+    assert outlines.work <= 64 * sum(len(ring) for ring in rings)
+
+
+@pytest.mark.parametrize("budget", [0, 1000, 5000, 9000, 14000, 100000])
+def test_beyond_the_budget_vertices_stay(monkeypatch: pytest.MonkeyPatch, budget: int) -> None:
+    """What is undecided is not simplified; all else holds."""
+    monkeypatch.setattr(module, "_WORK", 0)
+    monkeypatch.setattr(module, "_LEAST_WORK", budget)
+    rng = np.random.default_rng(6)
+    for plane in (comb(32), coil(32), *(rng.random((16, 16)) < 0.6 for _ in range(4))):
+        check_rings(plane, 1.5)
+        check_polygons(plane, 1.5)
+    mask = Mask.from_plane(comb(32))
+    exact, simplified = (sum(map(len, mask_polygons(mask, epsilon))) for epsilon in (0.0, 1.5))
+    assert simplified == exact if not budget else simplified <= exact
+    assert budget < 100_000 or simplified < exact
+
+
+def test_halving_takes_precedence_and_long_chains_are_divided(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rng = np.random.default_rng(7)
+    planes = [comb(32), coil(32), *(rng.random((16, 16)) < 0.6 for _ in range(4))]
+    for levels in (-8, -100):
+        monkeypatch.setattr(module, "_LEVELS", levels)
+        for plane in planes:
+            check_rings(plane, 1.5)
+    monkeypatch.setattr(module, "_LONGEST", 5)
+    for plane in planes:
+        check_rings(plane, 5.0)
 
 
 def test_no_rings() -> None:

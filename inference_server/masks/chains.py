@@ -97,7 +97,7 @@ class Bands:
         """The number of bands that the box of each chain of `rows` touches."""
         across = 1 - self._axis
         low, high = chains.low[across][rows] >> _BAND, chains.high[across][rows] >> _BAND
-        return high - low + 1
+        return np.asarray(high - low + 1)
 
     def within(self, chains: Chains, rows: Integers) -> tuple[Integers, Integers, Integers]:
         """The vertices of each band within the extent of each chain's box.

@@ -17,6 +17,7 @@ from tests.api.pictures import noise
 from tests.api.rasters import AUTOMATIC, PREDICT, TEXT, post
 from tests.api.serving import CONCEPT, SAM3_EMBED, VISUAL, Running, RunningHere
 from tests.fuzz import fuzzed
+from tests.waiting import until
 
 IMAGE = noise(800, (8, 8))
 BOX = {"x": 1, "y": 2, "width": 3, "height": 4}
@@ -218,4 +219,4 @@ def test_arbitrary_form_bytes(server: RunningHere, path: str, raw: bytes) -> Non
     raw = b"--x\r\n" + raw
     response = server.post(path, raw, content_type="multipart/form-data; boundary=x")
     assert response.status_code in (400, 422)
-    assert server.state.uploads.nbytes == 0
+    until(lambda: server.state.uploads.nbytes == 0)

@@ -168,8 +168,19 @@ def reference(model: Sam2, options: AutomaticOptions, batch: int) -> Any:
         options: grid and thresholds.
         batch: clicks per batch.
     """
+    return generator_of(predictor_of(model.load()), options, batch)
+
+
+def generator_of(predictor: Any, options: AutomaticOptions, batch: int = 64) -> Any:
+    """Build SAM 2's own generator on a predictor.
+
+    Args:
+        predictor: the predictor that it uses.
+        options: grid and thresholds.
+        batch: clicks per batch. Default: the generator's own, 64.
+    """
     generator = SAM2AutomaticMaskGenerator(
-        model.load(),
+        predictor.model,
         points_per_side=options.points_per_side,
         points_per_batch=batch,
         pred_iou_thresh=options.pred_iou_threshold,
@@ -178,7 +189,7 @@ def reference(model: Sam2, options: AutomaticOptions, batch: int) -> Any:
         box_nms_thresh=options.box_nms_threshold,
         output_mode="coco_rle",
     )
-    generator.predictor = predictor_of(generator.predictor.model)
+    generator.predictor = predictor
     return generator
 
 

@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
 
 from benchmarks import sam3_models
+from benchmarks.automatic import generator_of
 from benchmarks.sam2_models import Sam2, predictor_of
 from benchmarks.sam3_models import Sam3, Words
 from inference_server.engines.device import Compute
@@ -156,16 +156,7 @@ class EagerSam2:
             image: `uint8[H, W, 3]`, RGB.
             options: grid and thresholds.
         """
-        generator = SAM2AutomaticMaskGenerator(
-            self.predictor.model,
-            points_per_side=options.points_per_side,
-            pred_iou_thresh=options.pred_iou_threshold,
-            stability_score_thresh=options.stability_threshold,
-            stability_score_offset=options.stability_offset,
-            box_nms_thresh=options.box_nms_threshold,
-            output_mode="coco_rle",
-        )
-        generator.predictor = self.predictor
+        generator = generator_of(self.predictor, options)
         with self._context():
             return len(generator.generate(image))
 

@@ -7,7 +7,6 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import orjson
@@ -194,19 +193,17 @@ class Projects:
         self, segmenter: SegmentationService, config: str, extra: Mapping[str, Any]
     ) -> Project:
         settings = self._settings
-        parsed = await segmenter.in_thread(
-            partial(
-                read_config,
+
+        def read() -> Project:
+            parsed = read_config(
                 config,
                 max_bytes=settings.label_studio_max_config_kb * 1024,
                 max_tags=settings.label_studio_max_config_tags,
                 max_controls=settings.label_studio_max_controls,
             )
-        )
-        version = await segmenter.in_thread(
-            partial(self._version, segmenter.catalog, parsed, extra)
-        )
-        return Project(parsed, extra, version)
+            return Project(parsed, extra, self._version(segmenter.catalog, parsed, extra))
+
+        return await segmenter.in_thread(read)
 
     def _version(self, catalog: Catalog, config: LabelConfig, extra: Mapping[str, Any]) -> str:
         """Name the words' model, with a digest of all that predictions depend on."""

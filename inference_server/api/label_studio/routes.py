@@ -25,14 +25,13 @@ from inference_server.api.label_studio.predictions import Predictor
 from inference_server.api.label_studio.projects import Projects
 from inference_server.api.label_studio.prompts import interactions
 from inference_server.api.label_studio.results import capabilities, empty
-from inference_server.api.openapi import KEY_ERRORS, Answer, Operation
+from inference_server.api.openapi import SCOPE_ERRORS, Answer, Operation
 from inference_server.api.responses import respond
 from inference_server.auth import Work
 from inference_server.errors import ModelUnavailableError, PromptError
 from inference_server.settings import Settings
 from schemas.label_studio import (
     LabelStudioContext,
-    LabelStudioError,
     LabelStudioHealth,
     LabelStudioModelVersion,
     LabelStudioPredictRequest,
@@ -166,15 +165,7 @@ async def versions(request: Request) -> Response:
     return JSONResponse({"versions": _backend(request).projects.versions(key.tenant.name)})
 
 
-_KEY_ERRORS = {
-    status: Answer(
-        answer.description,
-        LabelStudioError,
-        headers=answer.headers,
-        component=f"{answer.component}LabelStudio",
-    )
-    for status, answer in KEY_ERRORS.items()
-} | {403: ERRORS[403]}
+_KEY_ERRORS = {status: ERRORS[status] for status in SCOPE_ERRORS}
 
 OPERATIONS: tuple[Operation, ...] = (
     Operation(

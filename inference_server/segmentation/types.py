@@ -32,6 +32,7 @@ __all__ = [
     "Instance",
     "SegmentationResult",
     "StoredImage",
+    "TilingOptions",
     "VisualOptions",
     "VisualPrompt",
 ]
@@ -218,6 +219,21 @@ class AutomaticOptions:
     stability_offset: float = 1.0
     box_nms_threshold: float = 0.7
     mask_nms_threshold: float = 0.7
+
+
+@dataclass(frozen=True, slots=True)
+class TilingOptions:
+    """How a raster is cut into windows, each of which is segmented as an image of its own.
+
+    Attributes:
+        tile_size: side of a window in pixels of the raster; None for the side of the model's input,
+            at which a window is shown to the model pixel by pixel.
+        overlap: pixels that a window shares with the next one, less than half of `tile_size`; None
+            for an eighth of `tile_size`.
+    """
+
+    tile_size: int | None = None
+    overlap: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,8 @@ from inference_server.errors import RequestError
 from inference_server.masks import (
     Mask,
     clip,
+    coco_annotation,
+    coco_pieces,
     corner_and_size,
     encode_pixels,
     encode_rle,
@@ -269,25 +271,16 @@ def coco_part(
         JSON.
     """
     annotations = [
-        {
-            "category_id": categories.index(picture.category(each)) + 1,
-            "segmentation": _segmentation(each.mask, form, epsilon),
-            "area": each.mask.area,
-            "bbox": corner_and_size(each.mask),
-            "iscrowd": 0,
-            "score": each.score,
-        }
+        coco_annotation(
+            each.mask,
+            each.score,
+            categories.index(picture.category(each)) + 1,
+            form,
+            epsilon,
+        )
         for each in picture.found.instances
     ]
     return _json({"image": _described(picture), "annotations": annotations})
-
-
-def _segmentation(mask: Mask, form: str, epsilon: float) -> object:
-    if form == "polygon":
-        parts = [part.reshape(-1) for part in mask_polygons(mask, epsilon) if len(part) >= 3]
-        if parts:
-            return parts
-    return encode_rle(mask)
 
 
 def coco_document(
@@ -300,7 +293,7 @@ def coco_document(
         categories: category names; ids count them from 1.
         models: labels of the models, for the description.
 
-    Yields:
+    Returns:
         Pieces of the JSON document.
     """
     info = {
@@ -308,21 +301,13 @@ def coco_document(
         "version": __version__,
         "contributor": "inference-server",
     }
-    named = [
-        {"id": number, "name": name, "supercategory": ""}
-        for number, name in enumerate(categories, 1)
-    ]
-    yield b'{"info":' + orjson.dumps(info) + b',"licenses":[],'
-    yield b'"categories":' + orjson.dumps(named) + b',\n"images":['
-    between = b"\n"
-    for number, part in enumerate(parts(), 1):
-        yield between + orjson.dumps({"id": number, **orjson.loads(part)["image"]})
-        between = b",\n"
-    yield b'],\n"annotations":['
-    between, count = b"\n", 0
-    for number, part in enumerate(parts(), 1):
-        for annotation in orjson.loads(part)["annotations"]:
-            count += 1
-            yield between + orjson.dumps({"id": count, "image_id": number, **annotation})
-            between = b",\n"
-    yield b"]}\n"
+    return coco_pieces(
+        info,
+        categories,
+        ({"id": number, **orjson.loads(part)["image"]} for number, part in enumerate(parts(), 1)),
+        (
+            {"image_id": number, **annotation}
+            for number, part in enumerate(parts(), 1)
+            for annotation in orjson.loads(part)["annotations"]
+        ),
+    )

@@ -25,6 +25,9 @@ _NAME = re.compile(
 _CYLINDRICAL = frozenset({"merc", "webmerc", "eqc", "mill", "cea", "gall"})
 """PROJ's projections in which meridians are parallel lines of equal distance."""
 
+IN_PIXELS = "omit point_crs and send pixel coordinates"
+"""What a request without `point_crs` sends, for error messages."""
+
 MAX_CALLS = 64
 """Default maximum calls of GDAL per transformation of points.
 
@@ -32,12 +35,14 @@ A call takes milliseconds; finding the failing one of 10,000 points takes 28.
 """
 
 
-def parse_crs(name: str) -> CRS:
+def parse_crs(name: str, field: str = "point_crs", otherwise: str = IN_PIXELS) -> CRS:
     """Return the CRS that a client names.
 
     Args:
         name: an authority's code such as `EPSG:4326`, `ESRI:54009` or `OGC:CRS84`, or the same as a
             URN (`urn:ogc:def:crs:EPSG::4326`); case-insensitive.
+        field: field that names it, for the error message. Default: `point_crs`.
+        otherwise: what to do without a CRS, for the error message. Default: that of `point_crs`.
 
     Raises:
         RequestError: the name has another form, the code is unknown, or the CRS is neither
@@ -56,8 +61,8 @@ def parse_crs(name: str) -> CRS:
                 return crs
     shown = name if len(name) <= 60 else name[:60] + "…"
     raise RequestError(
-        f"point_crs {shown!r} is not a known coordinate reference system. Send an authority's code "
-        "such as 'EPSG:4326' (longitude, latitude), or omit point_crs and send pixel coordinates."
+        f"{field} {shown!r} is not a known coordinate reference system. Send an authority's code "
+        f"such as 'EPSG:4326' (longitude, latitude), or {otherwise}."
     )
 
 
@@ -110,6 +115,26 @@ def authority_of(crs: CRS) -> tuple[str, str] | None:
         except (CRSError, ValueError):
             pass
     return None
+
+
+def label_of(crs: CRS) -> str:
+    """Return the name of a CRS, such as `EPSG:3857`; WKT if no code defines it."""
+    authority = authority_of(crs)
+    return wkt_of(crs) if authority is None else ":".join(authority)
+
+
+def urn_of(crs: CRS) -> str:
+    """Return the name of a CRS in GeoJSON, such as `urn:ogc:def:crs:EPSG::3857`.
+
+    EPSG:4326 becomes `urn:ogc:def:crs:OGC:1.3:CRS84`, which has longitude before latitude. A CRS
+    that no code defines is named by its WKT, which readers based on GDAL accept.
+    """
+    authority = authority_of(crs)
+    if authority is None:
+        return wkt_of(crs)
+    if authority in (("EPSG", "4326"), ("OGC", "CRS84")):
+        return "urn:ogc:def:crs:OGC:1.3:CRS84"
+    return "urn:ogc:def:crs:{}::{}".format(*authority)
 
 
 def wkt_of(crs: CRS) -> str:

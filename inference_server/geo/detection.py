@@ -51,11 +51,12 @@ def detection_list(detections: Sequence[Detection], size: tuple[int, int]) -> di
         "image_width": size[1],
         "image_height": size[0],
         "num_detections": len(detections),
-        "detections": [_plain(detection) for detection in detections],
+        "detections": [plain_detection(detection) for detection in detections],
     }
 
 
-def _plain(detection: Detection) -> dict[str, Any]:
+def plain_detection(detection: Detection) -> dict[str, Any]:
+    """Build the entry of a detection in `detection_list`."""
     x1, y1, x2, y2 = (round(side) for side in detection.box)
     item: dict[str, Any] = {"id": detection.id}
     if detection.value is not None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,10 +18,11 @@ from inference_server.geo.crs import (
     MAX_CALLS,
     authority_of,
     harmless,
+    label_of,
     parse_crs,
     transform_points,
     turn_of,
-    wkt_of,
+    urn_of,
 )
 from inference_server.images.gdal import gdal
 from inference_server.images.raster_file import RasterFile
@@ -93,31 +96,30 @@ class GeoReference:
 
     @cached_property
     def label(self) -> str | None:
-        """Such as `EPSG:3857` or `ESRI:102003`, or WKT if no code defines the CRS.
+        """Name of the CRS, see `label_of`; None without a CRS."""
+        return None if self.crs is None else label_of(self.crs)
 
-        None without a CRS.
-        """
-        if self.authority is not None:
-            return ":".join(self.authority)
-        return None if self.crs is None else wkt_of(self.crs)
-
-    @property
+    @cached_property
     def urn(self) -> str | None:
-        """Name of the CRS in GeoJSON, such as `urn:ogc:def:crs:EPSG::3857`; None without a CRS.
-
-        EPSG:4326 becomes `urn:ogc:def:crs:OGC:1.3:CRS84`, which has longitude before latitude. A
-        CRS that no code defines is named by its WKT, which readers based on GDAL accept.
-        """
-        if self.authority is None:
-            return self.label
-        if self.authority in (("EPSG", "4326"), ("OGC", "CRS84")):
-            return "urn:ogc:def:crs:OGC:1.3:CRS84"
-        return "urn:ogc:def:crs:{}::{}".format(*self.authority)
+        """Name of the CRS in GeoJSON, see `urn_of`; None without a CRS."""
+        return None if self.crs is None else urn_of(self.crs)
 
     def to_map(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         """Convert pixel coordinates to map coordinates, both `float64[N, 2]`."""
         linear, origin = self._affine
         return points @ linear.T + origin
+
+    def map_parts(
+        self, parts: Sequence[Sequence[NDArray[np.float64]]], *, exact: bool = True
+    ) -> list[list[list[list[float]]]]:
+        """Convert polygons from pixel to map coordinates; see `MapCoordinates`."""
+        if not parts:
+            return []
+        rings = [ring for part in parts for ring in part]
+        points = self.to_map(np.concatenate(rings)).tolist()  # one call: rings are many and short
+        ends = np.cumsum([len(ring) for ring in rings]).tolist()
+        found = (points[start:end] for start, end in zip([0, *ends], ends, strict=False))
+        return [list(islice(found, len(part))) for part in parts]
 
     def to_pixels(self, points: NDArray[np.float64], crs: str) -> NDArray[np.float64]:
         """Convert a client's points to pixel coordinates.

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
 from inference_server.geo.georeference import GeoReference
 from inference_server.images.gdal import gdal
-from inference_server.masks import LabelPlane
+from inference_server.masks import STRIP_ROWS, LabelPlane
 
 
 def write_labels(plane: LabelPlane, reference: GeoReference | None) -> bytes:
@@ -38,3 +43,54 @@ def write_labels(plane: LabelPlane, reference: GeoReference | None) -> bytes:
         ) as image:
             image.write(plane, 1)
         return bytes(file.getbuffer())
+
+
+def write_label_strips(
+    path: Path,
+    strips: Iterable[LabelPlane],
+    size: tuple[int, int],
+    dtype: type[np.uint8] | type[np.uint16] | type[np.uint32],
+    reference: GeoReference | None,
+) -> None:
+    """Write a label plane as a TIFF file, row block by row block.
+
+    The file has one deflate-compressed band in tiles of 256 x 256 pixels and no nodata value. It is
+    a BigTIFF if its tiles together could exceed 2 GB.
+
+    Args:
+        path: the file, which is created or replaced.
+        strips: the plane's rows from top to bottom, as `label_strips` makes them.
+        size: (height, width) of the image in pixels.
+        dtype: type of the ids.
+        reference: the image's georeference; None writes a TIFF without one.
+
+    Raises:
+        ValueError: the georeference belongs to an image of another size.
+    """
+    if reference is not None and reference.size != size:
+        raise ValueError(f"plane of size {size} for an image of size {reference.size}")
+    height, width = size
+    with gdal():
+        import rasterio
+        from rasterio.windows import Window
+
+        with rasterio.open(
+            path,
+            "w",
+            driver="GTiff",
+            width=width,
+            height=height,
+            count=1,
+            dtype=np.dtype(dtype).name,
+            compress="deflate",
+            tiled=True,
+            blockxsize=STRIP_ROWS,
+            blockysize=STRIP_ROWS,
+            bigtiff="IF_SAFER",
+            crs=None if reference is None else reference.crs,
+            transform=None if reference is None else reference.transform,
+        ) as image:
+            top = 0
+            for strip in strips:
+                image.write(strip, 1, window=Window(0, top, width, len(strip)))
+                top += len(strip)

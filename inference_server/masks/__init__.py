@@ -10,10 +10,28 @@ sizes.
 """
 
 from inference_server.masks.brush import encode_brush
-from inference_server.masks.labels import INSIDE, LabelPlane, label_plane
-from inference_server.masks.mask import Mask, clip, corner_and_size, intersection, outside
+from inference_server.masks.coco import coco_annotation, coco_pieces
+from inference_server.masks.labels import (
+    INSIDE,
+    STRIP_ROWS,
+    LabelPlane,
+    Layer,
+    Rank,
+    id_type,
+    label_plane,
+    label_strips,
+)
+from inference_server.masks.mask import (
+    Mask,
+    clip,
+    column_runs,
+    corner_and_size,
+    intersection,
+    outside,
+    rows_of,
+)
 from inference_server.masks.nms import mask_nms
-from inference_server.masks.png import encode_pixels, encode_png
+from inference_server.masks.png import encode_pixels, encode_png, png_pieces
 from inference_server.masks.polygons import mask_polygons, outline, simplified_parts
 from inference_server.masks.rings import mask_rings
 from inference_server.masks.rle import RLE, encode_rle
@@ -23,21 +41,31 @@ from inference_server.masks.upsample import upsample_mask, upsample_masks
 __all__ = [
     "INSIDE",
     "RLE",
+    "STRIP_ROWS",
     "LabelPlane",
+    "Layer",
     "Mask",
+    "Rank",
     "clip",
+    "coco_annotation",
+    "coco_pieces",
+    "column_runs",
     "corner_and_size",
     "encode_brush",
     "encode_pixels",
     "encode_png",
     "encode_rle",
+    "id_type",
     "intersection",
     "label_plane",
+    "label_strips",
     "mask_nms",
     "mask_polygons",
     "mask_rings",
     "outline",
     "outside",
+    "png_pieces",
+    "rows_of",
     "simplified_parts",
     "simplify_rings",
     "upsample_mask",

@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from inference_server.masks.mask import Mask
+from inference_server.executor import stop_if_cancelled
+from inference_server.masks.mask import Mask, rows_of
+
+Rank = tuple[float, float, tuple[int, int, int, int]]
+"""Order of masks from bottom to top."""
 
 LabelPlane = NDArray[np.uint8 | np.uint16 | np.uint32]
 """[H, W] of ids; 0 is background."""
 
 INSIDE = 255
 """Value of mask pixels if ids are not unique."""
+
+STRIP_ROWS = 256
+"""Rows of a block of `label_strips`: as many as a tile of a GeoTIFF has."""
+
+
+class Layer(NamedTuple):
+    """A mask that is drawn into a plane of ids.
+
+    Attributes:
+        id: Its id, from 1.
+        mask: The mask, at the image's size.
+        rank: Where masks overlap, the one of the highest rank is on top.
+    """
+
+    id: int
+    mask: Mask
+    rank: Rank
 
 
 def label_plane(
@@ -56,14 +78,68 @@ def label_plane(
             else:
                 _paint(plane, *_outline(mask), 0)
         return plane
-    plane = np.zeros(size, _id_type(len(masks)))
+    plane = np.zeros(size, id_type(len(masks)))
     for i in range(len(masks)) if order is None else order:
         _paint(plane, masks[i].box, masks[i].crop, i + 1)
     return plane
 
 
-def _id_type(masks: int) -> type[np.uint8] | type[np.uint16] | type[np.uint32]:
-    """The narrowest dtype that can number this many masks from 1."""
+def label_strips(
+    touching: Callable[[range], Iterable[Layer]],
+    size: tuple[int, int],
+    dtype: type[np.uint8] | type[np.uint16] | type[np.uint32],
+    *,
+    rows: int = STRIP_ROWS,
+    unique: bool = True,
+    foreground: bool = True,
+) -> Iterator[LabelPlane]:
+    """Combine masks into one plane that is made row block by row block, from top to bottom.
+
+    The blocks are those of the plane that `label_plane` makes, but at no time is there more than
+    one of them, nor more of a mask than its part in the block.
+
+    Args:
+        touching: Returns the masks that have pixels in some rows, in any order; it may return
+            others as well.
+        size: (height, width) of the image, in pixels.
+        dtype: Type of the ids, see `id_type`; not used if `unique` is false.
+        rows: Rows of each block but the last. Default 256.
+        unique: See `label_plane`. Default true.
+        foreground: See `label_plane`. Default true.
+
+    Yields:
+        [rows, W] each; uint8 if `unique` is false.
+    """
+    height, width = size
+    for top in range(0, height, rows):
+        stop_if_cancelled()
+        bottom = min(top + rows, height)
+        # Outlines depend on one more row on either side.
+        margin = 0 if unique or foreground else 1
+        seen = range(max(top - margin, 0), min(bottom + margin, height))
+        layers = [
+            each._replace(mask=part)
+            for each in touching(seen)
+            if not (part := rows_of(each.mask, seen)).is_empty
+        ]
+        layers.sort(key=lambda layer: layer.rank)
+        shape = len(seen), width
+        if unique:
+            plane: LabelPlane = np.zeros(shape, dtype)
+            for each in layers:
+                _paint(plane, each.mask.box, each.mask.crop, each.id)
+        else:
+            masks = [each.mask for each in layers]
+            plane = label_plane(masks, shape, unique=False, foreground=foreground)
+        yield plane[top - seen.start : bottom - seen.start]
+
+
+def id_type(masks: int) -> type[np.uint8] | type[np.uint16] | type[np.uint32]:
+    """The narrowest dtype that can number some masks from 1.
+
+    Args:
+        masks: Number of masks.
+    """
     if masks <= np.iinfo(np.uint8).max:
         return np.uint8
     return np.uint16 if masks <= np.iinfo(np.uint16).max else np.uint32

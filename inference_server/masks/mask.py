@@ -206,6 +206,42 @@ def clip(mask: Mask, valid: Mask) -> Mask:
     return Mask(runs, mask.size)
 
 
+def column_runs(
+    mask: Mask,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """The runs of a mask, divided where they continue in the next column.
+
+    Args:
+        mask: The mask.
+
+    Returns:
+        The column of each run, its first row and the row after its last; by column, then by row.
+    """
+    height = mask.size[0]
+    first, last = mask.runs[:, 0] // height, (mask.runs[:, 1] - 1) // height
+    columns = last - first + 1
+    own = np.repeat(np.arange(len(first)), columns)
+    column = first[own] + np.arange(len(own)) - (columns.cumsum() - columns)[own]
+    start = np.maximum(mask.runs[own, 0] - column * height, 0)
+    end = np.minimum(mask.runs[own, 1] - column * height, height)
+    return column, start, end
+
+
+def rows_of(mask: Mask, rows: range) -> Mask:
+    """The part of a mask in some rows, as the mask of an image of these rows.
+
+    Args:
+        mask: The mask.
+        rows: Rows of the image, one after another.
+    """
+    column, start, end = column_runs(mask)
+    start, end = (each.clip(rows.start, rows.stop) - rows.start for each in (start, end))
+    kept = start < end
+    flips = np.stack([start, end], axis=1)[kept] + column[kept, None] * len(rows)
+    # A run to the last row and one from the first row of the next column become one.
+    return Mask.from_flips(flips.reshape(-1), (len(rows), mask.size[1]))
+
+
 def outside(boxes: NDArray[np.float32], size: tuple[int, int]) -> Mask:
     """The pixels whose centres are in none of the boxes.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any
 
@@ -72,6 +73,34 @@ def encode_pixels(pixels: NDArray[Any]) -> bytes:
     if not done:
         raise ValueError(f"PNG does not support {pixels.dtype} {pixels.shape}")
     return data.tobytes()
+
+
+def png_pieces(
+    size: tuple[int, int], dtype: type[np.uint8] | type[np.uint16], strips: Iterable[NDArray[Any]]
+) -> Iterator[bytes]:
+    """Encode one channel as a PNG file, block by block.
+
+    Args:
+        size: (height, width) of the image in pixels.
+        dtype: Type of the pixels: `uint8` or `uint16`.
+        strips: The image's rows from top to bottom, `dtype[rows, W]` each.
+
+    Yields:
+        Pieces of the file.
+    """
+    height, width = size
+    depth = 8 * np.dtype(dtype).itemsize
+    yield _SIGNATURE
+    yield _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, 0, 0, 0, 0))
+    compress = zlib.compressobj(6)
+    for strip in strips:
+        stored = strip.astype(np.dtype(dtype).newbyteorder(">"), copy=False)
+        rows = np.zeros((len(strip), 1 + width * depth // 8), np.uint8)  # filter type 0
+        rows[:, 1:] = np.ascontiguousarray(stored).view(np.uint8)
+        if data := compress.compress(rows.data):
+            yield _chunk(b"IDAT", data)
+    yield _chunk(b"IDAT", compress.flush())
+    yield _chunk(b"IEND", b"")
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from inference_server.masks.mask import Mask
+from inference_server.masks.mask import Mask, column_runs
 from inference_server.masks.simplify import simplify_rings
 
 _Integers = NDArray[np.int64]
@@ -51,7 +51,7 @@ def mask_rings(mask: Mask, epsilon: float = 0.0) -> list[list[NDArray[np.int64]]
     """
     if mask.is_empty:
         return []
-    column, start, end = _column_runs(mask)
+    column, start, end = column_runs(mask)
     tops, bottoms = _joined(column, start, mask.size), _joined(column, end, mask.size)
     edges = _Ends(
         np.concatenate([tops.left, bottoms.left, tops.right, bottoms.right]),
@@ -90,18 +90,6 @@ def _simplified(
     return [
         [np.concatenate([ring, ring[:1]]) for ring in islice(rings, len(part))] for part in parts
     ]
-
-
-def _column_runs(mask: Mask) -> tuple[_Integers, _Integers, _Integers]:
-    """The column of each run, its first row and the row after its last; split at columns."""
-    height = mask.size[0]
-    first, last = mask.runs[:, 0] // height, (mask.runs[:, 1] - 1) // height
-    columns = last - first + 1
-    own = np.repeat(np.arange(len(first)), columns)
-    column = first[own] + np.arange(len(own)) - (columns.cumsum() - columns)[own]
-    start = np.maximum(mask.runs[own, 0] - column * height, 0)
-    end = np.minimum(mask.runs[own, 1] - column * height, height)
-    return column, start, end
 
 
 def _joined(column: _Integers, y: _Integers, size: tuple[int, int]) -> _Edges:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference_server.engines.base import Candidates
-from inference_server.masks import Mask, mask_nms, upsample_masks
+from inference_server.masks import Mask, Rank, mask_nms, upsample_masks
 from inference_server.segmentation.types import Instance
 
 
@@ -76,10 +76,16 @@ def bottom_to_top(found: Sequence[Instance], *, by_area: bool = False) -> list[i
     Returns:
         The indices of the instances, the uppermost last.
     """
+    return sorted(range(len(found)), key=lambda index: rank_of(found[index], by_area=by_area))
 
-    def rank(index: int) -> tuple[float, float, tuple[int, int, int, int]]:
-        mask, score = found[index].mask, found[index].score
-        first, second = (-mask.area, score) if by_area else (score, -mask.area)
-        return first, second, mask.box
 
-    return sorted(range(len(found)), key=rank)
+def rank_of(instance: Instance, *, by_area: bool = False) -> Rank:
+    """The key by which `bottom_to_top` sorts.
+
+    Args:
+        instance: the instance.
+        by_area: see `bottom_to_top`. Default false.
+    """
+    mask, score = instance.mask, instance.score
+    first, second = (-mask.area, score) if by_area else (score, -mask.area)
+    return first, second, mask.box

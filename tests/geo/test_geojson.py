@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import cv2
@@ -15,7 +16,17 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.features import rasterize
 
-from inference_server.geo import Detection, GeoReference, detection_features, polygon_features
+from inference_server.geo import (
+    Detection,
+    GeoReference,
+    detection_features,
+    detection_list,
+    detection_list_pieces,
+    detection_pieces,
+    geojson,
+    polygon_features,
+    polygon_pieces,
+)
 from inference_server.geo.crs import authority_of
 from inference_server.masks import Mask
 from tests.geo.files import PLACES, on_map, reference
@@ -192,3 +203,49 @@ def test_boxes_without_a_georeference() -> None:
         [[2.5, 1.25], [7.0, 1.25], [7.0, 4.0], [2.5, 4.0], [2.5, 1.25]]
     ]
     assert feature["properties"] == {"id": 1, "score": 0.887, "bbox_pixel": [2.5, 1.25, 7.0, 4.0]}
+
+
+@pytest.mark.parametrize("points", [1, 9, 20_000])
+def test_pieces_are_the_document(monkeypatch: pytest.MonkeyPatch, points: int) -> None:
+    monkeypatch.setattr(geojson, "_BATCH_POINTS", points)
+    plane = np.random.default_rng(3).integers(0, 4, (9, 12), endpoint=True, dtype=np.uint8)
+    image = reference("utm", (9, 12))
+    masks = masks_of(plane, 4)
+    named = [{"value": number, "score": number / 8} for number in range(1, 5)]
+    expected = orjson.loads(orjson.dumps(polygon_features(masks, image, named)))
+    written = b"".join(polygon_pieces(zip(masks, named, strict=True), image))
+    found = orjson.loads(written)
+    assert list(found) == list(expected)
+    # By object, and within it in the same order.
+    expected["features"].sort(key=lambda feature: feature["properties"]["value"])
+    assert found == expected
+    assert written.count(b"\n") == len(expected["features"]) + 1
+    empty = orjson.loads(b"".join(polygon_pieces([])))
+    assert empty == polygon_features([])
+
+
+def test_pieces_follow_their_objects() -> None:
+    """Nothing but the present object is held."""
+    large = np.random.default_rng(3).random((256, 256)) < 0.5  # more vertices than a batch has
+    asked: list[int] = []
+
+    def objects() -> Iterator[tuple[Mask, dict[str, Any]]]:
+        for number in range(3):
+            asked.append(number)
+            yield Mask.from_plane(large), {"value": number}
+
+    for piece in polygon_pieces(objects()):
+        if b'"value":' in piece:
+            value = orjson.loads(piece.strip(b",\n"))["properties"]["value"]
+            assert asked[-1] <= value + 1
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 5])
+def test_pieces_of_boxes_are_the_documents(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    monkeypatch.setattr(geojson, "_BATCH_BOXES", 2)
+    found = [Detection(i, (i, 2.5, i + 4, 9.25), score=0.5) for i in range(1, count + 1)]
+    image = reference("mercator")
+    expected = orjson.loads(orjson.dumps(detection_features(found, image)))
+    assert orjson.loads(b"".join(detection_pieces(found, image))) == expected
+    plain = detection_list(found, image.size)
+    assert orjson.loads(b"".join(detection_list_pieces(found, image.size))) == plain

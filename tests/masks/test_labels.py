@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inference_server.masks import Mask, label_plane
+from inference_server.masks import Layer, Mask, id_type, label_plane, label_strips
 from tests.masks.planes import Plane, planes
 
 SIZES = st.tuples(st.integers(1, 12), st.integers(1, 12))
@@ -101,3 +101,36 @@ def test_ids_are_as_wide_as_need_be(masks: int, dtype: type) -> None:
 def test_a_mask_of_another_image_is_refused() -> None:
     with pytest.raises(ValueError, match="does not fit an image"):
         label_plane([Mask.empty((3, 4))], (4, 3))
+
+
+@settings(deadline=None)
+@given(st.data(), st.integers(1, 5), st.booleans(), st.booleans())
+def test_strips_are_those_of_the_plane(
+    data: st.DataObject, rows: int, unique: bool, foreground: bool
+) -> None:
+    size = data.draw(SIZES)
+    masks = [Mask.from_plane(part) for part in drawn(data, size)]
+    order = data.draw(st.permutations(range(len(masks))))
+    expected = label_plane(masks, size, order=order, unique=unique, foreground=foreground)
+    layers = [Layer(i + 1, mask, (order.index(i), 0, (0, 0, 0, 0))) for i, mask in enumerate(masks)]
+    asked: list[range] = []
+
+    def touching(seen: range) -> list[Layer]:
+        asked.append(seen)
+        return layers
+
+    strips = list(
+        label_strips(touching, size, np.uint8, rows=rows, unique=unique, foreground=foreground)
+    )
+    assert {strip.dtype for strip in strips} == {np.dtype(np.uint8)}
+    assert [len(strip) for strip in strips[:-1]] == [rows] * (len(strips) - 1)
+    np.testing.assert_array_equal(np.concatenate(strips), expected)
+    assert len(asked) == len(strips)
+    assert max(map(len, asked)) <= rows + 2
+
+
+@pytest.mark.parametrize("masks", [255, 256, 65_535, 65_536])
+def test_strips_have_the_type_of_their_ids(masks: int) -> None:
+    layer = Layer(masks, block(2, 5, 2, 6), (0.5, 0, (2, 2, 6, 5)))
+    (strip,) = label_strips(lambda rows: [layer], (6, 8), id_type(masks))
+    assert strip.max() == masks

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from PIL import Image
 
-from inference_server.masks import Mask, encode_pixels, encode_png
+from inference_server.masks import Mask, encode_pixels, encode_png, png_pieces
 from tests.masks.planes import EXAMPLES, Plane, examples, planes
 
 
@@ -57,4 +57,18 @@ def test_empty_rows_take_little_room() -> None:
 def test_any_pixels(shape: tuple[int, ...], dtype: type[np.uint8] | type[np.uint16]) -> None:
     pixels = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, shape, dtype)
     read = cv2.imdecode(np.frombuffer(encode_pixels(pixels), np.uint8), cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(read, pixels)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("rows", [1, 7, 100])
+def test_pieces(dtype: type[np.uint8] | type[np.uint16], rows: int) -> None:
+    pixels = np.random.default_rng(1).integers(0, np.iinfo(dtype).max, (50, 33), dtype)
+    strips = (pixels[top : top + rows] for top in range(0, 50, rows))
+    data = b"".join(png_pieces((50, 33), dtype, strips))
+    with Image.open(io.BytesIO(data)) as image:
+        image.verify()
+    read = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert read is not None
+    assert read.dtype == dtype
     np.testing.assert_array_equal(read, pixels)

@@ -24,6 +24,7 @@ from inference_server.geo.crs import (
     turn_of,
     urn_of,
 )
+from inference_server.images.file_bytes import Bytes
 from inference_server.images.gdal import gdal
 from inference_server.images.raster_file import RasterFile
 from inference_server.images.tiff import MAX_METADATA_ITEMS
@@ -352,16 +353,18 @@ class GeoRaster(RasterFile):
         data: the file.
         max_metadata_items: see `RasterFile`.
         max_calls: maximum calls of GDAL per transformation of points; default 64.
+        bands: see `RasterFile`.
     """
 
     def __init__(
         self,
-        data: bytes,
+        data: Bytes,
         *,
         max_metadata_items: int = MAX_METADATA_ITEMS,
         max_calls: int = MAX_CALLS,
+        bands: Sequence[int] | None = None,
     ) -> None:
-        super().__init__(data, max_metadata_items=max_metadata_items)
+        super().__init__(data, max_metadata_items=max_metadata_items, bands=bands)
         self._max_calls = max_calls
 
     def read(self) -> None:

@@ -1,8 +1,8 @@
 """GDAL, by rasterio: the only way to open untrusted files with it.
 
-GDAL gets one driver, a file in memory, and options that keep it from other files and the network.
-`RasterFile` surveys the file's structure first. rasterio is imported on first use: it takes 0.3 s,
-which only requests with rasters should wait for.
+GDAL gets one driver, an open file or one in memory, and options that keep it from other files and
+the network. `RasterFile` surveys the file's structure first. rasterio is imported on first use: it
+takes 0.3 s, which only requests with rasters should wait for.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ import functools
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from inference_server.images.file_bytes import Bytes, FileBytes
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
@@ -48,22 +50,33 @@ def gdal() -> Iterator[None]:
 
 
 @contextmanager
-def open_surveyed_tiff(data: bytes) -> Iterator[DatasetReader]:
+def open_surveyed_tiff(data: Bytes, overview: int | None = None) -> Iterator[DatasetReader]:
     """Open a TIFF file that `tiff.survey_tiff` and `tiff.survey_pages` accepted.
 
-    Only `RasterFile` calls this, because it surveys.
+    Only `RasterFile` and `WindowReader` call this, because they survey. Every call of the dataset's
+    methods must be inside `gdal`, which need not be entered for opening it.
 
     Args:
         data: the file.
+        overview: index of the overview to open in place of the image. Default: the image.
 
     Raises:
         Exception: the file is damaged; GDAL fails in many ways.
     """
-    with gdal():
-        from rasterio.io import MemoryFile
+    options: dict[str, Any] = {"driver": "GTiff"}
+    if overview is not None:
+        options["overview_level"] = overview
+    with ExitStack() as stack:
+        with gdal():
+            import rasterio
+            from rasterio.io import MemoryFile
 
-        with MemoryFile(data) as file, file.open(driver="GTiff") as dataset:
-            yield dataset
+            if isinstance(data, FileBytes):
+                dataset = rasterio.open(data.path, **options)
+            else:
+                dataset = stack.enter_context(MemoryFile(data)).open(**options)
+        stack.callback(dataset.close)
+        yield dataset
 
 
 @functools.cache

@@ -20,7 +20,7 @@ from inference_server.errors import ImageError
 from inference_server.images.failures import DamagedError, could_not_load, damaged
 from inference_server.images.jpeg import survey_jpeg
 from inference_server.images.tiff import SIGNATURES as TIFF_SIGNATURES
-from inference_server.images.tiff import exif_orientation, survey_tiff
+from inference_server.images.tiff import Tiff, exif_orientation, survey_tiff
 
 # The server checks its own limit on pixels. Pillow's would prevent operators from raising it.
 Image.MAX_IMAGE_PIXELS = None
@@ -182,7 +182,15 @@ def _read_bmp(data: bytes) -> Header:
 
 
 def _read_tiff(data: bytes) -> Header:
-    found = survey_tiff(data)
+    return tiff_header(survey_tiff(data))
+
+
+def tiff_header(found: Tiff) -> Header:
+    """Return the header of a TIFF file.
+
+    Args:
+        found: the file's structure.
+    """
     width, height = found.width, found.height
     if not found.plain:
         return Header(

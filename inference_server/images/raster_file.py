@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from inference_server.errors import ImageError
+from inference_server.errors import ImageError, InferenceServerError
 from inference_server.executor import stop_if_cancelled
 from inference_server.images.failures import DamagedError, could_not_load, damaged
-from inference_server.images.gdal import open_surveyed_tiff
+from inference_server.images.file_bytes import Bytes
+from inference_server.images.gdal import gdal, open_surveyed_tiff
 from inference_server.images.headers import Header
 from inference_server.images.orientation import upright
 from inference_server.images.raster import OpenRaster
@@ -60,16 +61,30 @@ class RasterFile:
 
     Args:
         data: the image file.
+        max_metadata_items: maximum number of metadata items; default 8192.
+        bands: numbers of the bands to show, one or three. Default: see `raster`.
 
     Attributes:
         data: the image file.
     """
 
-    def __init__(self, data: bytes, *, max_metadata_items: int = MAX_METADATA_ITEMS) -> None:
+    def __init__(
+        self,
+        data: Bytes,
+        *,
+        max_metadata_items: int = MAX_METADATA_ITEMS,
+        bands: Sequence[int] | None = None,
+    ) -> None:
         self.data = data
+        self._bands = bands
         self._max_metadata_items = max_metadata_items
         self._info: RasterInfo | None = None
         self._pages_surveyed = False
+
+    @property
+    def is_tiff(self) -> bool:
+        """Whether the file says that it is a TIFF file."""
+        return self.data[:4] in SIGNATURES
 
     @cached_property
     def survey(self) -> Tiff | None:
@@ -78,14 +93,12 @@ class RasterFile:
         Raises:
             ImageError: the file is a damaged TIFF.
         """
-        if not self.data.startswith(SIGNATURES):
+        if not self.is_tiff:
             return None
-        try:
+        with blaming("TIFF"):
             found = survey_tiff(self.data)
             if not found.width or not found.height:
                 raise DamagedError("has no pixels")
-        except Exception as error:  # parsers of damaged files fail in many ways
-            raise damaged("TIFF", error) from error
         return found
 
     @property
@@ -152,40 +165,66 @@ class RasterFile:
         Raises:
             ImageError: the file is damaged, also if GDAL notices it later; or its values are
                 complex numbers.
+            RequestError: the file lacks one of the bands.
         """
         with self._opened() as dataset:
-            if dataset.shape != shape:
-                raise DamagedError("contradicts itself about its size")
-            if _is_complex(dataset):
-                raise could_not_load(
-                    "The TIFF file has complex numbers, whose brightness is not defined.",
-                    "Send their magnitude, or another real quantity.",
-                )
-            yield OpenRaster(dataset)
+            yield self.checked(dataset, shape)
+
+    def checked(self, dataset: DatasetReader, shape: tuple[int, int]) -> OpenRaster:
+        """Check an open dataset against the header, and choose its bands; see `opened`."""
+        if dataset.shape != shape:
+            raise DamagedError("contradicts itself about its size")
+        if _is_complex(dataset):
+            raise could_not_load(
+                "The TIFF file has complex numbers, whose brightness is not defined.",
+                "Send their magnitude, or another real quantity.",
+            )
+        return OpenRaster(dataset, self._bands)
+
+    def survey_all(self) -> None:
+        """Check the structure of the whole file, which GDAL reads when it opens the file.
+
+        Raises:
+            ImageError: the file is damaged, or no TIFF.
+        """
+        if self.survey is None:
+            raise damaged("TIFF")
+        if not self._pages_surveyed:
+            with blaming("TIFF"):
+                survey_pages(self.data, max_metadata_items=self._max_metadata_items)
+            self._pages_surveyed = True
 
     @contextmanager
     def _opened(self) -> Iterator[DatasetReader]:
         """Open the file with GDAL, once it has been surveyed; every failure is an `ImageError`."""
-        if self.survey is None:
-            raise damaged("TIFF")
-        try:
-            if not self._pages_surveyed:
-                survey_pages(self.data, max_metadata_items=self._max_metadata_items)
-                self._pages_surveyed = True
-            with open_surveyed_tiff(self.data) as dataset:
-                if self._info is None:
-                    height, width = dataset.shape
-                    self._info = RasterInfo(
-                        dataset.crs,
-                        dataset.transform,
-                        (int(height), int(width)),
-                        _is_complex(dataset) or OpenRaster(dataset).may_be_invalid,
-                    )
-                yield dataset
-        except ImageError:
-            raise
-        except Exception as error:  # GDAL fails in many ways on damaged files
-            raise damaged("TIFF", error) from error
+        self.survey_all()
+        with blaming("TIFF"), gdal(), open_surveyed_tiff(self.data) as dataset:
+            if self._info is None:
+                height, width = dataset.shape
+                self._info = RasterInfo(
+                    dataset.crs,
+                    dataset.transform,
+                    (int(height), int(width)),
+                    _is_complex(dataset) or OpenRaster(dataset).may_be_invalid,
+                )
+            yield dataset
+
+
+@contextmanager
+def blaming(kind: str) -> Iterator[None]:
+    """Turn every failure inside this context into an `ImageError` about the file.
+
+    GDAL fails in many ways on damaged files. Other errors that a client may get pass.
+
+    Args:
+        kind: name of the format, such as `TIFF`.
+    """
+    try:
+        yield
+    except InferenceServerError:
+        raise
+    except Exception as error:
+        raise damaged(kind, error) from error
 
 
 def _is_complex(dataset: DatasetReader) -> bool:
@@ -217,14 +256,5 @@ def decode_raster(
         pixels = np.zeros((header.height, header.width, 3), np.uint8)
         for window in raster.windows():
             stop_if_cancelled()
-            part = raster.read(window)
-            target = pixels[window.toslices()]
-            for band, values in enumerate(part.values):
-                converted = colours(values)
-                if len(part.values) == 3:
-                    target[:, :, band] = converted
-                else:  # grey for all three, or all three from a palette
-                    target[:] = converted if converted.ndim == 3 else converted[:, :, None]
-            if part.known is not None:
-                target[~part.known.any(axis=0)] = 0
+            raster.draw(window, colours, pixels[window.toslices()])
         return pixels

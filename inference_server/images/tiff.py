@@ -3,6 +3,8 @@
 Pillow copies the data of every directory entry: a thousand entries that point to the same megabyte
 take a gigabyte before any pixel is decoded. So the directories that Pillow reads are checked first
 (`survey_tiff`), and for GDAL all others too (`survey_pages`).
+
+Both read files on disk (`FileBytes`) as well as bytes in memory, in small pieces.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import struct
 from typing import NamedTuple
 
 from inference_server.images.failures import DamagedError
+from inference_server.images.file_bytes import Bytes
 
 # Bytes per value by type: BYTE, ASCII, SHORT, LONG, RATIONAL, SBYTE, UNDEFINED, SSHORT, SLONG,
 # SRATIONAL, FLOAT, DOUBLE, IFD, and LONG8, SLONG8, IFD8 of BigTIFF.
@@ -44,12 +47,17 @@ _UNSIGNED = frozenset({1, 4})  # values of `_SAMPLE_FORMAT`: unsigned, and unspe
 _TILE_BYTES, _FILE_BYTES = 8, 64
 
 _MAX_ENTRIES = 4096  # real files have dozens
-_MAX_VALUES = 2**17  # per entry; the longest are strip offsets, at most one per row
+# Per entry; the longest are offsets of strips, at most one per row, and of tiles: ten gigapixels
+# have 153,000 of 256 x 256 pixels.
+_MAX_VALUES = 2**18
 _MAX_BANDS = 1024  # the richest spectrometers have some 500
 _MAX_PAGES = 4096
 _MAX_OVERVIEWS = 64  # and masks; GDAL takes 8 seconds for 4000
 _MAX_ALL_ENTRIES = 2**17
 _MAX_METADATA = 2**22  # bytes
+# Bytes of all entries together, which GDAL keeps in memory. The tables of four gigapixels, in tiles
+# of 256 x 256 pixels and three planes, with overviews, take 4 MiB.
+_MAX_TABLES = 2**26
 
 
 MAX_METADATA_ITEMS = 8192
@@ -68,6 +76,9 @@ class Tiff(NamedTuple):
         plain: whether the pixels are colours of at most eight bits, which Pillow reads correctly.
         raster_pixels: cost of reading the file with GDAL, in pixels of eight bytes: one unpacked
             tile or strip, or a share of the whole file if that is more.
+        tile_bytes: bytes of one unpacked tile or strip, as GDAL reads it; 0 if pixels are not
+            compressed, and can be read in any pieces.
+        inks: whether the pixels are CMYK.
     """
 
     width: int
@@ -76,6 +87,8 @@ class Tiff(NamedTuple):
     tile_pixels: int
     plain: bool
     raster_pixels: int
+    tile_bytes: int
+    inks: bool
 
 
 class _Layout(NamedTuple):
@@ -84,9 +97,9 @@ class _Layout(NamedTuple):
     order: str
     big: bool
 
-    def read(self, code: str, data: bytes, position: int) -> int:
+    def read(self, code: str, data: Bytes, position: int) -> int:
         """Read one integer; raises `struct.error` beyond the end of the data."""
-        value: int = struct.unpack_from(self.order + code, data, position)[0]
+        value: int = _unpack(self.order + code, data, position)[0]
         return value
 
 
@@ -98,7 +111,7 @@ class _Entry(NamedTuple):
     position: int
 
 
-def survey_tiff(data: bytes) -> Tiff:
+def survey_tiff(data: Bytes) -> Tiff:
     """Read the first directory, and check every directory that Pillow reads.
 
     Raises:
@@ -140,11 +153,13 @@ def survey_tiff(data: bytes) -> Tiff:
             -(-tile_pixels * pixel_bytes // _TILE_BYTES),
             -(-width * height * pixel_bytes // _FILE_BYTES),
         ),
+        0 if compression == 1 else tile_pixels * pixel_bytes,
+        _integer(data, entries, _PHOTOMETRIC, layout) == _INKS,
     )
 
 
 def _is_plain(
-    data: bytes, entries: dict[int, _Entry], layout: _Layout, samples: int, bits: int
+    data: Bytes, entries: dict[int, _Entry], layout: _Layout, samples: int, bits: int
 ) -> bool:
     """Tell whether Pillow reads the samples with their meaning."""
     photometric = _integer(data, entries, _PHOTOMETRIC, layout) or 0
@@ -155,14 +170,16 @@ def _is_plain(
     # GDAL stores the colours of bands in its metadata; Pillow takes them in the order RGB.
     metadata = entries.get(_METADATA)
     if metadata is not None:
-        text = data[metadata.position : metadata.position + metadata.values]
+        # Longer metadata are refused before GDAL reads them.
+        length = min(metadata.values, _MAX_METADATA)
+        text = data[metadata.position : metadata.position + length]
         if any(int(band) != _COLOURS.index(colour) for band, colour in _TAGGED.findall(text)):
             return False
     grey = photometric in _GREYS
     return bits <= 8 and _NODATA not in entries and samples in ((1,) if grey else (1, 3, 4))
 
 
-def survey_pages(data: bytes, *, max_metadata_items: int = MAX_METADATA_ITEMS) -> None:
+def survey_pages(data: Bytes, *, max_metadata_items: int = MAX_METADATA_ITEMS) -> None:
     """Check all directories of a file, among which GDAL searches for masks and overviews.
 
     Args:
@@ -173,7 +190,8 @@ def survey_pages(data: bytes, *, max_metadata_items: int = MAX_METADATA_ITEMS) -
         DamagedError: there are too many, they overlap, or one exceeds a limit.
     """
     layout, start = _layout(data)
-    values, entries_left, overviews_left = 2 * len(data), _MAX_ALL_ENTRIES, _MAX_OVERVIEWS
+    values = min(2 * len(data), _MAX_TABLES)
+    entries_left, overviews_left = _MAX_ALL_ENTRIES, _MAX_OVERVIEWS
     items_left, metadata_left = 2 * max_metadata_items, _MAX_METADATA
     waiting = [start]
     seen = {0}
@@ -192,11 +210,13 @@ def survey_pages(data: bytes, *, max_metadata_items: int = MAX_METADATA_ITEMS) -
                 # GDAL quotes the metadata in errors, which rasterio decodes as UTF-8 in a callback
                 # that can only print a failure.
                 entry = entries[_METADATA]
-                metadata = data[entry.position : entry.position + entry.values]
-                metadata.decode()
+                metadata_left -= entry.values
+                length = min(entry.values, _MAX_METADATA)
+                metadata = data[entry.position : entry.position + length]
+                if metadata_left >= 0:
+                    metadata.decode()
                 # An item has two tags, and so has the element around them.
                 items_left -= max(0, metadata.count(b"<") - 2)
-                metadata_left -= len(metadata)
         except UnicodeDecodeError as error:
             raise DamagedError("has metadata that is not UTF-8") from error
         except struct.error:
@@ -211,6 +231,11 @@ def survey_pages(data: bytes, *, max_metadata_items: int = MAX_METADATA_ITEMS) -
             )
         if len(seen) > _MAX_PAGES or min(entries_left, overviews_left, values) < 0:
             raise DamagedError("has too many directories, or some that overlap")
+
+
+def _unpack(code: str, data: Bytes, position: int) -> tuple[int, ...]:
+    """Read integers; raises `struct.error` beyond the end of the data."""
+    return struct.unpack(code, data[position : position + struct.calcsize(code)])
 
 
 def exif_orientation(exif: bytes) -> int:
@@ -231,7 +256,7 @@ def exif_orientation(exif: bytes) -> int:
     return orientation if orientation is not None and 1 <= orientation <= 8 else 1
 
 
-def _layout(data: bytes) -> tuple[_Layout, int]:
+def _layout(data: Bytes) -> tuple[_Layout, int]:
     """Read the signature; returns the layout and the position of the first directory."""
     order = {b"II": "<", b"MM": ">"}.get(data[:2])
     if order is None:
@@ -241,7 +266,7 @@ def _layout(data: bytes) -> tuple[_Layout, int]:
     return layout, layout.read("Q", data, 8) if big else layout.read("I", data, 4)
 
 
-def _directory(data: bytes, start: int, layout: _Layout) -> dict[int, _Entry]:
+def _directory(data: Bytes, start: int, layout: _Layout) -> dict[int, _Entry]:
     """Read the entries of a directory by tag; raises `DamagedError` beyond a limit."""
     number = layout.read("Q" if layout.big else "H", data, start)
     if number > _MAX_ENTRIES:
@@ -251,9 +276,7 @@ def _directory(data: bytes, start: int, layout: _Layout) -> dict[int, _Entry]:
     inline = 8 if layout.big else 4
     first = start + (8 if layout.big else 2)
     for position in range(first, first + number * (4 + 2 * inline), 4 + 2 * inline):
-        tag, kind, count = struct.unpack_from(
-            layout.order + ("HHQ" if layout.big else "HHI"), data, position
-        )
+        tag, kind, count = _unpack(layout.order + ("HHQ" if layout.big else "HHI"), data, position)
         position += 4 + inline
         size = count * _SIZES.get(kind, 0)
         if size > inline:
@@ -267,7 +290,7 @@ def _directory(data: bytes, start: int, layout: _Layout) -> dict[int, _Entry]:
     return entries
 
 
-def _next_directory(data: bytes, start: int, layout: _Layout) -> int:
+def _next_directory(data: Bytes, start: int, layout: _Layout) -> int:
     """Read the position of the directory after the one at `start`; 0 after the last."""
     if layout.big:
         return layout.read("Q", data, start + 8 + 20 * layout.read("Q", data, start))
@@ -275,7 +298,7 @@ def _next_directory(data: bytes, start: int, layout: _Layout) -> int:
 
 
 def _integers(
-    data: bytes, entries: dict[int, _Entry], tag: int, layout: _Layout
+    data: Bytes, entries: dict[int, _Entry], tag: int, layout: _Layout
 ) -> tuple[int, ...]:
     """Read the integers of an entry; none if the entry is missing."""
     entry = entries.get(tag)
@@ -283,11 +306,12 @@ def _integers(
         return ()
     if entry.type not in _INTEGERS:
         raise DamagedError(f"has a directory entry {tag} that does not hold integers")
-    code = f"{layout.order}{entry.values}{_INTEGERS[entry.type]}"
-    return struct.unpack_from(code, data, entry.position)
+    if entry.values > _MAX_VALUES:
+        raise DamagedError(f"has a directory entry of more than {_MAX_VALUES} values")
+    return _unpack(f"{layout.order}{entry.values}{_INTEGERS[entry.type]}", data, entry.position)
 
 
-def _integer(data: bytes, entries: dict[int, _Entry], tag: int, layout: _Layout) -> int | None:
+def _integer(data: Bytes, entries: dict[int, _Entry], tag: int, layout: _Layout) -> int | None:
     """Read the single integer of an entry; None if the entry is missing."""
     entry = entries.get(tag)
     if entry is None:
@@ -297,7 +321,7 @@ def _integer(data: bytes, entries: dict[int, _Entry], tag: int, layout: _Layout)
     return layout.read(_INTEGERS[entry.type], data, entry.position)
 
 
-def _required(data: bytes, entries: dict[int, _Entry], tag: int, layout: _Layout) -> int:
+def _required(data: Bytes, entries: dict[int, _Entry], tag: int, layout: _Layout) -> int:
     value = _integer(data, entries, tag, layout)
     if value is None:
         raise DamagedError(f"has no directory entry {tag}")

@@ -21,6 +21,7 @@ from inference_server.settings.label_studio import LabelStudioSettings
 from inference_server.settings.models import ModelSettings
 from inference_server.settings.proxy import ProxySettings
 from inference_server.settings.queues import QueueSettings
+from inference_server.settings.rasters import RasterSettings
 from inference_server.settings.requests import RequestSettings
 from inference_server.settings.serving import ServingSettings
 from inference_server.settings.types import PREFIX, variable_of
@@ -36,6 +37,7 @@ class Settings(
     JobSettings,
     QueueSettings,
     FetchSettings,
+    RasterSettings,
     RequestSettings,
     ConnectionSettings,
     CacheSettings,

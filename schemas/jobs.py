@@ -12,6 +12,8 @@ _ID = "1f0a6c3d5b7e4f8aa1b2c3d4e5f60718"
 _URL = f"http://127.0.0.1:9001/v2/requests/{_ID}"
 _FILE = f"{_URL}/files/preview.png?expires=1767225600&signature=bm90IGEgcmVhbCBzaWduYXR1cmU"
 
+_PROGRESS = {"share": 0.25, "done": 250, "total": 1000, "skipped": 31, "objects": 97}
+
 JobState = Literal["QUEUED", "PROCESSING", "COMPLETED"]
 
 
@@ -43,11 +45,33 @@ class JobMetrics(WireModel):
     )
 
 
+class JobProgress(WireModel):
+    """How far a job is that works on a raster by windows."""
+
+    model_config = examples(_PROGRESS)
+
+    share: float = Field(
+        ge=0,
+        le=1,
+        description="Part of the windows that is finished. Starts again at 0 if a "
+        "crash or an error makes the server repeat the job.",
+    )
+    done: int = Field(ge=0, description="Windows that are finished, including skipped ones.")
+    total: int = Field(ge=0, description="Windows of the raster.")
+    skipped: int = Field(ge=0, description="Windows without data, which are not segmented.")
+    objects: int = Field(
+        ge=0,
+        description="Objects found so far. The pieces of an object that windows cut are joined as "
+        "the work proceeds.",
+    )
+
+
 class JobStatus(WireModel):
     """The status of a job."""
 
     model_config = examples(
         {"request_id": _ID, "status": "PROCESSING", "metrics": {}},
+        {"request_id": _ID, "status": "PROCESSING", "metrics": {}, "progress": _PROGRESS},
         {"request_id": _ID, "status": "COMPLETED", "metrics": {"inference_time": 0.42}},
     )
 
@@ -57,6 +81,11 @@ class JobStatus(WireModel):
         "`COMPLETED` when the result is available. A `FAILED` job is reported with status code 422."
     )
     metrics: JobMetrics = Field(description="Metrics of the job.")
+    progress: JobProgress | None = Field(
+        default=None,
+        description="How far the job is; absent before its first report, and for requests that are "
+        "not worked on by windows.",
+    )
 
 
 class JobImage(WireModel):
@@ -106,6 +135,18 @@ class JobResult(WireModel):
     )
     metrics: JobMetrics = Field(description="Metrics of the job.")
     images: list[JobImage] = Field(description="Files of the result.")
+    progress: JobProgress | None = Field(default=None, description="As in `JobStatus`.")
+
+
+class JobDeleted(WireModel):
+    """The job was cancelled, or its result deleted. It is unknown from now on."""
+
+    model_config = examples({"request_id": _ID, "status": "PROCESSING"})
+
+    request_id: str = Field(description="Id of the job.")
+    status: Literal["QUEUED", "PROCESSING", "COMPLETED", "FAILED"] = Field(
+        description="Status that the job had: `QUEUED` and `PROCESSING` were cancelled."
+    )
 
 
 class JobFailed(WireModel):

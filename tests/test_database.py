@@ -33,12 +33,10 @@ from inference_server.auth import AuthService, KeyRepository, Usage
 from inference_server.database import METADATA, Database, DatabaseTimeouts
 from inference_server.jobs import Accepted, JobQueue, JobRepository, RequestKey, Submission
 from inference_server.jobs.task import Task, TaskResult
-from inference_server.observability.metrics import Metrics
 from inference_server.segmentation.types import StoredImage
 from inference_server.settings import Settings
-from schemas.common import Limits
 from tests.jobs.postgres import fresh_database
-from tests.jobs.submitting import content_of
+from tests.jobs.submitting import content_of, task_context
 
 PROCESSES = 3
 
@@ -203,9 +201,7 @@ def test_a_database_of_0_1_0_is_upgraded(directory: Path, url: str) -> None:
 
     async def serve() -> None:
         settings = Settings(data_dir=str(directory), database_url=url)
-        context: Any = SimpleNamespace(
-            settings=settings, limits=Limits(), metrics=Metrics(), traces=None
-        )
+        context = task_context(settings)
         auth = AuthService(settings)
         jobs = JobQueue(settings, {"double": Task(Number, double, lambda body: [])})
         await auth.start()

@@ -14,12 +14,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from inference_server import __version__
-from inference_server.api import jobs, playground, system
+from inference_server.api import playground, system
 from inference_server.api.dependencies import limits_of
 from inference_server.api.endpoint import VendorApi, endpoint, message_wording, not_found_handler
 from inference_server.api.headers import HEADERS
 from inference_server.api.huggingface import errors as huggingface_errors
 from inference_server.api.huggingface import routes as huggingface
+from inference_server.api.jobs import routes as jobs
 from inference_server.api.label_studio import errors as label_studio_errors
 from inference_server.api.label_studio import routes as label_studio
 from inference_server.api.lifecycle import LOAD_PAUSE, ServerContext

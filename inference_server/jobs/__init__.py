@@ -8,6 +8,7 @@ from inference_server.jobs.models import (
     Accepted,
     Backlog,
     Claim,
+    Deleted,
     Facts,
     Lease,
     Output,
@@ -16,6 +17,7 @@ from inference_server.jobs.models import (
     StoredFile,
     Submission,
 )
+from inference_server.jobs.progress import Attempt, JobProgress
 from inference_server.jobs.queue import JobQueue
 from inference_server.jobs.repository import JobRepository
 from inference_server.jobs.retention import Retention
@@ -25,9 +27,12 @@ from inference_server.jobs.timing import JobTiming
 __all__ = [
     "JSON_OUTPUT",
     "Accepted",
+    "Attempt",
     "Backlog",
     "Claim",
+    "Deleted",
     "Facts",
+    "JobProgress",
     "JobQueue",
     "JobRepository",
     "JobTiming",

@@ -5,14 +5,22 @@ Call these functions in a transaction that writes.
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, null, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.elements import ColumnElement
 
 from inference_server.auth import Charge, give_back, take
 from inference_server.errors import PromptError
 from inference_server.jobs import inputs, quota
-from inference_server.jobs.models import CHARGES, FILES, JOBS, SUBMISSIONS, Accepted, Submission
+from inference_server.jobs.models import (
+    CHARGES,
+    FILES,
+    JOBS,
+    SUBMISSIONS,
+    Accepted,
+    Deleted,
+    Submission,
+)
 from inference_server.settings import Settings
 
 MOST_REPETITIONS = 100
@@ -161,6 +169,38 @@ def undo(connection: Connection, submission_id: str) -> bool:
     if paid is not None:
         give_back(connection, paid)
     return True
+
+
+def delete_job(
+    connection: Connection, now: ColumnElement[float], job_id: str, tenant: str
+) -> Deleted | None:
+    """Cancel or delete a job; see `JobRepository.delete`.
+
+    It expires now: nobody sees it any more, and the purge deletes its files in small steps. The
+    lease of its worker is lost. The charge is refunded only if no attempt was made.
+    """
+    this = JOBS.c.id == job_id
+    found = connection.execute(
+        select(JOBS.c.status, JOBS.c.kind, JOBS.c.attempts)
+        .where(this, JOBS.c.tenant == tenant, JOBS.c.expires.is_(None) | (JOBS.c.expires > now))
+        .with_for_update()
+    ).one_or_none()
+    if found is None:
+        return None
+    if found.status in ("QUEUED", "PROCESSING"):
+        inputs.discard(connection, job_id)
+        paid = forget_charge(connection, job_id)
+        if paid is not None and not found.attempts:
+            give_back(connection, paid)
+        ended = {"status": "FAILED", "nbytes": 0, "error": "The job was cancelled."}
+    else:
+        ended = {}
+    connection.execute(
+        update(JOBS)
+        .where(this)
+        .values(due=null(), owner=null(), progress=null(), expires=now, **ended)
+    )
+    return Deleted(job_id, found.kind, found.status)
 
 
 def forget_charge(connection: Connection, job_id: str) -> Charge | None:

@@ -27,6 +27,7 @@ from sqlalchemy import (
 from inference_server.auth import Charge
 from inference_server.database import METADATA
 from inference_server.errors import UnknownImageError
+from inference_server.jobs.progress import JobProgress
 from inference_server.jobs.task import ResultFile
 from inference_server.segmentation.types import StoredImage
 
@@ -151,11 +152,13 @@ class Output:
         files: the result's files; a JSON result is one file with the name `JSON_OUTPUT`.
         seconds: duration of the task.
         facts: model, cache hit and stages. Default: none.
+        progress: what the task reported last. Default: None, it reported nothing.
     """
 
     files: tuple[ResultFile, ...]
     seconds: float
     facts: Facts = Facts()
+    progress: JobProgress | None = None
 
     @property
     def nbytes(self) -> int:
@@ -189,6 +192,8 @@ class Status:
         error: the reason for the failure; None unless the job has failed.
         expires: when the job is deleted, in seconds since 1970; None until it has ended.
         facts: model, cache hit and stages of the result.
+        progress: what the current attempt, or the last one of a completed job, reported last.
+            Default: None, it reported nothing.
     """
 
     job_id: str
@@ -197,6 +202,22 @@ class Status:
     error: str | None
     expires: float | None
     facts: Facts
+    progress: JobProgress | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """A job that its tenant cancelled or deleted.
+
+    Attributes:
+        job_id: the job's id.
+        kind: name of its task.
+        state: the state that it had.
+    """
+
+    job_id: str
+    kind: str
+    state: State
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +269,8 @@ JOBS = Table(
     Column("image_mismatch", Boolean),
     # Seconds by stage, as JSON.
     Column("stages", Text),
+    # What the current attempt reported last, see `JobProgress`; null once it is given up.
+    Column("progress", Text),
     Index("inference_jobs_due", "due"),
     Index("inference_jobs_expires", "expires"),
     Index("inference_jobs_tenant_turn", "tenant", "turn"),

@@ -13,6 +13,7 @@ from inference_server.auth import Tenant
 from inference_server.jobs.models import (
     Accepted,
     Backlog,
+    Deleted,
     Facts,
     Status,
     StoredFile,
@@ -24,7 +25,8 @@ from inference_server.jobs.submissions import Submissions
 from inference_server.jobs.task import Task, TaskContext
 from inference_server.jobs.timing import DEFAULT_TIMING, JobTiming
 from inference_server.jobs.undo_marks import UndoMarks
-from inference_server.jobs.worker import Worker, WorkSignal
+from inference_server.jobs.work_signal import WorkSignal
+from inference_server.jobs.worker import Worker
 from inference_server.jobs.worker_locks import WorkerLocks
 from inference_server.settings import Settings
 from inference_server.supervisor import BackgroundTask, Backoff, Supervisor
@@ -114,6 +116,17 @@ class JobQueue:
     def undo(self, accepted: Accepted) -> None:
         """Undo a submission whose response was not sent; see `Submissions.undo`."""
         self._submissions.undo(accepted)
+
+    async def delete(self, job_id: str, tenant: Tenant) -> Deleted | None:
+        """Cancel a job, or delete its result; see `JobRepository.delete`.
+
+        A worker of this process drops the attempt at once, others within a second.
+        """
+        deleted = await self._storage.write(self._storage.repository.delete, job_id, tenant.name)
+        if deleted is not None:
+            self._signal.cancel(job_id)
+            logger.info("Job %s (%s) deleted: it was %s", job_id, deleted.kind, deleted.state)
+        return deleted
 
     async def status(self, job_id: str, tenant: Tenant) -> Status | None:
         """Get a job's status; see `JobRepository.status`."""

@@ -26,12 +26,14 @@ from inference_server.jobs.models import (
     Accepted,
     Backlog,
     Claim,
+    Deleted,
     Facts,
     Lease,
     Output,
     Status,
     Submission,
 )
+from inference_server.jobs.progress import JobProgress
 from inference_server.jobs.results import FACT_COLUMNS, facts_of
 from inference_server.settings import Settings
 
@@ -114,6 +116,21 @@ class JobRepository:
         """
         return self._database.write(lambda connection: intake.undo(connection, submission_id))
 
+    def delete(self, job_id: str, tenant: str) -> Deleted | None:
+        """Cancel an unfinished job, or delete the result of one that has ended.
+
+        Args:
+            job_id: the job's id, unchecked.
+            tenant: name of the tenant who asks.
+
+        Returns:
+            The job as it was; None if it is unknown, has expired, or is another tenant's.
+        """
+        now = self._database.now
+        return self._database.write(
+            lambda connection: intake.delete_job(connection, now, job_id, tenant)
+        )
+
     def claim(self, worker: str, kinds: Collection[str], newcomers: bool = False) -> Claim | None:
         """Claim a job of the tenant whose latest claim is the longest ago: tenants take turns.
 
@@ -176,6 +193,7 @@ class JobRepository:
                 due=now + self._settings.job_lease,
                 owner=worker,
                 turn=1 + latest.scalar_subquery(),
+                progress=null(),
             )
             .returning(
                 *(JOBS.c.id, JOBS.c.token, JOBS.c.tenant, JOBS.c.kind, JOBS.c.attempts),
@@ -201,6 +219,15 @@ class JobRepository:
         """Extend a lease to its full length from now; return False if the lease was lost."""
         return self._change(lease, due=self._database.now + self._settings.job_lease)
 
+    def holds(self, lease: Lease) -> bool:
+        """Return whether a lease is still held: not if it expired or the job was cancelled."""
+        held = select(JOBS.c.id).where(_held(lease))
+        return self._database.read(lambda connection: connection.execute(held).first() is not None)
+
+    def report(self, lease: Lease, progress: JobProgress) -> bool:
+        """Store how far an attempt is; return False if the lease was lost."""
+        return self._change(lease, progress=progress.dump())
+
     def retry(self, lease: Lease, pause: float) -> bool:
         """Requeue a job after a failed attempt.
 
@@ -212,7 +239,7 @@ class JobRepository:
             False if the lease was lost.
         """
         due = self._database.now + pause
-        return self._change(lease, status="QUEUED", due=due, owner=null())
+        return self._change(lease, status="QUEUED", due=due, owner=null(), progress=null())
 
     def _change(self, lease: Lease, **values: object) -> bool:
         change = update(JOBS).where(_held(lease)).values(**values)
@@ -252,6 +279,7 @@ class JobRepository:
                 cache_hit=facts.hit,
                 image_mismatch=facts.mismatch,
                 stages=json.dumps(dict(facts.stages)),
+                progress=output.progress.dump() if output and output.progress else null(),
                 error=error if output is None else None,
             )
             .returning(JOBS.c.tenant)
@@ -292,7 +320,7 @@ class JobRepository:
         """
         row = JOBS.c
         query = select(
-            row.id, row.status, row.seconds, row.error, row.expires, *FACT_COLUMNS
+            *(row.id, row.status, row.seconds, row.error, row.expires, row.progress), *FACT_COLUMNS
         ).where(
             row.id == job_id,
             row.tenant == tenant,
@@ -300,7 +328,9 @@ class JobRepository:
         )
 
         found = self._database.read(lambda connection: connection.execute(query).one_or_none())
-        return None if found is None else Status(*found[:5], facts_of(found))
+        if found is None:
+            return None
+        return Status(*found[:5], facts_of(found), JobProgress.load(found.progress))
 
     def backlog(self) -> Backlog:
         """Get the size of the queue, over all tenants and processes."""
@@ -340,7 +370,13 @@ class JobRepository:
         change = (
             update(JOBS)
             .where(JOBS.c.owner == worker, JOBS.c.status == "PROCESSING")
-            .values(status="QUEUED", due=self._database.now, attempts=attempts, owner=null())
+            .values(
+                status="QUEUED",
+                due=self._database.now,
+                attempts=attempts,
+                owner=null(),
+                progress=null(),
+            )
         )
         return self._database.write(lambda connection: connection.execute(change).rowcount)
 

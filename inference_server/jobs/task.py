@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from inference_server.auth import Tenant, Work
 from inference_server.engines.catalog import Catalog
+from inference_server.jobs.progress import Attempt
 from inference_server.observability.metrics import Metrics, Timings
 from inference_server.observability.tracing import Traces
 from inference_server.segmentation.service import SegmentationService
@@ -32,6 +33,7 @@ class TaskContext:
             was accepted. Default: None, the id is looked up in the caches.
         upload: file that the request sent beside its fields, as a form does. Default: None, the
             fields name the image.
+        attempt: the attempt of the job. Default: None, the request is answered at once.
     """
 
     segmenter: SegmentationService
@@ -41,6 +43,7 @@ class TaskContext:
     traces: Traces | None = None
     image: StoredImage | None = None
     upload: StoredImage | None = None
+    attempt: Attempt | None = None
 
 
 @dataclass(frozen=True, slots=True)

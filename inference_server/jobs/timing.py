@@ -18,7 +18,8 @@ class JobTiming:
             `error_pause_most` while the task fails.
         error_pause_most: longest such pause.
         renewals: how often a worker renews its lease within the length of one lease.
-        watch: how often jobs of crashed processes are requeued.
+        watch: how often jobs of crashed processes are requeued, and how often a worker looks
+            whether its job was cancelled by another process.
         purge: how often expired jobs are deleted.
         purge_step: pause between two steps of a purge, in which other processes can write.
     """

@@ -6,9 +6,10 @@ import asyncio
 import functools
 import logging
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 import orjson
 from pydantic import ValidationError
@@ -24,65 +25,17 @@ from inference_server.errors import (
 )
 from inference_server.jobs import quota
 from inference_server.jobs.models import JSON_OUTPUT, Claim, Facts, Output
+from inference_server.jobs.progress import Attempt
 from inference_server.jobs.storage import JobStorage
 from inference_server.jobs.task import ResultFile, Task, TaskContext, TaskResult
 from inference_server.jobs.timing import DEFAULT_TIMING, JobTiming
+from inference_server.jobs.work_signal import WorkSignal
 from inference_server.observability.logging import about
 from inference_server.observability.metrics import Timings
 from inference_server.supervisor import BackgroundTask
 from schemas.common import validation_detail, validation_message
 
 logger = logging.getLogger(__name__)
-
-
-class WorkSignal:
-    """Wakes idle workers, and tells all workers to stop claiming jobs.
-
-    Args:
-        workers: number of regular workers.
-    """
-
-    def __init__(self, workers: int) -> None:
-        self._event = asyncio.Event()
-        self._draining = False
-        self._workers = workers
-        self._busy = 0
-
-    @property
-    def draining(self) -> bool:
-        """Whether workers are to claim no more jobs."""
-        return self._draining
-
-    @property
-    def next(self) -> asyncio.Event:
-        """Event of the next job. Get it before looking for jobs, so that none is missed."""
-        return self._event
-
-    def notify(self) -> None:
-        """Wake all workers."""
-        self._event.set()
-        self._event = asyncio.Event()
-
-    @property
-    def all_busy(self) -> bool:
-        """Whether all regular workers run jobs, so that those in reserve may claim some."""
-        return self._busy >= self._workers
-
-    @contextmanager
-    def working(self) -> Iterator[None]:
-        """Count a regular worker as busy during the block."""
-        self._busy += 1
-        if self.all_busy:
-            self.notify()  # those in reserve
-        try:
-            yield
-        finally:
-            self._busy -= 1
-
-    def drain(self) -> None:
-        """Wake all workers, and let each end after its current job."""
-        self._draining = True
-        self.notify()
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,18 +117,60 @@ class Worker:
 
     async def _process(self, claim: Claim) -> None:
         """Run a job for as long as its lease holds."""
-        work = asyncio.create_task(self._run_task(claim))
-        hold = asyncio.create_task(self._keep_lease(claim))
+        with self._signal.cancellable(claim.lease.job_id) as cancelled:
+            attempt = Attempt(self._settings.job_raster_timeout)
+            work = asyncio.create_task(self._run_task(claim, attempt))
+            hold = asyncio.create_task(self._hold(claim, cancelled, attempt))
+            try:
+                await asyncio.wait({work, hold}, return_when=asyncio.FIRST_COMPLETED)
+                if work.done():
+                    await self._end(claim, work.result(), hold)
+                else:
+                    why = "cancelled" if cancelled.is_set() else "lease lost"
+                    logger.warning("Job %s: %s; dropping the attempt", claim.lease.job_id, why)
+            finally:
+                await _stop(work, hold)
+
+    async def _hold(self, claim: Claim, cancelled: asyncio.Event, attempt: Attempt) -> None:
+        """Keep a job's lease and store its progress; return when the lease is lost.
+
+        Args:
+            claim: the job.
+            cancelled: set when this process cancels the job.
+            attempt: reports how far it is.
+        """
+        lost = [
+            asyncio.create_task(each)
+            for each in (
+                self._keep_lease(claim),
+                self._watch_lease(claim, cancelled),
+                self._store_progress(claim, attempt),
+            )
+        ]
         try:
-            await asyncio.wait({work, hold}, return_when=asyncio.FIRST_COMPLETED)
-            if work.done():
-                await self._end(claim, work.result(), hold)
-            else:
-                logger.warning("Job %s: lease lost; dropping the attempt", claim.lease.job_id)
+            await asyncio.wait(lost, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (work, hold):
-                task.cancel()
-            await asyncio.gather(work, hold, return_exceptions=True)
+            await _stop(*lost)
+
+    async def _watch_lease(self, claim: Claim, cancelled: asyncio.Event) -> None:
+        """Look whether the job was cancelled; return when it was, or the lease is lost."""
+        while not cancelled.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._timing.watch):
+                    await cancelled.wait()
+            with suppress(StorageError):
+                if not await self._storage.call(self._storage.repository.holds, claim.lease):
+                    return
+
+    async def _store_progress(self, claim: Claim, attempt: Attempt) -> None:
+        """Store what the attempt reports, at a bounded rate; return when the lease is lost."""
+        while True:
+            progress = await attempt.next_report()
+            with suppress(StorageError):
+                report = self._storage.repository.report
+                if not await self._storage.call(report, claim.lease, progress):
+                    return
+            await asyncio.sleep(self._settings.job_progress_interval)
 
     async def _keep_lease(self, claim: Claim) -> None:
         """Renew the lease periodically; return when it is lost."""
@@ -192,14 +187,14 @@ class Worker:
                 if time.monotonic() > until:
                     return
 
-    async def _run_task(self, claim: Claim) -> Output | _Failure:
+    async def _run_task(self, claim: Claim, attempt: Attempt) -> Output | _Failure:
         """Run the task once, in a span if tracing is on."""
         timings = Timings()
         traces = self._context.traces
         if traces is None:
-            return await self._attempt(claim, timings)
+            return await self._attempt(claim, timings, attempt)
         with traces.job(claim.kind, claim.lease.job_id) as span:
-            outcome = await self._attempt(claim, timings)
+            outcome = await self._attempt(claim, timings, attempt)
             traces.describe(
                 span,
                 timings,
@@ -210,25 +205,26 @@ class Worker:
             )
         return outcome
 
-    async def _attempt(self, claim: Claim, timings: Timings) -> Output | _Failure:
+    async def _attempt(self, claim: Claim, timings: Timings, attempt: Attempt) -> Output | _Failure:
         """Run the task once."""
         begin = time.perf_counter()
         limit = self._settings.request_timeout
         try:
-            async with asyncio.timeout(limit):
+            async with asyncio.timeout(limit) as deadline:
+                attempt.begin(deadline)
                 task = self._tasks[claim.kind]
                 body = await asyncio.to_thread(
                     lambda: task.request.model_validate(
                         orjson.loads(claim.payload), context=self._context.limits
                     )
                 )
-                context = self._context
+                context = replace(self._context, attempt=attempt)
                 if claim.image is not None:
                     context = replace(context, image=claim.image)
                 result = await task.run(context, Tenant(claim.tenant), body, timings)
                 files = await asyncio.to_thread(_files, result, timings)
         except TimeoutError:
-            return _Failure(f"The request took longer than {limit:g} seconds.", again=True)
+            return _late(attempt, limit)
         except ValidationError as error:
             return _Failure(validation_message(validation_detail(error)))
         except TransientError as error:
@@ -247,7 +243,8 @@ class Worker:
                 again=True,
             )
         self._context.metrics.observe(timings)
-        output = Output(files, time.perf_counter() - begin, _facts(result, timings))
+        seconds = time.perf_counter() - begin
+        output = Output(files, seconds, _facts(result, timings), attempt.latest)
         trouble = quota.trouble_with_result(self._settings, output.nbytes)
         return _Failure(trouble) if trouble else output
 
@@ -280,7 +277,7 @@ class Worker:
                 self._record(claim, outcome, again=again)
             else:
                 logger.warning(
-                    "Job %s: another worker took over; dropping the outcome of attempt %d",
+                    "Job %s: lease lost; dropping the outcome of attempt %d",
                     lease.job_id,
                     claim.attempt,
                 )
@@ -299,6 +296,28 @@ class Worker:
             claim.attempt,
             f" in {outcome.seconds * 1e3:.0f} ms" if isinstance(outcome, Output) else "",
         )
+
+
+def _late(attempt: Attempt, limit: float) -> _Failure:
+    """Return the failure of an attempt that exceeded its time.
+
+    Args:
+        attempt: the attempt.
+        limit: seconds that it had, unless it works on a raster.
+    """
+    if attempt.limit is None:
+        return _Failure(f"The request took longer than {limit:g} seconds.", again=True)
+    return _Failure(
+        f"The raster took longer than {attempt.limit:g} seconds. Send a smaller raster or a "
+        "larger tile_size, or raise INFERENCE_JOB_RASTER_TIMEOUT on the server."
+    )
+
+
+async def _stop(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel tasks, and wait until they have ended."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _facts(result: TaskResult, timings: Timings) -> Facts:

@@ -19,7 +19,7 @@ from sqlalchemy import Connection, column, inspect, select, table
 
 logger = logging.getLogger(__name__)
 
-LATEST = "0003"
+LATEST = "0004"
 """The revision that this version of the package works with."""
 
 VERSION_TABLE = "inference_schema_version"

@@ -75,6 +75,17 @@ class JobSettings(EnvironmentSettings):
         ge=1,
         description="Maximum number of attempts at a job if servers crash or are overloaded.",
     )
+    job_raster_timeout: float = Field(
+        86_400.0,
+        gt=0,
+        description="Seconds that one attempt at a job may take if it segments a raster by "
+        "windows. Other jobs have INFERENCE_REQUEST_TIMEOUT.",
+    )
+    job_progress_interval: float = Field(
+        2.0,
+        gt=0,
+        description="Seconds between two writes of a running job's progress to the database.",
+    )
     job_retry_pause: float = Field(
         5.0,
         gt=0,

@@ -61,6 +61,9 @@ class Running:
             return self.http.post(path, content=body, headers=sent)
         return self.http.post(path, json=body, headers=sent)
 
+    def delete(self, path: str, *, key: str | None = ALICE, **headers: str) -> httpx.Response:
+        return self.http.delete(path, headers=_headers(key, headers))
+
     def answer(self, path: str, key: str = ALICE, /, **body: Any) -> Any:
         """Return the JSON of a response that must be 200."""
         response = self.post(path, body, key=key)

@@ -197,7 +197,7 @@ class TestDeadline:
         def fails(*_: object) -> str:
             raise RuntimeError
 
-        monkeypatch.setattr("inference_server.api.jobs.public_url", fails)
+        monkeypatch.setattr("inference_server.api.jobs.submission.public_url", fails)
         before = server.metric("inference_jobs_total")
         assert server.post(f"/v2{VISUAL}", {"image": noise(921)}).status_code == 500
         until(lambda: not server.state.jobs._submissions.pending)

@@ -321,6 +321,36 @@ class TestBounds:
                 assert server.get(path).status_code == 404
 
 
+class TestDeleted:
+    def test_a_result(self, server: Running, picture: Picture) -> None:
+        good = {"image": picture.sent["value"], "text_prompt": "circle"}
+        job = completed(server, "/v2/sam3-image", **good)
+        where = f"/v2/requests/{job['request_id']}"
+        assert server.delete(where, key=BOB).status_code == 404
+        assert server.delete(where, key=None).status_code == 401
+        answer = server.delete(where)
+        assert answer.json() == {"request_id": job["request_id"], "status": "COMPLETED"}
+        assert answer.headers["cache-control"] == "no-store"
+        for path in (where, f"{where}/status", job["output"]):
+            assert server.get(path).status_code == 404
+        answer = server.delete(where)
+        assert (answer.status_code, answer.json()["code"]) == (404, "unknown_job")
+
+    def test_ids_of_another_form(self, server: Running) -> None:
+        for name in ("0" * 32, "x", "%00", "é"):
+            assert server.delete(f"/v2/requests/{name}").status_code == 404
+
+    def test_a_waiting_job(self) -> None:
+        kind = "sam3/visual_segment"
+        counted = {"kind": kind, "outcome": "cancelled"}
+        with serving(ready=False, job_workers=0) as server:
+            job = submitted(server, f"/v2{VISUAL}", image=noise(808))
+            answer = server.delete(job["response_url"])
+            assert answer.json() == {"request_id": job["request_id"], "status": "QUEUED"}
+            assert server.get(job["status_url"]).status_code == 404
+            assert server.metric("inference_jobs_total", **counted) == 1
+
+
 class TestAddresses:
     def submit(self, server: Running, **headers: str) -> str:
         answer = server.post(f"/v2{VISUAL}", {"image": noise(804)}, **headers)
@@ -365,6 +395,8 @@ def test_every_response_matches_the_document(
     for key in (None, BOB):
         fits("get", where, server.get(job["response_url"], key=key))
         fits("get", f"{where}/status", server.get(job["status_url"], key=key))
+    for key in (ALICE, ALICE, None):
+        fits("delete", where, server.delete(job["response_url"], key=key))
     waiting, _ = full
     answers = [waiting.post("/v2/sam3-image", {"image": "AAAA"}) for _ in range(4)]
     assert fits("post", "/v2/sam3-image", answers[-1]).status_code == 429

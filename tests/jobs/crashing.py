@@ -13,7 +13,6 @@ import os
 import random
 import sys
 from contextlib import suppress
-from types import SimpleNamespace
 from typing import Any
 
 from pydantic import BaseModel
@@ -21,9 +20,8 @@ from pydantic import BaseModel
 from inference_server.auth import Tenant
 from inference_server.jobs import JobQueue
 from inference_server.jobs.task import ResultFile, Task, TaskResult
-from inference_server.observability.metrics import Metrics
 from inference_server.settings import Settings
-from schemas.common import Limits
+from tests.jobs.submitting import task_context
 
 KIND = "double"
 
@@ -64,7 +62,7 @@ async def main(directory: str, log: str, url: str = "") -> None:
         return TaskResult(None, files=lambda: doubled(body.number))
 
     values = settings(directory, url)
-    state: Any = SimpleNamespace(settings=values, limits=Limits(), metrics=Metrics(), traces=None)
+    state = task_context(values)
     jobs = JobQueue(values, {KIND: Task(Number, run, lambda body: [])})
     await jobs.start(state)
     await asyncio.sleep(600)

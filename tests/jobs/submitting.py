@@ -10,6 +10,16 @@ from inference_server.auth import Charge, Tenant
 from inference_server.jobs import JobQueue, JobRepository, Retention, Submission
 from inference_server.jobs.models import JOBS
 from inference_server.jobs.results import ResultReader
+from inference_server.jobs.task import TaskContext
+from inference_server.observability.metrics import Metrics
+from inference_server.settings import Settings
+from schemas.common import Limits
+
+
+def task_context(settings: Settings) -> TaskContext:
+    """What tasks that segment nothing need from a process."""
+    segmenter: Any = None
+    return TaskContext(segmenter, Limits(), settings, Metrics())
 
 
 def submit(

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,19 @@ import psycopg
 import pytest
 from sqlalchemy import func, select, text, update
 
+from inference_server.auth import Charge, KeyRepository, day_of
 from inference_server.errors import CapacityError
 from inference_server.jobs import (
     Backlog,
     Claim,
+    Deleted,
     Facts,
+    JobProgress,
     JobRepository,
     Lease,
     Output,
+    RequestKey,
+    Submission,
 )
 from inference_server.jobs.models import FILES, JOBS, PAYLOADS
 from inference_server.jobs.task import ResultFile
@@ -181,6 +187,84 @@ def test_a_retry_waits(store: JobRepository) -> None:
     assert store.claim("me", [KIND]) is None
     pass_time(store, 500)
     assert claimed(store).attempt == 2
+
+
+def test_progress_belongs_to_an_attempt(store: JobRepository) -> None:
+    job_id = submit(store, "alice", KIND, b"{}")
+
+    def progress() -> JobProgress | None:
+        status = store.status(job_id, "alice")
+        assert status is not None
+        return status.progress
+
+    half = JobProgress(5, 10, 1, 7)
+    for end in (
+        lambda lease: store.retry(lease, 0),
+        lambda _: store.requeue("me", counts=True) == 1,
+    ):
+        claim = claimed(store)
+        assert progress() is None
+        assert store.report(claim.lease, half)
+        assert progress() == half
+        assert end(claim.lease)
+        assert progress() is None
+        assert not store.report(claim.lease, half), "the lease is lost"
+    claim = claimed(store)
+    assert store.finish(claim.lease, replace(OUTPUT, progress=JobProgress(10, 10)))
+    assert progress() == JobProgress(10, 10)
+
+
+class TestDeleted:
+    """A client cancels its job, or deletes the result."""
+
+    @pytest.fixture
+    def keys(self, store: JobRepository) -> KeyRepository:
+        return KeyRepository(store._database)
+
+    def test_a_waiting_job_is_refunded(self, store: JobRepository, keys: KeyRepository) -> None:
+        made = keys.create("one", credits=5)[1]
+        job_id = submit(store, "alice", KIND, b"{}", Charge(made.id, 3, day_of()))
+        assert store.delete(job_id, "bob") is None
+        assert store.delete("0" * 32, "alice") is None
+        assert store.delete(job_id, "alice") == Deleted(job_id, KIND, "QUEUED")
+        assert store.delete(job_id, "alice") is None
+        assert state(store, job_id) is None
+        assert store.claim("me", [KIND]) is None
+        assert (count(store, PAYLOADS), store.backlog()) == (0, Backlog(0, 0, 0.0, 0))
+        assert [key.credits for key in keys.all()] == [5]
+        assert purged(store) == 1
+
+    def test_a_job_that_was_begun_is_not(self, store: JobRepository, keys: KeyRepository) -> None:
+        made = keys.create("one", credits=5)[1]
+        job_id = submit(store, "alice", KIND, b"{}", Charge(made.id, 3, day_of()))
+        lease = claimed(store).lease
+        assert store.holds(lease)
+        assert store.delete(job_id, "alice") == Deleted(job_id, KIND, "PROCESSING")
+        assert not store.holds(lease)
+        assert not store.renew(lease)
+        assert not store.finish(lease, OUTPUT)
+        assert not store.retry(lease, 0)
+        store.undo(job_id)
+        assert [key.credits for key in keys.all()] == [2]
+        purged(store)
+        assert count(store, JOBS) == 0
+
+    def test_a_result_is_deleted(self, store: JobRepository) -> None:
+        job_id = submit(store, "alice", KIND, b"{}")
+        store.finish(claimed(store).lease, OUTPUT)
+        assert store.delete(job_id, "alice") == Deleted(job_id, KIND, "COMPLETED")
+        assert names_of(store, job_id) == []
+        assert state(store, job_id) is None
+        assert purged(store) == 1
+        assert count(store, FILES) == 0
+
+    def test_its_idempotency_key_is_free(self, store: JobRepository) -> None:
+        again = Submission("alice", KIND, b"{}", key=RequestKey("k" * 64, "r" * 64))
+        first = store.submit(again).job_id
+        store.delete(first, "alice")
+        second = store.submit(again)
+        assert not second.repeated
+        assert second.job_id != first
 
 
 def test_the_backlog_counts_all_tenants(store: JobRepository) -> None:

@@ -7,7 +7,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import orjson
@@ -28,10 +27,8 @@ from inference_server.jobs import JobQueue, JobTiming, Lease, Status
 from inference_server.jobs.models import JOBS
 from inference_server.jobs.task import ResultFile, Task, TaskResult
 from inference_server.jobs.worker_locks import WorkerLocks
-from inference_server.observability.metrics import Metrics
 from inference_server.settings import Settings
-from schemas.common import Limits
-from tests.jobs.submitting import content_of, queued
+from tests.jobs.submitting import content_of, queued, task_context
 
 pytestmark = pytest.mark.anyio
 
@@ -71,7 +68,7 @@ async def working(
     values = {"data_dir": str(directory), "job_retry_pause": 0.05, "job_lease": 600, **changes}
     settings = Settings(**values)
     jobs = JobQueue(settings, {"task": Task(Body, run, lambda body: [])}, timing)
-    state: Any = SimpleNamespace(settings=settings, limits=Limits(), metrics=Metrics(), traces=None)
+    state = task_context(settings)
     await jobs.start(state)
     await asyncio.wait_for(jobs.storage.tried.wait(), 120)  # `start` waits only 5 s
     try:
@@ -340,7 +337,7 @@ async def test_a_database_that_cannot_be_opened_leaves_the_server_running(tmp_pa
     (tmp_path / "file").touch()
     settings = Settings(data_dir=str(tmp_path / "file" / "data"))
     jobs = JobQueue(settings, {})
-    state: Any = SimpleNamespace(settings=settings, limits=Limits(), metrics=Metrics(), traces=None)
+    state = task_context(settings)
     with pytest.raises(StorageError, match="being opened"):
         await queued(jobs, ALICE, "task", b"{}")
     await jobs.start(state)

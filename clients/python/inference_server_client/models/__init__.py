@@ -29,9 +29,12 @@ from .health_status import HealthStatus
 from .image_forgotten import ImageForgotten
 from .inference_request_image import InferenceRequestImage
 from .inference_request_image_type import InferenceRequestImageType
+from .job_deleted import JobDeleted
+from .job_deleted_status import JobDeletedStatus
 from .job_failed import JobFailed
 from .job_image import JobImage
 from .job_metrics import JobMetrics
+from .job_progress import JobProgress
 from .job_result import JobResult
 from .job_result_status import JobResultStatus
 from .job_status import JobStatus
@@ -171,9 +174,12 @@ __all__ = (
     "ImageForgotten",
     "InferenceRequestImage",
     "InferenceRequestImageType",
+    "JobDeleted",
+    "JobDeletedStatus",
     "JobFailed",
     "JobImage",
     "JobMetrics",
+    "JobProgress",
     "JobResult",
     "JobResultStatus",
     "JobStatus",

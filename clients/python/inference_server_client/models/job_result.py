@@ -7,10 +7,12 @@ from attrs import define as _attrs_define
 from attrs import field as _attrs_field
 
 from ..models.job_result_status import JobResultStatus, check_job_result_status
+from ..types import UNSET, Unset
 
 if TYPE_CHECKING:
     from ..models.job_image import JobImage
     from ..models.job_metrics import JobMetrics
+    from ..models.job_progress import JobProgress
 
 
 T = TypeVar("T", bound="JobResult")
@@ -28,6 +30,7 @@ class JobResult:
             a JSON response: that response. Null until the job is done.
         metrics (JobMetrics): Metrics of a job.
         images (list[JobImage]): Files of the result.
+        progress (JobProgress | Unset): How far a job is that works on a raster by windows.
     """
 
     request_id: str
@@ -36,6 +39,7 @@ class JobResult:
     output: Any
     metrics: JobMetrics
     images: list[JobImage]
+    progress: JobProgress | Unset = UNSET
     additional_properties: dict[str, Any] = _attrs_field(init=False, factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -54,6 +58,10 @@ class JobResult:
             images_item = images_item_data.to_dict()
             images.append(images_item)
 
+        progress: dict[str, Any] | Unset = UNSET
+        if not isinstance(self.progress, Unset):
+            progress = self.progress.to_dict()
+
         field_dict: dict[str, Any] = {}
         field_dict.update(self.additional_properties)
         field_dict.update(
@@ -66,6 +74,8 @@ class JobResult:
                 "images": images,
             }
         )
+        if progress is not UNSET:
+            field_dict["progress"] = progress
 
         return field_dict
 
@@ -73,6 +83,7 @@ class JobResult:
     def from_dict(cls: type[T], src_dict: Mapping[str, Any]) -> T:
         from ..models.job_image import JobImage  # noqa: PLC0415
         from ..models.job_metrics import JobMetrics  # noqa: PLC0415
+        from ..models.job_progress import JobProgress  # noqa: PLC0415
 
         d = dict(src_dict)
         request_id = d.pop("request_id")
@@ -92,6 +103,13 @@ class JobResult:
 
             images.append(images_item)
 
+        _progress = d.pop("progress", UNSET)
+        progress: JobProgress | Unset
+        if isinstance(_progress, Unset):
+            progress = UNSET
+        else:
+            progress = JobProgress.from_dict(_progress)
+
         job_result = cls(
             request_id=request_id,
             status=status,
@@ -99,6 +117,7 @@ class JobResult:
             output=output,
             metrics=metrics,
             images=images,
+            progress=progress,
         )
 
         job_result.additional_properties = d

@@ -2,7 +2,7 @@
 
 import { client } from './client.gen.js';
 import { type Client, formDataBodySerializer, type Options as Options2, type TDataShape } from './client/index.js';
-import type { ClearModelsData, ClearModelsErrors, ClearModelsResponses, ConceptSegmentData, ConceptSegmentErrors, ConceptSegmentResponses, EmbedImageSam2Data, EmbedImageSam2Errors, EmbedImageSam2Responses, EmbedImageSam3Data, EmbedImageSam3Errors, EmbedImageSam3Responses, ForgetImageData, ForgetImageErrors, ForgetImageResponses, GetXAnyLabelingModelData, GetXAnyLabelingModelErrors, GetXAnyLabelingModelResponses, HealthData, HealthResponses, JobFileData, JobFileErrors, JobFileResponses, JobResultData, JobResultErrors, JobResultResponses, JobStatusData, JobStatusErrors, JobStatusResponses, LabelStudioHealthData, LabelStudioHealthErrors, LabelStudioHealthResponses, LabelStudioPredictData, LabelStudioPredictErrors, LabelStudioPredictResponses, LabelStudioSetupData, LabelStudioSetupErrors, LabelStudioSetupResponses, LabelStudioVersionsData, LabelStudioVersionsErrors, LabelStudioVersionsResponses, LabelStudioWebhookData, LabelStudioWebhookResponses, ListLoadedModelsByPostData, ListLoadedModelsByPostErrors, ListLoadedModelsByPostResponses, ListLoadedModelsData, ListLoadedModelsErrors, ListLoadedModelsResponses, ListModelsData, ListModelsErrors, ListModelsResponses, ListXAnyLabelingModelsData, ListXAnyLabelingModelsErrors, ListXAnyLabelingModelsResponses, LivezData, LivezResponses, LoadModelData, LoadModelErrors, LoadModelResponses, MetricsData, MetricsErrors, MetricsResponses, PredictXAnyLabelingData, PredictXAnyLabelingErrors, PredictXAnyLabelingResponses, ReadyzData, ReadyzErrors, ReadyzResponses, Sam3ImageData, Sam3ImageErrors, Sam3ImageResponses, SamV2ImageData, SamV2ImageErrors, SamV2ImageResponses, SegmentAutomaticData, SegmentAutomaticErrors, SegmentAutomaticResponses, SegmentImageData, SegmentImageErrors, SegmentImageResponses, SegmentPredictData, SegmentPredictErrors, SegmentPredictResponses, SegmentTextData, SegmentTextErrors, SegmentTextResponses, ServerInfoData, ServerInfoResponses, ServerVersionData, ServerVersionResponses, SpacePredictData, SpacePredictErrors, SpacePredictResponses, SpaceSegmentData, SpaceSegmentErrors, SpaceSegmentResponses, SubmitConceptSegmentData, SubmitConceptSegmentErrors, SubmitConceptSegmentResponses, SubmitSam3ImageData, SubmitSam3ImageErrors, SubmitSam3ImageResponses, SubmitSamV2ImageData, SubmitSamV2ImageErrors, SubmitSamV2ImageResponses, SubmitVisualSegmentData, SubmitVisualSegmentErrors, SubmitVisualSegmentResponses, UnloadAllModelsData, UnloadAllModelsErrors, UnloadAllModelsResponses, UnloadModelData, UnloadModelErrors, UnloadModelResponses, VisualSegmentData, VisualSegmentErrors, VisualSegmentResponses } from './types.gen.js';
+import type { ClearModelsData, ClearModelsErrors, ClearModelsResponses, ConceptSegmentData, ConceptSegmentErrors, ConceptSegmentResponses, DeleteJobData, DeleteJobErrors, DeleteJobResponses, EmbedImageSam2Data, EmbedImageSam2Errors, EmbedImageSam2Responses, EmbedImageSam3Data, EmbedImageSam3Errors, EmbedImageSam3Responses, ForgetImageData, ForgetImageErrors, ForgetImageResponses, GetXAnyLabelingModelData, GetXAnyLabelingModelErrors, GetXAnyLabelingModelResponses, HealthData, HealthResponses, JobFileData, JobFileErrors, JobFileResponses, JobResultData, JobResultErrors, JobResultResponses, JobStatusData, JobStatusErrors, JobStatusResponses, LabelStudioHealthData, LabelStudioHealthErrors, LabelStudioHealthResponses, LabelStudioPredictData, LabelStudioPredictErrors, LabelStudioPredictResponses, LabelStudioSetupData, LabelStudioSetupErrors, LabelStudioSetupResponses, LabelStudioVersionsData, LabelStudioVersionsErrors, LabelStudioVersionsResponses, LabelStudioWebhookData, LabelStudioWebhookResponses, ListLoadedModelsByPostData, ListLoadedModelsByPostErrors, ListLoadedModelsByPostResponses, ListLoadedModelsData, ListLoadedModelsErrors, ListLoadedModelsResponses, ListModelsData, ListModelsErrors, ListModelsResponses, ListXAnyLabelingModelsData, ListXAnyLabelingModelsErrors, ListXAnyLabelingModelsResponses, LivezData, LivezResponses, LoadModelData, LoadModelErrors, LoadModelResponses, MetricsData, MetricsErrors, MetricsResponses, PredictXAnyLabelingData, PredictXAnyLabelingErrors, PredictXAnyLabelingResponses, ReadyzData, ReadyzErrors, ReadyzResponses, Sam3ImageData, Sam3ImageErrors, Sam3ImageResponses, SamV2ImageData, SamV2ImageErrors, SamV2ImageResponses, SegmentAutomaticData, SegmentAutomaticErrors, SegmentAutomaticResponses, SegmentImageData, SegmentImageErrors, SegmentImageResponses, SegmentPredictData, SegmentPredictErrors, SegmentPredictResponses, SegmentTextData, SegmentTextErrors, SegmentTextResponses, ServerInfoData, ServerInfoResponses, ServerVersionData, ServerVersionResponses, SpacePredictData, SpacePredictErrors, SpacePredictResponses, SpaceSegmentData, SpaceSegmentErrors, SpaceSegmentResponses, SubmitConceptSegmentData, SubmitConceptSegmentErrors, SubmitConceptSegmentResponses, SubmitSam3ImageData, SubmitSam3ImageErrors, SubmitSam3ImageResponses, SubmitSamV2ImageData, SubmitSamV2ImageErrors, SubmitSamV2ImageResponses, SubmitVisualSegmentData, SubmitVisualSegmentErrors, SubmitVisualSegmentResponses, UnloadAllModelsData, UnloadAllModelsErrors, UnloadAllModelsResponses, UnloadModelData, UnloadModelErrors, UnloadModelResponses, VisualSegmentData, VisualSegmentErrors, VisualSegmentResponses } from './types.gen.js';
 
 export type Options<TData extends TDataShape = TDataShape, ThrowOnError extends boolean = boolean, TResponse = unknown> = Options2<TData, ThrowOnError, TResponse> & {
     /**
@@ -696,6 +696,27 @@ export const jobStatus = <ThrowOnError extends boolean = false>(options: Options
         { name: 'token', type: 'apiKey' }
     ],
     url: '/v2/requests/{request_id}/status',
+    ...options
+});
+
+/**
+ * Cancel a job, or delete its result
+ *
+ * A waiting or running job is stopped: its worker drops it at once, or within a second if another server runs it. A result is deleted, and its links become invalid. Credits are refunded if no worker has begun the job.
+ */
+export const deleteJob = <ThrowOnError extends boolean = false>(options: Options<DeleteJobData, ThrowOnError>) => (options.client ?? client).delete<DeleteJobResponses, DeleteJobErrors, ThrowOnError>({
+    security: [
+        {
+            in: 'query',
+            name: 'api_key',
+            type: 'apiKey'
+        },
+        { name: 'x-api-key', type: 'apiKey' },
+        { scheme: 'bearer', type: 'http' },
+        { scheme: 'basic', type: 'http' },
+        { name: 'token', type: 'apiKey' }
+    ],
+    url: '/v2/requests/{request_id}',
     ...options
 });
 

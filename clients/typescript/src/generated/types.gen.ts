@@ -575,6 +575,22 @@ export type InferenceRequestImage = {
 };
 
 /**
+ * JobDeleted
+ *
+ * The job was cancelled, or its result deleted. It is unknown from now on.
+ */
+export type JobDeleted = {
+    /**
+     * Id of the job.
+     */
+    request_id: string;
+    /**
+     * Status that the job had: `QUEUED` and `PROCESSING` were cancelled.
+     */
+    status: 'QUEUED' | 'PROCESSING' | 'COMPLETED' | 'FAILED';
+};
+
+/**
  * JobFailed
  *
  * A job that failed.
@@ -631,6 +647,34 @@ export type JobMetrics = {
 };
 
 /**
+ * JobProgress
+ *
+ * How far a job is that works on a raster by windows.
+ */
+export type JobProgress = {
+    /**
+     * Part of the windows that is finished. Starts again at 0 if a crash or an error makes the server repeat the job.
+     */
+    share: number;
+    /**
+     * Windows that are finished, including skipped ones.
+     */
+    done: number;
+    /**
+     * Windows of the raster.
+     */
+    total: number;
+    /**
+     * Windows without data, which are not segmented.
+     */
+    skipped: number;
+    /**
+     * Objects found so far. The pieces of an object that windows cut are joined as the work proceeds.
+     */
+    objects: number;
+};
+
+/**
  * JobResult
  *
  * A job with its result. Results expire after one hour.
@@ -660,6 +704,10 @@ export type JobResult = {
      * Files of the result.
      */
     images: Array<JobImage>;
+    /**
+     * As in `JobStatus`.
+     */
+    progress?: JobProgress;
 };
 
 /**
@@ -680,6 +728,10 @@ export type JobStatus = {
      * Metrics of the job.
      */
     metrics: JobMetrics;
+    /**
+     * How far the job is; absent before its first report, and for requests that are not worked on by windows.
+     */
+    progress?: JobProgress;
 };
 
 /**
@@ -4598,6 +4650,52 @@ export type JobStatusResponses = {
 };
 
 export type JobStatusResponse = JobStatusResponses[keyof JobStatusResponses];
+
+export type DeleteJobData = {
+    body?: never;
+    path: {
+        /**
+         * The `request_id` that the submission returned.
+         */
+        request_id: string;
+    };
+    query?: never;
+    url: '/v2/requests/{request_id}';
+};
+
+export type DeleteJobErrors = {
+    /**
+     * The API key is missing, unknown, expired or revoked.
+     */
+    401: SegmindFailure;
+    /**
+     * The API key lacks the required scope.
+     */
+    403: SegmindFailure;
+    /**
+     * The job is unknown or expired, or belongs to another key.
+     */
+    404: SegmindFailure;
+    /**
+     * Internal error; the server's log has it under the request id.
+     */
+    500: SegmindFailure;
+    /**
+     * Temporarily unavailable: weights are missing, the server is stopping or out of memory, or a database is unreachable. The message says which.
+     */
+    502: SegmindFailure;
+};
+
+export type DeleteJobError = DeleteJobErrors[keyof DeleteJobErrors];
+
+export type DeleteJobResponses = {
+    /**
+     * The job is gone.
+     */
+    200: JobDeleted;
+};
+
+export type DeleteJobResponse = DeleteJobResponses[keyof DeleteJobResponses];
 
 export type JobResultData = {
     body?: never;

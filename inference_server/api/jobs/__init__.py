@@ -1,0 +1,1 @@
+"""Jobs: asynchronous requests, as in Segmind's queue."""

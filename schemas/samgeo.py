@@ -40,12 +40,18 @@ class UploadRequest(InputModel):
     output_format: Annotated[str, _one_of(*OUTPUT_FORMATS)] = Field(
         default="geojson",
         description="`geojson`: polygons; `detections`: boxes as GeoJSON; both in the CRS of the "
-        "image, or in pixels if it has none. `json`: boxes in pixels. `geotiff`, `png`: a raster "
-        "of object ids.",
+        "image or in `geojson_crs`, or in pixels if the image has no CRS. `json`: boxes in pixels. "
+        "`geotiff`, `png`: a raster of object ids.",
     )
     model_id: str | None = Field(
         default=None,
         description="Model id from `GET /models`; the largest model by default.",
+    )
+    geojson_crs: str | None = Field(
+        default=None,
+        description="CRS of the coordinates in `geojson` and `detections`, instead of the image's: "
+        "an EPSG code such as `4326` (longitude, latitude), or a name such as `ESRI:54009`. For "
+        "georeferenced images only.",
     )
     min_size: int = Field(default=0, description="Minimum area of an object, in pixels.")
     max_size: int | None = Field(
@@ -78,6 +84,11 @@ class VersionedRequest(UploadRequest):
 class AutomaticRequest(VersionedRequest):
     """Segment everything: SAM 1 and 2 with a grid of points, SAM 3 with the prompt `everything`."""
 
+    model_version: Annotated[str, _one_of(*MODEL_VERSIONS)] = Field(
+        default="sam2",
+        description="Model family: the original SAM, `sam2` or `sam3`. The default is `sam3` if "
+        "the server follows samgeo 1.3.3 or later (`INFERENCE_SAMGEO_VERSION`).",
+    )
     foreground: bool = Field(
         default=True,
         description="Only with `unique=false`: true draws filled objects (255 on 0); "

@@ -73,6 +73,7 @@ GROUPS = {
     "request_timeout": "Queues, batches and shutdown",
     "data_dir": "Jobs",
     "public_url": "Reverse proxy",
+    "samgeo_version": "samgeo API",
     "label_studio_url": "Label Studio",
     "cluster_address": "Cluster",
 }

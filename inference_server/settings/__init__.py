@@ -23,6 +23,7 @@ from inference_server.settings.proxy import ProxySettings
 from inference_server.settings.queues import QueueSettings
 from inference_server.settings.rasters import RasterSettings
 from inference_server.settings.requests import RequestSettings
+from inference_server.settings.samgeo import SamgeoSettings
 from inference_server.settings.serving import ServingSettings
 from inference_server.settings.types import PREFIX, variable_of
 
@@ -32,6 +33,7 @@ MiB = 1024 * 1024
 class Settings(
     ClusterSettings,
     LabelStudioSettings,
+    SamgeoSettings,
     ProxySettings,
     DatabaseSettings,
     JobSettings,

@@ -9,6 +9,8 @@ from inference_server.engines.catalog import DEFAULT_SAM3, Catalog, Family, Mode
 from inference_server.engines.sam1.weights import SAM1_VERSIONS
 from inference_server.engines.weights import SAM2_IDS, SAM3_ID, SAM3_NAME
 from inference_server.errors import ModelUnavailableError
+from inference_server.settings.samgeo import release
+from schemas.samgeo import AutomaticRequest
 
 _FAMILIES: Mapping[str, Family] = MappingProxyType({"sam": "sam1", "sam2": "sam2", "sam3": "sam3"})
 """Families by `model_version`."""
@@ -25,6 +27,22 @@ _PUBLISHED: Mapping[str, Mapping[str, str]] = MappingProxyType(
 
 _SAM3_1 = "facebook/sam3.1"
 """Id of a later release of SAM 3, listed only where it is the configured one."""
+
+
+_AUTOMATIC_WITH_SAM3 = (1, 3, 3)
+"""The version of samgeo from which on its `automatic` uses SAM 3 by default."""
+
+
+def automatic_version(form: AutomaticRequest, samgeo_version: str) -> str:
+    """Return the `model_version` of a form, or the default of a version of samgeo.
+
+    Args:
+        form: the form.
+        samgeo_version: version of samgeo that the server follows.
+    """
+    if "model_version" in form.model_fields_set or release(samgeo_version) < _AUTOMATIC_WITH_SAM3:
+        return form.model_version
+    return "sam3"
 
 
 def id_of(key: ModelKey, source: str) -> list[str]:

@@ -13,6 +13,8 @@ from inference_server.geo import (
     Detection,
     GeoRaster,
     GeoReference,
+    MapCoordinates,
+    Reprojection,
     detection_features,
     detection_list,
     mask_detections,
@@ -27,6 +29,9 @@ _RASTERS = MappingProxyType(
     {"geotiff": ("image/tiff", "mask.tif"), "png": ("image/png", "mask.png")}
 )
 
+GEOJSON_FORMATS = frozenset({"geojson", "detections"})
+"""Output formats with map coordinates."""
+
 
 def media_type(output_format: str) -> str:
     """Return the media type of a response in an output format."""
@@ -38,6 +43,19 @@ def headers(output_format: str) -> Mapping[str, str]:
     if output_format not in _RASTERS:
         return {}
     return {"content-disposition": f'attachment; filename="{_RASTERS[output_format][1]}"'}
+
+
+def map_coordinates(reference: GeoReference | None, crs: str | None) -> MapCoordinates | None:
+    """Return the coordinates of a response in GeoJSON; None for pixels.
+
+    Args:
+        reference: the image's georeference; None if it has none.
+        crs: name of their CRS; None for that of the image.
+
+    Raises:
+        RequestError: the CRS is unknown, or the image has none.
+    """
+    return reference if crs is None else Reprojection.of(reference, crs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +86,14 @@ class SamgeoObjects:
         instances: the objects.
         reference: the image's georeference; None if it has none.
         options: how they are rendered.
+        coordinates: of GeoJSON; None for pixels.
     """
 
     size: tuple[int, int]
     instances: list[Instance]
     reference: GeoReference | None
     options: RenderOptions
+    coordinates: MapCoordinates | None = None
 
     @classmethod
     def of(
@@ -84,6 +104,7 @@ class SamgeoObjects:
         *,
         min_size: int,
         max_size: int | None,
+        crs: str | None = None,
     ) -> SamgeoObjects:
         """Clip the instances to the image's valid pixels, and filter them by area.
 
@@ -93,7 +114,12 @@ class SamgeoObjects:
             options: how the objects are rendered.
             min_size: minimum area of an object, in pixels; at least one pixel is required.
             max_size: maximum area of an object, in pixels; None, 0 or less for no limit.
+            crs: name of the CRS of coordinates in GeoJSON. Default: that of the image.
+
+        Raises:
+            RequestError: the CRS is unknown, or the image has none.
         """
+        coordinates = map_coordinates(file.reference, crs)
         instances = result.instances
         if file.valid is not None:
             valid = Mask.from_plane(file.valid)
@@ -102,7 +128,7 @@ class SamgeoObjects:
         kept = [each for each in instances if max(min_size, 1) <= each.mask.area <= limit]
         if options.by_area:
             kept.sort(key=lambda instance: instance.mask.area)
-        return cls(result.image.embedding.size, kept, file.reference, options)
+        return cls(result.image.embedding.size, kept, file.reference, options, coordinates)
 
     def render(self, output_format: str) -> object:
         """Render the objects.
@@ -121,7 +147,7 @@ class SamgeoObjects:
             "png": lambda: encode_pixels(self._plane()),
             "geojson": self._polygons,
             "json": lambda: detection_list(self._detections(), self.size),
-            "detections": lambda: detection_features(self._detections(), self.reference),
+            "detections": lambda: detection_features(self._detections(), self.coordinates),
         }
         return renderers[output_format]()
 
@@ -148,7 +174,7 @@ class SamgeoObjects:
             if self.options.unique
             else [{"value": INSIDE}]
         )
-        return polygon_features(self._masks(), self.reference, properties)
+        return polygon_features(self._masks(), self.coordinates, properties)
 
     def _detections(self) -> list[Detection]:
         if self.options.own_boxes:

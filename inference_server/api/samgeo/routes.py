@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Generic
 
 from starlette.requests import Request
@@ -13,12 +14,14 @@ from inference_server.api.headers import RESULT_HEADERS
 from inference_server.api.openapi import Answer, Operation, common_errors
 from inference_server.api.responses import respond
 from inference_server.api.samgeo.errors import check_form
-from inference_server.api.samgeo.models import model_of
+from inference_server.api.samgeo.models import automatic_version, model_of
 from inference_server.api.samgeo.prompts import SamgeoPrompts, automatic_options, concept_prompt
 from inference_server.api.samgeo.results import (
+    GEOJSON_FORMATS,
     RenderOptions,
     SamgeoObjects,
     headers,
+    map_coordinates,
     media_type,
 )
 from inference_server.api.uploads import Upload, uploaded
@@ -71,6 +74,20 @@ class _ImageTask(Generic[ModelT]):
     def _model(self, version: str) -> ModelKey | None:
         """The model that `model_id` selects; None for the server's choice of SAM 3."""
         return model_of(self._segmenter.catalog, version, self.form.model_id)
+
+    async def check_crs(self) -> None:
+        """Check the CRS of the response before the expensive work.
+
+        Raises:
+            RequestError: it is unknown, or the image has none.
+        """
+        if crs := self._crs:
+            await self._segmenter.in_slow_thread(lambda: map_coordinates(self.file.reference, crs))
+
+    @property
+    def _crs(self) -> str | None:
+        form = self.form
+        return form.geojson_crs if form.output_format in GEOJSON_FORMATS else None
 
     async def prompts(self) -> SamgeoPrompts:
         """Parse the form's points and boxes, and convert them to pixels.
@@ -143,7 +160,12 @@ class _ImageTask(Generic[ModelT]):
         def render() -> object:
             with self._timings.measure("masks"):
                 objects = SamgeoObjects.of(
-                    result, self.file, options, min_size=form.min_size, max_size=form.max_size
+                    result,
+                    self.file,
+                    options,
+                    min_size=form.min_size,
+                    max_size=form.max_size,
+                    crs=self._crs,
                 )
             if nothing is not None and not objects.instances:
                 raise NothingFoundError(nothing)
@@ -152,10 +174,6 @@ class _ImageTask(Generic[ModelT]):
         await self._segmenter.in_slow_thread(self.file.read)
         name = form.output_format
         return await respond(self._request, result.image, render, media_type(name), headers(name))
-
-
-def _work_of_automatic(body: AutomaticRequest) -> Sequence[Work]:
-    return ["concept" if body.model_version == "sam3" else "automatic"]
 
 
 def _work_of_predict(body: PredictRequest) -> Sequence[Work]:
@@ -173,6 +191,7 @@ async def segment_text(request: Request) -> Response:
         form = upload.body
         check_form(form, "sam3", state_of(request).segmenter.catalog, form.backend)
         task = _ImageTask(request, upload)
+        await task.check_crs()
         prompt = concept_prompt(form.prompt, threshold=form.confidence_threshold)
         nothing = (
             "No objects found for the given prompt. "
@@ -185,10 +204,18 @@ async def segment_text(request: Request) -> Response:
 
 async def segment_automatic(request: Request) -> Response:
     """Segment every object: with a grid of points, or the text `everything` (SAM 3)."""
-    async with uploaded(request, AutomaticRequest, _work_of_automatic) as upload:
-        form = upload.body
-        check_form(form, form.model_version, state_of(request).segmenter.catalog)
+    followed = state_of(request).settings.samgeo_version
+
+    def work(body: AutomaticRequest) -> Sequence[Work]:
+        return ["concept" if automatic_version(body, followed) == "sam3" else "automatic"]
+
+    async with uploaded(request, AutomaticRequest, work) as upload:
+        version = automatic_version(upload.body, followed)
+        form = upload.body.model_copy(update={"model_version": version})
+        upload = replace(upload, body=form)
+        check_form(form, version, state_of(request).segmenter.catalog)
         task = _ImageTask(request, upload)
+        await task.check_crs()
         if form.model_version == "sam3":
             result = await task.concept(concept_prompt(_EVERYTHING))
             nothing = "No objects found for automatic segmentation."
@@ -203,6 +230,7 @@ async def segment_predict(request: Request) -> Response:
         form = upload.body
         check_form(form, form.model_version, state_of(request).segmenter.catalog)
         task = _ImageTask(request, upload)
+        await task.check_crs()
         prompts = await task.prompts()
         results = []
         if form.model_version != "sam3":

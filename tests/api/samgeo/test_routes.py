@@ -14,6 +14,7 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.io import MemoryFile
 from rasterio.warp import transform as transform_points
+from rasterio.warp import transform_geom
 
 from inference_server.demo.scenes import make_scene
 from inference_server.geo import crs as crs_module
@@ -393,6 +394,54 @@ def test_prompts_in_degrees(server: RunningHere, picture: Picture, image_crs: st
     box = [[west, south, east, north]]
     (mask,) = masks_of(ids(post(server, PREDICT, data, boxes=box, **fields)))
     assert iou(mask, item.mask) > 0.8
+
+
+@pytest.mark.parametrize("image_crs", [WEB, UTM, GEOGRAPHIC])
+@pytest.mark.parametrize("name", ["4326", "EPSG:4326"])
+def test_geojson_in_another_crs(
+    server: RunningHere, picture: Picture, image_crs: str, name: str
+) -> None:
+    data = geotiff(picture.scene.image, image_crs)
+    fields = {"prompt": "red circle", "geojson_crs": name}
+    own = answer(server, TEXT, data, prompt="red circle")
+    found = answer(server, TEXT, data, **fields)
+    assert found["crs"]["properties"]["name"] == "urn:ogc:def:crs:OGC:1.3:CRS84"
+    assert len(found["features"]) == len(own["features"]) == 2
+    for feature, other in zip(found["features"], own["features"], strict=True):
+        assert feature["properties"] == other["properties"]
+        geometry = transform_geom(image_crs, GEOGRAPHIC, other["geometry"])
+        for ring, expected in zip(
+            feature["geometry"]["coordinates"], geometry["coordinates"], strict=True
+        ):
+            np.testing.assert_allclose(ring, expected, rtol=1e-12)
+    boxes = answer(server, TEXT, data, output_format="detections", **fields)
+    assert boxes["crs"] == GEOGRAPHIC
+    pixels = answer(server, TEXT, data, output_format="detections", prompt="red circle")
+    assert [f["properties"] for f in boxes["features"]] == [
+        f["properties"] for f in pixels["features"]
+    ]
+    response = post(server, TEXT, data, output_format="geotiff", **fields)
+    with MemoryFile(response.content) as file, file.open() as written:
+        assert written.crs == rasterio.crs.CRS.from_string(image_crs)  # it is about GeoJSON
+
+
+@pytest.mark.parametrize("path", [TEXT, AUTOMATIC, PREDICT])
+def test_a_crs_of_the_response_that_cannot_be(
+    server: RunningHere, picture: Picture, raster: bytes, path: str
+) -> None:
+    fields: dict[str, Any] = {"prompt": "x", "point_coords": [[5, 5]]}
+    looked_up = ("inference_embedding_cache_hits_total", "inference_embedding_cache_misses_total")
+    answer(server, TEXT, raster, prompt="red circle")
+    before = [server.metric(name) for name in looked_up]
+    assert sum(before) > 0
+    response = post(server, path, raster, geojson_crs="EPSG:0", **fields)
+    assert response.status_code == 400
+    assert "geojson_crs 'EPSG:0' is not a known coordinate" in response.json()["detail"]
+    for data in (picture.data, geotiff(picture.scene.image, None)):
+        response = post(server, path, data, geojson_crs="4326", **fields)
+        assert response.status_code == 400
+        assert response.json()["detail"].startswith("geojson_crs requires an image with a coord")
+    assert [server.metric(name) for name in looked_up] == before  # no image was encoded
 
 
 def deep(image: NDArray[np.uint8]) -> NDArray[np.uint16]:

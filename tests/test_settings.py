@@ -35,6 +35,7 @@ OTHER_VALUES = {
     "database_url": "postgresql://user:password@db/jobs",
     "public_url": "https://masks.example.com",
     "trusted_proxies": "10.0.0.0/8",
+    "samgeo_version": "1.3.3",
     "label_studio_url": "http://label-studio:8080",
     "label_studio_api_key": "token",
     "cluster_address": "auto",

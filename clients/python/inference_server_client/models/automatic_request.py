@@ -28,14 +28,16 @@ class AutomaticRequest:
     Attributes:
         file (File): Image file: GeoTIFF, TIFF, PNG, JPEG, WebP, BMP, GIF or AVIF.
         output_format (AutomaticRequestOutputFormat | Unset): `geojson`: polygons; `detections`: boxes as GeoJSON; both
-            in the CRS of the image, or in pixels if it has none. `json`: boxes in pixels. `geotiff`, `png`: a raster of
-            object ids. Default: 'geojson'.
+            in the CRS of the image or in `geojson_crs`, or in pixels if the image has no CRS. `json`: boxes in pixels.
+            `geotiff`, `png`: a raster of object ids. Default: 'geojson'.
         model_id (str | Unset): Model id from `GET /models`; the largest model by default.
+        geojson_crs (str | Unset): CRS of the coordinates in `geojson` and `detections`, instead of the image's: an EPSG
+            code such as `4326` (longitude, latitude), or a name such as `ESRI:54009`. For georeferenced images only.
         min_size (int | Unset): Minimum area of an object, in pixels. Default: 0.
         max_size (int | Unset): Maximum area of an object, in pixels; 0 or less for no limit.
         api_key (str | Unset): API key, if not sent in a header or the query. This part must precede the file.
-        model_version (AutomaticRequestModelVersion | Unset): Model family: the original SAM, `sam2` or `sam3`. Default:
-            'sam2'.
+        model_version (AutomaticRequestModelVersion | Unset): Model family: the original SAM, `sam2` or `sam3`. The
+            default is `sam3` if the server follows samgeo 1.3.3 or later (`INFERENCE_SAMGEO_VERSION`). Default: 'sam2'.
         foreground (bool | Unset): Only with `unique=false`: true draws filled objects (255 on 0); false draws their
             outlines (0 on 255). Default: True.
         unique (bool | Unset): Give each object its own id; false returns a raster of 0 and 255. Default: True.
@@ -48,6 +50,7 @@ class AutomaticRequest:
     file: File
     output_format: AutomaticRequestOutputFormat | Unset = "geojson"
     model_id: str | Unset = UNSET
+    geojson_crs: str | Unset = UNSET
     min_size: int | Unset = 0
     max_size: int | Unset = UNSET
     api_key: str | Unset = UNSET
@@ -67,6 +70,8 @@ class AutomaticRequest:
             output_format = self.output_format
 
         model_id = self.model_id
+
+        geojson_crs = self.geojson_crs
 
         min_size = self.min_size
 
@@ -99,6 +104,8 @@ class AutomaticRequest:
             field_dict["output_format"] = output_format
         if model_id is not UNSET:
             field_dict["model_id"] = model_id
+        if geojson_crs is not UNSET:
+            field_dict["geojson_crs"] = geojson_crs
         if min_size is not UNSET:
             field_dict["min_size"] = min_size
         if max_size is not UNSET:
@@ -130,6 +137,9 @@ class AutomaticRequest:
 
         if not isinstance(self.model_id, Unset):
             files.append(("model_id", (None, str(self.model_id).encode(), "text/plain")))
+
+        if not isinstance(self.geojson_crs, Unset):
+            files.append(("geojson_crs", (None, str(self.geojson_crs).encode(), "text/plain")))
 
         if not isinstance(self.min_size, Unset):
             files.append(("min_size", (None, str(self.min_size).encode(), "text/plain")))
@@ -186,6 +196,8 @@ class AutomaticRequest:
 
         model_id = d.pop("model_id", UNSET)
 
+        geojson_crs = d.pop("geojson_crs", UNSET)
+
         min_size = d.pop("min_size", UNSET)
 
         max_size = d.pop("max_size", UNSET)
@@ -213,6 +225,7 @@ class AutomaticRequest:
             file=file,
             output_format=output_format,
             model_id=model_id,
+            geojson_crs=geojson_crs,
             min_size=min_size,
             max_size=max_size,
             api_key=api_key,

@@ -26,9 +26,11 @@ class TextRequest:
         file (File): Image file: GeoTIFF, TIFF, PNG, JPEG, WebP, BMP, GIF or AVIF.
         prompt (str): What to find: a short noun phrase, such as `building` or `tree`.
         output_format (TextRequestOutputFormat | Unset): `geojson`: polygons; `detections`: boxes as GeoJSON; both in
-            the CRS of the image, or in pixels if it has none. `json`: boxes in pixels. `geotiff`, `png`: a raster of object
-            ids. Default: 'geojson'.
+            the CRS of the image or in `geojson_crs`, or in pixels if the image has no CRS. `json`: boxes in pixels.
+            `geotiff`, `png`: a raster of object ids. Default: 'geojson'.
         model_id (str | Unset): Model id from `GET /models`; the largest model by default.
+        geojson_crs (str | Unset): CRS of the coordinates in `geojson` and `detections`, instead of the image's: an EPSG
+            code such as `4326` (longitude, latitude), or a name such as `ESRI:54009`. For georeferenced images only.
         min_size (int | Unset): Minimum area of an object, in pixels. Default: 0.
         max_size (int | Unset): Maximum area of an object, in pixels; 0 or less for no limit.
         api_key (str | Unset): API key, if not sent in a header or the query. This part must precede the file.
@@ -40,6 +42,7 @@ class TextRequest:
     prompt: str
     output_format: TextRequestOutputFormat | Unset = "geojson"
     model_id: str | Unset = UNSET
+    geojson_crs: str | Unset = UNSET
     min_size: int | Unset = 0
     max_size: int | Unset = UNSET
     api_key: str | Unset = UNSET
@@ -57,6 +60,8 @@ class TextRequest:
             output_format = self.output_format
 
         model_id = self.model_id
+
+        geojson_crs = self.geojson_crs
 
         min_size = self.min_size
 
@@ -82,6 +87,8 @@ class TextRequest:
             field_dict["output_format"] = output_format
         if model_id is not UNSET:
             field_dict["model_id"] = model_id
+        if geojson_crs is not UNSET:
+            field_dict["geojson_crs"] = geojson_crs
         if min_size is not UNSET:
             field_dict["min_size"] = min_size
         if max_size is not UNSET:
@@ -107,6 +114,9 @@ class TextRequest:
 
         if not isinstance(self.model_id, Unset):
             files.append(("model_id", (None, str(self.model_id).encode(), "text/plain")))
+
+        if not isinstance(self.geojson_crs, Unset):
+            files.append(("geojson_crs", (None, str(self.geojson_crs).encode(), "text/plain")))
 
         if not isinstance(self.min_size, Unset):
             files.append(("min_size", (None, str(self.min_size).encode(), "text/plain")))
@@ -149,6 +159,8 @@ class TextRequest:
 
         model_id = d.pop("model_id", UNSET)
 
+        geojson_crs = d.pop("geojson_crs", UNSET)
+
         min_size = d.pop("min_size", UNSET)
 
         max_size = d.pop("max_size", UNSET)
@@ -169,6 +181,7 @@ class TextRequest:
             prompt=prompt,
             output_format=output_format,
             model_id=model_id,
+            geojson_crs=geojson_crs,
             min_size=min_size,
             max_size=max_size,
             api_key=api_key,

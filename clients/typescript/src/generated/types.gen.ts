@@ -31,13 +31,17 @@ export type AutomaticRequest = {
      */
     file: Blob | File;
     /**
-     * `geojson`: polygons; `detections`: boxes as GeoJSON; both in the CRS of the image, or in pixels if it has none. `json`: boxes in pixels. `geotiff`, `png`: a raster of object ids.
+     * `geojson`: polygons; `detections`: boxes as GeoJSON; both in the CRS of the image or in `geojson_crs`, or in pixels if the image has no CRS. `json`: boxes in pixels. `geotiff`, `png`: a raster of object ids.
      */
     output_format?: 'detections' | 'geojson' | 'geotiff' | 'json' | 'png';
     /**
      * Model id from `GET /models`; the largest model by default.
      */
     model_id?: string;
+    /**
+     * CRS of the coordinates in `geojson` and `detections`, instead of the image's: an EPSG code such as `4326` (longitude, latitude), or a name such as `ESRI:54009`. For georeferenced images only.
+     */
+    geojson_crs?: string;
     /**
      * Minimum area of an object, in pixels.
      */
@@ -51,7 +55,7 @@ export type AutomaticRequest = {
      */
     api_key?: string;
     /**
-     * Model family: the original SAM, `sam2` or `sam3`.
+     * Model family: the original SAM, `sam2` or `sam3`. The default is `sam3` if the server follows samgeo 1.3.3 or later (`INFERENCE_SAMGEO_VERSION`).
      */
     model_version?: 'sam' | 'sam2' | 'sam3';
     /**
@@ -1434,13 +1438,17 @@ export type PredictRequest = {
      */
     file: Blob | File;
     /**
-     * `geojson`: polygons; `detections`: boxes as GeoJSON; both in the CRS of the image, or in pixels if it has none. `json`: boxes in pixels. `geotiff`, `png`: a raster of object ids.
+     * `geojson`: polygons; `detections`: boxes as GeoJSON; both in the CRS of the image or in `geojson_crs`, or in pixels if the image has no CRS. `json`: boxes in pixels. `geotiff`, `png`: a raster of object ids.
      */
     output_format?: 'detections' | 'geojson' | 'geotiff' | 'json' | 'png';
     /**
      * Model id from `GET /models`; the largest model by default.
      */
     model_id?: string;
+    /**
+     * CRS of the coordinates in `geojson` and `detections`, instead of the image's: an EPSG code such as `4326` (longitude, latitude), or a name such as `ESRI:54009`. For georeferenced images only.
+     */
+    geojson_crs?: string;
     /**
      * Minimum area of an object, in pixels.
      */
@@ -2418,13 +2426,17 @@ export type TextRequest = {
      */
     file: Blob | File;
     /**
-     * `geojson`: polygons; `detections`: boxes as GeoJSON; both in the CRS of the image, or in pixels if it has none. `json`: boxes in pixels. `geotiff`, `png`: a raster of object ids.
+     * `geojson`: polygons; `detections`: boxes as GeoJSON; both in the CRS of the image or in `geojson_crs`, or in pixels if the image has no CRS. `json`: boxes in pixels. `geotiff`, `png`: a raster of object ids.
      */
     output_format?: 'detections' | 'geojson' | 'geotiff' | 'json' | 'png';
     /**
      * Model id from `GET /models`; the largest model by default.
      */
     model_id?: string;
+    /**
+     * CRS of the coordinates in `geojson` and `detections`, instead of the image's: an EPSG code such as `4326` (longitude, latitude), or a name such as `ESRI:54009`. For georeferenced images only.
+     */
+    geojson_crs?: string;
     /**
      * Minimum area of an object, in pixels.
      */

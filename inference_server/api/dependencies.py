@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from inference_server.api.content_encoding import decoder_of
+from inference_server.api.deadline import Deadline
 from inference_server.api.json_body import (
     JSON_ONLY,
     MaxValues,
@@ -62,12 +63,18 @@ def state_of(request: Request) -> ServerContext:
     return state
 
 
+def allow_raster_time(request: Request) -> None:
+    """Give a request the time for a raster that is read by windows, upload included."""
+    deadline: Deadline = request.state.deadline
+    deadline.extend(state_of(request).settings.raster_timeout, "INFERENCE_RASTER_TIMEOUT")
+
+
 def timings_of(request: Request) -> Timings:
     """Return the durations of a request's stages."""
     return record_of(request).timings
 
 
-def _announced_bytes(request: Request) -> int:
+def announced_bytes(request: Request) -> int:
     """Return the `Content-Length` in bytes; 0 if it is missing."""
     announced = request.headers.get("content-length", "")
     return int(announced) if announced.isdigit() else 0
@@ -81,6 +88,8 @@ def reserve_body(
     remedy: str,
     *,
     has_key: bool,
+    tenant: str | None = None,
+    timeout: float | None = None,
 ) -> AbstractAsyncContextManager[BodyReservation]:
     """Open a reservation for a request's body.
 
@@ -91,6 +100,8 @@ def reserve_body(
         name: what the body is, for the error message.
         remedy: what to do if it is too large, for the error message.
         has_key: whether the request has shown a valid key.
+        tenant: owner of that key, whose share the body is taken from. Default: no share.
+        timeout: seconds within which the body must arrive. Default: those of the budget.
 
     Returns:
         A context manager of the reservation.
@@ -101,11 +112,19 @@ def reserve_body(
     """
     over = ImageTooLargeError(f"The {name} is larger than {megabytes} MiB. {remedy}")
     limit = megabytes * MiB
-    if _announced_bytes(request) > limit:
+    if announced_bytes(request) > limit:
         raise over
     encoding = ",".join(request.headers.getlist("content-encoding"))
     decoder = decoder_of(encoding, state_of(request).settings.max_gzip_members)
-    return budget.reserve_for(request.stream(), limit, over, has_key=has_key, decoder=decoder)
+    return budget.reserve_for(
+        request.stream(),
+        limit,
+        over,
+        has_key=has_key,
+        tenant=tenant,
+        decoder=decoder,
+        timeout=timeout,
+    )
 
 
 async def _body(request: Request, *, has_key: bool) -> bytes:

@@ -16,12 +16,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Message, Receive, Scope
 
+from inference_server.api.deadline import Deadline
 from inference_server.api.dependencies import settle, state_of
 from inference_server.api.invalid_http import BROKEN_BODY
 from inference_server.api.middleware.access_log import GONE, record_of
 from inference_server.api.openapi import Operation
 from inference_server.errors import (
-    DeadlineError,
     InferenceServerError,
     InvalidRequestError,
     MemoryShortageError,
@@ -177,17 +177,15 @@ def endpoint(operation: Operation, api: VendorApi) -> Handler:
         record = record_of(request)
         record.route = route
         reason = ""
-        limit = state.settings.request_timeout
         held = request.state.held = AsyncExitStack()
+        deadline = Deadline(state.settings.request_timeout, "INFERENCE_REQUEST_TIMEOUT")
+        request.state.deadline = deadline
         try:
-            async with held, asyncio.timeout(limit):
+            async with held, deadline:
                 check_single_values(request)
                 response = await serve_one(request, operation.handler)
         except TimeoutError:
-            late = DeadlineError(
-                f"The request took longer than {limit:g} seconds. Try again when the server is "
-                "less busy, or raise INFERENCE_REQUEST_TIMEOUT."
-            )
+            late = deadline.error
             reason, response = late.reason, error_response(late)
         except ValidationError as error:
             detail = validation_detail(error)

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, M
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from tempfile import gettempdir
-from typing import Generic
+from typing import IO, Generic, TypeVar
 
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, UploadFile
@@ -19,6 +19,8 @@ from inference_server.api.dependencies import (
     KEY_WITHIN,
     ModelT,
     admit,
+    allow_raster_time,
+    announced_bytes,
     authenticate,
     charge,
     reserve_body,
@@ -28,9 +30,14 @@ from inference_server.api.dependencies import (
 from inference_server.api.json_body import media_type_of
 from inference_server.auth import Key, Tenant, Work, key_from_request
 from inference_server.errors import PromptError, RequestError, StorageError
+from inference_server.images.raster_source import RasterSource
+from inference_server.images.window_reader import RasterLimits
 from inference_server.segmentation.types import StoredImage
+from inference_server.settings import MiB
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +55,21 @@ class Upload(Generic[ModelT]):
     image: StoredImage
 
 
+@dataclass(frozen=True, slots=True)
+class RasterUpload(Generic[ModelT]):
+    """A validated form whose file may be a raster of gigabytes.
+
+    Attributes:
+        tenant: owner of the API key.
+        body: the form's fields.
+        source: the uploaded file, open until the context of `uploaded_raster` ends.
+    """
+
+    tenant: Tenant
+    body: ModelT
+    source: RasterSource
+
+
 @asynccontextmanager
 async def uploaded(
     request: Request, model: type[ModelT], work: Callable[[ModelT], Iterable[Work]]
@@ -56,7 +78,7 @@ async def uploaded(
 
     Authentication precedes reading the form: a key that is neither in the query nor in a header
     must be the form's field `api_key`, before the file. The form's temporary file is deleted when
-    the context ends.
+    the context ends; it has no name, so it does not outlive a crash either.
 
     Args:
         request: request with a form that has a file in the field `file`.
@@ -77,17 +99,54 @@ async def uploaded(
         PromptError: the body is not a multipart form.
         StorageError: the key database is unreachable, or the temporary storage is full.
     """
-    state = state_of(request)
     async with received(request) as (key, form):
-        try:
-            body = model.model_validate(dict(form), context=state.limits)
-            file = form["file"]
-            assert isinstance(file, UploadFile)  # noqa: S101 - the schema requires a file
-            await charge(request, work(body))
-            image = await state.segmenter.in_thread(lambda: StoredImage.of(file.file.read()))
-        finally:
-            await form.close()
+        body, image = await _read(
+            request, form, model, work, lambda file: StoredImage.of(file.read())
+        )
         yield Upload(key.tenant, body, image)
+
+
+@asynccontextmanager
+async def uploaded_raster(
+    request: Request, model: type[ModelT], work: Callable[[ModelT], Iterable[Work]]
+) -> AsyncIterator[RasterUpload[ModelT]]:
+    """Like `uploaded`, but the form may be larger, and its file is not loaded into memory.
+
+    Args:
+        request: request with a form that has a file in the field `file`.
+        model: schema of the form.
+        work: returns the units of work of a form, which determine its price in credits.
+
+    Raises:
+        InferenceServerError: as `uploaded` raises.
+        ValidationError: the form does not match the schema.
+    """
+    limits = RasterLimits.of(state_of(request).settings)
+    async with received(request, rasters=True) as (key, form):
+        body, source = await _read(
+            request, form, model, work, lambda file: RasterSource.of(file, limits)
+        )
+        with source:
+            yield RasterUpload(key.tenant, body, source)
+
+
+async def _read(
+    request: Request,
+    form: FormData,
+    model: type[ModelT],
+    work: Callable[[ModelT], Iterable[Work]],
+    use: Callable[[IO[bytes]], T],
+) -> tuple[ModelT, T]:
+    """Validate a form, charge its credits, convert its file in a worker thread, and close it."""
+    state = state_of(request)
+    try:
+        body = model.model_validate(dict(form), context=state.limits)
+        file = form["file"]
+        assert isinstance(file, UploadFile)  # noqa: S101 - the schema requires a file
+        await charge(request, work(body))
+        return body, await state.segmenter.in_thread(lambda: use(file.file))
+    finally:
+        await form.close()
 
 
 def is_form(request: Request) -> bool:
@@ -100,6 +159,8 @@ async def received(
     request: Request,
     key_fields: Callable[[Mapping[str, object]], Mapping[str, object]] = dict,
     max_files: int = 1,
+    *,
+    rasters: bool = False,
 ) -> AsyncIterator[tuple[Key, FormData]]:
     """Authenticate a request and receive its multipart form into temporary storage.
 
@@ -108,24 +169,33 @@ async def received(
         key_fields: returns the mapping whose `api_key` is the key, from the complete fields in the
             first bytes of the form. Default: the fields themselves.
         max_files: maximum number of files in the form. Default: 1.
+        rasters: whether the form may be larger, because its file is read by windows. Default: no.
 
     Yields:
         The caller's key, and the form, which the caller closes. Its bytes count as temporary
         storage until the context ends.
     """
     state = state_of(request)
+    settings = state.settings
     in_form = is_form(request) and key_from_request(request.query_params, request.headers) is None
     if not in_form or state.auth.is_open:
         in_form = False
         key = await admit(request, authenticate(request))
-    remedy = "Send a smaller image, or raise INFERENCE_MAX_UPLOAD_MB."
+    most, setting, timeout = settings.max_upload_mb, "INFERENCE_MAX_UPLOAD_MB", None
+    if rasters and settings.max_raster_upload_mb > most:
+        if announced_bytes(request) > most * MiB:
+            timeout = settings.raster_timeout
+            allow_raster_time(request)
+        most, setting = settings.max_raster_upload_mb, "INFERENCE_MAX_RASTER_UPLOAD_MB"
     room = reserve_body(
         request,
         state.uploads,
-        state.settings.max_upload_mb,
+        most,
         "upload",
-        remedy,
+        f"Send a smaller image, or raise {setting}.",
         has_key=not in_form,
+        tenant=None if in_form else key.tenant.name,
+        timeout=timeout,
     )
     if not is_form(request):
         raise PromptError("Send the image in the field `file` of multipart/form-data.", _FILE)
@@ -135,7 +205,7 @@ async def received(
             begin = await _beginning(chunks)
             fields = key_fields(await _fields(request, begin))
             key = await admit(request, authenticate(request, fields))
-            reservation.show_key()
+            reservation.show_key(key.tenant.name)
             chunks = _chained(begin, chunks)
         with timings_of(request).measure("upload"):
             form = await _parse(request, chunks, max_files)

@@ -213,7 +213,7 @@ class OpenRaster:
                 target[:] = converted if converted.ndim == 3 else converted[:, :, None]
         if part.known is None:
             return part.shown
-        known: _Mask = part.known.any(axis=0)
+        known = np.asarray(part.known.any(axis=0))
         target[~known] = 0
         return known if part.shown is None else known & part.shown
 

@@ -308,7 +308,7 @@ class WindowReader:
         """Bytes of one block of pixels as GDAL reads them."""
         rows, columns = dataset.block_shapes[0]
         together = dataset.count if dataset.interleaving.name == "pixel" else 1
-        return int(rows) * int(columns) * np.dtype(dataset.dtypes[0]).itemsize * together
+        return int(rows * columns * np.dtype(dataset.dtypes[0]).itemsize * together)
 
 
 def _distance(sizes: list[int], level: int) -> int:

@@ -37,7 +37,11 @@ class _Selector(selectors.SelectSelector):
         return super().select(0)
 
 
-def received(steps: Iterable[tuple[float, int]], budget: BodyBudget | None = None) -> int:
+def received(
+    steps: Iterable[tuple[float, int]],
+    budget: BodyBudget | None = None,
+    timeout: float | None = None,
+) -> int:
     """Return the received bytes of a body that is sent in (pause, size) steps."""
     budget = budget or BodyBudget(100, 1, PACE, "ROOM")
 
@@ -48,7 +52,7 @@ def received(steps: Iterable[tuple[float, int]], budget: BodyBudget | None = Non
 
     async def receive() -> int:
         over = ImageTooLargeError("too large")
-        opened = budget.reserve_for(stream(), 50 * MiB, over, has_key=True)
+        opened = budget.reserve_for(stream(), 50 * MiB, over, has_key=True, timeout=timeout)
         async with opened as reservation:
             return sum([len(chunk) async for chunk in reservation.chunks()])
 
@@ -120,3 +124,46 @@ def test_a_valid_key_ends_the_share() -> None:
 
     asyncio.run(receive())
     assert (budget.nbytes, budget.keyless) == (0, 0)
+
+
+def test_the_share_of_a_tenant() -> None:
+    budget = BodyBudget(8, 0.25, PACE, "ROOM", 3, "SHARE")
+    budget.reserve(3 * MiB, has_key=True, tenant="a")
+    with pytest.raises(CapacityError, match="SHARE") as caught:
+        budget.reserve(1, has_key=True, tenant="a")
+    assert caught.value.full == "tenant_bodies"
+    budget.reserve(3 * MiB, has_key=True, tenant="b")
+    budget.share(-1, "a")
+    budget.reserve(1, has_key=True, tenant="a")
+    with pytest.raises(CapacityError, match="SHARE"):
+        budget.reserve(1, has_key=True, tenant="a")
+    assert budget.nbytes == 6 * MiB + 1
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_body_counts_in_the_share_of_its_tenant(known: bool) -> None:
+    """Whether its key is known before it or found in it."""
+    budget = BodyBudget(20, 1, PACE, "ROOM", 3, "SHARE")
+
+    async def stream() -> AsyncGenerator[bytes, None]:
+        for _ in range(4):
+            yield bytes(MiB)
+
+    async def receive() -> None:
+        over = ImageTooLargeError("too large")
+        tenant = "a" if known else None
+        opened = budget.reserve_for(stream(), 50 * MiB, over, has_key=known, tenant=tenant)
+        async with opened as reservation:
+            async for _ in reservation.chunks():
+                if reservation.nbytes == 2 * MiB:
+                    reservation.show_key("a")
+
+    for _ in range(2):  # what was taken is given back
+        with pytest.raises(CapacityError, match="SHARE"):
+            asyncio.run(receive())
+        assert budget.nbytes == budget.keyless == 0
+    budget.reserve(3 * MiB, has_key=True, tenant="a")
+
+
+def test_a_body_may_have_more_time() -> None:
+    assert received([(1, 100 * KiB)] * 101, timeout=200)

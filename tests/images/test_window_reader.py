@@ -156,11 +156,12 @@ def test_a_strip_is_unpacked_once_for_all_windows_in_it(
 ) -> None:
     read = []
     draw = raster.OpenRaster.draw
-    monkeypatch.setattr(
-        raster.OpenRaster,
-        "draw",
-        lambda self, window, *rest: read.append(window) or draw(self, window, *rest),
-    )
+
+    def count(self: raster.OpenRaster, window: Any, *rest: Any) -> Any:
+        read.append(window)
+        return draw(self, window, *rest)
+
+    monkeypatch.setattr(raster.OpenRaster, "draw", count)
     with opened(write(BANDS, blockysize=1), tmp_path) as reader:
         together(reader)
     assert len(read) == -(-HEIGHT // 100)
@@ -177,7 +178,8 @@ def test_the_scale_of_a_large_raster_comes_from_some_blocks_or_an_overview(
     bands = np.stack([(y * 7 + x * 5) % 4000, y + 300, x + 500]).astype(np.uint16)
     bands[0, 0, 0] = 65_535  # a hot pixel
     windows = [Window(0, 0, 300, 200), Window(500, 400, 300, 200)]
-    for more in ({}, {"overviews": (2, 4)}):
+    kinds: list[dict[str, Any]] = [{}, {"overviews": (2, 4)}]
+    for more in kinds:
         structure = {"blockxsize": 64, "blockysize": 64, **structure}
         data = write(bands, **structure, **more)
         read = []
@@ -204,7 +206,8 @@ def test_a_sample_without_data_is_extended(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_window_can_be_reduced(tmp_path: Path) -> None:
-    for options in ({}, {"overviews": (2, 4), "tiled": True}):
+    kinds: list[dict[str, Any]] = [{}, {"overviews": (2, 4), "tiled": True}]
+    for options in kinds:
         with opened(write(BANDS, **options), tmp_path) as reader:
             found = reader.read(Window(0, 0, WIDTH, HEIGHT), max_side=WIDTH // 2)
             same = reader.read(Window(10, 20, 30, 40), max_side=40)

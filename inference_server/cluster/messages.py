@@ -38,6 +38,7 @@ class SentImage:
         data: bytes of the file, or a reference to them in Ray's object store; None if the replica
             is expected to have the image.
         pinned: whether the digest selects the image, and not the id; see `ImageRef`.
+        window: whether it is a window of a raster; see `ImageRef`.
     """
 
     image_id: str | None = None
@@ -45,6 +46,7 @@ class SentImage:
     digest: str | None = None
     data: Any = field(default=None, repr=False)
     pinned: bool = False
+    window: bool = False
 
 
 @dataclass(frozen=True, slots=True)

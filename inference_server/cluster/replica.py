@@ -161,10 +161,16 @@ class EngineReplica:
     async def _named(self, image: SentImage) -> ImageRef:
         if image.data is None:
             return ImageRef(
-                url=image.url, image_id=image.image_id, digest=image.digest, pinned=image.pinned
+                url=image.url,
+                image_id=image.image_id,
+                digest=image.digest,
+                pinned=image.pinned,
+                window=image.window,
             )
         data = await image.data if isinstance(image.data, ray.ObjectRef) else image.data
         if image.digest is None:
             raise ValueError("SentImage has data but no digest")
         file = StoredImage(data, image.digest)
-        return ImageRef(file=file, image_id=image.image_id, pinned=image.pinned)
+        return ImageRef(
+            file=file, image_id=image.image_id, pinned=image.pinned, window=image.window
+        )

@@ -332,7 +332,7 @@ class ClusterSegmentationService(SegmentationService):
                 raise file.error
             digest = "" if file.error else file.stored.digest if file.stored else image.digest
             url = None if file.stored else image.url
-            sent = SentImage(image.image_id, url, digest, pinned=image.pinned)
+            sent = SentImage(image.image_id, url, digest, pinned=image.pinned, window=image.window)
             session = session_of(tenant, image.image_id or digest)
             known = method != "embed" and (family, session) in self._sent
 

@@ -31,6 +31,7 @@ from inference_server.masks.mask import (
     rows_of,
 )
 from inference_server.masks.nms import mask_nms
+from inference_server.masks.placement import enlarged, moved, union, within
 from inference_server.masks.png import encode_pixels, encode_png, png_pieces
 from inference_server.masks.polygons import mask_polygons, outline, simplified_parts
 from inference_server.masks.rings import mask_rings
@@ -55,6 +56,7 @@ __all__ = [
     "encode_pixels",
     "encode_png",
     "encode_rle",
+    "enlarged",
     "id_type",
     "intersection",
     "label_plane",
@@ -62,12 +64,15 @@ __all__ = [
     "mask_nms",
     "mask_polygons",
     "mask_rings",
+    "moved",
     "outline",
     "outside",
     "png_pieces",
     "rows_of",
     "simplified_parts",
     "simplify_rings",
+    "union",
     "upsample_mask",
     "upsample_masks",
+    "within",
 ]

@@ -219,6 +219,9 @@ def column_runs(
     """
     height = mask.size[0]
     first, last = mask.runs[:, 0] // height, (mask.runs[:, 1] - 1) // height
+    if (first == last).all():
+        base = first * height
+        return first, mask.runs[:, 0] - base, mask.runs[:, 1] - base
     columns = last - first + 1
     own = np.repeat(np.arange(len(first)), columns)
     column = first[own] + np.arange(len(own)) - (columns.cumsum() - columns)[own]

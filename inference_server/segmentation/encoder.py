@@ -69,7 +69,9 @@ class Encoder:
         self._metrics = metrics
         self._threads = threads
         cache_mb = settings.embedding_cache_mb or _DEFAULT_CACHE_MB.get(device.type, 2048)
-        self.embeddings = EmbeddingCache(cache_mb * MiB, self._host_tier(device))
+        self.embeddings = EmbeddingCache(
+            cache_mb * MiB, self._host_tier(device), window_percent=settings.tile_cache_percent
+        )
         self._eviction: asyncio.Future[None] | None = None
 
     def _host_tier(self, device: Any) -> HostTier | None:
@@ -177,7 +179,7 @@ class Encoder:
         images = self._image_loader.images
         if image.pinned:
             digest = image.digest if image.file is None else image.file.digest
-            key = ImageKey(tenant, model.cache_label, f"id:{image.image_id}")
+            key = ImageKey(tenant, model.cache_label, f"id:{image.image_id}", image.window)
             named = await self._find(model, key, timings)
             if named is not None and named.digest == digest:
                 return PendingImage(
@@ -186,7 +188,7 @@ class Encoder:
             image = replace(image, image_id=None, pinned=False)
         if image.image_id is not None or image.digest is not None:
             by_name = f"sha256:{image.digest}" if image.image_id is None else f"id:{image.image_id}"
-            key = ImageKey(tenant, model.cache_label, by_name)
+            key = ImageKey(tenant, model.cache_label, by_name, image.window)
             known = await self._find(model, key, timings)
             if known is not None:
                 encoded = EncodedImage(key, known.embedding, model.label, True, known.digest)
@@ -194,17 +196,17 @@ class Encoder:
         stored, cached = await self._image_loader.load(tenant, image, timings)
         name = image.image_id or stored.digest
         if not cached and images.was_forgotten(tenant, name, begin):
-            key = ImageKey(tenant, model.cache_label, f"id:{image.image_id}")
+            key = ImageKey(tenant, model.cache_label, f"id:{image.image_id}", image.window)
             if key in self.embeddings or images.get(tenant, name) is not None:
                 # The id was given to another image meanwhile.
                 return await self._pending(tenant, model, image, timings, keep=keep, begin=begin)
             # It is answered, but nothing of it is cached again.
-            key = ImageKey(tenant, model.cache_label, f"sha256:{stored.digest}")
+            key = ImageKey(tenant, model.cache_label, f"sha256:{stored.digest}", image.window)
             made = await self._uncached(model, stored, timings)
             return PendingImage(EncodedImage(key, made.embedding, model.label, False, made.digest))
         by_digest = image.image_id in (None, stored.digest)
         by_name = f"sha256:{stored.digest}" if by_digest else f"id:{image.image_id}"
-        key = ImageKey(tenant, model.cache_label, by_name)
+        key = ImageKey(tenant, model.cache_label, by_name, image.window)
         entry, hit = await self._find_or_create(model, key, stored, timings)
         # False if a concurrent request used the id for another image.
         same = entry.digest == stored.digest

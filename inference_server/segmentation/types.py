@@ -73,6 +73,8 @@ class ImageRef:
             expects the image to be cached.
         pinned: use the file, or the bytes with the digest, whatever image the id names; the id only
             helps to find its embedding. It is not given to the file.
+        window: the file is a window of a raster, whose embedding may take only a share of the
+            cache; see `ImageKey.window`.
     """
 
     url: str | None = None
@@ -81,6 +83,7 @@ class ImageRef:
     image_id: str | None = None
     digest: str | None = None
     pinned: bool = False
+    window: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +94,14 @@ class ImageKey:
         tenant: owner of the image; no other tenant can address it.
         checkpoint: cache label of the model that encoded it, such as `sam2/hiera_large`.
         image: `id:` and the client's `image_id`, or `sha256:` and the digest of the file.
+        window: whether it is a window of a raster. All windows together take at most a share of
+            the embedding cache, so that a large raster does not displace everybody else's images.
     """
 
     tenant: str
     checkpoint: str
     image: str
+    window: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from inference_server.settings.rasters import RasterSettings
 from inference_server.settings.requests import RequestSettings
 from inference_server.settings.samgeo import SamgeoSettings
 from inference_server.settings.serving import ServingSettings
+from inference_server.settings.tiling import TilingSettings
 from inference_server.settings.types import PREFIX, variable_of
 
 MiB = 1024 * 1024
@@ -40,6 +41,7 @@ class Settings(
     QueueSettings,
     FetchSettings,
     RasterSettings,
+    TilingSettings,
     RequestSettings,
     ConnectionSettings,
     CacheSettings,

@@ -2,6 +2,9 @@
 
 It has one tier on a CPU. On a GPU it has two: embeddings evicted from GPU memory move to host
 memory.
+
+Windows of rasters, of which one request may have thousands, take a share of the first tier at most:
+they evict one another, and what is evicted is discarded.
 """
 
 from __future__ import annotations
@@ -28,13 +31,48 @@ class _Flight:
 
 
 class _EvictingLRU(LRUCache[ImageKey, CachedEmbedding]):
-    """An LRU cache that reports each entry it evicts to stay within its limit."""
+    """An LRU cache that reports each entry it evicts to stay within its limit.
+
+    Args:
+        max_bytes: maximum bytes of all entries.
+        window_percent: share of it for windows of rasters.
+        evicted: receives each evicted entry.
+    """
 
     def __init__(
-        self, max_bytes: int, evicted: Callable[[ImageKey, CachedEmbedding], None]
+        self,
+        max_bytes: int,
+        window_percent: int,
+        evicted: Callable[[ImageKey, CachedEmbedding], None],
     ) -> None:
         super().__init__(max_bytes, getsizeof=lambda entry: entry.embedding.nbytes)
         self._evicted = evicted
+        self._window_bytes = max_bytes * window_percent // 100
+        self._windows: dict[ImageKey, int] = {}
+
+    def __setitem__(self, key: ImageKey, entry: CachedEmbedding) -> None:
+        """Cache an entry that fits; a window only within the share of windows."""
+        nbytes = entry.embedding.nbytes
+        if nbytes > (self._window_bytes if key.window else self.maxsize):
+            return
+        if key.window:
+            self.pop(key, None)
+            while self.window_bytes + nbytes > self._window_bytes:
+                # The first inserted: windows are read in order, and hardly ever twice.
+                oldest = next(iter(self._windows))
+                self._evicted(oldest, self.pop(oldest))
+        super().__setitem__(key, entry)
+        if key.window:
+            self._windows[key] = nbytes
+
+    def __delitem__(self, key: ImageKey) -> None:
+        super().__delitem__(key)
+        self._windows.pop(key, None)
+
+    @property
+    def window_bytes(self) -> int:
+        """Bytes of the windows."""
+        return sum(self._windows.values())
 
     def popitem(self) -> tuple[ImageKey, CachedEmbedding]:
         key, entry = super().popitem()
@@ -53,6 +91,7 @@ class EmbeddingCache:
         max_bytes: maximum bytes of cached embeddings; a larger embedding is returned to its
             callers but not cached.
         host: second tier, which receives evicted embeddings; None (the default) discards them.
+        window_percent: share of `max_bytes` for windows of rasters; default 100.
 
     Attributes:
         hits: lookups that found an embedding, cached or being computed.
@@ -60,9 +99,12 @@ class EmbeddingCache:
         evictions: embeddings evicted from the first tier.
     """
 
-    def __init__(self, max_bytes: int, host: HostTier | None = None) -> None:
+    def __init__(
+        self, max_bytes: int, host: HostTier | None = None, *, window_percent: int = 100
+    ) -> None:
         self._configured_bytes = max_bytes
-        self._entries = _EvictingLRU(max_bytes, self._on_evicted)
+        self._window_percent = window_percent
+        self._entries = self._empty(max_bytes)
         self._host = host
         self._flights: dict[ImageKey, _Flight] = {}
         self.hits = 0
@@ -96,9 +138,17 @@ class EmbeddingCache:
         """Maximum bytes of the second tier; 0 without one."""
         return 0 if self._host is None else self._host.max_bytes
 
+    @property
+    def window_nbytes(self) -> int:
+        """Bytes of the windows of rasters among them."""
+        return self._entries.window_bytes
+
+    def _empty(self, max_bytes: int) -> _EvictingLRU:
+        return _EvictingLRU(max_bytes, self._window_percent, self._on_evicted)
+
     def _on_evicted(self, key: ImageKey, entry: CachedEmbedding) -> None:
         self.evictions += 1
-        if self._host is not None:
+        if self._host is not None and not key.window:
             self._host.put(key, entry)
 
     def get(self, key: ImageKey) -> CachedEmbedding | None:
@@ -180,7 +230,7 @@ class EmbeddingCache:
             current = self._flights.get(key) is flight  # false if the cache was cleared meanwhile
         finally:
             self._remove_flight(key, flight)
-        if current and entry.embedding.nbytes <= self._entries.maxsize:
+        if current:
             self._entries[key] = entry
         return entry
 
@@ -198,7 +248,7 @@ class EmbeddingCache:
             entries.popitem()
         # A cache this small cannot be what exhausted the memory; disabling it would not help.
         limit = max(half, self._configured_bytes // _MIN_FRACTION)
-        self._entries = _EvictingLRU(limit, self._on_evicted)
+        self._entries = self._empty(limit)
         while entries:
             key, entry = entries.take_oldest()
             self._entries[key] = entry
@@ -212,8 +262,7 @@ class EmbeddingCache:
             key: the image's key.
             entry: the embedding.
         """
-        if entry.embedding.nbytes <= self._entries.maxsize:
-            self._entries[key] = entry
+        self._entries[key] = entry
 
     def discard(self, chosen: Callable[[ImageKey], bool], keep: str | None = None) -> set[str]:
         """Remove some embeddings from both tiers.
@@ -244,7 +293,7 @@ class EmbeddingCache:
         Embeddings that are being computed reach their callers, but are not cached.
         """
         self._flights.clear()
-        self._entries = _EvictingLRU(self._configured_bytes, self._on_evicted)
+        self._entries = self._empty(self._configured_bytes)
         if self._host is not None:
             self._host.clear()
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
 
 import pytest
 
 from inference_server.engines.base import Embedding
 from inference_server.segmentation.cache.embeddings import EmbeddingCache
+from inference_server.segmentation.cache.host_tier import HostTier
 from inference_server.segmentation.types import CachedEmbedding, ImageKey
 
 pytestmark = pytest.mark.anyio
@@ -346,3 +348,77 @@ async def test_shrink_never_reduces_the_limit_to_nothing() -> None:
     assert cache.max_bytes == 10
     await fill(cache, a=10)
     assert kept(cache, "a") == "a"
+
+
+def window(name: str) -> ImageKey:
+    return replace(key(name), window=True)
+
+
+async def test_windows_evict_one_another_beyond_their_share() -> None:
+    cache = EmbeddingCache(100, window_percent=30)
+    await fill(cache, a=10, b=10, c=10)
+    for name in "uvwxyz":
+        await cache.get_or_create(window(name), making(10))
+        assert cache.window_nbytes <= 30
+    assert kept(cache, "abc") == "abc"
+    assert [name for name in "uvwxyz" if window(name) in cache] == ["x", "y", "z"]
+    assert cache.evictions == 3
+
+
+async def test_a_raster_displaces_no_more_than_its_share_of_a_full_cache() -> None:
+    cache = EmbeddingCache(100, window_percent=30)
+    await fill(cache, **dict.fromkeys("abcdefghij", 10))
+    for number in range(50):
+        await cache.get_or_create(window(str(number)), making(10))
+    assert kept(cache, "abcdefghij") == "defghij"
+    assert cache.nbytes == 100
+    await fill(cache, k=10)  # images displace windows and images alike, the least recently used
+    assert kept(cache, "defghijk") == "efghijk"
+
+
+async def test_a_window_larger_than_the_share_is_not_cached() -> None:
+    cache = EmbeddingCache(100, window_percent=30)
+    made, hit = await cache.get_or_create(window("a"), making(31))
+    assert (made.embedding.nbytes, hit) == (31, False)
+    cache.put(window("b"), entry(31))
+    assert len(cache) == 0
+    none = EmbeddingCache(100, window_percent=0)
+    none.put(window("a"), entry(1))
+    assert len(none) == 0
+
+
+async def test_the_share_follows_the_limit() -> None:
+    cache = EmbeddingCache(100, window_percent=30)
+    for name in "uvw":
+        await cache.get_or_create(window(name), making(10))
+    await fill(cache, **dict.fromkeys("abcdefg", 10))
+    await cache.shrink()
+    assert cache.max_bytes == 50
+    assert cache.window_nbytes == 0  # they were the least recently used
+    for name in "uvw":
+        await cache.get_or_create(window(name), making(10))
+    assert cache.window_nbytes == 10
+    cache.discard(lambda each: each.window)
+    assert cache.window_nbytes == 0
+    cache.clear()
+    for name in "uvw":
+        await cache.get_or_create(window(name), making(10))
+    assert cache.window_nbytes == 30
+
+
+async def test_evicted_windows_do_not_move_to_the_host() -> None:
+    moved: list[Embedding] = []
+
+    async def to_host(embedding: Embedding) -> Embedding:
+        moved.append(embedding)
+        return embedding
+
+    host = HostTier(1000, to_host=to_host, to_device=to_host)
+    cache = EmbeddingCache(100, host, window_percent=30)
+    for name in "uvwxyz":
+        await cache.get_or_create(window(name), making(10))
+    await host.settle()
+    assert moved == []
+    await fill(cache, **dict.fromkeys("abcdefghijk", 10))
+    await host.settle()
+    assert len(moved) == 1  # of the images, the least recently used one

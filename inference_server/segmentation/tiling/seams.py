@@ -1,0 +1,349 @@
+"""Join the objects that windows cut, in one sweep over the rows of windows.
+
+What a window shows of an object is a fragment. Its fate is decided by what cuts it:
+
+* A fragment that another window contains and cuts at fewer edges is dropped: that window sees more
+  of the object, so its judgement counts, also if it finds nothing.
+* Fragments that are cut, and no window sees better, are joined if they agree in the strip that
+  their windows share; see `matching`. The object has the pixels of all its fragments and the
+  highest of their scores.
+* A fragment that is not cut is an object. Those that several windows see whole are compared as
+  wholes, and that of the highest score remains.
+
+An object is finished when no later window has any of its pixels. It leaves the memory then: first
+it is compared with those around it by the NMS of the request, if that has one, and then it is
+handed on. In memory are only objects near the windows that are next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inference_server.errors import ImageTooLargeError
+from inference_server.masks import intersection, mask_nms, union
+from inference_server.segmentation.tiling.grid import Box, Grid
+from inference_server.segmentation.tiling.matching import Fragment, matches
+from inference_server.segmentation.types import Instance
+from inference_server.settings import MiB, Settings
+
+_WHOLE = 0.5
+"""An object that one window shows uncut replaces its joined fragments if it has at least this share
+of their pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class SeamOptions:
+    """When objects of different windows are the same.
+
+    Attributes:
+        min_iou: minimum IoU in the strip that two windows share, 0 to 1; of whole masks, if one of
+            them is not cut.
+        containment: minimum share of an object's pixels in that strip that lie in the other, 0 to
+            1, if their IoU is too low.
+        nms_iou_threshold: remove an object whose mask overlaps that of a more confident one, of any
+            prompt, by more than this IoU (0 to 1); None keeps all. The option of the request.
+        by_prompt: whether objects of different prompts are different. Set it to false for automatic
+            masks, whose `prompt` is the number of a point of the window.
+        max_bytes: maximum bytes of the masks in memory.
+    """
+
+    min_iou: float = 0.5
+    containment: float = 0.8
+    nms_iou_threshold: float | None = None
+    by_prompt: bool = True
+    max_bytes: int = 256 * MiB
+
+    @classmethod
+    def of(
+        cls,
+        settings: Settings,
+        *,
+        nms_iou_threshold: float | None = None,
+        by_prompt: bool = True,
+    ) -> SeamOptions:
+        """The options of a request.
+
+        Args:
+            settings: maximum bytes of the masks in memory.
+            nms_iou_threshold: as above.
+            by_prompt: as above.
+        """
+        return cls(
+            nms_iou_threshold=nms_iou_threshold,
+            by_prompt=by_prompt,
+            max_bytes=settings.tile_memory_mb * MiB,
+        )
+
+
+@dataclass(eq=False, slots=True)
+class _Object:
+    """An object that later windows may continue."""
+
+    fragments: list[Fragment] = field(default_factory=list)
+
+    @property
+    def box(self) -> Box:
+        boxes = [fragment.box for fragment in self.fragments]
+        return (
+            min(box[0] for box in boxes),
+            min(box[1] for box in boxes),
+            max(box[2] for box in boxes),
+            max(box[3] for box in boxes),
+        )
+
+    @property
+    def area(self) -> int:
+        """Number of pixels, at least."""
+        return max(fragment.area for fragment in self.fragments)
+
+    def finish(self) -> Instance:
+        """The object as one instance."""
+        whole = [fragment for fragment in self.fragments if not fragment.cuts]
+        parts = [fragment for fragment in self.fragments if fragment.cuts]
+        best = max(whole, key=lambda fragment: fragment.score, default=None)
+        if parts:
+            mask = union([fragment.mask for fragment in parts])
+            if best is None or best.area < _WHOLE * mask.area:
+                top = max(parts, key=lambda fragment: fragment.score)
+                return Instance(top.prompt, top.score, mask, box=_around(parts))
+        assert best is not None  # noqa: S101 - an object has a fragment
+        return Instance(best.prompt, best.score, best.mask, box=best.drawn)
+
+
+class SeamMerger:
+    """Joins the objects of windows, which come in the order of the grid.
+
+    Args:
+        grid: the windows.
+        options: when objects are the same.
+        emit: receives each finished object.
+
+    Attributes:
+        nbytes: bytes of the masks in memory.
+    """
+
+    def __init__(self, grid: Grid, options: SeamOptions, emit: Callable[[Instance], None]) -> None:
+        self._grid = grid
+        self._options = options
+        self._emit = emit
+        self._by_window: dict[int, list[Fragment]] = {}
+        self._owner: dict[Fragment, _Object] = {}
+        self._open: dict[_Object, None] = {}
+        self._doubtful: list[Fragment] = []
+        self._finished: list[Instance] = []
+        self.nbytes = 0
+
+    def add(self, index: int, instances: Iterable[Instance]) -> None:
+        """Add the objects of the next window.
+
+        Args:
+            index: number of the window, higher than those before; windows without objects may be
+                left out.
+            instances: its objects, with masks in the raster.
+
+        Raises:
+            ImageTooLargeError: the masks in memory exceed their limit.
+        """
+        clear, doubtful = self._fragments(index, instances)
+        for fragment in clear:
+            self._begin(fragment)
+        for other in self._grid.neighbours(index):
+            self._join(other, index, clear)
+        self._settle_doubtful(index, doubtful)
+        self._close(index)
+        self._count()
+
+    def finish(self) -> None:
+        """Finish all objects, after the last window."""
+        self._doubtful.clear()
+        self._close(len(self._grid) - 1)
+
+    def _fragments(
+        self, index: int, instances: Iterable[Instance]
+    ) -> tuple[list[Fragment], list[Fragment]]:
+        """The fragments of a window, and those of them that another window sees better."""
+        clear, doubtful = [], []
+        for instance in instances:
+            if instance.mask.is_empty:
+                continue
+            fragment = Fragment(index, instance.prompt, instance.score, instance.mask, instance.box)
+            fragment.cuts = self._grid.cuts(index, fragment.box)
+            fragment.better = self._grid.better(index, fragment.box)
+            (doubtful if fragment.better else clear).append(fragment)
+        return clear, doubtful
+
+    def _begin(self, fragment: Fragment) -> None:
+        made = _Object([fragment])
+        self._owner[fragment] = made
+        self._open[made] = None
+        self._by_window.setdefault(fragment.window, []).append(fragment)
+
+    def _join(self, other: int, index: int, clear: Sequence[Fragment]) -> None:
+        """Join the fragments of a window with those of an earlier one."""
+        earlier, later = self._by_window.get(other, []), clear
+        columns = len(self._grid.lefts)
+        (row, column), (below, beside) = divmod(other, columns), divmod(index, columns)
+        if row != below and column != beside:
+            # Where four windows meet, any two large objects fill the corner. So the two other
+            # windows decide, unless they show nothing.
+            bridges = {row * columns + beside, below * columns + column}
+            earlier = [each for each in earlier if not each.joined & bridges]
+            later = [each for each in later if not each.joined & bridges]
+        if not earlier or not later:
+            return
+        options = self._options
+        for first, second in matches(
+            earlier,
+            later,
+            (self._grid[other], self._grid[index]),
+            min_iou=options.min_iou,
+            containment=options.containment,
+            by_prompt=options.by_prompt,
+        ):
+            first.joined.add(index)
+            second.joined.add(other)
+            self._unite(self._owner[first], self._owner[second])
+
+    def _unite(self, a: _Object, b: _Object) -> None:
+        if a is b:
+            return
+        if len(a.fragments) < len(b.fragments):
+            a, b = b, a
+        a.fragments += b.fragments
+        for fragment in b.fragments:
+            self._owner[fragment] = a
+        del self._open[b]
+
+    def _settle_doubtful(self, index: int, doubtful: list[Fragment]) -> None:
+        """Keep one of two fragments each of which the other's window should have seen better.
+
+        This is an object about as wide as the strip: the mask of each window ends at its edge.
+        """
+        for fragment in doubtful:
+            for other in self._doubtful:
+                if other.window not in fragment.better or fragment.window not in other.better:
+                    continue
+                if self._options.by_prompt and other.prompt != fragment.prompt:
+                    continue
+                shared = intersection(fragment.mask, other.mask)
+                if shared >= self._options.min_iou * (fragment.area + other.area - shared):
+                    best = max(other, fragment, key=lambda each: each.score)
+                    best.cuts = 0
+                    self._begin(best)
+                    self._doubtful.remove(other)
+                    break
+            else:
+                self._doubtful.append(fragment)
+        self._doubtful = [
+            each for each in self._doubtful if not self._grid.is_passed(each.box, index)
+        ]
+
+    def _close(self, index: int) -> None:
+        """Hand on the objects that no window after this one has any pixel of."""
+        passed = [each for each in self._open if self._grid.is_passed(each.box, index)]
+        for each in passed:
+            del self._open[each]
+            for fragment in each.fragments:
+                del self._owner[fragment]
+                self._by_window[fragment.window].remove(fragment)
+            self._finished.append(each.finish())
+        for window in [window for window, kept in self._by_window.items() if not kept]:
+            del self._by_window[window]
+        if self._options.nms_iou_threshold is None:
+            decided, self._finished = self._finished, []
+        else:
+            decided, self._finished = self._suppressed(self._options.nms_iou_threshold)
+        for instance in decided:
+            self._emit(instance)
+
+    def _suppressed(self, threshold: float) -> tuple[list[Instance], list[Instance]]:
+        """NMS among finished objects.
+
+        Returns:
+            Those that remain for sure, and those whose rivals are not finished yet.
+        """
+        finished = self._finished
+        boxes = _boxes([each.mask.box for each in finished])
+        areas = np.array([each.mask.area for each in finished], np.int64)
+        growing = _boxes([each.box for each in self._open])
+        least = np.array([each.area for each in self._open], np.int64)
+        # The IoU with an object that may still grow is at most the share of the larger area.
+        waits = _meeting(boxes, growing) & (
+            areas[:, None] > threshold * np.maximum(areas[:, None], least[None])
+        )
+        blocked = waits.any(axis=1)
+        decided: list[Instance] = []
+        waiting: list[Instance] = []
+        for group in _groups(finished, boxes, areas, threshold):
+            if blocked[group].any():
+                waiting += [finished[i] for i in group]
+                continue
+            scores = np.array([finished[i].score for i in group], np.float32)
+            kept = mask_nms([finished[i].mask for i in group], scores, threshold)
+            decided += [finished[group[i]] for i in kept]
+        return decided, waiting
+
+    def _count(self) -> None:
+        """Measure the masks in memory, and refuse more than the limit."""
+        masks = [fragment.mask for kept in self._by_window.values() for fragment in kept]
+        masks += [fragment.mask for fragment in self._doubtful]
+        masks += [instance.mask for instance in self._finished]
+        self.nbytes = sum(mask.runs.nbytes for mask in masks)
+        if self.nbytes > self._options.max_bytes:
+            raise ImageTooLargeError(
+                "The objects that windows of this raster cut need more than "
+                f"{self._options.max_bytes // MiB} MiB of memory. Send a part of the raster, or "
+                "raise INFERENCE_TILE_MEMORY_MB."
+            )
+
+
+def _around(parts: Sequence[Fragment]) -> tuple[float, float, float, float] | None:
+    """The box around the boxes that the engine predicted; None if it predicts none."""
+    boxes = [part.drawn for part in parts if part.drawn is not None]
+    if not boxes:
+        return None
+    x0, y0, _, _ = (min(edges) for edges in zip(*boxes, strict=True))
+    _, _, x1, y1 = (max(edges) for edges in zip(*boxes, strict=True))
+    return x0, y0, x1, y1
+
+
+def _boxes(boxes: Sequence[Box]) -> NDArray[np.int64]:
+    return np.array(boxes, np.int64).reshape(-1, 4)
+
+
+def _meeting(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether each of n boxes shares pixels with each of m, bool [n, m]."""
+    met: NDArray[np.bool_] = (
+        np.maximum(a[:, None, :2], b[None, :, :2]) < np.minimum(a[:, None, 2:], b[None, :, 2:])
+    ).all(axis=2)
+    return met
+
+
+def _groups(
+    finished: Sequence[Instance],
+    boxes: NDArray[np.int64],
+    areas: NDArray[np.int64],
+    threshold: float,
+) -> list[list[int]]:
+    """Group instances that may suppress one another, directly or through others."""
+    group = list(range(len(finished)))
+
+    def root(i: int) -> int:
+        while group[i] != i:
+            i = group[i] = group[group[i]]
+        return i
+
+    for i, j in zip(*np.nonzero(np.triu(_meeting(boxes, boxes), 1)), strict=True):
+        if min(areas[i], areas[j]) <= threshold * max(areas[i], areas[j]):
+            continue
+        shared = intersection(finished[i].mask, finished[j].mask)
+        if shared > threshold * (areas[i] + areas[j] - shared):
+            group[root(int(j))] = root(int(i))
+    groups: dict[int, list[int]] = {}
+    for i in range(len(finished)):
+        groups.setdefault(root(i), []).append(i)
+    return list(groups.values())

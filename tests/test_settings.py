@@ -15,6 +15,7 @@ from schemas.common import Limits
 from tests.readme import GROUPS, NAMES, ROOT, SETTINGS_PAGE, settings_tables, with_tables
 
 OTHER_VALUES = {
+    "raster_directory": "/rasters",
     "host": "0.0.0.0",
     "api_keys": "one, two",
     "api_key_scopes": "segment",

@@ -44,6 +44,7 @@ from inference_server.observability.metrics import Metrics
 from inference_server.observability.tracing import start_traces
 from inference_server.segmentation.image_loader import fetcher_of
 from inference_server.segmentation.local import LocalSegmentationService
+from inference_server.segmentation.raster_files import RasterFiles
 from inference_server.segmentation.service import SegmentationService
 from inference_server.settings import Settings
 
@@ -125,6 +126,7 @@ def build_state(
         bodies=BodyBudget(settings.body_memory_mb, share, pace, "INFERENCE_BODY_MEMORY_MB"),
         jobs=JobQueue(settings, jobs.TASKS),
         admission=Admission(settings.max_requests),
+        rasters=RasterFiles(settings, metrics),
         load_pause=load_pause,
     )
 

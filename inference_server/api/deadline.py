@@ -32,8 +32,8 @@ class Deadline:
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
-    ) -> bool | None:
-        return await self._timeout.__aexit__(kind, error, trace)
+    ) -> None:
+        await self._timeout.__aexit__(kind, error, trace)
 
     def extend(self, seconds: float, setting: str) -> None:
         """Give the request more time, if that is more.

@@ -16,6 +16,7 @@ from inference_server.jobs import JobQueue
 from inference_server.jobs.task import TaskContext
 from inference_server.observability.metrics import Metrics
 from inference_server.observability.tracing import Traces
+from inference_server.segmentation.raster_files import RasterFiles
 from inference_server.segmentation.service import SegmentationService
 from inference_server.settings import Settings
 from inference_server.supervisor import BackgroundTask, Supervisor
@@ -56,6 +57,7 @@ class ServerContext:
         bodies: byte budget for JSON bodies.
         jobs: queue of jobs.
         admission: limits the requests in progress.
+        rasters: opens rasters by URL, or in the administrator's directory.
         load_pause: seconds before the second attempt to load models. Default: 10.
         backlog_timeout: seconds that a metrics scrape waits for the jobs' database. Default: 5.
         identity: random id of this server process.
@@ -72,6 +74,7 @@ class ServerContext:
     bodies: BodyBudget
     jobs: JobQueue
     admission: Admission
+    rasters: RasterFiles
     load_pause: float = LOAD_PAUSE
     backlog_timeout: float = 5.0
     identity: str = field(default_factory=lambda: str(uuid4()))
@@ -100,7 +103,9 @@ class ServerContext:
     @property
     def task_context(self) -> TaskContext:
         """The parts that tasks need, whether a route or a job runs them."""
-        return TaskContext(self.segmenter, self.limits, self.settings, self.metrics, self.traces)
+        return TaskContext(
+            self.segmenter, self.limits, self.settings, self.metrics, self.rasters, self.traces
+        )
 
     def _become_ready(self) -> None:
         self._was_ready = True

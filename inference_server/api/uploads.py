@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from tempfile import gettempdir
 from typing import IO, Generic, TypeVar
 
 from python_multipart.multipart import parse_options_header
@@ -29,7 +27,8 @@ from inference_server.api.dependencies import (
 )
 from inference_server.api.json_body import media_type_of
 from inference_server.auth import Key, Tenant, Work, key_from_request
-from inference_server.errors import PromptError, RequestError, StorageError
+from inference_server.errors import PromptError, RequestError
+from inference_server.images.file_bytes import no_space
 from inference_server.images.raster_source import RasterSource
 from inference_server.images.window_reader import RasterLimits
 from inference_server.segmentation.types import StoredImage
@@ -217,9 +216,6 @@ _FILE = ("body", "file")
 _CHARSETS = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 """Names of UTF-8 and its subset in a form's Content-Type, in lower case."""
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""`errno` values of a full disk, an exhausted quota and a file that reached its size limit."""
-
 
 async def _beginning(chunks: AsyncGenerator[bytes, None]) -> bytes:
     """Read the first bytes of a form."""
@@ -257,13 +253,7 @@ async def _parse(request: Request, chunks: AsyncGenerator[bytes, None], max_file
     except MultiPartException as error:
         raise RequestError(f"The form is invalid: {error.message}") from None
     except OSError as error:
-        if error.errno not in _NO_ROOM:
-            raise
-        logger.error("No space for uploads in %s: %s", gettempdir(), error.strerror)
-        raise StorageError(
-            "The server's temporary storage is full. Retry later; on the server, enlarge the "
-            "temporary storage, or lower INFERENCE_UPLOAD_STORAGE_MB."
-        ) from None
+        raise no_space(error, "INFERENCE_UPLOAD_STORAGE_MB") or error from None
 
 
 class _FormParser(MultiPartParser):

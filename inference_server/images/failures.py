@@ -25,12 +25,17 @@ def too_large(cause: str, remedy: str) -> ImageTooLargeError:
     return ImageTooLargeError(f"{_PREFIX}{cause} {remedy}")
 
 
-def over_byte_limit(max_bytes: int) -> ImageTooLargeError:
-    """Create the error for an encoded image of more than `max_bytes` bytes."""
+def over_byte_limit(max_bytes: int, setting: str = "INFERENCE_MAX_IMAGE_MB") -> ImageTooLargeError:
+    """Create the error for an encoded image of more than `max_bytes` bytes.
+
+    Args:
+        max_bytes: The limit.
+        setting: The setting that is the limit.
+    """
     return too_large(
         f"The image file is larger than {_size(max_bytes)}.",
         "Send a smaller or more strongly compressed image; the limit is the server's setting "
-        "INFERENCE_MAX_IMAGE_MB.",
+        f"{setting}.",
     )
 
 

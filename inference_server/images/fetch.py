@@ -10,14 +10,17 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import IO
 
 import anyio
 import anyio.lowlevel
+import anyio.to_thread
 import httpcore
 import httpx
 
 from inference_server.images.addresses import AddressPolicy
 from inference_server.images.failures import could_not_load, not_authorized, over_byte_limit
+from inference_server.images.file_bytes import write_all
 from inference_server.images.lookups import Lookups, Resolver
 from inference_server.images.metered_stream import MeteredStream
 from inference_server.images.trusted_host import TrustedHost
@@ -28,6 +31,8 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _OVERHEAD = 2  # bytes to receive at most, as a multiple of the limit on the body
 _OR_BASE64 = "or send the image as base64."
 _USER_AGENT = b"inference-server"
+_WRITTEN = 2**20  # bytes that are written to a file at once
+_STORAGE = "INFERENCE_RASTER_FETCH_STORAGE_MB"
 _MAX_ANSWER = 64 * 1024  # bytes of the response to `post_json`
 
 
@@ -36,10 +41,13 @@ class _Call:
     """A request, and the rules that apply to it and its redirects."""
 
     max_bytes: int
+    timeout: float
     tenant: str = ""
     reserve: Reserve | None = None
     trusted: TrustedHost | None = None
     body: bytes | None = None
+    file: IO[bytes] | None = None
+    setting: str = "INFERENCE_MAX_IMAGE_MB"
 
     def trusts(self, url: httpx.URL) -> bool:
         """Whether a URL is of the host that the operator trusts."""
@@ -128,8 +136,38 @@ class ImageFetcher:
             ImageError: The URL is refused, or the fetch fails or times out.
             ImageTooLargeError: The body exceeds the byte limit.
         """
-        call = _Call(self._max_bytes, tenant, reserve, trusted)
+        call = _Call(self._max_bytes, self._timeout, tenant, reserve, trusted)
         return await self._run(url, call, self._redirects)
+
+    async def download(
+        self,
+        url: str,
+        file: IO[bytes],
+        *,
+        max_bytes: int,
+        timeout: float,
+        tenant: str = "",
+        reserve: Reserve | None = None,
+    ) -> None:
+        """Fetch a URL's body into a file, with the same checks. Its content is not checked.
+
+        Args:
+            url: An absolute URL; white space around it is ignored.
+            file: An empty file, open to write; it may have a part of the body after an error.
+            max_bytes: Maximum size of the body in bytes, the setting `max_raster_upload_mb`.
+            timeout: Maximum seconds, redirects included.
+            tenant: Whose fetch it is, for its share of look-ups.
+            reserve: See `fetch`.
+
+        Raises:
+            CapacityError: `reserve` refused.
+            ImageError: The URL is refused, or the fetch fails or times out.
+            ImageTooLargeError: The body exceeds the byte limit.
+            StorageError: The file cannot grow.
+        """
+        setting = "INFERENCE_MAX_RASTER_UPLOAD_MB"
+        call = _Call(max_bytes, timeout, tenant, reserve, file=file, setting=setting)
+        await self._run(url, call, self._redirects)
 
     async def post_json(self, url: str, body: bytes, trusted: TrustedHost) -> bytes:
         """Send JSON to a trusted host, and return the body of its response, at most 64 KiB.
@@ -144,14 +182,16 @@ class ImageFetcher:
             ImageError: The request fails or times out.
             ImageTooLargeError: The response exceeds the limit.
         """
-        return await self._run(url, _Call(_MAX_ANSWER, trusted=trusted, body=body), 0)
+        return await self._run(
+            url, _Call(_MAX_ANSWER, self._timeout, trusted=trusted, body=body), 0
+        )
 
     async def _run(self, url: str, call: _Call, redirects: int) -> bytes:
         """Send a request within the deadline, and follow its redirects."""
         target = self._check(url.strip(), call)
         first = _quoted(target)
         try:
-            with anyio.fail_after(self._timeout):
+            with anyio.fail_after(call.timeout):
                 for _ in range(redirects + 1):
                     found = await self._send(target, call)
                     if isinstance(found, bytes):
@@ -159,7 +199,7 @@ class ImageFetcher:
                     target = self._check(found, call, target)
         except TimeoutError:
             raise could_not_load(
-                f"{first} did not arrive within {self._timeout:g} seconds.",
+                f"{first} did not arrive within {call.timeout:g} seconds.",
                 f"Try again, {_OR_BASE64}",
             ) from None
         raise could_not_load(
@@ -302,18 +342,26 @@ class ImageFetcher:
 
     async def _body(self, response: httpcore.Response, announced: int, call: _Call) -> bytes:
         """Read a body of `announced` bytes (0 if unknown), up to the byte limit."""
+        over = over_byte_limit(call.max_bytes, call.setting)
         if announced > call.max_bytes:
-            raise over_byte_limit(call.max_bytes)
+            raise over
+        received = 0
         # Not a list of chunks: a body sent byte by byte would take forty times its size.
         body = bytearray()
         async for chunk in response.aiter_stream():
-            if len(body) + len(chunk) > call.max_bytes:
-                raise over_byte_limit(call.max_bytes)
+            received += len(chunk)
+            if received > call.max_bytes:
+                raise over
             if call.reserve is not None:
                 call.reserve(len(chunk))
             body += chunk
+            if call.file is not None and len(body) >= _WRITTEN:
+                await anyio.to_thread.run_sync(write_all, call.file, bytes(body), _STORAGE)
+                body.clear()
             # One read may yield thousands of tiny chunks; let other tasks run.
             await anyio.lowlevel.checkpoint()
+        if call.file is not None:
+            await anyio.to_thread.run_sync(write_all, call.file, bytes(body), _STORAGE)
         return bytes(body)
 
 

@@ -6,14 +6,23 @@ the process would be killed if another one cut the file off.
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import logging
 import os
 import sys
+from tempfile import gettempdir
 from typing import IO, Protocol
 
+from inference_server.errors import StorageError
 from inference_server.executor import stop_if_cancelled
 
+logger = logging.getLogger(__name__)
+
 _PIECE = 2**20
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""`errno` values of a full disk, an exhausted quota and a file that reached its size limit."""
 
 
 class Bytes(Protocol):
@@ -85,3 +94,38 @@ def sha256(data: Bytes) -> str:
         stop_if_cancelled()
         found.update(data[start : start + _PIECE])
     return found.hexdigest()
+
+
+def write_all(file: IO[bytes], data: bytes, setting: str) -> None:
+    """Write all bytes; a file without a buffer may take only some of them at once.
+
+    Args:
+        file: a temporary file.
+        data: the bytes.
+        setting: setting that bounds the temporary files.
+
+    Raises:
+        StorageError: the file cannot grow.
+    """
+    view = memoryview(data)
+    try:
+        while view:
+            view = view[file.write(view) :]
+    except OSError as error:
+        raise no_space(error, setting) or error from None
+
+
+def no_space(error: OSError, setting: str) -> StorageError | None:
+    """The error for a temporary file that cannot grow, which is logged; None for another failure.
+
+    Args:
+        error: the failure.
+        setting: setting that bounds the temporary files.
+    """
+    if error.errno not in _NO_SPACE:
+        return None
+    logger.error("No space for temporary files in %s: %s", gettempdir(), error.strerror)
+    return StorageError(
+        "The server's temporary storage is full. Retry later; on the server, enlarge the temporary "
+        f"storage, or lower {setting}."
+    )

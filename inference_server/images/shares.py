@@ -1,4 +1,4 @@
-"""Bytes of images being fetched: bounded per tenant and in all."""
+"""Bytes of images and rasters being fetched: bounded per tenant and in all."""
 
 from __future__ import annotations
 
@@ -16,9 +16,23 @@ class Shares:
     Args:
         max_bytes: Maximum bytes in use.
         tenant_max_bytes: Maximum bytes in use per tenant.
+        setting: Setting of `max_bytes`; default that of images in memory.
+        tenant_setting: Setting of `tenant_max_bytes`; default that of images in memory.
+        what: What is used up, for error messages; default the memory for fetched images.
     """
 
-    def __init__(self, max_bytes: int, tenant_max_bytes: int) -> None:
+    def __init__(
+        self,
+        max_bytes: int,
+        tenant_max_bytes: int,
+        *,
+        setting: str = "INFERENCE_FETCH_MEMORY_MB",
+        tenant_setting: str = "INFERENCE_FETCH_TENANT_MEMORY_MB",
+        what: str = "memory for fetched images",
+    ) -> None:
+        self._setting = setting
+        self._tenant_setting = tenant_setting
+        self._what = what
         self._max_bytes = max_bytes
         self._tenant_max_bytes = tenant_max_bytes
         self._used: Counter[str] = Counter()
@@ -48,10 +62,17 @@ class Shares:
         """
         self._settle()
         if self._used[tenant] + size > self._tenant_max_bytes:
-            raise _full("This API key's", "INFERENCE_FETCH_TENANT_MEMORY_MB")
+            raise self._full("This API key's", self._tenant_setting)
         if self._used.total() + size > self._max_bytes:
-            raise _full("All", "INFERENCE_FETCH_MEMORY_MB")
+            raise self._full("All", self._setting)
         self._used[tenant] += size
+
+    def _full(self, whose: str, setting: str) -> CapacityError:
+        return CapacityError(
+            f"{whose} requests with image URLs use up the server's {self._what}. Try again, send "
+            f"fewer requests at a time, or raise {setting} on the server.",
+            full="fetches",
+        )
 
     def release(self, tenant: str, size: int) -> None:
         """Release bytes; safe in any thread."""
@@ -87,11 +108,3 @@ class Share:
         size, self.nbytes = self.nbytes, 0
         if size:
             self._shares.release(self._tenant, size)
-
-
-def _full(whose: str, setting: str) -> CapacityError:
-    return CapacityError(
-        f"{whose} requests with image URLs use up the server's memory for fetched images. Try "
-        f"again, send fewer requests at a time, or raise {setting} on the server.",
-        full="fetches",
-    )

@@ -13,6 +13,7 @@ from inference_server.engines.catalog import Catalog
 from inference_server.jobs.progress import Attempt
 from inference_server.observability.metrics import Metrics, Timings
 from inference_server.observability.tracing import Traces
+from inference_server.segmentation.raster_files import RasterFiles
 from inference_server.segmentation.service import SegmentationService
 from inference_server.segmentation.types import EncodedImage, StoredImage
 from inference_server.settings import Settings
@@ -28,6 +29,7 @@ class TaskContext:
         limits: bounds that request bodies are validated against.
         settings: the server's settings.
         metrics: where job outcomes and timings are recorded.
+        rasters: opens rasters by URL, or in the administrator's directory.
         traces: exporter of spans; None if tracing is off.
         image: file of the image that a job's request names by its id alone, as it was when the job
             was accepted. Default: None, the id is looked up in the caches.
@@ -40,6 +42,7 @@ class TaskContext:
     limits: Limits
     settings: Settings
     metrics: Metrics
+    rasters: RasterFiles
     traces: Traces | None = None
     image: StoredImage | None = None
     upload: StoredImage | None = None

@@ -13,9 +13,33 @@ class RasterSettings(EnvironmentSettings):
     max_raster_upload_mb: int = Field(
         2048,
         ge=1,
-        description="Maximum size in MiB of a form of an API that reads rasters by windows. "
+        description="Maximum size in MiB of a form of an API that reads rasters by windows, and of "
+        "a raster that is fetched by URL for that. "
         "INFERENCE_UPLOAD_STORAGE_MB and INFERENCE_UPLOAD_TENANT_STORAGE_MB must be at least as "
         "large.",
+    )
+    raster_fetch_storage_mb: int = Field(
+        4096,
+        ge=1,
+        description="Maximum size in MiB of all rasters in progress together that were fetched by "
+        "URL; beyond it, requests get 429. They are on disk, in the directory for temporary files.",
+    )
+    raster_fetch_tenant_storage_mb: int = Field(
+        2048,
+        ge=1,
+        description="Maximum size in MiB of one tenant's rasters in progress together that were "
+        "fetched by URL; beyond it, its requests get 429.",
+    )
+    raster_fetch_timeout: float = Field(
+        1200.0,
+        gt=0,
+        description="Timeout in seconds for fetching a raster by URL that may be read by windows. "
+        "Its maximum size is INFERENCE_MAX_RASTER_UPLOAD_MB.",
+    )
+    raster_directory: str = Field(
+        "",
+        description="Directory whose rasters jobs may name by their paths in it. Every key may "
+        "read them. Links in it are not followed. Empty: none.",
     )
     raster_timeout: float = Field(
         3600.0,

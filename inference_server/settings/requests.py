@@ -52,15 +52,14 @@ class RequestSettings(EnvironmentSettings):
     upload_storage_mb: int = Field(
         4096,
         ge=1,
-        description="Maximum size in MiB of all forms in progress together, and of rasters fetched "
-        "by URL; beyond it, requests get 429. They are on disk, in the directory for temporary "
-        "files (`TMPDIR`).",
+        description="Maximum size in MiB of all forms in progress together; beyond it, requests "
+        "get 429. They are on disk, in the directory for temporary files (`TMPDIR`).",
     )
     upload_tenant_storage_mb: int = Field(
         2048,
         ge=1,
-        description="Maximum size in MiB of one tenant's forms in progress together, and of its "
-        "rasters fetched by URL; beyond it, its requests get 429.",
+        description="Maximum size in MiB of one tenant's forms in progress together; beyond it, "
+        "its requests get 429.",
     )
     max_image_mb: int = Field(
         32,

@@ -12,6 +12,7 @@ from inference_server.jobs.models import JOBS
 from inference_server.jobs.results import ResultReader
 from inference_server.jobs.task import TaskContext
 from inference_server.observability.metrics import Metrics
+from inference_server.segmentation.raster_files import RasterFiles
 from inference_server.settings import Settings
 from schemas.common import Limits
 
@@ -19,7 +20,8 @@ from schemas.common import Limits
 def task_context(settings: Settings) -> TaskContext:
     """What tasks that segment nothing need from a process."""
     segmenter: Any = None
-    return TaskContext(segmenter, Limits(), settings, Metrics())
+    metrics = Metrics()
+    return TaskContext(segmenter, Limits(), settings, metrics, RasterFiles(settings, metrics))
 
 
 def submit(

@@ -6,7 +6,7 @@
 #
 # The first contains torch with CUDA, which also runs on CPUs but is several GB larger. ADDRESS is
 # the index of CPU-only wheels that pytorch.org shows under "Get started" for Linux, Pip and CPU. The
-# third also contains Ray, for docs/cluster.md.
+# third also contains Ray, for docs/cluster.md. `make test-image` builds and runs the first.
 
 FROM debian:bookworm-slim AS build
 ARG TORCH_INDEX=""
@@ -23,7 +23,9 @@ WORKDIR /src
 # Some dependencies are source distributions; the pinned setuptools and wheel build them.
 COPY requirements/serve.txt requirements/tracing.txt requirements/cluster.txt requirements/
 RUN pip install -c requirements/serve.txt setuptools wheel
-RUN pip install -c requirements/serve.txt ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} \
+# The index of CPU-only wheels lacks some pinned versions of torch's dependencies. pip prefers its
+# torch, such as 2.12.1+cpu, to the same version without a suffix.
+RUN pip install -c requirements/serve.txt ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} \
         torch torchvision
 ARG EXTRAS="tracing"
 RUN pip install --no-build-isolation $(printf -- "-r requirements/%s.txt " serve $EXTRAS)
@@ -31,6 +33,13 @@ COPY LICENSE README.md pyproject.toml ./
 COPY schemas schemas
 COPY inference_server inference_server
 RUN pip install --no-build-isolation --no-deps .
+# 1 GB that serving never loads: the compiler of torch.compile, headers, static libraries, and
+# libraries of CUDA that torch does not link.
+RUN pip uninstall --yes triton \
+    && cd /opt/inference-server/lib/python3*/site-packages \
+    && rm -rf torch/include torch/bin/ptxas torch/bin/protoc* nvidia/*/include \
+        nvidia/*/lib/libnvrtc.alt.so* nvidia/*/lib/libcusolverMg.so* nvidia/*/lib/*.bc \
+    && find . -name '*.a' -delete
 
 FROM debian:bookworm-slim
 RUN apt-get update \
@@ -47,7 +56,8 @@ ENV PATH=/opt/inference-server/bin:$PATH \
     INFERENCE_DATA_DIR=/data
 WORKDIR /data
 VOLUME ["/data", "/weights"]
-USER inference
+# By number, so that Kubernetes sees that it is not root.
+USER 10001
 EXPOSE 9001
 # The first download of large weights takes minutes; failures during start-period do not count.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=15m --retries=3 \

@@ -9,7 +9,7 @@ ARGS ?=
 WORKERS ?= auto
 PARALLEL = -n $(WORKERS) --dist loadfile
 
-.PHONY: help serve test test-system test-cluster test-all lint format openapi clients readme docs bench fuzz pins clean
+.PHONY: help serve test test-system test-cluster test-image test-all lint format openapi clients readme docs bench fuzz pins clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -22,11 +22,14 @@ test: $(VENV)/.dev ## Install everything and run the unit and contract tests (AR
 	@$(BIN)/python -m pytest $(PARALLEL) -m "not system and not cluster and not slow" $(ARGS)
 
 test-system: $(VENV)/.dev ## Run the tests with processes, databases, browsers, clients and the code in the docs
-	@$(BIN)/python -m pytest $(PARALLEL) -m "system and not cluster and not slow" $(ARGS)
+	@$(BIN)/python -m pytest $(PARALLEL) -m "system and not cluster and not image and not slow" $(ARGS)
 
 # Ray measures how busy its replicas are, so nothing else runs beside the clusters.
 test-cluster: $(VENV)/.dev ## Run the tests on real Ray clusters only
 	@RAY_USAGE_STATS_ENABLED=0 $(BIN)/python -m pytest -m cluster tests/cluster tests/cli $(ARGS)
+
+test-image: $(VENV)/.dev ## Build the Dockerfile and run the image (as root, on Debian: buildah, debootstrap)
+	@$(BIN)/python -m pytest -m image tests/deploy $(ARGS)
 
 test-all: test test-cluster test-system ## Run all tests, tier after tier (with make -k also after a failure)
 

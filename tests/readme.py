@@ -21,7 +21,7 @@ The tables of settings and of request fields are generated from the code.
 
     python -m tests.readme                 run all pages; update the outputs and the tables
     python -m tests.readme docs/keys.md    the same for the given pages
-    python -m tests.readme --settings      update the tables only
+    python -m tests.readme --settings      update the tables, and the settings in deploy/, only
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ from pydantic import BaseModel
 
 from inference_server.settings import Settings
 from inference_server.settings.types import variable_of
+from tests.deploy import generated
 from tests.environment import clean_environment
 
 ROOT = Path(__file__).parents[1]
@@ -511,6 +512,8 @@ def main() -> None:
         if with_tables(text) != text:
             page.write_text(with_tables(text))
             print(f"{page_name(page)}: tables updated")
+    for path in generated.write():
+        print(f"{path.relative_to(ROOT)}: settings updated")
     if arguments.settings:
         return
     with documented_server() as (address, environment):

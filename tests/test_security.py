@@ -67,7 +67,9 @@ def names_outside_make_test(file: str) -> set[str]:
 
 
 def tier_of(file: str, name: str) -> str:
-    """Return the make target that runs a test: `test` or `test-all`."""
+    """Return the make target that runs a test: `test`, `test-all` or `test-image`."""
+    if file == "tests/deploy/test_image.py":
+        return "test-image"
     marked = names_outside_make_test(file) & {"", *name.split("::")}
     return "test-all" if marked or f"{file}::{name}".startswith(SYSTEM) else "test"
 

@@ -1,6 +1,6 @@
-"""The Dockerfile, Compose files and systemd unit refer to existing files, settings and commands.
+"""The Dockerfile and the systemd unit refer to existing files, settings and commands.
 
-These tests do not run a container engine; docs/deployment.md lists manual tests.
+`test_image.py` builds and runs the image.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from typing import Any
 
 import pytest
 import yaml
-from pydantic_settings import BaseSettings
 
 from inference_server.cli import main
 from inference_server.observability.tracing import ENDPOINTS
@@ -29,7 +28,7 @@ from tests.api.serving import Running, until
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 VARIABLES = {PREFIX + name.upper() for name in Settings.model_fields}
-OTHERS = {"HF_TOKEN", *ENDPOINTS}
+OTHERS = {"HF_TOKEN", "HF_HOME", *ENDPOINTS}
 """Variables that the server's libraries read."""
 
 
@@ -51,6 +50,7 @@ def environment() -> dict[str, str]:
 
 
 def compose(name: str = "compose.yaml") -> dict[str, Any]:
+    """Load a Compose file."""
     loaded: dict[str, Any] = yaml.safe_load((DEPLOY / name).read_text())
     return loaded
 
@@ -119,7 +119,8 @@ def test_the_image_runs_the_server_as_an_unprivileged_user() -> None:
     assert last.index("USER") < last.index("ENTRYPOINT")
     (user,) = arguments("USER")
     (making,) = [given for given in arguments("RUN") if "useradd" in given]
-    assert re.search(rf"useradd .*--uid [1-9]\d+ .*{user}\b", making)
+    assert int(user) > 0
+    assert re.search(rf"useradd .*--uid {user} ", making)
     (entry,) = arguments("ENTRYPOINT")
     (command,) = arguments("CMD")
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
@@ -153,67 +154,6 @@ def test_the_health_check_reports_readiness(server: Running) -> None:
     # Container engines also retry before they report a server as unhealthy.
     until(lambda: status(server.url.rsplit(":", 1)[1]) == 0, 60)
     assert status("1") != 0
-
-
-def test_compose_names_settings_secrets_and_volumes_that_exist() -> None:
-    loaded = compose()
-    services = loaded["services"]
-    assert {"inference-server", "postgres", "redis", "prometheus", "grafana"} == set(services)
-    server = services["inference-server"]
-    own = set(server["environment"])
-    assert own <= VARIABLES | OTHERS
-    assert {"INFERENCE_DATABASE_URL", "INFERENCE_REDIS_URL", "HF_TOKEN"} <= own
-    assert set(server["build"]["args"]) <= {given.split("=")[0] for given in arguments("ARG")}
-    for service in services.values():
-        for volume in service.get("volumes", []):
-            source = volume.split(":")[0]
-            if source.startswith("."):
-                assert (DEPLOY / source).exists(), source
-            else:
-                assert source in loaded["volumes"], source
-        assert set(service.get("secrets", [])) <= set(loaded["secrets"])
-        assert set(service.get("depends_on", [])) <= set(services)
-        for port in service.get("ports", []):
-            assert port.startswith("127.0.0.1:"), "ports must be reachable through a proxy only"
-    prometheus = (DEPLOY / "prometheus/prometheus.yaml").read_text()
-    target = f"inference-server:{Settings.model_fields['port'].default}"
-    assert f'"{target}"' in prometheus
-    assert server["ports"][0].endswith(target.split(":")[1])
-    for secret in loaded["secrets"]:
-        assert f"/run/secrets/{secret}" in prometheus
-    provider = yaml.safe_load(
-        (DEPLOY / "grafana/provisioning/dashboards/inference-server.yaml").read_text()
-    )["providers"][0]
-    folder = provider["options"]["path"]
-    assert any(f":{folder}/" in volume for volume in services["grafana"]["volumes"])
-    assert set(compose("compose.gpu.yaml")["services"]) <= set(services)
-
-
-def test_compose_variables_are_in_the_example() -> None:
-    text = (DEPLOY / "compose.yaml").read_text()
-    asked = set(re.findall(r"(?<!\$)\$\{(\w+)", text))
-    example = (DEPLOY / "example.env").read_text()
-    given = dict(re.findall(r"^(\w+)=(.*)$", example, re.MULTILINE))
-    assert asked - {"PORT"} == set(given)
-    # An empty secret stops startup, and the example has no secrets.
-    for name in re.findall(r"\$\{(\w+):\?", text):
-        assert given[name] == ""
-    assert {"INFERENCE_API_KEYS", "METRICS_KEY", "POSTGRES_PASSWORD"} <= set(given)
-
-
-def test_values_of_compose_are_settings_that_load(monkeypatch: pytest.MonkeyPatch) -> None:
-    values = {"INFERENCE_API_KEYS": "a", "METRICS_KEY": "b"}
-    for name, text in compose()["services"]["inference-server"]["environment"].items():
-        value = re.sub(
-            r"\$\{(\w+)(?::-([^}]*)|:\?[^}]*)?\}",
-            lambda match: match[2] or values.get(match[1], "" if match[2] is not None else "x"),
-            str(text),
-        )
-        monkeypatch.setenv(name, value)
-    settings: BaseSettings = Settings()
-    assert isinstance(settings, Settings)
-    assert settings.api_keys == ("a", "b")
-    assert settings.database_url == "postgresql://inference:x@postgres/inference"
 
 
 def test_stop_timeouts_cover_a_drain() -> None:

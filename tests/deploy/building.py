@@ -101,8 +101,8 @@ def make_base(directory: Path) -> None:
         for file in found:
             (directory / name).mkdir(parents=True, exist_ok=True)
             shutil.copy(file, directory / name)
-    with (directory / "etc/pip.conf").open("w") as file:
-        pip_configuration().write(file)
+    with (directory / "etc/pip.conf").open("w") as written:
+        pip_configuration().write(written)
     # As in the published image.
     shutil.rmtree(directory / "var/lib/apt/lists")
     for archive in (directory / "var/cache/apt/archives").glob("*.deb"):

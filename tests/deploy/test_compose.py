@@ -148,7 +148,7 @@ def test_the_example_has_every_setting_and_every_variable() -> None:
 def test_defaults_of_the_example_load(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in re.findall(r"^#(INFERENCE_\w+)=(.*)$", EXAMPLE.read_text(), re.MULTILINE):
         monkeypatch.setenv(name, value)
-    defaults = Settings(_env_prefix="NONE_")  # type: ignore[call-arg]
+    defaults = Settings(_env_prefix="NONE_")
     changed = {
         name
         for name in SETTINGS

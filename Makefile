@@ -28,10 +28,10 @@ test-system: $(VENV)/.dev ## Run the tests with processes, databases, browsers, 
 test-cluster: $(VENV)/.dev ## Run the tests on real Ray clusters only
 	@RAY_USAGE_STATS_ENABLED=0 $(BIN)/python -m pytest -m cluster tests/cluster tests/cli $(ARGS)
 
-test-image: $(VENV)/.dev ## Build the Dockerfile and run the image (as root, on Debian: buildah, debootstrap)
+test-image: $(VENV)/.dev ## Build the Dockerfile and run the image (as root, with buildah and debootstrap)
 	@$(BIN)/python -m pytest -m image tests/deploy $(ARGS)
 
-test-all: test test-cluster test-system ## Run all tests, tier after tier (with make -k also after a failure)
+test-all: test test-cluster test-system test-image ## Run all tests, tier after tier (with make -k also after a failure)
 
 lint: $(VENV)/.dev ## Check style, types and the import layers
 	@$(BIN)/ruff check .

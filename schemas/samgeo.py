@@ -53,6 +53,22 @@ class UploadRequest(InputModel):
         "an EPSG code such as `4326` (longitude, latitude), or a name such as `ESRI:54009`. For "
         "georeferenced images only.",
     )
+    tiles: Literal["auto", "always", "never"] = Field(
+        default="auto",
+        description="Whether to segment a GeoTIFF by windows: `auto` if it is too large to be "
+        "encoded as a whole, or larger than a `tile_size` that is sent.",
+    )
+    tile_size: int | None = Field(
+        default=None,
+        ge=1,
+        description="Side of a window in pixels of the image; the side of the model's input by "
+        "default.",
+    )
+    bands: str | None = Field(
+        default=None,
+        description="Bands to show as red, green and blue, such as `3,2,1`, or one for grey; "
+        "those that the file says by default. TIFF only.",
+    )
     min_size: int = Field(default=0, description="Minimum area of an object, in pixels.")
     max_size: int | None = Field(
         default=None, description="Maximum area of an object, in pixels; 0 or less for no limit."
@@ -109,6 +125,11 @@ class AutomaticRequest(VersionedRequest):
         description="Minimum stability score of a mask: the IoU of the masks at a higher and a "
         "lower threshold. SAM 1 and 2 only.",
     )
+    tile_overlap: int | None = Field(
+        default=None,
+        ge=0,
+        description="Pixels that neighbouring windows share; an eighth of the window by default.",
+    )
 
 
 class PredictRequest(VersionedRequest):
@@ -151,6 +172,11 @@ class TextRequest(UploadRequest):
         default="meta", description="Accepted for compatibility; has no effect."
     )
     confidence_threshold: Fraction = Field(default=0.5, description="Minimum score of an object.")
+    tile_overlap: int | None = Field(
+        default=None,
+        ge=0,
+        description="Pixels that neighbouring windows share; an eighth of the window by default.",
+    )
 
 
 Points = TypeAdapter(list[tuple[Coordinate, Coordinate]])

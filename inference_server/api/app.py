@@ -28,6 +28,7 @@ from inference_server.api.middleware.access_log import AccessLog
 from inference_server.api.middleware.admission import Admission
 from inference_server.api.middleware.body_budget import BodyBudget, BodyPace
 from inference_server.api.openapi import build_document
+from inference_server.api.raster_slots import RasterSlots
 from inference_server.api.roboflow import management
 from inference_server.api.roboflow import routes as roboflow
 from inference_server.api.samgeo import errors as samgeo_errors
@@ -127,6 +128,7 @@ def build_state(
         jobs=JobQueue(settings, jobs.TASKS),
         admission=Admission(settings.max_requests),
         rasters=RasterFiles(settings, metrics),
+        raster_slots=RasterSlots(settings.max_raster_requests),
         load_pause=load_pause,
     )
 

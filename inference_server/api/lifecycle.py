@@ -10,6 +10,7 @@ from uuid import uuid4
 
 from inference_server.api.middleware.admission import Admission
 from inference_server.api.middleware.body_budget import BodyBudget
+from inference_server.api.raster_slots import RasterSlots
 from inference_server.auth import AuthService
 from inference_server.errors import InferenceServerError
 from inference_server.jobs import JobQueue
@@ -58,6 +59,7 @@ class ServerContext:
         jobs: queue of jobs.
         admission: limits the requests in progress.
         rasters: opens rasters by URL, or in the administrator's directory.
+        raster_slots: limits the requests in progress that segment rasters by windows.
         load_pause: seconds before the second attempt to load models. Default: 10.
         backlog_timeout: seconds that a metrics scrape waits for the jobs' database. Default: 5.
         identity: random id of this server process.
@@ -75,6 +77,7 @@ class ServerContext:
     jobs: JobQueue
     admission: Admission
     rasters: RasterFiles
+    raster_slots: RasterSlots
     load_pause: float = LOAD_PAUSE
     backlog_timeout: float = 5.0
     identity: str = field(default_factory=lambda: str(uuid4()))

@@ -25,9 +25,13 @@ from inference_server.segmentation.types import EncodedImage
 
 logger = logging.getLogger(__name__)
 
-_JSON = "application/json"
+JSON = "application/json"
+"""Media type of JSON."""
+
 _GZIP_MIN_BYTES = 1024
-_GZIP_LEVEL = 1
+GZIP_LEVEL = 1
+"""Level of compression: the fastest."""
+
 _PIECE_BYTES = 256 * 1024
 
 ReadPiece = Callable[[int, int], Awaitable[bytes | None]]
@@ -71,7 +75,7 @@ async def respond(
     request: Request,
     image: EncodedImage | None,
     render: Callable[[], object],
-    media_type: str = _JSON,
+    media_type: str = JSON,
     extra: Mapping[str, str] = MappingProxyType({}),
 ) -> Response:
     """Render, serialise and compress a response body in one worker-thread call.
@@ -90,7 +94,7 @@ async def respond(
     timings = timings_of(request)
     accepted = ",".join(request.headers.getlist("accept-encoding"))
     # Other media types, such as `.npz`, are compressed already.
-    compressible = media_type == _JSON and accepts_gzip(accepted)
+    compressible = media_type == JSON and accepts_gzip(accepted)
 
     def work() -> tuple[bytes, bool]:
         begin, measured = time.perf_counter(), sum(timings.seconds.values())
@@ -99,20 +103,34 @@ async def respond(
             content = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
         compressed = compressible and len(content) >= _GZIP_MIN_BYTES
         if compressed:
-            content = gzip.compress(content, _GZIP_LEVEL)
+            content = gzip.compress(content, GZIP_LEVEL)
         measured = sum(timings.seconds.values()) - measured
         timings.add("serialise", time.perf_counter() - begin - measured)
         return content, compressed
 
     content, compressed = await state_of(request).segmenter.in_thread(work)
-    headers = {"vary": "accept-encoding", **extra}
+    headers = result_headers(request, image, extra)
     if compressed:
         headers["content-encoding"] = "gzip"
+    return Response(content, media_type=media_type, headers=headers)
+
+
+def result_headers(
+    request: Request, image: EncodedImage | None, extra: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the headers of a response about an image.
+
+    Args:
+        request: the request to answer.
+        image: see `respond`.
+        extra: see `respond`.
+    """
+    headers = {"vary": "accept-encoding", **extra}
     if image is not None:
         headers |= image_headers(image.model, image.hit, image.mismatch)
         headers |= _model_headers(request, image)
-    headers.setdefault("server-timing", timings.header())
-    return Response(content, media_type=media_type, headers=headers)
+    headers.setdefault("server-timing", timings_of(request).header())
+    return headers
 
 
 def _model_headers(request: Request, image: EncodedImage) -> dict[str, str]:

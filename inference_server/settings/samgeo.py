@@ -38,3 +38,16 @@ class SamgeoSettings(EnvironmentSettings):
         "`/segment/automatic` uses `sam3` unless a request names a `model_version`; before, "
         "`sam2`.",
     )
+    max_raster_requests: int = Field(
+        4,
+        ge=1,
+        description="Maximum number of requests in progress that segment rasters by windows; "
+        "beyond it, they get 429. Each may take INFERENCE_TILE_OBJECTS_MB and "
+        "INFERENCE_MAX_RASTER_RESPONSE_MB of temporary storage.",
+    )
+    max_raster_response_mb: int = Field(
+        1024,
+        ge=1,
+        description="Maximum size in MiB of the response to a request that segments a raster by "
+        "windows. It is written to temporary storage, and sent from there.",
+    )

@@ -25,9 +25,10 @@ from inference_server.masks import INSIDE, LabelPlane, Mask, clip, encode_pixels
 from inference_server.segmentation.postprocess import bottom_to_top
 from inference_server.segmentation.types import Instance, SegmentationResult
 
-_RASTERS = MappingProxyType(
+RASTERS = MappingProxyType(
     {"geotiff": ("image/tiff", "mask.tif"), "png": ("image/png", "mask.png")}
 )
+"""Media type and file name of each format that is a raster."""
 
 GEOJSON_FORMATS = frozenset({"geojson", "detections"})
 """Output formats with map coordinates."""
@@ -35,14 +36,14 @@ GEOJSON_FORMATS = frozenset({"geojson", "detections"})
 
 def media_type(output_format: str) -> str:
     """Return the media type of a response in an output format."""
-    return _RASTERS[output_format][0] if output_format in _RASTERS else "application/json"
+    return RASTERS[output_format][0] if output_format in RASTERS else "application/json"
 
 
 def headers(output_format: str) -> Mapping[str, str]:
     """Return the additional headers of a response in an output format."""
-    if output_format not in _RASTERS:
+    if output_format not in RASTERS:
         return {}
-    return {"content-disposition": f'attachment; filename="{_RASTERS[output_format][1]}"'}
+    return {"content-disposition": f'attachment; filename="{RASTERS[output_format][1]}"'}
 
 
 def map_coordinates(reference: GeoReference | None, crs: str | None) -> MapCoordinates | None:

@@ -2,178 +2,114 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any, Generic
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from inference_server.api.dependencies import ModelT, state_of, timings_of
+from inference_server.api.dependencies import allow_raster_time, state_of
 from inference_server.api.headers import RESULT_HEADERS
 from inference_server.api.openapi import Answer, Operation, common_errors
-from inference_server.api.responses import respond
 from inference_server.api.samgeo.errors import check_form
-from inference_server.api.samgeo.models import automatic_version, model_of
-from inference_server.api.samgeo.prompts import SamgeoPrompts, automatic_options, concept_prompt
-from inference_server.api.samgeo.results import (
-    GEOJSON_FORMATS,
-    RenderOptions,
-    SamgeoObjects,
-    headers,
-    map_coordinates,
-    media_type,
-)
-from inference_server.api.uploads import Upload, uploaded
+from inference_server.api.samgeo.models import automatic_version
+from inference_server.api.samgeo.prompts import SamgeoPrompts, concept_prompt
+from inference_server.api.samgeo.results import GEOJSON_FORMATS, RenderOptions, map_coordinates
+from inference_server.api.samgeo.searches import Searches
+from inference_server.api.samgeo.whole import WholeImage, stored_image
+from inference_server.api.samgeo.windows import RasterByWindows
+from inference_server.api.uploads import RasterUpload, uploaded_raster
 from inference_server.auth import Work
-from inference_server.engines.catalog import ModelKey
-from inference_server.errors import NothingFoundError, RequestError
+from inference_server.errors import RequestError
 from inference_server.geo import GeoRaster
-from inference_server.segmentation.types import (
-    ConceptOptions,
-    ConceptPrompt,
-    EncodedImage,
-    ImageRef,
-    SegmentationResult,
-    VisualOptions,
-    VisualPrompt,
-)
+from inference_server.images.raster import parse_bands
 from schemas import samgeo as forms
-from schemas.samgeo import AutomaticRequest, ErrorDetail, PredictRequest, TextRequest
+from schemas.samgeo import (
+    AutomaticRequest,
+    ErrorDetail,
+    PredictRequest,
+    TextRequest,
+    UploadRequest,
+)
 
 _EVERYTHING = "everything"
 """Text prompt of automatic segmentation with SAM 3."""
 
 
-class _ImageTask(Generic[ModelT]):
-    """Runs prompts on an uploaded image, and responds with the objects.
+@asynccontextmanager
+async def _begin(
+    request: Request, upload: RasterUpload[Any], form: UploadRequest
+) -> AsyncIterator[tuple[WholeImage | RasterByWindows, Searches, GeoRaster]]:
+    """Decide whether the image is encoded as a whole or by windows, before the expensive work.
 
     Args:
         request: the request.
         upload: its form.
+        form: the form's fields, with defaults.
 
-    Attributes:
-        form: the form's fields.
-        file: the image file; its georeference and valid mask are read once.
+    Yields:
+        What runs prompts on the image; what sends them to the models; and the image's file.
+
+    Raises:
+        RequestError: the CRS of the response, or a band, is unknown.
+        ImageError: the image cannot be read.
+        ImageTooLargeError: it is too large.
+        CapacityError: too many rasters are segmented by windows.
     """
+    state = state_of(request)
+    settings, source = state.settings, upload.source
+    searches = Searches(request, upload.tenant, form)
+    crs = form.geojson_crs if form.output_format in GEOJSON_FORMATS else None
+    bands = None if form.bands is None else parse_bands(form.bands)
+    file = GeoRaster(
+        source.data,
+        max_metadata_items=settings.max_tiff_metadata_items,
+        max_calls=settings.max_transformations,
+        bands=bands,
+    )
 
-    def __init__(self, request: Request, upload: Upload[ModelT]) -> None:
-        self._request = request
-        self._timings = timings_of(request)
-        self._segmenter = state_of(request).segmenter
-        self._tenant = upload.tenant.name
-        self._image = ImageRef(file=upload.image)
-        self.form: Any = upload.body
-        settings = state_of(request).settings
-        self.file = GeoRaster(
-            upload.image.data,
-            max_metadata_items=settings.max_tiff_metadata_items,
-            max_calls=settings.max_transformations,
+    def look() -> bool:
+        """Check the CRS of the response; return whether to use windows."""
+        if crs is not None:
+            map_coordinates(file.reference, crs)
+        if form.tiles == "never":
+            return False
+        if form.tiles == "always":
+            return True
+        if form.tile_size is not None and max(source.size) > form.tile_size:
+            return True
+        return not source.fits(settings.max_image_pixels, settings.max_image_side)
+
+    if not await state.segmenter.in_slow_thread(look):
+        image = await state.segmenter.in_slow_thread(lambda: stored_image(source, bands))
+        yield WholeImage(request, form, image, file, searches, crs), searches, file
+        return
+    allow_raster_time(request)
+    with state.raster_slots.enter():
+        reader, reference = await state.segmenter.in_slow_thread(
+            lambda: (source.reader(bands), file.reference)
         )
+        with reader:
+            task = RasterByWindows(request, form, reader, reference, searches, crs)
+            yield task, searches, file
 
-    def _model(self, version: str) -> ModelKey | None:
-        """The model that `model_id` selects; None for the server's choice of SAM 3."""
-        return model_of(self._segmenter.catalog, version, self.form.model_id)
 
-    async def check_crs(self) -> None:
-        """Check the CRS of the response before the expensive work.
+async def _prompts(request: Request, form: PredictRequest, file: GeoRaster) -> SamgeoPrompts:
+    """Parse the form's points and boxes, and convert them to pixels.
 
-        Raises:
-            RequestError: it is unknown, or the image has none.
-        """
-        if crs := self._crs:
-            await self._segmenter.in_slow_thread(lambda: map_coordinates(self.file.reference, crs))
+    Raises:
+        RequestError: they are missing or invalid.
+    """
+    state = state_of(request)
+    if form.point_coords is None and form.boxes is None:
+        raise RequestError("At least one of point_coords or boxes must be provided.")
 
-    @property
-    def _crs(self) -> str | None:
-        form = self.form
-        return form.geojson_crs if form.output_format in GEOJSON_FORMATS else None
-
-    async def prompts(self) -> SamgeoPrompts:
-        """Parse the form's points and boxes, and convert them to pixels.
-
-        Raises:
-            RequestError: they are missing or invalid.
-        """
-        form, limits = self.form, state_of(self._request).limits
-        if form.point_coords is None and form.boxes is None:
-            raise RequestError("At least one of point_coords or boxes must be provided.")
-
-        prompts = await self._segmenter.in_thread(lambda: SamgeoPrompts.of(form, limits))
-        if form.point_crs is None:
-            return prompts
-        crs = form.point_crs
-        return await self._segmenter.in_slow_thread(
-            lambda: prompts.in_pixels(crs, self.file.reference)
-        )
-
-    async def concept(self, prompt: ConceptPrompt) -> SegmentationResult:
-        """Find every instance of a concept."""
-        options = ConceptOptions(within=True)
-        return await self._segmenter.concept(
-            self._tenant,
-            self._image,
-            [prompt],
-            options,
-            timings=self._timings,
-            model=self._model("sam3"),
-        )
-
-    async def visual(self, prompts: Sequence[VisualPrompt]) -> SegmentationResult:
-        """Segment one object per prompt, or return three candidates per prompt."""
-        multimask = self.form.multimask_output
-        return await self._segmenter.visual(
-            self._tenant,
-            self._image,
-            prompts,
-            VisualOptions(multimask=multimask, best=not multimask, within=True),
-            timings=self._timings,
-            model=self._model(self.form.model_version),
-        )
-
-    async def automatic(self) -> SegmentationResult:
-        """Segment every object."""
-        options = automatic_options(self.form)
-        return await self._segmenter.automatic(
-            self._tenant,
-            self._image,
-            options,
-            timings=self._timings,
-            model=self._model(self.form.model_version),
-        )
-
-    async def respond(
-        self, result: SegmentationResult, options: RenderOptions, nothing: str | None = None
-    ) -> Response:
-        """Respond with the objects in the form's output format.
-
-        Args:
-            result: the instances found.
-            options: how the objects are rendered.
-            nothing: error message if no object remains; default None, for an empty response.
-
-        Raises:
-            NothingFoundError: no object remains, and `nothing` is given.
-        """
-        form = self.form
-
-        def render() -> object:
-            with self._timings.measure("masks"):
-                objects = SamgeoObjects.of(
-                    result,
-                    self.file,
-                    options,
-                    min_size=form.min_size,
-                    max_size=form.max_size,
-                    crs=self._crs,
-                )
-            if nothing is not None and not objects.instances:
-                raise NothingFoundError(nothing)
-            return objects.render(form.output_format)
-
-        await self._segmenter.in_slow_thread(self.file.read)
-        name = form.output_format
-        return await respond(self._request, result.image, render, media_type(name), headers(name))
+    prompts = await state.segmenter.in_thread(lambda: SamgeoPrompts.of(form, state.limits))
+    if form.point_crs is None:
+        return prompts
+    crs = form.point_crs
+    return await state.segmenter.in_slow_thread(lambda: prompts.in_pixels(crs, file.reference))
 
 
 def _work_of_predict(body: PredictRequest) -> Sequence[Work]:
@@ -187,19 +123,20 @@ def _work_of_predict(body: PredictRequest) -> Sequence[Work]:
 
 async def segment_text(request: Request) -> Response:
     """Find every instance of a concept given by text (PCS)."""
-    async with uploaded(request, TextRequest, lambda body: ["concept"]) as upload:
+    async with uploaded_raster(request, TextRequest, lambda body: ["concept"]) as upload:
         form = upload.body
         check_form(form, "sam3", state_of(request).segmenter.catalog, form.backend)
-        task = _ImageTask(request, upload)
-        await task.check_crs()
-        prompt = concept_prompt(form.prompt, threshold=form.confidence_threshold)
-        nothing = (
-            "No objects found for the given prompt. "
-            "Please try a different prompt or adjust parameters."
-        )
-        return await task.respond(
-            await task.concept(prompt), RenderOptions(own_boxes=True), nothing
-        )
+        async with _begin(request, upload, form) as (task, searches, _):
+            prompt = concept_prompt(form.prompt, threshold=form.confidence_threshold)
+            nothing = (
+                "No objects found for the given prompt. "
+                "Please try a different prompt or adjust parameters."
+            )
+            return await task.answer(
+                lambda image: searches.concept(image, prompt),
+                RenderOptions(own_boxes=True),
+                nothing,
+            )
 
 
 async def segment_automatic(request: Request) -> Response:
@@ -209,43 +146,33 @@ async def segment_automatic(request: Request) -> Response:
     def work(body: AutomaticRequest) -> Sequence[Work]:
         return ["concept" if automatic_version(body, followed) == "sam3" else "automatic"]
 
-    async with uploaded(request, AutomaticRequest, work) as upload:
+    async with uploaded_raster(request, AutomaticRequest, work) as upload:
         version = automatic_version(upload.body, followed)
         form = upload.body.model_copy(update={"model_version": version})
-        upload = replace(upload, body=form)
         check_form(form, version, state_of(request).segmenter.catalog)
-        task = _ImageTask(request, upload)
-        await task.check_crs()
-        if form.model_version == "sam3":
-            result = await task.concept(concept_prompt(_EVERYTHING))
-            nothing = "No objects found for automatic segmentation."
-            return await task.respond(result, RenderOptions(unique=form.unique), nothing)
-        options = RenderOptions(unique=form.unique, foreground=form.foreground, by_area=True)
-        return await task.respond(await task.automatic(), options)
+        async with _begin(request, upload, form) as (task, searches, _):
+            if version != "sam3":
+                options = RenderOptions(
+                    unique=form.unique, foreground=form.foreground, by_area=True
+                )
+                return await task.answer(searches.automatic, options)
+            prompt = concept_prompt(_EVERYTHING)
+            return await task.answer(
+                lambda image: searches.concept(image, prompt),
+                RenderOptions(unique=form.unique),
+                "No objects found for automatic segmentation.",
+            )
 
 
 async def segment_predict(request: Request) -> Response:
     """Segment by points and boxes: PVS, but boxes with SAM 3 are exemplars (PCS)."""
-    async with uploaded(request, PredictRequest, _work_of_predict) as upload:
+    async with uploaded_raster(request, PredictRequest, _work_of_predict) as upload:
         form = upload.body
         check_form(form, form.model_version, state_of(request).segmenter.catalog)
-        task = _ImageTask(request, upload)
-        await task.check_crs()
-        prompts = await task.prompts()
-        results = []
-        if form.model_version != "sam3":
-            results.append(await task.visual(prompts.objects()))
-        else:
-            if len(prompts.boxes):
-                results.append(await task.concept(concept_prompt(boxes=prompts.boxes)))
-            if len(prompts.points):
-                results.append(await task.visual([prompts.object_of_points]))
-        joined = SegmentationResult(
-            EncodedImage.joined([result.image for result in results]),
-            [each for result in results for each in result.instances],
-        )
-        nothing = "No objects found for the given prompts."
-        return await task.respond(joined, RenderOptions(), nothing)
+        async with _begin(request, upload, form) as (task, _, file):
+            prompts = await _prompts(request, form, file)
+            nothing = "No objects found for the given prompts."
+            return await task.predict(prompts, RenderOptions(), nothing)
 
 
 _ANSWERS = {

@@ -1,0 +1,239 @@
+"""Rasters that are segmented by windows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from starlette.requests import Request
+from starlette.responses import Response
+
+from inference_server.api.dependencies import state_of
+from inference_server.api.file_response import compresses, respond_with_file
+from inference_server.api.samgeo.prompts import SamgeoPrompts
+from inference_server.api.samgeo.raster_results import (
+    FewObjects,
+    Objects,
+    RasterObjects,
+    check_output,
+)
+from inference_server.api.samgeo.results import RASTERS, RenderOptions, headers, media_type
+from inference_server.api.samgeo.searches import Searches
+from inference_server.api.samgeo.whole import Search
+from inference_server.errors import NothingFoundError, RequestError
+from inference_server.geo import GeoReference
+from inference_server.images.window_reader import WindowReader
+from inference_server.segmentation.prompts import cut_to_image
+from inference_server.segmentation.tiling import (
+    SeamOptions,
+    TiledObjects,
+    View,
+    plan_grid,
+    segment_around,
+    segment_tiled,
+    tile_size_of,
+)
+from inference_server.segmentation.types import (
+    AutomaticOptions,
+    EncodedImage,
+    ImageRef,
+    SegmentationResult,
+    TilingOptions,
+    VisualPrompt,
+)
+from inference_server.settings import MiB
+
+Box = tuple[float, float, float, float]
+
+
+class RasterByWindows:
+    """Runs prompts on the windows of a raster, and responds with the objects, joined.
+
+    Args:
+        request: the request.
+        form: the form's fields.
+        reader: reads the raster by windows.
+        reference: the raster's georeference; None if it has none.
+        searches: sends prompts to the models.
+        crs: CRS of coordinates in GeoJSON; None for that of the raster.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        form: Any,
+        reader: WindowReader,
+        reference: GeoReference | None,
+        searches: Searches,
+        crs: str | None,
+    ) -> None:
+        self._request = request
+        self._form = form
+        self._reader = reader
+        self._reference = reference
+        self._searches = searches
+        self._crs = crs
+        state = state_of(request)
+        self._segmenter = state.segmenter
+        self._settings = state.settings
+
+    async def answer(
+        self, search: Search, options: RenderOptions, nothing: str | None = None
+    ) -> Response:
+        """Search all windows, and respond with the objects.
+
+        Args:
+            search: searches an image.
+            options: how the objects are rendered.
+            nothing: error message if no object remains; default None, for an empty response.
+
+        Raises:
+            NothingFoundError: no object remains, and `nothing` is given.
+        """
+        form, settings = self._form, self._settings
+        check_output(form.output_format, options)
+        by_clicks = options.by_area  # automatic masks, whose prompts are points of a window
+        side = await self._tile_size("visual" if by_clicks else "concept")
+        tiling = TilingOptions(form.tile_size, form.tile_overlap)
+        grid = plan_grid(settings, self._reader.size, tiling, side)
+        seams = SeamOptions(
+            by_prompt=not by_clicks,
+            nms_iou_threshold=AutomaticOptions().mask_nms_threshold if by_clicks else None,
+            max_bytes=settings.tile_memory_mb * MiB,
+        )
+        room = settings.tile_objects_mb * MiB
+        with TiledObjects(self._reader.size, max_bytes=room) as objects:
+            result = await segment_tiled(
+                self._segmenter,
+                self._reader,
+                lambda image, window: search(image),
+                grid,
+                seams,
+                objects=objects,
+                settings=settings,
+            )
+            return await self._respond(result.image, objects, options, nothing)
+
+    async def predict(
+        self, prompts: SamgeoPrompts, options: RenderOptions, nothing: str
+    ) -> Response:
+        """Segment the windows around points and boxes, and respond with the objects.
+
+        Args:
+            prompts: points and boxes in pixels of the raster.
+            options: how the objects are rendered.
+            nothing: error message if no object remains.
+
+        Raises:
+            NothingFoundError: no object remains.
+            RequestError: a prompt lies outside the raster, or boxes are exemplars.
+        """
+        if self._form.model_version == "sam3" and len(prompts.boxes):
+            raise RequestError(
+                "With model_version=sam3, boxes are exemplars that find all similar objects, which "
+                "needs the whole raster in one image; this one is segmented by windows. Send "
+                "model_version=sam2 to segment the object in each box, or name the objects in "
+                "/segment/text."
+            )
+        size = self._reader.size
+        objects = cut_to_image(size, prompts.objects(), refuse=True)
+        tile_size = self._form.tile_size or await self._tile_size("visual")
+        results, found = [], []
+        for group in near_each_other([extent(each) for each in objects], tile_size / 2):
+            asked = [objects[index] for index in group]
+
+            async def search(
+                image: ImageRef, view: View, asked: Sequence[VisualPrompt] = asked
+            ) -> SegmentationResult:
+                moved = [in_view(each, view) for each in asked]
+                return await self._searches.visual(image, moved, within=False)
+
+            box = _around([extent(each) for each in asked])
+            result = await segment_around(self._segmenter, self._reader, box, search, tile_size)
+            results.append(result.image)
+            found += [replace(each, prompt=group[each.prompt]) for each in result.instances]
+        found.sort(key=lambda instance: instance.prompt)
+        image = EncodedImage.joined(results)
+        return await self._respond(image, FewObjects(size, found), options, nothing)
+
+    async def _tile_size(self, prompts: Literal["concept", "visual"]) -> int:
+        version = "sam3" if prompts == "concept" else self._form.model_version
+        return await tile_size_of(self._segmenter, prompts, self._searches.model(version))
+
+    async def _respond(
+        self,
+        image: EncodedImage | None,
+        objects: Objects,
+        options: RenderOptions,
+        nothing: str | None,
+    ) -> Response:
+        form, name = self._form, self._form.output_format
+        kept = await self._segmenter.in_slow_thread(
+            lambda: RasterObjects.of(
+                objects,
+                self._reference,
+                options,
+                min_size=form.min_size,
+                max_size=form.max_size,
+                crs=self._crs,
+            )
+        )
+        if nothing is not None and not len(kept):
+            raise NothingFoundError(nothing)
+        compress = name not in RASTERS and compresses(self._request)
+
+        def write(path: Path) -> None:
+            kept.write(path, name, self._settings.max_raster_response_mb, compress=compress)
+
+        extra = dict(headers(name))
+        if compress:
+            extra["content-encoding"] = "gzip"
+        return await respond_with_file(self._request, image, write, media_type(name), extra)
+
+
+def extent(prompt: VisualPrompt) -> Box:
+    """The tight box of a prompt's points and box, (x0, y0, x1, y1) in pixels."""
+    corners = [prompt.points] if prompt.box is None else [prompt.points, prompt.box.reshape(2, 2)]
+    points = np.concatenate(corners).astype(np.float64)
+    (x0, y0), (x1, y1) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
+    return x0, y0, x1, y1
+
+
+def in_view(prompt: VisualPrompt, view: View) -> VisualPrompt:
+    """Move a prompt of the raster to the image of a window."""
+    box = None if prompt.box is None else view.boxes(prompt.box)
+    return replace(prompt, points=view.points(prompt.points), box=box)
+
+
+def near_each_other(boxes: Sequence[Box], most: float) -> list[list[int]]:
+    """Group boxes so that those of a group are seen well in one window.
+
+    Args:
+        boxes: (x0, y0, x1, y1) in pixels.
+        most: maximum side of the box around a group of several boxes, in pixels.
+
+    Returns:
+        The indices of each group's boxes.
+    """
+    groups: list[list[int]] = []
+    around: list[Box] = []
+    order = sorted(range(len(boxes)), key=lambda index: (boxes[index][1], boxes[index][0]))
+    for index in order:
+        for number, box in enumerate(around):
+            joint = _around([box, boxes[index]])
+            if max(joint[2] - joint[0], joint[3] - joint[1]) <= most:
+                groups[number].append(index)
+                around[number] = joint
+                break
+        else:
+            groups.append([index])
+            around.append(boxes[index])
+    return groups
+
+
+def _around(boxes: Sequence[Box]) -> Box:
+    x0, y0, x1, y1 = zip(*boxes, strict=True)
+    return min(x0), min(y0), max(x1), max(y1)

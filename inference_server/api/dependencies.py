@@ -66,7 +66,11 @@ def state_of(request: Request) -> ServerContext:
 def allow_raster_time(request: Request) -> None:
     """Give a request the time for a raster that is read by windows, upload included."""
     deadline: Deadline = request.state.deadline
-    deadline.extend(state_of(request).settings.raster_timeout, "INFERENCE_RASTER_TIMEOUT")
+    deadline.extend(
+        state_of(request).settings.raster_timeout,
+        "INFERENCE_RASTER_TIMEOUT",
+        "Submit the raster as a job, send a part of it or a larger `tile_size`",
+    )
 
 
 def timings_of(request: Request) -> Timings:

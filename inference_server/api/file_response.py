@@ -40,7 +40,8 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 class FileResponse(PiecewiseResponse):
     """A file without a name, which is closed and thereby deleted when it has been sent, or when
-    the client has gone."""
+    the client has gone.
+    """
 
     file: IO[bytes]
 

@@ -22,12 +22,12 @@ WEB = "EPSG:3857"
     ("dtype", "options", "uncached", "cached"),
     [
         # Pillow decodes it, and no pixel can be invalid: GDAL reads only the georeference.
-        ("uint8", {}, (2, 1), (1, 1)),
+        ("uint8", {}, (3, 1), (2, 1)),
         # GDAL also decodes it, and reads the valid mask after the limit on pixels was checked.
-        ("uint16", {"nodata": 0}, (3, 3), (1, 2)),
+        ("uint16", {"nodata": 0}, (4, 3), (2, 2)),
     ],
 )
-def test_an_upload_is_surveyed_once(
+def test_an_upload_is_surveyed_as_often_as_it_is_needed(
     server: RunningHere,
     picture: Picture,
     monkeypatch: pytest.MonkeyPatch,
@@ -38,8 +38,8 @@ def test_an_upload_is_surveyed_once(
 ) -> None:
     """Surveys and openings by GDAL of a first request and of one whose image is cached.
 
-    One survey is for georeference and valid mask. The others are for decoding: to choose a decoder,
-    and before GDAL decodes.
+    One survey is for georeference and valid mask, and one to choose between the whole image and
+    windows. The others are for decoding: to choose a decoder, and before GDAL decodes.
     """
     counts: Counter[str] = Counter()
 

@@ -161,6 +161,7 @@ def small() -> Iterator[RunningHere]:
     with serving(
         ready=False,
         max_body_mb=2,
+        max_upload_mb=2,
         max_raster_upload_mb=2,
         body_memory_mb=16,
         upload_storage_mb=16,

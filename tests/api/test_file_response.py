@@ -25,27 +25,31 @@ def test_pieces_are_written(tmp_path: Path, compress: bool) -> None:
 
 
 def test_pieces_beyond_the_limit_are_not_made(tmp_path: Path) -> None:
-    made = 0
+    made: list[bytes] = []
 
     def pieces() -> Iterator[bytes]:
-        nonlocal made
-        for made in range(1, 9):
-            yield bytes(300_000)
+        while len(made) < 9:
+            made.append(bytes(300_000))
+            yield made[-1]
 
     with pytest.raises(ImageTooLargeError, match="larger than 1 MiB"):
         write_pieces(tmp_path / "body", pieces(), 1, compress=True)
-    assert made == 4
+    assert len(made) == 4
 
 
 def test_a_file_that_another_writes_is_bounded(tmp_path: Path) -> None:
     path = tmp_path / "body"
-    written = 0
-    with pytest.raises(ImageTooLargeError, match="INFERENCE_MAX_RASTER_RESPONSE_MB"):
-        for _ in within(path, range(100), 1):
+    written = []
+
+    def write() -> None:
+        for number in within(path, range(100), 1):
             with path.open("ab") as file:
                 file.write(bytes(300_000))
-            written += 1
-    assert written == 4
+            written.append(number)
+
+    with pytest.raises(ImageTooLargeError, match="INFERENCE_MAX_RASTER_RESPONSE_MB"):
+        write()
+    assert written == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("fails", [False, True])

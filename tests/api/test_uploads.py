@@ -24,7 +24,7 @@ MiB = 1 << 20
 @pytest.fixture(scope="module")
 def small() -> Iterator[RunningHere]:
     """A server that accepts 2 MiB per upload and 3 MiB in total."""
-    with serving(max_raster_upload_mb=2, upload_storage_mb=3) as server:
+    with serving(max_upload_mb=2, max_raster_upload_mb=2, upload_storage_mb=3) as server:
         yield server
 
 
@@ -79,7 +79,7 @@ def test_an_upload_of_several_megabytes(small: RunningHere, picture: Picture) ->
 def test_too_large(small: RunningHere) -> None:
     response = post(small, TEXT, bytes(2 * MiB), prompt="circle")
     assert response.status_code == 413
-    assert "INFERENCE_MAX_RASTER_UPLOAD_MB" in response.json()["detail"]
+    assert "INFERENCE_MAX_UPLOAD_MB" in response.json()["detail"]
     until(lambda: small.state.uploads.nbytes == 0)
 
 

@@ -4,6 +4,7 @@ from .add_model_request import AddModelRequest
 from .automatic_request import AutomaticRequest
 from .automatic_request_model_version import AutomaticRequestModelVersion
 from .automatic_request_output_format import AutomaticRequestOutputFormat
+from .automatic_request_tiles import AutomaticRequestTiles
 from .box_collection import BoxCollection
 from .box_feature import BoxFeature
 from .box_label_number import BoxLabelNumber
@@ -74,6 +75,7 @@ from .polygon_geometry import PolygonGeometry
 from .predict_request import PredictRequest
 from .predict_request_model_version import PredictRequestModelVersion
 from .predict_request_output_format import PredictRequestOutputFormat
+from .predict_request_tiles import PredictRequestTiles
 from .prompt_type import PromptType
 from .sam_2_embedding_fields import Sam2EmbeddingFields
 from .sam_2_embedding_form import Sam2EmbeddingForm
@@ -114,6 +116,7 @@ from .space_response import SpaceResponse
 from .text_request import TextRequest
 from .text_request_backend import TextRequestBackend
 from .text_request_output_format import TextRequestOutputFormat
+from .text_request_tiles import TextRequestTiles
 from .top_left_box import TopLeftBox
 from .validation_error_item import ValidationErrorItem
 from .validation_error_response import ValidationErrorResponse
@@ -149,6 +152,7 @@ __all__ = (
     "AutomaticRequest",
     "AutomaticRequestModelVersion",
     "AutomaticRequestOutputFormat",
+    "AutomaticRequestTiles",
     "BoxCollection",
     "BoxFeature",
     "BoxLabelNumber",
@@ -219,6 +223,7 @@ __all__ = (
     "PredictRequest",
     "PredictRequestModelVersion",
     "PredictRequestOutputFormat",
+    "PredictRequestTiles",
     "PromptType",
     "Sam2EmbeddingFields",
     "Sam2EmbeddingForm",
@@ -259,6 +264,7 @@ __all__ = (
     "TextRequest",
     "TextRequestBackend",
     "TextRequestOutputFormat",
+    "TextRequestTiles",
     "TopLeftBox",
     "ValidationErrorItem",
     "ValidationErrorResponse",

@@ -16,6 +16,10 @@ from ..models.automatic_request_output_format import (
     AutomaticRequestOutputFormat,
     check_automatic_request_output_format,
 )
+from ..models.automatic_request_tiles import (
+    AutomaticRequestTiles,
+    check_automatic_request_tiles,
+)
 from ..types import UNSET, File, Unset
 
 T = TypeVar("T", bound="AutomaticRequest")
@@ -33,6 +37,11 @@ class AutomaticRequest:
         model_id (str | Unset): Model id from `GET /models`; the largest model by default.
         geojson_crs (str | Unset): CRS of the coordinates in `geojson` and `detections`, instead of the image's: an EPSG
             code such as `4326` (longitude, latitude), or a name such as `ESRI:54009`. For georeferenced images only.
+        tiles (AutomaticRequestTiles | Unset): Whether to segment a GeoTIFF by windows: `auto` if it is too large to be
+            encoded as a whole, or larger than a `tile_size` that is sent. Default: 'auto'.
+        tile_size (int | Unset): Side of a window in pixels of the image; the side of the model's input by default.
+        bands (str | Unset): Bands to show as red, green and blue, such as `3,2,1`, or one for grey; those that the file
+            says by default. TIFF only.
         min_size (int | Unset): Minimum area of an object, in pixels. Default: 0.
         max_size (int | Unset): Maximum area of an object, in pixels; 0 or less for no limit.
         api_key (str | Unset): API key, if not sent in a header or the query. This part must precede the file.
@@ -45,12 +54,16 @@ class AutomaticRequest:
         pred_iou_thresh (float | Unset): Minimum predicted IoU of a mask. SAM 1 and 2 only. Default: 0.8.
         stability_score_thresh (float | Unset): Minimum stability score of a mask: the IoU of the masks at a higher and
             a lower threshold. SAM 1 and 2 only. Default: 0.95.
+        tile_overlap (int | Unset): Pixels that neighbouring windows share; an eighth of the window by default.
     """
 
     file: File
     output_format: AutomaticRequestOutputFormat | Unset = "geojson"
     model_id: str | Unset = UNSET
     geojson_crs: str | Unset = UNSET
+    tiles: AutomaticRequestTiles | Unset = "auto"
+    tile_size: int | Unset = UNSET
+    bands: str | Unset = UNSET
     min_size: int | Unset = 0
     max_size: int | Unset = UNSET
     api_key: str | Unset = UNSET
@@ -60,6 +73,7 @@ class AutomaticRequest:
     points_per_side: int | Unset = 32
     pred_iou_thresh: float | Unset = 0.8
     stability_score_thresh: float | Unset = 0.95
+    tile_overlap: int | Unset = UNSET
     additional_properties: dict[str, Any] = _attrs_field(init=False, factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -72,6 +86,14 @@ class AutomaticRequest:
         model_id = self.model_id
 
         geojson_crs = self.geojson_crs
+
+        tiles: str | Unset = UNSET
+        if not isinstance(self.tiles, Unset):
+            tiles = self.tiles
+
+        tile_size = self.tile_size
+
+        bands = self.bands
 
         min_size = self.min_size
 
@@ -93,6 +115,8 @@ class AutomaticRequest:
 
         stability_score_thresh = self.stability_score_thresh
 
+        tile_overlap = self.tile_overlap
+
         field_dict: dict[str, Any] = {}
         field_dict.update(self.additional_properties)
         field_dict.update(
@@ -106,6 +130,12 @@ class AutomaticRequest:
             field_dict["model_id"] = model_id
         if geojson_crs is not UNSET:
             field_dict["geojson_crs"] = geojson_crs
+        if tiles is not UNSET:
+            field_dict["tiles"] = tiles
+        if tile_size is not UNSET:
+            field_dict["tile_size"] = tile_size
+        if bands is not UNSET:
+            field_dict["bands"] = bands
         if min_size is not UNSET:
             field_dict["min_size"] = min_size
         if max_size is not UNSET:
@@ -124,6 +154,8 @@ class AutomaticRequest:
             field_dict["pred_iou_thresh"] = pred_iou_thresh
         if stability_score_thresh is not UNSET:
             field_dict["stability_score_thresh"] = stability_score_thresh
+        if tile_overlap is not UNSET:
+            field_dict["tile_overlap"] = tile_overlap
 
         return field_dict
 
@@ -140,6 +172,15 @@ class AutomaticRequest:
 
         if not isinstance(self.geojson_crs, Unset):
             files.append(("geojson_crs", (None, str(self.geojson_crs).encode(), "text/plain")))
+
+        if not isinstance(self.tiles, Unset):
+            files.append(("tiles", (None, str(self.tiles).encode(), "text/plain")))
+
+        if not isinstance(self.tile_size, Unset):
+            files.append(("tile_size", (None, str(self.tile_size).encode(), "text/plain")))
+
+        if not isinstance(self.bands, Unset):
+            files.append(("bands", (None, str(self.bands).encode(), "text/plain")))
 
         if not isinstance(self.min_size, Unset):
             files.append(("min_size", (None, str(self.min_size).encode(), "text/plain")))
@@ -177,6 +218,9 @@ class AutomaticRequest:
                 )
             )
 
+        if not isinstance(self.tile_overlap, Unset):
+            files.append(("tile_overlap", (None, str(self.tile_overlap).encode(), "text/plain")))
+
         for prop_name, prop in self.additional_properties.items():
             files.append((prop_name, (None, str(prop).encode(), "text/plain")))
 
@@ -197,6 +241,17 @@ class AutomaticRequest:
         model_id = d.pop("model_id", UNSET)
 
         geojson_crs = d.pop("geojson_crs", UNSET)
+
+        _tiles = d.pop("tiles", UNSET)
+        tiles: AutomaticRequestTiles | Unset
+        if isinstance(_tiles, Unset):
+            tiles = UNSET
+        else:
+            tiles = check_automatic_request_tiles(_tiles)
+
+        tile_size = d.pop("tile_size", UNSET)
+
+        bands = d.pop("bands", UNSET)
 
         min_size = d.pop("min_size", UNSET)
 
@@ -221,11 +276,16 @@ class AutomaticRequest:
 
         stability_score_thresh = d.pop("stability_score_thresh", UNSET)
 
+        tile_overlap = d.pop("tile_overlap", UNSET)
+
         automatic_request = cls(
             file=file,
             output_format=output_format,
             model_id=model_id,
             geojson_crs=geojson_crs,
+            tiles=tiles,
+            tile_size=tile_size,
+            bands=bands,
             min_size=min_size,
             max_size=max_size,
             api_key=api_key,
@@ -235,6 +295,7 @@ class AutomaticRequest:
             points_per_side=points_per_side,
             pred_iou_thresh=pred_iou_thresh,
             stability_score_thresh=stability_score_thresh,
+            tile_overlap=tile_overlap,
         )
 
         automatic_request.additional_properties = d

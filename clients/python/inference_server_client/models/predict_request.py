@@ -16,6 +16,10 @@ from ..models.predict_request_output_format import (
     PredictRequestOutputFormat,
     check_predict_request_output_format,
 )
+from ..models.predict_request_tiles import (
+    PredictRequestTiles,
+    check_predict_request_tiles,
+)
 from ..types import UNSET, File, Unset
 
 T = TypeVar("T", bound="PredictRequest")
@@ -33,6 +37,11 @@ class PredictRequest:
         model_id (str | Unset): Model id from `GET /models`; the largest model by default.
         geojson_crs (str | Unset): CRS of the coordinates in `geojson` and `detections`, instead of the image's: an EPSG
             code such as `4326` (longitude, latitude), or a name such as `ESRI:54009`. For georeferenced images only.
+        tiles (PredictRequestTiles | Unset): Whether to segment a GeoTIFF by windows: `auto` if it is too large to be
+            encoded as a whole, or larger than a `tile_size` that is sent. Default: 'auto'.
+        tile_size (int | Unset): Side of a window in pixels of the image; the side of the model's input by default.
+        bands (str | Unset): Bands to show as red, green and blue, such as `3,2,1`, or one for grey; those that the file
+            says by default. TIFF only.
         min_size (int | Unset): Minimum area of an object, in pixels. Default: 0.
         max_size (int | Unset): Maximum area of an object, in pixels; 0 or less for no limit.
         api_key (str | Unset): API key, if not sent in a header or the query. This part must precede the file.
@@ -53,6 +62,9 @@ class PredictRequest:
     output_format: PredictRequestOutputFormat | Unset = "geojson"
     model_id: str | Unset = UNSET
     geojson_crs: str | Unset = UNSET
+    tiles: PredictRequestTiles | Unset = "auto"
+    tile_size: int | Unset = UNSET
+    bands: str | Unset = UNSET
     min_size: int | Unset = 0
     max_size: int | Unset = UNSET
     api_key: str | Unset = UNSET
@@ -74,6 +86,14 @@ class PredictRequest:
         model_id = self.model_id
 
         geojson_crs = self.geojson_crs
+
+        tiles: str | Unset = UNSET
+        if not isinstance(self.tiles, Unset):
+            tiles = self.tiles
+
+        tile_size = self.tile_size
+
+        bands = self.bands
 
         min_size = self.min_size
 
@@ -108,6 +128,12 @@ class PredictRequest:
             field_dict["model_id"] = model_id
         if geojson_crs is not UNSET:
             field_dict["geojson_crs"] = geojson_crs
+        if tiles is not UNSET:
+            field_dict["tiles"] = tiles
+        if tile_size is not UNSET:
+            field_dict["tile_size"] = tile_size
+        if bands is not UNSET:
+            field_dict["bands"] = bands
         if min_size is not UNSET:
             field_dict["min_size"] = min_size
         if max_size is not UNSET:
@@ -142,6 +168,15 @@ class PredictRequest:
 
         if not isinstance(self.geojson_crs, Unset):
             files.append(("geojson_crs", (None, str(self.geojson_crs).encode(), "text/plain")))
+
+        if not isinstance(self.tiles, Unset):
+            files.append(("tiles", (None, str(self.tiles).encode(), "text/plain")))
+
+        if not isinstance(self.tile_size, Unset):
+            files.append(("tile_size", (None, str(self.tile_size).encode(), "text/plain")))
+
+        if not isinstance(self.bands, Unset):
+            files.append(("bands", (None, str(self.bands).encode(), "text/plain")))
 
         if not isinstance(self.min_size, Unset):
             files.append(("min_size", (None, str(self.min_size).encode(), "text/plain")))
@@ -193,6 +228,17 @@ class PredictRequest:
 
         geojson_crs = d.pop("geojson_crs", UNSET)
 
+        _tiles = d.pop("tiles", UNSET)
+        tiles: PredictRequestTiles | Unset
+        if isinstance(_tiles, Unset):
+            tiles = UNSET
+        else:
+            tiles = check_predict_request_tiles(_tiles)
+
+        tile_size = d.pop("tile_size", UNSET)
+
+        bands = d.pop("bands", UNSET)
+
         min_size = d.pop("min_size", UNSET)
 
         max_size = d.pop("max_size", UNSET)
@@ -221,6 +267,9 @@ class PredictRequest:
             output_format=output_format,
             model_id=model_id,
             geojson_crs=geojson_crs,
+            tiles=tiles,
+            tile_size=tile_size,
+            bands=bands,
             min_size=min_size,
             max_size=max_size,
             api_key=api_key,

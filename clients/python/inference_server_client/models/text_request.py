@@ -13,6 +13,7 @@ from ..models.text_request_output_format import (
     TextRequestOutputFormat,
     check_text_request_output_format,
 )
+from ..models.text_request_tiles import TextRequestTiles, check_text_request_tiles
 from ..types import UNSET, File, Unset
 
 T = TypeVar("T", bound="TextRequest")
@@ -31,11 +32,17 @@ class TextRequest:
         model_id (str | Unset): Model id from `GET /models`; the largest model by default.
         geojson_crs (str | Unset): CRS of the coordinates in `geojson` and `detections`, instead of the image's: an EPSG
             code such as `4326` (longitude, latitude), or a name such as `ESRI:54009`. For georeferenced images only.
+        tiles (TextRequestTiles | Unset): Whether to segment a GeoTIFF by windows: `auto` if it is too large to be
+            encoded as a whole, or larger than a `tile_size` that is sent. Default: 'auto'.
+        tile_size (int | Unset): Side of a window in pixels of the image; the side of the model's input by default.
+        bands (str | Unset): Bands to show as red, green and blue, such as `3,2,1`, or one for grey; those that the file
+            says by default. TIFF only.
         min_size (int | Unset): Minimum area of an object, in pixels. Default: 0.
         max_size (int | Unset): Maximum area of an object, in pixels; 0 or less for no limit.
         api_key (str | Unset): API key, if not sent in a header or the query. This part must precede the file.
         backend (TextRequestBackend | Unset): Accepted for compatibility; has no effect. Default: 'meta'.
         confidence_threshold (float | Unset): Minimum score of an object. Default: 0.5.
+        tile_overlap (int | Unset): Pixels that neighbouring windows share; an eighth of the window by default.
     """
 
     file: File
@@ -43,11 +50,15 @@ class TextRequest:
     output_format: TextRequestOutputFormat | Unset = "geojson"
     model_id: str | Unset = UNSET
     geojson_crs: str | Unset = UNSET
+    tiles: TextRequestTiles | Unset = "auto"
+    tile_size: int | Unset = UNSET
+    bands: str | Unset = UNSET
     min_size: int | Unset = 0
     max_size: int | Unset = UNSET
     api_key: str | Unset = UNSET
     backend: TextRequestBackend | Unset = "meta"
     confidence_threshold: float | Unset = 0.5
+    tile_overlap: int | Unset = UNSET
     additional_properties: dict[str, Any] = _attrs_field(init=False, factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -63,6 +74,14 @@ class TextRequest:
 
         geojson_crs = self.geojson_crs
 
+        tiles: str | Unset = UNSET
+        if not isinstance(self.tiles, Unset):
+            tiles = self.tiles
+
+        tile_size = self.tile_size
+
+        bands = self.bands
+
         min_size = self.min_size
 
         max_size = self.max_size
@@ -74,6 +93,8 @@ class TextRequest:
             backend = self.backend
 
         confidence_threshold = self.confidence_threshold
+
+        tile_overlap = self.tile_overlap
 
         field_dict: dict[str, Any] = {}
         field_dict.update(self.additional_properties)
@@ -89,6 +110,12 @@ class TextRequest:
             field_dict["model_id"] = model_id
         if geojson_crs is not UNSET:
             field_dict["geojson_crs"] = geojson_crs
+        if tiles is not UNSET:
+            field_dict["tiles"] = tiles
+        if tile_size is not UNSET:
+            field_dict["tile_size"] = tile_size
+        if bands is not UNSET:
+            field_dict["bands"] = bands
         if min_size is not UNSET:
             field_dict["min_size"] = min_size
         if max_size is not UNSET:
@@ -99,6 +126,8 @@ class TextRequest:
             field_dict["backend"] = backend
         if confidence_threshold is not UNSET:
             field_dict["confidence_threshold"] = confidence_threshold
+        if tile_overlap is not UNSET:
+            field_dict["tile_overlap"] = tile_overlap
 
         return field_dict
 
@@ -117,6 +146,15 @@ class TextRequest:
 
         if not isinstance(self.geojson_crs, Unset):
             files.append(("geojson_crs", (None, str(self.geojson_crs).encode(), "text/plain")))
+
+        if not isinstance(self.tiles, Unset):
+            files.append(("tiles", (None, str(self.tiles).encode(), "text/plain")))
+
+        if not isinstance(self.tile_size, Unset):
+            files.append(("tile_size", (None, str(self.tile_size).encode(), "text/plain")))
+
+        if not isinstance(self.bands, Unset):
+            files.append(("bands", (None, str(self.bands).encode(), "text/plain")))
 
         if not isinstance(self.min_size, Unset):
             files.append(("min_size", (None, str(self.min_size).encode(), "text/plain")))
@@ -137,6 +175,9 @@ class TextRequest:
                     (None, str(self.confidence_threshold).encode(), "text/plain"),
                 )
             )
+
+        if not isinstance(self.tile_overlap, Unset):
+            files.append(("tile_overlap", (None, str(self.tile_overlap).encode(), "text/plain")))
 
         for prop_name, prop in self.additional_properties.items():
             files.append((prop_name, (None, str(prop).encode(), "text/plain")))
@@ -161,6 +202,17 @@ class TextRequest:
 
         geojson_crs = d.pop("geojson_crs", UNSET)
 
+        _tiles = d.pop("tiles", UNSET)
+        tiles: TextRequestTiles | Unset
+        if isinstance(_tiles, Unset):
+            tiles = UNSET
+        else:
+            tiles = check_text_request_tiles(_tiles)
+
+        tile_size = d.pop("tile_size", UNSET)
+
+        bands = d.pop("bands", UNSET)
+
         min_size = d.pop("min_size", UNSET)
 
         max_size = d.pop("max_size", UNSET)
@@ -176,17 +228,23 @@ class TextRequest:
 
         confidence_threshold = d.pop("confidence_threshold", UNSET)
 
+        tile_overlap = d.pop("tile_overlap", UNSET)
+
         text_request = cls(
             file=file,
             prompt=prompt,
             output_format=output_format,
             model_id=model_id,
             geojson_crs=geojson_crs,
+            tiles=tiles,
+            tile_size=tile_size,
+            bands=bands,
             min_size=min_size,
             max_size=max_size,
             api_key=api_key,
             backend=backend,
             confidence_threshold=confidence_threshold,
+            tile_overlap=tile_overlap,
         )
 
         text_request.additional_properties = d

@@ -43,6 +43,18 @@ export type AutomaticRequest = {
      */
     geojson_crs?: string;
     /**
+     * Whether to segment a GeoTIFF by windows: `auto` if it is too large to be encoded as a whole, or larger than a `tile_size` that is sent.
+     */
+    tiles?: 'auto' | 'always' | 'never';
+    /**
+     * Side of a window in pixels of the image; the side of the model's input by default.
+     */
+    tile_size?: number;
+    /**
+     * Bands to show as red, green and blue, such as `3,2,1`, or one for grey; those that the file says by default. TIFF only.
+     */
+    bands?: string;
+    /**
      * Minimum area of an object, in pixels.
      */
     min_size?: number;
@@ -78,6 +90,10 @@ export type AutomaticRequest = {
      * Minimum stability score of a mask: the IoU of the masks at a higher and a lower threshold. SAM 1 and 2 only.
      */
     stability_score_thresh?: number;
+    /**
+     * Pixels that neighbouring windows share; an eighth of the window by default.
+     */
+    tile_overlap?: number;
 };
 
 /**
@@ -1450,6 +1466,18 @@ export type PredictRequest = {
      */
     geojson_crs?: string;
     /**
+     * Whether to segment a GeoTIFF by windows: `auto` if it is too large to be encoded as a whole, or larger than a `tile_size` that is sent.
+     */
+    tiles?: 'auto' | 'always' | 'never';
+    /**
+     * Side of a window in pixels of the image; the side of the model's input by default.
+     */
+    tile_size?: number;
+    /**
+     * Bands to show as red, green and blue, such as `3,2,1`, or one for grey; those that the file says by default. TIFF only.
+     */
+    bands?: string;
+    /**
      * Minimum area of an object, in pixels.
      */
     min_size?: number;
@@ -2438,6 +2466,18 @@ export type TextRequest = {
      */
     geojson_crs?: string;
     /**
+     * Whether to segment a GeoTIFF by windows: `auto` if it is too large to be encoded as a whole, or larger than a `tile_size` that is sent.
+     */
+    tiles?: 'auto' | 'always' | 'never';
+    /**
+     * Side of a window in pixels of the image; the side of the model's input by default.
+     */
+    tile_size?: number;
+    /**
+     * Bands to show as red, green and blue, such as `3,2,1`, or one for grey; those that the file says by default. TIFF only.
+     */
+    bands?: string;
+    /**
      * Minimum area of an object, in pixels.
      */
     min_size?: number;
@@ -2461,6 +2501,10 @@ export type TextRequest = {
      * Minimum score of an object.
      */
     confidence_threshold?: number;
+    /**
+     * Pixels that neighbouring windows share; an eighth of the window by default.
+     */
+    tile_overlap?: number;
 };
 
 /**

@@ -35,6 +35,7 @@ BENCHMARKS = {
     "scaling": "10 to 1000 simulated replicas: hash ring, hit rates, latency, hot images",
     "soak": "all endpoints at several times capacity, every response checked",
     "stores": "throughput of PostgreSQL and Redis: jobs, credits, rates",
+    "tiles": "rasters window by window: accuracy at the seams, memory and time by size",
     "startup": "start-up time and idle memory",
     "gpu": "everything on a GPU, against the same models run eagerly; only if named",
 }

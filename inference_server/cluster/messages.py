@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from inference_server.engines.catalog import ModelKey
 from inference_server.segmentation.types import EncodedImage, Instance
 
@@ -57,11 +60,13 @@ class Reply:
         image: the encoded image, without the features of its embedding.
         instances: objects that were found, with their masks.
         seconds: seconds spent in each stage, by the stage names of `Timings`.
+        exemplars: see `SegmentationResult`.
     """
 
     image: EncodedImage
     instances: list[Instance]
     seconds: dict[str, float]
+    exemplars: tuple[NDArray[np.float32] | None, ...] = ()
 
     @classmethod
     def of(
@@ -71,6 +76,7 @@ class Reply:
         seconds: dict[str, float],
         *,
         logits: bool = False,
+        exemplars: tuple[NDArray[np.float32] | None, ...] = (),
     ) -> Reply:
         """Create a reply without the data that an ingress does not need.
 
@@ -79,6 +85,7 @@ class Reply:
             instances: objects that were found.
             seconds: seconds spent, by stage.
             logits: also send the logits of the instances, 256 kB each. Default: False.
+            exemplars: see `SegmentationResult`. Default: none.
 
         Returns:
             The reply.
@@ -86,4 +93,4 @@ class Reply:
         embedding = replace(image.embedding, features=None)
         if not logits:
             instances = [replace(instance, logits=None) for instance in instances]
-        return cls(replace(image, embedding=embedding), list(instances), seconds)
+        return cls(replace(image, embedding=embedding), list(instances), seconds, exemplars)

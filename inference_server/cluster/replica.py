@@ -112,7 +112,13 @@ class EngineReplica:
             done = SegmentationResult(done, [])
         asked = arguments.get("options")
         wanted = isinstance(asked, VisualOptions) and asked.logits
-        return Reply.of(done.image, done.instances, timings.seconds, logits=wanted)
+        return Reply.of(
+            done.image,
+            done.instances,
+            timings.seconds,
+            logits=wanted,
+            exemplars=done.exemplars,
+        )
 
     async def file(self, tenant: str, image_id: str) -> StoredImage | None:
         """Return the file of an image with an id, for another engine that does not have it.

@@ -368,7 +368,7 @@ class ClusterSegmentationService(SegmentationService):
         if file.stored is not None and name is not None and not found.mismatch:
             images.put(tenant, name, file.stored, since=begin)
         self._count(reply, timings)
-        return SegmentationResult(found, reply.instances)
+        return SegmentationResult(found, reply.instances, reply.exemplars)
 
     async def _read_sent(self, tenant: str, image: ImageRef, timings: Timings) -> SentFile:
         """Decode and hash the bytes in a request; the caller decides whether an error matters."""

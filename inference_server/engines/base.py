@@ -69,6 +69,8 @@ class Candidates:
             outside it; None if the engine predicts none.
         runs: Runs of each mask at the original image's size, see `Mask.runs`; `planes` are empty
             then, `[N, 0, 0]`. None (the default) if masks are to be made from `planes`.
+        exemplars: `float32[T, C]`, the prompt's exemplars as the model sees them, for
+            `ConceptPrompt.exemplars`; None (the default) unless the prompt asks for it.
     """
 
     planes: NDArray[np.float32]
@@ -77,6 +79,7 @@ class Candidates:
     logits: NDArray[np.float32] | None = None
     boxes: NDArray[np.float32] | None = None
     runs: list[NDArray[np.int64]] | None = None
+    exemplars: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +91,17 @@ class ConceptPrompt:
         boxes: `float32[K, 4]`, x0, y0, x1, y1 in pixels of the original image; K may be 0.
         labels: `int64[K]`, 1 for an exemplar, 0 for a counter-example.
         threshold: Minimum score of a candidate, 0 to 1, exclusive; default 0.5.
+        exemplars: `float32[T, C]`, exemplars of other images, as `Candidates.exemplars` of a prompt
+            on those returned them; None (the default) for none.
+        keep_exemplars: Return `Candidates.exemplars`, if there are boxes; default false.
     """
 
     text: str | None
     boxes: NDArray[np.float32]
     labels: NDArray[np.int64]
     threshold: float = 0.5
+    exemplars: NDArray[np.float32] | None = None
+    keep_exemplars: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,7 +142,9 @@ class LocalSegmentationService(SegmentationService):
                     suppress = partial(suppress_overlaps, instances, options.nms_iou_threshold)
                     instances = await self.in_thread(suppress)
             used = replace(await pending.checked(), answered_by=(key,))
-            return SegmentationResult(used, instances)
+            kept = any(prompt.keep_exemplars for prompt in prompts)
+            exemplars = tuple(each.exemplars for each in done.value) if kept else ()
+            return SegmentationResult(used, instances, exemplars)
 
     async def visual(
         self,

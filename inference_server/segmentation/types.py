@@ -268,10 +268,13 @@ class SegmentationResult:
     Attributes:
         image: the image that was segmented.
         instances: in prompt order, best first within a prompt; automatic masks best first.
+        exemplars: of each concept prompt, the exemplars as the model sees them; None for a prompt
+            that does not ask for them. Empty if no prompt does.
     """
 
     image: EncodedImage
     instances: list[Instance]
+    exemplars: tuple[NDArray[np.float32] | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

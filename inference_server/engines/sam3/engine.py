@@ -128,7 +128,7 @@ class ConceptEngine(SquareInput):
         if not queries:
             return []
         images: list[ConceptImage] = [query.embedding.features for query in queries]
-        tokens = self._tokens(queries, images)
+        tokens, exemplars = self._tokens(queries, images)
         detections = self._decoder.detect(images, *_pad(tokens))
         scores, boxes = to_host([detections.scores, detections.boxes])
         kept = [
@@ -159,6 +159,7 @@ class ConceptEngine(SquareInput):
                     scores[i, own],
                     boxes=boxes[i, own] * _corner_scale(sizes[i]),
                     runs=[next(runs) for _ in own],
+                    exemplars=exemplars.get(i),
                 )
                 for i, own in enumerate(kept)
             ]
@@ -170,26 +171,38 @@ class ConceptEngine(SquareInput):
                 0.0,
                 scores[i, own],
                 boxes=boxes[i, own] * _corner_scale(sizes[i]),
+                exemplars=exemplars.get(i),
             )
             for i, own in enumerate(kept)
         ]
 
     def _tokens(
         self, queries: Sequence[Query[ConceptPrompt]], images: list[ConceptImage]
-    ) -> list[Tensor]:
-        """Embed the words and exemplars of each prompt; `float32[T, C]` per prompt."""
+    ) -> tuple[list[Tensor], dict[int, NDArray[np.float32]]]:
+        """Embed the words and exemplars of each prompt.
+
+        Returns:
+            `float32[T, C]` per prompt, and the exemplars by the numbers of the prompts that ask for
+            them.
+        """
         tokens = [
             self._text(query.tenant, query.prompt.text or _EXEMPLARS_ONLY) for query in queries
         ]
         # Only prompts with boxes, because the geometry encoder adds a token of its own.
         boxed = [i for i, query in enumerate(queries) if len(query.prompt.boxes)]
+        parts: dict[int, Tensor] = {}
         if boxed:
             boxes, labels = self._boxes([queries[i] for i in boxed])
             exemplars = self._decoder.exemplars([images[i] for i in boxed], boxes, labels)
             for i, own in zip(boxed, exemplars, strict=True):
-                count = len(queries[i].prompt.boxes) + 1
-                tokens[i] = torch.cat([tokens[i], own[:count]])
-        return tokens
+                parts[i] = own[: len(queries[i].prompt.boxes) + 1]
+                tokens[i] = torch.cat([tokens[i], parts[i]])
+        for i, query in enumerate(queries):
+            if query.prompt.exemplars is not None:
+                others = torch.from_numpy(query.prompt.exemplars)
+                tokens[i] = torch.cat([tokens[i], to_device(others, self._compute.device)])
+        asked = [i for i in boxed if queries[i].prompt.keep_exemplars]
+        return tokens, dict(zip(asked, to_host([parts[i] for i in asked]), strict=True))
 
     def _text(self, tenant: str, text: str) -> Tensor:
         """Embed a text, `float32[T, C]`: cached, single-flight per tenant and text."""

@@ -1,5 +1,6 @@
 """Segment rasters of any size, window by window, in bounded memory."""
 
+from inference_server.segmentation.tiling.exemplars import with_exemplars
 from inference_server.segmentation.tiling.grid import Grid, plan_grid, window_around
 from inference_server.segmentation.tiling.journal import WindowJournal
 from inference_server.segmentation.tiling.objects import TiledObjects
@@ -26,4 +27,5 @@ __all__ = [
     "segment_tiled",
     "tile_size_of",
     "window_around",
+    "with_exemplars",
 ]

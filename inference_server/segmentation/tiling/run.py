@@ -131,7 +131,7 @@ class View:
 
 
 @dataclass(frozen=True, slots=True)
-class _Shown:
+class Shown:
     """A window that was read.
 
     Attributes:
@@ -247,10 +247,7 @@ async def segment_around(
     Raises:
         InferenceServerError: the window cannot be read or searched.
     """
-    window = window_around(source.size, box, tile_size)
-    shown = await _to_the_end(
-        segmenter.in_slow_thread(lambda: _show(window, source.read(window, tile_size)))
-    )
+    shown = await show(segmenter, source, window_around(source.size, box, tile_size), tile_size)
     result = await search(shown.image, shown.view)
     size = source.size
 
@@ -260,6 +257,26 @@ async def segment_around(
 
     instances = await segmenter.in_thread(in_raster)
     return SegmentationResult(_summary(result.image, size), instances)
+
+
+async def show(
+    segmenter: SegmentationService,
+    source: WindowSource,
+    window: Window,
+    max_side: int | None = None,
+) -> Shown:
+    """Read a window as an image.
+
+    Args:
+        segmenter: runs the work in threads.
+        source: the raster.
+        window: the window.
+        max_side: the image's longer side in pixels; a larger window is reduced. Default: full
+            resolution.
+    """
+    return await _to_the_end(
+        segmenter.in_slow_thread(lambda: _shown(window, source.read(window, max_side)))
+    )
 
 
 async def tile_size_of(
@@ -325,22 +342,19 @@ class _Run:
 
     async def segment_anyway(self, window: Window) -> None:
         """Search a window without data, only to know the model."""
-        shown = await _to_the_end(
-            self._segmenter.in_slow_thread(lambda: _show(window, self._source.read(window)))
-        )
-        await self._searched(shown)
+        await self._searched(await show(self._segmenter, self._source, window))
 
     def in_raster(self, window: Window, found: list[Instance] | tuple[()]) -> list[Instance]:
         """Move the instances of a window to the raster."""
         view = View(window, window.size)
         return [view.in_raster(instance, self._source.size) for instance in found]
 
-    def _read(self, window: Window) -> _Shown | None:
+    def _read(self, window: Window) -> Shown | None:
         if not self._source.has_data(window):
             return None
-        return _show(window, self._source.read(window))
+        return _shown(window, self._source.read(window))
 
-    async def _searched(self, shown: _Shown) -> list[Instance]:
+    async def _searched(self, shown: Shown) -> list[Instance]:
         result = await self._patiently(shown)
         image = _summary(result.image, self._source.size)
         self.image = EncodedImage.joined([image] if self.image is None else [self.image, image])
@@ -353,7 +367,7 @@ class _Run:
 
         return await self._segmenter.in_thread(clipped)
 
-    async def _patiently(self, shown: _Shown) -> SegmentationResult:
+    async def _patiently(self, shown: Shown) -> SegmentationResult:
         """Search a window, again if the queues are full."""
         for attempt in range(self._attempts):
             try:
@@ -367,13 +381,13 @@ class _Run:
         raise AssertionError("a window is tried at least once")
 
 
-def _show(window: Window, read: WindowPixels) -> _Shown:
+def _shown(window: Window, read: WindowPixels) -> Shown:
     """Make an image file of a window's pixels; BMP, because it costs no compression."""
     pixels = read.pixels
     file = cv2.imencode(".bmp", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))[1].tobytes()
     valid = None if read.valid is None or read.valid.all() else Mask.from_plane(read.valid)
     view = View(window, (pixels.shape[0], pixels.shape[1]))
-    return _Shown(view, ImageRef(file=StoredImage.of(file), window=True), valid)
+    return Shown(view, ImageRef(file=StoredImage.of(file), window=True), valid)
 
 
 def _summary(image: EncodedImage, size: tuple[int, int]) -> EncodedImage:

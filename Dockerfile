@@ -33,7 +33,7 @@ COPY LICENSE README.md pyproject.toml ./
 COPY schemas schemas
 COPY inference_server inference_server
 RUN pip install --no-build-isolation --no-deps .
-# 1 GB that serving never loads: the compiler of torch.compile, headers, static libraries, and
+# 1.1 GB that serving never loads: the compiler of torch.compile, headers, static libraries, and
 # libraries of CUDA that torch does not link.
 RUN pip uninstall --yes triton \
     && cd /opt/inference-server/lib/python3*/site-packages \

@@ -233,10 +233,19 @@ class Container:
         """The command that engines run."""
         return [*self.configuration["Entrypoint"], *self.configuration["Cmd"]]
 
-    def command(self, *command: str, **environment: str) -> list[str]:
-        """Return what runs a command in the container, as the image's user."""
-        pairs = [f"--env={name}={value}" for name, value in environment.items()]
-        options = ("--isolation", "chroot", "--network", "host", *pairs)
+    def command(self, *command: str, data: Path | None = None, **environment: str) -> list[str]:
+        """Return what runs a command in the container, as the image's user.
+
+        Args:
+            command: the command.
+            data: directory for `/data`. Default: a new volume.
+            environment: variables besides those of the image.
+        """
+        options = ["--isolation", "chroot", "--network", "host"]
+        options += [f"--env={name}={value}" for name, value in environment.items()]
+        if data is not None:
+            self._give(data)
+            options.append(f"--volume={data}:/data")
         return self._builder.command("run", *options, self._name, "--", *command)
 
     def read_only(self, data: Path, weights: Path, *command: str, **environment: str) -> list[str]:
@@ -261,14 +270,18 @@ class Container:
             exec chroot --userspec="$user:$user" "$root" env -i "$@"
         """
         user = str(self.uid)
-        for directory in (data, weights):
-            directory.mkdir(exist_ok=True)
-            os.chown(directory, self.uid, self.uid)
+        self._give(data)
+        self._give(weights)
         variables = [*self.configuration["Env"], *(f"{k}={v}" for k, v in environment.items())]
         return [
             *("unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-ec", script, "sh"),
             *(str(self.root), str(data), str(weights), user, *variables, *command),
         ]
+
+    def _give(self, directory: Path) -> None:
+        """Make a directory of the image's user."""
+        directory.mkdir(exist_ok=True)
+        os.chown(directory, self.uid, self.uid)
 
     @property
     def uid(self) -> int:
@@ -314,9 +327,13 @@ class ServerInImage:
         self.seconds_to_ready = time.monotonic() - begin
 
     def process(self) -> psutil.Process:
-        """Return the server's process, which is the only one of its user."""
+        """Return the server's process; Buildah's last one has its user, too."""
         family = psutil.Process(self._popen.pid).children(recursive=True)
-        found = [process for process in family if process.uids().real == self._uid]
+        found = [
+            process
+            for process in family
+            if process.uids().real == self._uid and "buildah" not in process.cmdline()[0]
+        ]
         assert found, [(process.cmdline(), process.uids()) for process in family]
         return found[0]
 

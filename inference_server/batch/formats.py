@@ -49,12 +49,16 @@ class Picture:
         image: content of the file.
         found: the objects that were found.
         asked: the prompts; `Instance.prompt` is an index into them.
+        bands: numbers of the bands that were shown. Default: those that the file says.
+        crs: CRS of GeoJSON. Default: that of the image.
     """
 
     source: Source
     image: StoredImage
     found: SearchResult
     asked: Sequence[PromptInfo]
+    bands: Sequence[int] | None = None
+    crs: str | None = None
 
     def category(self, instance: Instance) -> str:
         """Return the category of an object."""
@@ -120,13 +124,16 @@ def feature_collection(picture: Picture, epsilon: float = 0.0) -> bytes:
     Returns:
         JSON.
     """
-    file = geo.GeoRaster(picture.image.data)
+    file = geo.GeoRaster(picture.image.data, bands=picture.bands)
+    reference: geo.MapCoordinates | None = file.reference
+    if picture.crs is not None:
+        reference = geo.Reprojection.of(file.reference, picture.crs)
     inside = None if file.valid is None else Mask.from_plane(file.valid)
     instances = picture.found.instances
     return _json(
         geo.polygon_features(
             [each.mask if inside is None else clip(each.mask, inside) for each in instances],
-            file.reference,
+            reference,
             [
                 {"value": number, "score": each.score, "category": picture.category(each)}
                 for number, each in enumerate(instances, 1)
@@ -181,27 +188,26 @@ def _yaml_string(text: str) -> str:
     return _NOT_IN_YAML.sub(lambda found: f"\\u{ord(found[0]):04x}", orjson.dumps(text).decode())
 
 
-def label_files(picture: Picture) -> dict[str, bytes]:
-    """Format an image's results as a PNG of object ids and JSON that describes each id.
+def label_files(picture: Picture, form: str = "png") -> dict[str, bytes]:
+    """Format an image's results as a raster of object ids and JSON that describes each id.
 
-    Ids count the objects from 1; 0 is the background. The PNG has 8 bits per pixel, or 16 for more
-    than 255 objects. Where objects overlap, the one with the highest score is on top.
+    Ids count the objects from 1; 0 is the background. The raster has 8 bits per pixel, 16 for more
+    than 255 objects, or 32 in a GeoTIFF of more than 65,535. Where objects overlap, the one with
+    the highest score is on top.
 
     Args:
         picture: the image and its results.
+        form: `png` or `geotiff`. Default: `png`.
 
     Returns:
-        The files by suffix, `.png` and `.json`.
+        The files by suffix.
 
     Raises:
-        RequestError: there are more objects than 16-bit ids.
+        RequestError: there are more objects than a PNG can number.
     """
     instances = picture.found.instances
-    if len(instances) > _MOST_LABELS:
-        raise RequestError(
-            f"The image has {len(instances)} objects, but a PNG can hold {_MOST_LABELS}. Raise "
-            "--threshold, or choose another --format."
-        )
+    if form == "png":
+        check_labels(len(instances))
     plane = label_plane(
         [each.mask for each in instances], picture.found.size, order=bottom_to_top(instances)
     )
@@ -215,10 +221,27 @@ def label_files(picture: Picture) -> dict[str, bytes]:
         }
         for number, each in enumerate(instances, 1)
     ]
-    return {
-        ".png": encode_pixels(plane),
-        ".json": _json({"image": _described(picture), "objects": objects}),
-    }
+    described = _json({"image": _described(picture), "objects": objects})
+    if form == "png":
+        return {".png": encode_pixels(plane), ".json": described}
+    file = geo.write_labels(plane, geo.GeoRaster(picture.image.data).reference)
+    return {".ids.tif": file, ".json": described}
+
+
+def check_labels(count: int) -> None:
+    """Check that a PNG can number so many objects.
+
+    Args:
+        count: number of objects.
+
+    Raises:
+        RequestError: there are too many.
+    """
+    if count > _MOST_LABELS:
+        raise RequestError(
+            f"The image has {count} objects, but a PNG can hold {_MOST_LABELS}. Raise --threshold, "
+            "or choose another --format, such as geotiff."
+        )
 
 
 def overlay_jpeg(pixels: NDArray[np.uint8], picture: Picture) -> bytes:
@@ -289,7 +312,8 @@ def coco_document(
     """Join parts to a COCO document, in pieces so that it need not fit into memory.
 
     Args:
-        parts: returns the parts of all images in order, as made by `coco_part`; called twice.
+        parts: returns the parts of all images in order, as made by `coco_part` and, for rasters, by
+            `coco_chunks`; called twice.
         categories: category names; ids count them from 1.
         models: labels of the models, for the description.
 
@@ -304,10 +328,24 @@ def coco_document(
     return coco_pieces(
         info,
         categories,
-        ({"id": number, **orjson.loads(part)["image"]} for number, part in enumerate(parts(), 1)),
+        ({"id": number, **part["image"]} for number, part in _numbered(parts()) if _begins(part)),
         (
             {"image_id": number, **annotation}
-            for number, part in enumerate(parts(), 1)
-            for annotation in orjson.loads(part)["annotations"]
+            for number, part in _numbered(parts())
+            for annotation in part["annotations"]
         ),
     )
+
+
+def _numbered(parts: Iterable[bytes]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Parse parts, and count their images from 1."""
+    number = 0
+    for part in parts:
+        found = orjson.loads(part)
+        number += _begins(found)
+        yield number, found
+
+
+def _begins(part: dict[str, Any]) -> bool:
+    """Whether a part is the first one of its image."""
+    return not part.get("continued")

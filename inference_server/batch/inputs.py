@@ -195,7 +195,7 @@ def stamp(source: Source) -> tuple[int, int]:
     try:
         found = source.path.stat()
     except OSError as error:
-        raise _unreadable(error) from None
+        raise unreadable(error) from None
     if not stat.S_ISREG(found.st_mode):  # opening a pipe would wait for a writer
         raise InputError("Not a regular file.")
     return found.st_size, found.st_mtime_ns
@@ -219,7 +219,7 @@ def read(source: Source, max_mb: int) -> StoredImage:
         with source.path.open("rb") as file:
             data = file.read(max_mb * MiB + 1)
     except OSError as error:
-        raise _unreadable(error) from None
+        raise unreadable(error) from None
     if len(data) > max_mb * MiB:
         raise InputError(
             f"The file is larger than {max_mb} MiB. Raise INFERENCE_MAX_UPLOAD_MB, or reduce the "
@@ -228,5 +228,10 @@ def read(source: Source, max_mb: int) -> StoredImage:
     return StoredImage.of(data)
 
 
-def _unreadable(error: OSError) -> InputError:
+def unreadable(error: OSError) -> InputError:
+    """Return the error of a file that cannot be read.
+
+    Args:
+        error: the system's error.
+    """
     return InputError(f"Cannot read the file: {error.strerror or error}.")

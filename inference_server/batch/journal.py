@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,12 @@ CREATE TABLE IF NOT EXISTS image (
     digest TEXT,
     objects INTEGER,
     part BLOB
+);
+CREATE TABLE IF NOT EXISTS chunk (
+    path BLOB NOT NULL,
+    number INTEGER NOT NULL,
+    content BLOB NOT NULL,
+    PRIMARY KEY (path, number)
 );
 """
 
@@ -132,7 +138,9 @@ class Journal:
     def clear(self) -> None:
         """Delete all entries and the description, to start over."""
         with self._errors():
-            self._database.executescript("BEGIN; DELETE FROM run; DELETE FROM image; COMMIT;")
+            self._database.executescript(
+                "BEGIN; DELETE FROM run; DELETE FROM image; DELETE FROM chunk; COMMIT;"
+            )
 
     def names(self, *, done: bool = False) -> dict[Path, str]:
         """Return the output names of the images of this and earlier runs.
@@ -181,6 +189,19 @@ class Journal:
                 (*stamp, digest, objects, part, os.fsencode(source.path)),
             )
 
+    def add_chunks(self, source: Source, chunks: Iterable[bytes]) -> None:
+        """Store a raster's part of a document in several pieces, before it is finished.
+
+        Args:
+            source: the image.
+            chunks: pieces, each a part by itself; those of an earlier attempt are replaced.
+        """
+        path = os.fsencode(source.path)
+        with self._errors():
+            self._database.execute("DELETE FROM chunk WHERE path = ?", (path,))
+            for number, chunk in enumerate(chunks):
+                self._database.execute("INSERT INTO chunk VALUES (?, ?, ?)", (path, number, chunk))
+
     def touch(self, source: Source, stamp: tuple[int, int]) -> None:
         """Update the stamp of a file that was rewritten with the same content.
 
@@ -201,6 +222,7 @@ class Journal:
                 "UPDATE image SET digest = NULL, part = NULL WHERE path = ?",
                 (os.fsencode(source.path),),
             )
+            self._database.execute("DELETE FROM chunk WHERE path = ?", (os.fsencode(source.path),))
 
     def entry(self, source: Source) -> Entry | None:
         """Return the entry of an image; None if it is not finished."""
@@ -212,14 +234,34 @@ class Journal:
             ).fetchone()
         return None if row is None else Entry((row[0], row[1]), row[2], row[3])
 
-    def part(self, source: Source) -> bytes | None:
-        """Return an image's part of the document; None if the image is not finished."""
+    def parts(self, source: Source) -> Iterator[bytes]:
+        """Return an image's part of the document, of a raster in pieces.
+
+        Args:
+            source: the image.
+
+        Yields:
+            The pieces; none if the image is not finished.
+        """
+        path = os.fsencode(source.path)
         with self._errors():
             row = self._database.execute(
-                "SELECT part FROM image WHERE path = ? AND digest IS NOT NULL",
-                (os.fsencode(source.path),),
+                "SELECT part FROM image WHERE path = ? AND digest IS NOT NULL", (path,)
             ).fetchone()
-        return None if row is None else bytes(row[0])
+        if row is None:
+            return
+        if row[0]:
+            yield bytes(row[0])
+        number = 0
+        while True:
+            with self._errors():
+                row = self._database.execute(
+                    "SELECT content FROM chunk WHERE path = ? AND number = ?", (path, number)
+                ).fetchone()
+            if row is None:
+                return
+            yield bytes(row[0])
+            number += 1
 
     def close(self) -> None:
         """Close the database and release its lock."""

@@ -113,14 +113,16 @@ def merged_parts(
         own["category_id"] = names[annotation["category_id"]]
         of_image.setdefault(annotation["image_id"], []).append(own)
 
-    def shifted(part: bytes) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        found = orjson.loads(part)
-        for annotation in found["annotations"]:
-            annotation["category_id"] += shift
-        return found["image"], found["annotations"]
-
     def merged() -> Iterator[bytes]:
-        new = {image["file_name"]: (image, found) for image, found in map(shifted, parts())}
+        new: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {}
+        for part in parts():
+            content = orjson.loads(part)
+            image = content["image"]
+            if not content.get("continued"):
+                new[image["file_name"]] = (image, [])
+            for annotation in content["annotations"]:
+                annotation["category_id"] += shift
+                new[image["file_name"]][1].append(annotation)
         for each in document["images"]:
             image = {key: each[key] for key in each if key != "id"}
             _, found = new.pop(each["file_name"], (image, []))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from inference_server.batch.inputs import Source
 
-FORMATS = ("coco", "polygon", "rle", "geojson", "png", "yolo")
+FORMATS = ("coco", "polygon", "rle", "geojson", "png", "geotiff", "yolo")
 
 DOCUMENT = "annotations.json"
 """File name of the COCO document in an output folder."""
@@ -30,6 +30,7 @@ _SUFFIXES = {
     "rle": (".json",),
     "geojson": (".geojson",),
     "png": (".png", ".json"),
+    "geotiff": (".ids.tif", ".json"),
     "yolo": (".txt",),
 }
 _DOCUMENTS = {"coco": DOCUMENT, "yolo": CLASSES}
@@ -86,7 +87,7 @@ class Output:
             document = path / _DOCUMENTS[form] if form in _DOCUMENTS else None
             return cls(path, document, None, suffixes, path / _WORK)
         advice = f"Use a folder: -o {target.removesuffix(path.suffix)}/"
-        if form in ("png", "yolo") or path.suffix != ends:
+        if form in ("png", "geotiff", "yolo") or path.suffix != ends:
             raise OutputError(
                 f"--format {form} cannot be written to a {path.suffix} file. {advice}"
             )
@@ -225,20 +226,23 @@ class Output:
         with suppress(OSError):  # a file is in it
             self._unfinished.rmdir()
 
-    def write(self, path: Path, content: Iterable[bytes]) -> None:
+    def write(self, path: Path, content: Iterable[bytes] | Callable[[Path], None]) -> None:
         """Write a file of this output atomically.
 
         Args:
             path: one of `all_files`.
-            content: pieces of the content.
+            content: pieces of the content, or a function that writes a file at a path.
 
         Raises:
             OutputError: the file cannot be written.
         """
         unfinished = self._unfinished / str(next(_NUMBERS))
         try:
-            with unfinished.open("wb") as file:
-                file.writelines(content)
+            if callable(content):
+                content(unfinished)
+            with unfinished.open("ab") as file:
+                if not callable(content):
+                    file.writelines(content)
                 file.flush()
                 os.fsync(file.fileno())
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,10 @@ from inference_server.batch.inputs import Inputs, Source, collect, shown, with_u
 from inference_server.batch.journal import DamagedJournalError, Journal, JournalError
 from inference_server.batch.merge import categories_of, check_classes
 from inference_server.batch.outputs import Output, OutputError
+from inference_server.batch.rasters import RasterJob, RasterOptions
 from inference_server.batch.runner import Batch, Summary
 from inference_server.batch.search import Search
+from inference_server.settings import Settings
 
 
 class NothingToDoError(Exception):
@@ -40,6 +42,9 @@ class Request:
         max_mb: maximum size of an image file in MiB.
         epsilon: maximum distance in pixels of a simplified polygon. Default: 0, not simplified.
         merge: add the classes of this run to the COCO document of earlier ones. Default: False.
+        rasters: how rasters are read and written. Default: those that are too large to be encoded
+            as a whole are segmented by windows.
+        settings: limits of rasters and windows. Default: the defaults.
     """
 
     arguments: Sequence[str]
@@ -54,6 +59,8 @@ class Request:
     max_mb: int
     epsilon: float = 0.0
     merge: bool = False
+    rasters: RasterOptions = field(default_factory=RasterOptions)
+    settings: Settings = field(default_factory=Settings)
 
     def described(self) -> dict[str, Any]:
         """Return the options that affect the results, as JSON values by name."""
@@ -63,6 +70,7 @@ class Request:
             "--coco-segmentation": self.segmentation if self.form == "coco" else None,
             "--overlay": self.overlay,
             **({"--simplify": self.epsilon} if self.epsilon else {}),
+            **self.rasters.described(),
             "models": list(self.models),
         }
         return dict(orjson.loads(orjson.dumps(described)))
@@ -116,6 +124,7 @@ def open_plan(request: Request) -> Iterator[Plan]:
         else:
             journal.clear()
             output.remove([output.base])
+            _rasters(request, output).forget()
         journal.begin(request.described())
         journal.expect(sources)
         output.delete_unfinished()
@@ -125,6 +134,7 @@ def open_plan(request: Request) -> Iterator[Plan]:
     except BaseException:
         _leave(journal, output, there)
         raise
+    rasters = _rasters(request, output)
     try:
         batch = Batch(
             request.search,
@@ -134,17 +144,24 @@ def open_plan(request: Request) -> Iterator[Plan]:
             output,
             journal,
             request.max_mb,
+            rasters,
             request.epsilon,
         )
         summary = Summary(failures=inputs.failures)
         yield Plan(batch, sources, batch.remaining(sources, summary), summary)
     finally:
-        if _has_results(journal, output):
+        if _has_results(journal, output) or rasters.has_windows:
             journal.close()
             output.leave_nothing_empty()
         else:
             journal.remove()
             _remove_if_empty(output, there)
+
+
+def _rasters(request: Request, output: Output) -> RasterJob:
+    identity = orjson.dumps(request.described()).decode()
+    folder = output.work / "windows"
+    return RasterJob(request.search, request.rasters, request.settings, identity, folder)
 
 
 def _journal(output: Output, force: bool) -> Journal:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from inference_server.batch.formats import (
@@ -24,11 +25,15 @@ from inference_server.batch.inputs import Failure, InputError, Source, read, sta
 from inference_server.batch.journal import Journal, JournalError
 from inference_server.batch.merge import merged_parts
 from inference_server.batch.outputs import OVERLAY, Output, OutputError
+from inference_server.batch.raster_formats import TiledPicture, coco_chunks, contents
+from inference_server.batch.rasters import RasterJob, Watch
 from inference_server.batch.search import Search
-from inference_server.errors import InferenceServerError, ModelUnavailableError
+from inference_server.errors import InferenceServerError, ModelUnavailableError, RequestError
+from inference_server.geo import GeoRaster
 from inference_server.observability.metrics import Timings
 
 if TYPE_CHECKING:
+    from inference_server.images.raster_source import RasterSource
     from inference_server.segmentation.local import LocalSegmentationService
     from inference_server.segmentation.types import StoredImage
 
@@ -65,6 +70,7 @@ class Batch:
         output: destination of the results.
         journal: journal of finished images.
         max_mb: maximum size of an image file in MiB.
+        rasters: segments rasters by windows.
         epsilon: maximum distance in pixels of a simplified polygon. Default: 0, not simplified.
     """
 
@@ -75,6 +81,7 @@ class Batch:
     output: Output
     journal: Journal
     max_mb: int
+    rasters: RasterJob
     epsilon: float = 0.0
 
     def remaining(self, sources: Sequence[Source], summary: Summary) -> list[Source]:
@@ -123,6 +130,7 @@ class Batch:
         *,
         workers: int,
         done: Callable[[Failure | None], None],
+        watch: Watch,
     ) -> None:
         """Process images, and record each finished one in the journal.
 
@@ -133,6 +141,7 @@ class Batch:
             workers: maximum number of images in progress; the memory of a run is proportional to
                 it.
             done: called after each image, with its failure or None.
+            watch: shows the windows of a raster.
 
         Raises:
             OutputError: an output file cannot be written.
@@ -140,12 +149,13 @@ class Batch:
             ModelUnavailableError: a model cannot be loaded.
         """
         waiting = iter(sources)
+        alone = asyncio.Lock()
 
         async def work() -> None:
             for source in waiting:
                 failure = None
                 try:
-                    objects = await self._one(segmenter, source)
+                    objects = await self._one(segmenter, source, alone, watch)
                     summary.objects += objects
                     summary.images += 1
                 except ABORTS:
@@ -166,20 +176,84 @@ class Batch:
             order = {str(source.path): number for number, source in enumerate(sources)}
             summary.failures.sort(key=lambda failure: order.get(failure.what, -1))
 
-    async def _one(self, segmenter: LocalSegmentationService, source: Source) -> int:
-        """Process one image and write its files; return the number of objects."""
+    async def _one(
+        self,
+        segmenter: LocalSegmentationService,
+        source: Source,
+        alone: asyncio.Lock,
+        watch: Watch,
+    ) -> int:
+        """Process one image and write its files; return the number of objects.
+
+        Args:
+            segmenter: the segmentation service.
+            source: the image.
+            alone: held while a raster is segmented, so that their memory does not add up.
+            watch: shows the windows of a raster.
+        """
+
+        def opened() -> tuple[tuple[int, int], RasterSource | None]:
+            known = stamp(source)
+            return known, self.rasters.open(source)
+
+        known, raster = await segmenter.in_slow_thread(opened)
+        if raster is None:
+            return await self._image(segmenter, source)
+        with raster:
+            async with alone:
+                return await self._raster(segmenter, source, raster, known, watch)
+
+    async def _raster(
+        self,
+        segmenter: LocalSegmentationService,
+        source: Source,
+        raster: RasterSource,
+        known: tuple[int, int],
+        watch: Watch,
+    ) -> int:
+        """Process an image by windows, and write its files piece by piece."""
+        if self.overlay:
+            raise RequestError(
+                "A raster that is segmented by windows has no overlay, which shows a whole image. "
+                "Run without --overlay."
+            )
+        async with self.rasters.segmented(segmenter, source, raster, watch) as objects:
+
+            def keep() -> None:
+                reference = GeoRaster(raster.data).reference
+                crs = self.rasters.options.crs
+                picture = TiledPicture(source, objects, reference, self.search.asked, crs)
+                categories = self.search.categories
+                if self.form == "coco":
+                    chunks = coco_chunks(picture, categories, self.segmentation, self.epsilon)
+                    self.journal.add_chunks(source, chunks)
+                else:
+                    files = contents(picture, self.form, categories, self.epsilon)
+                    paths = self.output.files(source)
+                    for path, content in zip(paths, files.values(), strict=True):
+                        self.output.write(path, content)
+                self.journal.finish(source, known, raster.digest, len(objects), b"")
+                self.rasters.finish(source)
+
+            await segmenter.in_slow_thread(keep)
+            return len(objects)
+
+    async def _image(self, segmenter: LocalSegmentationService, source: Source) -> int:
+        """Process one image as a whole and write its files; return the number of objects."""
         timings = Timings()
 
-        def load() -> tuple[tuple[int, int], StoredImage]:
-            return stamp(source), read(source, self.max_mb)
+        def load() -> tuple[tuple[int, int], StoredImage, StoredImage]:
+            known, image = stamp(source), read(source, self.max_mb)
+            return known, image, self.rasters.shown(image)
 
-        known, image = await segmenter.in_thread(load)
-        found = await self.search.run(segmenter, image, timings)
-        picture = Picture(source, image, found, self.search.asked)
+        known, image, shown = await segmenter.in_thread(load)
+        found = await self.search.run(segmenter, shown, timings)
+        options = self.rasters.options
+        picture = Picture(source, image, found, self.search.asked, options.bands, options.crs)
         files = await segmenter.in_thread(partial(self._files, picture))
         if self.overlay:
             draw = partial(overlay_jpeg, picture=picture)
-            files[OVERLAY] = await segmenter.on_pixels(image, draw, timings)
+            files[OVERLAY] = await segmenter.on_pixels(shown, draw, timings)
 
         def keep() -> None:
             part = files.pop("", b"")
@@ -201,8 +275,8 @@ class Batch:
             return {".geojson": feature_collection(picture, self.epsilon)}
         if self.form == "yolo":
             return {".txt": yolo_lines(picture, self.search.categories, self.epsilon)}
-        if self.form == "png":
-            return label_files(picture)
+        if self.form in ("png", "geotiff"):
+            return label_files(picture, self.form)
         return {".json": response_json(picture, self.form, self.epsilon)}
 
     def finish(self, sources: Sequence[Source], models: Sequence[str]) -> None:
@@ -223,7 +297,7 @@ class Batch:
             return
 
         def parts() -> Iterator[bytes]:
-            return filter(None, map(self.journal.part, sources))
+            return chain.from_iterable(map(self.journal.parts, sources))
 
         if self.output.base.exists():
             earlier, merged = merged_parts(self.output.base, parts)

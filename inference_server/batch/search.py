@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -14,18 +14,22 @@ from inference_server.engines.catalog import ModelKey
 from inference_server.observability.metrics import Timings
 from inference_server.segmentation.postprocess import suppress_overlaps
 from inference_server.segmentation.prompts import group_points_by_box
+from inference_server.segmentation.tiling.around import segment_prompts
 from inference_server.segmentation.types import (
     AutomaticOptions,
     ConceptOptions,
+    EncodedImage,
     ImageRef,
     Instance,
+    SegmentationResult,
     VisualOptions,
 )
 
 if TYPE_CHECKING:
     from inference_server.engines.registry import ModelRegistry
+    from inference_server.images.window import WindowSource
     from inference_server.segmentation.local import LocalSegmentationService
-    from inference_server.segmentation.types import SegmentationResult, StoredImage
+    from inference_server.segmentation.types import StoredImage
 
 _TENANT = ""
 """Owner of all images: without a server there are no keys."""
@@ -234,6 +238,21 @@ class Search:
         if self.visual:
             await registry.visual(self._sam2)
 
+    @property
+    def has_everywhere(self) -> bool:
+        """Whether there are prompts that search the whole image: concepts or `automatic`."""
+        return bool(self.concepts) or self.automatic
+
+    @property
+    def has_exemplars(self) -> bool:
+        """Whether a concept has exemplars."""
+        return any(each.boxes for each in self.concepts)
+
+    @property
+    def tiled_by(self) -> tuple[Literal["concept", "visual"], ModelKey | None]:
+        """The model whose input determines the size of windows: kind of prompts and its key."""
+        return ("concept", None) if self.concepts else ("visual", self._sam2)
+
     async def run(
         self, segmenter: LocalSegmentationService, image: StoredImage, timings: Timings
     ) -> SearchResult:
@@ -251,45 +270,108 @@ class Search:
             InferenceServerError: the image cannot be decoded, or a prompt lies outside it.
         """
         reference = ImageRef(file=image)
-        results: list[tuple[int, SegmentationResult]] = []  # with the number of the first prompt
+        results = []
+        if self.has_everywhere:
+            results.append(await self.everywhere(segmenter, reference, timings))
+        if self._objects:
+            found = await segmenter.visual(
+                *(_TENANT, reference, self._objects, self._visual_options),
+                timings=timings,
+                model=self._sam2,
+            )
+            results.append(self._numbered(found, len(self.concepts)))
+        instances = [
+            replace(each, logits=None)
+            for found in results
+            for each in found.instances
+            if not each.mask.is_empty
+        ]
+        instances.sort(key=lambda each: each.prompt)
+        if self.nms is not None:
+            instances = await segmenter.in_thread(partial(suppress_overlaps, instances, self.nms))
+        return SearchResult(results[0].image.embedding.size, instances)
+
+    async def everywhere(
+        self, segmenter: LocalSegmentationService, image: ImageRef, timings: Timings
+    ) -> SegmentationResult:
+        """Process the prompts that search the whole image.
+
+        Args:
+            segmenter: the segmentation service.
+            image: the image, or a window of a raster.
+            timings: records the seconds spent in each stage.
+
+        Returns:
+            The objects; `prompt` is an index into `asked`.
+
+        Raises:
+            InferenceServerError: the image cannot be decoded.
+        """
+        results = []
         if self.concepts:
             least = _CONCEPT_SCORE if self.threshold is None else self.threshold
             concepts = [each.prompt(least) for each in self.concepts]
             found = await segmenter.concept(
-                _TENANT, reference, concepts, ConceptOptions(), timings=timings
+                _TENANT, image, concepts, ConceptOptions(), timings=timings
             )
-            results.append((0, found))
-        if self._objects:
-            found = await segmenter.visual(
-                _TENANT,
-                reference,
-                self._objects,
-                VisualOptions(multimask=True, within=True),
-                timings=timings,
-                model=self._sam2,
-            )
-            results.append((len(self.concepts), found))
+            results.append(found)
         if self.automatic:
             least = _AUTOMATIC_SCORE if self.threshold is None else self.threshold
             options = AutomaticOptions(
                 points_per_side=self.points_per_side, pred_iou_threshold=least
             )
             found = await segmenter.automatic(
-                _TENANT, reference, options, timings=timings, model=self._sam2
+                _TENANT, image, options, timings=timings, model=self._sam2
             )
             together = [replace(each, prompt=0) for each in found.instances]
-            results.append(
-                (len(self.concepts) + len(self._objects), replace(found, instances=together))
-            )
-        instances = [
-            replace(each, prompt=first + each.prompt, logits=None)
-            for first, found in results
-            for each in found.instances
-            if not each.mask.is_empty
-        ]
+            found = replace(found, instances=together)
+            results.append(self._numbered(found, len(self.concepts) + len(self._objects)))
+        return SegmentationResult(
+            EncodedImage.joined([each.image for each in results]),
+            [instance for each in results for instance in each.instances],
+        )
+
+    async def selected(
+        self,
+        segmenter: LocalSegmentationService,
+        source: WindowSource,
+        tile: tuple[int, int],
+        timings: Timings,
+    ) -> list[Instance]:
+        """Process the boxes and points in a raster, each in a window around it.
+
+        Args:
+            segmenter: the segmentation service.
+            source: the raster.
+            tile: (height, width) of a window in pixels.
+            timings: records the seconds spent in each stage.
+
+        Returns:
+            The objects with non-empty masks; `prompt` is an index into `asked`.
+
+        Raises:
+            InferenceServerError: a window cannot be read, or a prompt lies outside the raster.
+        """
+        if not self._objects:
+            return []
+        found = await segment_prompts(
+            *(segmenter, _TENANT, source, self._objects, self._visual_options, max(tile)),
+            timings=timings,
+            model=self._sam2,
+        )
+        numbered = self._numbered(found, len(self.concepts)).instances
+        instances = [each for each in numbered if not each.mask.is_empty]
         if self.nms is not None:
             instances = await segmenter.in_thread(partial(suppress_overlaps, instances, self.nms))
-        return SearchResult(results[0][1].image.embedding.size, instances)
+        return instances
+
+    _visual_options: ClassVar[VisualOptions] = VisualOptions(multimask=True, within=True)
+
+    @staticmethod
+    def _numbered(found: SegmentationResult, first: int) -> SegmentationResult:
+        """Number prompts from that of the first one."""
+        numbered = [replace(each, prompt=first + each.prompt) for each in found.instances]
+        return replace(found, instances=numbered)
 
     @property
     def _sam2(self) -> ModelKey | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -63,14 +65,14 @@ class Bar:
                 TextColumn("{task.description}"),
                 BarColumn(),
                 MofNCompleteColumn(),
-                TextColumn(noun),
+                TextColumn("{task.fields[noun]}"),
                 _Rate(),
                 TimeRemainingColumn(),
                 TextColumn("[red]{task.fields[failed]}"),
                 console=console,
             )
             self._task = self._progress.add_task(
-                "Segmenting", total=total, completed=done, failed=""
+                "Segmenting", total=total, completed=done, failed="", noun=noun
             )
 
     def __enter__(self) -> Self:
@@ -104,15 +106,58 @@ class Bar:
                 self._told = now
                 click.echo(self._line(now), err=True)
 
+    @contextmanager
+    def part(self, name: str, total: int, done: int) -> Iterator[Callable[[int], None]]:
+        """Show the windows of one item while the block runs, with the time left.
+
+        Args:
+            name: the item, such as a file's name.
+            total: number of its windows.
+            done: number of windows that an earlier run finished.
+
+        Yields:
+            A function to call with the number of windows that are done.
+        """
+        if done and not self._quiet:
+            click.echo(f"{name}: resuming at window {done + 1} of {total}.", err=True)
+        begin = told = time.monotonic()
+        bar = self._progress
+        task = (
+            None
+            if bar is None
+            else bar.add_task(name, total=total, completed=done, failed="", noun="windows")
+        )
+
+        def reach(count: int) -> None:
+            nonlocal told
+            if count <= done:  # repeated from the earlier run
+                return
+            if bar is not None and task is not None:
+                bar.update(task, completed=count)
+            elif not self._quiet:
+                now = time.monotonic()
+                if count == total or now - told >= self._interval:
+                    told = now
+                    rate = (count - done) / max(now - begin, 1e-9)
+                    click.echo(_progress_line(f"{name}: ", count, total, "windows", rate), err=True)
+
+        try:
+            yield reach
+        finally:
+            if bar is not None and task is not None:
+                bar.remove_task(task)
+
     def _line(self, now: float) -> str:
         rate = (self._done - self._first) / max(now - self._begin, 1e-9)
-        left = (self._total - self._done) / rate
-        parts = [f"{self._done} of {self._total} {self._noun}", f"{rate:.1f}/s"]
-        if left:
-            parts.append(f"{_duration(left)} left")
-        if self._failed:
-            parts.append(f"{self._failed} failed")
-        return ", ".join(parts)
+        line = _progress_line("", self._done, self._total, self._noun, rate)
+        return f"{line}, {self._failed} failed" if self._failed else line
+
+
+def _progress_line(name: str, done: int, total: int, noun: str, rate: float) -> str:
+    """Format a line such as `40 of 100 images, 2.0/s, 0:30 left`."""
+    line = f"{name}{done} of {total} {noun}, {rate:.1f}/s"
+    left = (total - done) / rate
+    return f"{line}, {_duration(left)} left" if left else line
 
 
 def _duration(seconds: float) -> str:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import re
-import signal
 import sys
-import threading
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from inference_server.cli.batch_run import run_plan
 from inference_server.cli.console import to_stdout
 from inference_server.cli.options import model_options, settings_of, size_option
 from inference_server.cli.prompt_options import (
@@ -24,21 +22,20 @@ from inference_server.cli.prompt_options import (
     concepts_of,
     prompt_options,
 )
+from inference_server.cli.tile_options import check_tiles, tile_options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from inference_server.batch.plan import Plan, Request
+    from inference_server.batch.rasters import Tiles
     from inference_server.batch.search import Concept
-    from inference_server.segmentation.local import LocalSegmentationService
     from inference_server.settings import Settings
 
 # NumPy, OpenCV and PyTorch take seconds to import, so only a run imports them, not --help.
 
-_FORMATS = ("coco", "polygon", "rle", "geojson", "png", "yolo")
+_FORMATS = ("coco", "polygon", "rle", "geojson", "png", "geotiff", "yolo")
 _POLYGONS = ("polygon", "geojson", "yolo")
 _STDOUT = "-"
-_SOME_FAILED, _INTERRUPTED = 1, 130  # 2 is click's exit status for usage errors
 
 _EPILOG = """
 \b
@@ -47,6 +44,7 @@ Examples:
   inference-server segment photos/ --recursive --text person -o people.json
   inference-server segment photo.jpg --box 20,30,200,180 --point 110,90 --point 40,40,0 -o out.json --format rle
   inference-server segment 'tiles/**/*.tif' --text building --format geojson -o out/
+  inference-server segment ortho.tif --text building --format geojson --geojson-crs 4326 -o buildings.geojson
   inference-server segment photos/ --automatic --points-per-side 16 --format png -o out/
   inference-server segment photos/ --label "car=car,van" --label "person=person" --simplify 1.5 --format yolo -o dataset/
   inference-server segment photos/ --example "bolt=20,30,60,80" --example "bolt=90,30,120,80,0" -o photos.json --merge
@@ -103,8 +101,8 @@ def _number(context: click.Context, parameter: click.Parameter, value: float) ->
     default="coco",
     show_default=True,
     help="coco: one file for all images. The others write files per image: polygon and rle, the "
-    "server's JSON; geojson, in the CRS of the image; png, an image of object ids and JSON that "
-    "describes them; yolo, segmentation labels, with the classes in data.yaml.",
+    "server's JSON; geojson, in the CRS of the image; png and geotiff, an image of object ids and "
+    "JSON that describes them; yolo, segmentation labels, with the classes in data.yaml.",
 )
 @click.option(
     "--coco-segmentation",
@@ -159,6 +157,7 @@ def _number(context: click.Context, parameter: click.Parameter, value: float) ->
     show_default=True,
     help="Class of the objects of examples, boxes, points and --automatic that have none.",
 )
+@tile_options
 @size_option
 @model_options
 @click.option(
@@ -193,6 +192,11 @@ def segment(
     nms: float | None,
     points_per_side: int,
     category: str,
+    tiles: Tiles,
+    tile_size: int | None,
+    tile_overlap: int | None,
+    bands: tuple[int, ...] | None,
+    geojson_crs: str | None,
     size: str | None,
     workers: int | None,
     force: bool,
@@ -201,8 +205,9 @@ def segment(
 ) -> None:
     """Segment images without a server.
 
-    The same command resumes an interrupted run. A bad image does not stop the others and is
-    listed at the end. In a folder, files with the suffix of an image format are segmented.
+    The same command resumes an interrupted run, a large GeoTIFF at the window where it stopped. A
+    bad image does not stop the others and is listed at the end. In a folder, files with the suffix
+    of an image format are segmented.
     """
     if not (texts or labels or examples or boxes or points or automatic):
         raise click.UsageError(
@@ -215,20 +220,25 @@ def segment(
         )
     if merge and form != "coco":
         raise click.UsageError("--merge adds to a COCO document. Leave --format at coco.")
-    if output == _STDOUT and (form in ("png", "yolo") or overlay or merge):
+    if output == _STDOUT and (form in ("png", "geotiff", "yolo") or overlay or merge):
         what = "--overlay" if overlay else "--merge" if merge else f"--format {form}"
         raise click.UsageError(f"{what} cannot be written to standard output. Use -o out/.")
     if output == _STDOUT and sys.stdout is None:  # as Python does if its file is closed
         raise click.ClickException("Standard output is closed. Open it, or use -o out.json.")
+    if geojson_crs is not None and form != "geojson":
+        raise click.UsageError("--geojson-crs needs --format geojson.")
     settings = settings_of(**options)
+    check_tiles(settings, tile_size, tile_overlap)
     concepts = concepts_of(texts, labels, examples, category)
     _check_bounds(settings, concepts, boxes, points)
     from inference_server.batch.journal import JournalError
     from inference_server.batch.outputs import OutputError
     from inference_server.batch.plan import NothingToDoError, Request, open_plan
+    from inference_server.batch.rasters import RasterOptions
     from inference_server.batch.search import Search
     from inference_server.errors import ModelUnavailableError
     from inference_server.segmentation.local import LocalSegmentationService
+    from inference_server.segmentation.types import TilingOptions
 
     search = Search(
         concepts,
@@ -272,6 +282,8 @@ def segment(
                 settings.max_upload_mb,
                 epsilon,
                 merge,
+                RasterOptions(tiles, TilingOptions(tile_size, tile_overlap), bands, geojson_crs),
+                settings,
             )
             plan = stack.enter_context(open_plan(request))
         except (JournalError, NothingToDoError, OutputError) as error:
@@ -280,7 +292,7 @@ def segment(
         except ModelUnavailableError as error:
             raise click.ClickException(error.message) from None
         workers = workers or 2 * segmenter.models.effort.encode_batch + 2
-        status = _run(plan, request, segmenter, workers, quiet, where)
+        status = run_plan(plan, request, segmenter, workers, quiet, where)
     raise SystemExit(status)
 
 
@@ -316,91 +328,3 @@ def _check_bounds(
             )
     if not all(text.strip() for text in texts):
         raise click.UsageError("--text is empty. Name a concept.")
-
-
-def _run(
-    plan: Plan,
-    request: Request,
-    segmenter: LocalSegmentationService,
-    workers: int,
-    quiet: bool,
-    where: str,
-) -> int:
-    """Process the remaining images and report the outcome; return the exit status.
-
-    Args:
-        plan: the run.
-        request: its options.
-        segmenter: the segmentation service.
-        workers: maximum number of images in progress.
-        quiet: report failures only.
-        where: name of the output in the report; empty for its path.
-    """
-    from inference_server.batch.runner import ABORTS, reason_of
-
-    say = _silent if quiet else _say
-    summary, total = plan.summary, len(plan.sources)
-    before = summary.images
-    if before:
-        say(f"Resuming: {before} of {total} images are already done.")
-    if plan.left:
-        say(f"Using {', '.join(request.models)} on {segmenter.models.compute.device}.")
-        demo = [label.split("/")[0] for label in request.models if label.endswith("/demo")]
-        if demo:
-            options = " and ".join(f"--{family}-weights" for family in demo)
-            say(f"Demo weights recognise generated shapes only; set {options} for real images.")
-    try:
-        asyncio.run(_work(plan, segmenter, workers, quiet))
-        if summary.images:
-            plan.batch.finish(plan.sources, request.models)
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        _say(
-            f"Interrupted: {summary.images} of {total} images are done. Run the same command to "
-            "resume."
-        )
-        return _INTERRUPTED
-    except ABORTS as error:
-        _say(
-            f"Stopped: {reason_of(error)}\n{summary.images} of {total} images are done. Run the "
-            "same command to resume."
-        )
-        return _SOME_FAILED
-    output = plan.batch.output
-    target = where or output.document or output.only or output.folder
-    say(
-        f"{summary.images} image{'s' * (summary.images != 1)}, {summary.objects} "
-        f"object{'s' * (summary.objects != 1)}: {target}"
-    )
-    if not summary.failures:
-        return 0
-    _say(f"{len(summary.failures)} failed; run the same command to retry them:")
-    for failure in summary.failures:
-        _say(f"  {failure.what}: {failure.reason}")
-    return _SOME_FAILED
-
-
-async def _work(plan: Plan, segmenter: LocalSegmentationService, workers: int, quiet: bool) -> None:
-    from inference_server.cli.progress import Bar
-
-    if not plan.left:
-        return
-    task = asyncio.current_task()
-    if task is not None and threading.current_thread() is threading.main_thread():
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    await plan.batch.search.load(segmenter.models)
-    with Bar("images", len(plan.sources), done=plan.summary.images, quiet=quiet) as bar:
-        await plan.batch.run(
-            segmenter,
-            plan.left,
-            plan.summary,
-            workers=workers,
-            done=lambda failure: bar.advance(failed=failure is not None),
-        )
-
-
-def _say(text: str) -> None:
-    click.echo(text, err=True)
-
-
-def _silent(text: str) -> None:
-    del text

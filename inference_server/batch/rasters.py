@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractContextManager, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -46,13 +46,19 @@ Watch = Callable[[str, int, int], AbstractContextManager[Callable[[int], None]]]
 done; yields a function that is called with the number of windows that are done."""
 
 
+@contextmanager
+def unwatched(name: str, total: int, done: int) -> Iterator[Callable[[int], None]]:
+    """Show nothing; see `Watch`."""
+    yield lambda count: None
+
+
 @dataclass(frozen=True, slots=True)
 class RasterOptions:
     """How rasters are read and written.
 
     Attributes:
-        tiles: whether images are segmented by windows; `auto`: those that are too large to be
-            encoded as a whole.
+        tiles: whether images are segmented by windows; `auto`: TIFF files that are too large to be
+            encoded as a whole, or larger than the size of windows that is asked for.
         tiling: size and overlap of windows.
         bands: numbers of the bands to show, one or three. Default: those that the file says.
         crs: CRS of GeoJSON, an EPSG code or a name. Default: that of the image.
@@ -120,8 +126,12 @@ class RasterJob:
         return None
 
     def _is_large(self, raster: RasterSource) -> bool:
+        """Whether an image is too large for one encoding, or for the window that was asked for."""
         if not raster.is_tiff:
             return False
+        side = self.options.tiling.tile_size
+        if side is not None and max(raster.size) > side:
+            return True
         return not raster.fits(self.settings.max_image_pixels, self.settings.max_image_side)
 
     def shown(self, image: StoredImage) -> StoredImage:

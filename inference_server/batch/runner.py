@@ -26,7 +26,7 @@ from inference_server.batch.journal import Journal, JournalError
 from inference_server.batch.merge import merged_parts
 from inference_server.batch.outputs import OVERLAY, Output, OutputError
 from inference_server.batch.raster_formats import TiledPicture, coco_chunks, contents
-from inference_server.batch.rasters import RasterJob, Watch
+from inference_server.batch.rasters import RasterJob, Watch, unwatched
 from inference_server.batch.search import Search
 from inference_server.errors import InferenceServerError, ModelUnavailableError, RequestError
 from inference_server.geo import GeoRaster
@@ -130,7 +130,7 @@ class Batch:
         *,
         workers: int,
         done: Callable[[Failure | None], None],
-        watch: Watch,
+        watch: Watch = unwatched,
     ) -> None:
         """Process images, and record each finished one in the journal.
 

@@ -121,6 +121,7 @@ class Bar:
         if done and not self._quiet:
             click.echo(f"{name}: resuming at window {done + 1} of {total}.", err=True)
         begin = told = time.monotonic()
+        shown = done
         bar = self._progress
         task = (
             None
@@ -129,9 +130,10 @@ class Bar:
         )
 
         def reach(count: int) -> None:
-            nonlocal told
-            if count <= done:  # repeated from the earlier run
+            nonlocal told, shown
+            if count <= shown:  # repeated from the earlier run
                 return
+            shown = count
             if bar is not None and task is not None:
                 bar.update(task, completed=count)
             elif not self._quiet:

@@ -43,7 +43,7 @@ def tile_options(command: CommandT) -> CommandT:
             default="auto",
             show_default=True,
             help="Segment TIFF files by windows, and join what the windows cut. auto: those that "
-            "are too large to be encoded as a whole.",
+            "are too large to be encoded as a whole, or larger than a given --tile-size.",
         ),
         click.option(
             "--tile-size",

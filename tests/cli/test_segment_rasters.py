@@ -1,0 +1,258 @@
+"""`inference-server segment` on rasters by windows: formats, bands, coordinates and resuming."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from numpy.typing import NDArray
+from pycocotools.coco import COCO
+from rasterio.warp import transform
+
+from inference_server.batch.search import Search
+from inference_server.demo.scenes import SceneObject, make_scene
+from tests.api.pictures import encoded, iou
+from tests.api.rasters import PLACES, geotiff
+from tests.cli.test_segment import done, run
+from tests.readme import ROOT
+
+Plane = NDArray[np.bool_]
+SEEDS = ((0, 2, 5), (7, 2, 0))
+SIZE = (480, 960)
+WINDOWS = 18
+BY_WINDOWS = ("--tile-size", 256, "--tile-overlap", 96)
+COLOURS = ("--text", "red", "--text", "blue")
+ENOUGH = 0.8
+
+
+@pytest.fixture(scope="module")
+def world() -> tuple[NDArray[np.uint8], list[tuple[SceneObject, Plane]]]:
+    """Six scenes side by side, whose shapes lie on the seams of windows, and their shapes."""
+    rows, objects = [], []
+    for j, seeds in enumerate(SEEDS):
+        scenes = [make_scene(s, (320, 240), count=(3, 4), colors=("red", "blue")) for s in seeds]
+        rows.append(np.hstack([scene.image for scene in scenes]))
+        for i, scene in enumerate(scenes):
+            for each in scene.objects:
+                plane = np.zeros(SIZE, bool)
+                plane[j * 240 : (j + 1) * 240, i * 320 : (i + 1) * 320] = each.mask
+                objects.append((each, plane))
+    return np.vstack(rows), objects
+
+
+@pytest.fixture(scope="module")
+def ortho(world: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("ortho") / "ortho.tif"
+    path.write_bytes(geotiff(world[0], "EPSG:32633", tiled=True, blockxsize=128, blockysize=128))
+    return path
+
+
+def assert_found(world: Any, found: Sequence[Plane]) -> None:
+    """Each shape is one object: none is missing, counted twice or split."""
+    truth = [plane for _, plane in world[1]]
+    assert len(found) == len(truth)
+    best = sorted(max(iou(plane, each) for each in found) for plane in truth)
+    assert best[2] > ENOUGH, best  # two of the shapes are too much for the demo, in any window
+    assert best[0] > 0.4, best
+
+
+class TestFormats:
+    def test_coco(self, world: Any, ortho: Path, tmp_path: Path) -> None:
+        result = done(ortho, "-o", tmp_path / "out.json", *COLOURS, *BY_WINDOWS)
+        assert f"ortho.tif: {WINDOWS} of {WINDOWS} windows" in result.stderr
+        assert "1 image, 18 objects" in result.stderr
+        coco = COCO(tmp_path / "out.json")
+        (image,) = coco.loadImgs(coco.getImgIds())
+        assert (image["file_name"], image["height"], image["width"]) == ("ortho.tif", *SIZE)
+        annotations = coco.loadAnns(coco.getAnnIds())
+        assert_found(world, [coco.annToMask(each).astype(bool) for each in annotations])
+        names = {each["id"]: each["name"] for each in coco.loadCats(coco.getCatIds())}
+        assert {names[each["category_id"]] for each in annotations} == {"red", "blue"}
+        assert not list((tmp_path / ".out.json.segment").rglob("*.windows"))
+
+    def test_the_others_have_the_same_objects(
+        self, world: Any, ortho: Path, tmp_path: Path
+    ) -> None:
+        for form in ("geojson", "geotiff", "png", "rle", "yolo"):
+            out = tmp_path / form
+            done(ortho, "-o", f"{out}/", *COLOURS, *BY_WINDOWS, "--format", form)
+        features = json.loads((tmp_path / "geojson/ortho.tif.geojson").read_bytes())
+        assert features["crs"]["properties"]["name"] == "urn:ogc:def:crs:EPSG::32633"
+        numbers = {each["properties"]["value"] for each in features["features"]}
+        assert numbers == set(range(1, 19))
+        with rasterio.open(tmp_path / "geotiff/ortho.tif.ids.tif") as file:
+            assert file.crs.to_epsg() == 32633
+            assert file.transform == PLACES["EPSG:32633"]
+            ids = file.read(1)
+        assert_found(world, [ids == number for number in range(1, 19)])
+        described = json.loads((tmp_path / "geotiff/ortho.tif.json").read_bytes())
+        assert [each["id"] for each in described["objects"]] == list(range(1, 19))
+        with rasterio.open(tmp_path / "png/ortho.tif.png") as file:
+            assert np.array_equal(file.read(1), ids)
+        response = json.loads((tmp_path / "rle/ortho.tif.json").read_bytes())
+        outputs = {
+            each["echo"]["text"]: len(each["predictions"]) for each in response["prompt_results"]
+        }
+        assert sum(outputs.values()) == 18
+        assert list(outputs) == ["red", "blue"]
+        lines = (tmp_path / "yolo/labels/ortho.txt").read_text().splitlines()
+        assert len(lines) >= 18
+
+    def test_coordinates_of_another_crs(self, ortho: Path, tmp_path: Path) -> None:
+        options = (*COLOURS, *BY_WINDOWS, "--format", "geojson", "--geojson-crs", "4326")
+        done(ortho, "-o", tmp_path / "out.geojson", *options)
+        features = json.loads((tmp_path / "out.geojson").read_bytes())["features"]
+        (x,), (y,) = transform("EPSG:32633", "EPSG:4326", [390_000], [5_820_000])
+        for each in features:
+            rings = np.array(each["geometry"]["coordinates"][0])
+            assert np.abs(rings - (x, y)).max() < 0.02
+
+
+class TestAutomatic:
+    """Which images are segmented by windows."""
+
+    def test_an_image_that_is_too_large_as_a_whole(self, ortho: Path, tmp_path: Path) -> None:
+        limit = {"INFERENCE_MAX_IMAGE_PIXELS": "200000"}
+        result = done(ortho, "-o", tmp_path / "a.json", "--text", "red", **limit)
+        assert "windows" in result.stderr
+        result = run(ortho, "-o", tmp_path / "b.json", "--text", "red", "--tiles", "never", **limit)
+        assert result.exit_code == 1
+        assert "INFERENCE_MAX_IMAGE_PIXELS" in result.stderr
+
+    def test_a_small_one_is_not(self, ortho: Path, tmp_path: Path) -> None:
+        assert "windows" not in done(ortho, "-o", tmp_path / "a.json", "--text", "red").stderr
+        larger = done(ortho, "-o", tmp_path / "b.json", "--text", "red", "--tile-size", 1000)
+        assert "windows" not in larger.stderr
+
+    def test_only_tiff_files_are(self, world: Any, tmp_path: Path) -> None:
+        path = tmp_path / "shot.png"
+        path.write_bytes(encoded(world[0], ".png"))
+        result = run(path, "-o", tmp_path / "a.json", "--text", "red", "--tiles", "always")
+        assert result.exit_code == 1
+        assert "Only TIFF files are read by windows" in result.stderr
+
+    @pytest.mark.parametrize(
+        ("options", "told"),
+        [
+            (("--tile-size", 3), "INFERENCE_MIN_TILE_SIZE"),
+            (("--tile-size", 256, "--tile-overlap", 128), "less than half"),
+            (("--tile-overlap", -1), "0 or more"),
+            (("--bands", "3,2"), "three numbers"),
+            (("--geojson-crs", "4326"), "--format geojson"),
+        ],
+    )
+    def test_options_out_of_range(
+        self, ortho: Path, tmp_path: Path, options: Any, told: str
+    ) -> None:
+        result = run(ortho, "-o", tmp_path / "a.json", "--text", "red", *options)
+        assert result.exit_code == 2
+        assert told in " ".join(result.stderr.split())
+
+    def test_exemplars_and_overlays_are_refused(self, ortho: Path, tmp_path: Path) -> None:
+        for option, told in (
+            (("--example", "x=1,1,9,9"), "Exemplars"),
+            (("--text", "red", "--overlay"), "--overlay"),
+        ):
+            result = run(ortho, "-o", f"{tmp_path}/out/", *option, "--tiles", "always")
+            assert result.exit_code == 1
+            assert told in result.stderr
+
+
+def test_bands_choose_the_colours(world: Any, tmp_path: Path) -> None:
+    """A file whose first band is blue, whole and by windows."""
+    for name, how, part in (
+        ("whole", (), np.s_[:240, :320]),  # the first scene, as the demo knows no smaller shapes
+        ("windows", BY_WINDOWS, np.s_[:, :]),
+    ):
+        path, out = tmp_path / f"{name}.tif", tmp_path / f"{name}.json"
+        path.write_bytes(geotiff(np.ascontiguousarray(world[0][part][..., ::-1]), "EPSG:32633"))
+        reds = [plane[part] for each, plane in world[1] if each.color == "red"]
+        reds = [plane for plane in reds if plane.any()]
+        done(path, "-o", out, "--text", "red", "--bands", "3,2,1", *how)
+        coco = COCO(out)
+        found = [coco.annToMask(each) for each in coco.loadAnns(coco.getAnnIds())]
+        right = sum(max(iou(plane, mask > 0) for mask in found) > ENOUGH for plane in reds)
+        assert right >= len(reds) / 2, name
+
+
+def test_points_and_boxes_have_windows_around_them(world: Any, ortho: Path, tmp_path: Path) -> None:
+    near = [world[1][0], world[1][1]]
+    each, plane = world[1][-1]
+    options: list[object] = []
+    for _, mask in [*near, (each, plane)]:
+        ys, xs = np.nonzero(mask)
+        options += ["--box", f"{xs.min()},{ys.min()},{xs.max() + 1},{ys.max() + 1}"]
+    done(ortho, "-o", tmp_path / "out.json", *options, "--tiles", "always", "--tile-size", 256)
+    coco = COCO(tmp_path / "out.json")
+    found = [coco.annToMask(each).astype(bool) for each in coco.loadAnns(coco.getAnnIds())]
+    assert len(found) == 3
+    for _, mask in [*near, (each, plane)]:
+        assert max(iou(mask, other) for other in found) > ENOUGH
+
+
+class TestResumed:
+    """A run that was stopped goes on at the window where it was."""
+
+    STOP = 7
+
+    @contextmanager
+    def stopped(self, *arguments: object) -> Iterator[subprocess.Popen[bytes]]:
+        """Start a run in a process of its own, and wait until it holds at a window."""
+        command = [sys.executable, "-m", "tests.cli.gated", str(self.STOP)]
+        process = subprocess.Popen(
+            [*command, "segment", *map(str, arguments)],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == b"window\n", process.communicate()
+            yield process
+        finally:
+            process.kill()
+            process.communicate()
+
+    @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+    def test_at_the_window(
+        self, ortho: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: signal.Signals
+    ) -> None:
+        arguments = (ortho, *COLOURS, *BY_WINDOWS, "--format", "geojson")
+        done(*arguments, "-o", tmp_path / "whole.geojson")
+        out = tmp_path / "out.geojson"
+        with self.stopped(*arguments, "-o", out) as process:
+            process.send_signal(how)
+            _, told = process.communicate(b"xxxx")
+        if how == signal.SIGINT:
+            assert process.returncode == 130
+            assert b"Run the same command to resume" in told
+        assert not out.exists()
+        if how == signal.SIGKILL:
+            for options in ((*arguments, "--force"), (ortho, *BY_WINDOWS, "--text", "red")):
+                other = Path(shutil.copytree(tmp_path, tmp_path.with_name(f"copy{len(options)}")))
+                form = ("--format", "geojson", "-o", other / "out.geojson")
+                assert "resuming" not in done(*options, *form).stderr
+        searched: list[object] = []
+        everywhere = Search.everywhere
+
+        async def counted(self: Search, *arguments: Any) -> Any:
+            searched.append(arguments)
+            return await everywhere(self, *arguments)
+
+        monkeypatch.setattr(Search, "everywhere", counted)
+        result = done(*arguments, "-o", out)
+        kept = WINDOWS - len(searched)
+        assert self.STOP <= kept <= self.STOP + 1  # one more may pass before the signal is seen
+        assert f"ortho.tif: resuming at window {kept + 1} of {WINDOWS}." in result.stderr
+        assert out.read_bytes() == (tmp_path / "whole.geojson").read_bytes()

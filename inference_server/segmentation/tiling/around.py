@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from inference_server.segmentation.tiling.run import View, segment_around
 from numpy.typing import NDArray
 
 from inference_server.engines.catalog import ModelKey
@@ -14,6 +13,7 @@ from inference_server.errors import PromptError
 from inference_server.images.window import WindowSource
 from inference_server.observability.metrics import Timings
 from inference_server.segmentation.service import SegmentationService
+from inference_server.segmentation.tiling.run import View, segment_around
 from inference_server.segmentation.types import (
     EncodedImage,
     ImageRef,

@@ -43,6 +43,8 @@ class Limits:
         max_shapes: Maximum number of points and boxes in all prompts of a request together.
         max_text_length: Maximum length of a text prompt, in characters.
         max_id_length: Maximum length of an `image_id` or `model_id`, in characters.
+        min_tile_size: Minimum side of a window of a raster, in pixels.
+        max_tile_size: Maximum side of a window of a raster, in pixels.
     """
 
     max_prompts: int = 16
@@ -52,6 +54,8 @@ class Limits:
     max_shapes: int = 4096
     max_text_length: int = 256
     max_id_length: int = 256
+    min_tile_size: int = 64
+    max_tile_size: int = 4096
 
     @classmethod
     def of(cls, info: ValidationInfo) -> Limits:
@@ -134,7 +138,8 @@ def check_prompt_shapes(prompts: Any, info: ValidationInfo) -> Any:
     return prompts
 
 
-def _not_boolean(value: Any) -> Any:
+def not_boolean(value: Any) -> Any:
+    """Refuse true and false where a number is expected."""
     # Pydantic converts `true` to 1.0, which would hide swapped arguments in a client.
     if isinstance(value, bool):
         raise PydanticCustomError("float_type", "Input should be a valid number, not a boolean")
@@ -143,7 +148,7 @@ def _not_boolean(value: Any) -> Any:
 
 # `Field` comes first in the aliases below: otherwise pydantic omits the bounds from the JSON
 # schema.
-_number = BeforeValidator(_not_boolean)
+_number = BeforeValidator(not_boolean)
 
 
 def _is_file(value: Any) -> Any:

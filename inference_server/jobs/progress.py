@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 
 
@@ -65,6 +67,12 @@ class Attempt:
         """Begin, with the time limit that ends the attempt."""
         self._deadline = deadline
         self._begin = asyncio.get_running_loop().time()
+
+    @contextmanager
+    def by_windows(self) -> Iterator[None]:
+        """Give the attempt the time of a raster; see `TaskContext.by_windows`."""
+        self.extend()
+        yield
 
     def extend(self) -> None:
         """Give the attempt the time of a raster, counted from its begin. Call it once or more."""

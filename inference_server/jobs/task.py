@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from pydantic import BaseModel
 
 from inference_server.auth import Tenant, Work
 from inference_server.engines.catalog import Catalog
+from inference_server.images.raster_source import RasterSource
 from inference_server.jobs.progress import Attempt
 from inference_server.observability.metrics import Metrics, Timings
 from inference_server.observability.tracing import Traces
@@ -35,7 +37,12 @@ class TaskContext:
             was accepted. Default: None, the id is looked up in the caches.
         upload: file that the request sent beside its fields, as a form does. Default: None, the
             fields name the image.
+        raster: file that a form sent and that is too large to be read as a whole; its owner closes
+            it. Default: none.
+        rasters: opens rasters by URL and in the server's directory. Default: None, none can be.
         attempt: the attempt of the job. Default: None, the request is answered at once.
+        by_windows: entered while a raster is segmented by windows; it may give the work more time,
+            and limit how much of it there is. Default: does nothing.
     """
 
     segmenter: SegmentationService
@@ -46,7 +53,10 @@ class TaskContext:
     traces: Traces | None = None
     image: StoredImage | None = None
     upload: StoredImage | None = None
+    raster: RasterSource | None = None
+    rasters: RasterFiles | None = None
     attempt: Attempt | None = None
+    by_windows: Callable[[], AbstractContextManager[object]] = nullcontext
 
 
 @dataclass(frozen=True, slots=True)

@@ -218,7 +218,7 @@ class Worker:
                         orjson.loads(claim.payload), context=self._context.limits
                     )
                 )
-                context = replace(self._context, attempt=attempt)
+                context = replace(self._context, attempt=attempt, by_windows=attempt.by_windows)
                 if claim.image is not None:
                     context = replace(context, image=claim.image)
                 result = await task.run(context, Tenant(claim.tenant), body, timings)

@@ -47,6 +47,18 @@ class TilingSettings(EnvironmentSettings):
         description="Maximum size in MiB of the masks of one request that are in memory because "
         "windows still to come may continue them.",
     )
+    max_json_objects: int = Field(
+        10_000,
+        ge=1,
+        description="Maximum number of objects of a raster that are returned as one JSON body. "
+        "Files of jobs and `inference-server segment` have no such limit.",
+    )
+    max_json_objects_mb: int = Field(
+        16,
+        ge=1,
+        description="Maximum size in MiB of the objects of a raster that are returned as one JSON "
+        "body, as runs of pixels; the body takes a few times as much.",
+    )
     tile_cache_percent: int = Field(
         10,
         ge=0,

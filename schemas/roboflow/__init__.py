@@ -38,6 +38,7 @@ from schemas.roboflow.models import (
     ServerVersionInfo,
 )
 from schemas.roboflow.prediction import PredictionOptions, SegmentationPrediction
+from schemas.roboflow.raster_jobs import ConceptJobRequest, JobSource, VisualJobRequest
 from schemas.roboflow.visual import (
     Sam2Prompt,
     Sam2PromptList,
@@ -53,11 +54,13 @@ from schemas.roboflow.visual import (
     VisualSegmentationForm,
     VisualSegmentationRequest,
 )
+from schemas.roboflow.windows import WindowOptions
 
 __all__ = [
     "AddModelRequest",
     "ClearModelRequest",
     "ConceptFormat",
+    "ConceptJobRequest",
     "EmbeddingFields",
     "EmbeddingForm",
     "EmbeddingRequest",
@@ -67,6 +70,7 @@ __all__ = [
     "ImageForm",
     "ImageRequest",
     "InferenceRequestImage",
+    "JobSource",
     "ModelDescriptionEntity",
     "ModelsDescriptions",
     "PredictionOptions",
@@ -93,7 +97,9 @@ __all__ = [
     "SegmentationPrediction",
     "ServerVersionInfo",
     "VisualFormat",
+    "VisualJobRequest",
     "VisualSegmentationFields",
     "VisualSegmentationForm",
     "VisualSegmentationRequest",
+    "WindowOptions",
 ]

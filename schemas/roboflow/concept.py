@@ -31,6 +31,7 @@ from schemas.roboflow.prediction import (
     PredictionOptions,
     SegmentationPrediction,
 )
+from schemas.roboflow.windows import WindowOptions
 
 
 class Sam3Prompt(InputModel):
@@ -119,7 +120,7 @@ ConceptFormat = TypeAliasType(
 )
 
 
-class Sam3SegmentationFields(PredictionOptions, ImageFields):
+class Sam3SegmentationFields(WindowOptions, PredictionOptions, ImageFields):
     """Fields of a request that finds all instances of each concept, without the image."""
 
     prompts: Annotated[

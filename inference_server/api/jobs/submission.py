@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 
 from inference_server.api.dependencies import read_with, state_of, timings_of
 from inference_server.api.public_url import public_url
-from inference_server.api.roboflow import routes as roboflow
+from inference_server.api.roboflow import tasks as roboflow
 from inference_server.api.segmind import routes as segmind
 from inference_server.auth import Tenant, Work
 from inference_server.errors import PromptError, UnknownImageError

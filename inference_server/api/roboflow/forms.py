@@ -16,6 +16,8 @@ from inference_server.api.json_body import parse_object
 from inference_server.api.uploads import is_form, received
 from inference_server.auth import Tenant, Work
 from inference_server.errors import ImageTooLargeError, PromptError
+from inference_server.images.raster_source import RasterSource
+from inference_server.images.window_reader import RasterLimits
 from inference_server.segmentation.types import StoredImage
 from inference_server.settings import MiB
 
@@ -37,11 +39,14 @@ class ImageBody(Generic[ModelT]):
         tenant: owner of the API key.
         body: the fields; those of a form have no `image`.
         file: the image of a form; None if the request is JSON.
+        source: the image of a form that is too large for `file`; open until the request ends.
+            Default: None.
     """
 
     tenant: Tenant
     body: ModelT
     file: StoredImage | None
+    source: RasterSource | None = None
 
 
 async def read_image_request(
@@ -49,6 +54,8 @@ async def read_image_request(
     model: type[ModelT],
     fields: type[ModelT],
     work: Callable[[ModelT], Iterable[Work]],
+    *,
+    rasters: bool = False,
 ) -> ImageBody[ModelT]:
     """Authenticate a request, read and validate its JSON or form, and charge its credits.
 
@@ -59,6 +66,7 @@ async def read_image_request(
         model: schema of a JSON body.
         fields: schema of the part `request` of a form: the same without the image.
         work: returns the kinds of work that a body asks for.
+        rasters: accept larger TIFF files, because they are read by windows. Default: False.
 
     Raises:
         InferenceServerError: As `read` and `received` raise.
@@ -70,25 +78,33 @@ async def read_image_request(
         return ImageBody(tenant, body, None)
     state = state_of(request)
     held: AsyncExitStack = request.state.held
-    key, form = await held.enter_async_context(received(request, _with_key, _MOST_FILES))
+    key, form = await held.enter_async_context(
+        received(request, _with_key, _MOST_FILES, rasters=rasters)
+    )
     held.push_async_callback(form.close)
     image, text = _parts(form)
 
-    def parse() -> tuple[ModelT, StoredImage]:
+    def parse() -> tuple[ModelT, StoredImage | None, RasterSource | None]:
         raw = text.file.read() if isinstance(text, UploadFile) else text.encode()
         data = _fields(raw, request)
         valid = fields.model_validate(data, context=state.limits)
         most = state.settings.max_image_mb
         if (image.size or 0) > most * MiB:
+            source = RasterSource.of(image.file, RasterLimits.of(state.settings))
+            if rasters and source.is_tiff:
+                return valid, None, source
+            source.close()
             raise ImageTooLargeError(
                 f"The image is larger than {most} MiB. Send a smaller one, or raise "
                 "INFERENCE_MAX_IMAGE_MB on the server."
             )
-        return valid, StoredImage.of(image.file.read())
+        return valid, StoredImage.of(image.file.read()), None
 
-    body, file = await state.segmenter.in_thread(parse)
+    body, file, source = await state.segmenter.in_slow_thread(parse)
+    if source is not None:
+        held.callback(source.close)
     await charge(request, work(body))
-    return ImageBody(key.tenant, body, file)
+    return ImageBody(key.tenant, body, file, source)
 
 
 def _with_key(fields: Mapping[str, object]) -> Mapping[str, object]:

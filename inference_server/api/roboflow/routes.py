@@ -3,34 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
-from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from inference_server.api.dependencies import authenticate, state_of, timings_of
+from inference_server.api.dependencies import (
+    allow_raster_time,
+    authenticate,
+    state_of,
+    timings_of,
+)
 from inference_server.api.headers import RESULT_HEADERS
-from inference_server.api.model_ids import concept_model_of
 from inference_server.api.openapi import COMMON_ERRORS, SCOPE_ERRORS, Answer, Operation
 from inference_server.api.responses import respond
 from inference_server.api.roboflow.forms import read_image_request
-from inference_server.api.roboflow.prompts import (
-    concept_prompts,
-    id_alone,
-    image_ref,
-    sam2_key,
-    visual_options,
-    visual_prompts,
-)
-from inference_server.api.roboflow.results import concept_results, npz_archive, visual_results
-from inference_server.auth import Tenant
-from inference_server.jobs.task import ResultFile, Task, TaskContext, TaskResult
-from inference_server.observability.metrics import Timings
-from inference_server.segmentation.types import ConceptOptions, EmbeddingTarget
-from inference_server.settings import MiB
+from inference_server.api.roboflow.prompts import image_ref, sam2_key
+from inference_server.api.roboflow.tasks import OCTETS, TASKS
+from inference_server.jobs.task import Task
+from inference_server.segmentation.types import EmbeddingTarget
 from schemas.roboflow import (
     EmbeddingFields,
     EmbeddingForm,
@@ -54,83 +49,9 @@ from schemas.roboflow import (
     VisualSegmentationRequest,
 )
 
-_OCTETS = "application/octet-stream"
-
-
-async def run_concept_segment(
-    context: TaskContext, tenant: Tenant, body: Sam3SegmentationFields, timings: Timings
-) -> TaskResult:
-    """Find every instance of each concept (PCS)."""
-    begin = time.perf_counter()
-    key = concept_model_of(context.segmenter.catalog, body.model_id)
-    result = await context.segmenter.concept(
-        tenant.name,
-        image_ref(body, context.image, context.upload),
-        concept_prompts(body),
-        ConceptOptions(nms_iou_threshold=body.nms_iou_threshold),
-        timings=timings,
-        model=key,
-    )
-
-    def render() -> dict[str, Any]:
-        results = concept_results(body.prompts, result.instances, body)
-        return {"prompt_results": results, "time": time.perf_counter() - begin}
-
-    return TaskResult(result.image, render)
-
-
-async def run_visual_segment(
-    context: TaskContext, tenant: Tenant, body: VisualSegmentationFields, timings: Timings
-) -> TaskResult:
-    """Segment one object per prompt (PVS)."""
-    begin = time.perf_counter()
-    result = await context.segmenter.visual(
-        tenant.name,
-        image_ref(body, context.image, context.upload),
-        visual_prompts(body),
-        visual_options(body),
-        timings=timings,
-        model=sam2_key(body.sam2_version_id),
-    )
-
-    def render() -> dict[str, Any]:
-        results = visual_results(result.instances, body)
-        return {**results, "time": time.perf_counter() - begin}
-
-    most = context.settings.max_binary_mb * MiB
-
-    def archive() -> tuple[ResultFile, ...]:
-        content = npz_archive(result, most, boxes=body.include_boxes)
-        return (ResultFile("masks.npz", _OCTETS, content),)
-
-    if body.mask_format == "binary":
-        return TaskResult(result.image, files=archive)
-    return TaskResult(result.image, render)
-
-
-TASKS: Mapping[str, Task] = MappingProxyType(
-    {
-        "sam3/concept_segment": Task(
-            Sam3SegmentationRequest,
-            run_concept_segment,
-            lambda body: ["concept"],
-            id_alone,
-            lambda catalog, body: concept_model_of(catalog, body.model_id),
-        ),
-        "sam3/visual_segment": Task(
-            VisualSegmentationRequest,
-            run_visual_segment,
-            lambda body: ["visual"],
-            id_alone,
-            lambda catalog, body: catalog.checkpoint(
-                catalog.visual(sam2_key(body.sam2_version_id))
-            ),
-        ),
-    }
-)
-"""Tasks that can also run as jobs, by the path below `/v2/`."""
-
-_SAM2_TASK = replace(TASKS["sam3/visual_segment"], request=Sam2SegmentationRequest)
+_CONCEPT_TASK = replace(TASKS["sam3/concept_segment"], request=Sam3SegmentationRequest)
+_VISUAL_TASK = replace(TASKS["sam3/visual_segment"], request=VisualSegmentationRequest)
+_SAM2_TASK = replace(_VISUAL_TASK, request=Sam2SegmentationRequest)
 
 
 async def _run(request: Request, task: Task, fields: type[ImageFields]) -> Response:
@@ -141,26 +62,36 @@ async def _run(request: Request, task: Task, fields: type[ImageFields]) -> Respo
         task: the task.
         fields: schema of the form's fields without the image.
     """
-    sent = await read_image_request(request, task.request, fields, task.work)
-    context = state_of(request).task_context
-    if sent.file is not None:
-        context = replace(context, upload=sent.file)
+    sent = await read_image_request(request, task.request, fields, task.work, rasters=True)
+    context = replace(
+        state_of(request).task_context,
+        upload=sent.file,
+        raster=sent.source,
+        by_windows=partial(_by_windows, request),
+    )
     result = await task.run(context, sent.tenant, sent.body, timings_of(request))
     if result.body is not None:
         return await respond(request, result.image, result.body)
     files = result.files
     assert files is not None  # noqa: S101 - a result has a body or files
-    return await respond(request, result.image, lambda: files()[0].content, _OCTETS)
+    return await respond(request, result.image, lambda: files()[0].content, OCTETS)
+
+
+@contextmanager
+def _by_windows(request: Request) -> Iterator[None]:
+    """Give a request the time of a raster; see `TaskContext.by_windows`."""
+    allow_raster_time(request)
+    yield
 
 
 async def concept_segment(request: Request) -> Response:
     """Find every instance of each concept (PCS)."""
-    return await _run(request, TASKS["sam3/concept_segment"], Sam3SegmentationFields)
+    return await _run(request, _CONCEPT_TASK, Sam3SegmentationFields)
 
 
 async def visual_segment(request: Request) -> Response:
     """Segment one object per prompt (PVS)."""
-    return await _run(request, TASKS["sam3/visual_segment"], VisualSegmentationFields)
+    return await _run(request, _VISUAL_TASK, VisualSegmentationFields)
 
 
 async def segment_image(request: Request) -> Response:
@@ -219,7 +150,7 @@ _VISUAL_ANSWERS = {
     200: Answer(
         "One mask per prompt.",
         Sam2SegmentationResponse,
-        raw={_OCTETS: "binary"},
+        raw={OCTETS: "binary"},
         headers=RESULT_HEADERS,
     ),
     **COMMON_ERRORS,

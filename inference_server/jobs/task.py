@@ -39,7 +39,6 @@ class TaskContext:
             fields name the image.
         raster: file that a form sent and that is too large to be read as a whole; its owner closes
             it. Default: none.
-        rasters: opens rasters by URL and in the server's directory. Default: None, none can be.
         attempt: the attempt of the job. Default: None, the request is answered at once.
         by_windows: entered while a raster is segmented by windows; it may give the work more time,
             and limit how much of it there is. Default: does nothing.
@@ -54,7 +53,6 @@ class TaskContext:
     image: StoredImage | None = None
     upload: StoredImage | None = None
     raster: RasterSource | None = None
-    rasters: RasterFiles | None = None
     attempt: Attempt | None = None
     by_windows: Callable[[], AbstractContextManager[object]] = nullcontext
 

@@ -91,12 +91,10 @@ async def opened(
         return
     image = body.image if isinstance(body, ImageRequest) else None
     if image is not None and image.type != "base64":
-        rasters = context.rasters
-        assert rasters is not None  # noqa: S101 - all servers have them
         found = (
-            rasters.in_directory(image.value)
+            context.rasters.in_directory(image.value)
             if image.type == "file"
-            else rasters.by_url(tenant.name, image.value, timings)
+            else context.rasters.by_url(tenant.name, image.value, timings)
         )
         async with found as source:
             yield source

@@ -7,6 +7,7 @@ from attrs import define as _attrs_define
 from attrs import field as _attrs_field
 
 from ..models.concept_format import ConceptFormat, check_concept_format
+from ..models.tiles import Tiles, check_tiles
 from ..types import UNSET, Unset
 
 if TYPE_CHECKING:
@@ -32,6 +33,14 @@ class Sam3SegmentationRequest:
             each other. 0 keeps every vertex. Only with polygons. Default: 0.0.
         include_boxes (bool | Unset): Whether predictions have `bbox` and `area`; a `binary` file then has the arrays
             `boxes` and `areas`. Default: False.
+        tiles (Tiles | Unset): Whether the image is segmented by windows. `auto`: a TIFF file that is too large to be
+            encoded as a whole, or larger than `tile_size`. `never`: such a file is refused (413).
+        tile_size (int | Unset): Side of a window in pixels of the image. Default: that of the model's input, so that
+            nothing is reduced.
+        tile_overlap (int | Unset): Pixels that neighbouring windows share at least; less than half of `tile_size`.
+            Default: an eighth of it.
+        bands (str | Unset): Bands of a TIFF file to show as red, green and blue, such as `3,2,1`, or one to show as
+            grey. Default: those that the file says.
         format_ (ConceptFormat | Unset): `polygon` (alias: `json`) or `rle`.
         output_prob_thresh (float | Unset): Minimum score of a prediction; 0 keeps all. Default: 0.5.
         model_id (str | Unset): SAM 3 model to use; the default is the base model. Default: 'sam3/sam3_final'.
@@ -45,6 +54,10 @@ class Sam3SegmentationRequest:
     image: InferenceRequestImage | Unset = UNSET
     simplify_epsilon: float | Unset = 0.0
     include_boxes: bool | Unset = False
+    tiles: Tiles | Unset = UNSET
+    tile_size: int | Unset = UNSET
+    tile_overlap: int | Unset = UNSET
+    bands: str | Unset = UNSET
     format_: ConceptFormat | Unset = UNSET
     output_prob_thresh: float | Unset = 0.5
     model_id: str | Unset = "sam3/sam3_final"
@@ -68,6 +81,16 @@ class Sam3SegmentationRequest:
         simplify_epsilon = self.simplify_epsilon
 
         include_boxes = self.include_boxes
+
+        tiles: str | Unset = UNSET
+        if not isinstance(self.tiles, Unset):
+            tiles = self.tiles
+
+        tile_size = self.tile_size
+
+        tile_overlap = self.tile_overlap
+
+        bands = self.bands
 
         format_: str | Unset = UNSET
         if not isinstance(self.format_, Unset):
@@ -96,6 +119,14 @@ class Sam3SegmentationRequest:
             field_dict["simplify_epsilon"] = simplify_epsilon
         if include_boxes is not UNSET:
             field_dict["include_boxes"] = include_boxes
+        if tiles is not UNSET:
+            field_dict["tiles"] = tiles
+        if tile_size is not UNSET:
+            field_dict["tile_size"] = tile_size
+        if tile_overlap is not UNSET:
+            field_dict["tile_overlap"] = tile_overlap
+        if bands is not UNSET:
+            field_dict["bands"] = bands
         if format_ is not UNSET:
             field_dict["format"] = format_
         if output_prob_thresh is not UNSET:
@@ -135,6 +166,19 @@ class Sam3SegmentationRequest:
 
         include_boxes = d.pop("include_boxes", UNSET)
 
+        _tiles = d.pop("tiles", UNSET)
+        tiles: Tiles | Unset
+        if isinstance(_tiles, Unset):
+            tiles = UNSET
+        else:
+            tiles = check_tiles(_tiles)
+
+        tile_size = d.pop("tile_size", UNSET)
+
+        tile_overlap = d.pop("tile_overlap", UNSET)
+
+        bands = d.pop("bands", UNSET)
+
         _format_ = d.pop("format", UNSET)
         format_: ConceptFormat | Unset
         if isinstance(_format_, Unset):
@@ -155,6 +199,10 @@ class Sam3SegmentationRequest:
             image=image,
             simplify_epsilon=simplify_epsilon,
             include_boxes=include_boxes,
+            tiles=tiles,
+            tile_size=tile_size,
+            tile_overlap=tile_overlap,
+            bands=bands,
             format_=format_,
             output_prob_thresh=output_prob_thresh,
             model_id=model_id,

@@ -326,6 +326,78 @@ export type ConceptBox = TopLeftBox | CornerBox;
 export type ConceptFormat = 'polygon' | 'json' | 'rle';
 
 /**
+ * ConceptJobRequest
+ *
+ * Find all instances of each concept, as a job.
+ */
+export type ConceptJobRequest = {
+    /**
+     * API key. It can also be sent in a header or the query string.
+     */
+    api_key?: string;
+    /**
+     * Client-chosen id under which the server caches the image. Later requests with the same id can omit `image`.
+     */
+    image_id?: string;
+    /**
+     * The image. Optional if `image_id` refers to an image that is still cached.
+     */
+    image?: JobSource;
+    /**
+     * Simplify polygons: maximum distance in pixels between a vertex that is left out and the edge that replaces it (Douglas-Peucker). All parts stay, and polygons do not cross themselves or each other. 0 keeps every vertex. Only with polygons.
+     */
+    simplify_epsilon?: number;
+    /**
+     * Whether predictions have `bbox` and `area`; a `binary` file then has the arrays `boxes` and `areas`.
+     */
+    include_boxes?: boolean;
+    /**
+     * Whether the image is segmented by windows: only TIFF files are.
+     */
+    tiles?: Tiles;
+    /**
+     * Side of a window in pixels of the image. Default: that of the model's input, so that nothing is reduced.
+     */
+    tile_size?: number;
+    /**
+     * Pixels that neighbouring windows share at least; less than half of `tile_size`. Default: an eighth of it.
+     */
+    tile_overlap?: number;
+    /**
+     * Bands of a TIFF file to show as red, green and blue, such as `3,2,1`, or one to show as grey. Default: those that the file says.
+     */
+    bands?: string;
+    /**
+     * Concepts to find; at most 16 by default (`INFERENCE_MAX_PROMPTS`).
+     */
+    prompts: Array<Sam3Prompt>;
+    /**
+     * Format of the masks in the response.
+     */
+    format?: ConceptFormat;
+    /**
+     * Minimum score of a prediction; 0 keeps all.
+     */
+    output_prob_thresh?: number;
+    /**
+     * SAM 3 model to use; the default is the base model.
+     */
+    model_id?: string;
+    /**
+     * Non-maximum suppression across all prompts: of two masks with an IoU above this value, only the one with the higher score is kept. Without it, all masks are kept.
+     */
+    nms_iou_threshold?: number;
+    /**
+     * Result as files in these formats, for rasters with many objects. Default: none, the result is the JSON of the synchronous endpoint.
+     */
+    files?: Array<ResultFormat>;
+    /**
+     * CRS of the GeoJSON file: an EPSG code such as `4326`. Default: that of the image.
+     */
+    geojson_crs?: string;
+};
+
+/**
  * CornerBox
  *
  * A box given by its top-left and bottom-right corners, in pixels. Used by concept prompts.
@@ -728,6 +800,22 @@ export type JobResult = {
      * As in `JobStatus`.
      */
     progress?: JobProgress;
+};
+
+/**
+ * JobSource
+ *
+ * An image, given by URL, as base64, or by its name in the server's directory of rasters.
+ */
+export type JobSource = {
+    /**
+     * How the image is given: by URL, as base64, or as a `file` of the directory that the server's administrator chose (`INFERENCE_RASTER_DIRECTORY`).
+     */
+    type: 'url' | 'base64' | 'file';
+    /**
+     * URL of the image, the base64-encoded file, or the name of the file, such as `2026/ortho.tif`.
+     */
+    value: string;
 };
 
 /**
@@ -1521,6 +1609,11 @@ export type PredictRequest = {
 export type PromptType = 'text' | 'visual';
 
 /**
+ * `coco`: annotations; `geojson`: polygons; `geotiff`: a raster of ids, in which the better score is on top.
+ */
+export type ResultFormat = 'coco' | 'geojson' | 'geotiff';
+
+/**
  * Sam2EmbeddingFields
  *
  * Fields of a request that encodes an image for SAM 2, without the image.
@@ -1951,6 +2044,22 @@ export type Sam3SegmentationFields = {
      */
     include_boxes?: boolean;
     /**
+     * Whether the image is segmented by windows: only TIFF files are.
+     */
+    tiles?: Tiles;
+    /**
+     * Side of a window in pixels of the image. Default: that of the model's input, so that nothing is reduced.
+     */
+    tile_size?: number;
+    /**
+     * Pixels that neighbouring windows share at least; less than half of `tile_size`. Default: an eighth of it.
+     */
+    tile_overlap?: number;
+    /**
+     * Bands of a TIFF file to show as red, green and blue, such as `3,2,1`, or one to show as grey. Default: those that the file says.
+     */
+    bands?: string;
+    /**
      * Concepts to find; at most 16 by default (`INFERENCE_MAX_PROMPTS`).
      */
     prompts: Array<Sam3Prompt>;
@@ -2018,6 +2127,22 @@ export type Sam3SegmentationRequest = {
      * Whether predictions have `bbox` and `area`; a `binary` file then has the arrays `boxes` and `areas`.
      */
     include_boxes?: boolean;
+    /**
+     * Whether the image is segmented by windows: only TIFF files are.
+     */
+    tiles?: Tiles;
+    /**
+     * Side of a window in pixels of the image. Default: that of the model's input, so that nothing is reduced.
+     */
+    tile_size?: number;
+    /**
+     * Pixels that neighbouring windows share at least; less than half of `tile_size`. Default: an eighth of it.
+     */
+    tile_overlap?: number;
+    /**
+     * Bands of a TIFF file to show as red, green and blue, such as `3,2,1`, or one to show as grey. Default: those that the file says.
+     */
+    bands?: string;
     /**
      * Concepts to find; at most 16 by default (`INFERENCE_MAX_PROMPTS`).
      */
@@ -2508,6 +2633,11 @@ export type TextRequest = {
 };
 
 /**
+ * Whether the image is segmented by windows. `auto`: a TIFF file that is too large to be encoded as a whole, or larger than `tile_size`. `never`: such a file is refused (413).
+ */
+export type Tiles = 'auto' | 'always' | 'never';
+
+/**
  * TopLeftBox
  *
  * A box given by its **top-left corner** and size, in pixels. Used by concept prompts.
@@ -2571,6 +2701,58 @@ export type ValidationErrorResponse = {
  * `json` (alias: `polygon`), `rle`, or `binary`: a compressed `.npz` file with the arrays `masks` and `low_res_masks`.
  */
 export type VisualFormat = 'json' | 'polygon' | 'rle' | 'binary';
+
+/**
+ * VisualJobRequest
+ *
+ * Segment one object per prompt, as a job.
+ */
+export type VisualJobRequest = {
+    /**
+     * API key. It can also be sent in a header or the query string.
+     */
+    api_key?: string;
+    /**
+     * Client-chosen id under which the server caches the image. Later requests with the same id can omit `image`.
+     */
+    image_id?: string;
+    /**
+     * The image. Optional if `image_id` refers to an image that is still cached.
+     */
+    image?: JobSource;
+    /**
+     * Simplify polygons: maximum distance in pixels between a vertex that is left out and the edge that replaces it (Douglas-Peucker). All parts stay, and polygons do not cross themselves or each other. 0 keeps every vertex. Only with polygons.
+     */
+    simplify_epsilon?: number;
+    /**
+     * Whether predictions have `bbox` and `area`; a `binary` file then has the arrays `boxes` and `areas`.
+     */
+    include_boxes?: boolean;
+    /**
+     * One prompt per object, as a list, a list wrapped in an object, or a single prompt. Without prompts, the model segments the object it considers most likely.
+     */
+    prompts?: Sam2Prompts;
+    /**
+     * Format of the masks in the response.
+     */
+    format?: VisualFormat;
+    /**
+     * Size of the SAM 2 model to use. Without it, the server chooses the model; the header `x-model` names it.
+     */
+    sam2_version_id?: Sam2Version;
+    /**
+     * Whether the model predicts three candidate masks per prompt, which helps with ambiguous prompts. The response contains the best one either way.
+     */
+    multimask_output?: boolean;
+    /**
+     * Whether to cache the low-resolution logits for later requests.
+     */
+    save_logits_to_cache?: boolean;
+    /**
+     * Whether to refine the cached logits of an earlier prompt on the same image: one with the same box and a subset of these points.
+     */
+    load_logits_from_cache?: boolean;
+};
 
 /**
  * VisualSegmentationFields
@@ -4855,7 +5037,7 @@ export type JobFileResponses = {
 export type JobFileResponse = JobFileResponses[keyof JobFileResponses];
 
 export type SubmitConceptSegmentData = {
-    body: Sam3SegmentationRequest;
+    body: ConceptJobRequest;
     headers?: {
         /**
          * A name for this submission, chosen by the client, at most 256 characters by default (`INFERENCE_MAX_ID_LENGTH`). Repeat a submission under the same key if you got no response: it returns the same job and is charged once. A key belongs to an API key or its tenant, and is free again when its job expires.
@@ -4934,7 +5116,7 @@ export type SubmitConceptSegmentResponses = {
 export type SubmitConceptSegmentResponse = SubmitConceptSegmentResponses[keyof SubmitConceptSegmentResponses];
 
 export type SubmitVisualSegmentData = {
-    body: VisualSegmentationRequest;
+    body: VisualJobRequest;
     headers?: {
         /**
          * A name for this submission, chosen by the client, at most 256 characters by default (`INFERENCE_MAX_ID_LENGTH`). Repeat a submission under the same key if you got no response: it returns the same job and is charged once. A key belongs to an API key or its tenant, and is free again when its job expires.

@@ -5,16 +5,16 @@ import httpx
 
 from ... import errors
 from ...client import AuthenticatedClient, Client
+from ...models.concept_job_request import ConceptJobRequest
 from ...models.error_message import ErrorMessage
 from ...models.job_submitted import JobSubmitted
-from ...models.sam_3_segmentation_request import Sam3SegmentationRequest
 from ...models.validation_error_response import ValidationErrorResponse
 from ...types import UNSET, Response, Unset
 
 
 def _get_kwargs(
     *,
-    body: Sam3SegmentationRequest,
+    body: ConceptJobRequest,
     idempotency_key: str | Unset = UNSET,
 ) -> dict[str, Any]:
     headers: dict[str, Any] = {}
@@ -127,7 +127,7 @@ def _build_response(
 def sync_detailed(
     *,
     client: AuthenticatedClient,
-    body: Sam3SegmentationRequest,
+    body: ConceptJobRequest,
     idempotency_key: str | Unset = UNSET,
 ) -> Response[ErrorMessage | JobSubmitted | ValidationErrorResponse]:
     """Submit a job: sam3/concept_segment
@@ -138,7 +138,7 @@ def sync_detailed(
 
     Args:
         idempotency_key (str | Unset):
-        body (Sam3SegmentationRequest): Find all instances of each concept.
+        body (ConceptJobRequest): Find all instances of each concept, as a job.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -163,7 +163,7 @@ def sync_detailed(
 def sync(
     *,
     client: AuthenticatedClient,
-    body: Sam3SegmentationRequest,
+    body: ConceptJobRequest,
     idempotency_key: str | Unset = UNSET,
 ) -> ErrorMessage | JobSubmitted | ValidationErrorResponse | None:
     """Submit a job: sam3/concept_segment
@@ -174,7 +174,7 @@ def sync(
 
     Args:
         idempotency_key (str | Unset):
-        body (Sam3SegmentationRequest): Find all instances of each concept.
+        body (ConceptJobRequest): Find all instances of each concept, as a job.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -194,7 +194,7 @@ def sync(
 async def asyncio_detailed(
     *,
     client: AuthenticatedClient,
-    body: Sam3SegmentationRequest,
+    body: ConceptJobRequest,
     idempotency_key: str | Unset = UNSET,
 ) -> Response[ErrorMessage | JobSubmitted | ValidationErrorResponse]:
     """Submit a job: sam3/concept_segment
@@ -205,7 +205,7 @@ async def asyncio_detailed(
 
     Args:
         idempotency_key (str | Unset):
-        body (Sam3SegmentationRequest): Find all instances of each concept.
+        body (ConceptJobRequest): Find all instances of each concept, as a job.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -228,7 +228,7 @@ async def asyncio_detailed(
 async def asyncio(
     *,
     client: AuthenticatedClient,
-    body: Sam3SegmentationRequest,
+    body: ConceptJobRequest,
     idempotency_key: str | Unset = UNSET,
 ) -> ErrorMessage | JobSubmitted | ValidationErrorResponse | None:
     """Submit a job: sam3/concept_segment
@@ -239,7 +239,7 @@ async def asyncio(
 
     Args:
         idempotency_key (str | Unset):
-        body (Sam3SegmentationRequest): Find all instances of each concept.
+        body (ConceptJobRequest): Find all instances of each concept, as a job.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.

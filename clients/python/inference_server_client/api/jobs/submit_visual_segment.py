@@ -8,13 +8,13 @@ from ...client import AuthenticatedClient, Client
 from ...models.error_message import ErrorMessage
 from ...models.job_submitted import JobSubmitted
 from ...models.validation_error_response import ValidationErrorResponse
-from ...models.visual_segmentation_request import VisualSegmentationRequest
+from ...models.visual_job_request import VisualJobRequest
 from ...types import UNSET, Response, Unset
 
 
 def _get_kwargs(
     *,
-    body: VisualSegmentationRequest,
+    body: VisualJobRequest,
     idempotency_key: str | Unset = UNSET,
 ) -> dict[str, Any]:
     headers: dict[str, Any] = {}
@@ -127,7 +127,7 @@ def _build_response(
 def sync_detailed(
     *,
     client: AuthenticatedClient,
-    body: VisualSegmentationRequest,
+    body: VisualJobRequest,
     idempotency_key: str | Unset = UNSET,
 ) -> Response[ErrorMessage | JobSubmitted | ValidationErrorResponse]:
     """Submit a job: sam3/visual_segment
@@ -138,8 +138,7 @@ def sync_detailed(
 
     Args:
         idempotency_key (str | Unset):
-        body (VisualSegmentationRequest): Segment one object per prompt, with SAM 3 if it has a
-            visual head, or with SAM 2.
+        body (VisualJobRequest): Segment one object per prompt, as a job.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -164,7 +163,7 @@ def sync_detailed(
 def sync(
     *,
     client: AuthenticatedClient,
-    body: VisualSegmentationRequest,
+    body: VisualJobRequest,
     idempotency_key: str | Unset = UNSET,
 ) -> ErrorMessage | JobSubmitted | ValidationErrorResponse | None:
     """Submit a job: sam3/visual_segment
@@ -175,8 +174,7 @@ def sync(
 
     Args:
         idempotency_key (str | Unset):
-        body (VisualSegmentationRequest): Segment one object per prompt, with SAM 3 if it has a
-            visual head, or with SAM 2.
+        body (VisualJobRequest): Segment one object per prompt, as a job.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -196,7 +194,7 @@ def sync(
 async def asyncio_detailed(
     *,
     client: AuthenticatedClient,
-    body: VisualSegmentationRequest,
+    body: VisualJobRequest,
     idempotency_key: str | Unset = UNSET,
 ) -> Response[ErrorMessage | JobSubmitted | ValidationErrorResponse]:
     """Submit a job: sam3/visual_segment
@@ -207,8 +205,7 @@ async def asyncio_detailed(
 
     Args:
         idempotency_key (str | Unset):
-        body (VisualSegmentationRequest): Segment one object per prompt, with SAM 3 if it has a
-            visual head, or with SAM 2.
+        body (VisualJobRequest): Segment one object per prompt, as a job.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -231,7 +228,7 @@ async def asyncio_detailed(
 async def asyncio(
     *,
     client: AuthenticatedClient,
-    body: VisualSegmentationRequest,
+    body: VisualJobRequest,
     idempotency_key: str | Unset = UNSET,
 ) -> ErrorMessage | JobSubmitted | ValidationErrorResponse | None:
     """Submit a job: sam3/visual_segment
@@ -242,8 +239,7 @@ async def asyncio(
 
     Args:
         idempotency_key (str | Unset):
-        body (VisualSegmentationRequest): Segment one object per prompt, with SAM 3 if it has a
-            visual head, or with SAM 2.
+        body (VisualJobRequest): Segment one object per prompt, as a job.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.

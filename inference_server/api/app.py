@@ -21,6 +21,7 @@ from inference_server.api.headers import HEADERS
 from inference_server.api.huggingface import errors as huggingface_errors
 from inference_server.api.huggingface import routes as huggingface
 from inference_server.api.jobs import routes as jobs
+from inference_server.api.jobs.submission import TASKS
 from inference_server.api.label_studio import errors as label_studio_errors
 from inference_server.api.label_studio import routes as label_studio
 from inference_server.api.lifecycle import LOAD_PAUSE, ServerContext
@@ -125,7 +126,7 @@ def build_state(
             "INFERENCE_UPLOAD_TENANT_STORAGE_MB",
         ),
         bodies=BodyBudget(settings.body_memory_mb, share, pace, "INFERENCE_BODY_MEMORY_MB"),
-        jobs=JobQueue(settings, jobs.TASKS),
+        jobs=JobQueue(settings, TASKS),
         admission=Admission(settings.max_requests),
         rasters=RasterFiles(settings, metrics),
         raster_slots=RasterSlots(settings.max_raster_requests),

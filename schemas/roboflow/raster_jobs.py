@@ -10,7 +10,7 @@ from typing_extensions import TypeAliasType
 
 from schemas.common import examples
 from schemas.roboflow.concept import Sam3SegmentationRequest
-from schemas.roboflow.image import InferenceRequestImage
+from schemas.roboflow.image import EXAMPLE_IMAGE, InferenceRequestImage
 from schemas.roboflow.visual import VisualSegmentationRequest
 
 ResultFormat = TypeAliasType(
@@ -45,11 +45,9 @@ class ConceptJobRequest(Sam3SegmentationRequest):
 
     model_config = examples(
         {
-            "image": {"type": "url", "value": "https://example.com/ortho.tif"},
-            "prompts": [{"type": "text", "text": "building"}],
-            "tile_size": 1024,
+            "image": EXAMPLE_IMAGE,
+            "prompts": [{"type": "text", "text": "red circle"}],
             "files": ["geojson", "geotiff"],
-            "geojson_crs": "4326",
         }
     )
 

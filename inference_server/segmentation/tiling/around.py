@@ -111,7 +111,7 @@ def _groups(
     height, width = size
     groups: list[_Group] = []
     for number, prompt in enumerate(prompts):
-        corners = np.asarray(prompt.points, np.float64).reshape(-1, 2)
+        corners: NDArray[np.float64] = np.asarray(prompt.points, np.float64).reshape(-1, 2)
         if prompt.box is not None:
             corners = np.vstack([corners, np.asarray(prompt.box, np.float64).reshape(2, 2)])
         if not len(corners):

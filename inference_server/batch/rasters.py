@@ -13,7 +13,6 @@ import cv2
 import orjson
 
 from inference_server.batch.inputs import Source, unreadable
-from inference_server.errors import RequestError
 from inference_server.images.raster_source import RasterSource
 from inference_server.images.window import Window
 from inference_server.images.window_reader import RasterLimits
@@ -179,11 +178,6 @@ class RasterJob:
             InferenceServerError: a window cannot be read or searched, or a limit is exceeded.
         """
         search, settings = self.search, self.settings
-        if search.has_exemplars:
-            raise RequestError(
-                "Exemplars are compared within one image, and this raster is segmented by windows. "
-                "Use --text or --label, or cut out a part of the raster."
-            )
         side = await tile_size_of(segmenter, *search.tiled_by)
         digest = await segmenter.in_slow_thread(lambda: raster.digest)
         reader = await segmenter.in_slow_thread(partial(raster.reader, self.options.bands))
@@ -191,13 +185,15 @@ class RasterJob:
         grid = plan_grid(settings, size, self.options.tiling, side)
         timings = Timings()
 
-        async def windows(image: ImageRef, _: Window) -> SegmentationResult:
-            return await search.everywhere(segmenter, image, timings)
-
         seams = SeamOptions(nms_iou_threshold=search.nms, max_bytes=settings.tile_memory_mb * MiB)
         with reader, TiledObjects(size, max_bytes=most) as objects:
             if search.has_everywhere:
                 identity = orjson.dumps([self.identity, digest]).decode()
+                prompts = await search.in_all_windows(segmenter, reader, grid.tile, timings)
+
+                async def windows(image: ImageRef, _: Window) -> SegmentationResult:
+                    return await search.everywhere(segmenter, image, timings, prompts)
+
                 path = self.journal_of(source)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with (

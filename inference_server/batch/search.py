@@ -14,6 +14,7 @@ from inference_server.engines.catalog import ModelKey
 from inference_server.observability.metrics import Timings
 from inference_server.segmentation.postprocess import suppress_overlaps
 from inference_server.segmentation.prompts import group_points_by_box
+from inference_server.segmentation.tiling import with_exemplars
 from inference_server.segmentation.tiling.around import segment_prompts
 from inference_server.segmentation.types import (
     AutomaticOptions,
@@ -244,11 +245,6 @@ class Search:
         return bool(self.concepts) or self.automatic
 
     @property
-    def has_exemplars(self) -> bool:
-        """Whether a concept has exemplars."""
-        return any(each.boxes for each in self.concepts)
-
-    @property
     def tiled_by(self) -> tuple[Literal["concept", "visual"], ModelKey | None]:
         """The model whose input determines the size of windows: kind of prompts and its key."""
         return ("concept", None) if self.concepts else ("visual", self._sam2)
@@ -291,8 +287,18 @@ class Search:
             instances = await segmenter.in_thread(partial(suppress_overlaps, instances, self.nms))
         return SearchResult(results[0].image.embedding.size, instances)
 
+    @property
+    def prompts(self) -> list[ConceptPrompt]:
+        """The prompts of the concepts."""
+        least = _CONCEPT_SCORE if self.threshold is None else self.threshold
+        return [each.prompt(least) for each in self.concepts]
+
     async def everywhere(
-        self, segmenter: LocalSegmentationService, image: ImageRef, timings: Timings
+        self,
+        segmenter: LocalSegmentationService,
+        image: ImageRef,
+        timings: Timings,
+        prompts: Sequence[ConceptPrompt] | None = None,
     ) -> SegmentationResult:
         """Process the prompts that search the whole image.
 
@@ -300,6 +306,7 @@ class Search:
             segmenter: the segmentation service.
             image: the image, or a window of a raster.
             timings: records the seconds spent in each stage.
+            prompts: those of the concepts, with exemplars of another window. Default: `prompts`.
 
         Returns:
             The objects; `prompt` is an index into `asked`.
@@ -309,8 +316,7 @@ class Search:
         """
         results = []
         if self.concepts:
-            least = _CONCEPT_SCORE if self.threshold is None else self.threshold
-            concepts = [each.prompt(least) for each in self.concepts]
+            concepts = self.prompts if prompts is None else prompts
             found = await segmenter.concept(
                 _TENANT, image, concepts, ConceptOptions(), timings=timings
             )
@@ -329,6 +335,32 @@ class Search:
         return SegmentationResult(
             EncodedImage.joined([each.image for each in results]),
             [instance for each in results for instance in each.instances],
+        )
+
+    async def in_all_windows(
+        self,
+        segmenter: LocalSegmentationService,
+        source: WindowSource,
+        tile: tuple[int, int],
+        timings: Timings,
+    ) -> list[ConceptPrompt]:
+        """Encode the exemplars in a raster, so that they can be used in all of its windows.
+
+        Args:
+            segmenter: the segmentation service.
+            source: the raster.
+            tile: (height, width) of a window in pixels.
+            timings: records the seconds spent in each stage.
+
+        Returns:
+            The prompts of the concepts.
+
+        Raises:
+            InferenceServerError: a window cannot be read, or an exemplar is outside the raster or
+                larger than a window.
+        """
+        return await with_exemplars(
+            *(segmenter, _TENANT, source, self.prompts, max(tile)), timings=timings
         )
 
     async def selected(

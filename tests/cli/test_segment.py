@@ -598,11 +598,11 @@ from inference_server.cli import main
 
 begun, one = [], Batch._one
 
-async def one_of_a_few(self, segmenter, source):
+async def one_of_a_few(self, segmenter, source, *rest):
     begun.append(source)
     if len(begun) > 12:
         await asyncio.Event().wait()
-    return await one(self, segmenter, source)
+    return await one(self, segmenter, source, *rest)
 
 Batch._one = one_of_a_few
 main()

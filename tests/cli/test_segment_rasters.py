@@ -158,14 +158,11 @@ class TestAutomatic:
         assert result.exit_code == 2
         assert told in " ".join(result.stderr.split())
 
-    def test_exemplars_and_overlays_are_refused(self, ortho: Path, tmp_path: Path) -> None:
-        for option, told in (
-            (("--example", "x=1,1,9,9"), "Exemplars"),
-            (("--text", "red", "--overlay"), "--overlay"),
-        ):
-            result = run(ortho, "-o", f"{tmp_path}/out/", *option, "--tiles", "always")
-            assert result.exit_code == 1
-            assert told in result.stderr
+    def test_overlays_are_refused(self, ortho: Path, tmp_path: Path) -> None:
+        options = ("--text", "red", "--overlay", "--tiles", "always")
+        result = run(ortho, "-o", f"{tmp_path}/out/", *options)
+        assert result.exit_code == 1
+        assert "Run without --overlay" in result.stderr
 
 
 def test_bands_choose_the_colours(world: Any, tmp_path: Path) -> None:
@@ -198,6 +195,16 @@ def test_points_and_boxes_have_windows_around_them(world: Any, ortho: Path, tmp_
     assert len(found) == 3
     for _, mask in [*near, (each, plane)]:
         assert max(iou(mask, other) for other in found) > ENOUGH
+
+
+def test_exemplars_are_used_in_all_windows(world: Any, ortho: Path, tmp_path: Path) -> None:
+    ys, xs = np.nonzero(world[1][0][1])
+    box = f"thing={xs.min()},{ys.min()},{xs.max() + 1},{ys.max() + 1}"
+    done(ortho, "-o", tmp_path / "out.json", "--example", box, *BY_WINDOWS)
+    coco = COCO(tmp_path / "out.json")
+    found = [coco.annToMask(each).astype(bool) for each in coco.loadAnns(coco.getAnnIds())]
+    assert max(iou(world[1][0][1], mask) for mask in found) > ENOUGH
+    assert max(int(np.nonzero(mask)[1].max()) for mask in found) > 400  # in other windows, too
 
 
 class TestResumed:

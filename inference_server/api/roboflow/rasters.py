@@ -30,6 +30,7 @@ from inference_server.segmentation.tiling import (
     plan_grid,
     segment_tiled,
     tile_size_of,
+    with_exemplars,
 )
 from inference_server.segmentation.tiling.around import segment_prompts
 from inference_server.segmentation.types import (
@@ -180,23 +181,21 @@ async def concept_windows(
         InferenceServerError: a window cannot be read or searched, or a limit is exceeded.
     """
     segmenter, settings = context.segmenter, context.settings
-    for index, prompt in enumerate(prompts):
-        if len(prompt.boxes):
-            raise PromptError(
-                "Exemplars are compared within one image, and this raster is segmented by windows. "
-                "Send text, or a part of the raster.",
-                ("body", "prompts", index, "boxes"),
-            )
     bands = None if body.bands is None else parse_bands(body.bands)
     side = await tile_size_of(segmenter, "concept", model)
     tiling = TilingOptions(body.tile_size, body.tile_overlap)
     reader = await segmenter.in_slow_thread(partial(source.reader, bands))
     with reader:
         grid = plan_grid(settings, reader.size, tiling, side)
+        usable = await with_exemplars(
+            *(segmenter, tenant.name, reader, prompts, max(grid.tile)),
+            timings=timings,
+            model=model,
+        )
 
         async def search(image: ImageRef, window: Window) -> SegmentationResult:
             return await segmenter.concept(
-                tenant.name, image, prompts, ConceptOptions(), timings=timings, model=model
+                tenant.name, image, usable, ConceptOptions(), timings=timings, model=model
             )
 
         return await segment_tiled(

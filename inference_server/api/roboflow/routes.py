@@ -79,9 +79,10 @@ async def _run(request: Request, task: Task, fields: type[ImageFields]) -> Respo
 
 @contextmanager
 def _by_windows(request: Request) -> Iterator[None]:
-    """Give a request the time of a raster; see `TaskContext.by_windows`."""
+    """Give a request the time of a raster, and a slot; see `TaskContext.by_windows`."""
     allow_raster_time(request)
-    yield
+    with state_of(request).raster_slots.enter():
+        yield
 
 
 async def concept_segment(request: Request) -> Response:

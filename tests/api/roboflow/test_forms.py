@@ -34,7 +34,8 @@ DOCUMENT = json.loads(FILE.read_bytes())
 @pytest.fixture(scope="module")
 def small() -> Iterator[RunningHere]:
     """A server that accepts images of 1 MiB, forms of 2 MiB and JSON parts of 16 KiB."""
-    with in_process(max_image_mb=1, max_upload_mb=2, max_form_field_kb=16) as server:
+    limits = {"max_image_mb": 1, "max_upload_mb": 2, "max_raster_upload_mb": 2}
+    with in_process(max_form_field_kb=16, **limits) as server:
         yield server
 
 

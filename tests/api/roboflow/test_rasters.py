@@ -113,13 +113,14 @@ class TestConcepts:
         assert "INFERENCE_MAX_JSON_OBJECTS" in response.json()["message"]
         assert "job" in response.json()["message"]
 
-    def test_exemplars(self, server: RunningHere, image: Any) -> None:
-        prompt = {"boxes": [{"x0": 1, "y0": 1, "x1": 9, "y1": 9}]}
-        response = server.post(CONCEPT, {"image": image, "prompts": [prompt]})
-        assert response.status_code == 422
-        (error,) = response.json()["detail"]
-        assert error["loc"] == ["body", "prompts", 0, "boxes"]
-        assert "windows" in error["msg"]
+    def test_exemplars(self, server: RunningHere, world: Any, image: Any) -> None:
+        ys, xs = np.nonzero(world[1][0][1])
+        box = {"x0": int(xs.min()), "y0": int(ys.min()), "x1": int(xs.max()), "y1": int(ys.max())}
+        body: dict[str, Any] = {"image": image, "prompts": [{"boxes": [box]}], "format": "rle"}
+        found = planes(server.answer(CONCEPT, **body, **TILES))
+        assert max(iou(world[1][0][1], mask) for mask in found) > ENOUGH
+        body["prompts"][0]["boxes"][0] |= {"x0": 5000, "x1": 5010}
+        assert server.post(CONCEPT, {**body, **TILES}).status_code == 422
 
     @pytest.mark.parametrize(
         ("fields", "where", "told"),

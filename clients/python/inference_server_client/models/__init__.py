@@ -15,6 +15,7 @@ from .checkpoint_family import CheckpointFamily
 from .clear_model_request import ClearModelRequest
 from .coco_rle import CocoRle
 from .concept_format import ConceptFormat
+from .concept_job_request import ConceptJobRequest
 from .corner_box import CornerBox
 from .crs_name import CrsName
 from .detection import Detection
@@ -38,6 +39,8 @@ from .job_metrics import JobMetrics
 from .job_progress import JobProgress
 from .job_result import JobResult
 from .job_result_status import JobResultStatus
+from .job_source import JobSource
+from .job_source_type import JobSourceType
 from .job_status import JobStatus
 from .job_status_status import JobStatusStatus
 from .job_submitted import JobSubmitted
@@ -77,6 +80,7 @@ from .predict_request_model_version import PredictRequestModelVersion
 from .predict_request_output_format import PredictRequestOutputFormat
 from .predict_request_tiles import PredictRequestTiles
 from .prompt_type import PromptType
+from .result_format import ResultFormat
 from .sam_2_embedding_fields import Sam2EmbeddingFields
 from .sam_2_embedding_form import Sam2EmbeddingForm
 from .sam_2_embedding_request import Sam2EmbeddingRequest
@@ -117,10 +121,12 @@ from .text_request import TextRequest
 from .text_request_backend import TextRequestBackend
 from .text_request_output_format import TextRequestOutputFormat
 from .text_request_tiles import TextRequestTiles
+from .tiles import Tiles
 from .top_left_box import TopLeftBox
 from .validation_error_item import ValidationErrorItem
 from .validation_error_response import ValidationErrorResponse
 from .visual_format import VisualFormat
+from .visual_job_request import VisualJobRequest
 from .visual_segmentation_fields import VisualSegmentationFields
 from .visual_segmentation_form import VisualSegmentationForm
 from .visual_segmentation_request import VisualSegmentationRequest
@@ -163,6 +169,7 @@ __all__ = (
     "ClearModelRequest",
     "CocoRle",
     "ConceptFormat",
+    "ConceptJobRequest",
     "CornerBox",
     "CrsName",
     "Detection",
@@ -186,6 +193,8 @@ __all__ = (
     "JobProgress",
     "JobResult",
     "JobResultStatus",
+    "JobSource",
+    "JobSourceType",
     "JobStatus",
     "JobStatusStatus",
     "JobSubmitted",
@@ -225,6 +234,7 @@ __all__ = (
     "PredictRequestOutputFormat",
     "PredictRequestTiles",
     "PromptType",
+    "ResultFormat",
     "Sam2EmbeddingFields",
     "Sam2EmbeddingForm",
     "Sam2EmbeddingRequest",
@@ -265,10 +275,12 @@ __all__ = (
     "TextRequestBackend",
     "TextRequestOutputFormat",
     "TextRequestTiles",
+    "Tiles",
     "TopLeftBox",
     "ValidationErrorItem",
     "ValidationErrorResponse",
     "VisualFormat",
+    "VisualJobRequest",
     "VisualSegmentationFields",
     "VisualSegmentationForm",
     "VisualSegmentationRequest",

@@ -200,7 +200,7 @@ def test_points_and_boxes_have_windows_around_them(world: Any, ortho: Path, tmp_
 def test_exemplars_are_used_in_all_windows(world: Any, ortho: Path, tmp_path: Path) -> None:
     ys, xs = np.nonzero(world[1][0][1])
     box = f"thing={xs.min()},{ys.min()},{xs.max() + 1},{ys.max() + 1}"
-    done(ortho, "-o", tmp_path / "out.json", "--example", box, *BY_WINDOWS)
+    done(ortho, "-o", tmp_path / "out.json", "--example", box, *BY_WINDOWS, "--threshold", 0.1)
     coco = COCO(tmp_path / "out.json")
     found = [coco.annToMask(each).astype(bool) for each in coco.loadAnns(coco.getAnnIds())]
     assert max(iou(world[1][0][1], mask) for mask in found) > ENOUGH

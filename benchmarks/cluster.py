@@ -320,8 +320,8 @@ def _milliseconds(costs: Costs) -> Table:
         for name, stages in _STAGES.items()
     }
     probe = {who: costs[_PROBE, who].wall for who in (_ONE, _CLUSTER)}
-    spent["HTTP and, in a cluster, the proxy (a probe)"] = probe
-    spent["the rest: parsing the request and, in a cluster, the hops to the replica and back"] = {
+    spent["HTTP (a probe)"] = probe
+    spent["the rest: parsing the request and, in a cluster, the way to the replica and back"] = {
         who: cost.wall - sum(part[who] for part in spent.values()) for who, cost in told.items()
     }
     spent["total"] = {who: cost.wall for who, cost in told.items()}

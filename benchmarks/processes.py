@@ -9,7 +9,7 @@ from pathlib import Path
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _REPLICA = "ServeReplica:"
-_NAMED = {"ProxyActor": "proxy", "ServeController": "controller"}
+_NAMED = {"ServeController": "controller"}
 OTHERS = "others"
 """Role of all other processes: Ray's state and object stores, its agents, the root process."""
 
@@ -21,7 +21,7 @@ def cpu_seconds(root: int) -> Counter[str]:
         root: process id.
 
     Returns:
-        Seconds by role: `proxy`, `controller`, names of Ray Serve deployments, `others`.
+        Seconds by role: `controller`, names of Ray Serve deployments, `others`.
     """
     seconds: Counter[str] = Counter()
     for pid, fields in _tree(root):

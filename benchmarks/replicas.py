@@ -232,13 +232,12 @@ def _processes(outcomes: Sequence[Outcome]) -> Table:
     for outcome in outcomes:
         free = outcome is outcomes[-1]
         cost = {role: 1e3 * seconds for role, seconds in outcome.cpu.items()}
-        known = ("proxy", "ingress", "visual")
+        known = ("ingress", "visual")
         rows.append(
             {
                 "replicas": outcome.replicas,
                 "model": "free" if free else "simulated cost",
                 "requests per second": outcome.load.throughput,
-                "proxy (ms)": cost.get("proxy", 0.0),
                 "ingress (ms)": cost.get("ingress", 0.0),
                 "replicas (ms)": cost.get("visual", 0.0),
                 "other Ray processes (ms)": sum(cost[role] for role in cost if role not in known),
@@ -255,8 +254,8 @@ def _limits(scale: Scale, free: Outcome) -> str:
     rate = free.load.throughput
     return (
         f"Limit of the machine: with a free model, {free.replicas} replicas and "
-        f"{scale.clients * free.replicas} clients, one ingress and its proxy serve {rate:.0f} "
-        f"cached clicks per second and use {free.cores:.1f} of {CORES} cores; clients use the "
+        f"{scale.clients * free.replicas} clients, one ingress serves {rate:.0f} "
+        f"cached clicks per second and uses {free.cores:.1f} of {CORES} cores; clients use the "
         f"rest. At {1e3 * work:.0f} ms per request this equals {rate * work:.0f} replicas; a "
         "larger cluster would measure the cores, not the replicas."
     )

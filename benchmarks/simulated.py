@@ -1,6 +1,6 @@
 """A cluster whose SAM 2 only sleeps, to measure the cost of serving without one GPU per replica.
 
-Everything else is real: Ray, proxy, ingress, router, wire format, image decoding, caches, queues
+Everything else is real: Ray, ingress, router, wire format, image decoding, caches, queues
 and the masks, which are made from constant logits.
 """
 

@@ -6,6 +6,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from types import FrameType
 
@@ -33,6 +34,7 @@ def serve_on_cluster(
     """
     try:
         from inference_server.cluster.launcher import ClusterError, on_cluster
+        from inference_server.cluster.port import SharedPort
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != "ray":
             raise
@@ -43,10 +45,10 @@ def serve_on_cluster(
     configure_logging(settings)
     if not settings.cluster_address:
         check_models(settings)
-    port = _free_port(settings)
+    held = _free_port(settings)
     settings = settings.model_copy(
         update={
-            "port": port.getsockname()[1],
+            "port": held.getsockname()[1],
             # Replicas run in other working directories and without a terminal.
             "data_dir": str(Path(settings.data_dir).resolve()),
             "log_format": "text" if in_text(settings) else "json",
@@ -61,8 +63,14 @@ def serve_on_cluster(
         ended.set()
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
+    # On this machine, connections wait in the socket's queue while no ingress runs.
+    port = SharedPort(settings.host, settings.port)
+    if settings.cluster_address:
+        held.close()
+    else:
+        port.share(held)
     try:
-        with port, on_cluster(settings):
+        with held, closing(port), on_cluster(settings):
             signal.signal(signal.SIGINT, end)
             signal.signal(signal.SIGTERM, end)
             announce(url_of(settings.host, settings.port))
@@ -79,9 +87,7 @@ def serve_on_cluster(
 
 
 def _free_port(settings: Settings) -> socket.socket:
-    """Reserve the port that Ray will listen on, and fail if another server uses it.
-
-    Ray sets SO_REUSEPORT, so without this check it would share the port with another server.
+    """Reserve the port that the ingresses will listen on, and fail if another server uses it.
 
     Returns:
         A bound socket that does not listen. While it is open, no other process is given the port.
@@ -100,7 +106,6 @@ def _free_port(settings: Settings) -> socket.socket:
         address = trial.getsockname()
     held = socket.socket(family)
     held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
         held.bind(address)
     except OSError:

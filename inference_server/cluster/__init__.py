@@ -1,13 +1,14 @@
 """The server on a Ray cluster: engines as Serve deployments, requests routed to cached embeddings.
 
-    client -- Serve's proxy -- ingress --+-- concept: SAM 3, one replica per GPU or GPU share
-                               (HTTP,    +-- visual: SAM 2
-                                keys,        each with its own `LocalSegmentationService`:
-                                jobs)        files, embeddings, queues, masks
+    client -- ingress --+-- concept: SAM 3, one replica per GPU or GPU share
+              (HTTP,    +-- visual: SAM 2
+               keys,        each with its own `LocalSegmentationService`:
+               jobs)        files, embeddings, queues, masks
 
 The ingress runs the same application as a single process, with a `ClusterSegmentationService`. All
 requests of a tenant about one image go to the same replica of each engine, as long as that replica
-is running. Messages are small: an image file once and its digest afterwards, prompts, run-length
+is running. Serve places, scales and replaces the replicas; requests reach them on connections of
+their own. Messages are small: an image file once and its digest afterwards, prompts, run-length
 masks. Embeddings never leave their replica.
 
 Ray is imported lazily; the extra `cluster` installs it.

@@ -1,4 +1,8 @@
-"""Calls replicas of an engine by session, retries once if a replica is lost, and maps errors."""
+"""Calls replicas through Serve's handles, retries once if a replica is lost, and maps errors.
+
+Requests about images go to replicas directly, see `cluster.dispatch`; they come here only while
+Serve has not reported any replica to this process, or with another router.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,8 @@ from typing import Any, cast
 from ray.exceptions import (
     NodeDiedError,
     ObjectLostError,
+    ObjectStoreFullError,
+    OutOfDiskError,
     RayActorError,
     TaskCancelledError,
     WorkerCrashedError,
@@ -103,6 +109,12 @@ async def ask(
             raise CapacityError(
                 f"Too many requests wait for {handle.deployment_name} replicas. Try again shortly.",
                 full="queue",
+            ) from None
+        except (ObjectStoreFullError, OutOfDiskError):
+            raise CapacityError(
+                "Ray's object store, through which images reach the engines, is full. Try again "
+                "shortly.",
+                full="store",
             ) from None
         except DeploymentUnavailableError as error:
             raise ModelUnavailableError(

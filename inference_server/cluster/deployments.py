@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, get_args
+from typing import Any
 
 from ray import serve
 from ray.serve import Application
-from ray.serve.config import AutoscalingConfig, RequestRouterConfig
-from ray.serve.handle import DeploymentHandle
-from starlette.applications import Starlette
-from starlette.datastructures import MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, RequestRouterConfig
 
-from inference_server.api.app import Registry, create_app
+from inference_server.api.app import Registry
+from inference_server.cluster.ingress import IDLE_SECONDS, LEAVE_SECONDS, Ingress
 from inference_server.cluster.messages import Family
 from inference_server.cluster.replica import EngineReplica
-from inference_server.cluster.service import ClusterSegmentationService
 from inference_server.engines.catalog import Catalog
 from inference_server.engines.registry import ModelRegistry
 from inference_server.settings import Settings
@@ -25,73 +21,17 @@ from inference_server.settings.types import replica_bounds
 NAME = "inference-server"
 """Name of the Serve application."""
 
-ROUTER = "ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
+ROUTER = "inference_server.cluster.router.ImageRouter"
 """Router class that maps a session to its replica by consistent hashing."""
+
+_SCALING = "inference_server.cluster.scaling:by_ongoing"
+
+_STOP_SECONDS = 5.0
+"""Seconds that Serve needs to stop a replica, in addition to its own shutdown."""
 
 _VIRTUAL_NODES = 100
 """Positions of a replica on the hash ring: with 100, the largest share of many replicas is about a
 quarter above the mean."""
-
-_PROBES = 64
-"""Concurrent requests of an ingress in addition to segmentation: probes, metrics, job polling."""
-
-
-class Ingress:
-    """Serves HTTP: the whole application except the engines.
-
-    Args:
-        settings: the server's settings.
-        engines: handle of each engine deployment.
-    """
-
-    def __init__(
-        self,
-        settings: Settings,
-        **engines: DeploymentHandle[Any],
-    ) -> None:
-        self._settings = settings
-        self._handles: dict[Family, DeploymentHandle[Any]] = {
-            family: engines[family] for family in get_args(Family) if family in engines
-        }
-        self._app: Starlette | None = None
-
-    def __serve_build_asgi_app__(self) -> Starlette:
-        """Create the application in the replica: its sockets and threads cannot be pickled."""
-        segmenter = partial(
-            ClusterSegmentationService, handles=self._handles, ingresses=_handle_of_ingresses
-        )
-        self._app = app = create_app(self._settings, segmenter=segmenter)
-        app.add_middleware(_WithoutIdentity)
-        return app
-
-    async def forget_image(self, tenant: str, image_id: str, keep: str | None) -> bool:
-        """Remove an image's file from this ingress, for another one that was asked to."""
-        state = None if self._app is None else getattr(self._app.state, "server", None)
-        segmenter = None if state is None else state.segmenter
-        if not isinstance(segmenter, ClusterSegmentationService):  # it is starting: it has none
-            return False
-        return segmenter.forget_file(tenant, image_id, keep)
-
-
-def _handle_of_ingresses() -> DeploymentHandle[Any]:
-    """The handle of the deployment that this replica belongs to."""
-    context = serve.get_replica_context()
-    return serve.get_deployment_handle(context.deployment, context.app_name)
-
-
-class _WithoutIdentity:
-    """Removes `x-request-id` from responses, because Serve's proxy adds the same header."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_without_id(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                del MutableHeaders(scope=message)["x-request-id"]
-            await send(message)
-
-        await self._app(scope, receive, send_without_id)
 
 
 def build(
@@ -129,12 +69,13 @@ def build(
         )
     ingress = serve.deployment(
         name="ingress",
-        # The application limits its own work and returns 429 in each vendor's error format.
-        max_ongoing_requests=settings.max_requests + _PROBES,
         ray_actor_options={"num_cpus": settings.cluster_ingress_cpus},
-        **_common(settings),
+        graceful_shutdown_timeout_s=settings.shutdown_timeout
+        + LEAVE_SECONDS
+        + IDLE_SECONDS
+        + _STOP_SECONDS,
         **_count(settings.cluster_ingress_replicas, settings),
-    )(serve.ingress()(Ingress))
+    )(Ingress)
     return ingress.bind(settings, **engines)
 
 
@@ -187,15 +128,10 @@ def _engine(
         max_queued_requests=settings.queue_size,
         request_router_config=routing,
         ray_actor_options={"num_cpus": cpus, "num_gpus": gpus},
-        **_common(settings),
+        graceful_shutdown_timeout_s=settings.shutdown_timeout + _STOP_SECONDS,
         **_count(replicas, settings),
     )(EngineReplica)
     return deployment.bind(settings, family, cpus, registry)
-
-
-def _common(settings: Settings) -> dict[str, Any]:
-    """Return the options that all deployments share."""
-    return {"graceful_shutdown_timeout_s": settings.shutdown_timeout}
 
 
 def _count(replicas: str, settings: Settings) -> dict[str, Any]:
@@ -207,5 +143,6 @@ def _count(replicas: str, settings: Settings) -> dict[str, Any]:
         min_replicas=least,
         max_replicas=most,
         target_ongoing_requests=settings.cluster_target,
+        policy=AutoscalingPolicy(policy_function=_SCALING),  # type: ignore[no-untyped-call]
     )
     return {"autoscaling_config": scaling}

@@ -8,7 +8,7 @@ import secrets
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from math import ceil
 from typing import Any
 
@@ -17,13 +17,17 @@ from typing import Any
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_DEDUP_LOGS", "0")
 os.environ.setdefault("RAY_DISABLE_WORKER_LOG_PREFIX", "1")
+# Serve's own handles pass over a replica that does not report its queue in time, by default 0.1 s.
+os.environ.setdefault("RAY_SERVE_QUEUE_LENGTH_RESPONSE_DEADLINE_S", "2")
+os.environ.setdefault("RAY_SERVE_MAX_QUEUE_LENGTH_RESPONSE_DEADLINE_S", "10")
 
 import ray
 from ray import serve
-from ray.serve.config import HTTPOptions, ProxyLocation
+from ray.serve.config import ProxyLocation
 from ray.serve.schema import LoggingConfig
 
 from inference_server.cluster.deployments import NAME, build, resources_of
+from inference_server.cluster.loopback import ADDRESS, loopback_address
 from inference_server.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -45,7 +49,7 @@ def on_cluster(settings: Settings, connect_timeout: float = CONNECT_TIMEOUT) -> 
     """Run the application on a cluster while the block runs; all engines are ready at its start.
 
     Args:
-        settings: the server's settings. Every node with a replica listens on the port.
+        settings: the server's settings. Every node with an ingress listens on the port.
         connect_timeout: seconds to wait for a connection to `cluster_address`. Default: 5.
 
     Raises:
@@ -59,17 +63,8 @@ def on_cluster(settings: Settings, connect_timeout: float = CONNECT_TIMEOUT) -> 
     try:
         if joined:
             _check_address(settings.cluster_address, connect_timeout)
-        ray.init(
-            address=settings.cluster_address or "local",
-            # A Ray started here schedules nothing else, so it may count more CPUs than there are:
-            # a laptop with two cores runs an ingress and both engines.
-            num_cpus=None
-            if joined
-            else max(os.cpu_count() or 1, ceil(resources_of(settings)["CPU"])),
-            include_dashboard=None if joined else False,
-            logging_level=logging.ERROR,
-            log_to_driver=not joined,
-        )
+        with nullcontext() if joined else loopback_address():
+            _connect(settings, joined=joined)
     except (OSError, RuntimeError, ValueError) as error:
         raise ClusterError(
             f"INFERENCE_CLUSTER_ADDRESS={settings.cluster_address}: {error}. Start Ray there with "
@@ -80,15 +75,8 @@ def on_cluster(settings: Settings, connect_timeout: float = CONNECT_TIMEOUT) -> 
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     try:
         check(settings, alone=not joined)
-        serve.start(
-            proxy_location=ProxyLocation.EveryNode,
-            http_options=HTTPOptions(
-                host=settings.host,
-                port=settings.port,
-                keep_alive_timeout_s=ceil(settings.keep_alive_timeout),
-            ),
-            logging_config=_QUIET,
-        )
+        # The ingresses listen themselves.
+        serve.start(proxy_location=ProxyLocation.Disabled, logging_config=_QUIET)
         try:
             serve.run(build(settings), name=NAME, route_prefix="/", logging_config=_QUIET)
         except RuntimeError as error:
@@ -103,6 +91,20 @@ def on_cluster(settings: Settings, connect_timeout: float = CONNECT_TIMEOUT) -> 
         else:
             serve.shutdown()  # type: ignore[no-untyped-call]
         ray.shutdown()
+
+
+def _connect(settings: Settings, *, joined: bool) -> None:
+    """Join a cluster, or start Ray on this machine, reachable from this machine only."""
+    ray.init(
+        address=settings.cluster_address or "local",
+        # A Ray started here schedules nothing else, so it may count more CPUs than there are: a
+        # laptop with two cores runs an ingress and both engines.
+        num_cpus=None if joined else max(os.cpu_count() or 1, ceil(resources_of(settings)["CPU"])),
+        include_dashboard=None if joined else False,
+        logging_level=logging.ERROR,
+        log_to_driver=not joined,
+        **({} if joined else {"_node_ip_address": ADDRESS}),
+    )
 
 
 def _check_address(address: str, timeout: float) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from inference_server.engines.catalog import ModelKey
-from inference_server.segmentation.types import EncodedImage, Instance
+from inference_server.errors import ImageError, ImageTooLargeError
+from inference_server.segmentation.types import EncodedImage, Instance, StoredImage
 
 Family = Literal["sam2", "sam3"]
 """Engine deployments: SAM 3 with its visual head, and all models that answer points and boxes
@@ -38,8 +39,7 @@ class SentImage:
         image_id: id that the client gave the image; None without an id.
         url: URL to fetch the image from if the replica does not know the id; None without a URL.
         digest: SHA-256 of the file in hex; None if the ingress does not have the file.
-        data: bytes of the file, or a reference to them in Ray's object store; None if the replica
-            is expected to have the image.
+        data: bytes of the file; None if the replica is expected to have the image.
         pinned: whether the digest selects the image, and not the id; see `ImageRef`.
         window: whether it is a window of a raster; see `ImageRef`.
     """
@@ -47,7 +47,7 @@ class SentImage:
     image_id: str | None = None
     url: str | None = None
     digest: str | None = None
-    data: Any = field(default=None, repr=False)
+    data: bytes | None = field(default=None, repr=False)
     pinned: bool = False
     window: bool = False
 
@@ -94,3 +94,16 @@ class Reply:
         if not logits:
             instances = [replace(instance, logits=None) for instance in instances]
         return cls(replace(image, embedding=embedding), list(instances), seconds, exemplars)
+
+
+@dataclass(frozen=True, slots=True)
+class SentFile:
+    """The image file in a request.
+
+    Attributes:
+        stored: the file; None if the request has only an id, a digest, or an id and a URL.
+        error: why the bytes cannot be decoded; ignored if the request has the id of a known image.
+    """
+
+    stored: StoredImage | None = None
+    error: ImageError | ImageTooLargeError | None = None

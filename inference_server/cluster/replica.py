@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from typing import Any
 
-import ray
+from prometheus_client import Metric
+from prometheus_client.core import GaugeMetricFamily
+from ray import serve
 
 from inference_server.api.app import Registry
+from inference_server.cluster.listener import ReplicaListener
+from inference_server.cluster.loopback import keep_serve_local, node_address
 from inference_server.cluster.messages import Family, Method, Reply, SentImage, deployed_in
 from inference_server.cluster.metrics import INTERVAL, ExportedReadings
+from inference_server.cluster.scaling import ONGOING
 from inference_server.engines.catalog import ModelKey
 from inference_server.engines.registry import ModelRegistry
 from inference_server.errors import (
@@ -67,7 +73,9 @@ class EngineReplica:
         self._limit = settings.request_timeout
         self._segmenter = LocalSegmentationService(settings, models, fetcher_of(settings), metrics)
         self._failure = ""
-        exported = ExportedReadings(self._segmenter.readings)
+        self._listener = ReplicaListener(self._answer)
+        self._shutdown_timeout = settings.shutdown_timeout
+        exported = ExportedReadings(self.readings)
         self._supervisor = Supervisor()
         self._supervisor.repeat("metrics export", lambda _: exported.export(), INTERVAL)
         await self._segmenter.start()
@@ -76,6 +84,46 @@ class EngineReplica:
         except ModelUnavailableError as error:
             # Like a server in one process, the replica runs and returns the reason to each client.
             self._failure = error.message
+
+    async def record_replica_metadata(self) -> dict[str, Any]:
+        """Start to listen for ingresses, and publish the address.
+
+        Ray Serve calls this once, before the replica counts as ready.
+        """
+        keep_serve_local()
+        address = await self._listener.start(node_address())
+        # Serve awaits this when it stops the replica. On the class, Python would call it as well.
+        setattr(self, "__del__", self.stop)  # noqa: B010
+        return address.published()
+
+    async def stop(self) -> None:
+        """Finish the requests in progress."""
+        await self._listener.drain(self._shutdown_timeout)
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Return the number of requests in progress and waiting."""
+        return {ONGOING: float(self._listener.load)}
+
+    async def ongoing(self) -> tuple[str, int]:
+        """Return this replica's unique id, and its number of requests in progress."""
+        return serve.get_replica_context().replica_id.unique_id, self._listener.ongoing
+
+    def readings(self) -> Iterable[Metric]:
+        """Return the gauges and counters of this replica."""
+        yield from self._segmenter.readings()
+        yield GaugeMetricFamily(
+            "inference_replica_requests",
+            "Requests in progress at this replica of an engine.",
+            self._listener.ongoing,
+        )
+
+    async def _answer(self, method: str, *arguments: Any) -> Any:
+        """Answer a request that came in directly."""
+        if method == "ask":
+            return await self.ask(*arguments)
+        if method == "file":
+            return await self.file(*arguments)
+        raise ValueError(f"unknown method {method!r}")
 
     async def ask(
         self, method: Method, tenant: str, image: SentImage, arguments: dict[str, Any]
@@ -173,10 +221,9 @@ class EngineReplica:
                 pinned=image.pinned,
                 window=image.window,
             )
-        data = await image.data if isinstance(image.data, ray.ObjectRef) else image.data
         if image.digest is None:
             raise ValueError("SentImage has data but no digest")
-        file = StoredImage(data, image.digest)
+        file = StoredImage(image.data, image.digest)
         return ImageRef(
             file=file, image_id=image.image_id, pinned=image.pinned, window=image.window
         )

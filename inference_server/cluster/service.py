@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from cachetools import LRUCache
@@ -12,8 +13,16 @@ from prometheus_client import Metric
 from ray.serve.handle import DeploymentHandle
 
 from inference_server.cluster.client import ask, ask_all, session_of, tell_all
-from inference_server.cluster.file_store import INLINE_BYTES, FileStore, SentFile
-from inference_server.cluster.messages import Family, Method, Reply, SentImage, deployed_in
+from inference_server.cluster.dispatch import Dispatcher
+from inference_server.cluster.messages import (
+    Family,
+    Method,
+    Reply,
+    SentFile,
+    SentImage,
+    deployed_in,
+)
+from inference_server.cluster.ring import ring_of
 from inference_server.engines.catalog import Catalog, ModelKey
 from inference_server.errors import (
     ImageError,
@@ -54,8 +63,6 @@ class ClusterSegmentationService(SegmentationService):
         settings: the server's settings.
         metrics: metrics that record durations.
         handles: handle of each engine deployment; see `deployed_in`.
-        inline_bytes: maximum bytes of a file inside a message; larger files go through Ray's
-            object store. Default: 100 000.
         describe_timeout: seconds to wait for an engine's checkpoints before the last known ones
             are used. Default: 5.
         clear_timeout: seconds to wait until all replicas have unloaded their models or cleared
@@ -70,7 +77,6 @@ class ClusterSegmentationService(SegmentationService):
         metrics: Metrics,
         handles: Mapping[Family, DeploymentHandle[Any]],
         *,
-        inline_bytes: int = INLINE_BYTES,
         describe_timeout: float = 5.0,
         clear_timeout: float = 60.0,
         ingresses: Callable[[], DeploymentHandle[Any]] | None = None,
@@ -88,7 +94,15 @@ class ClusterSegmentationService(SegmentationService):
         self._loaded = False
         self._hits = self._misses = 0
         self._sent: LRUCache[tuple[Family, str], bool] = LRUCache(_REMEMBERED)
-        self._files = FileStore(inline_bytes, self.in_thread)
+        self._dispatchers = {
+            family: Dispatcher(
+                handle.deployment_name,
+                partial(ring_of, handle.app_name, handle.deployment_name),
+                settings.queue_size,
+                settings.cluster_patience,
+            )
+            for family, handle in handles.items()
+        }
 
     async def concept(
         self,
@@ -210,10 +224,7 @@ class ClusterSegmentationService(SegmentationService):
 
     def forget_file(self, tenant: str, image_id: str, keep: str | None) -> bool:
         """Remove an image's file from this ingress; see `forget_image`."""
-        stored = self.image_loader.images.forget(tenant, image_id, keep)
-        if stored is not None:
-            self._files.discard(tenant, stored.digest)
-        return stored is not None
+        return self.image_loader.images.forget(tenant, image_id, keep) is not None
 
     async def read(self, tenant: str, image: ImageRef, timings: Timings) -> StoredImage:
         """See `SegmentationService`."""
@@ -225,6 +236,12 @@ class ClusterSegmentationService(SegmentationService):
                 raise
             return found
         return stored
+
+    def close(self) -> None:
+        """Close the connections to replicas, and what every service has."""
+        for dispatcher in self._dispatchers.values():
+            dispatcher.close()
+        super().close()
 
     async def start(self) -> None:
         """Do nothing; each replica logs its device and settings."""
@@ -270,14 +287,12 @@ class ClusterSegmentationService(SegmentationService):
         """See `SegmentationService`."""
         self.image_loader.images.clear()
         self._sent.clear()
-        self._files.clear()
         for handle in self._handles.values():
             await ask_all(handle, "clear", self._clear_timeout)
 
     async def evict_half(self) -> None:
         """Drop the image files; an ingress has no embeddings."""
         self.image_loader.images.clear()
-        self._files.clear()
 
     def readings(self) -> Iterable[Metric]:
         """Return the cache hits and misses of this ingress's requests.
@@ -337,7 +352,9 @@ class ClusterSegmentationService(SegmentationService):
             known = method != "embed" and (family, session) in self._sent
 
         async def answer(stored: StoredImage | None) -> Reply:
-            asked = sent if stored is None else await self._files.attach(tenant, sent, stored)
+            asked = sent
+            if stored is not None:
+                asked = replace(sent, data=stored.data, digest=stored.digest)
             reply: Reply | InferenceServerError = await self._call(
                 family, "ask", session, method, tenant, asked, options
             )
@@ -406,6 +423,10 @@ class ClusterSegmentationService(SegmentationService):
         return described
 
     async def _call(self, family: Family, method: str, session: str, *arguments: Any) -> Any:
+        """Call a replica directly or, while Serve has reported none, through Serve's handle."""
+        dispatcher = self._dispatchers[family]
+        if dispatcher.available:
+            return await dispatcher.ask(session, method, *arguments)
         handle = self._handles[family]
         return await ask(handle, method, session, *arguments, patience=self._patience)
 

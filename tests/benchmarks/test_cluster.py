@@ -52,7 +52,7 @@ def test_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sum(shares) == pytest.approx(together)
 
     roles = _column(processes, "process")
-    assert {"server", "proxy", "ingress", "SAM 2 replica", "other Ray processes"} <= {*roles}
+    assert {"server", "ingress", "SAM 2 replica", "other Ray processes"} <= {*roles}
     assert all(_number(row["memory (MB)"]) > 0 for row in processes.rows)
 
     assert [(row["replicas"], row["router"]) for row in throughput.rows] == [*SMALL.clusters]
@@ -66,9 +66,9 @@ def test_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
     assert one["relative to N times one replica"] == 1
     assert [row["model"] for row in spent.rows] == [*["simulated cost"] * 2, "free"]
     for row in spent.rows:
-        listed = ("proxy (ms)", "ingress (ms)", "replicas (ms)", "other Ray processes (ms)")
+        listed = ("ingress (ms)", "replicas (ms)", "other Ray processes (ms)")
         assert sum(_number(row[name]) for name in listed) == pytest.approx(row["total (ms)"])
-        assert min(_number(row[name]) for name in listed[:3]) > 0
+        assert min(_number(row[name]) for name in listed[:2]) > 0
 
 
 def _numbers(row: Any) -> list[float]:

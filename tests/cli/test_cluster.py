@@ -10,6 +10,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
@@ -69,11 +70,33 @@ def test_an_unreachable_cluster_is_an_error(address: str) -> None:
     assert "ray start --head" in ended.stderr
 
 
+LOOPBACK = {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+
+
+def of(process: psutil.Process) -> str:
+    """Return the title of a process; empty if it has ended."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return ""
+
+
+def addresses(processes: list[psutil.Process]) -> set[str]:
+    """Return the IP addresses on which processes listen."""
+    found = set()
+    for each in processes:
+        with suppress(psutil.NoSuchProcess):
+            listening = [c for c in each.net_connections("inet") if c.status == "LISTEN"]
+            found |= {connection.laddr.ip for connection in listening}
+    return found
+
+
 @pytest.mark.cluster
 def test_it_serves_and_stops_all_its_processes(tmp_path: Path, picture: Picture) -> None:
     with process(tmp_path, options=("--cluster",), preload="") as server:
         started = psutil.Process(server.popen.pid).children(recursive=True)
         assert len(started) >= 5, "Ray, and a process for each replica"
+        assert not addresses(started) - LOOPBACK, "Ray's ports are not reachable from outside"
         item = picture.one("red square")
         for _ in range(2):
             (found,) = server.visual(picture.sent, click(item))
@@ -83,6 +106,15 @@ def test_it_serves_and_stops_all_its_processes(tmp_path: Path, picture: Picture)
         assert len(server.concept(picture.sent, "red circle")[0]) == 2
         # Ray forwards the log lines of the replicas with a delay.
         until(lambda: server.log.read_text().count("POST /sam3/visual_segment 200") >= 3, 120)
+        # The only ingress is killed: its connections break, and new ones wait for its successor.
+        (ingress,) = (
+            each for each in started if "ServeReplica:inference-server:ingress" in of(each)
+        )
+        ingress.kill()
+        with httpx.Client(base_url=server.url, timeout=240) as client:
+            answer = client.post(VISUAL, headers={"x-api-key": ALICE}, json=body)
+        assert answer.status_code == 200, answer.text
+        started += psutil.Process(server.popen.pid).children(recursive=True)
         server.signal_process(signal.SIGTERM)
         assert server.ended() == 0, server.log.read_text()
         _, alive = psutil.wait_procs(started, 120)
@@ -91,7 +123,7 @@ def test_it_serves_and_stops_all_its_processes(tmp_path: Path, picture: Picture)
     told = [json.loads(line)["message"] for line in lines if line.startswith("{")]
     assert "Stopped" in told
     asked = [message for message in told if message.startswith("POST /sam3/visual_segment 200")]
-    assert len(asked) == 3, "no line is dropped, repeated or prefixed"
+    assert len(asked) == 4, "no line is dropped, repeated or prefixed"
 
 
 @pytest.mark.cluster

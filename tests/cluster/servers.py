@@ -14,9 +14,6 @@ from typing import Any
 import httpx
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-# By default Ray skips a replica that does not report its load within 0.1 s, and its images are
-# encoded elsewhere. On a busy machine a report takes longer.
-os.environ.setdefault("RAY_SERVE_QUEUE_LENGTH_RESPONSE_DEADLINE_S", "10")
 
 import ray
 from ray import serve
@@ -60,9 +57,10 @@ class Replica:
 
     def ongoing(self) -> int:
         """Return the number of requests that it is processing."""
-        actor: Any = ray.get_actor(self.actor, namespace="serve")
-        ongoing: int = ray.get(actor.get_num_ongoing_requests.remote())
-        return ongoing
+        deployment = self.actor.split("#")[1]
+        handle: Any = serve.get_deployment_handle(deployment, NAME)
+        answers = handle.broadcast("ongoing").results(timeout_s=DEADLINE, return_exceptions=True)
+        return dict(answer for answer in answers if isinstance(answer, tuple)).get(self.name, 0)
 
 
 @dataclass
@@ -70,7 +68,7 @@ class ClusterServer(Running):
     """A server on a cluster.
 
     Attributes:
-        cluster: Ray's cluster; its head has Serve's controller, the proxy and the ingresses.
+        cluster: Ray's cluster; its head has Serve's controller and the ingresses.
         settings: settings of every deployment, by name.
         nodes: the nodes besides the head, for engines.
     """
@@ -89,7 +87,7 @@ class ClusterServer(Running):
                 replicas.
         """
         config = {
-            "proxy_location": "HeadOnly",
+            "proxy_location": "Disabled",
             "applications": [
                 {
                     "name": NAME,
@@ -174,9 +172,10 @@ def _client() -> Any:
 @contextmanager
 def cluster_server(**settings: Any) -> Iterator[ClusterServer]:
     """Start Ray on three nodes, and Serve, without deploying anything."""
-    # While this socket is open no other process is given the port; Serve shares it.
+    # While this socket is open no other process is given the port. It does not listen, so the first
+    # ingress can.
     held = socket.socket()
-    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     held.bind(("127.0.0.1", 0))
     port = held.getsockname()[1]
     cluster = Cluster(
@@ -191,12 +190,13 @@ def cluster_server(**settings: Any) -> Iterator[ClusterServer]:
     try:
         ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
         serve.start(
-            proxy_location="HeadOnly",
-            http_options={"host": "127.0.0.1", "port": port},
+            proxy_location="Disabled",
             logging_config={"log_level": "WARNING", "enable_access_log": False},
         )
         url = f"http://127.0.0.1:{port}"
         used = {
+            "host": "127.0.0.1",
+            "port": port,
             # Two deployments, also where the demo of SAM 3 has a visual head.
             "visual_model": "sam2",
             "api_keys": f"{ALICE},{BOB}",

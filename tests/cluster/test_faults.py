@@ -23,14 +23,22 @@ _CLIENTS = 3
 class Load:
     """Clients that click without pause and check every mask.
 
+    Args:
+        server: the server.
+        picture: the image that they click on.
+        retrying: whether clients repeat a request whose connection breaks. Default: False.
+
     Attributes:
         answers: all responses.
         wrong: descriptions of failed connections and wrong masks.
+        broken: number of connections that broke and were repeated.
     """
 
-    def __init__(self, server: ClusterServer, picture: Picture) -> None:
+    def __init__(self, server: ClusterServer, picture: Picture, *, retrying: bool = False) -> None:
         self.answers: list[httpx.Response] = []
         self.wrong: list[str] = []
+        self.broken = 0
+        self._retrying = retrying
         self._server = server
         self._picture = picture
         self._ended = threading.Event()
@@ -46,7 +54,12 @@ class Load:
             try:
                 answer = self._server.post(VISUAL, body)
             except httpx.HTTPError as error:
-                self.wrong.append(repr(error))
+                if self._retrying and isinstance(
+                    error, httpx.ReadError | httpx.RemoteProtocolError
+                ):
+                    self.broken += 1
+                else:
+                    self.wrong.append(repr(error))
                 continue
             self.answers.append(answer)
             if answer.status_code == 200:
@@ -89,6 +102,19 @@ def test_a_killed_replica_fails_no_request(two: ClusterServer, load: Load) -> No
         before[0].kill()
         load.until_more(20)
     assert load.failed() == []
+    two.until_deployed(ingress=2, visual=2, concept=1, without=before[:1])
+
+
+def test_a_killed_ingress_is_replaced_by_the_others(two: ClusterServer, picture: Picture) -> None:
+    """Connections to it break; repeated requests get 200 from another ingress, and never a 500."""
+    load = Load(two, picture, retrying=True)
+    before = two.replicas("ingress")
+    with load.running():
+        before[0].kill()
+        load.until_more(20)
+        assert load.failed() == []
+    assert load.failed() == []
+    assert load.broken <= 2 * _CLIENTS, "only connections that it had accepted"
     two.until_deployed(ingress=2, visual=2, concept=1, without=before[:1])
 
 
@@ -179,8 +205,7 @@ def test_a_lost_node_is_replaced(two: ClusterServer, load: Load) -> None:
 
 def test_overload_is_429_in_the_apis_error_format(two: ClusterServer) -> None:
     """INFERENCE_QUEUE_SIZE bounds the requests that wait for replicas, per ingress."""
-    narrow = {"max_ongoing_requests": 1, "max_queued_requests": 1}
-    two.deploy({"name": "visual", "num_replicas": 1, **narrow}, max_prompts=17)
+    two.deploy(cluster_visual_replicas="1", cluster_ongoing=1, queue_size=1, max_prompts=17)
     two.until_deployed(ingress=2, visual=1, concept=1)
     answers: list[httpx.Response] = []
 

@@ -82,6 +82,7 @@ class Wire:
     Attributes:
         replica: the replica that answers.
         deployment_name: name of the deployment, as in Ray's handle.
+        app_name: name of the application, likewise.
         sent: images that were sent.
         sessions: session ids of the calls.
         method: method of the last call.
@@ -89,6 +90,7 @@ class Wire:
 
     replica: EngineReplica
     deployment_name: str = "visual"
+    app_name: str = "without Ray"
     sent: list[SentImage] = field(default_factory=list)
     sessions: list[str] = field(default_factory=list)
     method: str = ""
@@ -169,10 +171,7 @@ async def ingress(replica: EngineReplica, picture: Picture) -> AsyncIterator[Ing
     replica._segmenter.forget()
     wire = Wire(replica)
     handles: Any = {"sam2": wire}
-    # Files are sent inline, because no Ray is running whose object store could hold them.
-    segmenter = ClusterSegmentationService(
-        SETTINGS, Metrics(), handles, inline_bytes=len(picture.data), describe_timeout=0.0
-    )
+    segmenter = ClusterSegmentationService(SETTINGS, Metrics(), handles, describe_timeout=0.0)
     yield Ingress(wire, segmenter, picture)
     segmenter.close()
 
@@ -320,7 +319,7 @@ async def test_an_image_is_forgotten_by_replicas_and_ingresses(
     ingress: Ingress, replica: EngineReplica, picture: Picture
 ) -> None:
     handles: Any = {"sam2": Wire(replica)}
-    other = ClusterSegmentationService(SETTINGS, Metrics(), handles, inline_bytes=len(picture.data))
+    other = ClusterSegmentationService(SETTINGS, Metrics(), handles)
 
     @dataclass
     class Ingresses:
@@ -360,6 +359,8 @@ async def test_the_second_engine_does_not_undo_forgetting(
     monkeypatch.setattr(ClusterSegmentationService, "_call", call)
     both = dict.fromkeys(("sam2", "sam3"), segmenter._handles["sam2"])
     monkeypatch.setattr(segmenter, "_handles", both)
+    dispatchers = dict.fromkeys(both, segmenter._dispatchers["sam2"])
+    monkeypatch.setattr(segmenter, "_dispatchers", dispatchers)
     image = ImageRef(base64=base64.b64encode(ingress.picture.data).decode(), image_id=name)
     await segmenter.embed(
         "a", image, [EmbeddingTarget("visual"), EmbeddingTarget("concept")], Timings()
@@ -442,9 +443,7 @@ async def sam3(published_sam3: Path, picture: Picture) -> AsyncIterator[Sam3Wire
     await replica.__init__(settings, "sam3", 1.0)  # type: ignore[misc]  # as Serve does
     wire = Wire(replica, "concept")
     handles: Any = {"sam3": wire}
-    segmenter = ClusterSegmentationService(
-        settings, Metrics(), handles, inline_bytes=len(picture.data)
-    )
+    segmenter = ClusterSegmentationService(settings, Metrics(), handles)
     yield Sam3Wire(wire, segmenter, picture)
     segmenter.close()
     replica._segmenter.close()

@@ -157,7 +157,8 @@ def test_arguments_are_settings_that_load() -> None:
 
 
 def test_all_ports_agree() -> None:
-    port = SERVE["http_options"]["port"]
+    port = ARGS["port"]
+    assert SERVE["proxy_location"] == "Disabled", "the ingresses listen themselves"
     assert port == Settings.model_fields["port"].default
     for group in GROUPS:
         ports = {each["name"]: each["containerPort"] for each in container(group)["ports"]}
@@ -230,7 +231,7 @@ def test_ray_requires_a_token_and_has_a_network_policy() -> None:
     for group in GROUPS.values():
         assert selected.items() <= group["template"]["metadata"]["labels"].items()
     everyone = [rule["ports"] for rule in policy["ingress"] if "from" not in rule]
-    assert everyone == [[{"port": SERVE["http_options"]["port"]}]]
+    assert everyone == [[{"port": ARGS["port"]}]]
 
 
 def test_replicas_fit_into_the_pods() -> None:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from cachetools import LRUCache
 from prometheus_client import Metric
 from ray.serve.handle import DeploymentHandle
 
-from inference_server.cluster.client import ask, ask_all, session_of, tell_all
-from inference_server.cluster.dispatch import Dispatcher
+from inference_server.cluster.caller import Caller
+from inference_server.cluster.client import ask_all, session_of, tell_all
 from inference_server.cluster.messages import (
     Family,
     Method,
@@ -22,7 +21,6 @@ from inference_server.cluster.messages import (
     SentImage,
     deployed_in,
 )
-from inference_server.cluster.ring import ring_of
 from inference_server.engines.catalog import Catalog, ModelKey
 from inference_server.errors import (
     ImageError,
@@ -94,15 +92,7 @@ class ClusterSegmentationService(SegmentationService):
         self._loaded = False
         self._hits = self._misses = 0
         self._sent: LRUCache[tuple[Family, str], bool] = LRUCache(_REMEMBERED)
-        self._dispatchers = {
-            family: Dispatcher(
-                handle.deployment_name,
-                partial(ring_of, handle.app_name, handle.deployment_name),
-                settings.queue_size,
-                settings.cluster_patience,
-            )
-            for family, handle in handles.items()
-        }
+        self._callers = {family: Caller(handle, settings) for family, handle in handles.items()}
 
     async def concept(
         self,
@@ -239,8 +229,8 @@ class ClusterSegmentationService(SegmentationService):
 
     def close(self) -> None:
         """Close the connections to replicas, and what every service has."""
-        for dispatcher in self._dispatchers.values():
-            dispatcher.close()
+        for caller in self._callers.values():
+            caller.close()
         super().close()
 
     async def start(self) -> None:
@@ -251,7 +241,7 @@ class ClusterSegmentationService(SegmentationService):
         failures = []
         for family in self._handles:
             # A cluster that is starting has no replicas yet; that is not a failure.
-            known, failure = await self._describe(family, patience=None)
+            known, failure = await self._callers[family].describe(patience=None)
             self._known[family] = known
             failures += [failure] if failure else []
         if failures:
@@ -267,7 +257,7 @@ class ClusterSegmentationService(SegmentationService):
         for family in self._handles:
             try:
                 async with asyncio.timeout(self._describe_timeout):
-                    self._known[family], _ = await self._describe(family, self._patience)
+                    self._known[family], _ = await self._callers[family].describe(self._patience)
             except (TimeoutError, TransientError, ModelUnavailableError):
                 known = self._known.get(family, [])
                 self._known[family] = [replace(each, loaded=False) for each in known]
@@ -414,21 +404,8 @@ class ClusterSegmentationService(SegmentationService):
                 kept = await self._call(family, "file", session, tenant, image_id)
         return kept
 
-    async def _describe(
-        self, family: Family, patience: float | None
-    ) -> tuple[list[Checkpoint], str]:
-        described: tuple[list[Checkpoint], str] = await ask(
-            self._handles[family], "checkpoints", "checkpoints", patience=patience
-        )
-        return described
-
     async def _call(self, family: Family, method: str, session: str, *arguments: Any) -> Any:
-        """Call a replica directly or, while Serve has reported none, through Serve's handle."""
-        dispatcher = self._dispatchers[family]
-        if dispatcher.available:
-            return await dispatcher.ask(session, method, *arguments)
-        handle = self._handles[family]
-        return await ask(handle, method, session, *arguments, patience=self._patience)
+        return await self._callers[family].call(method, session, *arguments)
 
     def _count(self, reply: Reply, timings: Timings) -> None:
         for stage, seconds in reply.seconds.items():

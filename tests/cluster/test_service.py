@@ -359,8 +359,8 @@ async def test_the_second_engine_does_not_undo_forgetting(
     monkeypatch.setattr(ClusterSegmentationService, "_call", call)
     both = dict.fromkeys(("sam2", "sam3"), segmenter._handles["sam2"])
     monkeypatch.setattr(segmenter, "_handles", both)
-    dispatchers = dict.fromkeys(both, segmenter._dispatchers["sam2"])
-    monkeypatch.setattr(segmenter, "_dispatchers", dispatchers)
+    callers = dict.fromkeys(both, segmenter._callers["sam2"])
+    monkeypatch.setattr(segmenter, "_callers", callers)
     image = ImageRef(base64=base64.b64encode(ingress.picture.data).decode(), image_id=name)
     await segmenter.embed(
         "a", image, [EmbeddingTarget("visual"), EmbeddingTarget("concept")], Timings()

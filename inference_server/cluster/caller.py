@@ -1,4 +1,4 @@
-"""Calls to the replicas of one deployment: directly, or through Serve while it has reported none."""
+"""Calls to the replicas of a deployment: directly, or through Serve while it has reported none."""
 
 from __future__ import annotations
 

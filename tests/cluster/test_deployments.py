@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.serve.config import AutoscalingConfig
 
 from inference_server.cluster import application
 from inference_server.cluster import launcher as running
 from inference_server.cluster.deployments import build, resources_of
 from inference_server.cluster.launcher import ClusterError, check
+from inference_server.cluster.scaling import ONGOING, by_ongoing
 from inference_server.settings import Settings
 from inference_server.settings.types import SettingsError
 
@@ -45,6 +48,24 @@ def test_engines_scale_independently() -> None:
         "concept": {"num_cpus": 1, "num_gpus": 1},
         "visual": {"num_cpus": 2, "num_gpus": 0.5},
     }
+
+
+def test_replicas_scale_by_requests_that_bypass_serve() -> None:
+    def needed(ongoing: dict[str, float] | None, running: int = 2, of_serve: float = 0.0) -> float:
+        context: Any = SimpleNamespace(
+            current_num_replicas=running,
+            target_num_replicas=1,
+            config=AutoscalingConfig(target_ongoing_requests=4),
+            aggregated_metrics=ongoing and {ONGOING: ongoing},
+            total_num_requests=of_serve,
+        )
+        return by_ongoing(context)[0]
+
+    assert needed({"a": 10.0, "b": 6.0}) == 4
+    assert needed({"a": 2.0, "b": 0.0}) == 0.5
+    assert needed({"a": 2.0}, of_serve=2.0) == 1, "requests through Serve's handles count as well"
+    assert needed(None) == 0
+    assert needed({}, running=0) == 1
 
 
 def test_sam3_alone_is_one_deployment() -> None:

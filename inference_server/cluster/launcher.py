@@ -103,7 +103,7 @@ def _connect(settings: Settings, *, joined: bool) -> None:
         include_dashboard=None if joined else False,
         logging_level=logging.ERROR,
         log_to_driver=not joined,
-        **({} if joined else {"_node_ip_address": ADDRESS}),
+        _node_ip_address=None if joined else ADDRESS,
     )
 
 

@@ -60,7 +60,8 @@ class Replica:
         deployment = self.actor.split("#")[1]
         handle: Any = serve.get_deployment_handle(deployment, NAME)
         answers = handle.broadcast("ongoing").results(timeout_s=DEADLINE, return_exceptions=True)
-        return dict(answer for answer in answers if isinstance(answer, tuple)).get(self.name, 0)
+        counts: dict[str, int] = dict(each for each in answers if isinstance(each, tuple))
+        return counts.get(self.name, 0)
 
 
 @dataclass

@@ -32,6 +32,7 @@ BENCHMARKS = {
     "flight": "20 simultaneous requests for one new image",
     "forms": "an image as a file of a form against base64 in JSON",
     "overhead": "CPU time of a cached click outside the model",
+    "rasters": "reading rasters of 50 to 800 MP by windows: memory and time",
     "scaling": "10 to 1000 simulated replicas: hash ring, hit rates, latency, hot images",
     "soak": "all endpoints at several times capacity, every response checked",
     "stores": "throughput of PostgreSQL and Redis: jobs, credits, rates",

@@ -55,6 +55,8 @@ def write_raster(path: Path, side: int, kind: str) -> None:
     import rasterio
     from rasterio.windows import Window
 
+    import inference_server.images.gdal  # noqa: F401 - silences a warning
+
     options = {"dtype": "uint8", "compress": "deflate", "zlevel": 1, **_KINDS[kind]}
     row = np.tile(_pattern(), (1, 1, -(-side // _PATTERN)))[:, :, :side].astype(options["dtype"])
     if "nodata" in options:

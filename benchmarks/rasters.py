@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -78,7 +77,7 @@ def _read_all(path: Path) -> dict[str, float]:
     from inference_server.images.window import Window
     from inference_server.images.window_reader import RasterLimits
 
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = _memory("VmRSS")
     begin, cpu = time.perf_counter(), time.process_time()
     done = 0
     with RasterSource.at(path, RasterLimits()) as source, source.reader() as reader:
@@ -91,9 +90,16 @@ def _read_all(path: Path) -> dict[str, float]:
     return {
         "seconds": time.perf_counter() - begin,
         "cpu": time.process_time() - cpu,
-        "mib": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024,
+        "mib": (_memory("VmHWM") - before) / 1024,
         "windows": done,
     }
+
+
+def _memory(name: str) -> int:
+    """A figure of this process in KiB; `ru_maxrss` would include that of its parent."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (found,) = [line for line in lines if line.startswith(f"{name}:")]
+    return int(found.split()[1])
 
 
 def _measured(path: Path) -> dict[str, float]:

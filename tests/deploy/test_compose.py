@@ -83,7 +83,7 @@ def test_the_server_runs_alone_and_the_rest_by_profiles() -> None:
     assert set(server["depends_on"]) == {"postgres", "redis"}
     assert {each["required"] for each in server["depends_on"].values()} == {False}
     named = [volume for volume in server["volumes"] if not volume.startswith(("$", "."))]
-    assert named == ["data:/data"]
+    assert named == ["temporary:/tmp", "data:/data"]
     assert "data:" + environment()["INFERENCE_DATA_DIR"] in named
     assert server["environment"]["HF_HOME"].startswith("/data/")
     assert set(compose("compose.gpu.yaml")["services"]) == {"inference-server"}

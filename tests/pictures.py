@@ -16,10 +16,12 @@ import httpx
 import numpy as np
 from PIL import Image, ImageDraw
 from pycocotools import mask as coco
+from rasterio.io import MemoryFile
 
 from inference_server.demo import SAMPLE
 from inference_server.masks import Mask
 from inference_server.masks.render import overlay
+from inference_server.segmentation.tiling import Grid
 from tests.readme import DOCS, KEY, serving
 
 PICTURES = DOCS / "pictures"
@@ -128,6 +130,33 @@ def drawn(server: httpx.Client, asked: Mapping[str, Any]) -> Image.Image:
     return Image.open(io.BytesIO(answer.content))
 
 
+TILES, TILE_SIZE = 3, 400
+"""Scenes along each side of the raster, and the side of a window in pixels."""
+
+
+def raster(server: httpx.Client) -> Image.Image:
+    """Draw the objects that windows of a raster found, and the windows."""
+    pixels = np.tile(np.asarray(Image.open(SAMPLE).convert("RGB")), (TILES, TILES, 1))
+    height, width = pixels.shape[:2]
+    with MemoryFile() as file:
+        with file.open(driver="GTiff", width=width, height=height, count=3, dtype="uint8") as tiff:
+            tiff.write(np.moveaxis(pixels, -1, 0))
+        data = file.read()
+    form = {"prompt": "red circle", "tile_size": str(TILE_SIZE), "output_format": "png"}
+    answer = server.post("/segment/text", files={"file": ("raster.tif", data)}, data=form)
+    answer.raise_for_status()
+    ids = np.asarray(Image.open(io.BytesIO(answer.content)))
+    found = [Mask.from_plane(ids == value) for value in range(1, int(ids.max()) + 1)]
+    drawn = Image.fromarray(overlay(pixels, found))
+    pen = ImageDraw.Draw(drawn)
+    windows = list(Grid.of((height, width), TILE_SIZE))
+    for window in windows:
+        pen.rectangle((window.x, window.y, window.right - 1, window.bottom - 1), None, _EDGE, 3)
+    first = windows[len(windows) // 2]
+    pen.rectangle((first.x, first.y, first.right - 1, first.bottom - 1), None, _GOOD, 12)
+    return drawn
+
+
 def make(server: httpx.Client) -> dict[str, bytes]:
     """Make all pictures.
 
@@ -140,6 +169,7 @@ def make(server: httpx.Client) -> dict[str, bytes]:
     pictures: dict[str, Image.Image] = {"scene": Image.open(SAMPLE)}
     pictures |= {name: drawn(server, asked) for name, asked in DRAWN.items()}
     pictures |= {name: take(server, shot) for name, shot in SHOTS.items()}
+    pictures["raster"] = raster(server)
     files = {}
     for name, picture in pictures.items():
         buffer = io.BytesIO()

@@ -14,7 +14,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from inference_server.executor import stop_if_cancelled
 from inference_server.masks.mask import Mask
@@ -76,7 +76,7 @@ def encode_pixels(pixels: NDArray[Any]) -> bytes:
 
 
 def png_pieces(
-    size: tuple[int, int], dtype: type[np.uint8] | type[np.uint16], strips: Iterable[NDArray[Any]]
+    size: tuple[int, int], dtype: DTypeLike, strips: Iterable[NDArray[Any]]
 ) -> Iterator[bytes]:
     """Encode one channel as a PNG file, block by block.
 
@@ -87,8 +87,13 @@ def png_pieces(
 
     Yields:
         Pieces of the file.
+
+    Raises:
+        ValueError: PNG does not support the type.
     """
     height, width = size
+    if np.dtype(dtype) not in (np.uint8, np.uint16):
+        raise ValueError(f"PNG does not support {dtype}")
     depth = 8 * np.dtype(dtype).itemsize
     yield _SIGNATURE
     yield _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, 0, 0, 0, 0))

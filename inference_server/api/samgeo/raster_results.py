@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -130,11 +130,10 @@ class RasterObjects:
             crs: name of the CRS of coordinates in GeoJSON; None for that of the raster.
         """
         limit = max_size if max_size is not None and max_size > 0 else np.inf
-        if min_size <= 1 and limit == np.inf:
-            kept = np.ones(len(objects), np.bool_)
-        else:
+        kept: NDArray[np.bool_] = np.ones(len(objects), np.bool_)
+        if min_size > 1 or limit < np.inf:
             areas = (each.mask.area for each in objects)
-            kept = np.fromiter((min_size <= area <= limit for area in areas), np.bool_)
+            kept[:] = [min_size <= area <= limit for area in areas]
         ids = np.where(kept, kept.cumsum(), 0)
         return cls(objects, ids, reference, options, map_coordinates(reference, crs))
 
@@ -159,13 +158,18 @@ class RasterObjects:
             strips = within(path, self._strips(), max_mb)
             write_label_strips(path, strips, self.objects.size, self._type, self.reference)
             return
-        pieces = {
+        pieces: dict[str, Callable[[], Iterator[bytes]]] = {
             "png": self._png,
             "geojson": self._polygons,
             "json": lambda: detection_list_pieces(self._detections(), self.objects.size),
             "detections": lambda: detection_pieces(self._detections(), self.coordinates),
-        }[output_format]()
-        write_pieces(path, pieces, max_mb, compress=compress and output_format not in RASTERS)
+        }
+        write_pieces(
+            path,
+            pieces[output_format](),
+            max_mb,
+            compress=compress and output_format not in RASTERS,
+        )
 
     @property
     def _type(self) -> type[np.uint8] | type[np.uint16] | type[np.uint32]:
@@ -190,7 +194,7 @@ class RasterObjects:
 
     def _png(self) -> Iterator[bytes]:
         kind = self._type
-        if kind is np.uint32:
+        if kind == np.uint32:
             raise RequestError(
                 f"The raster has {len(self)} objects, but a PNG can hold {_MOST_IN_PNG}. Send "
                 "output_format=geotiff."

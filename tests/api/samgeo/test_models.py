@@ -58,11 +58,11 @@ def test_a_version_without_weights_is_refused_with_those_that_have_some() -> Non
 def test_the_default_of_automatic_is_that_of_the_followed_version(
     followed: str, default: str
 ) -> None:
-    form = AutomaticRequest.model_construct(_fields_set=set())
+    form = AutomaticRequest.model_construct(_fields_set=set(), file=None)
     assert automatic_version(form, followed) == default
     for version in ("sam", "sam2", "sam3"):
         named = AutomaticRequest.model_construct(
-            _fields_set={"model_version"}, model_version=version
+            _fields_set={"model_version"}, model_version=version, file=None
         )
         assert automatic_version(named, followed) == version
     assert Settings().samgeo_version == "1.3.2"

@@ -216,7 +216,7 @@ def test_a_click_costs_one_encode(small: RunningHere, photo: Orthophoto, tiled: 
     assert small.metric("inference_embedding_cache_misses_total") == before + 1
     x, y = PLACES[UTM] @ shapes[1].center
     (lon,), (lat,) = transform(UTM, "EPSG:4326", [x], [y])
-    point = {"point_coords": [[lon, lat]], "point_crs": "EPSG:4326"}
+    point: dict[str, Any] = {"point_coords": [[lon, lat]], "point_crs": "EPSG:4326"}
     (mask,) = masks_of(ids(post(small, PREDICT, tiled, **point, **fields)))
     assert iou(mask, shapes[1].mask) > 0.8
 

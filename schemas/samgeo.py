@@ -64,6 +64,11 @@ class UploadRequest(InputModel):
         description="Side of a window in pixels of the image; the side of the model's input by "
         "default.",
     )
+    tile_overlap: int | None = Field(
+        default=None,
+        ge=0,
+        description="Pixels that neighbouring windows share; an eighth of the window by default.",
+    )
     bands: str | None = Field(
         default=None,
         description="Bands to show as red, green and blue, such as `3,2,1`, or one for grey; "
@@ -125,11 +130,6 @@ class AutomaticRequest(VersionedRequest):
         description="Minimum stability score of a mask: the IoU of the masks at a higher and a "
         "lower threshold. SAM 1 and 2 only.",
     )
-    tile_overlap: int | None = Field(
-        default=None,
-        ge=0,
-        description="Pixels that neighbouring windows share; an eighth of the window by default.",
-    )
 
 
 class PredictRequest(VersionedRequest):
@@ -172,11 +172,6 @@ class TextRequest(UploadRequest):
         default="meta", description="Accepted for compatibility; has no effect."
     )
     confidence_threshold: Fraction = Field(default=0.5, description="Minimum score of an object.")
-    tile_overlap: int | None = Field(
-        default=None,
-        ge=0,
-        description="Pixels that neighbouring windows share; an eighth of the window by default.",
-    )
 
 
 Points = TypeAdapter(list[tuple[Coordinate, Coordinate]])

@@ -29,12 +29,15 @@ class Searches:
         request: the request.
         tenant: owner of the API key.
         form: the form's fields.
+
+    Attributes:
+        tenant: name of the owner.
     """
 
     def __init__(self, request: Request, tenant: Tenant, form: Any) -> None:
         self._timings = timings_of(request)
         self._segmenter = state_of(request).segmenter
-        self._tenant = tenant.name
+        self.tenant = tenant.name
         self._form = form
 
     def model(self, version: str) -> ModelKey | None:
@@ -49,7 +52,7 @@ class Searches:
         """Find every instance of a concept."""
         options = ConceptOptions(within=True)
         return await self._segmenter.concept(
-            self._tenant,
+            self.tenant,
             image,
             [prompt],
             options,
@@ -69,7 +72,7 @@ class Searches:
         """
         multimask = self._form.multimask_output
         return await self._segmenter.visual(
-            self._tenant,
+            self.tenant,
             image,
             prompts,
             VisualOptions(multimask=multimask, best=not multimask, within=within),
@@ -81,7 +84,7 @@ class Searches:
         """Segment every object."""
         options = automatic_options(self._form)
         return await self._segmenter.automatic(
-            self._tenant,
+            self.tenant,
             image,
             options,
             timings=self._timings,

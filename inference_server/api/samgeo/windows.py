@@ -11,9 +11,9 @@ import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response
 
-from inference_server.api.dependencies import state_of
+from inference_server.api.dependencies import state_of, timings_of
 from inference_server.api.file_response import compresses, respond_with_file
-from inference_server.api.samgeo.prompts import SamgeoPrompts
+from inference_server.api.samgeo.prompts import SamgeoPrompts, concept_prompt
 from inference_server.api.samgeo.raster_results import (
     FewObjects,
     Objects,
@@ -23,7 +23,7 @@ from inference_server.api.samgeo.raster_results import (
 from inference_server.api.samgeo.results import RASTERS, RenderOptions, headers, media_type
 from inference_server.api.samgeo.searches import Searches
 from inference_server.api.samgeo.whole import Search
-from inference_server.errors import NothingFoundError, RequestError
+from inference_server.errors import NothingFoundError
 from inference_server.geo import GeoReference
 from inference_server.images.window_reader import WindowReader
 from inference_server.segmentation.prompts import cut_to_image
@@ -35,16 +35,17 @@ from inference_server.segmentation.tiling import (
     segment_around,
     segment_tiled,
     tile_size_of,
+    with_exemplars,
 )
 from inference_server.segmentation.types import (
     AutomaticOptions,
     EncodedImage,
     ImageRef,
+    Instance,
     SegmentationResult,
     TilingOptions,
     VisualPrompt,
 )
-from inference_server.settings import MiB
 
 Box = tuple[float, float, float, float]
 
@@ -93,34 +94,18 @@ class RasterByWindows:
         Raises:
             NothingFoundError: no object remains, and `nothing` is given.
         """
-        form, settings = self._form, self._settings
-        check_output(form.output_format, options)
-        by_clicks = options.by_area  # automatic masks, whose prompts are points of a window
-        side = await self._tile_size("visual" if by_clicks else "concept")
-        tiling = TilingOptions(form.tile_size, form.tile_overlap)
-        grid = plan_grid(settings, self._reader.size, tiling, side)
-        seams = SeamOptions(
-            by_prompt=not by_clicks,
-            nms_iou_threshold=AutomaticOptions().mask_nms_threshold if by_clicks else None,
-            max_bytes=settings.tile_memory_mb * MiB,
-        )
-        room = settings.tile_objects_mb * MiB
-        with TiledObjects(self._reader.size, max_bytes=room) as objects:
-            result = await segment_tiled(
-                self._segmenter,
-                self._reader,
-                lambda image, window: search(image),
-                grid,
-                seams,
-                objects=objects,
-                settings=settings,
-            )
-            return await self._respond(result.image, objects, options, nothing)
+        check_output(self._form.output_format, options)
+        with TiledObjects.of(self._settings, self._reader.size) as objects:
+            image = await self._search(search, objects, by_clicks=options.by_area)
+            return await self._respond(image, objects, options, nothing)
 
     async def predict(
         self, prompts: SamgeoPrompts, options: RenderOptions, nothing: str
     ) -> Response:
         """Segment the windows around points and boxes, and respond with the objects.
+
+        With SAM 3, boxes are exemplars: they are encoded in windows of their own, and all windows
+        are searched.
 
         Args:
             prompts: points and boxes in pixels of the raster.
@@ -129,19 +114,69 @@ class RasterByWindows:
 
         Raises:
             NothingFoundError: no object remains.
-            RequestError: a prompt lies outside the raster, or boxes are exemplars.
+            RequestError: a prompt lies outside the raster.
         """
-        if self._form.model_version == "sam3" and len(prompts.boxes):
-            raise RequestError(
-                "With model_version=sam3, boxes are exemplars that find all similar objects, which "
-                "needs the whole raster in one image; this one is segmented by windows. Send "
-                "model_version=sam2 to segment the object in each box, or name the objects in "
-                "/segment/text."
-            )
         size = self._reader.size
-        objects = cut_to_image(size, prompts.objects(), refuse=True)
+        if self._form.model_version != "sam3" or not len(prompts.boxes):
+            image, found = await self._around(prompts.objects())
+            return await self._respond(image, FewObjects(size, found), options, nothing)
+        with TiledObjects.of(self._settings, size) as objects:
+            images = [await self._alike(prompts, objects)]
+            if len(prompts.points):
+                image, found = await self._around([prompts.object_of_points])
+                images.append(image)
+                for each in found:
+                    if not each.mask.is_empty:
+                        objects.add(each)
+            return await self._respond(EncodedImage.joined(images), objects, options, nothing)
+
+    async def _alike(self, prompts: SamgeoPrompts, objects: TiledObjects) -> EncodedImage:
+        """Search all windows for objects like those in boxes."""
+        searches = self._searches
+        [prompt] = await with_exemplars(
+            self._segmenter,
+            searches.tenant,
+            self._reader,
+            [concept_prompt(boxes=prompts.boxes)],
+            self._form.tile_size or await self._tile_size("concept"),
+            timings=timings_of(self._request),
+            model=searches.model("sam3"),
+        )
+        return await self._search(lambda image: searches.concept(image, prompt), objects)
+
+    async def _search(
+        self, search: Search, objects: TiledObjects, *, by_clicks: bool = False
+    ) -> EncodedImage:
+        """Search all windows.
+
+        Args:
+            search: searches an image.
+            objects: receives the objects.
+            by_clicks: whether prompts are points of a window, as those of automatic masks, instead
+                of concepts.
+        """
+        form, settings = self._form, self._settings
+        side = await self._tile_size("visual" if by_clicks else "concept")
+        tiling = TilingOptions(form.tile_size, form.tile_overlap)
+        grid = plan_grid(settings, self._reader.size, tiling, side)
+        nms = AutomaticOptions().mask_nms_threshold if by_clicks else None
+        result = await segment_tiled(
+            self._segmenter,
+            self._reader,
+            lambda image, window: search(image),
+            grid,
+            SeamOptions.of(settings, nms_iou_threshold=nms, by_prompt=not by_clicks),
+            objects=objects,
+            settings=settings,
+        )
+        assert result.image is not None  # noqa: S101 - there is no journal
+        return result.image
+
+    async def _around(self, objects: Sequence[VisualPrompt]) -> tuple[EncodedImage, list[Instance]]:
+        """Segment objects in the windows around their points and boxes."""
+        objects = cut_to_image(self._reader.size, objects, refuse=True)
         tile_size = self._form.tile_size or await self._tile_size("visual")
-        results, found = [], []
+        images, found = [], []
         for group in near_each_other([extent(each) for each in objects], tile_size / 2):
             asked = [objects[index] for index in group]
 
@@ -153,11 +188,10 @@ class RasterByWindows:
 
             box = _around([extent(each) for each in asked])
             result = await segment_around(self._segmenter, self._reader, box, search, tile_size)
-            results.append(result.image)
+            images.append(result.image)
             found += [replace(each, prompt=group[each.prompt]) for each in result.instances]
         found.sort(key=lambda instance: instance.prompt)
-        image = EncodedImage.joined(results)
-        return await self._respond(image, FewObjects(size, found), options, nothing)
+        return EncodedImage.joined(images), found
 
     async def _tile_size(self, prompts: Literal["concept", "visual"]) -> int:
         version = "sam3" if prompts == "concept" else self._form.model_version
@@ -165,7 +199,7 @@ class RasterByWindows:
 
     async def _respond(
         self,
-        image: EncodedImage | None,
+        image: EncodedImage,
         objects: Objects,
         options: RenderOptions,
         nothing: str | None,

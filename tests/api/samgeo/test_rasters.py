@@ -257,10 +257,19 @@ def test_boxes_near_each_other_share_a_window() -> None:
     assert near_each_other([(0.0, 0.0, 900.0, 9.0)], 100) == [[0]]
 
 
-def test_exemplars_are_refused(small: RunningHere, tiled: bytes) -> None:
-    response = post(small, PREDICT, tiled, boxes=[10, 10, 60, 60])
-    assert response.status_code == 400
-    assert "model_version=sam2" in response.json()["detail"]
+def test_exemplars_find_all_that_is_alike(
+    small: RunningHere, photo: Orthophoto, tiled: bytes
+) -> None:
+    truth = photo.matching("red circle")
+    y, x = np.nonzero(truth[0])
+    box = [int(x.min()), int(y.min()), int(x.max()) + 1, int(y.max()) + 1]
+    fields: dict[str, Any] = {"boxes": box, "tile_size": 300, "output_format": "geotiff"}
+    found = masks_of(ids(post(small, PREDICT, tiled, **fields)))
+    assert f1(found, truth) > 0.8
+    click = next(each for each in photo.shapes if each.text == "yellow square")
+    both = masks_of(ids(post(small, PREDICT, tiled, point_coords=[click.center], **fields)))
+    assert len(both) == len(found) + 1
+    assert max(iou(mask, click.mask) for mask in both) > 0.8
 
 
 def test_everything(small: RunningHere, photo: Orthophoto) -> None:

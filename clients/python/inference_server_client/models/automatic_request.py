@@ -40,6 +40,7 @@ class AutomaticRequest:
         tiles (AutomaticRequestTiles | Unset): Whether to segment a GeoTIFF by windows: `auto` if it is too large to be
             encoded as a whole, or larger than a `tile_size` that is sent. Default: 'auto'.
         tile_size (int | Unset): Side of a window in pixels of the image; the side of the model's input by default.
+        tile_overlap (int | Unset): Pixels that neighbouring windows share; an eighth of the window by default.
         bands (str | Unset): Bands to show as red, green and blue, such as `3,2,1`, or one for grey; those that the file
             says by default. TIFF only.
         min_size (int | Unset): Minimum area of an object, in pixels. Default: 0.
@@ -54,7 +55,6 @@ class AutomaticRequest:
         pred_iou_thresh (float | Unset): Minimum predicted IoU of a mask. SAM 1 and 2 only. Default: 0.8.
         stability_score_thresh (float | Unset): Minimum stability score of a mask: the IoU of the masks at a higher and
             a lower threshold. SAM 1 and 2 only. Default: 0.95.
-        tile_overlap (int | Unset): Pixels that neighbouring windows share; an eighth of the window by default.
     """
 
     file: File
@@ -63,6 +63,7 @@ class AutomaticRequest:
     geojson_crs: str | Unset = UNSET
     tiles: AutomaticRequestTiles | Unset = "auto"
     tile_size: int | Unset = UNSET
+    tile_overlap: int | Unset = UNSET
     bands: str | Unset = UNSET
     min_size: int | Unset = 0
     max_size: int | Unset = UNSET
@@ -73,7 +74,6 @@ class AutomaticRequest:
     points_per_side: int | Unset = 32
     pred_iou_thresh: float | Unset = 0.8
     stability_score_thresh: float | Unset = 0.95
-    tile_overlap: int | Unset = UNSET
     additional_properties: dict[str, Any] = _attrs_field(init=False, factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -92,6 +92,8 @@ class AutomaticRequest:
             tiles = self.tiles
 
         tile_size = self.tile_size
+
+        tile_overlap = self.tile_overlap
 
         bands = self.bands
 
@@ -115,8 +117,6 @@ class AutomaticRequest:
 
         stability_score_thresh = self.stability_score_thresh
 
-        tile_overlap = self.tile_overlap
-
         field_dict: dict[str, Any] = {}
         field_dict.update(self.additional_properties)
         field_dict.update(
@@ -134,6 +134,8 @@ class AutomaticRequest:
             field_dict["tiles"] = tiles
         if tile_size is not UNSET:
             field_dict["tile_size"] = tile_size
+        if tile_overlap is not UNSET:
+            field_dict["tile_overlap"] = tile_overlap
         if bands is not UNSET:
             field_dict["bands"] = bands
         if min_size is not UNSET:
@@ -154,8 +156,6 @@ class AutomaticRequest:
             field_dict["pred_iou_thresh"] = pred_iou_thresh
         if stability_score_thresh is not UNSET:
             field_dict["stability_score_thresh"] = stability_score_thresh
-        if tile_overlap is not UNSET:
-            field_dict["tile_overlap"] = tile_overlap
 
         return field_dict
 
@@ -178,6 +178,9 @@ class AutomaticRequest:
 
         if not isinstance(self.tile_size, Unset):
             files.append(("tile_size", (None, str(self.tile_size).encode(), "text/plain")))
+
+        if not isinstance(self.tile_overlap, Unset):
+            files.append(("tile_overlap", (None, str(self.tile_overlap).encode(), "text/plain")))
 
         if not isinstance(self.bands, Unset):
             files.append(("bands", (None, str(self.bands).encode(), "text/plain")))
@@ -218,9 +221,6 @@ class AutomaticRequest:
                 )
             )
 
-        if not isinstance(self.tile_overlap, Unset):
-            files.append(("tile_overlap", (None, str(self.tile_overlap).encode(), "text/plain")))
-
         for prop_name, prop in self.additional_properties.items():
             files.append((prop_name, (None, str(prop).encode(), "text/plain")))
 
@@ -251,6 +251,8 @@ class AutomaticRequest:
 
         tile_size = d.pop("tile_size", UNSET)
 
+        tile_overlap = d.pop("tile_overlap", UNSET)
+
         bands = d.pop("bands", UNSET)
 
         min_size = d.pop("min_size", UNSET)
@@ -276,8 +278,6 @@ class AutomaticRequest:
 
         stability_score_thresh = d.pop("stability_score_thresh", UNSET)
 
-        tile_overlap = d.pop("tile_overlap", UNSET)
-
         automatic_request = cls(
             file=file,
             output_format=output_format,
@@ -285,6 +285,7 @@ class AutomaticRequest:
             geojson_crs=geojson_crs,
             tiles=tiles,
             tile_size=tile_size,
+            tile_overlap=tile_overlap,
             bands=bands,
             min_size=min_size,
             max_size=max_size,
@@ -295,7 +296,6 @@ class AutomaticRequest:
             points_per_side=points_per_side,
             pred_iou_thresh=pred_iou_thresh,
             stability_score_thresh=stability_score_thresh,
-            tile_overlap=tile_overlap,
         )
 
         automatic_request.additional_properties = d

@@ -40,6 +40,7 @@ class PredictRequest:
         tiles (PredictRequestTiles | Unset): Whether to segment a GeoTIFF by windows: `auto` if it is too large to be
             encoded as a whole, or larger than a `tile_size` that is sent. Default: 'auto'.
         tile_size (int | Unset): Side of a window in pixels of the image; the side of the model's input by default.
+        tile_overlap (int | Unset): Pixels that neighbouring windows share; an eighth of the window by default.
         bands (str | Unset): Bands to show as red, green and blue, such as `3,2,1`, or one for grey; those that the file
             says by default. TIFF only.
         min_size (int | Unset): Minimum area of an object, in pixels. Default: 0.
@@ -64,6 +65,7 @@ class PredictRequest:
     geojson_crs: str | Unset = UNSET
     tiles: PredictRequestTiles | Unset = "auto"
     tile_size: int | Unset = UNSET
+    tile_overlap: int | Unset = UNSET
     bands: str | Unset = UNSET
     min_size: int | Unset = 0
     max_size: int | Unset = UNSET
@@ -92,6 +94,8 @@ class PredictRequest:
             tiles = self.tiles
 
         tile_size = self.tile_size
+
+        tile_overlap = self.tile_overlap
 
         bands = self.bands
 
@@ -132,6 +136,8 @@ class PredictRequest:
             field_dict["tiles"] = tiles
         if tile_size is not UNSET:
             field_dict["tile_size"] = tile_size
+        if tile_overlap is not UNSET:
+            field_dict["tile_overlap"] = tile_overlap
         if bands is not UNSET:
             field_dict["bands"] = bands
         if min_size is not UNSET:
@@ -174,6 +180,9 @@ class PredictRequest:
 
         if not isinstance(self.tile_size, Unset):
             files.append(("tile_size", (None, str(self.tile_size).encode(), "text/plain")))
+
+        if not isinstance(self.tile_overlap, Unset):
+            files.append(("tile_overlap", (None, str(self.tile_overlap).encode(), "text/plain")))
 
         if not isinstance(self.bands, Unset):
             files.append(("bands", (None, str(self.bands).encode(), "text/plain")))
@@ -237,6 +246,8 @@ class PredictRequest:
 
         tile_size = d.pop("tile_size", UNSET)
 
+        tile_overlap = d.pop("tile_overlap", UNSET)
+
         bands = d.pop("bands", UNSET)
 
         min_size = d.pop("min_size", UNSET)
@@ -269,6 +280,7 @@ class PredictRequest:
             geojson_crs=geojson_crs,
             tiles=tiles,
             tile_size=tile_size,
+            tile_overlap=tile_overlap,
             bands=bands,
             min_size=min_size,
             max_size=max_size,

@@ -35,6 +35,7 @@ class TextRequest:
         tiles (TextRequestTiles | Unset): Whether to segment a GeoTIFF by windows: `auto` if it is too large to be
             encoded as a whole, or larger than a `tile_size` that is sent. Default: 'auto'.
         tile_size (int | Unset): Side of a window in pixels of the image; the side of the model's input by default.
+        tile_overlap (int | Unset): Pixels that neighbouring windows share; an eighth of the window by default.
         bands (str | Unset): Bands to show as red, green and blue, such as `3,2,1`, or one for grey; those that the file
             says by default. TIFF only.
         min_size (int | Unset): Minimum area of an object, in pixels. Default: 0.
@@ -42,7 +43,6 @@ class TextRequest:
         api_key (str | Unset): API key, if not sent in a header or the query. This part must precede the file.
         backend (TextRequestBackend | Unset): Accepted for compatibility; has no effect. Default: 'meta'.
         confidence_threshold (float | Unset): Minimum score of an object. Default: 0.5.
-        tile_overlap (int | Unset): Pixels that neighbouring windows share; an eighth of the window by default.
     """
 
     file: File
@@ -52,13 +52,13 @@ class TextRequest:
     geojson_crs: str | Unset = UNSET
     tiles: TextRequestTiles | Unset = "auto"
     tile_size: int | Unset = UNSET
+    tile_overlap: int | Unset = UNSET
     bands: str | Unset = UNSET
     min_size: int | Unset = 0
     max_size: int | Unset = UNSET
     api_key: str | Unset = UNSET
     backend: TextRequestBackend | Unset = "meta"
     confidence_threshold: float | Unset = 0.5
-    tile_overlap: int | Unset = UNSET
     additional_properties: dict[str, Any] = _attrs_field(init=False, factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -80,6 +80,8 @@ class TextRequest:
 
         tile_size = self.tile_size
 
+        tile_overlap = self.tile_overlap
+
         bands = self.bands
 
         min_size = self.min_size
@@ -93,8 +95,6 @@ class TextRequest:
             backend = self.backend
 
         confidence_threshold = self.confidence_threshold
-
-        tile_overlap = self.tile_overlap
 
         field_dict: dict[str, Any] = {}
         field_dict.update(self.additional_properties)
@@ -114,6 +114,8 @@ class TextRequest:
             field_dict["tiles"] = tiles
         if tile_size is not UNSET:
             field_dict["tile_size"] = tile_size
+        if tile_overlap is not UNSET:
+            field_dict["tile_overlap"] = tile_overlap
         if bands is not UNSET:
             field_dict["bands"] = bands
         if min_size is not UNSET:
@@ -126,8 +128,6 @@ class TextRequest:
             field_dict["backend"] = backend
         if confidence_threshold is not UNSET:
             field_dict["confidence_threshold"] = confidence_threshold
-        if tile_overlap is not UNSET:
-            field_dict["tile_overlap"] = tile_overlap
 
         return field_dict
 
@@ -153,6 +153,9 @@ class TextRequest:
         if not isinstance(self.tile_size, Unset):
             files.append(("tile_size", (None, str(self.tile_size).encode(), "text/plain")))
 
+        if not isinstance(self.tile_overlap, Unset):
+            files.append(("tile_overlap", (None, str(self.tile_overlap).encode(), "text/plain")))
+
         if not isinstance(self.bands, Unset):
             files.append(("bands", (None, str(self.bands).encode(), "text/plain")))
 
@@ -175,9 +178,6 @@ class TextRequest:
                     (None, str(self.confidence_threshold).encode(), "text/plain"),
                 )
             )
-
-        if not isinstance(self.tile_overlap, Unset):
-            files.append(("tile_overlap", (None, str(self.tile_overlap).encode(), "text/plain")))
 
         for prop_name, prop in self.additional_properties.items():
             files.append((prop_name, (None, str(prop).encode(), "text/plain")))
@@ -211,6 +211,8 @@ class TextRequest:
 
         tile_size = d.pop("tile_size", UNSET)
 
+        tile_overlap = d.pop("tile_overlap", UNSET)
+
         bands = d.pop("bands", UNSET)
 
         min_size = d.pop("min_size", UNSET)
@@ -228,8 +230,6 @@ class TextRequest:
 
         confidence_threshold = d.pop("confidence_threshold", UNSET)
 
-        tile_overlap = d.pop("tile_overlap", UNSET)
-
         text_request = cls(
             file=file,
             prompt=prompt,
@@ -238,13 +238,13 @@ class TextRequest:
             geojson_crs=geojson_crs,
             tiles=tiles,
             tile_size=tile_size,
+            tile_overlap=tile_overlap,
             bands=bands,
             min_size=min_size,
             max_size=max_size,
             api_key=api_key,
             backend=backend,
             confidence_threshold=confidence_threshold,
-            tile_overlap=tile_overlap,
         )
 
         text_request.additional_properties = d

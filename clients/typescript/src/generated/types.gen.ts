@@ -51,6 +51,10 @@ export type AutomaticRequest = {
      */
     tile_size?: number;
     /**
+     * Pixels that neighbouring windows share; an eighth of the window by default.
+     */
+    tile_overlap?: number;
+    /**
      * Bands to show as red, green and blue, such as `3,2,1`, or one for grey; those that the file says by default. TIFF only.
      */
     bands?: string;
@@ -90,10 +94,6 @@ export type AutomaticRequest = {
      * Minimum stability score of a mask: the IoU of the masks at a higher and a lower threshold. SAM 1 and 2 only.
      */
     stability_score_thresh?: number;
-    /**
-     * Pixels that neighbouring windows share; an eighth of the window by default.
-     */
-    tile_overlap?: number;
 };
 
 /**
@@ -1562,6 +1562,10 @@ export type PredictRequest = {
      */
     tile_size?: number;
     /**
+     * Pixels that neighbouring windows share; an eighth of the window by default.
+     */
+    tile_overlap?: number;
+    /**
      * Bands to show as red, green and blue, such as `3,2,1`, or one for grey; those that the file says by default. TIFF only.
      */
     bands?: string;
@@ -2599,6 +2603,10 @@ export type TextRequest = {
      */
     tile_size?: number;
     /**
+     * Pixels that neighbouring windows share; an eighth of the window by default.
+     */
+    tile_overlap?: number;
+    /**
      * Bands to show as red, green and blue, such as `3,2,1`, or one for grey; those that the file says by default. TIFF only.
      */
     bands?: string;
@@ -2626,10 +2634,6 @@ export type TextRequest = {
      * Minimum score of an object.
      */
     confidence_threshold?: number;
-    /**
-     * Pixels that neighbouring windows share; an eighth of the window by default.
-     */
-    tile_overlap?: number;
 };
 
 /**

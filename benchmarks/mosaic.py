@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,13 @@ _ROWS = 512
 
 _ATTEMPTS = 400
 """How often a place for a shape is tried."""
+
+
+@lru_cache(maxsize=2)
+def _noise(seed: int) -> NDArray[np.float32]:
+    """Noise of a mosaic, `float32[1024, 1024, 3]`."""
+    rng = np.random.default_rng((0x401E, seed))
+    return rng.standard_normal((1024, 1024, 3), np.float32) * np.float32(3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +135,8 @@ class Mosaic:
 
         Args:
             first: first row.
-            stop: row after the last.
+            stop: row after the last, at most 1024 later.
         """
-        rng = np.random.default_rng((self.seed, first))
         width = self.size[1]
         ys = np.arange(first, stop, dtype=np.float32)[:, None]
         xs = np.arange(width, dtype=np.float32)[None]
@@ -145,11 +152,16 @@ class Mosaic:
             if top >= bottom:
                 continue
             part = coverage[top - y : bottom - y, :, None]
-            paint = np.asarray(COLORS[placed.color], np.float32) + np.float32(placed.tint)
+            paint = np.asarray(COLORS[placed.color], np.float32) + np.asarray(placed.tint)
             place = canvas[top - first : bottom - first, x : x + coverage.shape[1]]
             place += part * (paint - place)
-        canvas += rng.standard_normal(canvas.shape, np.float32) * 3
-        return np.clip(np.rint(canvas), 0, 255).astype(np.uint8)
+        # The same noise again and again, shifted: drawing it anew would take most of the time.
+        noise = _noise(self.seed)
+        for x in range(0, width, noise.shape[1]):
+            part = canvas[:, x : x + noise.shape[1]]
+            shift = (first * 7 + x * 3) % noise.shape[0]
+            part += np.roll(noise, shift, axis=0)[: part.shape[0], : part.shape[1]]
+        return np.clip(canvas, 0, 255, out=canvas).astype(np.uint8)
 
     def write(self, path: Path, *, tiled: bool = True, empty_from: int | None = None) -> None:
         """Write a GeoTIFF of JPEG-compressed tiles or of deflated strips.

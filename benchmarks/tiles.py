@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import exemplars
 from benchmarks.mosaic import Mosaic
 from benchmarks.report import Cell, Goal, Report, Table
 from benchmarks.timing import exponent
@@ -55,9 +56,10 @@ DIFFERENCE = 0.01
 MEMORY = 500.0
 """Goals: difference of F1, and peak extra memory in MB."""
 
-_PROMPTS = [
-    ConceptPrompt(shape, np.zeros((0, 4), np.float32), np.zeros(0, np.int64)) for shape in SHAPES
-]
+_PROMPTS, _ONE_PROMPT = (
+    [ConceptPrompt(text, np.zeros((0, 4), np.float32), np.zeros(0, np.int64)) for text in texts]
+    for texts in (SHAPES, ("shape",))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,7 @@ class Scale:
         large: `tile_size` of the rasters that are timed.
         sides: their sides.
         kinds: side of the raster that is timed in other kinds of files.
+        pairs: pairs of images for exemplars.
     """
 
     side: int
@@ -81,10 +84,11 @@ class Scale:
     large: int
     sides: tuple[int, ...]
     kinds: int
+    pairs: int
 
 
-FULL = Scale(12_000, 2_000, 512, (8, 3), 1024, (7_072, 14_144, 28_288), 14_144)
-SMALL = Scale(1_400, 30, 512, (8,), 512, (700, 1_400), 1_400)
+FULL = Scale(12_000, 2_000, 512, (8, 3), 1024, (7_072, 14_144, 28_288), 14_144, 60)
+SMALL = Scale(1_400, 30, 512, (8,), 512, (700, 1_400), 1_400, 4)
 
 
 @dataclass(slots=True)
@@ -122,14 +126,15 @@ def run(small: bool) -> Report:
         "tiles",
         "Rasters window by window",
         notes=[
-            "Demo SAM 3, six prompts (the names of the shapes), generated GeoTIFFs. The shapes "
-            "have the size that the demo knows in a window. An object is right if its IoU with a "
-            f"shape of its class is at least {_MATCH:g}. Single images: one crop of the size of a "
-            "window around each shape, of which only the objects nearest to that shape count that "
-            "the crop does not cut.",
+            "Demo SAM 3, generated GeoTIFFs, whose shapes have the size that the demo knows in a "
+            "window. Accuracy: six prompts, the names of the shapes. An object is right if its "
+            f"IoU with a shape of its class is at least {_MATCH:g}. Single images: one crop of the "
+            "size of a window around each shape, of which only the objects nearest to that shape "
+            "count that the crop does not cut.",
             "Memory: resident memory of the process above that before the run, with loaded models; "
             "pages of the mapped file, which the system drops when it needs memory, are in a "
-            "column of their own. Time: reading, encoding, searching, joining, one run each.",
+            "column of their own. Time: reading, encoding, searching for `shape`, joining; one run "
+            "each.",
         ],
     )
     settings = Settings(dtype="float32")
@@ -141,6 +146,7 @@ def run(small: bool) -> Report:
         bench = Bench(segmenter, settings, loop, Path(folder))
         _accuracy(report, bench, scale)
         _growth(report, bench, scale)
+        report.tables.append(exemplars.measure(segmenter, loop, scale.pairs))
     return report
 
 
@@ -152,6 +158,9 @@ class Bench:
         settings: its settings.
         loop: runs it.
         folder: folder of the rasters.
+
+    Attributes:
+        prompts: what is searched.
     """
 
     def __init__(
@@ -165,11 +174,12 @@ class Bench:
         self.settings = settings
         self.loop = loop
         self.folder = folder
+        self.prompts = _PROMPTS
 
     async def concept(self, image: ImageRef, window: object) -> SegmentationResult:
-        """Search one window for all shapes."""
+        """Search one window."""
         return await self.segmenter.concept(
-            "bench", image, _PROMPTS, ConceptOptions(), timings=Timings()
+            "bench", image, self.prompts, ConceptOptions(), timings=Timings()
         )
 
     def tiled(
@@ -257,6 +267,7 @@ def _cells(score: Score) -> dict[str, Cell]:
 
 def _growth(report: Report, bench: Bench, scale: Scale) -> None:
     """Measure memory and time by the raster's size."""
+    bench.prompts = _ONE_PROMPT
     rows: list[dict[str, Cell]] = []
     pixels: list[float] = []
     seconds: list[float] = []

@@ -37,11 +37,11 @@ def test_objects_are_scored() -> None:
 
 def test_the_benchmark_runs() -> None:
     report = run(small=True)
-    accuracy, growth, _ = report.tables
+    accuracy, growth, _, exemplars = report.tables
     for row in accuracy.rows:
-        assert row["counted twice"] == 0
-        assert row["two in one"] == 0
         assert float(row["F1"]) > 0.8
+    own, other, words = (float(row["F1"]) for row in exemplars.rows)
+    assert min(own, other, words) > 0.4
     assert all(float(row["peak extra memory (MB)"]) < 500 for row in growth.rows)
     skipped = {row["file"]: row["skipped"] for row in growth.rows}
     assert skipped["tiles"] == 0

@@ -120,19 +120,24 @@ class Grid:
         Args:
             index: number of the window.
         """
-        row, column = divmod(index, len(self.lefts))
-        top, left = self.tops[row], self.lefts[column]
-        first_row = bisect_right(self.tops, top - self.tile[0])
-        first = bisect_right(self.lefts, left - self.tile[1])
-        last = bisect_left(self.lefts, left + self.tile[1])
-        found = [
-            r * len(self.lefts) + c
-            for r in range(first_row, row + 1)
-            for c in range(first, last if r < row else column)
-        ]
+        columns = len(self.lefts)
+        row, column = divmod(index, columns)
         return sorted(
-            found, key=lambda i: (i // len(self.lefts) != row and i % len(self.lefts) != column, i)
+            (i for i in self.around(index) if i < index),
+            key=lambda i: (i // columns != row and i % columns != column, i),
         )
+
+    def around(self, index: int) -> list[int]:
+        """All other windows that share pixels with a window.
+
+        Args:
+            index: number of the window.
+        """
+        columns = len(self.lefts)
+        row, column = divmod(index, columns)
+        rows = _sharing(self.tops[row], self.tops, self.tile[0])
+        across = _sharing(self.lefts[column], self.lefts, self.tile[1])
+        return [r * columns + c for r in rows for c in across if (r, c) != (row, column)]
 
     def is_passed(self, box: Box, index: int) -> bool:
         """Whether no window after the given one has any pixel of a box.
@@ -159,6 +164,11 @@ class Grid:
     def _containing(first: int, stop: int, edges: tuple[int, ...], side: int) -> range:
         """The windows that contain a range, in one direction."""
         return range(bisect_left(edges, stop - side), bisect_right(edges, first))
+
+
+def _sharing(edge: int, edges: tuple[int, ...], side: int) -> range:
+    """The windows that share pixels with the one that begins at `edge`, in one direction."""
+    return range(bisect_right(edges, edge - side), bisect_left(edges, edge + side))
 
 
 def _spread(length: int, side: int, overlap: int) -> tuple[tuple[int, ...], int]:

@@ -94,7 +94,8 @@ class View:
         """
         corner = np.array([self.window.x, self.window.y], np.float64)
         scale = np.array([self.size[1] / self.window.width, self.size[0] / self.window.height])
-        return ((np.asarray(points, np.float64) - corner) * scale).astype(np.float32)
+        moved_points = (np.asarray(points, np.float64) - corner) * scale
+        return np.asarray(moved_points, np.float32)
 
     def boxes(self, boxes: NDArray[Any]) -> NDArray[np.float32]:
         """Boxes of the raster as boxes of the image.

@@ -7,6 +7,8 @@ What a window shows of an object is a fragment. Its fate is decided by what cuts
 * Fragments that are cut, and no window sees better, are joined if they agree in the strip that
   their windows share; see `matching`. The object has the pixels of all its fragments and the
   highest of their scores.
+* A fragment that is cut, that no other window confirms, and that lies almost wholly in another
+  window is dropped as well: that window shows as much of the object, and more beyond the edge.
 * A fragment that is not cut is an object. Those that several windows see whole are compared as
   wholes, and that of the highest score remains.
 
@@ -24,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference_server.errors import ImageTooLargeError
-from inference_server.masks import intersection, mask_nms, union
+from inference_server.masks import intersection, mask_nms, union, within
 from inference_server.segmentation.tiling.grid import Box, Grid
 from inference_server.segmentation.tiling.matching import Fragment, matches
 from inference_server.segmentation.types import Instance
@@ -33,6 +35,10 @@ from inference_server.settings import MiB, Settings
 _WHOLE = 0.5
 """An object that one window shows uncut replaces its joined fragments if it has at least this share
 of their pixels."""
+
+
+_SHOWN = 0.9
+"""A fragment lies almost wholly in another window if at least this share of its pixels does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +172,8 @@ class SeamMerger:
         self, index: int, instances: Iterable[Instance]
     ) -> tuple[list[Fragment], list[Fragment]]:
         """The fragments of a window, and those of them that another window sees better."""
-        clear, doubtful = [], []
+        clear: list[Fragment] = []
+        doubtful: list[Fragment] = []
         for instance in instances:
             if instance.mask.is_empty:
                 continue
@@ -250,7 +257,8 @@ class SeamMerger:
             for fragment in each.fragments:
                 del self._owner[fragment]
                 self._by_window[fragment.window].remove(fragment)
-            self._finished.append(each.finish())
+            if not self._is_contradicted(each):
+                self._finished.append(each.finish())
         for window in [window for window, kept in self._by_window.items() if not kept]:
             del self._by_window[window]
         if self._options.nms_iou_threshold is None:
@@ -259,6 +267,19 @@ class SeamMerger:
             decided, self._finished = self._suppressed(self._options.nms_iou_threshold)
         for instance in decided:
             self._emit(instance)
+
+    def _is_contradicted(self, found: _Object) -> bool:
+        """Whether another window shows almost all of a cut object, and has not found it."""
+        fragment, *others = found.fragments
+        if others or not fragment.cuts:
+            return False
+        least = _SHOWN * fragment.area
+        window = self._grid[fragment.window]
+        for other in self._grid.around(fragment.window):
+            strip = window.overlap(self._grid[other])
+            if strip is not None and within(fragment.mask, strip.box).area >= least:
+                return True
+        return False
 
     def _suppressed(self, threshold: float) -> tuple[list[Instance], list[Instance]]:
         """NMS among finished objects.
@@ -275,7 +296,7 @@ class SeamMerger:
         waits = _meeting(boxes, growing) & (
             areas[:, None] > threshold * np.maximum(areas[:, None], least[None])
         )
-        blocked = waits.any(axis=1)
+        blocked: NDArray[np.bool_] = np.asarray(waits.any(axis=1))
         decided: list[Instance] = []
         waiting: list[Instance] = []
         for group in _groups(finished, boxes, areas, threshold):
@@ -317,9 +338,11 @@ def _boxes(boxes: Sequence[Box]) -> NDArray[np.int64]:
 
 def _meeting(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Whether each of n boxes shares pixels with each of m, bool [n, m]."""
-    met: NDArray[np.bool_] = (
-        np.maximum(a[:, None, :2], b[None, :, :2]) < np.minimum(a[:, None, 2:], b[None, :, 2:])
-    ).all(axis=2)
+    low, high = (
+        np.maximum(a[:, None, :2], b[None, :, :2]),
+        np.minimum(a[:, None, 2:], b[None, :, 2:]),
+    )
+    met: NDArray[np.bool_] = np.asarray((low < high).all(axis=2))
     return met
 
 

@@ -108,7 +108,8 @@ class Raster:
         valid = None if self.valid is None else self.valid[window.slices]
         if max_side is not None and max(window.size) > max_side:
             scale = max_side / max(window.size)
-            pixels = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST)
+            reduced = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST)
+            pixels = np.asarray(reduced, np.uint8)
         self.readers -= 1
         return WindowPixels(pixels, valid)
 
@@ -141,6 +142,7 @@ class Search:
         assert image.window
         assert image.file is not None
         pixels = cv2.imdecode(np.frombuffer(image.file.data, np.uint8), cv2.IMREAD_COLOR_RGB)
+        assert pixels is not None
         assert pixels.shape[:2] == window.size
         assert tuple(pixels[0, 0]) == (window.x, 0, window.y)
         self.asked.append(window)

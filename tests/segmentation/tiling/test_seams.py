@@ -157,6 +157,19 @@ def test_a_rim_is_judged_by_the_window_that_sees_the_object() -> None:
     assert merged(GRID, windows) == []
 
 
+def test_a_cut_object_needs_the_window_that_shows_as_much_of_it() -> None:
+    """It sticks out of the strip by a little, so no window contains it."""
+    left, edge = GRID.lefts[1], GRID.lefts[0] + 40
+    plane = rectangle(SIZE, left - 1, 10, edge, 20)
+    alone = [seen([plane], window) if i == 0 else [] for i, window in enumerate(GRID)]
+    assert GRID.better(0, (left - 1, 10, edge, 20)) == frozenset()
+    assert merged(GRID, alone) == []
+    confirmed = [seen([plane], window) if i < 2 else [] for i, window in enumerate(GRID)]
+    assert len(merged(GRID, confirmed)) == 1
+    longer = rectangle(SIZE, left - 9, 10, edge, 20)
+    assert len(merged(GRID, [seen([longer], GRID[0]), *[[]] * (len(GRID) - 1)])) == 1
+
+
 def test_an_object_of_the_strip_survives_if_both_windows_see_its_rim_only() -> None:
     """Its mask ends at the edge of each window, so each is dropped in favour of the other's."""
     left, edge = GRID.lefts[1], GRID.lefts[0] + 40
@@ -179,7 +192,7 @@ def test_an_object_has_the_score_of_its_surest_part_and_the_box_around_all() -> 
     merger = SeamMerger(GRID, SeamOptions(), merger_found.append)
     for index, instances in enumerate(windows):
         whole = [in_raster(GRID[index], each, SIZE) for each in instances]
-        merger.add(index, [replace(each, box=tuple(map(float, each.mask.box))) for each in whole])
+        merger.add(index, [replace(each, box=each.mask.box) for each in whole])
     merger.finish()
     assert merger_found[0].box == (10, 10, 100, 20)
 
@@ -225,8 +238,8 @@ def test_perturbed_masks_are_still_counted_once(seed: int) -> None:
     free = np.ones(size, np.bool_)
     objects = []
     for _ in range(40):
-        x, y = rng.integers(0, size[1]), rng.integers(0, size[0])
-        plane = ring(size, x, y, rng.integers(5, 14), 0)
+        x, y = float(rng.integers(0, size[1])), float(rng.integers(0, size[0]))
+        plane = ring(size, x, y, float(rng.integers(5, 14)), 0)
         around = ring(size, x, y, 17, 0)
         if (free & around).sum() == around.sum() and plane.sum() > 60:
             objects.append(plane)

@@ -76,4 +76,4 @@ def ring(size: tuple[int, int], x: float, y: float, outer: float, inner: float) 
     """A ring around a point."""
     ys, xs = np.mgrid[: size[0], : size[1]]
     distance = np.hypot(xs - x, ys - y)
-    return (distance <= outer) & (distance > inner)
+    return np.asarray((distance <= outer) & (distance > inner))

@@ -6,13 +6,13 @@ import asyncio
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks.overlap import iou
 from benchmarks.report import Cell, Table
 from inference_server.demo.scenes import Scene, make_scene
 from inference_server.demo.shapes import COLORS, SHAPES
 from inference_server.images.window import Window, WindowPixels
+from inference_server.masks import Mask
 from inference_server.observability.metrics import Timings
 from inference_server.segmentation.local import LocalSegmentationService
 from inference_server.segmentation.tiling import with_exemplars
@@ -32,7 +32,7 @@ class Counts:
     wrong: int = 0
     missed: int = 0
 
-    def add(self, found: list[Instance], true: list[NDArray[np.bool_]]) -> None:
+    def add(self, found: list[Instance], true: list[Mask]) -> None:
         """Compare the objects of one image with the shapes of the exemplar's kind."""
         left = list(true)
         for instance in found:
@@ -117,8 +117,10 @@ def measure(segmenter: LocalSegmentationService, loop: asyncio.Runner, pairs: in
         kind = f"{item.color} {item.shape}"
         prompt = ConceptPrompt(None, np.array([item.box], np.float32), np.ones(1, np.int64))
         made = loop.run(encoded(first, prompt))
-        here = [each.mask for each in first.matching(kind)]
-        there = [each.mask for each in second.matching(kind)]
+        here, there = (
+            [Mask.from_plane(each.mask) for each in scene.matching(kind)]
+            for scene in (first, second)
+        )
         own.add(loop.run(find(first, prompt)), here)
         other.add(loop.run(find(second, made)), there)
         words.add(loop.run(find(second, ConceptPrompt(kind, *nothing))), there)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import mmap
 import tempfile
 import threading
 import time
@@ -18,8 +17,9 @@ import numpy as np
 from benchmarks import exemplars
 from benchmarks.mosaic import Mosaic
 from benchmarks.report import Cell, Goal, Report, Table
-from benchmarks.timing import exponent
+from benchmarks.timing import exponent, resident
 from inference_server.demo.shapes import SHAPES
+from inference_server.images.file_bytes import FileBytes
 from inference_server.images.raster_file import RasterFile
 from inference_server.images.window import Window, WindowSource
 from inference_server.images.window_reader import WindowReader
@@ -131,9 +131,8 @@ def run(small: bool) -> Report:
             f"IoU with a shape of its class is at least {_MATCH:g}. Single images: one crop of the "
             "size of a window around each shape, of which only the objects nearest to that shape "
             "count that the crop does not cut.",
-            "Memory: resident memory of the process above that before the run, with loaded models; "
-            "pages of the mapped file, which the system drops when it needs memory, are in a "
-            "column of their own. Time: reading, encoding, searching for `shape`, joining; one run "
+            "Memory: resident memory of the process above that before the run, with loaded models. "
+            "Time: reading, encoding, searching for `shape`, joining; one run "
             "each.",
         ],
     )
@@ -215,11 +214,7 @@ class Bench:
         path = self.folder / "raster.tif"
         mosaic.write(path, **options)
         try:
-            with (
-                path.open("rb") as file,
-                mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
-                WindowReader(RasterFile(data)) as source,
-            ):
+            with path.open("rb") as file, WindowReader(RasterFile(FileBytes(file))) as source:
                 yield source
         finally:
             path.unlink()
@@ -296,14 +291,13 @@ def _growth(report: Report, bench: Bench, scale: Scale) -> None:
                 "objects": found,
                 "seconds": watched.seconds,
                 "seconds per window": watched.seconds / (progress.total - progress.skipped),
-                "peak extra memory (MB)": watched.own / 1e6,
-                "mapped pages of the file (MB)": watched.mapped / 1e6,
+                "peak extra memory (MB)": watched.peak / 1e6,
             }
         )
         report.goals.append(
             Goal(
                 f"peak extra memory, {round(side**2 / 1e6)} MP in {kind}",
-                watched.own / 1e6,
+                watched.peak / 1e6,
                 MEMORY,
                 "at most",
                 "MB",
@@ -320,17 +314,16 @@ class Watched:
 
     Attributes:
         seconds: its duration.
-        own: peak of the process's own memory in bytes, above that before.
-        mapped: peak of the mapped pages of files in bytes, above that before.
+        peak: peak resident memory in bytes, above that before.
     """
 
     def __init__(self) -> None:
         self.seconds = 0.0
-        self.own = self.mapped = 0
+        self.peak = 0
         self._done = threading.Event()
 
     def __enter__(self) -> Watched:
-        self._first = _resident()
+        self._first = resident()
         self._begin = time.perf_counter()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
@@ -343,21 +336,9 @@ class Watched:
 
     def _watch(self) -> None:
         while True:
-            own, mapped = _resident()
-            self.own = max(self.own, own - self._first[0])
-            self.mapped = max(self.mapped, mapped - self._first[1])
+            self.peak = max(self.peak, resident() - self._first)
             if self._done.wait(0.02):
                 return
-
-
-def _resident() -> tuple[int, int]:
-    """Resident memory of this process in bytes: its own, and mapped pages of files."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    values = {line.split(":")[0]: line.split()[1] for line in lines if line.startswith("Rss")}
-    return (
-        1024 * (int(values["RssAnon"]) + int(values["RssShmem"])),
-        1024 * int(values["RssFile"]),
-    )
 
 
 def scored(objects: Iterable[Instance], mosaic: Mosaic) -> Score:

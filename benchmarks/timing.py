@@ -59,7 +59,7 @@ def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
     return statistics.linear_regression(x, y).slope
 
 
-def _resident() -> int:
+def resident() -> int:
     """Return the resident memory of this process in bytes."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * 4096
@@ -81,19 +81,19 @@ def peak_memory(work: Work, *, interval: float = 0.0005) -> int:
     """
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)
-    before = most = _resident()
+    before = most = resident()
     done = threading.Event()
 
     def watch() -> None:
         nonlocal most
         while not done.wait(interval):
-            most = max(most, _resident())
+            most = max(most, resident())
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     try:
         work()
-        most = max(most, _resident())
+        most = max(most, resident())
     finally:
         done.set()
         watcher.join()

@@ -226,15 +226,18 @@ def _accuracy(report: Report, bench: Bench, scale: Scale) -> None:
     rows: list[dict[str, Cell]] = []
     with bench.raster(mosaic) as source:
         alone = singles(bench, source, mosaic, scale.tile)
-        rows.append({"way": "single images", "windows": len(mosaic.shapes)} | _cells(alone))
+        rows.append({"way": "single images", "windows": len(mosaic.shapes), **_cells(alone)})
         for divisor in scale.overlaps:
             overlap = scale.tile // divisor
             progress, score = bench.tiled(
                 source, scale.tile, overlap, lambda objects: scored(objects, mosaic)
             )
             rows.append(
-                {"way": f"windows that share {overlap} pixels", "windows": progress.total}
-                | _cells(score)
+                {
+                    "way": f"windows that share {overlap} pixels",
+                    "windows": progress.total,
+                    **_cells(score),
+                }
             )
             report.goals.append(
                 Goal(
@@ -267,7 +270,7 @@ def _growth(report: Report, bench: Bench, scale: Scale) -> None:
     pixels: list[float] = []
     seconds: list[float] = []
     tile = scale.large
-    kinds = [(side, "tiles", {}) for side in scale.sides]
+    kinds: list[tuple[int, str, dict[str, Any]]] = [(side, "tiles", {}) for side in scale.sides]
     kinds.append((scale.kinds, "strips", {"tiled": False}))
     kinds.append((scale.kinds, "half without data", {"empty_from": scale.kinds // 2}))
     warm = Mosaic.of(2, (tile + 200, tile + 200), 8, tile)

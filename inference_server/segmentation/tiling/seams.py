@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from inference_server.errors import ImageTooLargeError
 from inference_server.masks import intersection, mask_nms, union, within
 from inference_server.segmentation.tiling.grid import Box, Grid
-from inference_server.segmentation.tiling.matching import Fragment, matches
+from inference_server.segmentation.tiling.matching import Fragment, matches, meet
 from inference_server.segmentation.types import Instance
 from inference_server.settings import MiB, Settings
 
@@ -159,6 +159,8 @@ class SeamMerger:
             self._begin(fragment)
         for other in self._grid.neighbours(index):
             self._join(other, index, clear)
+        self._confirm(clear, self._doubtful)
+        self._confirm([each for kept in self._by_window.values() for each in kept], doubtful)
         self._settle_doubtful(index, doubtful)
         self._close(index)
         self._count()
@@ -225,6 +227,20 @@ class SeamMerger:
             self._owner[fragment] = a
         del self._open[b]
 
+    def _confirm(self, clear: Sequence[Fragment], doubtful: Sequence[Fragment]) -> None:
+        """Note which fragments agree with one that was dropped in favour of their window."""
+        for dropped in doubtful:
+            for fragment in clear:
+                if fragment.window in dropped.better and self._agree(fragment, dropped):
+                    fragment.joined.add(dropped.window)
+
+    def _agree(self, a: Fragment, b: Fragment) -> bool:
+        """Whether two fragments are the same by their whole masks."""
+        if (self._options.by_prompt and a.prompt != b.prompt) or not meet(a.box, b.box):
+            return False
+        shared = intersection(a.mask, b.mask)
+        return shared >= self._options.min_iou * (a.area + b.area - shared)
+
     def _settle_doubtful(self, index: int, doubtful: list[Fragment]) -> None:
         """Keep one of two fragments each of which the other's window should have seen better.
 
@@ -234,10 +250,7 @@ class SeamMerger:
             for other in self._doubtful:
                 if other.window not in fragment.better or fragment.window not in other.better:
                     continue
-                if self._options.by_prompt and other.prompt != fragment.prompt:
-                    continue
-                shared = intersection(fragment.mask, other.mask)
-                if shared >= self._options.min_iou * (fragment.area + other.area - shared):
+                if self._agree(fragment, other):
                     best = max(other, fragment, key=lambda each: each.score)
                     best.cuts = 0
                     self._begin(best)
@@ -271,7 +284,7 @@ class SeamMerger:
     def _is_contradicted(self, found: _Object) -> bool:
         """Whether another window shows almost all of a cut object, and has not found it."""
         fragment, *others = found.fragments
-        if others or not fragment.cuts:
+        if others or not fragment.cuts or fragment.joined:
             return False
         least = _SHOWN * fragment.area
         window = self._grid[fragment.window]

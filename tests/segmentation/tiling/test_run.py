@@ -13,6 +13,7 @@ from typing import Any, TypeVar, cast
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from inference_server.engines.base import Embedding
 from inference_server.errors import CapacityError, ImageError, StoppingError
@@ -103,7 +104,7 @@ class Raster:
         if self.gate is not None:
             assert self.gate.wait(60)
         self.read_windows.append(window)
-        pixels = np.zeros((*window.size, 3), np.uint8)
+        pixels: NDArray[np.uint8] = np.zeros((*window.size, 3), np.uint8)
         pixels[..., 0], pixels[..., 2] = window.x % 256, window.y % 256
         valid = None if self.valid is None else self.valid[window.slices]
         if max_side is not None and max(window.size) > max_side:

@@ -73,7 +73,7 @@ def worlds(draw: st.DrawFn) -> tuple[Grid, list[Plane]]:
     return grid, objects
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(worlds())
 def test_every_object_is_found_once(world: tuple[Grid, list[Plane]]) -> None:
     grid, objects = world
@@ -197,6 +197,17 @@ def test_an_object_has_the_score_of_its_surest_part_and_the_box_around_all() -> 
     assert merger_found[0].box == (10, 10, 100, 20)
 
 
+def test_a_cut_object_is_confirmed_by_a_mask_that_was_dropped_in_its_favour() -> None:
+    """One window outlines it a pixel wider, and sticks out of the strip; the other a pixel less."""
+    left, edge = GRID.lefts[1], GRID.lefts[0] + 40
+    wide, narrow = rectangle(SIZE, left - 1, 10, edge, 20), rectangle(SIZE, left, 10, edge - 1, 20)
+    windows: list[list[Instance]] = [[] for _ in GRID]
+    windows[0], windows[1] = seen([wide], GRID[0]), seen([narrow], GRID[1])
+    assert GRID.better(1, (left, 10, edge - 1, 20)) == {0}
+    (found,) = merged(GRID, windows)
+    assert np.array_equal(found.mask.to_plane(), wide)
+
+
 def test_of_two_whole_views_the_surer_one_remains() -> None:
     left = GRID.lefts[1]
     plane, larger = (rectangle(SIZE, left + 2, 50, left + 8, 50 + n) for n in (9, 10))
@@ -228,8 +239,7 @@ def test_nms_waits_for_objects_that_still_grow(threshold: float | None) -> None:
     assert areas == ([20, 1100, 1100] if threshold is None else [20, 1100])
 
 
-@settings(max_examples=30)
-@given(st.integers(0, 2**32 - 1))
+@pytest.mark.parametrize("seed", range(12))
 def test_perturbed_masks_are_still_counted_once(seed: int) -> None:
     """Each window outlines each object a little differently."""
     rng = np.random.default_rng(seed)
@@ -260,7 +270,7 @@ def test_perturbed_masks_are_still_counted_once(seed: int) -> None:
 
 def test_finished_objects_leave_the_memory() -> None:
     """In a tall raster, as much is kept at its end as at its beginning."""
-    size = (4000, 100)
+    size = (1500, 100)
     grid = Grid.of(size, 40, 10)
     found: list[Instance] = []
     merger = SeamMerger(grid, SeamOptions(nms_iou_threshold=0.5), found.append)

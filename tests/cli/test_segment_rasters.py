@@ -1,14 +1,9 @@
-"""`inference-server segment` on rasters by windows: formats, bands, coordinates and resuming."""
+"""`inference-server segment` on rasters by windows: formats, bands, coordinates, prompts."""
 
 from __future__ import annotations
 
 import json
-import shutil
-import signal
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +14,10 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from rasterio.warp import transform
 
-from inference_server.batch.search import Search
 from inference_server.demo.scenes import SceneObject, make_scene
 from tests.api.pictures import encoded, iou
 from tests.api.rasters import PLACES, geotiff
 from tests.cli.test_segment import done, run
-from tests.readme import ROOT
 
 Plane = NDArray[np.bool_]
 SEEDS = ((0, 2, 5), (7, 2, 0))
@@ -205,61 +198,3 @@ def test_exemplars_are_used_in_all_windows(world: Any, ortho: Path, tmp_path: Pa
     found = [coco.annToMask(each).astype(bool) for each in coco.loadAnns(coco.getAnnIds())]
     assert max(iou(world[1][0][1], mask) for mask in found) > ENOUGH
     assert max(int(np.nonzero(mask)[1].max()) for mask in found) > 400  # in other windows, too
-
-
-class TestResumed:
-    """A run that was stopped goes on at the window where it was."""
-
-    STOP = 7
-
-    @contextmanager
-    def stopped(self, *arguments: object) -> Iterator[subprocess.Popen[bytes]]:
-        """Start a run in a process of its own, and wait until it holds at a window."""
-        command = [sys.executable, "-m", "tests.cli.gated", str(self.STOP)]
-        process = subprocess.Popen(
-            [*command, "segment", *map(str, arguments)],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        assert process.stdout is not None
-        try:
-            assert process.stdout.readline() == b"window\n", process.communicate()
-            yield process
-        finally:
-            process.kill()
-            process.communicate()
-
-    @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-    def test_at_the_window(
-        self, ortho: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: signal.Signals
-    ) -> None:
-        arguments = (ortho, *COLOURS, *BY_WINDOWS, "--format", "geojson")
-        done(*arguments, "-o", tmp_path / "whole.geojson")
-        out = tmp_path / "out.geojson"
-        with self.stopped(*arguments, "-o", out) as process:
-            process.send_signal(how)
-            _, told = process.communicate(b"xxxx")
-        if how == signal.SIGINT:
-            assert process.returncode == 130
-            assert b"Run the same command to resume" in told
-        assert not out.exists()
-        if how == signal.SIGKILL:
-            for options in ((*arguments, "--force"), (ortho, *BY_WINDOWS, "--text", "red")):
-                other = Path(shutil.copytree(tmp_path, tmp_path.with_name(f"copy{len(options)}")))
-                form = ("--format", "geojson", "-o", other / "out.geojson")
-                assert "resuming" not in done(*options, *form).stderr
-        searched: list[object] = []
-        everywhere = Search.everywhere
-
-        async def counted(self: Search, *arguments: Any) -> Any:
-            searched.append(arguments)
-            return await everywhere(self, *arguments)
-
-        monkeypatch.setattr(Search, "everywhere", counted)
-        result = done(*arguments, "-o", out)
-        kept = WINDOWS - len(searched)
-        assert self.STOP <= kept <= self.STOP + 1  # one more may pass before the signal is seen
-        assert f"ortho.tif: resuming at window {kept + 1} of {WINDOWS}." in result.stderr
-        assert out.read_bytes() == (tmp_path / "whole.geojson").read_bytes()

@@ -8,6 +8,7 @@ import io
 import json
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,7 +19,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from inference_server.api.roboflow import raster_files
+from inference_server.errors import ImageTooLargeError
 from inference_server.segmentation.local import LocalSegmentationService
+from inference_server.settings import MiB
 from tests.api.pictures import iou, plane
 from tests.api.rasters import geotiff
 from tests.api.serving import ALICE, CONCEPT, VISUAL, RunningHere, serving, until
@@ -299,3 +303,10 @@ def test_a_running_job_tells_its_progress_and_can_be_cancelled(
         assert server.get(job["status_url"]).status_code == 404
     prompt = {"points": [{"x": 5, "y": 5, "positive": True}]}
     completed(server, f"/v2{VISUAL}", image=named, prompts=[prompt])
+
+
+def test_files_of_a_result_are_bounded_while_they_are_written(tmp_path: Path) -> None:
+    pieces = iter([bytes(MiB // 2)] * 1000)
+    with pytest.raises(ImageTooLargeError, match="INFERENCE_JOB_RESULT_MB"):
+        raster_files._write(tmp_path / "objects.geojson", pieces, MiB)
+    assert len(list(pieces)) == 997

@@ -272,9 +272,9 @@ def test_jobs(client: AuthenticatedClient, picture: Picture) -> None:
     circles = picture.matching("red circle")
     assert iou(mask_of(pixels(data)), circles[0] | circles[1]) > 0.6
 
-    concept = models.Sam3SegmentationRequest(
-        image=image(picture.sent), prompts=[models.Sam3Prompt(text="red circle")]
-    )
+    source = models.JobSource("base64", picture.sent["value"])
+    words = [models.Sam3Prompt(text="red circle")]
+    concept = models.ConceptJobRequest(image=source, prompts=words)
     done = result(submit_concept_segment.sync(client=client, body=concept))
     assert isinstance(done.output, dict)
     found = done.output["prompt_results"][0]["predictions"]

@@ -40,7 +40,8 @@ def _pattern() -> NDArray[np.uint8]:
     rng = np.random.default_rng(0)
     patches = rng.integers(20, 230, (3, 64, 64), np.uint8)
     noise = rng.integers(0, 4, (3, _PATTERN, _PATTERN), np.uint8)
-    return patches.repeat(_PATTERN // 64, 1).repeat(_PATTERN // 64, 2) + noise
+    large = patches.repeat(_PATTERN // 64, 1).repeat(_PATTERN // 64, 2)
+    return np.asarray(large + noise, np.uint8)
 
 
 def write_raster(path: Path, side: int, kind: str) -> None:

@@ -96,6 +96,7 @@ class OpenRaster:
     Attributes:
         bands: numbers of the bands to show, one or three.
         fractions: whether values are floating-point numbers.
+        blank: whether a nodata value marks pixels without data.
         may_be_invalid: whether some pixels may be without data.
         palette: whether values are indices of colours.
 
@@ -115,14 +116,14 @@ class OpenRaster:
                 "numbers of bands that it has, or omit bands."
             )
         flags = dataset.mask_flag_enums[self.bands[0] - 1]
-        self._blank = MaskFlags.nodata in flags
-        self._covered = not self._blank and MaskFlags.all_valid not in flags
+        self.blank = MaskFlags.nodata in flags
+        self._covered = not self.blank and MaskFlags.all_valid not in flags
         self._type = np.dtype(dataset.dtypes[self.bands[0] - 1])
         # A palette becomes a table by value; with 32-bit values it would have four billion rows.
         small = self._type in (np.uint8, np.uint16) and len(self.bands) == 1
         self.palette = small and kinds[self.bands[0] - 1] == ColorInterp.palette
         self.fractions = self._type.kind == "f"
-        self.may_be_invalid = self._blank or self._covered or self.fractions
+        self.may_be_invalid = self.blank or self._covered or self.fractions
 
     @property
     def block(self) -> tuple[int, int]:
@@ -178,7 +179,7 @@ class OpenRaster:
         )
         known = np.isfinite(values) if self.fractions else None
         masks = partial(self._dataset.read_masks, window=window)
-        if self._blank:
+        if self.blank:
             given = masks(self.bands, out_shape=shape).astype(np.bool_)
             known = given if known is None else known & given
         shown = None

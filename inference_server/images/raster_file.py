@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference_server.errors import ImageError, InferenceServerError
-from inference_server.executor import stop_if_cancelled
+from inference_server.executor import WorkCancelledError, stop_if_cancelled
 from inference_server.images.failures import DamagedError, could_not_load, damaged
 from inference_server.images.file_bytes import Bytes
 from inference_server.images.gdal import gdal, open_surveyed_tiff
@@ -221,7 +221,7 @@ def blaming(kind: str) -> Iterator[None]:
     """
     try:
         yield
-    except InferenceServerError:
+    except (InferenceServerError, WorkCancelledError):
         raise
     except Exception as error:
         raise damaged(kind, error) from error

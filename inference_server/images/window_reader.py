@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -175,6 +176,8 @@ class WindowReader:
     def has_data(self, window: Window) -> bool:
         """Whether a window has any pixel with data; the window is read and kept for `read`.
 
+        It is not read if it lies in blocks that the file leaves out (`SPARSE_OK` of GDAL).
+
         Args:
             window: a window inside the raster.
 
@@ -183,6 +186,8 @@ class WindowReader:
         """
         if not self._raster.may_be_invalid:
             return True
+        if self._is_absent(window):
+            return False
         valid = self.read(window).valid
         return valid is None or bool(valid.any())
 
@@ -223,6 +228,20 @@ class WindowReader:
             if self._raster.may_be_invalid:
                 self._last = asked, found
             return found
+
+    def _is_absent(self, window: Window) -> bool:
+        """Whether the file has none of a window's blocks, which then have the nodata value."""
+        if not self._raster.blank:
+            return False
+        stored = self._as_stored(window)
+        rows, columns = self._raster.block
+        across = range(stored.x // columns, (stored.right - 1) // columns + 1)
+        down = range(stored.y // rows, (stored.bottom - 1) // rows + 1)
+        with self._lock, blaming("TIFF"), gdal():
+            return all(
+                self._dataset.get_tag_item(f"BLOCK_OFFSET_{x}_{y}", "TIFF", bidx=band) is None
+                for y, x, band in product(down, across, set(self._raster.bands))
+            )
 
     def _as_stored(self, window: Window) -> Window:
         """The window that holds an upright window's pixels in the file."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from tests.api.serving import BOB, RunningHere, serving, until
 from tests.api.test_uploads import PART, connect, files_in_use, head
 
 MiB = 2**20
-SQUARES = {"prompt": "yellow square", "tile_size": 384}
+SQUARES: dict[str, Any] = {"prompt": "yellow square", "tile_size": 384}
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from PIL import Image
 from rasterio.enums import ColorInterp
 from rasterio.io import MemoryFile
 
-from inference_server.errors import RequestError
+from inference_server.errors import ImageError, RequestError
 from inference_server.images import decode_image, raster, window_reader
 from inference_server.images.raster import parse_bands
 from inference_server.images.raster_file import RasterFile
@@ -203,6 +203,24 @@ def test_a_sample_without_data_is_extended(tmp_path: Path, monkeypatch: pytest.M
     assert (pixels[:, 0] <= 10).all()
     assert (pixels[:, -1] >= 245).all()
     assert len(np.unique(pixels)) > 30
+
+
+@pytest.mark.parametrize("interleave", ["pixel", "band"])
+def test_blocks_that_the_file_leaves_out_are_not_read(
+    interleave: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bands = np.zeros((3, 256, 256), np.uint16)
+    bands[2, 130, 70] = 5
+    options: dict[str, Any] = {"blockxsize": 64, "blockysize": 64, "interleave": interleave}
+    data = write(bands, nodata=0, tiled=True, SPARSE_OK=True, **options)
+    windows = [Window(x, y, 60, 60) for y in range(0, 196, 60) for x in range(0, 196, 60)]
+    with opened(data, tmp_path) as reader:
+        full = [window for window in windows if reader.has_data(window)]
+        assert full == [Window(60, 120, 60, 60)]
+        monkeypatch.setattr(raster.OpenRaster, "draw", None)
+        assert not reader.has_data(Window(128, 0, 128, 128))
+        with pytest.raises(ImageError):
+            reader.has_data(Window(60, 128, 60, 60))
 
 
 def test_a_window_can_be_reduced(tmp_path: Path) -> None:

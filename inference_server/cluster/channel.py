@@ -7,10 +7,10 @@ from itertools import count
 from typing import Any
 
 from inference_server.cluster.listener import Address
-from inference_server.cluster.wire import HANDSHAKE_SECONDS, Connection, Frame, Kind, packed
+from inference_server.cluster.wire import Connection, Frame, Kind, packed
 
-CONNECT_SECONDS = 5.0
-"""Seconds to connect to a replica."""
+CONNECT_SECONDS = 2.0
+"""Seconds to connect to a replica's machine; the kernel answers even if the replica is busy."""
 
 
 class ReplicaUnreachableError(Exception):
@@ -68,11 +68,11 @@ class Channel(Connection):
         """
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(CONNECT_SECONDS + HANDSHAKE_SECONDS):
+            async with asyncio.timeout(CONNECT_SECONDS):
                 _, channel = await loop.create_connection(
                     lambda: cls(address.key), address.host, address.port
                 )
-                await channel._ready
+            await channel._ready  # the connection is closed if this takes too long
         except (OSError, TimeoutError) as error:
             raise ReplicaUnreachableError(repr(error)) from None
         return channel

@@ -10,7 +10,7 @@ from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, RequestRouterConfig
 
 from inference_server.api.app import Registry
-from inference_server.cluster.ingress import IDLE_SECONDS, LEAVE_SECONDS, Ingress
+from inference_server.cluster.ingress import IDLE_SECONDS, Ingress, leave_seconds
 from inference_server.cluster.messages import Family
 from inference_server.cluster.replica import EngineReplica
 from inference_server.engines.catalog import Catalog
@@ -71,7 +71,7 @@ def build(
         name="ingress",
         ray_actor_options={"num_cpus": settings.cluster_ingress_cpus},
         graceful_shutdown_timeout_s=settings.shutdown_timeout
-        + LEAVE_SECONDS
+        + leave_seconds(settings)
         + IDLE_SECONDS
         + _STOP_SECONDS,
         **_count(settings.cluster_ingress_replicas, settings),

@@ -30,15 +30,24 @@ logger = logging.getLogger(__name__)
 HEALTH = "/-/healthz"
 """Path of the health check for load balancers and KubeRay: 503 once this ingress stops."""
 
-LEAVE_SECONDS = 10.0
-"""Seconds for which the only ingress of a machine goes on accepting connections when it stops, so
-that load balancers notice, unless another one starts there meanwhile."""
+_LEAVE_SECONDS = 10.0
 
 IDLE_SECONDS = 2.0
 """Seconds for which a stopping ingress keeps idle connections: a client that uses one of them gets
 its response and is told to open a new one."""
 
 _TICK = 0.05
+
+
+def leave_seconds(settings: Settings) -> float:
+    """Return for how long the only ingress of a machine still accepts connections when it stops.
+
+    Load balancers notice meanwhile. It ends earlier if another ingress starts on the machine.
+
+    Args:
+        settings: the server's settings.
+    """
+    return max(_LEAVE_SECONDS, settings.drain_seconds)
 
 
 class Ingress:
@@ -84,7 +93,7 @@ class Ingress:
     async def stop(self) -> None:
         """Serve the requests in progress, and let clients move to other ingresses."""
         if self._server is not None and self._serving is not None:
-            await self._server.leave()
+            await self._server.leave(leave_seconds(self._settings))
             await self._serving
 
     def check_health(self) -> None:
@@ -133,19 +142,17 @@ class IngressServer(Server):
         """Leave signals to Ray."""
         yield
 
-    async def leave(
-        self, leave_seconds: float = LEAVE_SECONDS, idle_seconds: float = IDLE_SECONDS
-    ) -> None:
+    async def leave(self, seconds: float, idle_seconds: float = IDLE_SECONDS) -> None:
         """Stop accepting connections, then drain.
 
         Args:
-            leave_seconds: see `LEAVE_SECONDS`. Default: 10.
+            seconds: see `leave_seconds`.
             idle_seconds: see `IDLE_SECONDS`. Default: 2.
         """
         self._state_of().admission.leave()
         self._shared.leave()
         loop = asyncio.get_running_loop()
-        end = loop.time() + leave_seconds
+        end = loop.time() + seconds
         while not await asyncio.to_thread(self._shared.peers) and loop.time() < end:
             await asyncio.sleep(_TICK)
         for server in self.servers:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -88,8 +89,11 @@ class EngineReplica:
     async def record_replica_metadata(self) -> dict[str, Any]:
         """Start to listen for ingresses, and publish the address.
 
-        Ray Serve calls this once, before the replica counts as ready.
+        Ray Serve calls this once, before the replica counts as ready. If Ray encrypts its own
+        connections, requests have to go through Serve's handles, so there is no address.
         """
+        if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
+            return {}
         keep_serve_local()
         address = await self._listener.start(node_address())
         # Serve awaits this when it stops the replica. On the class, Python would call it as well.

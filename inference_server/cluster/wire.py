@@ -29,8 +29,10 @@ _KEEP_ALIVE = {
     "TCP_KEEPIDLE": 5,
     "TCP_KEEPINTVL": 2,
     "TCP_KEEPCNT": 3,
+    "TCP_USER_TIMEOUT": 11_000,
 }
-"""Keep-alive probes, in seconds and counts: a lost machine is noticed after 11 s."""
+"""Keep-alive probes in seconds, their count, and milliseconds for sent bytes to be confirmed: a lost
+machine is noticed after 11 s."""
 
 
 class Kind(IntEnum):

@@ -305,6 +305,14 @@ async def test_all_replicas_load_and_unload_a_model(
         await ingress.segmenter.load_model(tiny)
 
 
+async def test_a_replica_of_an_encrypted_ray_is_called_through_serve(
+    replica: EngineReplica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connections of ingresses to replicas are not encrypted."""
+    monkeypatch.setenv("RAY_USE_TLS", "1")
+    assert await replica.record_replica_metadata() == {}
+
+
 async def test_the_reply_names_the_model_that_answered(ingress: Ingress) -> None:
     assert (await ingress.click()).answered_by == (ModelKey("sam2", "hiera_large"),)
 

@@ -18,7 +18,7 @@ from benchmarks import replicas
 from benchmarks.http_client import Client
 from benchmarks.overhead import padded
 from benchmarks.processes import OTHERS, cpu_seconds, memory_bytes
-from benchmarks.report import Cell, Report, Table
+from benchmarks.report import Cell, Goal, Report, Table
 from benchmarks.requests import EMBED, SEGMENT, click_body, embed_body, picture
 from benchmarks.sam2_models import demo
 from benchmarks.serving import CORES, Server, our_server
@@ -223,6 +223,26 @@ def _side_by_side(report: Report, scale: Scale) -> None:
         _requests(kinds, costs, idle),
         _milliseconds(costs),
         _processes(costs, idle, memory),
+    ]
+    report.goals += goals(report.tables[0].rows)
+
+
+def goals(rows: Sequence[Mapping[str, Cell]]) -> list[Goal]:
+    """Return the targets for a cluster's overhead.
+
+    Args:
+        rows: rows of the table of requests.
+    """
+    figures = {str(row["request"]): row for row in rows}
+
+    def goal(what: str, kind: str, column: str, unit: str, bound: float) -> Goal:
+        return Goal(what, float(figures[kind][column]), bound, "at most", unit)
+
+    return [
+        goal("a probe of a cluster", _PROBE, "cluster (ms)", "ms", 1.0),
+        goal("a cached click, more than one process", _CLICK, "difference (ms)", "ms", 5.0),
+        goal("CPU of a cached click relative to one process", _CLICK, "CPU ratio", "x", 1.5),
+        goal("a cold image relative to one process", _COLD, "ratio", "x", 1.15),
     ]
 
 

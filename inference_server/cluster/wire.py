@@ -31,8 +31,8 @@ _KEEP_ALIVE = {
     "TCP_KEEPCNT": 3,
     "TCP_USER_TIMEOUT": 11_000,
 }
-"""Keep-alive probes in seconds, their count, and milliseconds for sent bytes to be confirmed: a lost
-machine is noticed after 11 s."""
+"""Keep-alive probes in seconds, their count, and the milliseconds in which sent bytes have to be
+confirmed: a lost machine is noticed after 11 s."""
 
 
 class Kind(IntEnum):

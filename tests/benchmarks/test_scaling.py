@@ -241,18 +241,17 @@ def test_the_example_follows_the_formulas() -> None:
     page = (DOCS / "scaling.md").read_text("utf-8")
     assert f"*E* = {1e3 * GPU.encode:g} ms and *D* = {1e3 * GPU.decode:g} ms" in page
     one = UTILISATION / (GPU.encode / CLICKS + GPU.decode)
-    ingress = (18.75 + (CLICKS - 1) * 11) / CLICKS / 1e3 / 0.6
-    proxy = 6.6 / 1e3 / 0.6
+    ingress = (10.15 + (CLICKS - 1) * 2.4) / CLICKS / 1e3 / 0.6
+    assert "| 2.4 ms; 10.15 ms |" in page
     table = page.partition("## From one GPU to a thousand")[2].partition("\n## ")[0]
     rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| ")]
-    counts = [[float(cell.replace(",", "")) for cell in row[:6]] for row in rows[1:]]
+    counts = [[float(cell.replace(",", "")) for cell in row[:5]] for row in rows[1:]]
     assert [int(row[0]) for row in counts] == [1, 8, 64, 100, 256, 1000]
-    for gpus, requests, images, clients, cores, proxies in counts:
+    for gpus, requests, images, clients, cores in counts:
         assert requests == pytest.approx(gpus * one, rel=0.01)
         assert images == pytest.approx(gpus * one / CLICKS, rel=0.01)
         assert clients == pytest.approx(gpus * one * 5, rel=0.02)
         assert cores == math.ceil(gpus * one * ingress)
-        assert proxies == math.ceil(gpus * one * proxy)
 
 
 def test_limits_equal_the_settings() -> None:

@@ -27,6 +27,7 @@ from inference_server.segmentation.tiling import (
     SeamOptions,
     TiledObjects,
     TiledResult,
+    checked_tile_size,
     plan_grid,
     segment_tiled,
     tile_size_of,
@@ -246,6 +247,7 @@ async def visual_windows(
         )
     segmenter = context.segmenter
     side = await tile_size_of(segmenter, "visual", model)
+    side = checked_tile_size(context.settings, None, side)
     with ExitStack() as stack:
         reader = stack.enter_context(await segmenter.in_slow_thread(source.reader))
         options = replace(visual_options(body), within=True)

@@ -31,6 +31,7 @@ from inference_server.segmentation.tiling import (
     SeamOptions,
     TiledObjects,
     View,
+    checked_tile_size,
     plan_grid,
     segment_around,
     segment_tiled,
@@ -138,7 +139,7 @@ class RasterByWindows:
             searches.tenant,
             self._reader,
             [concept_prompt(boxes=prompts.boxes)],
-            self._form.tile_size or await self._tile_size("concept"),
+            await self._side_of_windows("concept"),
             timings=timings_of(self._request),
             model=searches.model("sam3"),
         )
@@ -175,7 +176,7 @@ class RasterByWindows:
     async def _around(self, objects: Sequence[VisualPrompt]) -> tuple[EncodedImage, list[Instance]]:
         """Segment objects in the windows around their points and boxes."""
         objects = cut_to_image(self._reader.size, objects, refuse=True)
-        tile_size = self._form.tile_size or await self._tile_size("visual")
+        tile_size = await self._side_of_windows("visual")
         images, found = [], []
         for group in near_each_other([extent(each) for each in objects], tile_size / 2):
             asked = [objects[index] for index in group]
@@ -192,6 +193,11 @@ class RasterByWindows:
             found += [replace(each, prompt=group[each.prompt]) for each in result.instances]
         found.sort(key=lambda instance: instance.prompt)
         return EncodedImage.joined(images), found
+
+    async def _side_of_windows(self, prompts: Literal["concept", "visual"]) -> int:
+        """Side of the windows in pixels; raises `PromptError` if the form's is out of range."""
+        side = await self._tile_size(prompts)
+        return checked_tile_size(self._settings, self._form.tile_size, side)
 
     async def _tile_size(self, prompts: Literal["concept", "visual"]) -> int:
         version = "sam3" if prompts == "concept" else self._form.model_version

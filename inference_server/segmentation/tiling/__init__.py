@@ -1,7 +1,12 @@
 """Segment rasters of any size, window by window, in bounded memory."""
 
 from inference_server.segmentation.tiling.exemplars import with_exemplars
-from inference_server.segmentation.tiling.grid import Grid, plan_grid, window_around
+from inference_server.segmentation.tiling.grid import (
+    Grid,
+    checked_tile_size,
+    plan_grid,
+    window_around,
+)
 from inference_server.segmentation.tiling.journal import WindowJournal
 from inference_server.segmentation.tiling.objects import TiledObjects
 from inference_server.segmentation.tiling.run import (
@@ -22,6 +27,7 @@ __all__ = [
     "TiledResult",
     "View",
     "WindowJournal",
+    "checked_tile_size",
     "plan_grid",
     "segment_around",
     "segment_tiled",

@@ -180,6 +180,28 @@ def _spread(length: int, side: int, overlap: int) -> tuple[tuple[int, ...], int]
     return tuple(round(i * room / steps) for i in range(steps + 1)), side
 
 
+def checked_tile_size(settings: Settings, tile_size: int | None, side: int) -> int:
+    """Return the side of a request's windows in pixels, within the limits.
+
+    Args:
+        settings: limits of windows, each of which is sent as an image.
+        tile_size: what the request says.
+        side: side of the model's input in pixels, the default; see `tile_size_of`. It is reduced to
+            the limits.
+
+    Raises:
+        PromptError: `tile_size` is out of range.
+    """
+    least = settings.min_tile_size
+    largest = min(settings.max_image_side, math.isqrt(settings.max_image_pixels))
+    if tile_size is None:
+        return min(side, largest)
+    most = min(settings.max_tile_size, largest)
+    if not least <= tile_size <= most:
+        raise PromptError(f"`tile_size` must be {least} to {most} pixels, not {tile_size}.")
+    return tile_size
+
+
 def plan_grid(settings: Settings, size: tuple[int, int], options: TilingOptions, side: int) -> Grid:
     """Create the grid of a request, within the limits.
 
@@ -193,11 +215,7 @@ def plan_grid(settings: Settings, size: tuple[int, int], options: TilingOptions,
         ImageTooLargeError: the raster needs too many windows.
         PromptError: `tile_size` or the overlap is out of range.
     """
-    tile_size = side if options.tile_size is None else options.tile_size
-    least = settings.min_tile_size
-    most = min(settings.max_tile_size, math.isqrt(settings.max_image_pixels))
-    if options.tile_size is not None and not least <= tile_size <= most:
-        raise PromptError(f"`tile_size` must be {least} to {most} pixels, not {tile_size}.")
+    tile_size = checked_tile_size(settings, options.tile_size, side)
     overlap = tile_size // _OVERLAP if options.overlap is None else options.overlap
     if not 0 <= 2 * overlap < tile_size:
         raise PromptError(

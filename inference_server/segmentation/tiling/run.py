@@ -408,4 +408,6 @@ async def _to_the_end(work: Awaitable[T]) -> T:
         while not task.done():
             with suppress(asyncio.CancelledError):
                 await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # Nobody waits for it, which asyncio would log as an error.
         raise

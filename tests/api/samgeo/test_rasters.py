@@ -249,6 +249,18 @@ def test_boxes_select_objects_all_over_the_raster(
     assert "outside" in outside.json()["detail"]
 
 
+@pytest.mark.parametrize("model_version", ["sam2", "sam3"])
+@pytest.mark.parametrize("tile_size", [1, 10**12])
+def test_windows_around_prompts_keep_the_limits(
+    small: RunningHere, tiled: bytes, model_version: str, tile_size: int
+) -> None:
+    """A window as large as the raster would take all of it into memory."""
+    fields: dict[str, Any] = {"tiles": "always", "model_version": model_version}
+    response = post(small, PREDICT, tiled, boxes=[10, 10, 90, 90], tile_size=tile_size, **fields)
+    assert response.status_code == 422
+    assert f"64 to 632 pixels, not {tile_size}" in response.json()["detail"][0]["msg"]
+
+
 def test_boxes_near_each_other_share_a_window() -> None:
     boxes = [(0.0, 0.0, 9.0, 9.0), (500.0, 0.0, 510.0, 9.0), (20.0, 30.0, 60.0, 80.0)]
     assert near_each_other(boxes, 100) == [[0, 2], [1]]

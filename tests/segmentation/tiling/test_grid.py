@@ -116,6 +116,14 @@ def test_a_window_is_no_larger_than_an_image_may_be() -> None:
         plan_grid(limits, (1024, 1024), TilingOptions(tile_size=301), 256)
 
 
+def test_the_default_window_is_reduced_to_the_limits_of_an_image() -> None:
+    pixels, side = Settings(max_image_pixels=1_000_000), Settings(max_image_side=900)
+    assert plan_grid(pixels, (3000, 3000), TilingOptions(), 1008).tile == (1000, 1000)
+    assert plan_grid(side, (3000, 3000), TilingOptions(), 1008).tile == (900, 900)
+    with pytest.raises(PromptError, match="64 to 900"):
+        plan_grid(side, (3000, 3000), TilingOptions(tile_size=901), 1008)
+
+
 def test_the_default_window_is_the_models_input() -> None:
     grid = plan_grid(Settings(), (3000, 3000), TilingOptions(), 1008)
     assert (grid.tile, grid.overlap) == ((1008, 1008), 126)

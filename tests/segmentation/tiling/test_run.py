@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -113,6 +114,14 @@ class Raster:
             pixels = np.asarray(reduced, np.uint8)
         self.readers -= 1
         return WindowPixels(pixels, valid)
+
+
+class Damaged(Raster):
+    """A raster whose windows cannot be read."""
+
+    def read(self, window: Window, max_side: int | None = None) -> WindowPixels:
+        super().read(window, max_side)
+        raise ImageError("damaged")
 
 
 def encoded(image: ImageRef, hit: bool = False) -> EncodedImage:
@@ -297,6 +306,24 @@ async def test_a_cancelled_run_stops_and_waits_for_the_thread_that_reads(
         assert raster.readers == 0
         assert len(raster.read_windows) == 1
         assert search.asked == []
+
+
+async def test_a_window_that_fails_after_its_run_was_given_up_is_not_logged(
+    worker: SegmentationService, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a damaged file, each client could fill the log with the errors of further windows."""
+    raster = Damaged(gate=threading.Event())
+    assert raster.gate is not None
+    task = asyncio.create_task(run(worker, raster, Search(OBJECTS)))
+    await asyncio.to_thread(raster.reading.wait, 60)
+    task.cancel()
+    await asyncio.wait([task], timeout=0)
+    raster.gate.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    del task
+    gc.collect()
+    assert [each.message for each in caplog.records if each.name == "asyncio"] == []
 
 
 async def test_a_cancelled_run_leaves_no_task_behind(worker: SegmentationService) -> None:

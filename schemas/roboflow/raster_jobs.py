@@ -28,7 +28,7 @@ ResultFormat = TypeAliasType(
 class JobSource(InferenceRequestImage):
     """An image, given by URL, as base64, or by its name in the server's directory of rasters."""
 
-    type: Literal["url", "base64", "file"] = Field(
+    type: Literal["url", "base64", "file"] = Field(  # type: ignore[assignment]  # one more
         description="How the image is given: by URL, as base64, or as a `file` of the directory "
         "that the server's administrator chose (`INFERENCE_RASTER_DIRECTORY`)."
     )

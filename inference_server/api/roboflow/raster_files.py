@@ -14,7 +14,7 @@ from inference_server.masks import Layer, coco_annotation, coco_pieces, id_type,
 from inference_server.segmentation.postprocess import rank_of
 from inference_server.segmentation.tiling import TiledObjects
 from inference_server.settings import MiB, Settings
-from schemas.roboflow import ConceptJobRequest
+from schemas.roboflow import ConceptJobRequest, JobSource
 
 _NAMES = {"coco": "coco.json", "geojson": "objects.geojson", "geotiff": "ids.tif"}
 _OCTETS = "application/octet-stream"
@@ -121,7 +121,7 @@ def _coco(
 
 def _file_name(body: ConceptJobRequest) -> str:
     """Name of the image in a COCO document: that of the server's directory, or its id."""
-    if body.image is not None and body.image.type == "file":
+    if isinstance(body.image, JobSource) and body.image.type == "file":
         return body.image.value
     return body.image_id or "image"
 

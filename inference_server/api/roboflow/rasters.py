@@ -46,6 +46,7 @@ from inference_server.settings import MiB, Settings
 from schemas.roboflow import (
     ImageFields,
     ImageRequest,
+    JobSource,
     Sam3SegmentationFields,
     VisualSegmentationFields,
     WindowOptions,
@@ -55,7 +56,7 @@ from schemas.roboflow import (
 def is_named(body: ImageFields) -> bool:
     """Whether a request names a file of the server's directory of rasters."""
     image = body.image if isinstance(body, ImageRequest) else None
-    return image is not None and image.type == "file"
+    return isinstance(image, JobSource) and image.type == "file"
 
 
 def wants_source(context: TaskContext, body: WindowOptions) -> bool:
@@ -95,7 +96,7 @@ async def opened(
     if image is not None and image.type != "base64":
         found = (
             context.rasters.in_directory(image.value)
-            if image.type == "file"
+            if is_named(body)
             else context.rasters.by_url(tenant.name, image.value, timings)
         )
         async with found as source:

@@ -323,7 +323,7 @@ class ServerInImage:
             except httpx.TransportError:
                 return False
 
-        until(ready, 180, 0.2)
+        until(ready, 600, 0.2)
         self.seconds_to_ready = time.monotonic() - begin
 
     def process(self) -> psutil.Process:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from inference_server.database import FILE
 from tests.deploy.building import IMAGE, KEPT, ROOT, Builder, Container, ServerInImage, needed
 
 pytestmark = [pytest.mark.image, pytest.mark.timeout(3600)]
@@ -166,7 +167,7 @@ def test_it_serves_as_the_images_user_and_stops_at_sigterm(
         process = server.process()
         assert set(process.uids()) == {10001}
         assert server.stop() == 0, server.log()
-    assert {file.stat().st_uid for file in data.iterdir()} == {10001}
+    assert (data / FILE).stat().st_uid == container.uid
 
 
 def test_it_serves_as_process_1_on_a_read_only_root(container: Container, tmp_path: Path) -> None:
@@ -183,4 +184,4 @@ def test_it_serves_as_process_1_on_a_read_only_root(container: Container, tmp_pa
     with running(command, tmp_path / "log", container, port) as server:
         assert_answers(server)
         assert server.stop() == 0, server.log()
-    assert {file.stat().st_uid for file in data.iterdir()} == {10001}
+    assert (data / FILE).stat().st_uid == container.uid

@@ -129,7 +129,9 @@ def build_state(
         jobs=JobQueue(settings, TASKS),
         admission=Admission(settings.max_requests),
         rasters=RasterFiles(settings, metrics),
-        raster_slots=RasterSlots(settings.max_raster_requests),
+        raster_slots=RasterSlots(
+            settings.max_raster_requests, settings.max_raster_requests_per_key
+        ),
         load_pause=load_pause,
     )
 

@@ -45,6 +45,12 @@ class SamgeoSettings(EnvironmentSettings):
         "beyond it, they get 429. Each may take INFERENCE_TILE_OBJECTS_MB and "
         "INFERENCE_MAX_RASTER_RESPONSE_MB of temporary storage.",
     )
+    max_raster_requests_per_key: int = Field(
+        3,
+        ge=1,
+        description="Maximum number of requests of one key in progress that segment rasters by "
+        "windows, so that others have room; beyond it, they get 429.",
+    )
     max_raster_response_mb: int = Field(
         1024,
         ge=1,

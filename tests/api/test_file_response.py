@@ -88,14 +88,29 @@ def test_the_file_is_closed_when_it_is_sent_and_when_the_client_has_gone(fails: 
 
 def test_slots() -> None:
     slots = RasterSlots(1)
-    with slots.enter():
+    with slots.enter("one"):
         assert len(slots) == 1
         with (
             pytest.raises(CapacityError, match="INFERENCE_MAX_RASTER_REQUESTS") as caught,
-            slots.enter(),
+            slots.enter("one"),
         ):
             raise AssertionError("there is no slot")
         assert caught.value.full == "rasters"
-    with slots.enter():
+    with slots.enter("one"):
+        assert len(slots) == 1
+    assert len(slots) == 0
+
+
+def test_one_tenant_leaves_slots_to_others() -> None:
+    slots = RasterSlots(3, 2)
+    with slots.enter("one"), slots.enter("one"):
+        with (
+            pytest.raises(CapacityError, match="INFERENCE_MAX_RASTER_REQUESTS_PER_KEY"),
+            slots.enter("one"),
+        ):
+            pass
+        with slots.enter("other"):
+            assert len(slots) == 3
+    with slots.enter("one"):
         assert len(slots) == 1
     assert len(slots) == 0

@@ -67,7 +67,7 @@ async def _run(request: Request, task: Task, fields: type[ImageFields]) -> Respo
         state_of(request).task_context,
         upload=sent.file,
         raster=sent.source,
-        by_windows=partial(_by_windows, request),
+        by_windows=partial(_by_windows, request, sent.tenant.name),
     )
     result = await task.run(context, sent.tenant, sent.body, timings_of(request))
     if result.body is not None:
@@ -78,10 +78,10 @@ async def _run(request: Request, task: Task, fields: type[ImageFields]) -> Respo
 
 
 @contextmanager
-def _by_windows(request: Request) -> Iterator[None]:
+def _by_windows(request: Request, tenant: str) -> Iterator[None]:
     """Give a request the time of a raster, and a slot; see `TaskContext.by_windows`."""
     allow_raster_time(request)
-    with state_of(request).raster_slots.enter():
+    with state_of(request).raster_slots.enter(tenant):
         yield
 
 

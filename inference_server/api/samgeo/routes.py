@@ -86,7 +86,7 @@ async def _begin(
         yield WholeImage(request, form, image, file, searches, crs), searches, file
         return
     allow_raster_time(request)
-    with state.raster_slots.enter():
+    with state.raster_slots.enter(upload.tenant.name):
         reader, reference = await state.segmenter.in_slow_thread(
             lambda: (source.reader(bands), file.reference)
         )

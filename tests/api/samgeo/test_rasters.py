@@ -363,7 +363,7 @@ def test_requests_with_windows_are_bounded(small: RunningHere, tiled: bytes) -> 
     slots = small.state.raster_slots
     with ExitStack() as taken:
         for _ in range(2):
-            taken.enter_context(slots.enter())
+            taken.enter_context(slots.enter("another"))
         response = post(small, TEXT, tiled, **SQUARES)
         assert response.status_code == 429
         assert "INFERENCE_MAX_RASTER_REQUESTS" in response.json()["detail"]

@@ -157,7 +157,6 @@ class ConceptLoss:
         self._turn = not self._turn
         vision = self._neck(tokens)
         shapes, colors = batch.shape.cpu().numpy(), batch.color.cpu().numpy()
-        boxes = batch.boxes.cpu().numpy()
         count = len(shapes)
         texts = [
             sample_text_prompt(rng, colors[i], shapes[i])
@@ -165,14 +164,67 @@ class ConceptLoss:
             for _ in range(_TEXT_PROMPTS)
         ]
         groups = [self._group(vision, batch, targets, texts, rng, masks=self._turn)]
-        exemplars = [
-            sample_box_prompt(rng, colors[i], shapes[i], boxes[i])
-            for i in range(count)
-            for _ in range(_BOX_PROMPTS)
-        ]
+        exemplars = self._box_prompts(batch, rng)
         groups.append(self._group(vision, batch, targets, exemplars, rng, masks=not self._turn))
         report = groups[0][1] | {f"box_{name}": value for name, value in groups[1][1].items()}
         return groups[0][0] + groups[1][0], report
+
+    def kinds(
+        self, tokens: Tensor, batch: SceneBatch, rng: np.random.Generator
+    ) -> tuple[Tensor, float]:
+        """Compute the loss of exemplar boxes alone: the colour and shape of the object in each.
+
+        Args:
+            tokens: tokens of the backbone, `float32[B, T*T, C]`.
+            batch: scenes.
+            rng: source of random prompts.
+
+        Returns:
+            Scalar loss, and the share of boxes with both right.
+        """
+        with torch.no_grad():
+            vision = self._neck(tokens)
+        prompts = self._box_prompts(batch, rng)
+        images = torch.arange(len(batch.ids), device=self._device).repeat_interleave(_BOX_PROMPTS)
+        found = self._geometry(
+            _Vision(vision.features[-1:], vision.positions[-1:]).take(images), prompts
+        )
+        return self._kind_loss(found[0], batch, images, prompts)
+
+    def _box_prompts(self, batch: SceneBatch, rng: np.random.Generator) -> list[BoxPrompt]:
+        shapes, colors = batch.shape.cpu().numpy(), batch.color.cpu().numpy()
+        boxes = batch.boxes.cpu().numpy()
+        return [
+            sample_box_prompt(rng, colors[i], shapes[i], boxes[i])
+            for i in range(len(shapes))
+            for _ in range(_BOX_PROMPTS)
+        ]
+
+    def _kind_loss(
+        self, exemplars: Tensor, batch: SceneBatch, images: Tensor, prompts: list[BoxPrompt]
+    ) -> tuple[Tensor, float]:
+        objects = torch.from_numpy(
+            np.stack([p.objects for p in prompts if p.objects is not None])
+        ).to(self._device)
+        given = objects >= 0
+        index = objects.clamp(min=0)
+        shape, color = batch.shape[images].gather(1, index), batch.color[images].gather(1, index)
+        return self._exemplar(exemplars[given], shape[given], color[given])
+
+    def _geometry(self, vision: _Vision, prompts: list[BoxPrompt]) -> tuple[Tensor, Tensor, Tensor]:
+        """Encode boxes: their tokens, these and the encoder's own token, and where they are."""
+        boxes = torch.from_numpy(np.stack([p.boxes for p in prompts if p.boxes is not None]))
+        labels = torch.from_numpy(np.stack([p.labels for p in prompts if p.labels is not None]))
+        boxes, labels = boxes.to(self._device), labels.to(self._device)
+        geometry = self._model.geometry_encoder(
+            box_embeddings=boxes,
+            box_mask=labels != BOX_PADDING,
+            box_labels=labels.clamp(min=0),
+            img_feats=vision.features,
+            img_pos_embeds=vision.positions,
+        )
+        tokens = geometry.last_hidden_state
+        return tokens[:, : boxes.shape[1]], tokens, geometry.attention_mask
 
     def _neck(self, tokens: Tensor) -> _Vision:
         """Compute the feature levels that masks use."""
@@ -202,17 +254,8 @@ class ConceptLoss:
         fusion = self._fusion(encoded, wanted, targets.take(images))
         loss, report = loss + 8 * fusion, report | {"fusion": fusion.item()}
         if found.exemplars is not None:
-            objects = torch.from_numpy(
-                np.stack([p.objects for p in prompts if p.objects is not None])
-            ).to(self._device)
-            given = objects >= 0
             tokens = found.exemplars if self.settled else found.exemplars.detach()
-            index = objects.clamp(min=0)
-            shape, color = (
-                batch.shape[images].gather(1, index),
-                batch.color[images].gather(1, index),
-            )
-            kind, right = self._exemplar(tokens[given], shape[given], color[given])
+            kind, right = self._kind_loss(tokens, batch, images, prompts)
             loss, report = loss + kind, report | {"kind": right}
         if not masks:
             return loss, report
@@ -229,19 +272,8 @@ class ConceptLoss:
         mask = words["attention_mask"].bool()
         exemplars = None
         if prompts[0].boxes is not None:
-            boxes = torch.from_numpy(np.stack([p.boxes for p in prompts if p.boxes is not None]))
-            labels = torch.from_numpy(np.stack([p.labels for p in prompts if p.labels is not None]))
-            boxes, labels = boxes.to(self._device), labels.to(self._device)
-            geometry = model.geometry_encoder(
-                box_embeddings=boxes,
-                box_mask=labels != BOX_PADDING,
-                box_labels=labels.clamp(min=0),
-                img_feats=vision.features,
-                img_pos_embeds=vision.positions,
-            )
-            exemplars = geometry.last_hidden_state[:, : boxes.shape[1]]
-            prompt = torch.cat([prompt, geometry.last_hidden_state], dim=1)
-            mask = torch.cat([mask, geometry.attention_mask], dim=1)
+            exemplars, tokens, given = self._geometry(vision, prompts)
+            prompt, mask = torch.cat([prompt, tokens], dim=1), torch.cat([mask, given], dim=1)
         encoder = model.detr_encoder(
             vision_features=vision.features[-1:],
             text_features=prompt,

@@ -133,6 +133,7 @@ def write_head(head: dict[str, Tensor], weights: Path) -> None:
             tensor.copy_(head[own].view_as(tensor))
         else:
             tensor.zero_()  # video tracking, and a level that nothing reads
+    model.config.detector_config.name_or_path = ""  # a directory of this machine
     model.half().save_pretrained(weights)
 
 

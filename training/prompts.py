@@ -18,12 +18,12 @@ VISUAL_TEXT = "visual"
 _MAX_BOXES = 3
 
 _KINDS = {
-    "positive": 0.28,
+    "positive": 0.24,
     "positives": 0.1,
-    "positive and negative": 0.14,
-    "negatives": 0.08,
-    "text and positive": 0.18,
-    "text and negative": 0.16,
+    "positive and negative": 0.12,
+    "negatives": 0.1,
+    "text and positive": 0.16,
+    "text and negative": 0.22,
     "text and both": 0.06,
 }
 """Kinds of exemplar prompts, with their shares of the training prompts."""

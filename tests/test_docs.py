@@ -163,7 +163,7 @@ def test_different_masks_are_reported() -> None:
     with pytest.raises(AssertionError):
         check(answer(plane), answer(far))
     with pytest.raises(AssertionError):
-        check(answer(plane), answer(plane, confidence=0.5))
+        check(answer(plane), answer(plane, confidence=0.86))
     with pytest.raises(AssertionError):
         check(answer(plane), {"predictions": [], "time": 0.1})
 

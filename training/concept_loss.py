@@ -209,7 +209,8 @@ class ConceptLoss:
         given = objects >= 0
         index = objects.clamp(min=0)
         shape, color = batch.shape[images].gather(1, index), batch.color[images].gather(1, index)
-        return self._exemplar(exemplars[given], shape[given], color[given])
+        loss, right = self._exemplar(exemplars[given], shape[given], color[given])
+        return loss, right
 
     def _geometry(self, vision: _Vision, prompts: list[BoxPrompt]) -> tuple[Tensor, Tensor, Tensor]:
         """Encode boxes: their tokens, these and the encoder's own token, and where they are."""

@@ -37,7 +37,7 @@ def world() -> tuple[NDArray[np.uint8], list[tuple[SceneObject, Plane]]]:
         rows.append(np.hstack([scene.image for scene in scenes]))
         for i, scene in enumerate(scenes):
             for each in scene.objects:
-                plane = np.zeros(SIZE, bool)
+                plane: Plane = np.zeros(SIZE, np.bool_)
                 plane[j * 240 : (j + 1) * 240, i * 320 : (i + 1) * 320] = each.mask
                 objects.append((each, plane))
     return np.vstack(rows), objects

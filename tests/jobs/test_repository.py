@@ -198,10 +198,11 @@ def test_progress_belongs_to_an_attempt(store: JobRepository) -> None:
         return status.progress
 
     half = JobProgress(5, 10, 1, 7)
-    for end in (
+    ends: tuple[Callable[[Lease], bool], ...] = (
         lambda lease: store.retry(lease, 0),
-        lambda _: store.requeue("me", counts=True) == 1,
-    ):
+        lambda lease: store.requeue("me", counts=True) == 1,
+    )
+    for end in ends:
         claim = claimed(store)
         assert progress() is None
         assert store.report(claim.lease, half)

@@ -14,10 +14,10 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-import rasterio
 from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
+from rasterio.io import MemoryFile
 
 from inference_server.api.roboflow import raster_files
 from inference_server.errors import ImageTooLargeError
@@ -35,7 +35,7 @@ LIMIT = 200_000
 """Pixels of an image that is encoded as a whole; the raster of `world` has 460,800."""
 
 COLOURS = [{"text": "red"}, {"text": "blue"}]
-TILES = {"tile_size": 256, "tile_overlap": 96}
+TILES: dict[str, Any] = {"tile_size": 256, "tile_overlap": 96}
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +206,7 @@ class TestJobs:
         assert collection["crs"]["properties"]["name"].endswith("CRS84") or "4326" in str(
             collection["crs"]
         )
-        with rasterio.MemoryFile(ids) as file, file.open() as raster:
+        with MemoryFile(ids) as file, file.open() as raster:
             assert raster.crs.to_epsg() == 32633
             labels = raster.read(1)
         assert set(np.unique(labels)) == set(range(19))
@@ -223,7 +223,7 @@ class TestJobs:
             server, f"/v2{CONCEPT}", image=sent, prompts=[{"text": "red"}], files=["geotiff"]
         )
         assert "progress" not in job
-        with rasterio.MemoryFile(httpx.get(job["output"]).content) as file, file.open() as raster:
+        with MemoryFile(httpx.get(job["output"]).content) as file, file.open() as raster:
             assert raster.crs.to_epsg() == 32633
             assert raster.read(1).max() >= 1
 

@@ -250,7 +250,8 @@ def _reject_other_results(
     """
     before, done = journal.search, journal.names(done=True)
     now = request.described()
-    if before is not None and done and before != now:
+    begun = bool(done) or _rasters(request, output).has_windows
+    if before is not None and begun and before != now:
         raise OutputError(
             f"{request.target} has results of a different command: {_differences(before, now)}. "
             "Choose another -o, or use --force to start over."

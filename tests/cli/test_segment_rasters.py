@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from pycocotools.coco import COCO
 from rasterio.warp import transform
 
 from inference_server.demo.scenes import SceneObject, make_scene
+from inference_server.errors import ImageError
+from inference_server.segmentation.tiling.seams import SeamMerger
 from tests.api.pictures import encoded, iou
 from tests.api.rasters import PLACES, geotiff
 from tests.cli.test_segment import done, run
@@ -109,6 +112,22 @@ class TestFormats:
         for each in features:
             rings = np.array(each["geometry"]["coordinates"][0])
             assert np.abs(rings - (x, y)).max() < 0.02
+
+
+def test_windows_of_another_command_are_not_thrown_away(ortho: Path, tmp_path: Path) -> None:
+    """Hours of work may be in them, also if no image is finished."""
+    out = tmp_path / "out.json"
+    command = (ortho, "-o", out, "--text", "red", *BY_WINDOWS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SeamMerger, "finish", Mock(side_effect=ImageError("interrupted")))
+        assert run(*command).exit_code == 1
+    [windows] = (tmp_path / ".out.json.segment").rglob("*.windows")
+    before = windows.read_bytes()
+    other = run(*command, "--threshold", "0.6")
+    assert other.exit_code == 2
+    assert "different command: --threshold" in " ".join(other.stderr.split())
+    assert windows.read_bytes() == before
+    assert f"{WINDOWS} of {WINDOWS}" in done(*command, "--threshold", "0.6", "--force").stderr
 
 
 class TestAutomatic:

@@ -76,7 +76,9 @@ def damaged(kind: str, error: Exception | None = None) -> ImageError:
         error: The cause; its message is used only if it is a `DamagedError`.
     """
     what = str(error) if isinstance(error, DamagedError) else "is truncated or damaged"
+    # PNG and JPEG would lose the georeference of a TIFF file.
+    again = "with `gdal_translate old.tif new.tif`" if kind == "TIFF" else "as PNG or JPEG"
     return could_not_load(
         f"The {kind} file {what}.",
-        "Check that the file opens elsewhere and was sent whole, or save it again as PNG or JPEG.",
+        f"Check that the file opens elsewhere and was sent whole, or save it again {again}.",
     )

@@ -13,21 +13,18 @@ _MAX_NAME = 1024
 _MAX_PARTS = 32
 
 
-def open_in(directory: str, name: str) -> IO[bytes]:
-    """Open a regular file inside a directory; call it in a worker thread.
-
-    Each part of the name is opened inside the one before, and never a link, so that nothing outside
-    the directory is opened, whatever changes meanwhile.
+def check_name(directory: str, name: str) -> list[str]:
+    """Refuse what can name no file, without looking into the directory.
 
     Args:
-        directory: path of the directory, which may be a link itself; empty if there is none.
+        directory: path of the directory; empty if there is none.
         name: path of the file relative to it, with `/` between its parts.
 
     Returns:
-        The file, open to read.
+        The parts of the name.
 
     Raises:
-        ImageError: there is no directory, no such file, or the name is not allowed.
+        ImageError: there is no directory, or the name is not allowed.
     """
     if not directory:
         raise could_not_load(
@@ -45,6 +42,26 @@ def open_in(directory: str, name: str) -> IO[bytes]:
             "The raster's name is not a path inside the server's directory of rasters.",
             "Send a relative path without `.` and `..`, such as 2026/north.tif.",
         )
+    return parts
+
+
+def open_in(directory: str, name: str) -> IO[bytes]:
+    """Open a regular file inside a directory; call it in a worker thread.
+
+    Each part of the name is opened inside the one before, and never a link, so that nothing outside
+    the directory is opened, whatever changes meanwhile.
+
+    Args:
+        directory: path of the directory, which may be a link itself; empty if there is none.
+        name: path of the file relative to it, with `/` between its parts.
+
+    Returns:
+        The file, open to read.
+
+    Raises:
+        ImageError: there is no directory, no such file, or the name is not allowed.
+    """
+    parts = check_name(directory, name)
     opened = -1
     try:
         opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -136,7 +136,8 @@ class RasterSource:
         if self._file.survey is None:
             raise could_not_load(
                 f"Only TIFF files are read by windows, and this is a {self.header.format} file.",
-                f"Convert it, such as with `{CONVERT}`, or send a smaller image.",
+                f"Convert it, such as with `{CONVERT}`, or send a smaller image without "
+                "`tile_size` and `tiles`.",
             )
         check_survey(self._file.survey, self._limits)
 

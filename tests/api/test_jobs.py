@@ -274,6 +274,12 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningHere
 
 
 class TestBounds:
+    def test_no_raster_by_name_without_a_directory(self, server: Running) -> None:
+        body = {"image": {"type": "file", "value": "a.tif"}, "prompts": [{"text": "x"}]}
+        response = server.post(f"/v2{CONCEPT}", body)
+        assert response.status_code == 400
+        assert "INFERENCE_RASTER_DIRECTORY" in response.json()["message"]
+
     def test_a_full_queue(self, full: tuple[RunningHere, Path]) -> None:
         server, directory = full
         body: dict[str, Any] = {"image": noise(803), "api_key": ALICE}

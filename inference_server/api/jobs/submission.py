@@ -16,9 +16,11 @@ from starlette.responses import JSONResponse, Response
 from inference_server.api.dependencies import read_with, state_of, timings_of
 from inference_server.api.public_url import public_url
 from inference_server.api.roboflow import tasks as roboflow
+from inference_server.api.roboflow.rasters import name_of
 from inference_server.api.segmind import routes as segmind
 from inference_server.auth import Tenant, Work
 from inference_server.errors import PromptError, UnknownImageError
+from inference_server.images.raster_directory import check_name
 from inference_server.jobs import Accepted, RequestKey, Submission
 from inference_server.jobs.task import Task
 from inference_server.segmentation.types import ImageRef, StoredImage
@@ -40,6 +42,8 @@ async def submit(slug: str, request: Request) -> Response:
     def check(data: dict[str, Any]) -> _Checked:
         body = task.request.model_validate(data, context=state.limits)
         task.check(state.segmenter.catalog, body)
+        if (name := name_of(body)) is not None:
+            check_name(state.settings.raster_directory, name)
         # API keys must not be stored with jobs.
         kept = {name: value for name, value in data.items() if name != "api_key"}
         payload = orjson.dumps(kept)

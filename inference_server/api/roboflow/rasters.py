@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 
 import cv2
+from pydantic import BaseModel
 
 from inference_server.api.roboflow.prompts import image_ref, visual_options, visual_prompts
 from inference_server.auth import Tenant
@@ -53,10 +54,10 @@ from schemas.roboflow import (
 )
 
 
-def is_named(body: ImageFields) -> bool:
-    """Whether a request names a file of the server's directory of rasters."""
+def name_of(body: BaseModel) -> str | None:
+    """Name of a request's file in the server's directory of rasters; None if it sends another."""
     image = body.image if isinstance(body, ImageRequest) else None
-    return isinstance(image, JobSource) and image.type == "file"
+    return image.value if isinstance(image, JobSource) and image.type == "file" else None
 
 
 def wants_source(context: TaskContext, body: WindowOptions) -> bool:
@@ -96,7 +97,7 @@ async def opened(
     if image is not None and image.type != "base64":
         found = (
             context.rasters.in_directory(image.value)
-            if is_named(body)
+            if name_of(body) is not None
             else context.rasters.by_url(tenant.name, image.value, timings)
         )
         async with found as source:

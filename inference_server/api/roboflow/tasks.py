@@ -24,7 +24,7 @@ from inference_server.api.roboflow.rasters import (
     concept_windows,
     has_windows,
     in_memory,
-    is_named,
+    name_of,
     opened,
     visual_windows,
     wants_source,
@@ -96,7 +96,7 @@ class _Sent:
         """
         context, body, windows = self.context, self.body, self.windows
         too_large: ImageTooLargeError | None = None
-        named = is_named(body)
+        named = name_of(body) is not None
         if not (self.open or named or wants_source(context, windows)):
             try:
                 return await whole(image_ref(body, context.image, context.upload), None)

@@ -21,7 +21,7 @@ from inference_server.api.samgeo.whole import WholeImage, stored_image
 from inference_server.api.samgeo.windows import RasterByWindows
 from inference_server.api.uploads import RasterUpload, uploaded_raster
 from inference_server.auth import Work
-from inference_server.errors import RequestError
+from inference_server.errors import ImageTooLargeError, RequestError
 from inference_server.geo import GeoRaster
 from inference_server.images.raster import parse_bands
 from schemas import samgeo as forms
@@ -74,6 +74,12 @@ async def _begin(
         if crs is not None:
             map_coordinates(file.reference, crs)
         if form.tiles == "never":
+            if not source.fits(settings.max_image_pixels, settings.max_image_side):
+                raise ImageTooLargeError(
+                    "The image is too large to be read as a whole, and tiles is never. Send tiles "
+                    "auto or a smaller image, or raise INFERENCE_MAX_IMAGE_PIXELS or "
+                    "INFERENCE_MAX_IMAGE_SIDE on the server."
+                )
             return False
         if form.tiles == "always":
             return True

@@ -236,12 +236,18 @@ class TestJobs:
         assert len(job["output"]["predictions"]) == 1
 
     def test_files_that_are_not_there(self, server: RunningHere) -> None:
-        for name in ("none.tif", "../ortho.tif", "/etc/passwd"):
-            named = {"type": "file", "value": name}
-            job = submitted(server, f"/v2{CONCEPT}", image=named, prompts=COLOURS)
-            answer = ended(server, job)
-            assert answer.status_code == 422
-            assert answer.json()["status"] == "FAILED"
+        named = {"type": "file", "value": "none.tif"}
+        job = submitted(server, f"/v2{CONCEPT}", image=named, prompts=COLOURS)
+        answer = ended(server, job)
+        assert answer.status_code == 422
+        assert answer.json()["status"] == "FAILED"
+
+    @pytest.mark.parametrize("name", ["../ortho.tif", "/etc/passwd"])
+    def test_names_that_are_no_paths_inside(self, server: RunningHere, name: str) -> None:
+        body = {"image": {"type": "file", "value": name}, "prompts": COLOURS}
+        response = server.post(f"/v2{CONCEPT}", body)
+        assert response.status_code == 400
+        assert "not a path inside" in response.json()["message"]
 
     def test_only_jobs_read_the_directory(self, server: RunningHere) -> None:
         body = {"image": {"type": "file", "value": "ortho.tif"}, "prompts": COLOURS}

@@ -161,6 +161,7 @@ def test_windows_are_used_where_they_are_needed(
     assert encoded_by(small, tile_size=500, tile_overlap=200) == 8  # 12; the corners are cached
     response = post(small, TEXT, tiled, prompt="blue cross", tiles="never")
     assert response.status_code == 413
+    assert "Send tiles auto" in response.json()["detail"]
     assert "INFERENCE_MAX_IMAGE_PIXELS" in response.json()["detail"]
 
 

@@ -43,7 +43,7 @@ _PRESENCE_BIAS = "detr_decoder.presence_head.layer3.bias"
 _PRESENCE_SHIFT = -3.2
 """Added to the presence logit at export, to reduce false positives for absent concepts, which the
 loss weighs like misses. On 100 validation scenes the figures were nearly the same from -4 to 0.4;
-on a mosaic with hard seams between its pictures, -1 had four wrong objects of 21, -3.2 one of 18."""
+on a mosaic with hard seams between its pictures, -1 had four wrong objects, -3.2 one."""
 
 _LABELS = "geometry_encoder.label_embed.weight"
 _LABEL_DISTANCE = 150.0

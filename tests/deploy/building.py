@@ -50,8 +50,8 @@ def needed() -> None:
         pytest.skip(why)
 
 
-def mirror() -> str:
-    """Return this machine's mirror of Debian 12; on another system the public one."""
+def mirror() -> list[str]:
+    """Return this machine's mirror of Debian 12; nothing, for debootstrap's own, if it has none."""
     if shutil.which("apt-get"):
         targets = subprocess.run(
             ["apt-get", "indextargets", "--format", "$(SITE) $(RELEASE)"],
@@ -62,8 +62,8 @@ def mirror() -> str:
         for line in targets.splitlines():
             site, _, release = line.partition(" ")
             if release == "bookworm":
-                return site
-    return "http://deb.debian.org/debian"
+                return [site]
+    return []
 
 
 def pip_configuration() -> configparser.ConfigParser:
@@ -89,7 +89,7 @@ def pip_configuration() -> configparser.ConfigParser:
 def make_base(directory: Path) -> None:
     """Make a minimal Debian 12 with this machine's configuration of packages and certificates."""
     subprocess.run(
-        ["debootstrap", "--variant=minbase", "bookworm", directory, mirror()],
+        ["debootstrap", "--variant=minbase", "bookworm", directory, *mirror()],
         check=True,
         stdout=subprocess.DEVNULL,
     )

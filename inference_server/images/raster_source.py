@@ -126,6 +126,30 @@ class RasterSource:
             and max(header.width, header.height) <= max_side
         )
 
+    def needs_windows(self, max_pixels: int, max_side: int) -> bool:
+        """Whether the image is too large to be read as a whole, so that only windows are left.
+
+        Args:
+            max_pixels: see `fits`.
+            max_side: see `fits`.
+
+        Raises:
+            ImageTooLargeError: it is, and is no TIFF file; or see `header`.
+            ImageError: see `header`.
+        """
+        if self.fits(max_pixels, max_side):
+            return False
+        if not self.is_tiff:
+            header = self.header
+            raise too_large(
+                f"The image has {header.width} x {header.height} pixels, and of larger images than "
+                f"{max_pixels:,} pixels or {max_side:,} per side only TIFF files are read, by "
+                "windows.",
+                f"Convert it, such as with `{CONVERT}`, or send a smaller image; the limits are "
+                "the server's settings INFERENCE_MAX_IMAGE_PIXELS and INFERENCE_MAX_IMAGE_SIDE.",
+            )
+        return True
+
     def check(self) -> None:
         """Check that the image can be read by windows.
 

@@ -139,7 +139,8 @@ def test_the_key_is_checked_first(small: RunningHere) -> None:
 def test_a_form_that_is_cut_off(small: RunningHere, picture: Picture, path: str) -> None:
     """Fields could be missing, wherever it ends."""
     before = files_in_use()
-    fields = {"prompt": "red circle", "points_per_side": "2", "boxes": "[1, 2, 30, 40]"}
+    box = str(list(picture.one("red square").box))
+    fields = {"prompt": "red circle", "points_per_side": "2", "boxes": box}
     parts = [part(name, value.encode()) for name, value in fields.items()]
     for whole in (
         form(part("file", picture.data, "a.png"), *parts),

@@ -135,7 +135,9 @@ def has_windows(source: RasterSource, body: WindowOptions, settings: Settings) -
         return False
     size = body.tile_size
     is_larger = source.is_tiff and size is not None and max(source.size) > size
-    if is_larger or not fits:
+    if is_larger or source.needs_windows(settings.max_image_pixels, settings.max_image_side):
+        return True
+    if not fits:
         source.check()
         return True
     return False

@@ -85,7 +85,7 @@ async def _begin(
             return True
         if form.tile_size is not None and max(source.size) > form.tile_size:
             return True
-        return not source.fits(settings.max_image_pixels, settings.max_image_side)
+        return source.needs_windows(settings.max_image_pixels, settings.max_image_side)
 
     if not await state.segmenter.in_slow_thread(look):
         image = await state.segmenter.in_slow_thread(lambda: stored_image(source, bands))

@@ -290,6 +290,8 @@ def test_tenants_do_not_share(server: RunningHere, picture: Picture) -> None:
 
 def test_images_of_too_many_pixels() -> None:
     with serving(max_image_pixels=10_000, max_upload_mb=1) as server:
-        response = post(server, TEXT, geotiff(np.zeros((200, 100, 3), np.uint8)), prompt="circle")
+        response = post(
+            server, TEXT, geotiff(np.zeros((200, 100, 3), np.uint8)), prompt="circle", tiles="never"
+        )
         assert response.status_code == 413
         assert "INFERENCE_MAX_IMAGE_PIXELS" in response.json()["detail"]

@@ -336,6 +336,11 @@ def test_what_has_no_data_has_no_objects(small: RunningHere, photo: Orthophoto) 
 
 def test_other_formats_are_not_read_by_windows(small: RunningHere, photo: Orthophoto) -> None:
     response = post(small, TEXT, encoded(photo.image), name="a.png", prompt="x")
+    assert response.status_code == 413
+    assert "only TIFF files are read, by windows" in response.json()["detail"]
+    response = post(
+        small, TEXT, encoded(photo.image[:200, :200]), name="a.png", prompt="x", tiles="always"
+    )
     assert response.status_code == 400
     assert "Only TIFF files are read by windows" in response.json()["detail"]
 

@@ -55,7 +55,7 @@ def test_gzip_is_used_if_accepted(accepted: str, allowed: bool) -> None:
 
 def test_the_limits_of_requests_are_settings() -> None:
     assert limits_of(settings()) == Limits()
-    for number, field in enumerate(fields(Limits), 1):
+    for number, field in enumerate(fields(Limits), 64):
         assert getattr(limits_of(settings(**{field.name: number})), field.name) == number
 
 

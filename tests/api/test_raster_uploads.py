@@ -15,7 +15,7 @@ from tests.api.orthophotos import Orthophoto, orthophoto
 from tests.api.pictures import encoded
 from tests.api.rasters import TEXT, answer, geotiff, post
 from tests.api.serving import BOB, RunningHere, serving, until
-from tests.api.test_uploads import PART, connect, files_in_use, head
+from tests.api.test_uploads import PART, connect, files_in_use, head, opened_since
 
 MiB = 2**20
 SQUARES: dict[str, Any] = {"prompt": "yellow square", "tile_size": 384}
@@ -52,7 +52,7 @@ def test_a_raster_may_be_larger_than_an_image(
     found = answer(small, TEXT, raster, **SQUARES)
     assert len(found["features"]) > 0.8 * len(photo.matching("yellow square"))
     until(lambda: small.state.uploads.nbytes == 0)
-    until(lambda: files_in_use() == before)
+    until(lambda: not opened_since(before))
     assert not whole
 
 
@@ -95,12 +95,12 @@ def test_an_upload_has_no_name(small: RunningHere) -> None:
     with connect(small) as slow:
         slow.sendall(head(small, 5 * MiB) + PART + bytes(3 * MiB))
         until(lambda: small.state.uploads.nbytes > 3 * MiB)
-        until(lambda: len(files_in_use()) == len(before) + 1)
-        (file,) = set(files_in_use()) - set(before)
+        until(lambda: len(opened_since(before)) == 1)
+        (file,) = opened_since(before)
         assert file.endswith("(deleted)")
         assert file.removesuffix(" (deleted)").rsplit("/", 1)[1] not in names
         assert not os.path.exists(file.removesuffix(" (deleted)"))
-    until(lambda: files_in_use() == before)
+    until(lambda: not opened_since(before))
 
 
 def test_a_large_form_has_more_time() -> None:

@@ -32,7 +32,7 @@ from tests.api.rasters import (
     post,
 )
 from tests.api.serving import RunningHere, in_process, until
-from tests.api.test_uploads import files_in_use
+from tests.api.test_uploads import files_in_use, opened_since
 
 UTM = "EPSG:32633"
 SQUARES: dict[str, Any] = {"prompt": "yellow square", "tile_size": 384}
@@ -391,7 +391,7 @@ def test_a_response_is_bounded(
         response = post(small, TEXT, tiled, output_format=form, **SQUARES)
         assert response.status_code == 413, form
         assert "INFERENCE_MAX_RASTER_RESPONSE_MB" in response.json()["detail"]
-    until(lambda: files_in_use() == before)
+    until(lambda: not opened_since(before))
 
 
 def test_a_damaged_raster_leaves_no_file(small: RunningHere, tiled: bytes) -> None:
@@ -399,7 +399,7 @@ def test_a_damaged_raster_leaves_no_file(small: RunningHere, tiled: bytes) -> No
     damaged = tiled[: len(tiled) // 2] + bytes(len(tiled) - len(tiled) // 2)
     response = post(small, TEXT, damaged, **SQUARES)
     assert response.status_code == 400
-    until(lambda: files_in_use() == before)
+    until(lambda: not opened_since(before))
     assert len(small.state.raster_slots) == 0
 
 

@@ -77,8 +77,8 @@ async def _begin(
             if not source.fits(settings.max_image_pixels, settings.max_image_side):
                 raise ImageTooLargeError(
                     "The image is too large to be read as a whole, and tiles is never. Send tiles "
-                    "auto or a smaller image, or raise INFERENCE_MAX_IMAGE_PIXELS or "
-                    "INFERENCE_MAX_IMAGE_SIDE on the server."
+                    "auto or a smaller image, or raise INFERENCE_MAX_IMAGE_PIXELS, "
+                    "INFERENCE_MAX_IMAGE_SIDE or INFERENCE_MAX_UPLOAD_MB on the server."
                 )
             return False
         if form.tiles == "always":

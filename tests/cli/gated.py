@@ -9,6 +9,7 @@ byte on standard input; again after each further window.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from typing import Any
 
@@ -30,5 +31,7 @@ def gate(windows: int) -> None:
 
 
 if __name__ == "__main__":
+    # What a shell starts in the background ignores interrupts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     gate(int(sys.argv[1]))
     main(sys.argv[2:])

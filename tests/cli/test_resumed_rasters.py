@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from inference_server.batch.search import Search
-from tests.cli.test_segment import done
+from tests.cli.test_segment import done, run
 from tests.cli.test_segment_rasters import BY_WINDOWS, COLOURS, WINDOWS, ortho, world
 from tests.readme import ROOT
 
@@ -60,10 +60,12 @@ class TestResumed:
             assert b"Run the same command to resume" in told
         assert not out.exists()
         if how == signal.SIGKILL:
-            for options in ((*arguments, "--force"), (ortho, *BY_WINDOWS, "--text", "red")):
-                other = Path(shutil.copytree(tmp_path, tmp_path.with_name(f"copy{len(options)}")))
-                form = ("--format", "geojson", "-o", other / "out.geojson")
-                assert "resuming" not in done(*options, *form).stderr
+            other = Path(shutil.copytree(tmp_path, tmp_path.with_name("copy"))) / "out.geojson"
+            form = ("--format", "geojson", "-o", other)
+            refused = run(ortho, *BY_WINDOWS, "--text", "red", *form)
+            assert refused.exit_code == 2
+            assert "different command" in refused.stderr
+            assert "resuming" not in done(*arguments, "--force", *form).stderr
         searched: list[object] = []
         everywhere = Search.everywhere
 

@@ -60,22 +60,27 @@ class Searches:
             model=self.model("sam3"),
         )
 
-    async def visual(
-        self, image: ImageRef, prompts: Sequence[VisualPrompt], *, within: bool = True
-    ) -> SegmentationResult:
-        """Segment one object per prompt, or return three candidates per prompt.
+    def visual_options(self, *, within: bool = True) -> VisualOptions:
+        """One object per prompt, or three candidates per prompt, as the form says.
+
+        Args:
+            within: whether to refuse prompts outside the image. Default: true.
+        """
+        multimask = self._form.multimask_output
+        return VisualOptions(multimask=multimask, best=not multimask, within=within)
+
+    async def visual(self, image: ImageRef, prompts: Sequence[VisualPrompt]) -> SegmentationResult:
+        """Segment the objects of prompts.
 
         Args:
             image: the image.
             prompts: the prompts, in pixels of the image.
-            within: whether to refuse prompts outside the image. Default: true.
         """
-        multimask = self._form.multimask_output
         return await self._segmenter.visual(
             self.tenant,
             image,
             prompts,
-            VisualOptions(multimask=multimask, best=not multimask, within=within),
+            self.visual_options(),
             timings=self._timings,
             model=self.model(self._form.model_version),
         )

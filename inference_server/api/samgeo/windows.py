@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -30,20 +28,17 @@ from inference_server.segmentation.prompts import cut_to_image
 from inference_server.segmentation.tiling import (
     SeamOptions,
     TiledObjects,
-    View,
     checked_tile_size,
     plan_grid,
-    segment_around,
     segment_tiled,
     tile_size_of,
     with_exemplars,
 )
+from inference_server.segmentation.tiling.around import segment_prompts
 from inference_server.segmentation.types import (
     AutomaticOptions,
     EncodedImage,
-    ImageRef,
     Instance,
-    SegmentationResult,
     TilingOptions,
     VisualPrompt,
 )
@@ -177,22 +172,14 @@ class RasterByWindows:
         """Segment objects in the windows around their points and boxes."""
         objects = cut_to_image(self._reader.size, objects, refuse=True)
         tile_size = await self._side_of_windows("visual")
-        images, found = [], []
-        for group in near_each_other([extent(each) for each in objects], tile_size / 2):
-            asked = [objects[index] for index in group]
-
-            async def search(
-                image: ImageRef, view: View, asked: Sequence[VisualPrompt] = asked
-            ) -> SegmentationResult:
-                moved = [in_view(each, view) for each in asked]
-                return await self._searches.visual(image, moved, within=False)
-
-            box = _around([extent(each) for each in asked])
-            result = await segment_around(self._segmenter, self._reader, box, search, tile_size)
-            images.append(result.image)
-            found += [replace(each, prompt=group[each.prompt]) for each in result.instances]
-        found.sort(key=lambda instance: instance.prompt)
-        return EncodedImage.joined(images), found
+        result = await segment_prompts(
+            *(self._segmenter, self._searches.tenant, self._reader, objects),
+            self._searches.visual_options(within=False),
+            tile_size,
+            timings=timings_of(self._request),
+            model=self._searches.model(self._form.model_version),
+        )
+        return result.image, result.instances
 
     async def _side_of_windows(self, prompts: Literal["concept", "visual"]) -> int:
         """Side of the windows in pixels; raises `PromptError` if the form's is out of range."""
@@ -232,48 +219,3 @@ class RasterByWindows:
         if compress:
             extra["content-encoding"] = "gzip"
         return await respond_with_file(self._request, image, write, media_type(name), extra)
-
-
-def extent(prompt: VisualPrompt) -> Box:
-    """The tight box of a prompt's points and box, (x0, y0, x1, y1) in pixels."""
-    corners = [prompt.points] if prompt.box is None else [prompt.points, prompt.box.reshape(2, 2)]
-    points = np.concatenate(corners).astype(np.float64)
-    (x0, y0), (x1, y1) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
-    return x0, y0, x1, y1
-
-
-def in_view(prompt: VisualPrompt, view: View) -> VisualPrompt:
-    """Move a prompt of the raster to the image of a window."""
-    box = None if prompt.box is None else view.boxes(prompt.box)
-    return replace(prompt, points=view.points(prompt.points), box=box)
-
-
-def near_each_other(boxes: Sequence[Box], most: float) -> list[list[int]]:
-    """Group boxes so that those of a group are seen well in one window.
-
-    Args:
-        boxes: (x0, y0, x1, y1) in pixels.
-        most: maximum side of the box around a group of several boxes, in pixels.
-
-    Returns:
-        The indices of each group's boxes.
-    """
-    groups: list[list[int]] = []
-    around: list[Box] = []
-    order = sorted(range(len(boxes)), key=lambda index: (boxes[index][1], boxes[index][0]))
-    for index in order:
-        for number, box in enumerate(around):
-            joint = _around([box, boxes[index]])
-            if max(joint[2] - joint[0], joint[3] - joint[1]) <= most:
-                groups[number].append(index)
-                around[number] = joint
-                break
-        else:
-            groups.append([index])
-            around.append(boxes[index])
-    return groups
-
-
-def _around(boxes: Sequence[Box]) -> Box:
-    x0, y0, x1, y1 = zip(*boxes, strict=True)
-    return min(x0), min(y0), max(x1), max(y1)

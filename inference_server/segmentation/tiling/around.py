@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,17 +26,8 @@ _SHARE = 2
 """Prompts share a window if together they take at most this fraction (1 / n) of its side."""
 
 
-@dataclass(slots=True)
-class _Group:
-    """Prompts that are answered in one window.
-
-    Attributes:
-        numbers: their positions in the request.
-        box: their tight box, x0, y0, x1, y1 in pixels of the raster.
-    """
-
-    numbers: list[int]
-    box: NDArray[np.float64]
+Box = tuple[float, float, float, float]
+"""(x0, y0, x1, y1) in pixels."""
 
 
 async def segment_prompts(
@@ -76,8 +67,12 @@ async def segment_prompts(
     options = replace(options, save_logits=False, load_logits=False, logits=False)
     instances = []
     images = []
-    for group in _groups(prompts, source.size, tile_size, within=options.within):
-        members = [prompts[number] for number in group.numbers]
+    extents = [
+        _extent(number, prompt, source.size, within=options.within)
+        for number, prompt in enumerate(prompts)
+    ]
+    for group in near_each_other(extents, tile_size / _SHARE):
+        members = [prompts[number] for number in group]
 
         async def search(
             image: ImageRef, view: View, members: Sequence[VisualPrompt] = members
@@ -87,10 +82,10 @@ async def segment_prompts(
                 tenant, image, moved, options, timings=timings, model=model
             )
 
-        x0, y0, x1, y1 = map(float, group.box)
-        found = await segment_around(segmenter, source, (x0, y0, x1, y1), search, tile_size)
+        box = _around([extents[number] for number in group])
+        found = await segment_around(segmenter, source, box, search, tile_size)
         images.append(found.image)
-        instances += [replace(each, prompt=group.numbers[each.prompt]) for each in found.instances]
+        instances += [replace(each, prompt=group[each.prompt]) for each in found.instances]
     instances.sort(key=lambda each: each.prompt)
     return SegmentationResult(EncodedImage.joined(images), instances)
 
@@ -104,34 +99,49 @@ def _moved(prompt: VisualPrompt, view: View) -> VisualPrompt:
     )
 
 
-def _groups(
-    prompts: Sequence[VisualPrompt], size: tuple[int, int], tile_size: int, *, within: bool
-) -> list[_Group]:
-    """Put prompts together that fit into half a window."""
+def _extent(number: int, prompt: VisualPrompt, size: tuple[int, int], *, within: bool) -> Box:
+    """The tight box of a prompt's points and box."""
     height, width = size
-    groups: list[_Group] = []
-    for number, prompt in enumerate(prompts):
-        corners: NDArray[np.float64] = np.asarray(prompt.points, np.float64).reshape(-1, 2)
-        if prompt.box is not None:
-            corners = np.vstack([corners, np.asarray(prompt.box, np.float64).reshape(2, 2)])
-        if not len(corners):
-            raise PromptError(
-                f"Prompt {number} has neither points nor a box, and this raster is segmented in "
-                "windows around them; send one."
-            )
-        low, high = corners.min(axis=0), corners.max(axis=0)
-        if within and ((high < 0).any() or low[0] >= width or low[1] >= height):
-            raise PromptError(
-                f"Prompt {number} lies outside the raster of {width} x {height} pixels."
-            )
-        box = np.concatenate([low, high])
-        for group in groups:
-            joint = np.concatenate(
-                [np.minimum(group.box[:2], low), np.maximum(group.box[2:], high)]
-            )
-            if (joint[2:] - joint[:2]).max() * _SHARE <= tile_size:
-                group.box, group.numbers = joint, [*group.numbers, number]
+    corners: NDArray[np.float64] = np.asarray(prompt.points, np.float64).reshape(-1, 2)
+    if prompt.box is not None:
+        corners = np.vstack([corners, np.asarray(prompt.box, np.float64).reshape(2, 2)])
+    if not len(corners):
+        raise PromptError(
+            f"Prompt {number} has neither points nor a box, and this raster is segmented in "
+            "windows around them; send one."
+        )
+    (x0, y0), (x1, y1) = corners.min(axis=0).tolist(), corners.max(axis=0).tolist()
+    if within and (x1 < 0 or y1 < 0 or x0 >= width or y0 >= height):
+        raise PromptError(f"Prompt {number} lies outside the raster of {width} x {height} pixels.")
+    return x0, y0, x1, y1
+
+
+def near_each_other(boxes: Sequence[Box], most: float) -> list[list[int]]:
+    """Group boxes so that those of a group are seen well in one window.
+
+    Args:
+        boxes: (x0, y0, x1, y1) in pixels.
+        most: maximum side of the box around a group of several boxes, in pixels.
+
+    Returns:
+        The indices of each group's boxes.
+    """
+    groups: list[list[int]] = []
+    around: list[Box] = []
+    order = sorted(range(len(boxes)), key=lambda index: (boxes[index][1], boxes[index][0]))
+    for index in order:
+        for number, box in enumerate(around):
+            joint = _around([box, boxes[index]])
+            if max(joint[2] - joint[0], joint[3] - joint[1]) <= most:
+                groups[number].append(index)
+                around[number] = joint
                 break
         else:
-            groups.append(_Group([number], box))
+            groups.append([index])
+            around.append(boxes[index])
     return groups
+
+
+def _around(boxes: Sequence[Box]) -> Box:
+    x0, y0, x1, y1 = zip(*boxes, strict=True)
+    return min(x0), min(y0), max(x1), max(y1)

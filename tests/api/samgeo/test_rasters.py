@@ -16,7 +16,7 @@ import rasterio
 from rasterio.warp import transform
 
 from inference_server.api.samgeo import routes
-from inference_server.api.samgeo.windows import near_each_other
+from inference_server.segmentation.tiling.around import near_each_other
 from tests.api.orthophotos import Orthophoto, f1, orthophoto
 from tests.api.pictures import encoded, iou
 from tests.api.rasters import (

@@ -10,14 +10,24 @@ import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import Sam3Config
 from transformers.models.sam3.modeling_sam3 import Sam3VisionModel
 
+from benchmarks.encoder_parts import (
+    NECK,
+    PATCHES,
+    Recorder,
+    floor_of,
+    floor_row,
+    parts_of,
+    parts_row,
+)
 from benchmarks.report import Cell, Goal, Report, Table
 from benchmarks.sam2_models import demo_config, packaged_config, random_model
 from benchmarks.sam3_models import demo, published
@@ -45,6 +55,7 @@ _LAYERS = 8
 """Layers of the measured SAM 3: a quarter, which takes a quarter of the time."""
 
 Ways = Mapping[str, Callable[[], object]]
+Recorded = Callable[[Recorder], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +65,48 @@ class Scale:
     Attributes:
         rounds: timed calls of each implementation, by model.
         memory: models whose memory is measured.
+        floor: timed calls of each matrix product and layout.
     """
 
     rounds: Mapping[str, int]
     memory: tuple[str, ...]
+    floor: int
 
 
 FULL = Scale(
     rounds={"hiera_tiny": 5, "hiera_large": 2, "SAM 3": 2},
     memory=("hiera_tiny", "hiera_large", "SAM 3"),
+    floor=3,
 )
-SMALL = Scale(rounds={"demo": 1, "SAM 3, demo": 1}, memory=("demo",))
+SMALL = Scale(rounds={"demo": 1, "SAM 3, demo": 1}, memory=("demo",), floor=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A model's image encoders.
+
+    Attributes:
+        ways: each implementation, run on one image.
+        recorded: the server's implementations, run while their parts are recorded.
+    """
+
+    ways: Ways
+    recorded: Mapping[str, Recorded]
+
+
+@dataclass(slots=True)
+class Measured:
+    """Results of all models.
+
+    Attributes:
+        seconds: CPU seconds of each implementation, by model.
+        parts: rows of `parts_row`.
+        floors: rows of `floor_row`.
+    """
+
+    seconds: dict[str, Mapping[str, float]] = field(default_factory=dict)
+    parts: list[Mapping[str, Cell]] = field(default_factory=list)
+    floors: list[Mapping[str, Cell]] = field(default_factory=list)
 
 
 def run(small: bool) -> Report:
@@ -76,29 +118,50 @@ def run(small: bool) -> Report:
     scale = SMALL if small else FULL
     load = os.getloadavg()[0]
     memory = [row for name in scale.memory for row in _memory(name)]
+    measured = Measured()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     keep_freed_memory()
     try:
-        measured = {name: _best(_ways(name), rounds) for name, rounds in scale.rounds.items()}
+        for name, rounds in scale.rounds.items():
+            measure(name, measured, rounds, scale.floor)
     finally:
         torch.set_num_threads(threads)
     return report_of(measured, memory, load)
 
 
-def report_of(
-    measured: Mapping[str, Mapping[str, float]], memory: Sequence[Mapping[str, Cell]], load: float
-) -> Report:
+def measure(name: str, measured: Measured, rounds: int, floor_rounds: int) -> None:
+    """Measure one model.
+
+    Args:
+        name: name of the model.
+        measured: results are added to it.
+        rounds: timed calls of each implementation.
+        floor_rounds: timed calls of each matrix product and layout.
+    """
+    subject = _subject(name)
+    seconds = _best(subject.ways, rounds)
+    measured.seconds[name] = seconds
+    for way, work in subject.recorded.items():
+        times, products = parts_of(work, rounds)
+        measured.parts.append(parts_row(name, way, times, seconds[way]))
+        dtype = torch.bfloat16 if way == BFLOAT16 else torch.float32
+        floor = floor_of(products, dtype, floor_rounds)
+        goal = GOALS.get(name, {}).get(way)
+        measured.floors.append(floor_row(name, way, floor, seconds[way], seconds[BARE], goal))
+
+
+def report_of(measured: Measured, memory: Sequence[Mapping[str, Cell]], load: float) -> Report:
     """Make the report.
 
     Args:
-        measured: CPU seconds of each implementation, by model.
+        measured: results of all models.
         memory: rows of `_memory`.
         load: load average of the machine.
     """
     rows: list[dict[str, Cell]] = []
     goals = []
-    for name, times in measured.items():
+    for name, times in measured.seconds.items():
         bare = times[BARE]
         for way, seconds in times.items():
             ratio = seconds / bare
@@ -121,11 +184,24 @@ def report_of(
         "count the time that other processes run, but does count what they evict from the caches.",
         "Memory: what a process takes for the server's engine, without image, after loading. "
         "Relative to 4 bytes per parameter of the unmodified model.",
+        "Where the time goes: CPU time of each operation, by kind; of each the best of the same "
+        "calls. GELU is computed in the matrix product before it and counts as linear layer. "
+        "Patches: the convolution or product that makes tokens of pixels. Neck: all that follows "
+        "the last layer.",
+        "Matrix products alone: each product of the encoder, attention and neck included, "
+        "repeated on the same operands, in the fastest of up to three memory layouts of its "
+        "weights, without bias, GELU, softmax, norm or sum. No implementation on these products is "
+        "faster. `At the best rate`: if each product reached the rate of the fastest one.",
         f"Load average of the machine at the start: {load:.1f} on {os.cpu_count()} cores.",
     ]
     if not _has_bfloat16():
         notes.append("No bfloat16: this processor has no instructions for it.")
-    tables = [Table("Time", rows), Table("Resident memory", memory)]
+    tables = [
+        Table("Time", rows),
+        Table("Where the time goes", measured.parts),
+        Table("Matrix products alone", measured.floors),
+        Table("Resident memory", memory),
+    ]
     return Report("encode", "Image encoders", tables, goals, notes)
 
 
@@ -133,27 +209,36 @@ def _has_bfloat16() -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def _ways(name: str) -> Ways:
-    return _sam3_ways(name) if name.startswith("SAM 3") else _sam2_ways(name)
+def _subject(name: str) -> Subject:
+    return _sam3(name) if name.startswith("SAM 3") else _sam2(name)
 
 
-def _sam2_ways(name: str) -> Ways:
+def _sam2(name: str) -> Subject:
     model: Any = random_model(demo_config() if name == "demo" else packaged_config(name))
     image = torch.randn(1, 3, model.image_size, model.image_size)
 
     def bare() -> object:
         return model.forward_image(image)
 
+    def recorded(encoder: FastImageEncoder) -> Recorded:
+        def work(recorder: Recorder) -> object:
+            with recorder.marking(encoder, "_neck", NECK):
+                return encoder(image)
+
+        return work
+
     precise = FastImageEncoder(model, torch.float32)
     ways: dict[str, Callable[[], object]] = {BARE: bare, FLOAT32: lambda: precise(image)}
+    parts = {FLOAT32: recorded(precise)}
     if _has_bfloat16():
         coarse = FastImageEncoder(model, torch.bfloat16)
         ways[AUTOCAST] = lambda: _autocast(bare)
         ways[BFLOAT16] = lambda: coarse(image)
-    return ways
+        parts[BFLOAT16] = recorded(coarse)
+    return Subject(ways, parts)
 
 
-def _sam3_ways(name: str) -> Ways:
+def _sam3(name: str) -> Subject:
     torch.manual_seed(0)
     is_demo = name != "SAM 3"
     config: Any = Sam3Config.from_pretrained(WEIGHTS / "sam3") if is_demo else Sam3Config()
@@ -169,17 +254,29 @@ def _sam3_ways(name: str) -> Ways:
     def bare() -> object:
         return model(image)
 
-    def neck(encoder: FastViT) -> object:
-        planes = planes_of(encoder(image))
+    def neck(hidden: Tensor) -> object:
+        planes = planes_of(hidden)
         return [layer(planes) for layer in list(model.neck.fpn_layers)[:-1]]
 
+    def recorded(encoder: FastViT) -> Recorded:
+        def work(recorder: Recorder) -> object:
+            with recorder.marking(encoder, "_patches", PATCHES):
+                hidden = encoder(image)
+            with recorder.counting_as(NECK):
+                return neck(hidden)
+
+        return work
+
     precise = FastViT(model.backbone, torch.float32)
-    ways: dict[str, Callable[[], object]] = {BARE: bare, FLOAT32: lambda: neck(precise)}
+    ways: dict[str, Callable[[], object]] = {BARE: bare, FLOAT32: lambda: neck(precise(image))}
+    parts = {FLOAT32: recorded(precise)}
     if _has_bfloat16():
         coarse = FastViT(model.backbone, torch.bfloat16)
+        coarse_parts = recorded(coarse)
         ways[AUTOCAST] = lambda: _autocast(bare)
-        ways[BFLOAT16] = lambda: _autocast(lambda: neck(coarse))
-    return ways
+        ways[BFLOAT16] = lambda: _autocast(lambda: neck(coarse(image)))
+        parts[BFLOAT16] = lambda recorder: _autocast(lambda: coarse_parts(recorder))
+    return Subject(ways, parts)
 
 
 def _autocast(work: Callable[[], object]) -> object:

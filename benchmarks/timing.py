@@ -15,6 +15,10 @@ from inference_server.bench.timing import Timing
 
 Work = Callable[[], object]
 
+_SETTLE = 0.005
+"""Seconds between two timed calls: OpenMP's threads wait busily for a millisecond after a call, and
+would take the cores from the next one if it runs in another process."""
+
 
 def timed(work: Work) -> float:
     """Return the seconds of one call.
@@ -44,6 +48,7 @@ def compare(ways: Mapping[str, Work], *, rounds: int, warmup: int = 1) -> dict[s
     taken: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, work in ways.items():
+            time.sleep(_SETTLE)
             taken[name].append(timed(work))
     return {name: Timing.of(seconds) for name, seconds in taken.items()}
 

@@ -293,7 +293,7 @@ class FastMaskDecoder:
         # Without the keys' bias: it adds a constant to a token's scores, which softmax ignores.
         to_keys = attention.k_proj.weight.view(self._heads, width, channels)
         probes = (queries @ to_keys * width**-0.5).view(batch, -1, channels).to(self._dtype)
-        weights = (probes @ positioned.transpose(1, 2)).softmax(dim=-1)
+        weights = _products(probes, positioned).softmax(dim=-1)
         seen = (weights @ pixels).to(tokens.dtype).view(batch, self._heads, count, channels)
         to_values = attention.v_proj.weight.view(self._heads, width, channels)
         found = (seen @ to_values.transpose(1, 2)).transpose(1, 2).flatten(2)
@@ -346,8 +346,19 @@ class FastMaskDecoder:
         middle = self._activation1(self._up_norm(middle.view(batch, 4 * count, channels // 4)))
         fine = torch.baddbmm(fine.expand(batch, -1, -1), middle, self._up2.expand(batch, -1, -1))
         fine = self._activation2(fine).view(batch, 16 * count, channels // 8)
-        logits: Tensor = (hyper.to(self._dtype) @ fine.transpose(1, 2)).float()
-        return logits.view(batch, hyper.shape[1], count, 16)
+        logits = _products(hyper.to(self._dtype), fine).float()
+        return logits.reshape(batch, hyper.shape[1], count, 16)
+
+
+def _products(rows: Tensor, pixels: Tensor) -> Tensor:
+    """Products of `[B, R, C]` with every pixel of `[B, N, C]`, as `[B, R, N]`.
+
+    For a single prompt the operands change places: otherwise oneDNN first copies the transposed
+    pixels, which takes longer than the product. Batches are computed without that copy.
+    """
+    if len(pixels) == 1:
+        return (pixels @ rows.transpose(1, 2)).transpose(1, 2)
+    return rows @ pixels.transpose(1, 2)
 
 
 def _best(quality: Tensor, hyper: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,7 @@ or lack them and emulate bfloat16 ten times slower than float32.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ _SMALL = 8
 
 _TURNS = 7
 """Measurements of each arithmetic; the best counts, because other work only slows a product."""
+
+_MEASURING = threading.Lock()
 
 _LEAST = 3
 """Turns that are made in any case: one alone may have been interrupted."""
@@ -98,9 +101,14 @@ def measure(
     return Speed(*best)
 
 
-@cache
 def cpu_speed() -> Speed:
     """The speed of this machine's CPU, measured once per process."""
+    with _MEASURING:  # models that load at the same time would slow each other's measurement
+        return _measured()
+
+
+@cache
+def _measured() -> Speed:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # on a busy machine, threads that wait for each other measure its load
     try:

@@ -9,7 +9,6 @@ import platform
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import cache
 
 import torch
 
@@ -77,13 +76,14 @@ def _is_faster_in_bfloat16(device: torch.device, speed: Callable[[], Speed]) -> 
     return found.prefers_bfloat16
 
 
-@cache
-def available_threads() -> int:
-    """Number of threads that PyTorch uses by default: `OMP_NUM_THREADS`, or one per usable core.
+_AVAILABLE_THREADS = torch.get_num_threads()
+"""Read once, before anything sets a number: what one thread sets is what PyTorch reports in every
+thread that has not computed yet."""
 
-    Cached, because `use_threads` changes the number that PyTorch reports.
-    """
-    return torch.get_num_threads()
+
+def available_threads() -> int:
+    """Number of threads that PyTorch uses by default: `OMP_NUM_THREADS`, or one per usable core."""
+    return _AVAILABLE_THREADS
 
 
 def use_threads(count: int) -> None:

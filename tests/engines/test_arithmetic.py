@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
+from inference_server.engines import arithmetic
 from inference_server.engines.arithmetic import Speed, cpu_speed, measure
+from inference_server.engines.device import available_threads, use_threads
 
 
 class Machine:
@@ -60,6 +64,49 @@ def test_a_slow_machine_is_measured_in_three_turns() -> None:
     machine = Machine(1e-2, 1e-2)
     machine.measure()
     assert [pixels for _, pixels in machine.products].count(64) == 2 * (1 + 3)
+
+
+def test_models_that_load_together_share_one_measurement(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A second one would begin with one thread, and take that for the number to restore."""
+    arithmetic._measured.cache_clear()
+    measuring, may_end = threading.Event(), threading.Event()
+    threads: list[int] = []
+
+    def slow() -> Speed:
+        threads.append(torch.get_num_threads())
+        measuring.set()
+        assert may_end.wait(60)
+        return Speed(1.0, 1.0)
+
+    monkeypatch.setattr(arithmetic, "measure", slow)
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            first = pool.submit(cpu_speed)
+            assert measuring.wait(60)
+            second = pool.submit(cpu_speed)
+            may_end.set()
+            assert first.result() is second.result()
+    finally:
+        arithmetic._measured.cache_clear()
+    assert threads == [1]
+
+
+def test_the_number_of_available_threads_is_not_that_of_a_queue() -> None:
+    before = available_threads()
+
+    def in_a_queue() -> int:
+        use_threads(before + 1)
+        return available_threads()
+
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(in_a_queue).result() == before
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(available_threads).result() == before
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_this_machine_is_measured_once_per_process() -> None:

@@ -121,8 +121,9 @@ def run(small: bool) -> Report:
             "Published sizes with random weights, and the demo models. The size does not depend on "
             "the image: each model resizes it to a square of fixed size.",
             "Weights: what the server keeps in memory, each in the precision that it is used in. "
-            "Parts that run in float32 in either precision, such as norms and word embeddings, "
-            "stay in float32. What only videos need is not kept.",
+            "Parts that run in float32 in either precision, such as norms, stay in float32; word "
+            "embeddings are in float16 where products are in bfloat16. What only videos need is "
+            "not kept.",
             "Clicks: what SAM 3's visual head keeps of an image beside what words keep.",
             "An `image_id` used with several models takes one embedding of each.",
         ],

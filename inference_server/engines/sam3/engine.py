@@ -25,7 +25,7 @@ from inference_server.engines.cuda_graphs import Graphs
 from inference_server.engines.device import Compute
 from inference_server.engines.device_masks import DeviceMasks
 from inference_server.engines.features import SquareInput, bytes_of
-from inference_server.engines.linear import cast_weights
+from inference_server.engines.linear import cast_weights, round_rows
 from inference_server.engines.sam3.decoder import ConceptImage, FastConceptDecoder
 from inference_server.engines.sam3.trunk import TrunkEngine
 from inference_server.engines.transfer import to_device, to_host
@@ -282,6 +282,9 @@ def _cast_weights(model: Any, dtype: torch.dtype) -> None:
         layers += [attention.q_proj, attention.k_proj, attention.v_proj]
     neck = model.vision_encoder.neck
     cast_weights(dtype, model.text_encoder, model.text_projection, neck, *layers)
+    for name, part in model.text_encoder.named_modules():
+        if name.endswith("token_embedding"):
+            round_rows(part)
 
 
 def _corner_scale(size: tuple[int, int]) -> NDArray[np.float32]:

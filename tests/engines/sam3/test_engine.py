@@ -24,6 +24,7 @@ from inference_server.engines.base import (
     Query,
     queries,
 )
+from inference_server.engines.linear import round_rows
 from inference_server.engines.load_weights import load_sam3
 from inference_server.engines.sam3.decoder import ConceptImage, Detections
 from inference_server.engines.sam3.engine import ConceptEngine
@@ -221,23 +222,76 @@ def test_answers_are_those_of_transformers_with_the_masks_of_meta(
 def test_weights_converted_once_give_the_same_answers(
     kind: str, pictures: dict[str, Picture], request: pytest.FixtureRequest
 ) -> None:
-    """In bfloat16, bit for bit those of weights that are converted at every call."""
+    """In bfloat16, bit for bit those of weights that are converted at every call.
+
+    The embeddings of words are those of float16.
+    """
     like: Concept = request.getfixturevalue(kind)
     image = pictures["wide"]
     asked = [PROMPTS[name] for name in PROMPTS]
-    plain = ConceptEngine(like.model, like.processor, "random", CPU_BFLOAT16)
+    rounded = deepcopy(like.model)
+    table = words_of(rounded)
+    table.weight.data = table.weight.data.half().float()
+    plain = ConceptEngine(rounded, like.processor, "random", CPU_BFLOAT16)
     expected = ask(plain, image, *asked)
     own = deepcopy(like.model)
     engine = ConceptEngine(own, like.processor, "random", CPU_BFLOAT16, owned=True)
     words = [part for part in own.text_encoder.modules() if isinstance(part, torch.nn.Linear)]
     assert words
     assert {part.weight.dtype for part in words} == {torch.bfloat16}
+    assert words_of(own).weight.dtype == torch.float16
     assert engine.weight_bytes < plain.weight_bytes
     for found, other in zip(ask(engine, image, *asked), expected, strict=True):
         assert np.array_equal(found.scores, other.scores)
         assert np.array_equal(found.planes, other.planes)
     untouched = ConceptEngine(deepcopy(like.model), like.processor, "random", CPU, owned=True)
     assert untouched.weight_bytes == like.engine.weight_bytes
+
+
+def words_of(model: Any) -> Any:
+    """The embedding of words."""
+    (found,) = [
+        part
+        for name, part in model.text_encoder.named_modules()
+        if name.endswith("token_embedding")
+    ]
+    return found
+
+
+def test_words_in_float16_do_not_change_texts() -> None:
+    """Their rounding is far below that of the products in bfloat16."""
+    model, processor = load_sam3(str(WEIGHTS / "sam3"), "demo", CPU)
+    rows = words_of(model).weight.data
+    torch.manual_seed(0)
+    rows *= 1 + 1e-3 * torch.randn_like(rows)  # those of the demo are stored in float16
+    texts = ["shape", "red circle", "a yellow star", "big purple circle", "no such thing"]
+
+    def features(compute: Any, *, owned: bool = False, rounded: bool = False) -> list[Any]:
+        own = deepcopy(model)
+        if rounded:
+            round_rows(words_of(own))
+        engine = ConceptEngine(own, processor, "demo", compute, owned=owned)
+        with torch.inference_mode():
+            return [engine._text("", text) for text in texts]
+
+    def error(found: list[Any]) -> float:
+        pairs = zip(found, exact, strict=True)
+        return max(float((one - other).norm() / other.norm()) for one, other in pairs)
+
+    exact = features(CPU)
+    products = error(features(CPU_BFLOAT16))
+    assert 0 < error(features(CPU, rounded=True)) < products / 4
+    assert error(features(CPU_BFLOAT16, owned=True)) < 1.05 * products
+
+
+@pytest.mark.parametrize("value", [1e5, float("inf"), float("nan")])
+def test_words_that_float16_cannot_hold_stay_in_float32(value: float) -> None:
+    table = torch.nn.Embedding(3, 4)
+    table.weight.data[1, 2] = value
+    expected = table.weight.data.clone()
+    round_rows(table)
+    assert table.weight.dtype == torch.float32
+    assert torch.equal(table.weight.nan_to_num(), expected.nan_to_num())
 
 
 def test_every_part_of_a_prompt_counts(concept: Concept, pictures: dict[str, Picture]) -> None:

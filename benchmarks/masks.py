@@ -106,6 +106,7 @@ def run(small: bool) -> Report:
 def _cases(report: Report, scale: Scale) -> None:
     """Measure times, equality and memory of the cases with goals."""
     times: list[dict[str, Cell]] = []
+    stages: list[dict[str, Cell]] = []
     equal: list[dict[str, Cell]] = []
     memory: list[dict[str, Cell]] = []
     for count, size in scale.cases:
@@ -128,6 +129,7 @@ def _cases(report: Report, scale: Scale) -> None:
             report.goals.append(
                 Goal(f"{title}: {name}, speed-up", taken["speed-up (x)"], FASTER, "at least")
             )
+        stages.append({"masks": title, **_stages(logits, size, scale.rounds)})
         held = peak_megabytes(logits, size)
         masks = upsample_masks(logits, size)
         memory.append(
@@ -143,6 +145,7 @@ def _cases(report: Report, scale: Scale) -> None:
         report.goals.append(Goal(f"{title}: peak memory", held, MEMORY_MB, "at most", "MB"))
     report.tables += [
         Table("From logits, medians", times),
+        Table("Where the time of polygons goes, medians", stages),
         Table("Equality with the reference", equal),
         Table("Memory for all masks and results, beyond the initial memory", memory),
     ]
@@ -296,6 +299,23 @@ def _compared(name: str, logits: Logits, size: Size, rounds: int) -> dict[str, f
         "server (ms)": 1e3 * server,
         "speed-up (x)": reference / server,
     }
+
+
+def _stages(logits: Logits, size: Size, rounds: int) -> dict[str, Cell]:
+    """Return medians of the stages of polygons in milliseconds."""
+    masks = upsample_masks(logits, size)
+    crops = [mask.crop for mask in masks]
+    taken = compare(
+        {
+            "reference: planes": partial(REFERENCES["masks"], logits, size),
+            "server: masks": partial(SERVER["masks"], logits, size),
+            "server: pixels of the box": lambda: [mask.crop for mask in masks],
+            "server: contours in the box": lambda: [_contours(crop) for crop in crops],
+        },
+        rounds=rounds,
+        warmup=0,
+    )
+    return {f"{name} (ms)": 1e3 * timing.median for name, timing in taken.items()}
 
 
 def _interpolated(low: Logits, size: Size) -> Logits:

@@ -114,18 +114,19 @@ def cast_weights(dtype: torch.dtype, *modules: nn.Module) -> None:
 
 
 def round_rows(table: nn.Embedding) -> None:
-    """Keep an embedding's rows in float16, in place; it still returns them in float32.
+    """Keep an embedding's rows on a CPU in float16, in place; it still returns them in float32.
 
-    The rows of words are a fifth of SAM 3's memory in bfloat16, and a request reads a few of them.
-    In float16 their error is an eighth of bfloat16's. They stay in float32 if float16 cannot hold
-    them.
+    The rows of words in float32 are a ninth of SAM 3's memory in bfloat16, and a request reads a
+    few of them. In float16 their error is an eighth of bfloat16's. They stay in float32 if float16
+    cannot hold them.
 
     Args:
         table: Embedding with rows in float32.
     """
     rows = table.weight.data
-    largest = rows.abs().max()
-    if rows.dtype != torch.float32 or not largest <= torch.finfo(torch.float16).max:  # or NaN
+    if rows.device.type != "cpu" or rows.dtype != torch.float32:
+        return
+    if not rows.abs().max() <= torch.finfo(torch.float16).max:  # or NaN
         return
     table.weight.data = rows.to(torch.float16)
     table.register_forward_hook(_in_float32)

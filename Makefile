@@ -8,6 +8,10 @@ ARGS ?=
 # Test processes that run side by side; auto is one per core.
 WORKERS ?= auto
 PARALLEL = -n $(WORKERS) --dist loadfile
+# Plugins that these tests do not use take each process a second to import.
+LIGHT = -p no:schemathesis -p no:hydra_pytest
+# Otherwise each of the hundreds of processes that tests start compiles the package again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help serve test test-system test-cluster test-image test-all lint format openapi clients readme docs bench fuzz pins clean
 .DEFAULT_GOAL := help
@@ -19,7 +23,7 @@ serve: $(VENV)/.serve ## Install what serving needs and serve on 127.0.0.1:9001 
 	@$(BIN)/inference-server serve $(ARGS)
 
 test: $(VENV)/.dev ## Install everything and run the unit and contract tests (ARGS="-k polygons" for some)
-	@$(BIN)/python -m pytest $(PARALLEL) -m "not system and not cluster and not slow" $(ARGS)
+	@$(BIN)/python -m pytest $(PARALLEL) $(LIGHT) -m "not system and not cluster and not slow" $(ARGS)
 
 test-system: $(VENV)/.dev ## Run the tests with processes, databases, browsers, clients and the code in the docs
 	@$(BIN)/python -m pytest $(PARALLEL) -m "system and not cluster and not image and not slow" $(ARGS)

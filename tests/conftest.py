@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from _pytest.mark.expression import Expression
 from hypothesis import settings
 
 from tests.fuzz import fuzzed
+from tests.open_files import Opened, temporary_files
 
 if TYPE_CHECKING:
     from tests.api.pictures import Gallery, Picture
@@ -41,6 +45,7 @@ SYSTEM = (
     "tests/jobs/test_crash.py",
     "tests/playground/",
     "tests/test_contributing.py",
+    "tests/test_database.py::test_processes_that_start_together_upgrade_once",
     "tests/test_docs.py",
     "tests/test_site.py",
     "tests/training/",
@@ -49,8 +54,47 @@ SYSTEM = (
     "tests/api/test_models.py",
     "tests/api/test_schemathesis.py",
 )
-"""Files and directories of the tier `system`: their tests start processes, browsers, databases or
-vendors' clients, or take minutes. Single tests join it with `@pytest.mark.system`."""
+"""Files, directories and single tests of the tier `system`: they start processes, browsers,
+databases or vendors' clients, or take minutes."""
+
+ROOT = Path(__file__).parents[1]
+OTHER_MARKS = ("cluster", "image", "slow")
+
+
+@cache
+def selected(marks: str, system: bool) -> bool:
+    """Whether a mark expression can select tests that are, or are not, of the tier `system`.
+
+    Args:
+        marks: The value of pytest's `-m`.
+        system: Whether the tests have the mark `system`.
+    """
+    if not marks:
+        return True
+    expression = Expression.compile(marks)
+    others = [*itertools.product((False, True), repeat=len(OTHER_MARKS))]
+
+    def result(given: tuple[bool, ...]) -> bool:
+        values = dict(zip(OTHER_MARKS, given, strict=True), system=system)
+        return expression.evaluate(lambda name, **_: values[name])
+
+    try:
+        return any(map(result, others))
+    except KeyError:  # another mark, which any test may have
+        return True
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Skip files without selected tests: importing all of them takes each test process long."""
+    path = collection_path.relative_to(ROOT).as_posix()
+    if not path.startswith("tests/") or collection_path.suffix != ".py":
+        return None
+    marks: str = config.option.markexpr
+    if path.startswith(SYSTEM):
+        return None if selected(marks, system=True) else True
+    if any(name.startswith(path) for name in SYSTEM):
+        return None
+    return None if selected(marks, system=False) else True
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -81,6 +125,13 @@ def listening() -> Iterator[RunningHere]:
 
     with serving(fetch_networks="127.0.0.0/8") as running:
         yield running
+
+
+@pytest.fixture
+def opened() -> Iterator[Opened]:
+    """Tells which temporary files this process, which includes servers, has opened in the test."""
+    with temporary_files() as found:
+        yield found
 
 
 @pytest.fixture(scope="session")

@@ -329,7 +329,6 @@ def test_a_failed_upgrade_leaves_no_trace(
     Database(directory, url).close()
 
 
-@pytest.mark.system
 def test_processes_that_start_together_upgrade_once(directory: Path, url: str) -> None:
     create_0_1_0(directory, url)
     code = (

@@ -15,7 +15,8 @@ from tests.api.orthophotos import Orthophoto, orthophoto
 from tests.api.pictures import encoded
 from tests.api.rasters import TEXT, answer, geotiff, post
 from tests.api.serving import BOB, RunningHere, serving, until
-from tests.api.test_uploads import PART, connect, files_in_use, head, opened_since
+from tests.api.test_uploads import PART, connect, head
+from tests.open_files import Opened
 
 MiB = 2**20
 SQUARES: dict[str, Any] = {"prompt": "yellow square", "tile_size": 384}
@@ -43,16 +44,19 @@ def small() -> Iterator[RunningHere]:
 
 
 def test_a_raster_may_be_larger_than_an_image(
-    small: RunningHere, raster: bytes, photo: Orthophoto, monkeypatch: pytest.MonkeyPatch
+    small: RunningHere,
+    raster: bytes,
+    photo: Orthophoto,
+    opened: Opened,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It is never in memory as a whole."""
     whole = []
     monkeypatch.setattr(RasterSource, "content", lambda self: whole.append(self))
-    before = files_in_use()
     found = answer(small, TEXT, raster, **SQUARES)
     assert len(found["features"]) > 0.8 * len(photo.matching("yellow square"))
     until(lambda: small.state.uploads.nbytes == 0)
-    until(lambda: not opened_since(before))
+    until(lambda: not opened())
     assert not whole
 
 
@@ -89,18 +93,18 @@ def test_the_share_of_a_tenant(small: RunningHere, raster: bytes) -> None:
     assert post(small, TEXT, raster, **SQUARES).status_code == 200
 
 
-def test_an_upload_has_no_name(small: RunningHere) -> None:
+def test_an_upload_has_no_name(small: RunningHere, opened: Opened) -> None:
     """So nothing of it is left even if the process is killed."""
-    before, names = files_in_use(), set(os.listdir(tempfile.gettempdir()))
+    names = set(os.listdir(tempfile.gettempdir()))
     with connect(small) as slow:
         slow.sendall(head(small, 5 * MiB) + PART + bytes(3 * MiB))
         until(lambda: small.state.uploads.nbytes > 3 * MiB)
-        until(lambda: len(opened_since(before)) == 1)
-        (file,) = opened_since(before)
+        until(lambda: len(opened()) == 1)
+        (file,) = opened()
         assert file.endswith("(deleted)")
         assert file.removesuffix(" (deleted)").rsplit("/", 1)[1] not in names
         assert not os.path.exists(file.removesuffix(" (deleted)"))
-    until(lambda: not opened_since(before))
+    until(lambda: not opened())
 
 
 def test_a_large_form_has_more_time() -> None:

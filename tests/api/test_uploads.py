@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import socket
-import tempfile
 import threading
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack
 from urllib.parse import urlsplit
 
@@ -18,6 +15,7 @@ from tests.api.pictures import Picture
 from tests.api.rasters import AUTOMATIC, PREDICT, TEXT, geotiff, post
 from tests.api.serving import ALICE, RunningHere, serving, until
 from tests.api.test_form_keys import BOUNDARY, form, part
+from tests.open_files import Opened
 
 MiB = 1 << 20
 
@@ -27,29 +25,6 @@ def small() -> Iterator[RunningHere]:
     """A server that accepts 2 MiB per upload and 3 MiB in total."""
     with serving(max_upload_mb=2, max_raster_upload_mb=2, upload_storage_mb=3) as server:
         yield server
-
-
-def files_in_use() -> list[str]:
-    """Return the temporary files that this process, which includes the server, has open.
-
-    Without those of databases, which are opened on demand, one per concurrent thread.
-    """
-    found = []
-    for number in os.listdir("/proc/self/fd"):
-        try:
-            target = os.readlink(f"/proc/self/fd/{number}")
-        except FileNotFoundError:
-            continue
-        if ".sqlite" in target:
-            continue
-        if target.startswith(tempfile.gettempdir()) or "(deleted)" in target:
-            found.append(target)
-    return sorted(found)
-
-
-def opened_since(before: Sequence[str]) -> list[str]:
-    """Return the temporary files that are open and were not; those of earlier tests may close."""
-    return sorted((Counter(files_in_use()) - Counter(before)).elements())
 
 
 def head(server: RunningHere, length: int | None = None) -> bytes:
@@ -71,15 +46,16 @@ def connect(server: RunningHere) -> socket.socket:
     return socket.create_connection((address.hostname, address.port), timeout=60)
 
 
-def test_an_upload_of_several_megabytes(small: RunningHere, picture: Picture) -> None:
-    before = files_in_use()
+def test_an_upload_of_several_megabytes(
+    small: RunningHere, picture: Picture, opened: Opened
+) -> None:
     data = geotiff(picture.scene.image)
     data += bytes(2 * MiB - 20_000 - len(data))
     response = post(small, TEXT, data, prompt="red circle")
     assert response.status_code == 200, response.text
     assert len(response.json()["features"]) == 2
     until(lambda: small.state.uploads.nbytes == 0)
-    assert not opened_since(before)
+    until(lambda: not opened())
 
 
 def test_too_large(small: RunningHere) -> None:
@@ -89,8 +65,7 @@ def test_too_large(small: RunningHere) -> None:
     until(lambda: small.state.uploads.nbytes == 0)
 
 
-def test_too_large_without_an_announced_length(small: RunningHere) -> None:
-    before = files_in_use()
+def test_too_large_without_an_announced_length(small: RunningHere, opened: Opened) -> None:
     with connect(small) as connection:
         connection.sendall(head(small) + f"{len(PART):x}\r\n".encode() + PART + b"\r\n")
         chunk = b"10000\r\n" + bytes(0x10000) + b"\r\n"
@@ -110,16 +85,15 @@ def test_too_large_without_an_announced_length(small: RunningHere) -> None:
         sender.join(60)
     assert answer.startswith(b"HTTP/1.1 413")
     until(lambda: small.state.uploads.nbytes == 0)
-    until(lambda: not opened_since(before))
+    until(lambda: not opened())
 
 
-def test_full_storage(small: RunningHere, picture: Picture) -> None:
+def test_full_storage(small: RunningHere, picture: Picture, opened: Opened) -> None:
     """Received bytes count while they are stored; the announced length does not."""
-    before = files_in_use()
     with connect(small) as slow:
         slow.sendall(head(small, 2 * MiB) + PART + bytes(1_900_000))
         until(lambda: small.state.uploads.nbytes > 1_900_000)
-        assert len(opened_since(before)) == 1
+        assert len(opened()) == 1
         data = geotiff(picture.scene.image)
         padded = data + bytes(1_500_000 - len(data))
         refused = post(small, TEXT, padded, prompt="circle")
@@ -129,7 +103,7 @@ def test_full_storage(small: RunningHere, picture: Picture) -> None:
         assert post(small, TEXT, picture.data, prompt="circle").status_code == 200
     # The client disconnects in the middle of its upload.
     until(lambda: small.state.uploads.nbytes == 0)
-    until(lambda: not opened_since(before))
+    until(lambda: not opened())
     assert post(small, TEXT, padded, prompt="circle").status_code == 200
 
 
@@ -142,9 +116,10 @@ def test_the_key_is_checked_first(small: RunningHere) -> None:
 
 
 @pytest.mark.parametrize("path", [TEXT, PREDICT, AUTOMATIC])
-def test_a_form_that_is_cut_off(small: RunningHere, picture: Picture, path: str) -> None:
+def test_a_form_that_is_cut_off(
+    small: RunningHere, picture: Picture, path: str, opened: Opened
+) -> None:
     """Fields could be missing, wherever it ends."""
-    before = files_in_use()
     box = str(list(picture.one("red square").box))
     fields = {"prompt": "red circle", "points_per_side": "2", "boxes": box}
     parts = [part(name, value.encode()) for name, value in fields.items()]
@@ -161,7 +136,7 @@ def test_a_form_that_is_cut_off(small: RunningHere, picture: Picture, path: str)
             refused = sent(small, path, whole[:length])
             assert refused.status_code == 400, (length, refused.text)
             assert "cut off" in refused.json()["detail"]
-    until(lambda: not opened_since(before))
+    until(lambda: not opened())
     until(lambda: small.state.uploads.nbytes == 0)
 
 

@@ -53,9 +53,14 @@ class Process(Running):
             # With the next character, because the line may be incomplete.
             return re.search(r" on (http://[^\s\"]+)[\s\"]", self.log.read_text()[begin:])
 
-        until(address, TIMEOUT, 0.05)
-        found = address()
-        assert found
+        try:
+            until(address, TIMEOUT, 0.05)
+            found = address()
+            assert found
+        except BaseException:
+            self.popen.kill()
+            self.popen.wait()
+            raise
         super().__init__(found[1], httpx.Client(base_url=found[1], timeout=TIMEOUT, limits=KEPT))
 
     def until_listening(self) -> None:

@@ -28,6 +28,7 @@ from tests.images.hostile_files import corpus, png_of_nothing
 from tests.images.test_hostile import directory
 from tests.images.test_hostile_rasters import pages, sparse, with_metadata
 from tests.images.test_raster import BANDS, GEO
+from tests.open_files import open_below
 
 LIMITS = RasterLimits()
 ALL = Window(0, 0, 8, 8)
@@ -100,21 +101,18 @@ def test_a_source_of_any_size(size: int) -> None:
 
 
 def test_files_are_closed(tmp_path: Path) -> None:
-    def count() -> int:
-        return len(os.listdir("/proc/self/fd"))
-
     path = tmp_path / "a.tif"
     path.write_bytes(rasters.write(BANDS, overviews=(2, 4)) + bytes(2**20))
-    before = count()
     for _ in range(3):
         with RasterSource.at(path, LIMITS) as source, source.reader() as reader:
             reader.read(ALL)
+            assert open_below(path)
         with RasterSource.at(path, LIMITS) as source:
             _ = GeoRaster(source.data).reference
     path.write_bytes(b"II*\0" + bytes(2**21))
     with RasterSource.at(path, LIMITS) as source, pytest.raises(ImageError):
         source.reader()
-    assert count() == before
+    assert not open_below(path)
 
 
 def test_other_formats_are_read_as_a_whole() -> None:

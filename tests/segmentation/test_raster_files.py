@@ -29,6 +29,7 @@ from inference_server.settings import Settings
 from tests.images.conftest import Answer, answering, ok, redirect, serve
 from tests.images.rasters import write
 from tests.images.test_raster import BANDS
+from tests.open_files import Opened, temporary_files
 
 pytestmark = pytest.mark.anyio
 
@@ -45,33 +46,20 @@ def rasters(**settings: Any) -> RasterFiles:
     return RasterFiles(Settings(fetch_networks=("127.0.0.1/32",), **settings), Metrics())
 
 
-def temporary_files() -> list[str]:
-    """Return the deleted files that this process has open."""
-    found = []
-    for number in os.listdir("/proc/self/fd"):
-        try:
-            target = os.readlink(f"/proc/self/fd/{number}")
-        except FileNotFoundError:
-            continue
-        if "(deleted)" in target and target.startswith(tempfile.gettempdir()):
-            found.append(target)
-    return found
-
-
 async def outcome(files: RasterFiles, answer: Answer, error: type[InferenceServerError]) -> str:
     """Fetch in vain; return the error's message."""
-    before = temporary_files()
-    async with serve(answer) as server:
-        with pytest.raises(error) as caught:
-            async with files.by_url("eve", server.url(), Timings()):
-                raise AssertionError
-    assert files.nbytes == 0
-    assert temporary_files() == before
+    with temporary_files() as opened:
+        async with serve(answer) as server:
+            with pytest.raises(error) as caught:
+                async with files.by_url("eve", server.url(), Timings()):
+                    raise AssertionError
+        assert files.nbytes == 0
+        assert not opened()
     return caught.value.message
 
 
-async def test_a_raster_by_url() -> None:
-    files, before = rasters(), temporary_files()
+async def test_a_raster_by_url(opened: Opened) -> None:
+    files = rasters()
     async with (
         serve(answering(ok(DATA))) as server,
         files.by_url("eve", server.url(), Timings()) as source,
@@ -79,9 +67,9 @@ async def test_a_raster_by_url() -> None:
         assert source.digest == hashlib.sha256(DATA).hexdigest()
         assert source.size == (240, 320)
         assert files.nbytes == len(DATA)
-        assert len(temporary_files()) == len(before) + 1
+        assert len(opened()) == 1
     assert files.nbytes == 0
-    assert temporary_files() == before
+    assert not opened()
 
 
 async def test_it_may_be_larger_than_an_image_and_is_never_in_memory(
@@ -150,8 +138,8 @@ async def test_a_fetch_has_a_deadline() -> None:
     assert "0.2 seconds" in message
 
 
-async def test_a_cancelled_fetch_leaves_nothing() -> None:
-    files, before = rasters(), temporary_files()
+async def test_a_cancelled_fetch_leaves_nothing(opened: Opened) -> None:
+    files = rasters()
     started = anyio.Event()
 
     async def stall(stream: anyio.abc.ByteStream, path: bytes) -> None:
@@ -168,7 +156,7 @@ async def test_a_cancelled_fetch_leaves_nothing() -> None:
         await started.wait()
         tasks.cancel_scope.cancel()
     assert files.nbytes == 0
-    assert temporary_files() == before
+    assert not opened()
 
 
 async def test_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ from tests.api.rasters import (
     post,
 )
 from tests.api.serving import RunningHere, in_process, until
-from tests.api.test_uploads import files_in_use, opened_since
+from tests.open_files import Opened
 
 UTM = "EPSG:32633"
 SQUARES: dict[str, Any] = {"prompt": "yellow square", "tile_size": 384}
@@ -382,24 +382,22 @@ def test_requests_with_windows_are_bounded(small: RunningHere, tiled: bytes) -> 
 
 
 def test_a_response_is_bounded(
-    small: RunningHere, tiled: bytes, monkeypatch: pytest.MonkeyPatch
+    small: RunningHere, tiled: bytes, opened: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = files_in_use()
     changed = small.state.settings.model_copy(update={"max_raster_response_mb": 0})
     monkeypatch.setattr(small.state, "settings", changed)
     for form in ("geojson", "png", "geotiff"):
         response = post(small, TEXT, tiled, output_format=form, **SQUARES)
         assert response.status_code == 413, form
         assert "INFERENCE_MAX_RASTER_RESPONSE_MB" in response.json()["detail"]
-    until(lambda: not opened_since(before))
+    until(lambda: not opened())
 
 
-def test_a_damaged_raster_leaves_no_file(small: RunningHere, tiled: bytes) -> None:
-    before = files_in_use()
+def test_a_damaged_raster_leaves_no_file(small: RunningHere, tiled: bytes, opened: Opened) -> None:
     damaged = tiled[: len(tiled) // 2] + bytes(len(tiled) - len(tiled) // 2)
     response = post(small, TEXT, damaged, **SQUARES)
     assert response.status_code == 400
-    until(lambda: not opened_since(before))
+    until(lambda: not opened())
     assert len(small.state.raster_slots) == 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 from collections.abc import Iterator
@@ -25,6 +26,11 @@ for _name in [name for name in os.environ if name.startswith("INFERENCE_")]:
     del os.environ[_name]
 # `auto` is measured, so it depends on the machine.
 os.environ["INFERENCE_DTYPE"] = "float32"
+# Test processes that run side by side divide the cores: PyTorch's threads wait for one another
+# busily, which takes the time of the other processes. Set before anything imports PyTorch.
+_processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+if _processes > 1:
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // _processes)))
 
 # The default: no deadlines, because machines can be busy, and the same examples in every run.
 settings.register_profile("tests", fuzzed(100))
@@ -104,6 +110,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.system)
 
 
+def pytest_collection_finish() -> None:
+    """Exempt what the imports have made from later collections of garbage: it stays anyway."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def server() -> Iterator[RunningHere]:
     """The application in this process, without a socket, with two keys.
@@ -128,7 +140,7 @@ def listening() -> Iterator[RunningHere]:
 
 
 @pytest.fixture
-def opened() -> Iterator[Opened]:
+def opened_files() -> Iterator[Opened]:
     """Tells which temporary files this process, which includes servers, has opened in the test."""
     with temporary_files() as found:
         yield found

@@ -106,6 +106,7 @@ _FIELDS = re.compile(
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 _WIDTH = 96
 _START_SECONDS = 240
+_RUN_SECONDS = 240
 
 
 @dataclass(frozen=True)
@@ -270,7 +271,7 @@ def run(
         environment: Additional environment variables.
 
     Raises:
-        AssertionError: The example exits with an error.
+        AssertionError: The example exits with an error, or does not end.
     """
     code = example.code.replace(LISTENS, address.removeprefix("http://"))
     command = {
@@ -280,17 +281,22 @@ def run(
     }[example.language]
     clean = clean_environment()
     clean["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{clean['PATH']}"
-    clean["PYTHONPATH"] = str(ROOT / "clients" / "python")  # as if it were installed
-    done = subprocess.run(
-        command,
-        cwd=directory,
-        env=clean | dict(environment or {}),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+    # As if the client were installed. Commands are those of this tree, not of another installation.
+    clean["PYTHONPATH"] = os.pathsep.join([str(ROOT / "clients" / "python"), str(ROOT)])
+    try:
+        done = subprocess.run(
+            command,
+            cwd=directory,
+            env=clean | dict(environment or {}),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_RUN_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        told = f"{error.stdout or b''!r}\n{error.stderr or b''!r}"
+        raise AssertionError(f"{example.code}\nran for {_RUN_SECONDS} s\n{told}") from error
     assert done.returncode == 0, f"{example.code}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 

@@ -14,6 +14,7 @@ from pycocotools import mask as coco
 
 from inference_server.settings import Settings
 from inference_server.settings.types import variable_of
+from tests import readme
 from tests.readme import (
     MORE,
     ROOT,
@@ -53,6 +54,18 @@ def test_an_example_prints_the_shown_output(page: Path, index: int, printed: Out
     if isinstance(output, AssertionError):
         raise output
     check_output(examples(page.read_text())[index], output)
+
+
+def test_an_example_that_does_not_end_is_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told once: the examples of a page do not run again for each of their tests."""
+    monkeypatch.setattr(readme, "_RUN_SECONDS", 0.1)
+    page = tmp_path / "page.md"
+    page.write_text("```bash\nexec sleep 600\n```\n")
+    (output,) = outputs(page, "http://127.0.0.1:9")
+    assert isinstance(output, AssertionError)
+    assert "ran for 0.1 s" in str(output)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)

@@ -105,15 +105,47 @@ def post(path: str, *headers: str, key: str = ALICE) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode()
 
 
-class TestHeads:
-    def test_a_silent_connection_is_closed(self, strict: RunningHere) -> None:
-        with connect(strict) as connection:
-            assert read_all(connection) == b""
+BODIES = [
+    (CONCEPT, 408, "message", "content-length: 1000"),
+    (VISUAL, 408, "message", "transfer-encoding: chunked"),
+    ("/api/predict", 408, "error", "content-length: 1000"),
+    ("/v1/sam3-image", 400, "error", "content-length: 1000"),
+    ("/v2/sam3-image", 400, "error", "content-length: 1000"),
+    (TEXT, 408, "detail", "content-length: 1000"),
+]
+"""Requests without their bodies: path, status of the response, field of its message, framing."""
 
-    def test_an_incomplete_head_gets_408(self, strict: RunningHere) -> None:
-        with connect(strict) as connection:
-            connection.sendall(b"GET /livez HTTP/1.1\r\nhost:")
-            assert "did not arrive within 2 seconds" in error_message(read_all(connection), 408)
+
+@pytest.fixture(scope="module")
+def timed_out(strict: RunningHere) -> dict[str, bytes]:
+    """What connections received that sent too little: all of them wait at the same time."""
+    beginnings = {
+        "nothing": b"",
+        "incomplete head": b"GET /livez HTTP/1.1\r\nhost:",
+        "complete head": PROBE,
+        "no key": f"POST {VISUAL} HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n".encode(),
+    }
+    for path, _, _, framing in BODIES:
+        kind = "multipart/form-data; boundary=x" if path == TEXT else "application/json"
+        beginnings[path] = post(path, framing, f"content-type: {kind}")
+    with ExitStack() as stack:
+        waiting = {}
+        for name, beginning in beginnings.items():
+            waiting[name] = stack.enter_context(connect(strict))
+            waiting[name].sendall(beginning)
+        second = waiting["complete head"]
+        assert read_response(second).startswith(b"HTTP/1.1 200 ")
+        second.sendall(PROBE[:20])
+        return {name: read_all(connection) for name, connection in waiting.items()}
+
+
+class TestHeads:
+    def test_a_silent_connection_is_closed(self, timed_out: dict[str, bytes]) -> None:
+        assert timed_out["nothing"] == b""
+
+    def test_an_incomplete_head_gets_408(self, timed_out: dict[str, bytes]) -> None:
+        message = error_message(timed_out["incomplete head"], 408)
+        assert "did not arrive within 2 seconds" in message
 
     def test_slow_bytes_do_not_extend_the_header_timeout(self, strict: RunningHere) -> None:
         stopped = threading.Event()
@@ -134,12 +166,8 @@ class TestHeads:
             sender.join(TIMEOUT)
         assert answer == b"" or error_message(answer, 408)
 
-    def test_the_header_timeout_applies_to_every_request(self, strict: RunningHere) -> None:
-        with connect(strict) as connection:
-            connection.sendall(PROBE)
-            assert read_response(connection).startswith(b"HTTP/1.1 200 ")
-            connection.sendall(PROBE[:20])
-            assert error_message(read_all(connection), 408)
+    def test_the_header_timeout_applies_to_every_request(self, timed_out: dict[str, bytes]) -> None:
+        assert error_message(timed_out["complete head"], 408)
 
     @pytest.mark.parametrize(
         "head",
@@ -400,34 +428,23 @@ class TestIdle:
 
 
 class TestBodies:
-    @pytest.mark.parametrize(
-        ("path", "status", "word", "framing"),
-        [
-            (CONCEPT, 408, "message", "content-length: 1000"),
-            (VISUAL, 408, "message", "transfer-encoding: chunked"),
-            ("/api/predict", 408, "error", "content-length: 1000"),
-            ("/v1/sam3-image", 400, "error", "content-length: 1000"),
-            ("/v2/sam3-image", 400, "error", "content-length: 1000"),
-            (TEXT, 408, "detail", "content-length: 1000"),
-        ],
-    )
+    @pytest.mark.parametrize(("path", "status", "word"), [each[:3] for each in BODIES])
     def test_a_slow_body_times_out(
-        self, strict: RunningHere, path: str, status: int, word: str, framing: str
+        self,
+        strict: RunningHere,
+        timed_out: dict[str, bytes],
+        path: str,
+        status: int,
+        word: str,
     ) -> None:
-        kind = "multipart/form-data; boundary=x" if path == TEXT else "application/json"
-        with connect(strict) as connection:
-            connection.sendall(post(path, framing, f"content-type: {kind}"))
-            head, _, body = read_all(connection).partition(b"\r\n\r\n")
+        head, _, body = timed_out[path].partition(b"\r\n\r\n")
         assert head.startswith(f"HTTP/1.1 {status} ".encode()), head
         assert "INFERENCE_BODY_TIMEOUT" in json.loads(body)[word]
         until(lambda: strict.state.bodies.nbytes == strict.state.uploads.nbytes == 0)
 
-    def test_a_slow_body_without_a_key_times_out(self, strict: RunningHere) -> None:
+    def test_a_slow_body_without_a_key_times_out(self, timed_out: dict[str, bytes]) -> None:
         """A key may be in the body, so the server has to wait for the body."""
-        with connect(strict) as connection:
-            head = b"POST " + VISUAL.encode() + b" HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n"
-            connection.sendall(head)
-            assert read_all(connection).startswith(b"HTTP/1.1 408 ")
+        assert timed_out["no key"].startswith(b"HTTP/1.1 408 ")
 
     def test_all_bodies_together_are_limited(self) -> None:
         with serving(ready=False, body_memory_mb=3) as server:
@@ -491,7 +508,7 @@ class TestBodies:
 
     def test_a_stalled_body_is_refused(self) -> None:
         with (
-            serving(ready=False, min_rate_window=1, body_timeout=3600) as server,
+            serving(ready=False, linger=0.5, min_rate_window=1, body_timeout=3600) as server,
             connect(server) as connection,
         ):
             connection.sendall(post(VISUAL, "content-length: 2000000") + b" " * 1_000_000)

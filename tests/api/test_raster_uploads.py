@@ -47,7 +47,7 @@ def test_a_raster_may_be_larger_than_an_image(
     small: RunningHere,
     raster: bytes,
     photo: Orthophoto,
-    opened: Opened,
+    opened_files: Opened,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It is never in memory as a whole."""
@@ -56,7 +56,7 @@ def test_a_raster_may_be_larger_than_an_image(
     found = answer(small, TEXT, raster, **SQUARES)
     assert len(found["features"]) > 0.8 * len(photo.matching("yellow square"))
     until(lambda: small.state.uploads.nbytes == 0)
-    until(lambda: not opened())
+    until(lambda: not opened_files())
     assert not whole
 
 
@@ -93,18 +93,18 @@ def test_the_share_of_a_tenant(small: RunningHere, raster: bytes) -> None:
     assert post(small, TEXT, raster, **SQUARES).status_code == 200
 
 
-def test_an_upload_has_no_name(small: RunningHere, opened: Opened) -> None:
+def test_an_upload_has_no_name(small: RunningHere, opened_files: Opened) -> None:
     """So nothing of it is left even if the process is killed."""
     names = set(os.listdir(tempfile.gettempdir()))
     with connect(small) as slow:
         slow.sendall(head(small, 5 * MiB) + PART + bytes(3 * MiB))
         until(lambda: small.state.uploads.nbytes > 3 * MiB)
-        until(lambda: len(opened()) == 1)
-        (file,) = opened()
+        until(lambda: len(opened_files()) == 1)
+        (file,) = opened_files()
         assert file.endswith("(deleted)")
         assert file.removesuffix(" (deleted)").rsplit("/", 1)[1] not in names
         assert not os.path.exists(file.removesuffix(" (deleted)"))
-    until(lambda: not opened())
+    until(lambda: not opened_files())
 
 
 def test_a_large_form_has_more_time() -> None:

@@ -47,7 +47,7 @@ def connect(server: RunningHere) -> socket.socket:
 
 
 def test_an_upload_of_several_megabytes(
-    small: RunningHere, picture: Picture, opened: Opened
+    small: RunningHere, picture: Picture, opened_files: Opened
 ) -> None:
     data = geotiff(picture.scene.image)
     data += bytes(2 * MiB - 20_000 - len(data))
@@ -55,7 +55,7 @@ def test_an_upload_of_several_megabytes(
     assert response.status_code == 200, response.text
     assert len(response.json()["features"]) == 2
     until(lambda: small.state.uploads.nbytes == 0)
-    until(lambda: not opened())
+    until(lambda: not opened_files())
 
 
 def test_too_large(small: RunningHere) -> None:
@@ -65,7 +65,7 @@ def test_too_large(small: RunningHere) -> None:
     until(lambda: small.state.uploads.nbytes == 0)
 
 
-def test_too_large_without_an_announced_length(small: RunningHere, opened: Opened) -> None:
+def test_too_large_without_an_announced_length(small: RunningHere, opened_files: Opened) -> None:
     with connect(small) as connection:
         connection.sendall(head(small) + f"{len(PART):x}\r\n".encode() + PART + b"\r\n")
         chunk = b"10000\r\n" + bytes(0x10000) + b"\r\n"
@@ -85,15 +85,15 @@ def test_too_large_without_an_announced_length(small: RunningHere, opened: Opene
         sender.join(60)
     assert answer.startswith(b"HTTP/1.1 413")
     until(lambda: small.state.uploads.nbytes == 0)
-    until(lambda: not opened())
+    until(lambda: not opened_files())
 
 
-def test_full_storage(small: RunningHere, picture: Picture, opened: Opened) -> None:
+def test_full_storage(small: RunningHere, picture: Picture, opened_files: Opened) -> None:
     """Received bytes count while they are stored; the announced length does not."""
     with connect(small) as slow:
         slow.sendall(head(small, 2 * MiB) + PART + bytes(1_900_000))
         until(lambda: small.state.uploads.nbytes > 1_900_000)
-        assert len(opened()) == 1
+        assert len(opened_files()) == 1
         data = geotiff(picture.scene.image)
         padded = data + bytes(1_500_000 - len(data))
         refused = post(small, TEXT, padded, prompt="circle")
@@ -103,7 +103,7 @@ def test_full_storage(small: RunningHere, picture: Picture, opened: Opened) -> N
         assert post(small, TEXT, picture.data, prompt="circle").status_code == 200
     # The client disconnects in the middle of its upload.
     until(lambda: small.state.uploads.nbytes == 0)
-    until(lambda: not opened())
+    until(lambda: not opened_files())
     assert post(small, TEXT, padded, prompt="circle").status_code == 200
 
 
@@ -117,7 +117,7 @@ def test_the_key_is_checked_first(small: RunningHere) -> None:
 
 @pytest.mark.parametrize("path", [TEXT, PREDICT, AUTOMATIC])
 def test_a_form_that_is_cut_off(
-    small: RunningHere, picture: Picture, path: str, opened: Opened
+    small: RunningHere, picture: Picture, path: str, opened_files: Opened
 ) -> None:
     """Fields could be missing, wherever it ends."""
     box = str(list(picture.one("red square").box))
@@ -136,7 +136,7 @@ def test_a_form_that_is_cut_off(
             refused = sent(small, path, whole[:length])
             assert refused.status_code == 400, (length, refused.text)
             assert "cut off" in refused.json()["detail"]
-    until(lambda: not opened())
+    until(lambda: not opened_files())
     until(lambda: small.state.uploads.nbytes == 0)
 
 

@@ -58,7 +58,7 @@ async def outcome(files: RasterFiles, answer: Answer, error: type[InferenceServe
     return caught.value.message
 
 
-async def test_a_raster_by_url(opened: Opened) -> None:
+async def test_a_raster_by_url(opened_files: Opened) -> None:
     files = rasters()
     async with (
         serve(answering(ok(DATA))) as server,
@@ -67,9 +67,9 @@ async def test_a_raster_by_url(opened: Opened) -> None:
         assert source.digest == hashlib.sha256(DATA).hexdigest()
         assert source.size == (240, 320)
         assert files.nbytes == len(DATA)
-        assert len(opened()) == 1
+        assert len(opened_files()) == 1
     assert files.nbytes == 0
-    assert not opened()
+    assert not opened_files()
 
 
 async def test_it_may_be_larger_than_an_image_and_is_never_in_memory(
@@ -138,7 +138,7 @@ async def test_a_fetch_has_a_deadline() -> None:
     assert "0.2 seconds" in message
 
 
-async def test_a_cancelled_fetch_leaves_nothing(opened: Opened) -> None:
+async def test_a_cancelled_fetch_leaves_nothing(opened_files: Opened) -> None:
     files = rasters()
     started = anyio.Event()
 
@@ -156,7 +156,7 @@ async def test_a_cancelled_fetch_leaves_nothing(opened: Opened) -> None:
         await started.wait()
         tasks.cancel_scope.cancel()
     assert files.nbytes == 0
-    assert not opened()
+    assert not opened_files()
 
 
 async def test_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -382,7 +382,7 @@ def test_requests_with_windows_are_bounded(small: RunningHere, tiled: bytes) -> 
 
 
 def test_a_response_is_bounded(
-    small: RunningHere, tiled: bytes, opened: Opened, monkeypatch: pytest.MonkeyPatch
+    small: RunningHere, tiled: bytes, opened_files: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changed = small.state.settings.model_copy(update={"max_raster_response_mb": 0})
     monkeypatch.setattr(small.state, "settings", changed)
@@ -390,14 +390,16 @@ def test_a_response_is_bounded(
         response = post(small, TEXT, tiled, output_format=form, **SQUARES)
         assert response.status_code == 413, form
         assert "INFERENCE_MAX_RASTER_RESPONSE_MB" in response.json()["detail"]
-    until(lambda: not opened())
+    until(lambda: not opened_files())
 
 
-def test_a_damaged_raster_leaves_no_file(small: RunningHere, tiled: bytes, opened: Opened) -> None:
+def test_a_damaged_raster_leaves_no_file(
+    small: RunningHere, tiled: bytes, opened_files: Opened
+) -> None:
     damaged = tiled[: len(tiled) // 2] + bytes(len(tiled) - len(tiled) // 2)
     response = post(small, TEXT, damaged, **SQUARES)
     assert response.status_code == 400
-    until(lambda: not opened())
+    until(lambda: not opened_files())
     assert len(small.state.raster_slots) == 0
 
 

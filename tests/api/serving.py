@@ -107,7 +107,7 @@ class Running:
             assert answer.json()["status"] != "failed", answer.text
             return answer.status_code == 200
 
-        until(ready, seconds, 0.2)
+        until(ready, seconds)
 
 
 @dataclass

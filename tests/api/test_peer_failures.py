@@ -11,7 +11,7 @@ import resource
 import socket
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -388,6 +388,13 @@ class TestModelIds:
         assert server.get("/models").json()["loaded"] == loaded
 
 
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[RunningHere]:
+    """A server that fetches from public addresses only, as by default."""
+    with serving(ready=False) as running:
+        yield running
+
+
 class TestNamesOfPrivateAddresses:
     """A host name that resolves to a private address is fetched."""
 
@@ -395,7 +402,13 @@ class TestNamesOfPrivateAddresses:
         "address",
         ["127.0.0.1", "::1", "::ffff:127.0.0.1", "0.0.0.0", "10.0.0.1", "169.254.169.254"],
     )
-    def test_it_is_not_connected_to(self, gallery: Gallery, address: str) -> None:
+    def test_it_is_not_connected_to(
+        self,
+        guarded: RunningHere,
+        gallery: Gallery,
+        address: str,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
         gallery.hang("/inside.png", base64.b64decode(noise(605)["value"]))
         port = gallery.url.rsplit(":", 1)[1]
         resolved = []
@@ -404,25 +417,24 @@ class TestNamesOfPrivateAddresses:
             resolved.append(host)
             return [address]
 
-        with serving(ready=False) as server:
-            server.segmenter.image_loader.fetcher._lookups._resolve = resolver
-            gallery.visits.clear()
-            url = f"http://pictures.example.com:{port}/inside.png"
-            for path in PATHS:
-                response = server.post(path, request_body(path, {"type": "url", "value": url}))
-                assert response.status_code == 400
-                assert "is not on the public internet" in response.json()["message"]
-                assert address not in response.text
+        lookups = guarded.segmenter.image_loader.fetcher._lookups
+        monkeypatch.setattr(lookups, "_resolve", resolver)
+        gallery.visits.clear()
+        url = f"http://pictures.example.com:{port}/inside.png"
+        for path in PATHS:
+            response = guarded.post(path, request_body(path, {"type": "url", "value": url}))
+            assert response.status_code == 400
+            assert "is not on the public internet" in response.json()["message"]
+            assert address not in response.text
         assert resolved == ["pictures.example.com"] * len(PATHS)
         assert gallery.visits == []
 
-    def test_localhost_is_not_connected_to(self, gallery: Gallery) -> None:
+    def test_localhost_is_not_connected_to(self, guarded: RunningHere, gallery: Gallery) -> None:
         gallery.hang("/inside.png", base64.b64decode(noise(605)["value"]))
         url = gallery.url.replace("127.0.0.1", "localhost") + "/inside.png"
-        with serving(ready=False) as server:
-            gallery.visits.clear()
-            response = server.post(SAM2_EMBED, {"image": {"type": "url", "value": url}})
-            assert response.status_code == 400
+        gallery.visits.clear()
+        response = guarded.post(SAM2_EMBED, {"image": {"type": "url", "value": url}})
+        assert response.status_code == 400
         assert gallery.visits == []
 
 

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import httpx
@@ -23,6 +24,7 @@ from inference_server.api.lifecycle import ServerContext
 from inference_server.api.protocol import server_config
 from inference_server.segmentation.local import LocalSegmentationService
 from inference_server.settings import Settings
+from tests.databases import prepare
 from tests.waiting import until as until
 
 ALICE, BOB = "inf_alice-s3cret", "inf_bob-s3cret"
@@ -190,9 +192,16 @@ def serving(
     """
     with (
         tempfile.TemporaryDirectory() as directory,
-        _serving(ready, load_pause, linger, **{"data_dir": directory, **changes}) as running,
+        _serving(ready, load_pause, linger, **_stored(directory, changes)) as running,
     ):
         yield running
+
+
+def _stored(directory: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return these settings; if they name no place for data, with a prepared directory."""
+    if "data_dir" in changes or changes.get("database_url"):
+        return {"data_dir": directory, **changes}
+    return {"data_dir": str(prepare(Path(directory))), **changes}
 
 
 @contextmanager
@@ -236,7 +245,7 @@ def in_process(**changes: Any) -> Iterator[RunningHere]:
         changes: Settings that differ from those of other test servers.
     """
     with tempfile.TemporaryDirectory() as directory:
-        app = create_app(settings(**{"data_dir": directory, **changes}))
+        app = create_app(settings(**_stored(directory, changes)))
         with TestClient(app, raise_server_exceptions=False) as client:
             # Starlette's client has httpx's interface, but mypy sees an unrelated class.
             running = RunningHere(str(client.base_url), cast("httpx.Client", client), app)

@@ -16,19 +16,20 @@ from inference_server.database import Database
 from inference_server.errors import CreditsError
 from inference_server.jobs import JobRepository, Output
 from inference_server.settings import Settings
-from tests.jobs.postgres import fresh_database
+from tests.databases import prepare
+from tests.jobs.postgres import migrated_database
 from tests.jobs.submitting import submit
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
     if request.param == "sqlite":
-        opened = Database(tmp_path / "data")
+        opened = Database(prepare(tmp_path / "data"))
         yield opened
         opened.close()
         return
     server = request.getfixturevalue("postgres_url")
-    with fresh_database(server, f"keys{time.monotonic_ns()}") as url:
+    with migrated_database(server, f"keys{time.monotonic_ns()}") as url:
         opened = Database(tmp_path / "data", url)
         yield opened
         opened.close()

@@ -13,7 +13,8 @@ import pytest
 from inference_server.database import Database
 from inference_server.jobs import JobRepository
 from inference_server.settings import Settings
-from tests.jobs.postgres import fresh_database
+from tests.databases import prepare
+from tests.jobs.postgres import migrated_database
 
 LEASE = 600.0
 """Longer than any test takes, so that leases expire only by `pass_time`."""
@@ -22,12 +23,13 @@ Opener = Callable[..., JobRepository]
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest) -> Iterator[str]:
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param == "sqlite":
+        prepare(tmp_path / "data")
         yield ""
         return
     server = request.getfixturevalue("postgres_url")
-    with fresh_database(server, f"store{time.monotonic_ns()}") as database:
+    with migrated_database(server, f"store{time.monotonic_ns()}") as database:
         yield database
 
 

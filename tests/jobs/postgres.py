@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -152,17 +153,45 @@ def postgres() -> Iterator[str]:
 
 
 @contextmanager
-def fresh_database(url: str, name: str) -> Iterator[str]:
-    """Create an empty database, and drop it afterwards.
+def migrated_database(url: str, name: str) -> Iterator[str]:
+    """Create a database with all tables, and drop it afterwards.
 
     Args:
         url: URL of a database on the server.
         name: name of the new database.
     """
+    with fresh_database(url, name, _migrated(url)) as made:
+        yield made
+
+
+@cache
+def _migrated(url: str) -> str:
+    """Create a database with all tables, and return its name; others are copies of it."""
+    import psycopg
+
+    from inference_server.database import Database
+
+    name = "migrated"
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"create database {name}")
+    with tempfile.TemporaryDirectory() as directory:
+        Database(Path(directory), url.rsplit("/", 1)[0] + f"/{name}").close()
+    return name
+
+
+@contextmanager
+def fresh_database(url: str, name: str, template: str = "template1") -> Iterator[str]:
+    """Create an empty database, or a copy of another one, and drop it afterwards.
+
+    Args:
+        url: URL of a database on the server.
+        name: name of the new database.
+        template: name of the database that is copied; the default one is empty.
+    """
     import psycopg
 
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(f'create database "{name}"')
+        connection.execute(f'create database "{name}" template {template}')
         yield url.rsplit("/", 1)[0] + f"/{name}"
 
         def dropped() -> bool:

@@ -28,6 +28,7 @@ from inference_server.jobs.models import JOBS
 from inference_server.jobs.task import ResultFile, Task, TaskResult
 from inference_server.jobs.worker_locks import WorkerLocks
 from inference_server.settings import Settings
+from tests.databases import prepare
 from tests.jobs.submitting import content_of, queued, task_context
 
 pytestmark = pytest.mark.anyio
@@ -65,6 +66,8 @@ async def working(
 
     Its leases are long, so that a busy machine does not let them expire.
     """
+    if not changes.get("database_url"):
+        prepare(directory)
     values = {"data_dir": str(directory), "job_retry_pause": 0.05, "job_lease": 600, **changes}
     settings = Settings(**values)
     jobs = JobQueue(settings, {"task": Task(Body, run, lambda body: [])}, timing)

@@ -82,7 +82,11 @@ def selected(marks: str, system: bool) -> bool:
 
     def result(given: tuple[bool, ...]) -> bool:
         values = dict(zip(OTHER_MARKS, given, strict=True), system=system)
-        return expression.evaluate(lambda name, **_: values[name])
+
+        def has(name: str, /, **_: object) -> bool:
+            return values[name]
+
+        return expression.evaluate(has)
 
     try:
         return any(map(result, others))

@@ -8,7 +8,7 @@ import torch.nn.functional as F  # noqa: N812 - PyTorch's usual name
 from torch import Tensor
 
 from inference_server.engines import attention as module
-from inference_server.engines.attention import attention
+from inference_server.engines.attention import attention, exact_attention
 
 SHAPES = {
     "windows": (6, 2, 49, 49, 24),
@@ -78,3 +78,25 @@ def test_inputs_are_not_changed() -> None:
     attention(*given, 0.3)
     for each, copy in zip(given, copies, strict=True):
         assert torch.equal(each, copy)
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("scores", [1, 700, 2**21], ids=["row by row", "chunks", "at once"])
+def test_exact_attention_is_as_near_as_that_of_pytorch(
+    monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...], scores: int
+) -> None:
+    monkeypatch.setattr(module, "_SCORES", scores)
+    monkeypatch.setattr(module, "_MANY_KEYS", 1)
+    q, k, v = projections(shape, torch.bfloat16)
+    q = q * 0.3
+    exact = plain(q, k, v, 1.0)
+    allowed = error(F.scaled_dot_product_attention(q, k, v, scale=1.0), exact)
+    with torch.inference_mode():
+        assert error(exact_attention(q, k, v), exact) < 1.3 * allowed + 1e-6
+
+
+def test_exact_attention_is_that_of_pytorch_otherwise() -> None:
+    for dtype, keys in ((torch.float32, 3000), (torch.bfloat16, 100)):
+        q, k, v = projections((1, 1, 4, keys, 8), dtype)
+        expected = F.scaled_dot_product_attention(q, k, v, scale=1.0)
+        assert torch.equal(exact_attention(q, k, v), expected)

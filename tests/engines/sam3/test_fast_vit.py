@@ -15,7 +15,7 @@ from transformers.models.sam3.modeling_sam3 import Sam3ViTModel
 
 from inference_server.demo import WEIGHTS
 from inference_server.demo.scenes import make_scene
-from inference_server.engines import linear
+from inference_server.engines import attention, linear
 from inference_server.engines.device import use_threads
 from inference_server.engines.linear import Linear, cast_weights
 from inference_server.engines.load_weights import load_sam3
@@ -108,6 +108,21 @@ def test_features_are_the_models(name: str) -> None:
 @pytest.mark.parametrize("name", ["demo", *SHAPES])
 @torch.inference_mode()
 def test_bfloat16_is_as_near_as_autocast(name: str) -> None:
+    backbone = backbone_of(name)
+    images = images_for(backbone, 1 if name == "published widths" else 2)
+    expected = reference(backbone, images)
+    allowed = error(reference(backbone, images, torch.bfloat16), expected)
+    assert 0 < error(FastViT(backbone, torch.bfloat16)(images), expected) < 1.03 * allowed
+
+
+@pytest.mark.parametrize("name", ["demo", *SHAPES])
+@torch.inference_mode()
+def test_attention_as_products_with_exact_scores_is_as_near(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In layers that attend globally, also in parts that do not divide the queries."""
+    monkeypatch.setattr(attention, "_MANY_KEYS", 17)
+    monkeypatch.setattr(attention, "_SCORES", 60 * 64)
     backbone = backbone_of(name)
     images = images_for(backbone, 1 if name == "published widths" else 2)
     expected = reference(backbone, images)

@@ -54,8 +54,6 @@ def serve_on_cluster(
             "log_format": "text" if in_text(settings) else "json",
         }
     )
-    where = settings.cluster_address or "this machine"
-    say(f"Starting replicas on {where}; loading the models takes half a minute or more")
     ended = threading.Event()
 
     def end(number: int, frame: FrameType | None) -> None:
@@ -65,10 +63,18 @@ def serve_on_cluster(
 
     # On this machine, connections wait in the socket's queue while no ingress runs.
     port = SharedPort(settings.host, settings.port)
-    if settings.cluster_address:
-        held.close()
-    else:
-        port.share(held)
+    try:
+        port.claim()
+        if settings.cluster_address:
+            held.close()
+        else:
+            port.share(held)
+    except PermissionError as error:
+        raise click.ClickException(str(error)) from None
+    except OSError:
+        raise cannot_listen(settings) from None
+    where = settings.cluster_address or "this machine"
+    say(f"Starting replicas on {where}; loading the models takes half a minute or more")
     try:
         with held, closing(port), on_cluster(settings):
             signal.signal(signal.SIGINT, end)

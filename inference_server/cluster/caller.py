@@ -30,6 +30,7 @@ class Caller:
             partial(ring_of, handle.app_name, handle.deployment_name),
             settings.queue_size,
             settings.cluster_patience,
+            settings.cluster_message_mb << 20,
         )
 
     async def call(self, method: str, session: str, *arguments: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 
 from inference_server.cluster.listener import Address
 from inference_server.cluster.wire import Connection, Frame, Kind, packed
+from inference_server.errors import ImageTooLargeError
 
 CONNECT_SECONDS = 2.0
 """Seconds to connect to a replica's machine; the kernel answers even if the replica is busy."""
@@ -18,7 +19,7 @@ class ReplicaUnreachableError(Exception):
 
 
 class ReplicaLostError(Exception):
-    """The connection broke while the replica worked on the request."""
+    """The connection broke while the replica worked on the request, or it dropped the request."""
 
 
 class ReplicaBusyError(Exception):
@@ -33,7 +34,11 @@ class RemoteError(Exception):
     """Unexpected error in a replica, which has logged it."""
 
 
-_REFUSALS = {Kind.BUSY: ReplicaBusyError, Kind.LEAVING: ReplicaLeavingError}
+_REFUSALS = {
+    Kind.BUSY: ReplicaBusyError,
+    Kind.LEAVING: ReplicaLeavingError,
+    Kind.LOST: ReplicaLostError,
+}
 
 
 class Channel(Connection):
@@ -41,27 +46,34 @@ class Channel(Connection):
 
     Args:
         key: the replica's key.
+        largest: maximum size of a request or an answer in bytes.
 
     Attributes:
-        asking: number of calls in progress.
         lost: whether the connection is closed.
     """
 
-    def __init__(self, key: bytes) -> None:
-        super().__init__(key, is_replica=False)
+    def __init__(self, key: bytes, largest: int) -> None:
+        super().__init__(key, is_replica=False, largest=largest)
         self._numbers = count()
         self._waiting: dict[int, asyncio.Future[Frame]] = {}
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._is_retired = False
-        self.asking = 0
+        self._asking = 0
+        self._unsent = 0
         self.lost = False
 
+    @property
+    def asking(self) -> int:
+        """Number of calls in progress, and of cancelled ones that may still be in memory."""
+        return self._asking + self._unsent
+
     @classmethod
-    async def connect(cls, address: Address) -> Channel:
+    async def connect(cls, address: Address, largest: int) -> Channel:
         """Connect to a replica and authenticate.
 
         Args:
             address: where it listens.
+            largest: maximum size of a request or an answer in bytes.
 
         Raises:
             ReplicaUnreachableError: it does not answer, or one side does not know the key.
@@ -70,16 +82,21 @@ class Channel(Connection):
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 _, channel = await loop.create_connection(
-                    lambda: cls(address.key), address.host, address.port
+                    lambda: cls(address.key, largest), address.host, address.port
                 )
-            await channel._ready  # the connection is closed if this takes too long
+            try:
+                await channel._ready  # the connection is closed if this takes too long
+            except asyncio.CancelledError:
+                channel.abort()
+                raise
         except (OSError, TimeoutError) as error:
             raise ReplicaUnreachableError(repr(error)) from None
         return channel
 
     def on_authenticated(self) -> None:
         """Let the ingress send requests."""
-        self._ready.set_result(None)
+        if not self._ready.done():
+            self._ready.set_result(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Fail all requests."""
@@ -98,13 +115,20 @@ class Channel(Connection):
         waiting = self._waiting.pop(frame.number, None)
         if waiting is not None and not waiting.done():
             waiting.set_result(frame)
-        if self._is_retired and not self._waiting:
-            self.close()
+        self._close_if_retired()
+
+    def resume_writing(self) -> None:
+        """Forget the cancelled requests, which have been sent."""
+        super().resume_writing()
+        self._unsent = 0
 
     def retire(self) -> None:
         """Close the connection once all responses have arrived."""
         self._is_retired = True
-        if not self._waiting:
+        self._close_if_retired()
+
+    def _close_if_retired(self) -> None:
+        if self._is_retired and not self._waiting:
             self.close()
 
     async def ask(self, limit: int, waiting: int, method: str, *arguments: Any) -> Any:
@@ -119,14 +143,30 @@ class Channel(Connection):
         Raises:
             ReplicaBusyError: the replica has `limit` requests; it has not started on this one.
             ReplicaLeavingError: the replica is stopping; it has not started on this one.
-            ReplicaLostError: the connection broke.
+            ReplicaLostError: the connection broke, or the replica dropped the request.
+            ImageTooLargeError: the request or its answer is too large for a message.
             RemoteError: unexpected error in the replica.
         """
-        self.asking += 1
+        payload = packed((method, arguments))
+        if len(payload) > self._largest:
+            raise ImageTooLargeError(
+                f"The image and its prompts have {len(payload)} bytes; between the machines of "
+                f"this server a message has at most {self._largest}. Send a smaller file."
+            )
+        self._asking += 1
         try:
-            answer = await self._exchange(Kind.ASK, limit, waiting, packed((method, arguments)))
+            answer = await self._exchange(Kind.ASK, limit, waiting, payload)
+        except asyncio.CancelledError:
+            if not self.written.is_set():
+                self._unsent += 1
+            raise
         finally:
-            self.asking -= 1
+            self._asking -= 1
+        if answer.kind is Kind.LARGE:
+            raise ImageTooLargeError(
+                "The masks of this image are too large for a message between the machines of this "
+                f"server, {self._largest} bytes. Send fewer prompts, or a smaller image."
+            )
         if answer.kind in _REFUSALS:
             raise _REFUSALS[answer.kind]
         if answer.kind is Kind.ERROR:
@@ -161,4 +201,5 @@ class Channel(Connection):
         except asyncio.CancelledError:
             if self._waiting.pop(number, None) is not None:
                 self.send(Frame(number, Kind.CANCEL))
+                self._close_if_retired()
             raise

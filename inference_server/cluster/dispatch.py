@@ -36,6 +36,7 @@ class Dispatcher:
         ring: returns its current replicas.
         queue_size: maximum number of requests that wait for a free replica.
         patience: seconds that a request waits for a free replica.
+        largest: maximum size of a request or an answer in bytes.
         retry_pause: seconds before the second attempt. Default: 0.05.
         retry_after: seconds in `Retry-After` if no replica answered. Default: 5.
     """
@@ -46,6 +47,7 @@ class Dispatcher:
         ring: Callable[[], Ring | None],
         queue_size: int,
         patience: float,
+        largest: int,
         retry_pause: float = RETRY_PAUSE,
         retry_after: float = RETRY_AFTER,
     ) -> None:
@@ -53,6 +55,7 @@ class Dispatcher:
         self._ring = ring
         self._queue_size = queue_size
         self._patience = patience
+        self._largest = largest
         self._retry_pause = retry_pause
         self._retry_after = retry_after
         self._channels: dict[str, asyncio.Task[Channel]] = {}
@@ -121,7 +124,8 @@ class Dispatcher:
         try:
             return await channel.ask(member.limit, waiting, method, *arguments)
         except ReplicaLostError:
-            self._avoid(member)
+            if channel.lost:
+                self._avoid(member)
             raise
         finally:
             self._freed.set()
@@ -195,7 +199,7 @@ class Dispatcher:
             connecting = None
         if connecting is None:
             self._retire()
-            connecting = asyncio.create_task(Channel.connect(member.address))
+            connecting = asyncio.create_task(Channel.connect(member.address, self._largest))
             self._channels[member.name] = connecting
         return await asyncio.shield(connecting)
 

@@ -11,7 +11,7 @@ import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from inference_server.cluster.wire import Connection, Frame, Kind, packed
@@ -37,7 +37,7 @@ class Address:
 
     host: str
     port: int
-    key: bytes
+    key: bytes = field(repr=False)
 
     def published(self) -> dict[str, Any]:
         """Return the address as metadata of a Serve replica."""
@@ -60,13 +60,19 @@ class ReplicaListener:
 
     Args:
         answer: answers a request.
+        handshakes: maximum number of connections that have not authenticated; the oldest one is
+            closed for a further one.
+        largest: maximum size of a request or an answer in bytes.
 
     Attributes:
-        ongoing: number of requests in progress.
+        ongoing: number of requests in progress, or answered but not read yet.
     """
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Answer, handshakes: int, largest: int) -> None:
         self._answer = answer
+        self._handshakes = handshakes
+        self._largest = largest
+        self._unproved: dict[_IngressConnection, None] = {}
         self._key = secrets.token_bytes(32)
         self._server: asyncio.Server | None = None
         self._connections: set[_IngressConnection] = set()
@@ -104,8 +110,18 @@ class ReplicaListener:
             logger.warning("Shutdown timeout: %d requests in progress are lost", self.ongoing)
         if self._server is not None:
             self._server.close()
+        for unproved in list(self._unproved):
+            unproved.abort()
         for connection in list(self._connections):
             connection.close()
+
+    def expect(self, connection: _IngressConnection) -> None:
+        """Let a connection authenticate; close the oldest one if too many have not."""
+        self._unproved[connection] = None
+        if len(self._unproved) > self._handshakes:
+            oldest = next(iter(self._unproved))
+            del self._unproved[oldest]
+            oldest.abort()
 
     def admit(self, limit: int) -> Kind:
         """Return whether a request may begin: `FREE`, `BUSY` or `LEAVING`.
@@ -133,7 +149,18 @@ class ReplicaListener:
         try:
             method, arguments = frame.value()
             result = await self._answer(method, *arguments)
-            return Frame(frame.number, Kind.RESULT, payload=packed(result))
+            payload = packed(result)
+            if len(payload) > self._largest:
+                logger.error("An answer has %d bytes, too many to send", len(payload))
+                return Frame(frame.number, Kind.LARGE)
+            return Frame(frame.number, Kind.RESULT, payload=payload)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Not by the ingress, which would wait for the answer until its own timeout.
+            logger.warning("A request was cancelled in the replica")
+            return Frame(frame.number, Kind.LOST)
         except Exception as error:
             logger.exception("Unexpected error in a request of an ingress")
             return Frame(frame.number, Kind.ERROR, payload=packed(repr(error)))
@@ -143,7 +170,7 @@ class _IngressConnection(Connection):
     """A connection from an ingress."""
 
     def __init__(self, listener: ReplicaListener) -> None:
-        super().__init__(listener._key, is_replica=True)
+        super().__init__(listener._key, is_replica=True, largest=listener._largest)
         self._listener = listener
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._waiting = 0
@@ -154,13 +181,20 @@ class _IngressConnection(Connection):
         """Requests that wait at this ingress for the replica."""
         return self._waiting if time.monotonic() - self._told < _WAITING_SECONDS else 0
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Start to authenticate, as one of a limited number."""
+        super().connection_made(transport)
+        self._listener.expect(self)
+
     def on_authenticated(self) -> None:
         """Take requests of this ingress."""
+        self._listener._unproved.pop(self, None)
         self._listener._connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancel the ingress's requests, which nobody waits for now."""
         super().connection_lost(exc)
+        self._listener._unproved.pop(self, None)
         self._listener._connections.discard(self)
         for task in self._tasks.values():
             task.cancel()
@@ -183,6 +217,10 @@ class _IngressConnection(Connection):
 
     async def _run(self, frame: Frame) -> None:
         self.send(await self._listener.answer(frame))
+        # Answers that an ingress does not read are in memory: they keep their places, also when
+        # the ingress cancels their requests.
+        self._tasks.pop(frame.number, None)
+        await self.written.wait()
 
     def _end(self, number: int) -> None:
         self._tasks.pop(number, None)

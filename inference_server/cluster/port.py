@@ -8,13 +8,16 @@ process has its own queue, whose connections are reset with it.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import socket
 import stat
 import tempfile
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 BACKLOG = 2048
@@ -24,6 +27,9 @@ _OPEN_SECONDS = 30.0
 """Seconds to wait for a port that is bound, but not shared yet."""
 
 _PAUSE = 0.1
+_LONGEST = 100
+"""Bytes in the path of a Unix socket; the kernel allows 107."""
+
 _PEER_SECONDS = 2.0
 """Seconds to wait for another process to answer."""
 
@@ -48,6 +54,28 @@ class SharedPort:
         self._directory = directory or _directory(host, port)
         self._path = self._directory / f"{os.getpid()}-{id(self):x}"
         self._door: socket.socket | None = None
+        self._claim: int | None = None
+
+    def claim(self) -> None:
+        """Reserve the address for the ingresses of one server until `close`.
+
+        Two servers that start at the same time could both bind it, as neither listens yet, and
+        each would pass requests to the other's ingresses.
+
+        Raises:
+            OSError: another server of this user has the address.
+        """
+        _make_private(self._directory)
+        directory = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if found := self._taken_over():
+                found.close()
+                raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+        except OSError:
+            os.close(directory)
+            raise
+        self._claim = directory
 
     def open(self, seconds: float = _OPEN_SECONDS) -> socket.socket:
         """Get the socket from another process, or bind the port, and share it.
@@ -87,8 +115,12 @@ class SharedPort:
         """
         _make_private(self._directory)
         self._door = door = socket.socket(socket.AF_UNIX)
-        door.bind(str(self._path))
+        # Other processes remove a socket that refuses connections, so it appears when it listens.
+        hidden = self._path.with_name(f".{self._path.name}")
+        with _short(hidden) as name:
+            door.bind(name)
         door.listen()
+        hidden.rename(self._path)
         own = listener.dup()
         threading.Thread(target=self._serve, args=(door, own), daemon=True).start()
 
@@ -107,13 +139,16 @@ class SharedPort:
         return states.count(_STAYING)
 
     def close(self) -> None:
-        """Stop sharing; the caller closes its own socket."""
-        if self._door is None:
+        """Stop sharing, and give up the claim; the caller closes its own socket."""
+        if self._claim is not None:
+            os.close(self._claim)
+            self._claim = None
+        door, self._door = self._door, None
+        if door is None:
             return
         self._path.unlink(missing_ok=True)
         with suppress(OSError):
-            self._door.shutdown(socket.SHUT_RDWR)  # ends `accept` in the thread
-        self._door = None
+            door.shutdown(socket.SHUT_RDWR)  # ends `accept` in the thread
 
     def _taken_over(self) -> socket.socket | None:
         for path in self._others():
@@ -126,8 +161,6 @@ class SharedPort:
         bound = socket.socket(self._family)
         try:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if self._family == socket.AF_INET6:
-                bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             bound.bind(self._address)
             bound.listen(BACKLOG)  # fails if another process listens
         except OSError:
@@ -136,14 +169,16 @@ class SharedPort:
         return bound
 
     def _others(self) -> list[Path]:
-        return [path for path in sorted(self._directory.iterdir()) if path != self._path]
+        found = sorted(self._directory.iterdir())
+        return [path for path in found if path != self._path and not path.name.startswith(".")]
 
     def _received(self, path: Path) -> tuple[socket.socket | None, bytes]:
         """Get the socket and state of a process; remove the Unix socket of one that has ended."""
         with socket.socket(socket.AF_UNIX) as asking:
             asking.settimeout(_PEER_SECONDS)
             try:
-                asking.connect(str(path))
+                with _short(path) as name:
+                    asking.connect(name)
                 state, descriptors, _, _ = socket.recv_fds(asking, 1, 1)
             except (ConnectionRefusedError, FileNotFoundError):
                 path.unlink(missing_ok=True)
@@ -158,10 +193,26 @@ class SharedPort:
                 try:
                     asking, _ = door.accept()
                 except OSError:
-                    return
+                    if self._door is not door:
+                        return
+                    time.sleep(_PAUSE)  # such as too many open files
+                    continue
                 with asking, suppress(OSError):
                     asking.settimeout(_PEER_SECONDS)
                     socket.send_fds(asking, [self._state], [listener.fileno()])
+
+
+@contextmanager
+def _short(path: Path) -> Iterator[str]:
+    """Return a path of a Unix socket that is short enough, even if `TMPDIR` is long."""
+    if len(os.fsencode(path)) <= _LONGEST:
+        yield str(path)
+        return
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{directory}/{path.name}"
+    finally:
+        os.close(directory)
 
 
 def _directory(host: str, port: int) -> Path:

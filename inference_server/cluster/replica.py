@@ -74,7 +74,9 @@ class EngineReplica:
         self._limit = settings.request_timeout
         self._segmenter = LocalSegmentationService(settings, models, fetcher_of(settings), metrics)
         self._failure = ""
-        self._listener = ReplicaListener(self._answer)
+        self._listener = ReplicaListener(
+            self._answer, settings.cluster_handshakes, settings.cluster_message_mb << 20
+        )
         self._shutdown_timeout = settings.shutdown_timeout
         exported = ExportedReadings(self.readings)
         self._supervisor = Supervisor()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import logging
 import pickle
 import secrets
 import socket
@@ -17,6 +18,8 @@ import struct
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, cast
+
+logger = logging.getLogger(__name__)
 
 _HEADER = struct.Struct("!IQBII")
 _NONCE = 32
@@ -46,6 +49,8 @@ class Kind(IntEnum):
     FREE = 5
     BUSY = 6
     LEAVING = 7
+    LOST = 8
+    LARGE = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,19 +98,25 @@ class Connection(asyncio.Protocol):
     Args:
         key: the replica's key.
         is_replica: whether this side is the replica.
+        largest: maximum size of a payload in bytes; a longer one closes the connection before it
+            is received.
 
     Attributes:
         authenticated: whether the other side has proved that it knows the key.
+        written: set unless the other side reads more slowly than this one writes.
     """
 
-    def __init__(self, key: bytes, *, is_replica: bool) -> None:
+    def __init__(self, key: bytes, *, is_replica: bool, largest: int) -> None:
         self._key = key
         self._is_replica = is_replica
+        self._largest = largest
         self._nonce = secrets.token_bytes(_NONCE)
         self._received = bytearray()
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self.authenticated = False
+        self.written = asyncio.Event()
+        self.written.set()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start to authenticate."""
@@ -121,6 +132,15 @@ class Connection(asyncio.Protocol):
         del exc
         self._stop_timer()
         self._transport = None
+        self.written.set()
+
+    def pause_writing(self) -> None:
+        """Note that the other side does not keep up."""
+        self.written.clear()
+
+    def resume_writing(self) -> None:
+        """Note that the other side has read most of what was sent."""
+        self.written.set()
 
     def data_received(self, data: bytes) -> None:
         """Handle the frames that are complete."""
@@ -129,6 +149,11 @@ class Connection(asyncio.Protocol):
             return
         while len(self._received) >= _HEADER.size:
             length, number, kind, limit, waiting = _HEADER.unpack_from(self._received)
+            if length > self._largest:
+                logger.error("A message of %d bytes exceeds INFERENCE_CLUSTER_MESSAGE_MB", length)
+                self._received.clear()
+                self.abort()
+                return
             end = _HEADER.size + length
             if len(self._received) < end:
                 return

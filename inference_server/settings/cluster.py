@@ -70,3 +70,16 @@ class ClusterSettings(EnvironmentSettings):
         description="Requests in progress per replica that autoscaling aims for, between MIN and "
         "MAX.",
     )
+    cluster_message_mb: int = Field(
+        512,
+        ge=1,
+        le=4095,
+        description="Maximum size in MiB of a message between an ingress and a replica: an image "
+        "file with its prompts, or the masks of a response. Larger ones get 413.",
+    )
+    cluster_handshakes: int = Field(
+        64,
+        ge=1,
+        description="Maximum number of connections to a replica that have not proved that they "
+        "come from an ingress; the oldest is closed for a further one, and each after 10 s.",
+    )

@@ -14,6 +14,7 @@ import httpx
 import psutil
 import pytest
 
+from inference_server.cluster.port import SharedPort
 from tests.api.pictures import Picture, click, iou, plane
 from tests.api.serving import ALICE, VISUAL, until
 from tests.e2e.processes import process
@@ -54,6 +55,25 @@ def test_a_port_in_use_is_an_error_before_anything_starts() -> None:
         )
     assert ended.returncode == 1
     assert f"Cannot listen on http://127.0.0.1:{port}" in ended.stderr
+    assert "Starting" not in ended.stderr
+
+
+def test_a_server_that_is_starting_has_its_port() -> None:
+    """It does not listen yet, so the port can be bound."""
+    with socket.socket() as free:
+        free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        free.bind(("127.0.0.1", 0))
+        starting = SharedPort("127.0.0.1", free.getsockname()[1])
+        starting.claim()
+        try:
+            ended = run(
+                "from inference_server.cli import main",
+                f"main(['serve', '--cluster', '--port', '{free.getsockname()[1]}'])",
+            )
+        finally:
+            starting.close()
+    assert ended.returncode == 1
+    assert "Cannot listen on http://127.0.0.1:" in ended.stderr
     assert "Starting" not in ended.stderr
 
 

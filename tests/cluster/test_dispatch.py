@@ -24,6 +24,9 @@ pytestmark = pytest.mark.anyio
 
 NAMES = ("a", "b", "c")
 
+LARGEST = 1 << 26
+"""Maximum size of a message in bytes."""
+
 
 @pytest.fixture
 def anyio_backend() -> str:
@@ -62,7 +65,7 @@ class Replica:
     address: Address = field(init=False)
 
     async def start(self) -> None:
-        self.listener = ReplicaListener(self._answer)
+        self.listener = ReplicaListener(self._answer, 64, LARGEST)
         self.address = await self.listener.start("127.0.0.1")
 
     async def _answer(self, method: str, *arguments: Any) -> Any:
@@ -73,6 +76,8 @@ class Replica:
         except asyncio.CancelledError:
             self.cancelled.set()
             raise
+        if method == "drop" and len(self.asked) == 1:
+            raise asyncio.CancelledError
         if method == "fail":
             raise ZeroDivisionError
         return self.name, arguments
@@ -116,7 +121,7 @@ async def cluster(
         await replica.start()
     members = {each.name: Member(each.name, each.address, limit) for each in replicas.values()}
     ring = ring_with(members, spill)
-    dispatcher = Dispatcher("visual", lambda: ring, queue, patience, retry_pause=0.0)
+    dispatcher = Dispatcher("visual", lambda: ring, queue, patience, LARGEST, retry_pause=0.0)
     try:
         yield Cluster(replicas, ring, dispatcher)
     finally:
@@ -235,6 +240,17 @@ async def test_two_lost_replicas_are_an_error() -> None:
         assert int(told.value.headers["retry-after"]) > 0
 
 
+async def test_a_dropped_request_is_retried_on_its_replica() -> None:
+    """Its connection is fine, so the replica keeps its images."""
+    async with cluster() as running:
+        owner, second = running.ranked("s")
+        owner.release.set()
+        asked = running.ask("s", "drop", 1)
+        async with asyncio.timeout(60):
+            assert await asked == (owner.name, (1,))
+        assert (len(owner.asked), len(second.asked)) == (2, 0)
+
+
 async def test_a_stopping_replica_finishes_and_takes_no_more() -> None:
     async with cluster(spill=0, limit=4) as running:
         (owner,) = running.ranked("s")
@@ -337,7 +353,7 @@ async def test_nothing_is_unpickled_without_the_key(tmp_path: Path) -> None:
         address = owner.address
         wrong = Address(address.host, address.port, b"not the key")
         with pytest.raises(ReplicaUnreachableError):
-            await Channel.connect(wrong)
+            await Channel.connect(wrong, LARGEST)
         reader, writer = await asyncio.open_connection(address.host, address.port)
         assert len(await reader.readexactly(32)) == 32
         payload = pickle.dumps(("ask", (Touch(tmp_path / "touched"),)))
@@ -362,4 +378,4 @@ async def test_an_ingress_trusts_only_a_replica_with_the_key() -> None:
     async with server:
         port = server.sockets[0].getsockname()[1]
         with pytest.raises(ReplicaUnreachableError):
-            await Channel.connect(Address("127.0.0.1", port, b"key"))
+            await Channel.connect(Address("127.0.0.1", port, b"key"), LARGEST)

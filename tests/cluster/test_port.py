@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -103,3 +104,81 @@ def test_other_users_cannot_offer_a_socket(make: Make, tmp_path: Path) -> None:
     (tmp_path / "shared").mkdir(mode=0o755)
     with pytest.raises(PermissionError, match="only this user"):
         make().open(0.0)
+
+
+def test_two_servers_do_not_share_an_address(make: Make) -> None:
+    """Both can bind it while no ingress listens yet."""
+    first, second = make(), make()
+    first.claim()
+    with pytest.raises(OSError, match="unavailable"):
+        second.claim()
+    first.close()
+    second.claim()
+
+
+def test_an_address_with_an_ingress_is_not_free(make: Make) -> None:
+    with make().open(), pytest.raises(OSError, match="in use"):
+        make().claim()
+
+
+def test_a_long_directory_for_temporary_files(port: int, tmp_path: Path) -> None:
+    """A Unix socket's path has at most 107 bytes."""
+    long = tmp_path / ("x" * 120)
+    first = SharedPort("127.0.0.1", port, directory=long)
+    second = SharedPort("127.0.0.1", port, directory=long)
+    with first.open(0.0), second.open(0.0):
+        assert (first.peers(), second.peers()) == (1, 1)
+        first.close()
+        second.close()
+
+
+def test_an_ingress_that_is_starting_is_not_taken_for_a_dead_one(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between `bind` and `listen`, its socket refuses connections like that of a dead process."""
+    first, second = make(), make()
+
+    class Watched(socket.socket):
+        def listen(self, *backlog: int) -> None:
+            if self.family == socket.AF_UNIX:
+                first.peers()
+            super().listen(*backlog)
+
+    with first.open():
+        monkeypatch.setattr(socket, "socket", Watched)
+        listener = second.open()
+        monkeypatch.undo()
+        with listener:
+            assert first.peers() == 1
+
+
+def test_a_failed_accept_does_not_end_the_sharing(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as while the process has too many open files."""
+    failures = [OSError(errno.EMFILE, "Too many open files")]
+
+    class Failing(socket.socket):
+        def accept(self) -> tuple[socket.socket, object]:
+            if self.family == socket.AF_UNIX and failures:
+                raise failures.pop()
+            return super().accept()
+
+    monkeypatch.setattr(socket, "socket", Failing)
+    first, second = make(), make()
+    with first.open(), second.open(0.0):
+        assert not failures
+        assert (first.peers(), second.peers()) == (1, 1)
+
+
+def test_the_ipv6_wildcard_includes_ipv4(port: int, tmp_path: Path) -> None:
+    """As with one process."""
+    shared = SharedPort("::", port, directory=tmp_path / "shared")
+    try:
+        listener = shared.open(0.0)
+    except OSError as error:
+        if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+            raise
+        pytest.skip("no IPv6")
+    with listener, socket.create_connection(("127.0.0.1", port), 10):
+        shared.close()

@@ -1,4 +1,4 @@
-"""Command line of the training: `python -m training concept | head | visual | evaluate`."""
+"""Command line of the training: `python -m training all`, its stages, and `evaluate`."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def visual(out: Path, minutes: float, threads: int, device: str, seed: int, impr
     default=_RUNS / "head",
     help="Directory of the run.",
 )
-@click.option("--minutes", default=75.0, help="Minutes of training.")
+@click.option("--minutes", default=34.0, help="Minutes of training.")
 @click.option("--threads", default=1, help="Number of CPU threads.")
 @click.option("--device", default="auto", help="Device: auto, cpu or cuda.")
 @click.option("--seed", default=0, help="Seed of weights, scenes and prompts.")
@@ -122,7 +122,7 @@ def head(out: Path, minutes: float, threads: int, device: str, seed: int) -> Non
     default=_RUNS / "sam1",
     help="Directory of the run.",
 )
-@click.option("--minutes", default=40.0, help="Minutes of training.")
+@click.option("--minutes", default=75.0, help="Minutes of training.")
 @click.option("--threads", default=1, help="Number of CPU threads.")
 @click.option("--device", default="auto", help="Device: auto, cpu or cuda.")
 @click.option("--seed", default=0, help="Seed of weights, scenes and prompts.")
@@ -133,6 +133,38 @@ def sam1(out: Path, minutes: float, threads: int, device: str, seed: int) -> Non
     teacher = WEIGHTS / "sam3"
     train(out, minutes, threads=threads, device=_device(device), weights=teacher, seed=seed)
     export(out, WEIGHTS / "sam1")
+
+
+_STAGES: tuple[tuple[str, click.Command, dict[str, object]], ...] = (
+    ("concept", concept, {}),
+    ("head", head, {}),
+    ("improved", concept, {"improve": True, "minutes": 38.0}),
+    ("visual", visual, {}),
+    ("sam1", sam1, {}),
+)
+"""Directory, command and options of each stage, in the order in which they need each other."""
+
+
+@main.command("all")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=_RUNS, help="Directory of the runs."
+)
+@click.option("--threads", default=1, help="Number of CPU threads.")
+@click.option("--device", default="auto", help="Device: auto, cpu or cuda.")
+@click.option("--seed", default=0, help="Seed of weights, scenes and prompts.")
+@click.pass_context
+def everything(context: click.Context, out: Path, threads: int, device: str, seed: int) -> None:
+    """Train all demo checkpoints from random weights and write them to the package.
+
+    Finished stages are not repeated when an interrupted run continues.
+    """
+    common = {"threads": threads, "device": device, "seed": seed}
+    for number, (name, command, options) in enumerate(_STAGES, start=1):
+        done = out / name / "done"
+        click.echo(f"stage {number} of {len(_STAGES)}: {name}{' (done)' if done.exists() else ''}")
+        if not done.exists():
+            context.invoke(command, out=out / name, **common, **options)
+            done.touch()
 
 
 @main.command()

@@ -32,6 +32,7 @@ from training.dense import DenseHeads, DenseTargets, ExemplarHead, FusionHead
 from training.head import read_head, write_head
 from training.optim import MuonWithAdamW, schedule
 from training.pool import ScenePool, open_pool
+from training.scenes import crowded_scene
 from training.visual_model import IMAGE_SIZE as POOL_SIZE
 from training.vocabulary import build_tokenizer
 
@@ -45,6 +46,10 @@ _PRESENCE_SHIFT = -3.2
 loss weighs like misses. On 100 validation scenes the figures were nearly the same from -4 to 0.4;
 on a mosaic with hard seams between its pictures, -1 had four wrong objects, -3.2 one."""
 
+_CROWDED_SHARE = 0.4
+"""Share of the second stage's steps on crowded scenes."""
+
+_CROWDED_OBJECTS = 24
 _LABELS = "geometry_encoder.label_embed.weight"
 _LABEL_DISTANCE = 150.0
 _IMPROVE_RATE = 0.5
@@ -207,7 +212,14 @@ class ConceptTraining:
                 right.clear()
         self.average.load_state_dict(self.model.state_dict())
 
-    def run(self, stage: str, minutes: float, pool: ScenePool, compile_model: bool) -> None:
+    def run(
+        self,
+        stage: str,
+        minutes: float,
+        pool: ScenePool,
+        compile_model: bool,
+        crowded: ScenePool | None = None,
+    ) -> None:
         """Train one stage, or the rest of it after an interruption.
 
         Args:
@@ -215,6 +227,7 @@ class ConceptTraining:
             minutes: duration of the stage over all runs.
             pool: training scenes.
             compile_model: compile the backbone, which takes a minute and makes it a third faster.
+            crowded: scenes with many objects of few kinds, for some of the steps. Default: none.
         """
         state = self._load()
         if state is not None and state["stage"] != stage and stage == "backbone":
@@ -246,7 +259,9 @@ class ConceptTraining:
         saved = time.monotonic()
         self.model.train()
         for progress in clock.run():
-            batch = pool.sample(self.rng, _BATCH[stage]).to(self.device)
+            full = crowded is not None and self.rng.random() < _CROWDED_SHARE
+            source = crowded if crowded is not None and full else pool
+            batch = source.sample(self.rng, _BATCH[stage]).to(self.device)
             small = batch.shrunk(IMAGE_SIZE)
             frozen = stage == "whole" and progress < frozen_share
             loss_of.settled = not self.improving or step >= _NEW_HEADS_STEPS
@@ -266,6 +281,8 @@ class ConceptTraining:
                     self.average.parameters(), self.model.parameters(), strict=True
                 ):
                     average.lerp_(value, 1 - _AVERAGE)
+            if full:
+                report = {f"crowded_{name}": value for name, value in report.items()}
             numbers.append(report)
             if step % _REPORT_EVERY == 0:
                 names = {name for report in numbers for name in report}
@@ -289,6 +306,7 @@ def train(
     device: str,
     seed: int = 0,
     scenes: int = 12_000,
+    crowded_scenes: int = 4_000,
     compile_model: bool = True,
     start_from: Path | None = None,
     exemplar_minutes: float = 5.0,
@@ -304,6 +322,7 @@ def train(
         device: `cpu` or `cuda`.
         seed: seed of weights, scenes and prompts. Default: 0.
         scenes: number of scenes in the pool. Default: 12,000.
+        crowded_scenes: number of crowded scenes. Default: 4,000.
         compile_model: compile the backbone; see `ConceptTraining.run`. Default: yes.
         start_from: checkpoint to continue from, without the first stage. Default: none.
         exemplar_minutes: duration of the stage before the second one in which the geometry encoder
@@ -318,7 +337,15 @@ def train(
         compile_model = False  # takes longer than it saves without gradients
     else:
         training.run("backbone", backbone_minutes, pool, compile_model)
-    training.run("whole", minutes, pool, compile_model)
+    crowded = open_pool(
+        out.parent / "crowded",
+        POOL_SIZE,
+        crowded_scenes,
+        seed,
+        scene=crowded_scene,
+        most=_CROWDED_OBJECTS,
+    )
+    training.run("whole", minutes, pool, compile_model, crowded)
 
 
 def separate_labels(state: dict[str, Tensor]) -> None:

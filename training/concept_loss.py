@@ -21,6 +21,7 @@ from training.prompts import BOX_PADDING, BoxPrompt, sample_box_prompt, sample_t
 _TEXT_PROMPTS = 4
 _BOX_PROMPTS = 4
 _MASKED_PROMPTS = 16
+_MASKED_OBJECTS = 80
 _MASK_TARGET_SIDE = 128
 
 
@@ -374,7 +375,10 @@ class ConceptLoss:
         position = torch.full((len(images),), -1, device=self._device)
         position[rows] = torch.arange(len(rows), device=self._device)
         where, query, target = matches
-        kept = position[where] >= 0
+        kept = torch.nonzero(position[where] >= 0)[:, 0]
+        if len(kept) > _MASKED_OBJECTS:
+            some_of = rng.permutation(len(kept))[:_MASKED_OBJECTS]
+            kept = kept[torch.from_numpy(np.sort(some_of)).to(self._device)]
         where, query, target = where[kept], query[kept], target[kept]
         masks = output.pred_masks[position[where], query]
         side = _MASK_TARGET_SIDE

@@ -14,7 +14,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from inference_server.demo.shapes import COLORS, SHAPES
-from training.pool import MAX_OBJECTS, SceneBatch
+from training.pool import SceneBatch
 
 _IGNORE = -1
 _MOSTLY = 0.3
@@ -60,7 +60,7 @@ class DenseTargets:
         count, side, _ = batch.ids.shape
         patch = side // tokens
         tiles = batch.ids.view(count, tokens, patch, tokens, patch).permute(0, 1, 3, 2, 4)
-        one_hot = F.one_hot(tiles.flatten(3).flatten(1, 2), MAX_OBJECTS + 1).float()
+        one_hot = F.one_hot(tiles.flatten(3).flatten(1, 2), batch.shape.shape[1] + 1).float()
         share = one_hot.mean(dim=2)
         most, owner = share[..., 1:].max(dim=-1)
         label = torch.where(
@@ -141,7 +141,7 @@ class FusionHead(nn.Module):
 
         Args:
             encoded: tokens of the DETR encoder, `float32[N, T*T, width]`.
-            wanted: objects that match each prompt, `bool[N, 8]`.
+            wanted: objects that match each prompt, `bool[N, K]`.
             targets: targets of each prompt's image.
 
         Returns:

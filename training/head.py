@@ -20,6 +20,7 @@ from inference_server.engines.sam3.visual_head import NECK, TRACKER, VisualHead
 from training.head_model import initialize_head, video_config
 from training.pool import open_pool
 from training.promptable import PromptableTraining
+from training.scenes import plain_scene
 from training.visual import SHARPNESS, sharpened
 from training.visual_model import IMAGE_SIZE as POOL_SIZE
 
@@ -94,7 +95,7 @@ def train(
     """
     torch.set_num_threads(threads)
     pool = open_pool(out.parent / "scenes", POOL_SIZE, scenes, seed)
-    plain = open_pool(out.parent / "plain", POOL_SIZE, plain_scenes, seed, plain=True)
+    plain = open_pool(out.parent / "plain", POOL_SIZE, plain_scenes, seed, scene=plain_scene)
     HeadTraining(out, device, seed, weights).run(pool, minutes, plain)
 
 

@@ -21,23 +21,25 @@ import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.scenes import TrainingObject, plain_scene, training_scene
+from training.scenes import TrainingObject, training_scene
 
 MAX_OBJECTS = 8
-_Draw = Callable[[np.random.Generator, int, int], tuple[NDArray[np.uint8], list[TrainingObject]]]
+"""Maximum number of objects of a scene, unless said otherwise."""
+
+Draw = Callable[[np.random.Generator, int, int], tuple[NDArray[np.uint8], list[TrainingObject]]]
 _PER_SCENE_SEED = 0x9A11
 
 
 @dataclass
 class SceneBatch:
-    """A batch of scenes with ground truth.
+    """A batch of scenes with ground truth; K is the maximum number of objects of the pool.
 
     Attributes:
         images: `uint8[B, 3, S, S]`, RGB.
         ids: object ids of the pixels, `int64[B, S, S]`; 0 is background, `i + 1` is object `i`.
-        shape: index into `SHAPES`, `int64[B, 8]`; -1 for no object.
-        color: index into `COLORS`, `int64[B, 8]`; -1 for no object.
-        boxes: `float32[B, 8, 4]`: x0, y0, x1, y1 as shares of the side.
+        shape: index into `SHAPES`, `int64[B, K]`; -1 for no object.
+        color: index into `COLORS`, `int64[B, K]`; -1 for no object.
+        boxes: `float32[B, K, 4]`: x0, y0, x1, y1 as shares of the side.
     """
 
     images: Tensor
@@ -113,7 +115,14 @@ class ScenePool:
         )
 
 
-def draw(folder: Path, size: int, count: int, seed: int, *, plain: bool = False) -> None:
+def draw(
+    folder: Path,
+    size: int,
+    count: int,
+    seed: int,
+    scene: Draw = training_scene,
+    most: int = MAX_OBJECTS,
+) -> None:
     """Render scenes into a directory, or continue an interrupted run.
 
     Args:
@@ -121,7 +130,8 @@ def draw(folder: Path, size: int, count: int, seed: int, *, plain: bool = False)
         size: side of the square images in pixels.
         count: number of scenes.
         seed: seed of the scenes; scene `i` of a seed is always the same.
-        plain: plain shapes on plain backgrounds. Default: coloured shapes on textures.
+        scene: draws a scene. Default: coloured shapes on textures.
+        most: maximum number of objects of a scene. Default: 8.
     """
     cv2.setNumThreads(1)
     folder.mkdir(parents=True, exist_ok=True)
@@ -130,20 +140,20 @@ def draw(folder: Path, size: int, count: int, seed: int, *, plain: bool = False)
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return  # another run draws them
-        _draw(folder, size, count, seed, plain_scene if plain else training_scene)
+        _draw(folder, size, count, seed, scene, most)
 
 
-def _draw(folder: Path, size: int, count: int, seed: int, scene: _Draw) -> None:
+def _draw(folder: Path, size: int, count: int, seed: int, scene: Draw, most: int) -> None:
     progress = folder / "drawn"
     first = int(progress.read_text()) if progress.exists() else 0
     mode = "r+" if first else "w+"
     open_memmap: Any = np.lib.format.open_memmap
     images = open_memmap(folder / "images.npy", mode, np.uint8, (count, size, size, 3))
     ids = open_memmap(folder / "ids.npy", mode, np.uint8, (count, size, size))
-    objects = open_memmap(folder / "objects.npy", mode, np.float32, (count, MAX_OBJECTS, 6))
+    objects = open_memmap(folder / "objects.npy", mode, np.float32, (count, most, 6))
     for i in range(first, count):
         rng = np.random.default_rng((_PER_SCENE_SEED, seed, i))
-        images[i], found = scene(rng, size, MAX_OBJECTS)
+        images[i], found = scene(rng, size, most)
         ids[i], objects[i] = 0, -1
         for j, item in enumerate(found):
             ids[i][item.mask] = j + 1
@@ -153,7 +163,14 @@ def _draw(folder: Path, size: int, count: int, seed: int, scene: _Draw) -> None:
 
 
 def open_pool(
-    folder: Path, size: int, count: int, seed: int, wait_for: int = 1000, *, plain: bool = False
+    folder: Path,
+    size: int,
+    count: int,
+    seed: int,
+    wait_for: int = 1000,
+    *,
+    scene: Draw = training_scene,
+    most: int = MAX_OBJECTS,
 ) -> ScenePool:
     """Start rendering in a background process, and open the pool when it has enough scenes.
 
@@ -163,7 +180,8 @@ def open_pool(
         count: number of scenes; each takes about 65 kB at size 128.
         seed: seed of the scenes.
         wait_for: number of scenes to wait for. Default: 1,000.
-        plain: as for `draw`. Default: no.
+        scene: as for `draw`. Default: coloured shapes on textures.
+        most: as for `draw`. Default: 8.
 
     Returns:
         The pool, which grows while it is read.
@@ -171,8 +189,8 @@ def open_pool(
     progress = folder / "drawn"
     if not progress.exists() or int(progress.read_text() or 0) < count:
         context = multiprocessing.get_context("spawn")
-        arguments = (folder, size, count, seed)
-        context.Process(target=draw, args=arguments, kwargs={"plain": plain}, daemon=True).start()
+        arguments = (folder, size, count, seed, scene, most)
+        context.Process(target=draw, args=arguments, daemon=True).start()
         while not progress.exists() or int(progress.read_text() or 0) < min(wait_for, count):
             time.sleep(0.5)
     return ScenePool(folder)

@@ -35,7 +35,7 @@ class BoxPrompt:
 
     Attributes:
         text: text of the prompt.
-        wanted: objects that match, `bool[8]`.
+        wanted: objects that match, `bool[K]`.
         boxes: `float32[3, 4]`: centre x, centre y, width, height as shares. Default: no boxes.
         labels: `int64[3]`: 1 positive, 0 negative, `BOX_PADDING` padding. Default: no boxes.
         objects: `int64[3]`: object in each box; -1 for none. Default: no boxes.
@@ -55,8 +55,8 @@ def sample_text_prompt(
 
     Args:
         rng: source of randomness.
-        colors: colour index of each object, `int64[8]`; -1 for no object.
-        shapes: shape index of each object, `int64[8]`; -1 for no object.
+        colors: colour index of each object, `int64[K]`; -1 for no object.
+        shapes: shape index of each object, `int64[K]`; -1 for no object.
     """
     concept = sample_concept(rng, colors, shapes)
     text = stranger(rng) if concept.nothing else phrase(concept, rng)
@@ -86,9 +86,9 @@ def sample_box_prompt(
 
     Args:
         rng: source of randomness.
-        colors: colour index of each object, `int64[8]`; -1 for no object.
-        shapes: shape index of each object, `int64[8]`; -1 for no object.
-        boxes: `float32[8, 4]`: x0, y0, x1, y1 as shares of the side.
+        colors: colour index of each object, `int64[K]`; -1 for no object.
+        shapes: shape index of each object, `int64[K]`; -1 for no object.
+        boxes: `float32[K, 4]`: x0, y0, x1, y1 as shares of the side.
     """
     exists = shapes >= 0
     present = np.flatnonzero(exists)

@@ -33,6 +33,7 @@ from training.sam1_model import (
     adopt_trunk,
     sam1_config,
 )
+from training.scenes import plain_scene
 from training.visual import SHARPNESS, sharpened
 
 _TEACHING_STEPS = 250
@@ -184,7 +185,7 @@ def train(
     """
     torch.set_num_threads(threads)
     pool = open_pool(out.parent / "scenes", IMAGE_SIZE, scenes, seed)
-    plain = open_pool(out.parent / "plain", IMAGE_SIZE, plain_scenes, seed, plain=True)
+    plain = open_pool(out.parent / "plain", IMAGE_SIZE, plain_scenes, seed, scene=plain_scene)
     training = Sam1Training(out, device, seed, weights)
     training.learn_from_teacher(pool)
     training.run(pool, minutes, plain)

@@ -6,6 +6,7 @@ shapes accordingly; no large image is rendered.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -90,20 +91,83 @@ def training_scene(
     ]
     crowd = rng.uniform(0.82, 1.1)
     small = rng.random() < 0.4
+    count = int(rng.integers(1, most + 1))
+    style = _Style(size, (width, height), shapes, colors, crowd, 0.85)
+    objects = _draw_shapes(
+        canvas, style, count, lambda: rng.uniform(0.075, 0.12 if small else 0.21), rng
+    )
+    return _finished(canvas, rng), _boxed(objects, size)
+
+
+def crowded_scene(
+    rng: np.random.Generator, size: int, most: int = 24
+) -> tuple[NDArray[np.uint8], list[TrainingObject]]:
+    """Render many objects of few kinds, some of them cut by an edge, as in a window of a raster.
+
+    Args:
+        rng: source of randomness.
+        size: side of the square image in pixels.
+        most: maximum number of objects. Default: 24.
+
+    Returns:
+        Image `uint8[size, size, 3]`, RGB, and its objects.
+    """
+    canvas = _background(rng, size)
+    shapes = rng.permutation(len(SHAPES))[: int(rng.choice([1, 2, 3, 6], p=[0.3, 0.3, 0.2, 0.2]))]
+    colors = rng.permutation(len(COLOR_NAMES))[
+        : int(rng.choice([1, 2, 3, 8], p=[0.3, 0.3, 0.2, 0.2]))
+    ]
+    typical = float(np.exp(rng.uniform(np.log(0.045), np.log(0.13))))
+    style = _Style(size, (1.0, 1.0), shapes, colors, rng.uniform(0.85, 1.5), -0.4)
+    count = int(rng.integers(4, most + 1))
+    objects = _draw_shapes(canvas, style, count, lambda: typical * rng.uniform(0.75, 1.35), rng)
+    return _finished(canvas, rng), _boxed(objects, size)
+
+
+@dataclass(frozen=True, slots=True)
+class _Style:
+    """How shapes are placed.
+
+    Attributes:
+        size: side of the square image in pixels.
+        extent: width and height of the scene; the shorter is 1.
+        shapes: indices into `SHAPES` to draw.
+        colors: indices into `COLOR_NAMES` to use.
+        spread: minimum distance of two centres, relative to the sum of their radii.
+        margin: minimum distance of a centre from the edges in radii; negative: may lie outside.
+    """
+
+    size: int
+    extent: tuple[float, float]
+    shapes: NDArray[np.int64]
+    colors: NDArray[np.int64]
+    spread: float
+    margin: float
+
+
+def _draw_shapes(
+    canvas: NDArray[np.float32],
+    style: _Style,
+    count: int,
+    radius: Callable[[], float],
+    rng: np.random.Generator,
+) -> list[TrainingObject]:
+    """Draw shapes on a canvas; fewer than `count` where they do not fit or lack contrast."""
+    size, (width, height), margin = style.size, style.extent, style.margin
     placed: list[tuple[float, float, float]] = []
     objects: list[TrainingObject] = []
-    for _ in range(int(rng.integers(1, most + 1))):
+    for _ in range(count):
         for _attempt in range(12):
-            r = rng.uniform(0.075, 0.12 if small else 0.21)
+            r = radius()
             cx, cy = (
-                rng.uniform(0.85 * r, width - 0.85 * r),
-                rng.uniform(0.85 * r, height - 0.85 * r),
+                rng.uniform(margin * r, width - margin * r),
+                rng.uniform(margin * r, height - margin * r),
             )
-            if all(np.hypot(cx - x, cy - y) > crowd * (r + q) for x, y, q in placed):
+            if all(np.hypot(cx - x, cy - y) > style.spread * (r + q) for x, y, q in placed):
                 break
         else:
             continue
-        shape, color = int(rng.choice(shapes)), int(rng.choice(colors))
+        shape, color = int(rng.choice(style.shapes)), int(rng.choice(style.colors))
         x0, y0, coverage = rasterize(
             SHAPES[shape],
             (cx / width * size, cy / height * size),
@@ -131,11 +195,16 @@ def training_scene(
         for item in objects:
             item.mask &= ~seen
         objects.append(TrainingObject(shape, color, seen, (0, 0, 0, 0)))
+    return objects
+
+
+def _finished(canvas: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Blur a quarter of the canvases and add noise."""
     if rng.random() < 0.25:
         blurred = cv2.GaussianBlur(canvas, (0, 0), rng.uniform(0.3, 0.8))
         canvas = np.asarray(blurred, np.float32)
-    canvas += rng.standard_normal((size, size, 3), np.float32) * rng.uniform(0, 8)
-    return np.clip(canvas, 0, 255).astype(np.uint8), _boxed(objects, size)
+    canvas = canvas + rng.standard_normal(canvas.shape, np.float32) * rng.uniform(0, 8)
+    return np.clip(canvas, 0, 255).astype(np.uint8)
 
 
 def _boxed(objects: list[TrainingObject], size: int) -> list[TrainingObject]:

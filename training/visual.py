@@ -19,6 +19,7 @@ from torch import Tensor
 
 from training.pool import open_pool
 from training.promptable import PromptableTraining, save
+from training.scenes import plain_scene
 from training.visual_model import IMAGE_SIZE, STRIDE, initialize, visual_config
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -139,7 +140,7 @@ def train(
     """
     torch.set_num_threads(threads)
     pool = open_pool(out.parent / "scenes", IMAGE_SIZE, scenes, seed)
-    plain = open_pool(out.parent / "plain", IMAGE_SIZE, plain_scenes, seed, plain=True)
+    plain = open_pool(out.parent / "plain", IMAGE_SIZE, plain_scenes, seed, scene=plain_scene)
     training = VisualTraining(out, device, seed)
     if start_from is not None:
         training.start_from(start_from / "model.pt")

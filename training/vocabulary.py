@@ -90,11 +90,11 @@ class Concept:
     nothing: bool = False
 
     def select(self, colors: NDArray[np.int64], shapes: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Return the matching objects, `bool[8]`.
+        """Return the matching objects, `bool[K]`.
 
         Args:
-            colors: colour index of each object, `int64[8]`; -1 for no object.
-            shapes: shape index of each object, `int64[8]`; -1 for no object.
+            colors: colour index of each object, `int64[K]`; -1 for no object.
+            shapes: shape index of each object, `int64[K]`; -1 for no object.
         """
         chosen = shapes >= 0
         if self.nothing:
@@ -151,8 +151,8 @@ def sample_concept(
 
     Args:
         rng: source of randomness.
-        colors: colour index of each object, `int64[8]`; -1 for no object.
-        shapes: shape index of each object, `int64[8]`; -1 for no object.
+        colors: colour index of each object, `int64[K]`; -1 for no object.
+        shapes: shape index of each object, `int64[K]`; -1 for no object.
     """
     present = np.flatnonzero(shapes >= 0)
     kind = rng.choice(

@@ -17,12 +17,20 @@ from training.concept_model import HIDDEN, IMAGE_SIZE, TOKENS
 from training.dense import DenseHeads, DenseTargets
 from training.optim import Muon, MuonWithAdamW, schedule
 from training.pool import ScenePool, draw
+from training.scenes import crowded_scene
 
 
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory: pytest.TempPathFactory) -> ScenePool:
     folder = tmp_path_factory.mktemp("pool")
     draw(folder, IMAGE_SIZE, 12, seed=3)
+    return ScenePool(folder)
+
+
+@pytest.fixture(scope="module")
+def crowded(tmp_path_factory: pytest.TempPathFactory) -> ScenePool:
+    folder = tmp_path_factory.mktemp("crowded")
+    draw(folder, IMAGE_SIZE, 12, 3, crowded_scene, most=24)
     return ScenePool(folder)
 
 
@@ -59,11 +67,29 @@ def test_shrunk_scenes_are_the_same_scenes(pool: ScenePool) -> None:
     assert batch.shrunk(IMAGE_SIZE) is batch
 
 
-def test_an_improved_model_keeps_its_backbone(tmp_path: Path, pool: ScenePool) -> None:
+def test_crowded_scenes_have_many_objects_of_few_kinds_some_cut(crowded: ScenePool) -> None:
+    batch = crowded.sample(np.random.default_rng(0), 12)
+    assert batch.shape.shape == batch.color.shape == (12, 24)
+    there = batch.shape >= 0
+    assert there.sum(dim=1).max() > 10
+    kinds = [
+        len(set(zip(shapes[is_there].tolist(), colors[is_there].tolist(), strict=True)))
+        for shapes, colors, is_there in zip(batch.shape, batch.color, there, strict=True)
+    ]
+    assert np.median(there.sum(dim=1)) > 2 * np.median(kinds)
+    edges = (batch.boxes[there] < 1e-6) | (batch.boxes[there] > 1 - 1e-6)
+    assert 0.05 < edges.any(dim=1).float().mean() < 0.6
+    targets = DenseTargets.of(batch, TOKENS)
+    assert targets.owner.max() > 8
+
+
+def test_an_improved_model_keeps_its_backbone(
+    tmp_path: Path, pool: ScenePool, crowded: ScenePool
+) -> None:
     training = ConceptTraining(tmp_path, "cpu", seed=0)
     training.start_from(WEIGHTS / "sam3")
     before = {name: value.clone() for name, value in training.model.state_dict().items()}
-    training.run("whole", 0.01, pool, compile_model=False)
+    training.run("whole", 0.03, pool, compile_model=False, crowded=crowded)
     changed = {
         name.split(".")[0] + "." + name.split(".")[1]
         for name, value in training.model.state_dict().items()

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from inference_server.demo import WEIGHTS
 from training.pool import SceneBatch, ScenePool, draw
+from training.scenes import plain_scene
 from training.visual import SHARPNESS, VisualTraining, export, sharpened
 from training.visual_loss import Answer
 from training.visual_model import IMAGE_SIZE, visual_config
@@ -137,7 +138,7 @@ def test_correction_clicks_on_the_larger_error(missing: bool, label: int) -> Non
 
 
 def test_plain_scenes_have_plain_objects(tmp_path: Path) -> None:
-    draw(tmp_path, IMAGE_SIZE, 6, seed=1, plain=True)
+    draw(tmp_path, IMAGE_SIZE, 6, 1, plain_scene)
     batch = ScenePool(tmp_path).sample(np.random.default_rng(0), 4)
     for image, ids, shapes in zip(batch.images, batch.ids, batch.shape, strict=True):
         assert (shapes >= 0).any()

@@ -20,9 +20,10 @@ from inference_server.errors import CapacityError, TransientError
 
 logger = logging.getLogger(__name__)
 
-AVOID_SECONDS = 1.0
-"""Seconds for which a replica that cannot be reached, or is stopping, gets no requests. By then
-Serve has usually removed it from the ring."""
+AVOID_SECONDS, LONGEST_AVOID = 1.0, 8.0
+"""Seconds for which a replica that cannot be reached, or is stopping, gets no requests: the first
+time, and at most. By then Serve has usually removed it from the ring. They double each time that it
+cannot be reached, because a request waits up to 12 s for the next attempt to connect."""
 
 _FIRST_PAUSE, _LAST_PAUSE = 0.01, 0.2
 """Shortest and longest pause in seconds between two questions whether a replica is free."""
@@ -60,6 +61,7 @@ class Dispatcher:
         self._retry_after = retry_after
         self._channels: dict[str, asyncio.Task[Channel]] = {}
         self._avoided: dict[str, float] = {}
+        self._failures: dict[str, int] = {}
         self._turns: dict[str, asyncio.Lock] = {}
         self._waiting: dict[str, int] = {}
         self._freed = asyncio.Event()
@@ -188,7 +190,13 @@ class Dispatcher:
         return ring.ranked(session, self._avoided)
 
     def _avoid(self, member: Member) -> None:
-        self._avoided[member.name] = asyncio.get_running_loop().time() + AVOID_SECONDS
+        now = asyncio.get_running_loop().time()
+        if self._avoided.get(member.name, 0.0) > now:
+            return  # another request has met the same failure
+        failures = self._failures.get(member.name, 0)
+        self._failures[member.name] = failures + 1
+        seconds = min(AVOID_SECONDS * 2 ** min(failures, 16), LONGEST_AVOID)
+        self._avoided[member.name] = now + seconds
 
     async def _channel(self, member: Member) -> Channel:
         """Return the connection to a replica; connect if there is none."""
@@ -201,12 +209,15 @@ class Dispatcher:
             self._retire()
             connecting = asyncio.create_task(Channel.connect(member.address, self._largest))
             self._channels[member.name] = connecting
-        return await asyncio.shield(connecting)
+        channel = await asyncio.shield(connecting)
+        self._failures.pop(member.name, None)
+        return channel
 
     def _retire(self) -> None:
         """Close the connections to replicas that are not on the ring any more."""
         ring = self._ring()
         known = ring.members if ring else {}
+        self._failures = {name: n for name, n in self._failures.items() if name in known}
         for name, connecting in list(self._channels.items()):
             if name in known or not connecting.done():
                 continue

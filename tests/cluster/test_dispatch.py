@@ -251,6 +251,38 @@ async def test_a_dropped_request_is_retried_on_its_replica() -> None:
         assert (len(owner.asked), len(second.asked)) == (2, 0)
 
 
+async def test_a_replica_that_stays_unreachable_is_tried_less_often() -> None:
+    """An attempt to connect may take seconds, for which the requests of its images wait."""
+    async with cluster() as running:
+        owner, second = running.ranked("s")
+        second.release.set()
+        owner.kill()
+        dispatcher = running.dispatcher
+
+        def pause() -> float:
+            return dispatcher._avoided[owner.name] - asyncio.get_running_loop().time()
+
+        pauses = []
+        for _ in range(5):
+            dispatcher._avoided.clear()
+            assert (await running.ask("s"))[0] == second.name
+            pauses.append(pause())
+        for seconds, most in zip(pauses, (1, 2, 4, 8, 8), strict=True):
+            assert most / 2 < seconds <= most
+        dispatcher._avoided.clear()
+        replaced = Replica(owner.name)
+        await replaced.start()
+        replaced.release.set()
+        running.replicas[owner.name] = replaced
+        running.ring.members[owner.name] = Member(owner.name, replaced.address, 1)
+        assert (await running.ask("s"))[0] == owner.name
+        replaced.kill()
+        while not dispatcher._channels[owner.name].result().lost:
+            await asyncio.sleep(0)
+        assert (await running.ask("s"))[0] == second.name
+        assert pause() <= 1
+
+
 async def test_a_stopping_replica_finishes_and_takes_no_more() -> None:
     async with cluster(spill=0, limit=4) as running:
         (owner,) = running.ranked("s")

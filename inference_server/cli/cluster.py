@@ -43,9 +43,9 @@ def serve_on_cluster(
             ".venv/bin/pip install -r requirements/cluster.txt, or pip install '.[cluster]'."
         ) from None
     configure_logging(settings)
+    held = _free_port(settings)
     if not settings.cluster_address:
         check_models(settings)
-    held = _free_port(settings)
     settings = settings.model_copy(
         update={
             "port": held.getsockname()[1],

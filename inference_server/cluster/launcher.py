@@ -23,6 +23,7 @@ os.environ.setdefault("RAY_SERVE_MAX_QUEUE_LENGTH_RESPONSE_DEADLINE_S", "10")
 
 import ray
 from ray import serve
+from ray._private.worker import global_worker
 from ray.serve.config import ProxyLocation
 from ray.serve.schema import LoggingConfig
 
@@ -89,7 +90,7 @@ def on_cluster(settings: Settings, connect_timeout: float = CONNECT_TIMEOUT) -> 
         if joined:
             serve.delete(NAME)
         else:
-            serve.shutdown()  # type: ignore[no-untyped-call]
+            _stop_serve()
         ray.shutdown()
 
 
@@ -105,6 +106,17 @@ def _connect(settings: Settings, *, joined: bool) -> None:
         log_to_driver=not joined,
         _node_ip_address=None if joined else ADDRESS,
     )
+
+
+def _stop_serve() -> None:
+    """Stop Serve, without a report that its controller has ended.
+
+    The controller ends itself before it answers, which Ray prints as a failed task.
+    """
+    reports = getattr(global_worker, "gcs_error_subscriber", None)
+    if reports is not None:
+        reports.close()
+    serve.shutdown()  # type: ignore[no-untyped-call]
 
 
 def _check_address(address: str, timeout: float) -> None:
@@ -143,6 +155,14 @@ def check(settings: Settings, *, alone: bool = False) -> None:
         raise ClusterError(
             f"The cluster has {len(machines)} machines, but keys and jobs would be in a file on "
             "one of them. Set INFERENCE_DATABASE_URL to a PostgreSQL that all machines can reach."
+        )
+    if settings.cluster_patience >= settings.shutdown_timeout:
+        logger.warning(
+            "INFERENCE_CLUSTER_PATIENCE=%g is not less than INFERENCE_SHUTDOWN_TIMEOUT=%g: an "
+            "ingress that stops drops requests that still wait for a replica. Lower the first, or "
+            "raise the second",
+            settings.cluster_patience,
+            settings.shutdown_timeout,
         )
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     for kind, count in resources_of(settings).items():

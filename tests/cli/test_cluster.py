@@ -56,6 +56,7 @@ def test_a_port_in_use_is_an_error_before_anything_starts() -> None:
     assert ended.returncode == 1
     assert f"Cannot listen on http://127.0.0.1:{port}" in ended.stderr
     assert "Starting" not in ended.stderr
+    assert "INFERENCE_DTYPE" not in ended.stderr, "no model is prepared before"
 
 
 def test_a_server_that_is_starting_has_its_port() -> None:
@@ -140,6 +141,7 @@ def test_it_serves_and_stops_all_its_processes(tmp_path: Path, picture: Picture)
         _, alive = psutil.wait_procs(started, 120)
         assert not alive
     lines = server.log.read_text().splitlines()
+    assert not [line for line in lines if "(raylet)" in line], "a stop is not reported as a failure"
     told = [json.loads(line)["message"] for line in lines if line.startswith("{")]
     assert "Stopped" in told
     asked = [message for message in told if message.startswith("POST /sam3/visual_segment 200")]

@@ -128,3 +128,16 @@ def test_several_machines_need_a_shared_database(
     assert "request 1 GPUs, but the cluster has 0" in caplog.text
     with pytest.raises(ClusterError, match="this machine has 0"):
         check(Settings(database_url="postgresql://db/jobs", cluster_visual_gpus=1), alone=True)
+
+
+def test_requests_should_not_wait_longer_than_an_ingress_stops(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("ray.nodes", lambda: [{"NodeManagerAddress": "10.0.0.1", "Alive": True}])
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 4.0})
+    check(Settings(cluster_patience=24.9, shutdown_timeout=25))
+    assert not [record for record in caplog.records if record.name == running.__name__]
+    check(Settings(cluster_patience=25, shutdown_timeout=25))
+    assert "INFERENCE_CLUSTER_PATIENCE=25 is not less than INFERENCE_SHUTDOWN_TIMEOUT=25" in (
+        caplog.text
+    )

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from inference_server.settings import Settings
-from inference_server.settings.types import variable_of
+from inference_server.settings.types import PREFIX, variable_of
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 CHART = DEPLOY / "helm/inference-server"
@@ -89,7 +89,13 @@ def values_schema() -> str:
     }
     properties["secrets"] = {
         "type": "object",
-        "propertyNames": {"pattern": "^[A-Z][A-Z0-9_]*$"},
+        "propertyNames": {
+            "pattern": "^[A-Z][A-Z0-9_]*$",
+            "anyOf": [
+                {"not": {"pattern": f"^{PREFIX}"}},
+                {"enum": [variable_of(name) for name in NAMES if name not in FIXED]},
+            ],
+        },
         "additionalProperties": {"type": "string"},
     }
     properties["autoscaling"]["properties"]["minReplicas"]["minimum"] = 1

@@ -359,6 +359,8 @@ def test_pods_are_replaced_after_a_change_of_secrets(chart: helm_python.Chart) -
         ({**KEYS, "settings": {"sam3_weight": "x"}}, "sam3_weight"),
         ({**KEYS, "settings": {"database_url": "x"}}, "database_url"),
         ({**KEYS, "replica": 2}, "replica"),
+        ({"secrets": {"INFERENCE_API_KEY": "a-key"}}, "INFERENCE_API_KEY"),
+        ({**KEYS, "existingSecret": "own"}, "move INFERENCE_API_KEYS into it"),
         ({**KEYS, "ingress": {"affinity": {"controller": "other"}}}, "controller"),
     ],
 )
@@ -380,11 +382,18 @@ def test_a_server_without_keys_may_be_open_or_have_stored_keys(chart: helm_pytho
 
 def test_the_values_of_the_docs_render(chart: helm_python.Chart) -> None:
     page = (CHART.parents[2] / "docs/kubernetes.md").read_text()
-    shown = re.search(r'```yaml title="values.yaml"\n(.*?)```', page, re.DOTALL)
-    assert shown
-    manifests = render(chart, SHARED | yaml.safe_load(shown[1]))
+    shown = dict(re.findall(r'```yaml title="([a-z.]+)"\n(.*?)```', page, re.DOTALL))
+    assert set(shown) == {"values.yaml", "scaled.yaml"}
+    used = SHARED | yaml.safe_load(shown["values.yaml"])
+    manifests = render(chart, used)
     assert manifests["Deployment"]["spec"]["replicas"] == 2
     assert container(manifests)["resources"]["limits"]["nvidia.com/gpu"] == 1
     assert "haproxy.org/load-balance" in manifests["Service"]["metadata"]["annotations"]
-    for manifest in manifests.values():
+    added = yaml.safe_load(shown["scaled.yaml"])
+    more = render(chart, used | added)
+    scaled = more["HorizontalPodAutoscaler"]["spec"]
+    assert scaled["metrics"] == added["autoscaling"]["metrics"]
+    egress = more["NetworkPolicy"]["spec"]["egress"]
+    assert egress[-2:] == added["networkPolicy"]["egress"]
+    for manifest in [*manifests.values(), *more.values()]:
         validate(manifest, KUBERNETES, strict=True)

@@ -60,6 +60,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 
 {{/* Refuse combinations that cannot work. */}}
 {{- define "inference-server.checked" -}}
+{{- if .Values.existingSecret }}
+{{- range $name, $value := .Values.secrets }}
+{{- if $value }}
+{{- fail (printf "existingSecret replaces secrets: move %s into it, and leave secrets empty" $name) }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- $shared := or .Values.existingSecret .Values.secrets.INFERENCE_DATABASE_URL }}
 {{- if and (gt (int (include "inference-server.most" .)) 1) (not $shared) }}
 {{- fail "several pods need a shared database: set secrets.INFERENCE_DATABASE_URL, or existingSecret" }}

@@ -66,7 +66,12 @@ def on_cluster(settings: Settings, connect_timeout: float = CONNECT_TIMEOUT) -> 
             _check_address(settings.cluster_address, connect_timeout)
         with nullcontext() if joined else loopback_address():
             _connect(settings, joined=joined)
-    except (OSError, RuntimeError, ValueError) as error:
+    except Exception as error:  # Ray raises no class of its own if its processes start slowly
+        if not joined:
+            raise ClusterError(
+                f"Ray did not start on this machine: {error} Start the server again when the "
+                "machine is less busy. Ray's logs are in /tmp/ray/session_latest/logs."
+            ) from None
         raise ClusterError(
             f"INFERENCE_CLUSTER_ADDRESS={settings.cluster_address}: {error}. Start Ray there with "
             "`ray start --head`, or leave the setting empty to start Ray on this machine."

@@ -11,7 +11,7 @@ from ray.serve.config import AutoscalingConfig
 from inference_server.cluster import application
 from inference_server.cluster import launcher as running
 from inference_server.cluster.deployments import build, resources_of
-from inference_server.cluster.launcher import ClusterError, check
+from inference_server.cluster.launcher import ClusterError, check, on_cluster
 from inference_server.cluster.scaling import ONGOING, by_ongoing
 from inference_server.settings import Settings
 from inference_server.settings.types import SettingsError
@@ -128,6 +128,20 @@ def test_several_machines_need_a_shared_database(
     assert "request 1 GPUs, but the cluster has 0" in caplog.text
     with pytest.raises(ClusterError, match="this machine has 0"):
         check(Settings(database_url="postgresql://db/jobs", cluster_visual_gpus=1), alone=True)
+
+
+def test_a_ray_that_does_not_start_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**options: object) -> None:
+        del options
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "x")
+    monkeypatch.setattr("ray.init", init)
+    with (
+        pytest.raises(ClusterError, match=r"did not start.*timed out.*less busy"),
+        on_cluster(Settings()),
+    ):
+        pass
 
 
 def test_requests_should_not_wait_longer_than_an_ingress_stops(

@@ -28,6 +28,7 @@ from inference_server.masks.mask import (
     corner_and_size,
     intersection,
     outside,
+    pixels_of_runs,
     rows_of,
 )
 from inference_server.masks.nms import mask_nms
@@ -67,6 +68,7 @@ __all__ = [
     "moved",
     "outline",
     "outside",
+    "pixels_of_runs",
     "png_pieces",
     "rows_of",
     "simplified_parts",

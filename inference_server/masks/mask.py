@@ -172,15 +172,29 @@ def intersection(a: Mask, b: Mask) -> int:
         raise ValueError(f"masks of images of different sizes: {a.size} and {b.size}")
     if len(a.runs) > len(b.runs):
         a, b = b, a
-    if a.is_empty:
-        return 0
-    # The number of b's pixels before an index is piecewise linear between the ends of its runs.
+    return int(pixels_of_runs(b, a.runs).sum())
+
+
+def pixels_of_runs(mask: Mask, runs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Number of pixels that a mask has in each of some runs.
+
+    Args:
+        mask: The mask.
+        runs: int64 [n, 2], the first index of each run and the index after its last, in the
+            column-major order of the mask's image; in any order.
+
+    Returns:
+        int64 [n].
+    """
+    if mask.is_empty or not len(runs):
+        return np.zeros(len(runs), np.int64)
+    # The number of pixels before an index is piecewise linear between the ends of the mask's runs.
     # Integers below 2 ** 53 are exact in float64.
-    before = np.zeros(b.runs.size)
-    before[1::2] = (b.runs[:, 1] - b.runs[:, 0]).cumsum()
+    before = np.zeros(mask.runs.size)
+    before[1::2] = (mask.runs[:, 1] - mask.runs[:, 0]).cumsum()
     before[2::2] = before[1:-1:2]
-    counted = np.interp(a.runs.reshape(-1), b.runs.reshape(-1), before)
-    return int((counted[1::2] - counted[::2]).sum())
+    counted = np.interp(runs.reshape(-1), mask.runs.reshape(-1), before)
+    return (counted[1::2] - counted[::2]).astype(np.int64)
 
 
 def clip(mask: Mask, valid: Mask) -> Mask:

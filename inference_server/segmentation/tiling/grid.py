@@ -7,6 +7,9 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from inference_server.errors import ImageTooLargeError, PromptError
 from inference_server.images.window import Window
 from inference_server.segmentation.types import TilingOptions
@@ -95,6 +98,23 @@ class Grid:
         return self._cut(box[0], box[2], self.lefts[column], 1) + self._cut(
             box[1], box[3], self.tops[row], 0
         )
+
+    def cuts_of(self, index: int, boxes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Number of a window's edges that cut each of some masks, as `cuts`; int64 [n].
+
+        Args:
+            index: number of the window.
+            boxes: int64 [n, 4], tight boxes of masks; what lies outside the window counts as cut.
+        """
+        row, column = divmod(index, len(self.lefts))
+        counts = np.zeros(len(boxes), np.int64)
+        for axis, edge in ((1, self.lefts[column]), (0, self.tops[row])):
+            side, margin = self.tile[axis], self.margin
+            if edge > 0:
+                counts += boxes[:, 1 - axis] < edge + margin
+            if edge + side < self.size[axis]:
+                counts += boxes[:, 3 - axis] > edge + side - margin
+        return counts
 
     def better(self, index: int, box: Box) -> frozenset[int]:
         """The windows that contain a mask of a window and cut it at fewer edges.

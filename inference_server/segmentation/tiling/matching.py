@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from inference_server.images.window import Window
 from inference_server.masks import Mask, intersection, within
 from inference_server.segmentation.tiling.grid import Box
+from inference_server.segmentation.tiling.pieces import Pieces
 
 _LEAST_SHARE = 0.25
 """Rule 3: minimum IoU."""
@@ -40,8 +41,12 @@ class Fragment:
         mask: its mask in the raster.
         drawn: box that the engine predicted, in pixels of the raster; None if it predicts none.
         cuts: number of the window's edges that cut it.
-        better: windows that contain its mask and cut it at fewer edges.
+        body_cuts: number of the window's edges that cut its largest piece.
+        better: windows that contain its mask, but for small pieces that are not cut, and cut it at
+            fewer edges.
         joined: windows whose fragments it was joined with directly.
+        number: number of the fragment, unique in its raster.
+        pieces: the pieces of the mask; None if there is only one.
         box: tight box of the mask.
         area: number of pixels of the mask.
     """
@@ -52,14 +57,30 @@ class Fragment:
     mask: Mask
     drawn: tuple[float, float, float, float] | None
     cuts: int = 0
+    body_cuts: int = 0
     better: frozenset[int] = frozenset()
     joined: set[int] = field(default_factory=set)
+    number: int = 0
+    pieces: Pieces | None = None
     box: Box = field(init=False)
     area: int = field(init=False)
 
     def __post_init__(self) -> None:
         self.box = self.mask.box
         self.area = self.mask.area
+
+    @property
+    def largest(self) -> int:
+        """Number of pixels of the largest piece."""
+        return self.area if self.pieces is None else int(self.pieces.areas.max())
+
+    def reduce(self, mask: Mask) -> None:
+        """Take a smaller mask, at the end: what is known of the pieces is forgotten.
+
+        Args:
+            mask: the mask.
+        """
+        self.mask, self.box, self.area, self.pieces = mask, mask.box, mask.area, None
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +251,20 @@ class _Pieces:
         for code, pixels in zip(codes.tolist(), shared.tolist(), strict=True):
             i, j = divmod(code, count)
             yield pixels / float(self.areas[i] + other.areas[j] - pixels), i, j
+
+
+def iou_in(strip: Window, a: Fragment, b: Fragment) -> float:
+    """IoU of two fragments in the pixels that their windows share, 0 to 1.
+
+    Args:
+        strip: these pixels.
+        a: a fragment of one window.
+        b: a fragment of the other.
+    """
+    shared = intersection(a.mask, b.mask)
+    if not shared:
+        return 0.0
+    return shared / (within(a.mask, strip.box).area + within(b.mask, strip.box).area - shared)
 
 
 def meet(a: Box, b: Box) -> bool:

@@ -11,6 +11,7 @@ What a window shows of an object is a fragment. Its fate is decided by what cuts
   window is dropped as well: that window shows as much of the object, and more beyond the edge.
 * A fragment that is not cut is an object. Those that several windows see whole are compared as
   wholes, and that of the highest score remains.
+* Separate pieces of a mask that belong to other objects are dropped; see `pieces`.
 
 An object is finished when no later window has any of its pixels. It leaves the memory then: first
 it is compared with those around it by the NMS of the request, if that has one, and then it is
@@ -20,25 +21,19 @@ handed on. In memory are only objects near the windows that are next.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from inference_server.errors import ImageTooLargeError
-from inference_server.masks import intersection, mask_nms, union, within
+from inference_server.masks import intersection, mask_nms, within
+from inference_server.segmentation.tiling.assembly import Assembly
 from inference_server.segmentation.tiling.grid import Box, Grid
-from inference_server.segmentation.tiling.matching import Fragment, matches, meet
+from inference_server.segmentation.tiling.matching import Fragment, iou_in, matches, meet
+from inference_server.segmentation.tiling.pieces import SHOWN, Pieces, without_covered
 from inference_server.segmentation.types import Instance
 from inference_server.settings import MiB, Settings
-
-_WHOLE = 0.5
-"""An object that one window shows uncut replaces its joined fragments if it has at least this share
-of their pixels."""
-
-
-_SHOWN = 0.9
-"""A fragment lies almost wholly in another window if at least this share of its pixels does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,41 +80,6 @@ class SeamOptions:
         )
 
 
-@dataclass(eq=False, slots=True)
-class _Object:
-    """An object that later windows may continue."""
-
-    fragments: list[Fragment] = field(default_factory=list)
-
-    @property
-    def box(self) -> Box:
-        boxes = [fragment.box for fragment in self.fragments]
-        return (
-            min(box[0] for box in boxes),
-            min(box[1] for box in boxes),
-            max(box[2] for box in boxes),
-            max(box[3] for box in boxes),
-        )
-
-    @property
-    def area(self) -> int:
-        """Number of pixels, at least."""
-        return max(fragment.area for fragment in self.fragments)
-
-    def finish(self) -> Instance:
-        """The object as one instance."""
-        whole = [fragment for fragment in self.fragments if not fragment.cuts]
-        parts = [fragment for fragment in self.fragments if fragment.cuts]
-        best = max(whole, key=lambda fragment: fragment.score, default=None)
-        if parts:
-            mask = union([fragment.mask for fragment in parts])
-            if best is None or best.area < _WHOLE * mask.area:
-                top = max(parts, key=lambda fragment: fragment.score)
-                return Instance(top.prompt, top.score, mask, box=_around(parts))
-        assert best is not None  # noqa: S101 - an object has a fragment
-        return Instance(best.prompt, best.score, best.mask, box=best.drawn)
-
-
 class SeamMerger:
     """Joins the objects of windows, which come in the order of the grid.
 
@@ -137,19 +97,20 @@ class SeamMerger:
         self._options = options
         self._emit = emit
         self._by_window: dict[int, list[Fragment]] = {}
-        self._owner: dict[Fragment, _Object] = {}
-        self._open: dict[_Object, None] = {}
+        self._owner: dict[Fragment, Assembly] = {}
+        self._open: dict[Assembly, None] = {}
         self._doubtful: list[Fragment] = []
         self._finished: list[Instance] = []
+        self._count_of_fragments = 0
         self.nbytes = 0
 
     def add(self, index: int, instances: Iterable[Instance]) -> None:
         """Add the objects of the next window.
 
         Args:
-            index: number of the window, higher than those before; windows without objects may be
-                left out.
-            instances: its objects, with masks in the raster.
+            index: number of the window, higher than those before; windows that were not searched
+                may be left out.
+            instances: its objects, with masks in the raster; none if it shows none.
 
         Raises:
             ImageTooLargeError: the masks in memory exceed their limit.
@@ -159,6 +120,9 @@ class SeamMerger:
             self._begin(fragment)
         for other in self._grid.neighbours(index):
             self._join(other, index, clear)
+            earlier = [*self._by_window.get(other, ()), *self._doubtful_of(other)]
+            self._review(earlier, index, [*clear, *doubtful])
+            self._review([*clear, *doubtful], other, earlier)
         self._confirm(clear, self._doubtful)
         self._confirm([each for kept in self._by_window.values() for each in kept], doubtful)
         self._settle_doubtful(index, doubtful)
@@ -176,17 +140,37 @@ class SeamMerger:
         """The fragments of a window, and those of them that another window sees better."""
         clear: list[Fragment] = []
         doubtful: list[Fragment] = []
-        for instance in instances:
-            if instance.mask.is_empty:
-                continue
+        found = [instance for instance in instances if not instance.mask.is_empty]
+        # Automatic masks of one object are meant to overlap: the whole and its parts.
+        for instance in without_covered(found) if self._options.by_prompt else found:
             fragment = Fragment(index, instance.prompt, instance.score, instance.mask, instance.box)
+            self._count_of_fragments += 1
+            fragment.number = self._count_of_fragments
+            fragment.pieces = Pieces.of(fragment.mask)
             fragment.cuts = self._grid.cuts(index, fragment.box)
-            fragment.better = self._grid.better(index, fragment.box)
+            self._find_better(fragment)
             (doubtful if fragment.better else clear).append(fragment)
         return clear, doubtful
 
+    def _find_better(self, fragment: Fragment) -> None:
+        """Find the windows that see a fragment better, whatever its stray pieces."""
+        grid, index, pieces = self._grid, fragment.window, fragment.pieces
+        if pieces is None:
+            fragment.body_cuts, fragment.better = fragment.cuts, grid.better(index, fragment.box)
+            return
+        cuts = grid.cuts_of(index, pieces.boxes)
+        largest = pieces.areas.argmax()
+        fragment.body_cuts = int(cuts[largest])
+        body = cuts > 0
+        body[largest] = True
+        if 2 * pieces.areas[body].sum() <= fragment.area:
+            body[:] = True
+        x0, y0 = (int(edge) for edge in pieces.boxes[body, :2].min(axis=0))
+        x1, y1 = (int(edge) for edge in pieces.boxes[body, 2:].max(axis=0))
+        fragment.better = grid.better(index, (x0, y0, x1, y1))
+
     def _begin(self, fragment: Fragment) -> None:
-        made = _Object([fragment])
+        made = Assembly([fragment])
         self._owner[fragment] = made
         self._open[made] = None
         self._by_window.setdefault(fragment.window, []).append(fragment)
@@ -217,7 +201,7 @@ class SeamMerger:
             second.joined.add(other)
             self._unite(self._owner[first], self._owner[second])
 
-    def _unite(self, a: _Object, b: _Object) -> None:
+    def _unite(self, a: Assembly, b: Assembly) -> None:
         if a is b:
             return
         if len(a.fragments) < len(b.fragments):
@@ -226,6 +210,40 @@ class SeamMerger:
         for fragment in b.fragments:
             self._owner[fragment] = a
         del self._open[b]
+
+    def _doubtful_of(self, window: int) -> list[Fragment]:
+        return [fragment for fragment in self._doubtful if fragment.window == window]
+
+    def _review(self, fragments: Sequence[Fragment], other: int, shown: Sequence[Fragment]) -> None:
+        """Note what a window says of the pieces of another window's fragments.
+
+        Now, and not when the object is finished, because what a window shows leaves the memory.
+
+        Args:
+            fragments: the other window's fragments.
+            other: number of the window.
+            shown: its fragments, also those that another window sees better.
+        """
+        grid, options = self._grid, self._options
+        for fragment in fragments:
+            pieces = fragment.pieces
+            if pieces is None or not meet(fragment.box, grid[other].box):
+                continue
+            own, cuts = (
+                grid.cuts_of(fragment.window, pieces.boxes),
+                grid.cuts_of(other, pieces.boxes),
+            )
+            pieces.shown |= (pieces.in_window(grid[other]) >= SHOWN * pieces.areas) & (cuts <= own)
+            strip = grid[fragment.window].overlap(grid[other])
+            for each in shown:
+                if (options.by_prompt and each.prompt != fragment.prompt) or not meet(
+                    each.box, fragment.box
+                ):
+                    continue
+                if each in self._owner:
+                    pieces.claim(each.number, each.mask)
+                elif strip is not None and iou_in(strip, each, fragment) >= options.min_iou:
+                    pieces.claim(None, each.mask)
 
     def _confirm(self, clear: Sequence[Fragment], doubtful: Sequence[Fragment]) -> None:
         """Note which fragments agree with one that was dropped in favour of their window."""
@@ -252,7 +270,7 @@ class SeamMerger:
                     continue
                 if self._agree(fragment, other):
                     best = max(other, fragment, key=lambda each: each.score)
-                    best.cuts = 0
+                    best.cuts = best.body_cuts = 0
                     self._begin(best)
                     self._doubtful.remove(other)
                     break
@@ -281,12 +299,12 @@ class SeamMerger:
         for instance in decided:
             self._emit(instance)
 
-    def _is_contradicted(self, found: _Object) -> bool:
+    def _is_contradicted(self, found: Assembly) -> bool:
         """Whether another window shows almost all of a cut object, and has not found it."""
         fragment, *others = found.fragments
-        if others or not fragment.cuts or fragment.joined:
+        if others or not fragment.body_cuts or fragment.joined:
             return False
-        least = _SHOWN * fragment.area
+        least = SHOWN * fragment.area
         window = self._grid[fragment.window]
         for other in self._grid.around(fragment.window):
             strip = window.overlap(self._grid[other])
@@ -323,26 +341,18 @@ class SeamMerger:
 
     def _count(self) -> None:
         """Measure the masks in memory, and refuse more than the limit."""
-        masks = [fragment.mask for kept in self._by_window.values() for fragment in kept]
-        masks += [fragment.mask for fragment in self._doubtful]
+        fragments = [fragment for kept in self._by_window.values() for fragment in kept]
+        fragments += self._doubtful
+        masks = [fragment.mask for fragment in fragments]
         masks += [instance.mask for instance in self._finished]
         self.nbytes = sum(mask.runs.nbytes for mask in masks)
+        self.nbytes += sum(each.pieces.nbytes for each in fragments if each.pieces is not None)
         if self.nbytes > self._options.max_bytes:
             raise ImageTooLargeError(
                 "The objects that windows of this raster cut need more than "
                 f"{self._options.max_bytes // MiB} MiB of memory. Send a part of the raster, or "
                 "raise INFERENCE_TILE_MEMORY_MB."
             )
-
-
-def _around(parts: Sequence[Fragment]) -> tuple[float, float, float, float] | None:
-    """The box around the boxes that the engine predicted; None if it predicts none."""
-    boxes = [part.drawn for part in parts if part.drawn is not None]
-    if not boxes:
-        return None
-    x0, y0, _, _ = (min(edges) for edges in zip(*boxes, strict=True))
-    _, _, x1, y1 = (max(edges) for edges in zip(*boxes, strict=True))
-    return x0, y0, x1, y1
 
 
 def _boxes(boxes: Sequence[Box]) -> NDArray[np.int64]:

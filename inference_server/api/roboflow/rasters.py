@@ -109,40 +109,6 @@ async def opened(
         yield source
 
 
-def has_windows(source: RasterSource, body: WindowOptions, settings: Settings) -> bool:
-    """Whether a file is segmented by windows; call it in a worker thread.
-
-    Args:
-        source: the file.
-        body: the request.
-        settings: limits of an image.
-
-    Raises:
-        InferenceServerError: the file is damaged, or cannot be segmented as it is asked for.
-    """
-    fits = source.fits(settings.max_image_pixels, settings.max_image_side)
-    fits = fits and source.nbytes <= settings.max_image_mb * MiB
-    if body.tiles == "always":
-        source.check()
-        return True
-    if body.tiles == "never":
-        if not fits:
-            raise ImageTooLargeError(
-                "The image is too large to be encoded as a whole, and tiles is never. Send tiles "
-                "auto or a smaller image, or raise INFERENCE_MAX_IMAGE_PIXELS, "
-                "INFERENCE_MAX_IMAGE_SIDE or INFERENCE_MAX_IMAGE_MB on the server."
-            )
-        return False
-    size = body.tile_size
-    is_larger = source.is_tiff and size is not None and max(source.size) > size
-    if is_larger or source.needs_windows(settings.max_image_pixels, settings.max_image_side):
-        return True
-    if not fits:
-        source.check()
-        return True
-    return False
-
-
 def whole_image(source: RasterSource, body: WindowOptions, settings: Settings) -> StoredImage:
     """Read a file that is not segmented by windows; call it in a worker thread.
 

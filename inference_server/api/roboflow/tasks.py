@@ -22,7 +22,6 @@ from inference_server.api.roboflow.prompts import (
 from inference_server.api.roboflow.raster_files import result_files
 from inference_server.api.roboflow.rasters import (
     concept_windows,
-    has_windows,
     in_memory,
     name_of,
     opened,
@@ -31,6 +30,7 @@ from inference_server.api.roboflow.rasters import (
     whole_image,
 )
 from inference_server.api.roboflow.results import concept_results, npz_archive, visual_results
+from inference_server.api.window_choice import WindowChoice
 from inference_server.auth import Tenant
 from inference_server.errors import ImageTooLargeError
 from inference_server.images.raster_source import RasterSource
@@ -117,7 +117,9 @@ class _Sent:
             if too_large is not None and not source.is_tiff:
                 raise too_large
             run, settings = context.segmenter.in_slow_thread, context.settings
-            if await run(partial(has_windows, source, windows, settings)):
+            choice = WindowChoice.of_images(settings)
+            asked = windows.tiles, windows.tile_size
+            if await run(partial(choice.uses_windows, source, *asked, settings)):
                 if not is_slow:
                     stack.enter_context(context.by_windows())
                 return await by_windows(source)

@@ -20,8 +20,9 @@ from inference_server.api.samgeo.searches import Searches
 from inference_server.api.samgeo.whole import WholeImage, stored_image
 from inference_server.api.samgeo.windows import RasterByWindows
 from inference_server.api.uploads import RasterUpload, uploaded_raster
+from inference_server.api.window_choice import WindowChoice
 from inference_server.auth import Work
-from inference_server.errors import ImageTooLargeError, RequestError
+from inference_server.errors import RequestError
 from inference_server.geo import GeoRaster
 from inference_server.images.raster import parse_bands
 from schemas import samgeo as forms
@@ -73,19 +74,8 @@ async def _begin(
         """Check the CRS of the response; return whether to use windows."""
         if crs is not None:
             map_coordinates(file.reference, crs)
-        if form.tiles == "never":
-            if not source.fits(settings.max_image_pixels, settings.max_image_side):
-                raise ImageTooLargeError(
-                    "The image is too large to be read as a whole, and tiles is never. Send tiles "
-                    "auto or a smaller image, or raise INFERENCE_MAX_IMAGE_PIXELS, "
-                    "INFERENCE_MAX_IMAGE_SIDE or INFERENCE_MAX_UPLOAD_MB on the server."
-                )
-            return False
-        if form.tiles == "always":
-            return True
-        if form.tile_size is not None and max(source.size) > form.tile_size:
-            return True
-        return source.needs_windows(settings.max_image_pixels, settings.max_image_side)
+        choice = WindowChoice.of_uploads()
+        return choice.uses_windows(source, form.tiles, form.tile_size, settings)
 
     if not await state.segmenter.in_slow_thread(look):
         image = await state.segmenter.in_slow_thread(lambda: stored_image(source, bands))

@@ -47,7 +47,8 @@ def polygon_features(
     Returns:
         A FeatureCollection of plain Python values, in raster-scan order of each part's first pixel;
         of parts that begin with the same pixel, that of the earlier mask comes first. A polygon's
-        outer ring precedes the rings of its holes.
+        outer ring precedes the rings of its holes. A part that crosses the antimeridian is several
+        features if coordinates are reprojected to longitudes.
     """
     if properties is None:
         properties = [{"value": number} for number in range(1, len(masks) + 1)]
@@ -61,8 +62,9 @@ def polygon_features(
     return {
         **_collection_head(reference),
         "features": [
-            _polygon(rings, properties[index])
+            _polygon(part, properties[index])
             for (index, _), rings in zip(parts, polygons, strict=True)
+            for part in _cut(rings, reference)
         ],
     }
 
@@ -89,8 +91,9 @@ def polygon_pieces(
     for batch in _batches(objects, epsilon):
         polygons = _mapped([part for part, _ in batch], reference)
         for rings, (_, properties) in zip(polygons, batch, strict=True):
-            yield between + orjson.dumps(_polygon(rings, properties))
-            between = b",\n"
+            for cut in _cut(rings, reference):
+                yield between + orjson.dumps(_polygon(cut, properties))
+                between = b",\n"
     yield b"]}\n"
 
 
@@ -117,6 +120,13 @@ def _collection_head(reference: MapCoordinates | None) -> dict[str, Any]:
     if reference is not None and reference.urn is not None:
         head["crs"] = {"type": "name", "properties": {"name": reference.urn}}
     return head
+
+
+def _cut(
+    rings: list[list[list[float]]], reference: MapCoordinates | None
+) -> list[list[list[list[float]]]]:
+    """The parts of a polygon, which the CRS of the coordinates may cut."""
+    return [rings] if reference is None else reference.cut(rings)
 
 
 def _polygon(rings: list[list[list[float]]], properties: Mapping[str, Any]) -> dict[str, Any]:

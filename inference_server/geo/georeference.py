@@ -122,6 +122,10 @@ class GeoReference:
         found = (points[start:end] for start, end in zip([0, *ends], ends, strict=False))
         return [list(islice(found, len(part))) for part in parts]
 
+    def cut(self, rings: list[list[list[float]]]) -> list[list[list[list[float]]]]:
+        """Cut nothing: coordinates are those of the image, which may cross the antimeridian."""
+        return [rings]
+
     def to_pixels(self, points: NDArray[np.float64], crs: str) -> NDArray[np.float64]:
         """Convert a client's points to pixel coordinates.
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference_server.errors import RequestError
+from inference_server.geo.antimeridian import cut
 from inference_server.geo.crs import label_of, parse_crs, transform_points, turn_of, urn_of
 from inference_server.geo.georeference import GeoReference
 
@@ -56,6 +57,17 @@ class MapCoordinates(Protocol):
         """
         ...
 
+    def cut(self, rings: list[list[list[float]]]) -> list[list[list[list[float]]]]:
+        """Cut a polygon of `map_parts` where the CRS asks for it.
+
+        Args:
+            rings: its rings.
+
+        Returns:
+            The rings of each part; of one part if it is not cut.
+        """
+        ...
+
 
 @dataclass(frozen=True)
 class Reprojection:
@@ -63,7 +75,7 @@ class Reprojection:
 
     Where x repeats once around the Earth, a polygon is not torn apart: its outer ring begins within
     the CRS's own turn, for instance from longitude -180 to 180, and a polygon that crosses the
-    antimeridian continues beyond it.
+    antimeridian continues beyond it, unless it is cut there.
 
     Attributes:
         reference: the image's georeference.
@@ -135,6 +147,11 @@ class Reprojection:
             )
         pieces = iter(np.split(moved, np.cumsum([len(ring) for ring in rings])[:-1]))
         return [self._whole([next(pieces) for _ in part]) for part in parts]
+
+    def cut(self, rings: list[list[list[float]]]) -> list[list[list[list[float]]]]:
+        """Cut a polygon at the antimeridian if coordinates are longitudes and latitudes."""
+        turn = self._turn
+        return cut(rings, turn / 2) if turn is not None and self.crs.is_geographic else [rings]
 
     def _whole(self, rings: list[NDArray[np.float64]]) -> list[list[list[float]]]:
         """Move the rings of a polygon by whole turns so that they are not torn apart."""

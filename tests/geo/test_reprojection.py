@@ -103,7 +103,7 @@ def test_long_edges_are_divided() -> None:
     assert to_border.max() < 0.12
 
 
-@pytest.mark.parametrize(("west", "expected"), [(285.0, -75.0), (-75.0, -75.0), (179.9, 179.9)])
+@pytest.mark.parametrize(("west", "expected"), [(285.0, -75.0), (-75.0, -75.0), (179.5, 179.5)])
 def test_longitudes_begin_within_half_a_turn(west: float, expected: float) -> None:
     """Rasters from 0 to 360 degrees, and across the antimeridian."""
     image = east(west)
@@ -115,18 +115,26 @@ def test_longitudes_begin_within_half_a_turn(west: float, expected: float) -> No
         np.testing.assert_allclose(ring, moved, atol=1e-9)
 
 
-def test_a_polygon_across_the_antimeridian_is_whole() -> None:
+def test_a_polygon_across_the_antimeridian_is_cut() -> None:
+    """RFC 7946, section 3.1.9. The hole is cut as well, so that no part has one."""
     mercator = GeoReference(
         CRS.from_epsg(3857), Affine(1000, 0, 20_037_508 - 10_000, 0, -1000, 0), SIZE
     )
     beyond = mask((30, 4, 40, 30))
-    rings, other = rings_of(Reprojection.of(mercator, "4326"), RING, beyond)
-    outer, hole = (np.array(ring) for ring in rings)
-    assert outer[:, 0].min() > 179
-    assert 180 < outer[:, 0].max() < 181
-    assert (hole.min(axis=0) > outer.min(axis=0)).all()
-    assert (hole.max(axis=0) < outer.max(axis=0)).all()
-    assert -180 <= np.array(other[0])[:, 0].min() < -179  # as all that begins beyond it
+    west, east_of_it, other = rings_of(Reprojection.of(mercator, "4326"), RING, beyond)
+    (outer,), (rest,) = (np.array(part) for part in (west, east_of_it))
+    assert 179 < outer[:, 0].min() < outer[:, 0].max() == 180
+    assert -180 == rest[:, 0].min() < rest[:, 0].max() < -179
+    assert -180 <= np.array(other[0])[:, 0].min() < -179
+    features = polygon_features([RING, beyond], Reprojection.of(mercator, "4326"))["features"]
+    assert [each["properties"]["value"] for each in features] == [1, 1, 2]
+
+
+def test_a_box_across_the_antimeridian_is_one() -> None:
+    image = east(179.9)
+    document = detection_features([Detection(1, (2, 2, 30, 20))], Reprojection.of(image, "4326"))
+    [feature] = document["features"]
+    assert np.max(feature["geometry"]["coordinates"]) > 180
 
 
 def test_what_cannot_be_transformed_is_refused() -> None:

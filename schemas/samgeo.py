@@ -28,6 +28,12 @@ MODEL_VERSIONS = ("sam", "sam2", "sam3")
 BACKENDS = ("meta", "transformers")
 
 
+_NMS = (
+    "Non-maximum suppression, an addition of this server: of two objects whose masks have an IoU "
+    "above this value, only the one with the higher score is kept."
+)
+
+
 def _one_of(*names: str) -> WithJsonSchema:
     """Document the values of a string that the route validates, with samgeo's error messages."""
     return WithJsonSchema({"type": "string", "enum": list(names)})
@@ -130,6 +136,9 @@ class AutomaticRequest(VersionedRequest):
         description="Minimum stability score of a mask: the IoU of the masks at a higher and a "
         "lower threshold. SAM 1 and 2 only.",
     )
+    nms_iou_threshold: Fraction | None = Field(
+        default=None, description=f"{_NMS} By default 0.7 with SAM 1 and 2; SAM 3 keeps all."
+    )
 
 
 class PredictRequest(VersionedRequest):
@@ -172,6 +181,9 @@ class TextRequest(UploadRequest):
         default="meta", description="Accepted for compatibility; has no effect."
     )
     confidence_threshold: Fraction = Field(default=0.5, description="Minimum score of an object.")
+    nms_iou_threshold: Fraction | None = Field(
+        default=None, description=f"{_NMS} By default all are kept."
+    )
 
 
 Points = TypeAdapter(list[tuple[Coordinate, Coordinate]])

@@ -41,11 +41,14 @@ def concept_prompt(
 
 def automatic_options(form: AutomaticRequest) -> AutomaticOptions:
     """Return the options of automatic mask generation."""
-    return AutomaticOptions(
+    options = AutomaticOptions(
         points_per_side=form.points_per_side,
         pred_iou_threshold=form.pred_iou_thresh,
         stability_threshold=form.stability_score_thresh,
     )
+    if form.nms_iou_threshold is None:
+        return options
+    return replace(options, mask_nms_threshold=form.nms_iou_threshold)
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,7 +129,7 @@ async def segment_text(request: Request) -> Response:
                 "Please try a different prompt or adjust parameters."
             )
             return await task.answer(
-                lambda image: searches.concept(image, prompt),
+                lambda image: searches.concept(image, prompt, form.nms_iou_threshold),
                 RenderOptions(own_boxes=True),
                 nothing,
             )
@@ -154,7 +154,7 @@ async def segment_automatic(request: Request) -> Response:
                 return await task.answer(searches.automatic, options)
             prompt = concept_prompt(_EVERYTHING)
             return await task.answer(
-                lambda image: searches.concept(image, prompt),
+                lambda image: searches.concept(image, prompt, form.nms_iou_threshold),
                 RenderOptions(unique=form.unique),
                 "No objects found for automatic segmentation.",
             )

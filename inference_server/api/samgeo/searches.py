@@ -48,9 +48,17 @@ class Searches:
         """
         return model_of(self._segmenter.catalog, version, self._form.model_id)
 
-    async def concept(self, image: ImageRef, prompt: ConceptPrompt) -> SegmentationResult:
-        """Find every instance of a concept."""
-        options = ConceptOptions(within=True)
+    async def concept(
+        self, image: ImageRef, prompt: ConceptPrompt, nms: float | None = None
+    ) -> SegmentationResult:
+        """Find every instance of a concept.
+
+        Args:
+            image: the image.
+            prompt: the concept.
+            nms: maximum IoU of two masks, 0 to 1. Default: None, all are kept.
+        """
+        options = ConceptOptions(nms_iou_threshold=nms, within=True)
         return await self._segmenter.concept(
             self.tenant,
             image,

@@ -92,7 +92,9 @@ class RasterByWindows:
         """
         check_output(self._form.output_format, options)
         with TiledObjects.of(self._settings, self._reader.size) as objects:
-            image = await self._search(search, objects, by_clicks=options.by_area)
+            image = await self._search(
+                search, objects, self._form.nms_iou_threshold, by_clicks=options.by_area
+            )
             return await self._respond(image, objects, options, nothing)
 
     async def predict(
@@ -141,21 +143,29 @@ class RasterByWindows:
         return await self._search(lambda image: searches.concept(image, prompt), objects)
 
     async def _search(
-        self, search: Search, objects: TiledObjects, *, by_clicks: bool = False
+        self,
+        search: Search,
+        objects: TiledObjects,
+        nms: float | None = None,
+        *,
+        by_clicks: bool = False,
     ) -> EncodedImage:
         """Search all windows.
 
         Args:
             search: searches an image.
             objects: receives the objects.
+            nms: maximum IoU of two masks, 0 to 1. Default: None, that of automatic masks, and for
+                concepts all are kept.
             by_clicks: whether prompts are points of a window, as those of automatic masks, instead
-                of concepts.
+                of concepts. Default: false.
         """
         form, settings = self._form, self._settings
         side = await self._tile_size("visual" if by_clicks else "concept")
         tiling = TilingOptions(form.tile_size, form.tile_overlap)
         grid = plan_grid(settings, self._reader.size, tiling, side)
-        nms = AutomaticOptions().mask_nms_threshold if by_clicks else None
+        if by_clicks and nms is None:
+            nms = AutomaticOptions().mask_nms_threshold
         result = await segment_tiled(
             self._segmenter,
             self._reader,

@@ -153,6 +153,9 @@ def test_places(
         (TEXT, {"prompt": "x" * 257}, "prompt"),
         (TEXT, {"prompt": "circle", "confidence_threshold": "high"}, "confidence_threshold"),
         (TEXT, {"prompt": "circle", "confidence_threshold": 1.5}, "confidence_threshold"),
+        (TEXT, {"prompt": "circle", "nms_iou_threshold": "1.01"}, "nms_iou_threshold"),
+        (TEXT, {"prompt": "circle", "nms_iou_threshold": "-0.1"}, "nms_iou_threshold"),
+        (AUTOMATIC, {"nms_iou_threshold": "nan"}, "nms_iou_threshold"),
         (TEXT, {"prompt": "circle", "min_size": "1.5"}, "min_size"),
         (AUTOMATIC, {"points_per_side": 0}, "points_per_side"),
         (AUTOMATIC, {"points_per_side": 129}, "points_per_side"),
@@ -174,7 +177,7 @@ def test_fields(
 
 def test_empty_fields_are_absent(server: RunningHere, picture: Picture) -> None:
     """Browsers send every field of a form."""
-    names = ("model_id", "output_format", "min_size", "max_size", "confidence_threshold")
+    names = ("model_id", "output_format", "min_size", "confidence_threshold", "nms_iou_threshold")
     fields: dict[str, Any] = dict.fromkeys(names, "")
     response = post(server, TEXT, picture.data, prompt="circle", **fields)
     assert response.status_code == 200

@@ -308,6 +308,21 @@ def test_everything(small: RunningHere, photo: Orthophoto) -> None:
         assert "unique=true" in response.json()["detail"]
 
 
+def test_overlaps_are_suppressed_in_windows_and_across_them(
+    small: RunningHere, photo: Orthophoto
+) -> None:
+    part = photo.image[:450, :600]
+    fields: dict[str, Any] = {"prompt": "shape", "confidence_threshold": 0.05, "tile_size": 350}
+
+    def found(**more: Any) -> list[Any]:
+        collection = answer(small, TEXT, geotiff(part), **fields, **more)
+        return masks_of_geojson(collection, part.shape[:2], PLACES["EPSG:3857"])
+
+    everything, clean = found(), found(nms_iou_threshold=0.3)
+    assert 0 < len(clean) < len(everything)
+    assert max(iou(a, b) for i, a in enumerate(clean) for b in clean[:i]) <= 0.3
+
+
 def test_nothing_remains(small: RunningHere, photo: Orthophoto, tiled: bytes) -> None:
     everything = answer(small, TEXT, tiled, output_format="json", **SQUARES)
     plane = ids(post(small, TEXT, tiled, output_format="png", **SQUARES))

@@ -147,6 +147,35 @@ def test_confidence_and_sizes(server: RunningHere, picture: Picture) -> None:
     assert found(min_size=areas[-1] + 1) == []
 
 
+def most_alike(masks: list[NDArray[np.bool_]]) -> float:
+    """The highest IoU of two masks."""
+    return max((iou(a, b) for i, a in enumerate(masks) for b in masks[:i]), default=0.0)
+
+
+def test_overlaps_are_suppressed(server: RunningHere, picture: Picture) -> None:
+    def found(**more: Any) -> list[NDArray[np.bool_]]:
+        fields: dict[str, Any] = {"prompt": "shape", "confidence_threshold": 0, **more}
+        return masks_of_geojson(answer(server, TEXT, picture.data, **fields), picture.size)
+
+    everything, clean = found(), found(nms_iou_threshold=0.5)
+    assert most_alike(everything) > 0.5 >= most_alike(clean)
+    assert 0 < len(clean) < len(everything)
+    assert len(found(nms_iou_threshold=1)) == len(everything)
+
+
+def test_overlaps_of_automatic_masks_are_suppressed(server: RunningHere, picture: Picture) -> None:
+    def found(**more: Any) -> list[NDArray[np.bool_]]:
+        fields: dict[str, Any] = {"points_per_side": 8, "stability_score_thresh": 0.5, **more}
+        return masks_of_geojson(answer(server, AUTOMATIC, picture.data, **fields), picture.size)
+
+    assert most_alike(found()) <= 0.7  # the default
+    few = found(nms_iou_threshold=0)
+    assert 0 < len(few) <= len(found(nms_iou_threshold=1))
+    assert most_alike(few) == 0
+    everything = {"model_version": "sam3", "nms_iou_threshold": 0}
+    assert most_alike(found(**everything)) == 0
+
+
 @pytest.mark.parametrize("model_version", ["sam2", "sam3"])
 def test_points_select_one_object(
     server: RunningHere, picture: Picture, raster: bytes, model_version: str

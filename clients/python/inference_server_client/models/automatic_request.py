@@ -55,6 +55,9 @@ class AutomaticRequest:
         pred_iou_thresh (float | Unset): Minimum predicted IoU of a mask. SAM 1 and 2 only. Default: 0.8.
         stability_score_thresh (float | Unset): Minimum stability score of a mask: the IoU of the masks at a higher and
             a lower threshold. SAM 1 and 2 only. Default: 0.95.
+        nms_iou_threshold (float | Unset): Non-maximum suppression, an addition of this server: of two objects whose
+            masks have an IoU above this value, only the one with the higher score is kept. By default 0.7 with SAM 1 and 2;
+            SAM 3 keeps all.
     """
 
     file: File
@@ -74,6 +77,7 @@ class AutomaticRequest:
     points_per_side: int | Unset = 32
     pred_iou_thresh: float | Unset = 0.8
     stability_score_thresh: float | Unset = 0.95
+    nms_iou_threshold: float | Unset = UNSET
     additional_properties: dict[str, Any] = _attrs_field(init=False, factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -117,6 +121,8 @@ class AutomaticRequest:
 
         stability_score_thresh = self.stability_score_thresh
 
+        nms_iou_threshold = self.nms_iou_threshold
+
         field_dict: dict[str, Any] = {}
         field_dict.update(self.additional_properties)
         field_dict.update(
@@ -156,6 +162,8 @@ class AutomaticRequest:
             field_dict["pred_iou_thresh"] = pred_iou_thresh
         if stability_score_thresh is not UNSET:
             field_dict["stability_score_thresh"] = stability_score_thresh
+        if nms_iou_threshold is not UNSET:
+            field_dict["nms_iou_threshold"] = nms_iou_threshold
 
         return field_dict
 
@@ -221,6 +229,11 @@ class AutomaticRequest:
                 )
             )
 
+        if not isinstance(self.nms_iou_threshold, Unset):
+            files.append(
+                ("nms_iou_threshold", (None, str(self.nms_iou_threshold).encode(), "text/plain"))
+            )
+
         for prop_name, prop in self.additional_properties.items():
             files.append((prop_name, (None, str(prop).encode(), "text/plain")))
 
@@ -278,6 +291,8 @@ class AutomaticRequest:
 
         stability_score_thresh = d.pop("stability_score_thresh", UNSET)
 
+        nms_iou_threshold = d.pop("nms_iou_threshold", UNSET)
+
         automatic_request = cls(
             file=file,
             output_format=output_format,
@@ -296,6 +311,7 @@ class AutomaticRequest:
             points_per_side=points_per_side,
             pred_iou_thresh=pred_iou_thresh,
             stability_score_thresh=stability_score_thresh,
+            nms_iou_threshold=nms_iou_threshold,
         )
 
         automatic_request.additional_properties = d

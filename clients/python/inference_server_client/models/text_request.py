@@ -43,6 +43,8 @@ class TextRequest:
         api_key (str | Unset): API key, if not sent in a header or the query. This part must precede the file.
         backend (TextRequestBackend | Unset): Accepted for compatibility; has no effect. Default: 'meta'.
         confidence_threshold (float | Unset): Minimum score of an object. Default: 0.5.
+        nms_iou_threshold (float | Unset): Non-maximum suppression, an addition of this server: of two objects whose
+            masks have an IoU above this value, only the one with the higher score is kept. By default all are kept.
     """
 
     file: File
@@ -59,6 +61,7 @@ class TextRequest:
     api_key: str | Unset = UNSET
     backend: TextRequestBackend | Unset = "meta"
     confidence_threshold: float | Unset = 0.5
+    nms_iou_threshold: float | Unset = UNSET
     additional_properties: dict[str, Any] = _attrs_field(init=False, factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -96,6 +99,8 @@ class TextRequest:
 
         confidence_threshold = self.confidence_threshold
 
+        nms_iou_threshold = self.nms_iou_threshold
+
         field_dict: dict[str, Any] = {}
         field_dict.update(self.additional_properties)
         field_dict.update(
@@ -128,6 +133,8 @@ class TextRequest:
             field_dict["backend"] = backend
         if confidence_threshold is not UNSET:
             field_dict["confidence_threshold"] = confidence_threshold
+        if nms_iou_threshold is not UNSET:
+            field_dict["nms_iou_threshold"] = nms_iou_threshold
 
         return field_dict
 
@@ -177,6 +184,11 @@ class TextRequest:
                     "confidence_threshold",
                     (None, str(self.confidence_threshold).encode(), "text/plain"),
                 )
+            )
+
+        if not isinstance(self.nms_iou_threshold, Unset):
+            files.append(
+                ("nms_iou_threshold", (None, str(self.nms_iou_threshold).encode(), "text/plain"))
             )
 
         for prop_name, prop in self.additional_properties.items():
@@ -230,6 +242,8 @@ class TextRequest:
 
         confidence_threshold = d.pop("confidence_threshold", UNSET)
 
+        nms_iou_threshold = d.pop("nms_iou_threshold", UNSET)
+
         text_request = cls(
             file=file,
             prompt=prompt,
@@ -245,6 +259,7 @@ class TextRequest:
             api_key=api_key,
             backend=backend,
             confidence_threshold=confidence_threshold,
+            nms_iou_threshold=nms_iou_threshold,
         )
 
         text_request.additional_properties = d

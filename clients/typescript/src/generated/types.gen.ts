@@ -94,6 +94,10 @@ export type AutomaticRequest = {
      * Minimum stability score of a mask: the IoU of the masks at a higher and a lower threshold. SAM 1 and 2 only.
      */
     stability_score_thresh?: number;
+    /**
+     * Non-maximum suppression, an addition of this server: of two objects whose masks have an IoU above this value, only the one with the higher score is kept. By default 0.7 with SAM 1 and 2; SAM 3 keeps all.
+     */
+    nms_iou_threshold?: number;
 };
 
 /**
@@ -2634,6 +2638,10 @@ export type TextRequest = {
      * Minimum score of an object.
      */
     confidence_threshold?: number;
+    /**
+     * Non-maximum suppression, an addition of this server: of two objects whose masks have an IoU above this value, only the one with the higher score is kept. By default all are kept.
+     */
+    nms_iou_threshold?: number;
 };
 
 /**

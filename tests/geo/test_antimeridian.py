@@ -55,8 +55,9 @@ def test_any_polygon_is_cut(height: int, width: int, before: int, seed: int) -> 
             assert all(x >= -180 for ring in each for x, _ in ring)
         for each in parts:
             assert all(ring[0] == ring[-1] and len(ring) > 4 for ring in each)
-        own = painted([rings], plane.shape, left)
-        found = painted(west, plane.shape, left) + painted(rest, plane.shape, left - 360)
+        own = painted([rings], (height, width), left)
+        found = painted(west, (height, width), left)
+        found += painted(rest, (height, width), left - 360)
         np.testing.assert_array_equal(found, own)
 
 

@@ -316,7 +316,7 @@ def test_overlaps_are_suppressed_in_windows_and_across_them(
 
     def found(**more: Any) -> list[Any]:
         collection = answer(small, TEXT, geotiff(part), **fields, **more)
-        return masks_of_geojson(collection, part.shape[:2], PLACES["EPSG:3857"])
+        return masks_of_geojson(collection, (450, 600), PLACES["EPSG:3857"])
 
     everything, clean = found(), found(nms_iou_threshold=0.3)
     assert 0 < len(clean) < len(everything)

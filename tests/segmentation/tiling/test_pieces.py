@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from inference_server.images.window import Window
 from inference_server.masks import Mask
@@ -76,7 +77,7 @@ def crowded(draw: st.DrawFn) -> tuple[Grid, list[Plane], list[list[Instance]], i
         x, y = int(rng.integers(size[1])), int(rng.integers(size[0]))
         w, h = int(rng.integers(1, size[1])), int(rng.integers(1, size[0]))
         if rng.random() < 0.4:  # several parts near one another
-            plane = np.zeros(size, np.bool_)
+            plane: NDArray[np.bool_] = np.zeros(size, np.bool_)
             for _ in range(3):
                 dx, dy, side = (int(each) for each in rng.integers((0, 0, 1), (8, 8, 4)))
                 plane |= rectangle(size, x + dx, y + dy, x + dx + side, y + dy + side)

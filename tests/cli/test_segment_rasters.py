@@ -23,7 +23,7 @@ from tests.api.rasters import PLACES, geotiff
 from tests.cli.test_segment import done, run
 
 Plane = NDArray[np.bool_]
-SEEDS = ((0, 2, 5), (7, 2, 0))
+SEEDS = ((2, 3, 69), (1, 48, 27))
 SIZE = (480, 960)
 WINDOWS = 18
 BY_WINDOWS = ("--tile-size", 256, "--tile-overlap", 96)
@@ -58,15 +58,14 @@ def assert_found(world: Any, found: Sequence[Plane]) -> None:
     truth = [plane for _, plane in world[1]]
     assert len(found) == len(truth)
     best = sorted(max(iou(plane, each) for each in found) for plane in truth)
-    assert best[2] > ENOUGH, best  # two of the shapes are too much for the demo, in any window
-    assert best[0] > 0.4, best
+    assert best[0] > ENOUGH, best
 
 
 class TestFormats:
     def test_coco(self, world: Any, ortho: Path, tmp_path: Path) -> None:
         result = done(ortho, "-o", tmp_path / "out.json", *COLOURS, *BY_WINDOWS)
         assert f"ortho.tif: {WINDOWS} of {WINDOWS} windows" in result.stderr
-        assert "1 image, 18 objects" in result.stderr
+        assert "1 image, 20 objects" in result.stderr
         coco = COCO(tmp_path / "out.json")
         (image,) = coco.loadImgs(coco.getImgIds())
         assert (image["file_name"], image["height"], image["width"]) == ("ortho.tif", *SIZE)
@@ -85,24 +84,24 @@ class TestFormats:
         features = json.loads((tmp_path / "geojson/ortho.tif.geojson").read_bytes())
         assert features["crs"]["properties"]["name"] == "urn:ogc:def:crs:EPSG::32633"
         numbers = {each["properties"]["value"] for each in features["features"]}
-        assert numbers == set(range(1, 19))
+        assert numbers == set(range(1, 21))
         with rasterio.open(tmp_path / "geotiff/ortho.tif.ids.tif") as file:
             assert file.crs.to_epsg() == 32633
             assert file.transform == PLACES["EPSG:32633"]
             ids = file.read(1)
-        assert_found(world, [ids == number for number in range(1, 19)])
+        assert_found(world, [ids == number for number in range(1, 21)])
         described = json.loads((tmp_path / "geotiff/ortho.tif.json").read_bytes())
-        assert [each["id"] for each in described["objects"]] == list(range(1, 19))
+        assert [each["id"] for each in described["objects"]] == list(range(1, 21))
         with rasterio.open(tmp_path / "png/ortho.tif.png") as file:
             assert np.array_equal(file.read(1), ids)
         response = json.loads((tmp_path / "rle/ortho.tif.json").read_bytes())
         outputs = {
             each["echo"]["text"]: len(each["predictions"]) for each in response["prompt_results"]
         }
-        assert sum(outputs.values()) == 18
+        assert sum(outputs.values()) == 20
         assert list(outputs) == ["red", "blue"]
         lines = (tmp_path / "yolo/labels/ortho.txt").read_text().splitlines()
-        assert len(lines) >= 18
+        assert len(lines) >= 20
 
     def test_coordinates_of_another_crs(self, ortho: Path, tmp_path: Path) -> None:
         options = (*COLOURS, *BY_WINDOWS, "--format", "geojson", "--geojson-crs", "4326")

@@ -40,6 +40,7 @@ def test_defaults() -> None:
         "points_per_side": 32,
         "pred_iou_thresh": 0.8,
         "stability_score_thresh": 0.95,
+        "nms_iou_threshold": None,
     }
     assert PredictRequest(file=FILE).model_dump(exclude=own) == {
         "file": FILE,
@@ -71,6 +72,7 @@ def test_defaults() -> None:
         "tile_overlap": None,
         "bands": None,
         "confidence_threshold": 0.5,
+        "nms_iou_threshold": None,
         "min_size": 0,
         "max_size": None,
     }

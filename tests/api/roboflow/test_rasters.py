@@ -191,7 +191,7 @@ class TestJobs:
             "done": 18,
             "total": 18,
             "skipped": 0,
-            "objects": 18,
+            "objects": 20,
         }
         names = [each["file_name"] for each in job["images"]]
         assert names == ["coco.json", "objects.geojson", "ids.tif"]
@@ -209,7 +209,7 @@ class TestJobs:
         with MemoryFile(ids) as file, file.open() as raster:
             assert raster.crs.to_epsg() == 32633
             labels = raster.read(1)
-        assert set(np.unique(labels)) == set(range(19))
+        assert set(np.unique(labels)) == set(range(21))
 
     def test_json(self, server: RunningHere, world: Any, image: Any) -> None:
         body = {"image": image, "prompts": COLOURS, "format": "rle", **TILES}

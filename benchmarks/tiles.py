@@ -19,6 +19,7 @@ from benchmarks.mosaic import Mosaic
 from benchmarks.report import Cell, Goal, Report, Table
 from benchmarks.timing import exponent, resident
 from inference_server.demo.shapes import SHAPES
+from inference_server.engines.device import release_memory
 from inference_server.images.file_bytes import FileBytes
 from inference_server.images.raster_file import RasterFile
 from inference_server.images.window import Window, WindowSource
@@ -280,6 +281,7 @@ def _growth(report: Report, bench: Bench, scale: Scale) -> None:
         mosaic = Mosaic.of(2, (side, side), round(2.7 * (side / tile) ** 2), tile)
         with bench.raster(mosaic, **options) as source:
             bench.segmenter.forget()
+            release_memory()  # what the runs before have freed
             with Watched() as watched:
                 progress, found = bench.tiled(source, tile, tile // 8, len)
         if kind == "tiles":

@@ -342,7 +342,7 @@ def test_bad_files_are_listed_and_do_not_stop_the_others(
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.json")}
     for bad in ("empty.tif", "pipe.jpg", "dangling.jpg"):
         (folder / bad).unlink()
-    made = [write(folder / bad, 7) for bad in ("cut.jpg", "text.png")]
+    made = [write(folder / bad, 8) for bad in ("cut.jpg", "text.png")]
     write(tmp_path / "gone.jpg", 10)
     mended = done(*options, "--format", "rle")
     assert "2 of 5 images are already done" in mended.stderr

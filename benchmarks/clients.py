@@ -14,7 +14,7 @@ import torch
 from benchmarks.click import clicks
 from benchmarks.load import Bodies, Load, Loop, closed_loop
 from benchmarks.reference_server import read_image, reference_server
-from benchmarks.report import Cell, Goal, Report, Table
+from benchmarks.report import Cell, Goal, Report, Table, in_words
 from benchmarks.requests import EMBED, SEGMENT, Picture, click_body, embed_body, picture
 from benchmarks.sam2_models import Sam2, bare_decode, compute, demo, predictor_of, softened
 from benchmarks.serving import CORES, Server, our_server
@@ -55,7 +55,8 @@ def run(small: bool, dtype: str = "float32") -> Report:
     scale, model = (SMALL, demo()) if small else (FULL, softened("hiera_tiny"))
     report = Report(
         "clients",
-        "Many clients clicking on cached images",
+        "Many clients clicking on cached images" + in_words(dtype),
+        dtype=dtype,
         notes=[
             f"{scale.images} images of {scale.size[0]} x {scale.size[1]}; each client sends the "
             "next click when it has the previous response; polygons. Clients and server share the "

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.report import Cell
+from inference_server.engines.linear import has_packing
 
 LINEAR, ATTENTION, NORM, GELU = "linear layers", "attention", "norms", "GELU"
 PATCHES, NECK, COPIES, REST = "patches", "neck", "casts and copies", "rest"
@@ -269,16 +270,9 @@ def _layouts(product: Product, dtype: torch.dtype) -> Iterator[Callable[[], obje
     transposed = weight.T.contiguous()
     yield lambda: F.linear(rows, weight)
     yield lambda: torch.mm(rows, transposed)
-    if _has_own_layout(dtype):
+    if has_packing(left.device, dtype):
         packed = torch.ops.mkldnn._reorder_linear_weight(weight, product.rows)
         yield lambda: torch.ops.mkldnn._linear_pointwise(rows, packed, None, "none", [], "")
-
-
-def _has_own_layout(dtype: torch.dtype) -> bool:
-    """Whether oneDNN multiplies this dtype with weights in a layout of its own."""
-    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-        return False
-    return dtype == torch.float32 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def parts_row(model: str, encoder: str, times: Times, whole: float) -> dict[str, Cell]:

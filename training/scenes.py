@@ -85,10 +85,7 @@ def training_scene(
     canvas = _background(rng, size)
     aspect = float(rng.choice(_ASPECTS)) * float(np.exp(rng.normal(0, 0.04)))
     width, height = (aspect, 1.0) if aspect > 1 else (1.0, 1 / aspect)  # shorter side is 1
-    shapes = rng.permutation(len(SHAPES))[: int(rng.choice([1, 2, 3, 6], p=[0.08, 0.2, 0.2, 0.52]))]
-    colors = rng.permutation(len(COLOR_NAMES))[
-        : int(rng.choice([1, 2, 3, 8], p=[0.12, 0.22, 0.18, 0.48]))
-    ]
+    shapes, colors = _kinds(rng, (0.08, 0.2, 0.2, 0.52), (0.12, 0.22, 0.18, 0.48))
     crowd = rng.uniform(0.82, 1.1)
     small = rng.random() < 0.4
     count = int(rng.integers(1, most + 1))
@@ -113,15 +110,29 @@ def crowded_scene(
         Image `uint8[size, size, 3]`, RGB, and its objects.
     """
     canvas = _background(rng, size)
-    shapes = rng.permutation(len(SHAPES))[: int(rng.choice([1, 2, 3, 6], p=[0.3, 0.3, 0.2, 0.2]))]
-    colors = rng.permutation(len(COLOR_NAMES))[
-        : int(rng.choice([1, 2, 3, 8], p=[0.3, 0.3, 0.2, 0.2]))
-    ]
+    shapes, colors = _kinds(rng, (0.3, 0.3, 0.2, 0.2), (0.3, 0.3, 0.2, 0.2))
     typical = float(np.exp(rng.uniform(np.log(0.045), np.log(0.13))))
     style = _Style(size, (1.0, 1.0), shapes, colors, rng.uniform(0.85, 1.5), -0.4)
     count = int(rng.integers(4, most + 1))
     objects = _draw_shapes(canvas, style, count, lambda: typical * rng.uniform(0.75, 1.35), rng)
     return _finished(canvas, rng), _boxed(objects, size)
+
+
+def _kinds(
+    rng: np.random.Generator, shapes: tuple[float, ...], colors: tuple[float, ...]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Choose the shapes and colours of a scene.
+
+    Args:
+        rng: source of randomness.
+        shapes: probabilities of one, two, three and six shapes.
+        colors: probabilities of one, two, three and eight colours.
+
+    Returns:
+        Indices into `SHAPES` and `COLOR_NAMES`.
+    """
+    some = rng.permutation(len(SHAPES))[: int(rng.choice([1, 2, 3, 6], p=shapes))]
+    return some, rng.permutation(len(COLOR_NAMES))[: int(rng.choice([1, 2, 3, 8], p=colors))]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,13 @@ _HINT_ROWS = 1024
 """Rows of the input that oneDNN lays the weights out for; other numbers are valid as well."""
 
 
-def _has_packing(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether oneDNN multiplies in this dtype with weights in its own layout."""
+def has_packing(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether oneDNN multiplies in this dtype with weights in its own layout.
+
+    Args:
+        device: Device of the weights.
+        dtype: Their dtype.
+    """
     if device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
@@ -54,7 +59,7 @@ class Linear:
         weight = weight.detach().to(dtype)
         self.bias = None if bias is None else bias.detach().to(dtype, copy=True)
         self._gelu = gelu
-        self._is_fused = _has_packing(weight.device, dtype)
+        self._is_fused = has_packing(weight.device, dtype)
         self.nbytes = weight.nbytes + (0 if self.bias is None else self.bias.nbytes)
         if self._is_fused:
             weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), _HINT_ROWS)

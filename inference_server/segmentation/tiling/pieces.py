@@ -173,6 +173,7 @@ def without_covered(instances: Sequence[Instance]) -> list[Instance]:
     boxes = np.array([each.mask.box for each in instances], np.int64).reshape(-1, 4)
     prompts = np.array([each.prompt for each in instances], np.int64)
     scores = np.array([each.score for each in instances], np.float64)
+    largest_of: dict[int, Mask] = {}
     result: list[Instance] = []
     for number, instance in enumerate(instances):
         box = boxes[number]
@@ -186,8 +187,10 @@ def without_covered(instances: Sequence[Instance]) -> list[Instance]:
         if pieces is not None:
             largest = int(pieces.areas.argmax())
             dropped = np.zeros(len(pieces.areas), np.bool_)
-            for rival in rivals:
-                shared = pieces.shared(_largest(instances[rival].mask))
+            for rival in rivals.tolist():
+                if rival not in largest_of:  # one object may be the rival of many
+                    largest_of[rival] = _largest(instances[rival].mask)
+                shared = pieces.shared(largest_of[rival])
                 if shared[largest] < _SAME * pieces.areas[largest]:
                     dropped |= shared >= _COVERED * pieces.areas
             dropped[largest] = False

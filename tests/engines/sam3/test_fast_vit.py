@@ -284,7 +284,7 @@ def test_a_linear_layer_is_that_of_pytorch(
 ) -> None:
     """Also where oneDNN has no layout of its own."""
     if not is_packed:
-        monkeypatch.setattr(linear, "_has_packing", lambda device, dtype: False)
+        monkeypatch.setattr(linear, "has_packing", lambda device, dtype: False)
     torch.manual_seed(0)
     like = nn.Linear(37, 23, bias=biased)
     rows = torch.randn(11, 37)

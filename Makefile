@@ -35,7 +35,7 @@ test-cluster: $(VENV)/.dev ## Run the tests on real Ray clusters only
 test-image: $(VENV)/.dev ## Build the Dockerfile and run the image (as root, with buildah and debootstrap)
 	@$(BIN)/python -m pytest -m image tests/deploy $(ARGS)
 
-test-all: test test-cluster test-system test-image ## Run all tests, tier after tier (with make -k also after a failure)
+test-all: test test-cluster test-system ## Run all tests but those of the image, tier after tier (with make -k also after a failure)
 
 lint: $(VENV)/.dev ## Check style, types and the import layers
 	@$(BIN)/ruff check .

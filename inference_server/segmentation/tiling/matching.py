@@ -45,6 +45,8 @@ class Fragment:
         better: windows that contain its mask, but for small pieces that are not cut, and cut it at
             fewer edges.
         joined: windows whose fragments it was joined with directly.
+        confirmed: whether another window has the same mask, which was dropped in favour of this
+            one.
         number: number of the fragment, unique in its raster.
         pieces: the pieces of the mask; None if there is only one.
         box: tight box of the mask.
@@ -60,6 +62,7 @@ class Fragment:
     body_cuts: int = 0
     better: frozenset[int] = frozenset()
     joined: set[int] = field(default_factory=set)
+    confirmed: bool = False
     number: int = 0
     pieces: Pieces | None = None
     box: Box = field(init=False)

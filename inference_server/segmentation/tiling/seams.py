@@ -11,7 +11,9 @@ What a window shows of an object is a fragment. Its fate is decided by what cuts
   window is dropped as well: that window shows as much of the object, and more beyond the edge.
 * A fragment that is not cut is an object. Those that several windows see whole are compared as
   wholes, and that of the highest score remains.
-* Separate pieces of a mask that belong to other objects are dropped; see `pieces`.
+* Of two masks of one window and prompt with the IoU that makes wholes of two windows the same, that
+  of the higher score remains: a model may find an object twice. Then separate pieces of a mask that
+  belong to other objects are dropped; see `pieces`.
 
 An object is finished when no later window has any of its pixels. It leaves the memory then: first
 it is compared with those around it by the NMS of the request, if that has one, and then it is
@@ -42,7 +44,7 @@ class SeamOptions:
 
     Attributes:
         min_iou: minimum IoU in the strip that two windows share, 0 to 1; of whole masks, if one of
-            them is not cut.
+            them is not cut or both are of one window.
         containment: minimum share of an object's pixels in that strip that lie in the other, 0 to
             1, if their IoU is too low.
         nms_iou_threshold: remove an object whose mask overlaps that of a more confident one, of any
@@ -142,7 +144,9 @@ class SeamMerger:
         doubtful: list[Fragment] = []
         found = [instance for instance in instances if not instance.mask.is_empty]
         # Automatic masks of one object are meant to overlap: the whole and its parts.
-        for instance in without_covered(found) if self._options.by_prompt else found:
+        if self._options.by_prompt:
+            found = without_covered(_without_doubles(found, self._options.min_iou))
+        for instance in found:
             fragment = Fragment(index, instance.prompt, instance.score, instance.mask, instance.box)
             self._count_of_fragments += 1
             fragment.number = self._count_of_fragments
@@ -250,7 +254,7 @@ class SeamMerger:
         for dropped in doubtful:
             for fragment in clear:
                 if fragment.window in dropped.better and self._agree(fragment, dropped):
-                    fragment.joined.add(dropped.window)
+                    fragment.confirmed = True
 
     def _agree(self, a: Fragment, b: Fragment) -> bool:
         """Whether two fragments are the same by their whole masks."""
@@ -302,7 +306,7 @@ class SeamMerger:
     def _is_contradicted(self, found: Assembly) -> bool:
         """Whether another window shows almost all of a cut object, and has not found it."""
         fragment, *others = found.fragments
-        if others or not fragment.body_cuts or fragment.joined:
+        if others or not fragment.body_cuts or fragment.joined or fragment.confirmed:
             return False
         least = SHOWN * fragment.area
         window = self._grid[fragment.window]
@@ -353,6 +357,19 @@ class SeamMerger:
                 f"{self._options.max_bytes // MiB} MiB of memory. Send a part of the raster, or "
                 "raise INFERENCE_TILE_MEMORY_MB."
             )
+
+
+def _without_doubles(instances: Sequence[Instance], iou: float) -> list[Instance]:
+    """The objects of a window without those that have the mask of a better one of their prompt."""
+    by_prompt: dict[int, list[int]] = {}
+    for number, each in enumerate(instances):
+        by_prompt.setdefault(each.prompt, []).append(number)
+    kept: list[int] = []
+    for numbers in by_prompt.values():
+        scores = np.array([instances[i].score for i in numbers], np.float32)
+        masks = [instances[i].mask for i in numbers]
+        kept += [numbers[i] for i in mask_nms(masks, scores, iou)]
+    return [instances[i] for i in sorted(kept)]
 
 
 def _boxes(boxes: Sequence[Box]) -> NDArray[np.int64]:

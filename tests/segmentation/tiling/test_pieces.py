@@ -251,9 +251,11 @@ class TestOneWindow:
         assert same(merged(GRID, windows), [BODY | piece, self.large])
 
     def test_an_object_that_is_found_twice_keeps_its_parts(self) -> None:
-        """Otherwise the worse mask would differ, and survive NMS."""
+        """It is one object; for another prompt, the worse mask would differ, and survive NMS."""
         twice = [BODY | self.stray, BODY | self.stray]
         windows = show((0, twice))
+        assert same(merged(GRID, windows), twice[:1])
+        windows[0][1] = replace(windows[0][1], prompt=1)
         assert same(merged(GRID, windows), twice)
         assert len(merged(GRID, windows, SeamOptions(nms_iou_threshold=0.9))) == 1
 

@@ -208,6 +208,48 @@ def test_a_cut_object_is_confirmed_by_a_mask_that_was_dropped_in_its_favour() ->
     assert np.array_equal(found.mask.to_plane(), wide)
 
 
+@pytest.mark.parametrize("thickness", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("size", "tile", "overlap", "ends"),
+    [
+        ((26, 48), 19, 7, ((11, 1), (44, 18))),
+        ((32, 57), 16, 6, ((21, 16), (56, 29))),
+        ((26, 57), 20, 4, ((20, 6), (47, 25))),
+        ((33, 46), 24, 9, ((9, 8), (45, 23))),
+    ],
+)
+def test_a_line_that_passes_near_a_corner_of_windows_is_one(
+    size: tuple[int, int],
+    tile: int,
+    overlap: int,
+    ends: tuple[tuple[int, int], tuple[int, int]],
+    thickness: int,
+) -> None:
+    """Its parts in windows that meet at a corner are joined: the bit beside them was dropped."""
+    canvas = np.zeros(size, np.uint8)
+    cv2.line(canvas, *ends, 1, thickness)
+    line = canvas.astype(np.bool_)
+    assert same(found_in([line], Grid.of(size, tile, overlap)), [line])
+
+
+def test_of_two_masks_of_one_object_in_a_window_the_surer_one_remains() -> None:
+    """Whole or cut; other prompts and automatic masks keep both."""
+    whole, cut = rectangle(SIZE, 10, 5, 20, 15), rectangle(SIZE, 10, 20, 60, 30)
+    smaller = rectangle(SIZE, 10, 5, 20, 13)
+    windows = [seen([whole, cut, smaller, cut], window) for window in GRID]
+    found = merged(GRID, windows)
+    assert same([each.mask.to_plane() for each in found], [smaller, cut])
+    assert sorted(each.score for each in found) == [0.502, 0.503]
+    # IoU 1/3: two objects.
+    part = rectangle(SIZE, 15, 5, 25, 15)
+    assert len(merged(GRID, [seen([whole, part], window) for window in GRID])) == 2
+    for window in windows:
+        window[:] = [replace(each, prompt=int(each.score >= 0.502)) for each in window]
+    assert len(merged(GRID, windows)) == 4
+    automatic = SeamOptions(by_prompt=False)
+    assert len(merged(GRID, [seen([whole, smaller], GRID[0])], automatic)) == 2
+
+
 def test_of_two_whole_views_the_surer_one_remains() -> None:
     left = GRID.lefts[1]
     plane, larger = (rectangle(SIZE, left + 2, 50, left + 8, 50 + n) for n in (9, 10))

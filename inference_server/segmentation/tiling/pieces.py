@@ -1,6 +1,7 @@
 """The separate pieces of an object's mask, and which of them are not part of the object.
 
-A mask of a crowded window may have stray pieces on other objects. Two rules find them:
+A model may find an object twice in one window: two masks with about the same largest piece are of
+one object. A mask of a crowded window may have stray pieces on other objects. Two rules find them:
 
 * In one window: a piece that lies in the largest piece of another object of the same prompt with a
   higher score is that object's.
@@ -22,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference_server.images.window import Window
-from inference_server.masks import Mask, column_runs, pixels_of_runs
+from inference_server.masks import Mask, column_runs, mask_nms, pixels_of_runs
 from inference_server.segmentation.types import Instance
 
 SHOWN = 0.9
@@ -157,6 +158,28 @@ class Pieces:
         """Sums over the runs of each piece."""
         sums = np.bincount(self.labels, pixels, len(self.areas))
         return sums.astype(np.int64)
+
+
+def without_doubles(instances: Sequence[Instance], iou: float) -> list[Instance]:
+    """Drop the objects of one window that it shows twice.
+
+    Args:
+        instances: the objects of one window, of any prompts, none of them empty.
+        iou: maximum IoU of the largest pieces of two objects of a prompt, 0 to 1. Whole masks are
+            not compared: in a crowded window, those of neighbours may share most of their strays.
+
+    Returns:
+        The objects that remain, in their order: of two, that of the higher score.
+    """
+    by_prompt: dict[int, list[int]] = {}
+    for number, each in enumerate(instances):
+        by_prompt.setdefault(each.prompt, []).append(number)
+    kept: list[int] = []
+    for numbers in by_prompt.values():
+        scores = np.array([instances[i].score for i in numbers], np.float32)
+        bodies = [_largest(instances[i].mask) for i in numbers]
+        kept += [numbers[i] for i in mask_nms(bodies, scores, iou)]
+    return [instances[i] for i in sorted(kept)]
 
 
 def without_covered(instances: Sequence[Instance]) -> list[Instance]:

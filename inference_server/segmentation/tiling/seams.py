@@ -11,9 +11,9 @@ What a window shows of an object is a fragment. Its fate is decided by what cuts
   window is dropped as well: that window shows as much of the object, and more beyond the edge.
 * A fragment that is not cut is an object. Those that several windows see whole are compared as
   wholes, and that of the highest score remains.
-* Of two masks of one window and prompt with the IoU that makes wholes of two windows the same, that
-  of the higher score remains: a model may find an object twice. Then separate pieces of a mask that
-  belong to other objects are dropped; see `pieces`.
+* Of two masks of one window and prompt with the same largest piece, that of the higher score
+  remains: a model may find an object twice. Then separate pieces of a mask that belong to other
+  objects are dropped; see `pieces`.
 
 An object is finished when no later window has any of its pixels. It leaves the memory then: first
 it is compared with those around it by the NMS of the request, if that has one, and then it is
@@ -33,7 +33,12 @@ from inference_server.masks import intersection, mask_nms, within
 from inference_server.segmentation.tiling.assembly import Assembly
 from inference_server.segmentation.tiling.grid import Box, Grid
 from inference_server.segmentation.tiling.matching import Fragment, iou_in, matches, meet
-from inference_server.segmentation.tiling.pieces import SHOWN, Pieces, without_covered
+from inference_server.segmentation.tiling.pieces import (
+    SHOWN,
+    Pieces,
+    without_covered,
+    without_doubles,
+)
 from inference_server.segmentation.types import Instance
 from inference_server.settings import MiB, Settings
 
@@ -44,7 +49,7 @@ class SeamOptions:
 
     Attributes:
         min_iou: minimum IoU in the strip that two windows share, 0 to 1; of whole masks, if one of
-            them is not cut or both are of one window.
+            them is not cut; of their largest pieces, if both are of one window.
         containment: minimum share of an object's pixels in that strip that lie in the other, 0 to
             1, if their IoU is too low.
         nms_iou_threshold: remove an object whose mask overlaps that of a more confident one, of any
@@ -145,7 +150,7 @@ class SeamMerger:
         found = [instance for instance in instances if not instance.mask.is_empty]
         # Automatic masks of one object are meant to overlap: the whole and its parts.
         if self._options.by_prompt:
-            found = without_covered(_without_doubles(found, self._options.min_iou))
+            found = without_covered(without_doubles(found, self._options.min_iou))
         for instance in found:
             fragment = Fragment(index, instance.prompt, instance.score, instance.mask, instance.box)
             self._count_of_fragments += 1
@@ -357,19 +362,6 @@ class SeamMerger:
                 f"{self._options.max_bytes // MiB} MiB of memory. Send a part of the raster, or "
                 "raise INFERENCE_TILE_MEMORY_MB."
             )
-
-
-def _without_doubles(instances: Sequence[Instance], iou: float) -> list[Instance]:
-    """The objects of a window without those that have the mask of a better one of their prompt."""
-    by_prompt: dict[int, list[int]] = {}
-    for number, each in enumerate(instances):
-        by_prompt.setdefault(each.prompt, []).append(number)
-    kept: list[int] = []
-    for numbers in by_prompt.values():
-        scores = np.array([instances[i].score for i in numbers], np.float32)
-        masks = [instances[i].mask for i in numbers]
-        kept += [numbers[i] for i in mask_nms(masks, scores, iou)]
-    return [instances[i] for i in sorted(kept)]
 
 
 def _boxes(boxes: Sequence[Box]) -> NDArray[np.int64]:

@@ -520,7 +520,7 @@ class TestAutomatic:
     def test_every_form_tells_the_same(
         self, server: RunningHere, picture: Picture, raster: bytes
     ) -> None:
-        fields: dict[str, Any] = {"points_per_side": 12}
+        fields: dict[str, Any] = {"points_per_side": 8}
         found = masks_of(ids(post(server, AUTOMATIC, raster, output_format="geotiff", **fields)))
         polygons = answer(server, AUTOMATIC, raster, **fields)
         drawn = masks_of_geojson(polygons, picture.size, PLACES[WEB])
@@ -532,7 +532,7 @@ class TestAutomatic:
         assert [item["bbox"] for item in boxes["detections"]] == list(map(reaches, drawn))
 
     def test_one_raster_for_all(self, server: RunningHere, picture: Picture) -> None:
-        fields: dict[str, Any] = {"points_per_side": 12, "output_format": "png"}
+        fields: dict[str, Any] = {"points_per_side": 8, "output_format": "png"}
         numbered = ids(post(server, AUTOMATIC, picture.data, **fields))
         union = ids(post(server, AUTOMATIC, picture.data, unique="false", **fields))
         assert set(np.unique(union)) == {0, 255}
@@ -548,7 +548,7 @@ class TestAutomatic:
         assert (same == numbered).all()  # it matters with unique=false alone
 
     def test_sizes_and_thresholds(self, server: RunningHere, picture: Picture) -> None:
-        fields: dict[str, Any] = {"points_per_side": 12, "output_format": "json"}
+        fields: dict[str, Any] = {"points_per_side": 8, "output_format": "json"}
 
         def count(**more: Any) -> int:
             found = answer(server, AUTOMATIC, picture.data, **{**fields, **more})

@@ -259,6 +259,14 @@ class TestOneWindow:
         assert same(merged(GRID, windows), twice)
         assert len(merged(GRID, windows, SeamOptions(nms_iou_threshold=0.9))) == 1
 
+    def test_neighbours_that_share_their_strays_stay_two(self) -> None:
+        """Their masks have an IoU above one half, but each has a largest piece of its own."""
+        strays = [rectangle(SIZE, 1, 2 + 6 * i, 6, 7 + 6 * i) for i in range(4)]
+        bodies = [rectangle(SIZE, 10, 2 + 10 * i, 16, 8 + 10 * i) for i in range(2)]
+        planes = [np.logical_or.reduce([body, *strays]) for body in bodies]
+        assert (planes[0] & planes[1]).sum() > 0.5 * (planes[0] | planes[1]).sum()
+        assert same(merged(GRID, show((0, planes))), planes)
+
     def test_strays_of_the_better_object_take_nothing(self) -> None:
         parts = BODY | self.stray
         windows = show((0, [parts, rectangle(SIZE, 5, 20, 20, 29) | self.stray]))

@@ -6,6 +6,7 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,8 @@ _OVERLAP = 8
 
 _AROUND = 2
 """The window around a prompt has at least this many times the prompt's size."""
+
+_Pixels = TypeVar("_Pixels", int, NDArray[np.int64])
 
 Box = tuple[int, int, int, int]
 """(x0, y0, x1, y1) in pixels, (x1, y1) exclusive."""
@@ -107,14 +110,9 @@ class Grid:
             boxes: int64 [n, 4], tight boxes of masks; what lies outside the window counts as cut.
         """
         row, column = divmod(index, len(self.lefts))
-        counts = np.zeros(len(boxes), np.int64)
-        for axis, edge in ((1, self.lefts[column]), (0, self.tops[row])):
-            side, margin = self.tile[axis], self.margin
-            if edge > 0:
-                counts += boxes[:, 1 - axis] < edge + margin
-            if edge + side < self.size[axis]:
-                counts += boxes[:, 3 - axis] > edge + side - margin
-        return counts
+        return self._cut(boxes[:, 0], boxes[:, 2], self.lefts[column], 1) + self._cut(
+            boxes[:, 1], boxes[:, 3], self.tops[row], 0
+        )
 
     def better(self, index: int, box: Box) -> frozenset[int]:
         """The windows that contain a mask of a window and cut it at fewer edges.
@@ -173,12 +171,11 @@ class Grid:
             return True
         return box[2] <= self.lefts[column + 1]
 
-    def _cut(self, first: int, stop: int, edge: int, axis: int) -> int:
-        """Number of edges that cut a range, in one direction."""
+    def _cut(self, first: _Pixels, stop: _Pixels, edge: int, axis: int) -> _Pixels:
+        """Number of edges that cut a range, or each of some ranges, in one direction."""
         side, whole, margin = self.tile[axis], self.size[axis], self.margin
-        begins = edge > 0 and first < edge + margin
-        ends = edge + side < whole and stop > edge + side - margin
-        return begins + ends
+        begins = int(edge > 0) * (first < edge + margin)
+        return begins + int(edge + side < whole) * (stop > edge + side - margin)
 
     @staticmethod
     def _containing(first: int, stop: int, edges: tuple[int, ...], side: int) -> range:

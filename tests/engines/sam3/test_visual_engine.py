@@ -99,10 +99,13 @@ def head(tracker: Any) -> VisualHead:
 @pytest.fixture(scope="module")
 def encoded(tracker: Any) -> tuple[Tensor, list[Tensor]]:
     """An image's output of the image encoder, and its features by the reference."""
+    hidden: list[Tensor] = []
+    backbone = tracker.vision_encoder.backbone
+    hook = backbone.register_forward_hook(lambda *call: hidden.append(call[2].last_hidden_state))
     with torch.inference_mode():
-        pixels = torch.randn(1, 3, 1008, 1008)
-        hidden = tracker.vision_encoder.backbone(pixels).last_hidden_state
-        return hidden, tracker.get_image_embeddings(pixels)
+        features = tracker.get_image_embeddings(torch.randn(1, 3, 1008, 1008))
+    hook.remove()
+    return hidden[0], features
 
 
 @pytest.fixture(scope="module")

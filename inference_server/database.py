@@ -6,7 +6,6 @@ Packages declare their tables in `METADATA`. Opening the database creates or upg
 from __future__ import annotations
 
 import logging
-import os
 import secrets
 import sqlite3
 import threading
@@ -39,7 +38,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.sql.elements import ColumnElement
 
-from inference_server import migrations
+from inference_server import migrations, sqlite_file
 from inference_server.clock import SteadyClock
 from inference_server.settings import MiB, Settings
 
@@ -123,7 +122,7 @@ class Database:
         self._patience = timeouts.lock
         self._clock = SteadyClock()
         self._file = directory / FILE
-        self._identity: tuple[int, int] | None = None
+        self._identity: sqlite_file.Identity | None = None
         self._opening = threading.Lock()
         if self.is_sqlite:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -253,12 +252,7 @@ class Database:
 
     def _open(self) -> None:
         """Create the SQLite file if there is none, and prepare the database."""
-        identity = None
-        if self.is_sqlite:
-            # Created here because SQLite would create it with the permissions of the umask.
-            file = os.open(self._file, os.O_CREAT | os.O_RDWR, 0o600)
-            identity = _identity_of(os.fstat(file))
-            os.close(file)
+        identity = sqlite_file.create(self._file) if self.is_sqlite else None
         self.secret = self.retrying(self._prepare)
         self._identity = identity
 
@@ -282,11 +276,9 @@ class Database:
             except (OSError, RuntimeError) as error:
                 raise OperationalError("open the database", {}, error) from error
 
-    def _current_identity(self) -> tuple[int, int] | None:
+    def _current_identity(self) -> sqlite_file.Identity | None:
         try:
-            return _identity_of(os.stat(self._file))
-        except FileNotFoundError:
-            return None
+            return sqlite_file.identity(self._file)
         except OSError as error:
             raise OperationalError("find the database", {}, error) from error
 
@@ -331,10 +323,6 @@ def set_fact(connection: Connection, name: str, value: str) -> None:
     connection.execute(
         row.on_conflict_do_update(index_elements=[FACTS.c.name], set_={"value": value})
     )
-
-
-def _identity_of(status: os.stat_result) -> tuple[int, int]:
-    return status.st_dev, status.st_ino
 
 
 def _sqlite(file: Path, timeouts: DatabaseTimeouts) -> Engine:

@@ -396,6 +396,29 @@ def test_sqlite_is_durable_and_private(directory: Path) -> None:
     database.close()
 
 
+def test_other_processes_see_that_sqlite_is_in_use(directory: Path) -> None:
+    """The last one to close the database deletes its write-ahead log, so this one must keep its
+    locks when it opens the database once more, as a server does for keys and for jobs."""
+    keys = Database(directory)
+    assert names(keys) == []
+    jobs = Database(directory)
+    log = directory / "jobs.sqlite-wal"
+    inode = log.stat().st_ino
+    code = (
+        "import sqlite3, sys\n"
+        "connection = sqlite3.connect(sys.argv[1])\n"
+        "connection.execute('select count(*) from inference_keys').fetchall()\n"
+        "connection.close()\n"
+    )
+    for name in ("first", "second"):
+        subprocess.run([sys.executable, "-c", code, directory / "jobs.sqlite"], check=True)
+        assert log.stat().st_ino == inode
+        KeyRepository(jobs).create(name)
+        assert names(keys)[-1] == name
+    keys.close()
+    jobs.close()
+
+
 def test_a_connection_lost_in_the_middle_is_retried(directory: Path, postgres_url: str) -> None:
     with fresh_database(postgres_url, f"lost{time.monotonic_ns()}") as url:
         database = Database(directory, url)

@@ -69,6 +69,8 @@ def test_every_endpoint_is_documented(path: str) -> None:
         ("64 boxes", "boxes", "64 boxes: speed-up over batch"),
         ("automatic masks of", "automatic", "1920 x 1080, 32 x 32 points: speed-up"),
         ("click on a new image", "cold", "hiera_tiny, bfloat16: speed-up over the reference"),
+        ("its time relative to", "cold", "hiera_tiny, float32: relative to the bare model"),
+        ("its time relative to", "cold", "hiera_tiny, bfloat16: relative to the bare model"),
         ("100 masks at 4032 x 4032", "masks", "100 at 4032 x 4032: polygons, speed-up"),
         (
             "click on a cached 1080p",

@@ -48,11 +48,13 @@ SYSTEM = (
     "tests/clients/",
     "tests/deploy/",
     "tests/e2e/",
+    "tests/engines/sam3/test_visual_engine.py",
     "tests/jobs/test_crash.py",
     "tests/playground/",
     "tests/test_contributing.py",
     "tests/test_database.py::test_processes_that_start_together_upgrade_once",
     "tests/test_docs.py",
+    "tests/test_pictures.py",
     "tests/test_site.py",
     "tests/training/",
     "tests/api/test_faults.py",
@@ -61,7 +63,7 @@ SYSTEM = (
     "tests/api/test_schemathesis.py",
 )
 """Files, directories and single tests of the tier `system`: they start processes, browsers,
-databases or vendors' clients, or take minutes."""
+databases or vendors' clients, compute at the models' published sizes, or take minutes."""
 
 ROOT = Path(__file__).parents[1]
 OTHER_MARKS = ("cluster", "image", "slow")

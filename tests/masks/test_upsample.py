@@ -90,6 +90,22 @@ def test_masks_at_each_border(centre: tuple[float, float]) -> None:
     check(blob(*centre, 0.2)[None], (540, 961))
 
 
+@pytest.mark.parametrize("size", [(540, 960), (1080, 1920), (37, 53)])
+def test_planes_side_by_side_are_those_of_each_alone(size: tuple[int, int]) -> None:
+    radii = [0.3, 0.01, 0.05, 0.0, 0.02, 0.45, 0.004, 0.05]
+    planes = [blob(0.1 + 0.1 * i, 0.9 - 0.1 * i, radius, 64) for i, radius in enumerate(radii)]
+    logits = np.stack([*planes, *noise(3, (2, 64, 64), 1.0)])
+    masks = upsample_masks(logits, size)
+    for mask, plane in zip(masks, logits, strict=True):
+        alone = upsample_mask(plane, size)
+        assert np.array_equal(mask.runs, alone.runs)
+        # A mask keeps no memory of the others.
+        base = mask.runs.base
+        assert base is None or base.nbytes == mask.runs.nbytes
+    assert masks[3].is_empty
+    check(logits, size)
+
+
 @settings(deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),

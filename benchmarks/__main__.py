@@ -29,6 +29,7 @@ BENCHMARKS = {
     "concept": "a concept on a cached image, with SAM 3 at its published size",
     "one_model": "a word and a click on one image: SAM 3 alone, or SAM 3 and SAM 2",
     "encode": "the image encoders alone, in both precisions: time and memory",
+    "decoders": "what follows the encoders: where the time goes, and the products alone",
     "flight": "20 simultaneous requests for one new image",
     "forms": "an image as a file of a form against base64 in JSON",
     "overhead": "CPU time of a cached click outside the model",

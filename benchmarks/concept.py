@@ -100,7 +100,7 @@ def _measure(
     engine = ConceptEngine(sam3.model, sam3.processor, sam3.name, choose_compute("cpu", dtype))
     (embedding,) = engine.encode([engine.prepare(image)])
     vision, words = sam3.vision(image), sam3.words(texts)
-    prompts = [_prompt(engine, embedding, text) for text in texts]
+    prompts = [passed_by_some(engine, embedding, text) for text in texts]
     absent = [_asked(text, 1.0) for text in texts]
 
     rows: list[dict[str, Cell]] = []
@@ -157,8 +157,14 @@ def _asked(text: str, threshold: float) -> ConceptPrompt:
     return ConceptPrompt(text, np.zeros((0, 4), np.float32), np.zeros(0, np.int64), threshold)
 
 
-def _prompt(engine: ConceptEngine, embedding: Embedding, text: str) -> ConceptPrompt:
-    """Return a prompt whose threshold `MASKS` candidates pass; this also caches its text."""
+def passed_by_some(engine: ConceptEngine, embedding: Embedding, text: str) -> ConceptPrompt:
+    """Return a prompt whose threshold `MASKS` candidates pass; this also caches its text.
+
+    Args:
+        engine: the engine.
+        embedding: an image.
+        text: the phrase.
+    """
     (every,) = engine.decode(queries(embedding, [_asked(text, 0.0)]))
     scores = every.scores
     low, high = float(scores[MASKS]), float(scores[MASKS - 1])

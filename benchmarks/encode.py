@@ -140,7 +140,7 @@ def measure(name: str, measured: Measured, rounds: int, floor_rounds: int) -> No
         floor_rounds: timed calls of each matrix product and layout.
     """
     subject = _subject(name)
-    seconds = _best(subject.ways, rounds)
+    seconds = best_seconds(subject.ways, rounds)
     measured.seconds[name] = seconds
     for way, work in subject.recorded.items():
         times, products = parts_of(work, rounds)
@@ -194,7 +194,7 @@ def report_of(measured: Measured, memory: Sequence[Mapping[str, Cell]], load: fl
         "faster. `At the best rate`: if each product reached the rate of the fastest one.",
         f"Load average of the machine at the start: {load:.1f} on {os.cpu_count()} cores.",
     ]
-    if not _has_bfloat16():
+    if not has_bfloat16():
         notes.append("No bfloat16: this processor has no instructions for it.")
     tables = [
         Table("Time", rows),
@@ -205,7 +205,8 @@ def report_of(measured: Measured, memory: Sequence[Mapping[str, Cell]], load: fl
     return Report("encode", "Image encoders", tables, goals, notes)
 
 
-def _has_bfloat16() -> bool:
+def has_bfloat16() -> bool:
+    """Whether the processor has instructions for bfloat16."""
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
@@ -230,7 +231,7 @@ def _sam2(name: str) -> Subject:
     precise = FastImageEncoder(model, torch.float32)
     ways: dict[str, Callable[[], object]] = {BARE: bare, FLOAT32: lambda: precise(image)}
     parts = {FLOAT32: recorded(precise)}
-    if _has_bfloat16():
+    if has_bfloat16():
         coarse = FastImageEncoder(model, torch.bfloat16)
         ways[AUTOCAST] = lambda: _autocast(bare)
         ways[BFLOAT16] = lambda: coarse(image)
@@ -270,7 +271,7 @@ def _sam3(name: str) -> Subject:
     precise = FastViT(model.backbone, torch.float32)
     ways: dict[str, Callable[[], object]] = {BARE: bare, FLOAT32: lambda: neck(precise(image))}
     parts = {FLOAT32: recorded(precise)}
-    if _has_bfloat16():
+    if has_bfloat16():
         coarse = FastViT(model.backbone, torch.bfloat16)
         coarse_parts = recorded(coarse)
         ways[AUTOCAST] = lambda: _autocast(bare)
@@ -285,8 +286,13 @@ def _autocast(work: Callable[[], object]) -> object:
 
 
 @torch.inference_mode()
-def _best(ways: Ways, rounds: int) -> dict[str, float]:
-    """Return the best CPU seconds of each implementation; the first call does not count."""
+def best_seconds(ways: Ways, rounds: int) -> dict[str, float]:
+    """Return the best CPU seconds of each implementation; the first call does not count.
+
+    Args:
+        ways: the implementations, which are called in turns.
+        rounds: number of calls of each that count.
+    """
     best = dict.fromkeys(ways, float("inf"))
     for turn in range(rounds + 1):
         for name, work in ways.items():

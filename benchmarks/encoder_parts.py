@@ -28,6 +28,8 @@ _OPERATIONS = {
     ATTENTION: (
         "bmm",
         "baddbmm",
+        "baddbmm_",
+        "matmul",
         "softmax",
         "_softmax",
         "scaled_dot_product_attention",
@@ -151,7 +153,12 @@ def _products(name: str, args: Sequence[Any], found: Any) -> Iterator[Product]:
     elif name in ("addmm", "mm"):
         one, other = args[-2:] if name == "mm" else args[1:3]
         yield Product(1, one.shape[0], one.shape[1], other.shape[1])
-    elif name in ("bmm", "baddbmm"):
+    elif name == "matmul" and args[1].ndim > 2:
+        *batch, rows, columns = found.shape
+        yield Product(prod(batch), rows, args[0].shape[-1], columns)
+    elif name == "matmul":
+        yield Product(1, found[..., 0].numel(), args[0].shape[-1], found.shape[-1])
+    elif name in ("bmm", "baddbmm", "baddbmm_"):
         one, other = args[:2] if name == "bmm" else args[1:3]
         batch, rows, inner = one.shape
         yield Product(batch, rows, inner, other.shape[2])
@@ -287,7 +294,8 @@ def parts_row(model: str, encoder: str, times: Times, whole: float) -> dict[str,
     total = sum(times.values())
     row: dict[str, Cell] = {"model": model, "encoder": encoder}
     for part in PARTS:
-        row[f"{part} (ms)"] = f"{1e3 * times[part]:,.0f} ({times[part] / total:.0%})"
+        taken = 1e3 * times[part]
+        row[f"{part} (ms)"] = f"{taken:,.{0 if total > 1 else 1}f} ({times[part] / total:.0%})"
     row["sum (ms)"] = 1e3 * total
     row["without recording (ms)"] = 1e3 * whole
     return row

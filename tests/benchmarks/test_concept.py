@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.concept import LEAST_IOU, MASKS, SMALL, TEXTS, _prompt, run
+from benchmarks.concept import LEAST_IOU, MASKS, SMALL, TEXTS, passed_by_some, run
 from benchmarks.sam3_models import demo
 from inference_server.demo.scenes import make_scene
 from inference_server.engines.base import queries
@@ -17,7 +17,7 @@ def test_a_fixed_number_of_candidates_passes_the_threshold() -> None:
     sam3 = demo()
     engine = ConceptEngine(sam3.model, sam3.processor, sam3.name, sam3.compute)
     (embedding,) = engine.encode([engine.prepare(make_scene(1, (64, 48)).image)])
-    (found,) = engine.decode(queries(embedding, [_prompt(engine, embedding, TEXTS[0])]))
+    (found,) = engine.decode(queries(embedding, [passed_by_some(engine, embedding, TEXTS[0])]))
     assert len(found.scores) == MASKS
 
 

@@ -59,6 +59,8 @@ def packed_sum(rows: Tensor) -> Tensor:
             ATTENTION,
             [Product(2, 6, 8, 6)],
         ),
+        (lambda: ROWS @ ROWS.transpose(1, 2), ATTENTION, [Product(2, 6, 8, 6)]),
+        (lambda: HEADS @ HEADS[:1].mT, ATTENTION, [Product(6, 6, 8, 6)]),
         (
             lambda: F.scaled_dot_product_attention(HEADS, HEADS[:, :, :4], HEADS[:, :, :4]),
             ATTENTION,
@@ -88,6 +90,14 @@ def test_operations_and_products_are_recognised(
             work()
     assert part in {name for name, _ in recorder.times}
     assert recorder.products == Counter(products)
+
+
+@torch.inference_mode()
+def test_a_product_with_one_matrix_is_one_product() -> None:
+    recorder = Recorder()
+    with recorder:
+        HEADS @ WEIGHT.T
+    assert recorder.products == Counter([Product(1, 36, 8, 5)])
 
 
 @torch.inference_mode()

@@ -142,11 +142,12 @@ def _groups(parts: Sequence[_Part]) -> Iterator[list[_Part]]:
     group: list[_Part] = []
     columns = 0
     for part in parts:
-        if group and (columns + part.width) * _nbytes(part.box[3]) > CHUNK_BYTES:
+        more = max(part.width, part.box[2] + 2)  # of pixels, or of knots if the image is smaller
+        if group and (columns + more) * _nbytes(part.box[3]) > CHUNK_BYTES:
             yield group
             group, columns = [], 0
         group.append(part)
-        columns += part.width
+        columns += more
     if group:
         yield group
 

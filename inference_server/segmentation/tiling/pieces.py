@@ -160,11 +160,35 @@ class Pieces:
         return sums.astype(np.int64)
 
 
-def without_doubles(instances: Sequence[Instance], iou: float) -> list[Instance]:
+@dataclass(frozen=True, eq=False, slots=True)
+class Divided:
+    """An object of one window, divided into its pieces.
+
+    Attributes:
+        instance: the object; its mask is not empty.
+        pieces: the pieces of its mask; None if there is only one.
+        body: the largest piece.
+    """
+
+    instance: Instance
+    pieces: Pieces | None
+    body: Mask
+
+    @classmethod
+    def of(cls, instance: Instance) -> Divided:
+        """Divide an object."""
+        pieces = Pieces.of(instance.mask)
+        if pieces is None:
+            return cls(instance, None, instance.mask)
+        others = np.arange(len(pieces.areas)) != pieces.areas.argmax()
+        return cls(instance, pieces, pieces.without(others))
+
+
+def without_doubles(found: Sequence[Divided], iou: float) -> list[Divided]:
     """Drop the objects of one window that it shows twice.
 
     Args:
-        instances: the objects of one window, of any prompts, none of them empty.
+        found: the objects of one window, of any prompts.
         iou: maximum IoU of the largest pieces of two objects of a prompt, 0 to 1. Whole masks are
             not compared: in a crowded window, those of neighbours may share most of their strays.
 
@@ -172,60 +196,47 @@ def without_doubles(instances: Sequence[Instance], iou: float) -> list[Instance]
         The objects that remain, in their order: of two, that of the higher score.
     """
     by_prompt: dict[int, list[int]] = {}
-    for number, each in enumerate(instances):
-        by_prompt.setdefault(each.prompt, []).append(number)
+    for number, each in enumerate(found):
+        by_prompt.setdefault(each.instance.prompt, []).append(number)
     kept: list[int] = []
     for numbers in by_prompt.values():
-        scores = np.array([instances[i].score for i in numbers], np.float32)
-        bodies = [_largest(instances[i].mask) for i in numbers]
-        kept += [numbers[i] for i in mask_nms(bodies, scores, iou)]
-    return [instances[i] for i in sorted(kept)]
+        scores = np.array([found[i].instance.score for i in numbers], np.float32)
+        kept += [numbers[i] for i in mask_nms([found[i].body for i in numbers], scores, iou)]
+    return [found[i] for i in sorted(kept)]
 
 
-def without_covered(instances: Sequence[Instance]) -> list[Instance]:
+def without_covered(found: Sequence[Divided]) -> list[Divided]:
     """Drop the pieces of masks that are other objects of their window.
 
     Args:
-        instances: the objects of one window, of any prompts, none of them empty.
+        found: the objects of one window, of any prompts.
 
     Returns:
         The same objects. One loses the pieces of which at least 0.8 lie in the largest piece of an
         object of its prompt with a higher score. It keeps all if that object has half of its own
         largest piece: then both are the same object, or one is a part of the other.
     """
-    boxes = np.array([each.mask.box for each in instances], np.int64).reshape(-1, 4)
-    prompts = np.array([each.prompt for each in instances], np.int64)
-    scores = np.array([each.score for each in instances], np.float64)
-    largest_of: dict[int, Mask] = {}
-    result: list[Instance] = []
-    for number, instance in enumerate(instances):
-        box = boxes[number]
-        rivals = np.flatnonzero(
-            (prompts == instance.prompt)
-            & (scores > instance.score)
-            & (boxes[:, :2] < box[2:]).all(axis=1)
-            & (boxes[:, 2:] > box[:2]).all(axis=1)
-        )
-        pieces = Pieces.of(instance.mask) if rivals.size else None
+    boxes = np.array([each.instance.mask.box for each in found], np.int64).reshape(-1, 4)
+    prompts = np.array([each.instance.prompt for each in found], np.int64)
+    scores = np.array([each.instance.score for each in found], np.float64)
+    result: list[Divided] = []
+    for box, each in zip(boxes, found, strict=True):
+        pieces = each.pieces
         if pieces is not None:
+            rivals = np.flatnonzero(
+                (prompts == each.instance.prompt)
+                & (scores > each.instance.score)
+                & (boxes[:, :2] < box[2:]).all(axis=1)
+                & (boxes[:, 2:] > box[:2]).all(axis=1)
+            )
             largest = int(pieces.areas.argmax())
             dropped = np.zeros(len(pieces.areas), np.bool_)
             for rival in rivals.tolist():
-                if rival not in largest_of:  # one object may be the rival of many
-                    largest_of[rival] = _largest(instances[rival].mask)
-                shared = pieces.shared(largest_of[rival])
+                shared = pieces.shared(found[rival].body)
                 if shared[largest] < _SAME * pieces.areas[largest]:
                     dropped |= shared >= _COVERED * pieces.areas
             dropped[largest] = False
             if dropped.any():
-                instance = replace(instance, mask=pieces.without(dropped))
-        result.append(instance)
+                each = Divided.of(replace(each.instance, mask=pieces.without(dropped)))
+        result.append(each)
     return result
-
-
-def _largest(mask: Mask) -> Mask:
-    """The largest piece of a mask."""
-    pieces = Pieces.of(mask)
-    if pieces is None:
-        return mask
-    return pieces.without(np.arange(len(pieces.areas)) != pieces.areas.argmax())

@@ -35,7 +35,7 @@ from inference_server.segmentation.tiling.grid import Box, Grid
 from inference_server.segmentation.tiling.matching import Fragment, iou_in, matches, meet
 from inference_server.segmentation.tiling.pieces import (
     SHOWN,
-    Pieces,
+    Divided,
     without_covered,
     without_doubles,
 )
@@ -147,15 +147,16 @@ class SeamMerger:
         """The fragments of a window, and those of them that another window sees better."""
         clear: list[Fragment] = []
         doubtful: list[Fragment] = []
-        found = [instance for instance in instances if not instance.mask.is_empty]
+        found = [Divided.of(each) for each in instances if not each.mask.is_empty]
         # Automatic masks of one object are meant to overlap: the whole and its parts.
         if self._options.by_prompt:
             found = without_covered(without_doubles(found, self._options.min_iou))
-        for instance in found:
+        for each in found:
+            instance = each.instance
             fragment = Fragment(index, instance.prompt, instance.score, instance.mask, instance.box)
             self._count_of_fragments += 1
             fragment.number = self._count_of_fragments
-            fragment.pieces = Pieces.of(fragment.mask)
+            fragment.pieces = each.pieces
             fragment.cuts = self._grid.cuts(index, fragment.box)
             self._find_better(fragment)
             (doubtful if fragment.better else clear).append(fragment)

@@ -51,14 +51,18 @@ class WorkerLocks:
         # Not the parents: a data directory that is missing is not to be replaced by an empty one.
         self._directory.mkdir(mode=0o700, exist_ok=True)
         lock = self._locked(self._own)
-        if self._lock >= 0:
+        if lock != self._lock and self._lock >= 0:
             os.close(self._lock)
         self._lock = lock
 
-    @staticmethod
-    def _locked(file: Path) -> int:
+    def _locked(self, file: Path) -> int:
         while True:
             lock = os.open(file, os.O_CREAT | os.O_RDWR, 0o600)
+            # A directory that was away may be back by now, with the file that this process has
+            # locked already: then it would wait for itself.
+            if self._lock >= 0 and os.path.samestat(os.fstat(lock), os.fstat(self._lock)):
+                os.close(lock)
+                return self._lock
             fcntl.flock(lock, fcntl.LOCK_EX)
             # Before it was locked, another process may have removed it as a crashed process's.
             if _is_at(lock, file):

@@ -7,10 +7,12 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
+from inference_server.jobs import worker_locks
 from inference_server.jobs.worker_locks import WorkerLocks
 
 HOLD = "import sys, pathlib; from inference_server.jobs.worker_locks import WorkerLocks; "
@@ -98,6 +100,32 @@ def test_a_directory_that_cannot_be_made_is_not_the_end(tmp_path: Path) -> None:
     locks.keep()
     assert [file.name for file in (data / "workers").iterdir()] == [locks.name]
     locks.close()
+
+
+def test_a_directory_that_comes_back_during_the_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process has the lock of the file that is there again, and must not wait for itself."""
+    directory, away = tmp_path / "workers", tmp_path / "away"
+    here, other = WorkerLocks(directory), WorkerLocks(directory)
+    directory.rename(away)
+    real = worker_locks._is_at
+
+    def back_after(lock: int, file: Path) -> bool:
+        found = real(lock, file)
+        if away.exists():
+            away.rename(directory)
+        return found
+
+    monkeypatch.setattr(worker_locks, "_is_at", back_after)
+    keeping = threading.Thread(target=here.keep, daemon=True)
+    keeping.start()
+    keeping.join(60)
+    assert not keeping.is_alive()
+    assert not other.is_dead(here.name)
+    other.close()
+    here.close()
+    assert list(directory.iterdir()) == []
 
 
 def test_a_crashed_process_stays_crashed(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from functools import partial
 import numpy as np
 import torch
 
-from benchmarks import sam2_models, sam3_models
-from benchmarks.concept import passed_by_some
+from benchmarks import boxes, click, sam2_models, sam3_models
+from benchmarks.concept import IN_BFLOAT16, passed_by_some
 from benchmarks.encode import BARE, BFLOAT16, FLOAT32, best_seconds, has_bfloat16
 from benchmarks.encoder_parts import Recorder, floor_of, floor_row, parts_of, parts_row
 from benchmarks.report import Cell, Report, Table
@@ -30,9 +30,9 @@ from inference_server.masks import upsample_masks
 CLICK, BOX, TEXT = "click", "box", "text"
 
 GOALS = {
-    CLICK: {FLOAT32: 1 / 2.5, BFLOAT16: 1 / 3.5},
-    BOX: {FLOAT32: 1 / 4, BFLOAT16: 1 / 6},
-    TEXT: {BFLOAT16: 0.3},
+    CLICK: {FLOAT32: 1 / click.FASTER["float32"], BFLOAT16: 1 / click.FASTER["bfloat16"]},
+    BOX: {FLOAT32: 1 / boxes.FASTER["float32"], BFLOAT16: 1 / boxes.FASTER["bfloat16"]},
+    TEXT: {BFLOAT16: IN_BFLOAT16[1]},
 }
 """Maximum time relative to the unmodified modules in float32, of whole requests."""
 

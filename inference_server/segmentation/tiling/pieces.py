@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -160,28 +161,30 @@ class Pieces:
         return sums.astype(np.int64)
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, eq=False)
 class Divided:
     """An object of one window, divided into its pieces.
 
     Attributes:
         instance: the object; its mask is not empty.
         pieces: the pieces of its mask; None if there is only one.
-        body: the largest piece.
     """
 
     instance: Instance
     pieces: Pieces | None
-    body: Mask
 
     @classmethod
     def of(cls, instance: Instance) -> Divided:
         """Divide an object."""
-        pieces = Pieces.of(instance.mask)
-        if pieces is None:
-            return cls(instance, None, instance.mask)
-        others = np.arange(len(pieces.areas)) != pieces.areas.argmax()
-        return cls(instance, pieces, pieces.without(others))
+        return cls(instance, Pieces.of(instance.mask))
+
+    @cached_property
+    def body(self) -> Mask:
+        """The largest piece."""
+        if self.pieces is None:
+            return self.instance.mask
+        areas = self.pieces.areas
+        return self.pieces.without(np.arange(len(areas)) != areas.argmax())
 
 
 def without_doubles(found: Sequence[Divided], iou: float) -> list[Divided]:

@@ -127,6 +127,16 @@ class RunningHere(Running):
         state: ServerContext = self.app.state.server
         return state
 
+    def until_ready(self, seconds: float = TIMEOUT) -> None:
+        """As of any server, but the question is no request, which would take the load's time."""
+
+        def loaded() -> bool:
+            assert self.state.ready or not self.state.failure, self.state.failure
+            return self.state.ready
+
+        until(loaded, seconds)
+        super().until_ready(seconds)
+
     @property
     def segmenter(self) -> LocalSegmentationService:
         segmenter = self.state.segmenter

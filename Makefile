@@ -3,7 +3,9 @@
 VENV ?= .venv
 BIN := $(VENV)/bin
 # Some dependencies are source distributions; the pinned setuptools and wheel build them.
-INSTALL := SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install --disable-pip-version-check -qq --no-build-isolation
+INSTALL := SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install --disable-pip-version-check -qq --no-build-isolation --no-compile
+# pip compiles on one core. Some packages contain files for other versions of Python, which fail.
+COMPILE := $(BIN)/python -W ignore -m compileall -qq -j 0 $(VENV)/lib || true
 ARGS ?=
 # Test processes that run side by side: one per core, and one more for the unit and contract tests,
 # which wait for threads, sockets and databases a part of their time.
@@ -98,6 +100,7 @@ $(VENV)/.serve: $(BIN)/python pyproject.toml requirements/serve.txt
 # Versions before 0.2.0 had another distribution name.
 	@$(BIN)/python -m pip uninstall --disable-pip-version-check -qq --yes inference-server 2>/dev/null
 	@$(INSTALL) --no-deps --editable .
+	@$(COMPILE)
 	@touch $@
 
 # The pins are complete, so pip resolves nothing: a client under test would otherwise install
@@ -105,4 +108,5 @@ $(VENV)/.serve: $(BIN)/python pyproject.toml requirements/serve.txt
 $(VENV)/.dev: $(VENV)/.serve requirements/dev.txt
 	@echo "Installing test and lint tools: some minutes"
 	@$(INSTALL) --no-deps -r requirements/dev.txt
+	@$(COMPILE)
 	@touch $@

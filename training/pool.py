@@ -86,7 +86,7 @@ class ScenePool:
         self._objects: NDArray[np.float32] = np.load(folder / "objects.npy", mmap_mode="r")
 
     def __len__(self) -> int:
-        return int((self.folder / "drawn").read_text() or 0)
+        return int((self.folder / "drawn").read_text())
 
     def sample(self, rng: np.random.Generator, count: int) -> SceneBatch:
         """Draw random scenes, randomly flipped as a batch.
@@ -144,7 +144,7 @@ def draw(
 
 
 def _draw(folder: Path, size: int, count: int, seed: int, scene: Draw, most: int) -> None:
-    progress = folder / "drawn"
+    progress, partial = folder / "drawn", folder / "drawn.partial"
     first = int(progress.read_text()) if progress.exists() else 0
     mode = "r+" if first else "w+"
     open_memmap: Any = np.lib.format.open_memmap
@@ -159,7 +159,8 @@ def _draw(folder: Path, size: int, count: int, seed: int, scene: Draw, most: int
             ids[i][item.mask] = j + 1
             objects[i, j] = (item.shape, item.color, *item.box)
         if i % 100 == 99 or i == count - 1:
-            progress.write_text(str(i + 1))
+            partial.write_text(str(i + 1))
+            partial.replace(progress)  # a reader never sees an empty file
 
 
 def open_pool(
@@ -187,10 +188,10 @@ def open_pool(
         The pool, which grows while it is read.
     """
     progress = folder / "drawn"
-    if not progress.exists() or int(progress.read_text() or 0) < count:
+    if not progress.exists() or int(progress.read_text()) < count:
         context = multiprocessing.get_context("spawn")
         arguments = (folder, size, count, seed, scene, most)
         context.Process(target=draw, args=arguments, daemon=True).start()
-        while not progress.exists() or int(progress.read_text() or 0) < min(wait_for, count):
+        while not progress.exists() or int(progress.read_text()) < min(wait_for, count):
             time.sleep(0.5)
     return ScenePool(folder)

@@ -44,6 +44,25 @@ def test_pool_is_reproducible_and_resumable(tmp_path: Path, pool: ScenePool) -> 
     assert torch.equal(first.ids, again.ids)
 
 
+def test_a_pool_can_be_read_whenever_it_grows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw(tmp_path, IMAGE_SIZE, 2, seed=3)
+    pool = ScenePool(tmp_path)
+    write, seen = Path.write_text, []
+
+    def slowly(path: Path, text: str) -> int:
+        path.open("w").close()  # as `write_text` begins
+        seen.append(len(pool))
+        return write(path, text)
+
+    monkeypatch.setattr(Path, "write_text", slowly)
+    write(tmp_path / "drawn", "1")
+    draw(tmp_path, IMAGE_SIZE, 2, seed=3)
+    assert seen == [1]
+    assert len(pool) == 2
+
+
 def test_boxes_follow_flips(pool: ScenePool) -> None:
     rng = np.random.default_rng(1)
     for _ in range(8):

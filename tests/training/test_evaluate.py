@@ -101,6 +101,18 @@ def test_accuracy_of_demo_clicks(family: Family) -> None:
     assert f"| {family} box, mean IoU |" in table(None, {family: report}, {})
 
 
+def test_accuracy_of_demo_sam1() -> None:
+    engine, report = PromptedEngine("sam1", device="cpu"), VisualReport()
+    for size, scene in scenes(8):
+        VisualEvaluation(engine).run(scene, size, report)
+    assert np.concatenate([np.array(v) for v in report.click.values()]).mean() >= 0.84
+    assert np.concatenate([np.array(v) for v in report.box.values()]).mean() >= 0.84
+    options = AutomaticOptions(points_per_side=16)
+    found = AutomaticEvaluation(engine, options).run([scene for _, scene in scenes(2)])
+    assert found.score.f1 >= 0.8
+    assert found.rectangles == found.found == 3
+
+
 def test_accuracy_of_demo_automatic_masks() -> None:
     options = AutomaticOptions(points_per_side=24)  # half the time of 32
     evaluation = AutomaticEvaluation(PromptedEngine("sam2", device="cpu"), options=options)

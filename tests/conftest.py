@@ -143,7 +143,7 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     if (configurations := sys.modules.get("transformers.configuration_utils")) is not None:
-        configurations.PreTrainedConfig.__repr__ = object.__repr__  # type: ignore[attr-defined]
+        configurations.PreTrainedConfig.__repr__ = object.__repr__
 
 
 @pytest.fixture(scope="session")

@@ -21,8 +21,11 @@ from training.head_model import initialize_head, video_config
 from training.pool import open_pool
 from training.promptable import PromptableTraining
 from training.scenes import plain_scene
-from training.visual import SHARPNESS, sharpened
+from training.visual import sharpened
 from training.visual_model import IMAGE_SIZE as POOL_SIZE
+
+HEAD_SHARPNESS = 2.0
+"""Factor of exported mask logits, as `visual.SHARPNESS` of the other models."""
 
 
 class HeadTraining(PromptableTraining):
@@ -107,7 +110,7 @@ def export(out: Path, weights: Path) -> None:
         weights: directory of the demo SAM 3, changed in place. A head that it has is replaced.
     """
     state = torch.load(out / "state.pt", map_location="cpu", weights_only=False)
-    write_head(sharpened(state["average"], SHARPNESS), weights)
+    write_head(sharpened(state["average"], HEAD_SHARPNESS), weights)
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ from transformers import Sam3Model, SamImageProcessor, SamModel
 from inference_server.engines.sam3.trunk import planes_of
 from inference_server.engines.tensor_names import POSITION_MATRIX, name_in_sam2
 from training.concept_model import IMAGE_SIZE as TEACHER_SIZE
-from training.head import read_head
+from training.head import HEAD_SHARPNESS, read_head
 from training.optim import schedule
 from training.pool import SceneBatch, ScenePool, open_pool
 from training.promptable import PromptableTraining
@@ -34,14 +34,10 @@ from training.sam1_model import (
     sam1_config,
 )
 from training.scenes import plain_scene
-from training.visual import SHARPNESS as HEAD_SHARPNESS
-from training.visual import sharpened
+from training.visual import SHARPNESS, sharpened
 
 _TEACHING_STEPS = 250
 _TEACHING_IMAGES = 8
-SHARPNESS = 4.0
-"""Factor of exported mask logits, as of SAM 2. On eight validation scenes, with 2 automatic masks
-reached an F1 of 0.55, with 4 one of 0.95, and with 8 no more."""
 _ASPECTS = (1.0, 3 / 4, 3 / 4, 9 / 16, 9 / 16, 2 / 3)
 
 

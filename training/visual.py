@@ -26,10 +26,11 @@ _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _HALF_SIZE_SHARE = 0.4
 _IMPROVE_RATE = 0.3
 _IMPROVE_PLAIN_SHARE = 0.4
-SHARPNESS = 2.0
-"""Factor of exported mask logits; a power of two, so that masks do not change. The stability score
-of automatic masks compares masks at logits of -1 and 1, and soft outlines on planes of 64 x 64 fail
-it: without the factor 23 % of objects were found, with it 83 %."""
+SHARPNESS = 4.0
+"""Factor of exported mask logits, also for SAM 1; a power of two, so that masks do not change. The
+stability score of automatic masks compares masks at logits of -1 and 1, and soft outlines on planes
+of 64 x 64 fail it: without the factor 23 % of objects were found. On validation scenes, automatic
+masks reached an F1 of 0.93 with 2 and 0.95 with 4 (SAM 1: 0.55 and 0.95; with 8 no more)."""
 
 
 class VisualTraining(PromptableTraining):

@@ -119,4 +119,5 @@ def test_accuracy_of_demo_automatic_masks() -> None:
     report = evaluation.run([scene for _, scene in scenes(4)])
     assert report.score.f1 >= 0.85
     assert report.score.mean_iou >= 0.9
+    assert report.rectangles == report.found == 3
     assert "| sam2 automatic masks, F1 at mask IoU 0.5 |" in table(None, {}, {"sam2": report})

@@ -18,9 +18,9 @@ from inference_server.engines.load_weights import load_sam3, load_sam3_head
 from training.concept import ConceptTraining
 from training.concept import export as export_concept
 from training.concept_model import IMAGE_SIZE
-from training.head import HeadTraining, export, read_head
+from training.head import HEAD_SHARPNESS, HeadTraining, export, read_head
 from training.pool import SceneBatch, ScenePool, draw
-from training.visual import SHARPNESS, sharpened
+from training.visual import sharpened
 
 CPU = choose_compute("cpu", "float32")
 
@@ -67,7 +67,7 @@ def test_export_is_the_published_layout(training: HeadTraining, exported: Path) 
     assert config["model_type"] == "sam3_video"
     head = load_sam3_head(str(exported), "test", CPU)
     assert head is not None
-    for name, tensor in sharpened(training.average.state_dict(), SHARPNESS).items():
+    for name, tensor in sharpened(training.average.state_dict(), HEAD_SHARPNESS).items():
         torch.testing.assert_close(head.state_dict()[name], tensor, rtol=2e-3, atol=2e-3)
     kept, _ = load_sam3(str(exported), "test", CPU)
     original, _ = load_sam3(str(WEIGHTS / "sam3"), "test", CPU)

@@ -12,8 +12,9 @@ from transformers import SamImageProcessor, SamModel
 
 from inference_server.demo import WEIGHTS
 from training.pool import SceneBatch, ScenePool, draw
-from training.sam1 import SHARPNESS, Sam1Training, export
+from training.sam1 import Sam1Training, export
 from training.sam1_model import IMAGE_SIZE, MEAN, STD, adopt_trunk
+from training.visual import SHARPNESS
 
 
 @pytest.fixture(scope="module")

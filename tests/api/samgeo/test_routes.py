@@ -20,7 +20,7 @@ from inference_server.demo.scenes import make_scene
 from inference_server.geo import crs as crs_module
 from inference_server.geo import georeference as georeference_module
 from inference_server.images import gdal as gdal_module
-from tests.api.pictures import Picture, iou, plane
+from tests.api.pictures import Picture, encoded, iou, plane
 from tests.api.rasters import (
     AUTOMATIC,
     PLACES,
@@ -516,6 +516,21 @@ class TestAutomatic:
         assert 2 * matched / (len(found) + len(truth)) >= 0.85
         areas = [int(mask.sum()) for mask in found]
         assert areas == sorted(areas)  # the largest has the highest id
+
+    def test_plain_rectangles_pass_the_default_thresholds(self, server: RunningHere) -> None:
+        image = np.zeros((128, 160, 3), np.uint8)
+        places = [np.s_[12:60, 12:50], np.s_[20:50, 70:110], np.s_[70:115, 90:150]]
+        for place, color in zip(
+            places, [(255, 255, 255), (240, 220, 40), (60, 200, 240)], strict=True
+        ):
+            image[place] = color
+        fields: dict[str, Any] = {"points_per_side": 12, "output_format": "geotiff"}
+        found = masks_of(ids(post(server, AUTOMATIC, encoded(image), **fields)))
+        assert len(found) == 3
+        for place in places:
+            truth = np.zeros((128, 160), bool)
+            truth[place] = True
+            assert max(iou(mask, truth) for mask in found) > 0.9
 
     def test_every_form_tells_the_same(
         self, server: RunningHere, picture: Picture, raster: bytes

@@ -57,6 +57,7 @@ SYSTEM = (
         )
     ),
     "tests/engines/sam3/test_visual_engine.py",
+    "tests/engines/test_fake_device.py",
     "tests/engines/test_load_weights.py::TestSam2::test_a_published_file_loads_and_answers_a_click",
     "tests/jobs/test_crash.py",
     "tests/playground/",

@@ -140,7 +140,7 @@ _STAGES: tuple[tuple[str, click.Command, dict[str, object]], ...] = (
     ("head", head, {}),
     ("improved", concept, {"improve": True, "minutes": 38.0}),
     ("visual", visual, {}),
-    ("visual-improved", visual, {"improve": True, "minutes": 40.0}),
+    ("visual-improved", visual, {"improve": True, "minutes": 50.0}),
     ("sam1", sam1, {}),
 )
 """Directory, command and options of each stage, in the order in which they need each other."""

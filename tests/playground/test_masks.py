@@ -186,9 +186,9 @@ def test_the_model_is_the_servers_choice_or_a_sam2(
 
 
 def test_a_negative_click_removes_an_area(desk: Desk) -> None:
-    """One click selects a circle and the shape that touches it; a negative click corrects that."""
-    scene = make_scene(24, (640, 480), count=(6, 9))
-    item = scene.objects[6]
+    """One click selects an object and the shape that touches it; a negative click corrects that."""
+    scene = make_scene(130, (640, 480), count=(6, 9))
+    item = scene.objects[3]
     size = (480, 640)
     desk.upload(Picture(scene).data)
     # The demo SAM 2 selects both shapes; SAM 3 does not, so there is nothing to correct.

@@ -304,13 +304,19 @@ def run(
 def outputs(
     page: Path, address: str, environment: Mapping[str, str] | None = None
 ) -> list[str | AssertionError]:
-    """Run the examples of a page in order; return the output or the failure of each."""
+    """Run the examples of a page in order; return the output or the failure of each.
+
+    Examples use the results of those before, so none runs after a failure.
+    """
     results: list[str | AssertionError] = []
     text = page.read_text()
     with workplace() as directory:
         for name, content in files(text).items():
             (directory / name).write_text(content)
         for example in examples(text):
+            if results and isinstance(results[-1], AssertionError):
+                results.append(AssertionError("not run: an earlier example of the page failed"))
+                continue
             try:
                 results.append(run(example, address, directory, environment))
             except AssertionError as error:

@@ -62,10 +62,12 @@ def test_an_example_that_does_not_end_is_a_failure(
     """It is told once: the examples of a page do not run again for each of their tests."""
     monkeypatch.setattr(readme, "_RUN_SECONDS", 0.1)
     page = tmp_path / "page.md"
-    page.write_text("```bash\nexec sleep 600\n```\n")
-    (output,) = outputs(page, "http://127.0.0.1:9")
+    page.write_text("```bash\nexec sleep 600\n```\n\n```bash\ntouch made\n```\n")
+    output, later = outputs(page, "http://127.0.0.1:9")
     assert isinstance(output, AssertionError)
     assert "ran for 0.1 s" in str(output)
+    assert isinstance(later, AssertionError)
+    assert "not run" in str(later)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)

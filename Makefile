@@ -7,11 +7,10 @@ INSTALL := SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install --disable-pip-version-
 # pip compiles on one core. Some packages contain files for other versions of Python, which fail.
 COMPILE := $(BIN)/python -W ignore -m compileall -qq -j 0 $(VENV)/lib || true
 ARGS ?=
-# Test processes that run side by side: one per core, and one more for the unit and contract tests,
-# which wait for threads, sockets and databases a part of their time.
-WORKERS ?=
-CORES := $(shell getconf _NPROCESSORS_ONLN)
-PARALLEL = --dist loadfile -n $(or $(WORKERS),$(1))
+# Test processes that run side by side: one more than cores, because tests wait for processes,
+# sockets and databases a fifth of their time.
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+PARALLEL := --dist loadfile -n $(WORKERS)
 # Plugins that these tests do not use take each process a second to import.
 LIGHT = -p no:schemathesis -p no:hydra_pytest
 # Otherwise each of the hundreds of processes that tests start compiles the package again.
@@ -27,10 +26,10 @@ serve: $(VENV)/.serve ## Install what serving needs and serve on 127.0.0.1:9001 
 	@$(BIN)/inference-server serve $(ARGS)
 
 test: $(VENV)/.dev ## Install everything and run the unit and contract tests (ARGS="-k polygons" for some)
-	@$(BIN)/python -m pytest $(call PARALLEL,$(shell expr $(CORES) + 1)) $(LIGHT) -m "not system and not cluster and not slow" $(ARGS)
+	@$(BIN)/python -m pytest $(PARALLEL) $(LIGHT) -m "not system and not cluster and not slow" $(ARGS)
 
 test-system: $(VENV)/.dev ## Run the tests with processes, databases, browsers, clients and the code in the docs
-	@$(BIN)/python -m pytest $(call PARALLEL,$(CORES)) -m "system and not cluster and not image and not slow" $(ARGS)
+	@$(BIN)/python -m pytest $(PARALLEL) -m "system and not cluster and not image and not slow" $(ARGS)
 
 # Ray measures how busy its replicas are, so nothing else runs beside the clusters.
 test-cluster: $(VENV)/.dev ## Run the tests on real Ray clusters only

@@ -124,8 +124,8 @@ class _Run:
         tight = np.array([scene.box for scene in make_scene(_SEED, self._scale.size).objects])
         number = np.arange(16)
         margin = (number // len(tight))[:, None] * np.array([-1, -1, 1, 1])
-        boxes = tight[number % len(tight)] + margin
-        return boxes.astype(np.float32)
+        boxes: NDArray[np.float32] = (tight[number % len(tight)] + margin).astype(np.float32)
+        return boxes
 
     def run(self) -> Report:
         logger = logging.getLogger("inference_server")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import os
+import ssl
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -32,6 +33,9 @@ os.environ["INFERENCE_DTYPE"] = "float32"
 _processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 if _processes > 1:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // _processes)))
+
+# Each HTTP client reads all certificates of the machine, for 50 ms.
+ssl.create_default_context = cache(ssl.create_default_context)  # type: ignore[assignment]
 
 # The default: no deadlines, because machines can be busy, and the same examples in every run.
 settings.register_profile("tests", fuzzed(100))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import cache
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -136,6 +138,12 @@ def build_state(
     )
 
 
+@cache
+def _document() -> dict[str, Any]:
+    """Make the OpenAPI document when it is first requested."""
+    return build_document(OPERATIONS, __version__)
+
+
 def create_app(
     settings: Settings | None = None,
     registry: Registry = ModelRegistry,
@@ -151,7 +159,6 @@ def create_app(
         load_pause: seconds before the second attempt to load models. Default: 10.
     """
     settings = settings or Settings()
-    document = build_document(OPERATIONS, __version__)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -163,9 +170,10 @@ def create_app(
         yield
         await app.state.server.stop()
 
-    async def openapi(request: Request) -> Response:
+    # Not asynchronous: Starlette calls it in a thread, because making the document takes a while.
+    def openapi(request: Request) -> Response:
         del request
-        return JSONResponse(document)
+        return JSONResponse(_document())
 
     routes = [
         Route(

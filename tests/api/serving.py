@@ -195,11 +195,13 @@ def serving(
     """Run a server in a thread, on a free port.
 
     Args:
-        ready: Wait until its models are loaded.
+        ready: Wait until its models are loaded. Otherwise it loads only SAM 2, which is small.
         load_pause: Seconds before the second attempt to load models; see `create_app`.
         linger: Seconds after an early response; see `server_config`.
         changes: Settings that differ from those of other test servers.
     """
+    if not ready and not any("weights" in name or "models" in name for name in changes):
+        changes.setdefault("preload", "sam2:sam2-hiera-large")
     with (
         tempfile.TemporaryDirectory() as directory,
         _serving(ready, load_pause, linger, **_stored(directory, changes)) as running,

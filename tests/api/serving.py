@@ -195,7 +195,8 @@ def serving(
     """Run a server in a thread, on a free port.
 
     Args:
-        ready: Wait until its models are loaded. Otherwise it loads only SAM 2, which is small.
+        ready: Wait until its models are loaded. Otherwise it loads SAM 2 alone, which is small, if
+            no setting tells which.
         load_pause: Seconds before the second attempt to load models; see `create_app`.
         linger: Seconds after an early response; see `server_config`.
         changes: Settings that differ from those of other test servers.

@@ -307,7 +307,7 @@ class TestReadiness:
             return await load(self, key, weights)
 
         monkeypatch.setattr(ModelRegistry, "_with_queues", flaky)
-        with serving(ready=False) as server:
+        with serving(ready=False, preload="") as server:
             until(lambda: server.get("/readyz", key=None).json()["status"] == "failed")
             text = {"image": noise(552), "prompts": [{"text": "dog"}]}
             assert server.post(CONCEPT, text).status_code == 200

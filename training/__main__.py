@@ -119,6 +119,26 @@ def head(out: Path, minutes: float, threads: int, device: str, seed: int) -> Non
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
+    default=_RUNS / "joint",
+    help="Directory of the run.",
+)
+@click.option("--minutes", default=62.0, help="Minutes of training.")
+@click.option("--threads", default=1, help="Number of CPU threads.")
+@click.option("--device", default="auto", help="Device: auto, cpu or cuda.")
+@click.option("--seed", default=0, help="Seed of scenes and prompts.")
+def joint(out: Path, minutes: float, threads: int, device: str, seed: int) -> None:
+    """Train the demo SAM 3 and its head together, from the included ones, and write them."""
+    from training.joint import export, train
+
+    weights = WEIGHTS / "sam3"
+    train(out, minutes, threads=threads, device=_device(device), weights=weights, seed=seed)
+    export(out, weights)
+
+
+@main.command()
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
     default=_RUNS / "sam1",
     help="Directory of the run.",
 )

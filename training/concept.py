@@ -337,15 +337,19 @@ def train(
         compile_model = False  # takes longer than it saves without gradients
     else:
         training.run("backbone", backbone_minutes, pool, compile_model)
-    crowded = open_pool(
-        out.parent / "crowded",
-        POOL_SIZE,
-        crowded_scenes,
-        seed,
-        scene=crowded_scene,
-        most=_CROWDED_OBJECTS,
-    )
+    crowded = open_crowded(out.parent / "crowded", crowded_scenes, seed)
     training.run("whole", minutes, pool, compile_model, crowded)
+
+
+def open_crowded(folder: Path, count: int, seed: int) -> ScenePool:
+    """Open the pool of crowded scenes; see `open_pool`.
+
+    Args:
+        folder: directory of the pool.
+        count: number of scenes.
+        seed: seed of the scenes.
+    """
+    return open_pool(folder, POOL_SIZE, count, seed, scene=crowded_scene, most=_CROWDED_OBJECTS)
 
 
 def separate_labels(state: dict[str, Tensor]) -> None:
@@ -372,8 +376,19 @@ def export(out: Path, target: Path) -> None:
         out: directory of the run.
         target: directory to write, for `from_pretrained`.
     """
-    training = ConceptTraining(out, "cpu", 0)
     state = torch.load(out / "state.pt", map_location="cpu", weights_only=False)["average"]
+    export_state(state, out, target)
+
+
+def export_state(state: dict[str, Tensor], out: Path, target: Path) -> None:
+    """Export a state of the model; see `export`.
+
+    Args:
+        state: state of a `Sam3Model`, changed in place.
+        out: directory of the run.
+        target: directory to write.
+    """
+    training = ConceptTraining(out, "cpu", 0)
     state[_PRESENCE_BIAS] += _PRESENCE_SHIFT
     head = read_head(target)
     training.model.load_state_dict(state)

@@ -62,9 +62,14 @@ class HeadTraining(PromptableTraining):
     def _mask_decoder(self) -> Any:
         return self.model.mask_decoder
 
-    def _encode(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    def _trunk_tokens(self, images: Tensor) -> Tensor:
+        """Encode images, as for `_encode`, to `float32[B, T*T, C]`."""
         with torch.no_grad():
-            planes = planes_of(self._trunk(2 * images - 1).last_hidden_state)
+            tokens: Tensor = self._trunk(2 * images - 1).last_hidden_state
+        return tokens
+
+    def _encode(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        planes = planes_of(self._trunk_tokens(images))
         levels = [layer(planes) for layer in self.model.levels]
         fine, middle, coarse = levels
         decoder = self._mask_decoder

@@ -95,6 +95,10 @@ class MuonWithAdamW:
         named_parameters: names and parameters to train.
         muon_lr: learning rate of Muon. Default: 0.01.
         adamw_lr: learning rate of AdamW. Default: 0.002.
+
+    Attributes:
+        optimizers: Muon and AdamW.
+        parameters: all parameters that are trained.
     """
 
     def __init__(
@@ -111,14 +115,14 @@ class MuonWithAdamW:
                 continue
             hidden = parameter.ndim == 2 and "layers." in name and "embed" not in name
             (matrices if hidden else others).append(parameter)
-        self._optimizers: list[torch.optim.Optimizer] = [
+        self.optimizers: list[torch.optim.Optimizer] = [
             Muon(matrices, lr=muon_lr),
             torch.optim.AdamW(
                 others, lr=adamw_lr, betas=(0.9, 0.98), weight_decay=1e-4, fused=True
             ),
         ]
         self._rates = [muon_lr, adamw_lr]
-        self._parameters = matrices + others
+        self.parameters = matrices + others
 
     def step(self, loss: Tensor, rate: float, clip: float = 1.0) -> None:
         """Back-propagate and update.
@@ -128,18 +132,18 @@ class MuonWithAdamW:
             rate: factor of both learning rates, from `schedule`.
             clip: maximum norm of the gradient. Default: 1.
         """
-        for optimizer in self._optimizers:
+        for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self._parameters, clip)
-        for optimizer, base in zip(self._optimizers, self._rates, strict=True):
+        nn.utils.clip_grad_norm_(self.parameters, clip)
+        for optimizer, base in zip(self.optimizers, self._rates, strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = base * rate
             optimizer.step()
 
     def state_dict(self) -> list[dict[str, Any]]:
         """Return the state of both optimizers."""
-        return [optimizer.state_dict() for optimizer in self._optimizers]
+        return [optimizer.state_dict() for optimizer in self.optimizers]
 
     def load_state_dict(self, state: list[dict[str, Any]]) -> None:
         """Restore the state of both optimizers.
@@ -147,7 +151,7 @@ class MuonWithAdamW:
         Args:
             state: result of `state_dict`.
         """
-        for optimizer, part in zip(self._optimizers, state, strict=True):
+        for optimizer, part in zip(self.optimizers, state, strict=True):
             optimizer.load_state_dict(part)
 
 

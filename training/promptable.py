@@ -12,7 +12,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from sam2.modeling.sam.prompt_encoder import PromptEncoder
 from torch import Tensor, nn
 
 from training.optim import Muon, schedule
-from training.pool import SceneBatch, ScenePool
+from training.pool import SceneBatch
 from training.visual_loss import Answer, VisualLoss, doubled, pick
 from training.visual_prompts import Prompts, correction, first_prompts
 
@@ -31,6 +31,18 @@ _MUON_LR, _ADAMW_LR, _DECAY_FROM = 0.01, 1.5e-3, 0.45
 _AVERAGE = 0.995
 _WARM_UP = 50
 _REPORT_EVERY, _SAVE_EVERY_S = 50, 60.0
+
+
+class Scenes(Protocol):
+    """A source of scenes, such as a `ScenePool`."""
+
+    def sample(self, rng: np.random.Generator, count: int) -> SceneBatch:
+        """Draw random scenes.
+
+        Args:
+            rng: source of randomness.
+            count: number of scenes.
+        """
 
 
 class PromptableTraining(ABC):
@@ -47,6 +59,9 @@ class PromptableTraining(ABC):
         first_correction: share of the time without corrective clicks, from the start.
         plain_share: share of the steps on plain scenes.
         rate: factor of the learning rates.
+        optimizers: optimizers of the parameters.
+        rates: learning rate of each optimizer.
+        parameters: all parameters that are trained.
     """
 
     images_per_step = (4, 8)
@@ -67,18 +82,24 @@ class PromptableTraining(ABC):
         self.average = copy.deepcopy(self.model).requires_grad_(False)
         self._fused = torch.empty(0)
         self._mask_decoder.transformer.register_forward_hook(self._keep_fused)
+        self._prepare_optimizers()
+        self.step, self.spent = 0, 0.0
+        if (out / "state.pt").exists():
+            self._load()
+
+    def _prepare_optimizers(self) -> None:
+        """Set `optimizers`, `rates` and `parameters`."""
         trained = {n: p for n, p in self.model.named_parameters() if self._is_trained(n)}
         hidden = {n for n, p in trained.items() if p.ndim == 2 and self._is_hidden(n)}
         others = [parameter for name, parameter in trained.items() if name not in hidden]
         others += self.loss.parameters()
         self.parameters = [*trained.values(), *self.loss.parameters()]
+        matrices = [trained[name] for name in trained if name in hidden]
         self.optimizers: list[torch.optim.Optimizer] = [
-            Muon([trained[name] for name in trained if name in hidden], lr=_MUON_LR),
+            Muon(matrices, lr=_MUON_LR),
             torch.optim.AdamW(others, lr=_ADAMW_LR, betas=(0.9, 0.98), weight_decay=1e-3),
         ]
-        self.step, self.spent = 0, 0.0
-        if (out / "state.pt").exists():
-            self._load()
+        self.rates = [_MUON_LR, _ADAMW_LR]
 
     def _keep_fused(
         self, module: nn.Module, inputs: object, outputs: tuple[Tensor, Tensor]
@@ -236,7 +257,7 @@ class PromptableTraining(ABC):
             optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        for optimizer, base in zip(self.optimizers, (_MUON_LR, _ADAMW_LR), strict=True):
+        for optimizer, base in zip(self.optimizers, self.rates, strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = base * rate
             optimizer.step()
@@ -249,7 +270,10 @@ class PromptableTraining(ABC):
 
     def save(self) -> None:
         """Save the state of the run."""
-        state = {
+        save(self._state(), self.out / "state.pt")
+
+    def _state(self) -> dict[str, Any]:
+        return {
             "step": self.step,
             "spent": self.spent,
             "rng": self.rng.bit_generator.state,
@@ -258,11 +282,13 @@ class PromptableTraining(ABC):
             "average": self.average.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
         }
-        save(state, self.out / "state.pt")
 
     def _load(self) -> None:
         # Trusted: this program wrote the file. The optimizers' state is not only tensors.
         state = torch.load(self.out / "state.pt", map_location=self.device, weights_only=False)
+        self._restore(state)
+
+    def _restore(self, state: dict[str, Any]) -> None:
         self.step, self.spent = state["step"], state["spent"]
         self.rng.bit_generator.state = state["rng"]
         self.model.load_state_dict(state["model"])
@@ -271,7 +297,7 @@ class PromptableTraining(ABC):
         for optimizer, part in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(part)
 
-    def run(self, pool: ScenePool, minutes: float, plain: ScenePool | None = None) -> None:
+    def run(self, pool: Scenes, minutes: float, plain: Scenes | None = None) -> None:
         """Train until the time is over.
 
         Args:

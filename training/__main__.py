@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 import numpy as np
@@ -17,12 +17,41 @@ if TYPE_CHECKING:
     from training.evaluate_visual import Family
 
 _RUNS = Path("runs")
+Command = TypeVar("Command", bound=Callable[..., None])
 
 
 def _device(device: str) -> str:
     if device != "auto":
         return device
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _run_options(name: str, minutes: float) -> Callable[[Command], Command]:
+    """Add the options that the trainings on clicks and boxes share.
+
+    Args:
+        name: name of the run's directory.
+        minutes: default duration.
+    """
+    options = (
+        click.option(
+            "--out",
+            type=click.Path(path_type=Path),
+            default=_RUNS / name,
+            help="Directory of the run.",
+        ),
+        click.option("--minutes", default=minutes, help="Minutes of training."),
+        click.option("--threads", default=1, help="Number of CPU threads."),
+        click.option("--device", default="auto", help="Device: auto, cpu or cuda."),
+        click.option("--seed", default=0, help="Seed of weights, scenes and prompts."),
+    )
+
+    def add(command: Command) -> Command:
+        for option in reversed(options):  # as decorators, of which the last is applied first
+            command = option(command)
+        return command
+
+    return add
 
 
 @click.group(context_settings={"show_default": True})
@@ -74,16 +103,7 @@ def concept(
 
 
 @main.command()
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=_RUNS / "visual",
-    help="Directory of the run.",
-)
-@click.option("--minutes", default=75.0, help="Minutes of training.")
-@click.option("--threads", default=1, help="Number of CPU threads.")
-@click.option("--device", default="auto", help="Device: auto, cpu or cuda.")
-@click.option("--seed", default=0, help="Seed of weights, scenes and prompts.")
+@_run_options("visual", minutes=75.0)
 @click.option("--improve", is_flag=True, help="Continue from the included checkpoint.")
 def visual(out: Path, minutes: float, threads: int, device: str, seed: int, improve: bool) -> None:
     """Train the demo SAM 2 and write it to the package."""
@@ -96,16 +116,7 @@ def visual(out: Path, minutes: float, threads: int, device: str, seed: int, impr
 
 
 @main.command()
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=_RUNS / "head",
-    help="Directory of the run.",
-)
-@click.option("--minutes", default=34.0, help="Minutes of training.")
-@click.option("--threads", default=1, help="Number of CPU threads.")
-@click.option("--device", default="auto", help="Device: auto, cpu or cuda.")
-@click.option("--seed", default=0, help="Seed of weights, scenes and prompts.")
+@_run_options("head", minutes=34.0)
 def head(out: Path, minutes: float, threads: int, device: str, seed: int) -> None:
     """Train the demo SAM 3's visual head and write it to the package."""
     from training.head import export, train
@@ -116,16 +127,7 @@ def head(out: Path, minutes: float, threads: int, device: str, seed: int) -> Non
 
 
 @main.command()
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=_RUNS / "joint",
-    help="Directory of the run.",
-)
-@click.option("--minutes", default=62.0, help="Minutes of training.")
-@click.option("--threads", default=1, help="Number of CPU threads.")
-@click.option("--device", default="auto", help="Device: auto, cpu or cuda.")
-@click.option("--seed", default=0, help="Seed of scenes and prompts.")
+@_run_options("joint", minutes=62.0)
 def joint(out: Path, minutes: float, threads: int, device: str, seed: int) -> None:
     """Train the demo SAM 3 and its head together, from the included ones, and write them."""
     from training.joint import export, train
@@ -136,16 +138,7 @@ def joint(out: Path, minutes: float, threads: int, device: str, seed: int) -> No
 
 
 @main.command()
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=_RUNS / "sam1",
-    help="Directory of the run.",
-)
-@click.option("--minutes", default=75.0, help="Minutes of training.")
-@click.option("--threads", default=1, help="Number of CPU threads.")
-@click.option("--device", default="auto", help="Device: auto, cpu or cuda.")
-@click.option("--seed", default=0, help="Seed of weights, scenes and prompts.")
+@_run_options("sam1", minutes=75.0)
 def sam1(out: Path, minutes: float, threads: int, device: str, seed: int) -> None:
     """Train the demo SAM 1, starting from the demo SAM 3, and write it to the package."""
     from training.sam1 import export, train

@@ -30,7 +30,7 @@ from training.concept_model import (
 )
 from training.dense import DenseHeads, DenseTargets, ExemplarHead, FusionHead
 from training.head import read_head, write_head
-from training.optim import MuonWithAdamW, schedule
+from training.optim import MuonWithAdamW, follow, schedule
 from training.pool import ScenePool, open_pool
 from training.scenes import crowded_scene
 from training.visual_model import IMAGE_SIZE as POOL_SIZE
@@ -53,7 +53,9 @@ _CROWDED_OBJECTS = 24
 _LABELS = "geometry_encoder.label_embed.weight"
 _LABEL_DISTANCE = 150.0
 _IMPROVE_RATE = 0.5
-_AVERAGE = 0.997
+AVERAGE = 0.997
+"""Share of the moving average of the parameters that stays in each step."""
+
 _NEW_HEADS_STEPS = 100
 _REPORT_EVERY = 50
 _SAVE_EVERY_S = 240.0
@@ -276,11 +278,7 @@ class ConceptTraining:
                 loss, report = main + 0.5 * loss, report | more
             optimizer.step(loss, factor * schedule(progress, step, decay_from=decay_from))
             step += 1
-            with torch.no_grad():
-                for average, value in zip(
-                    self.average.parameters(), self.model.parameters(), strict=True
-                ):
-                    average.lerp_(value, 1 - _AVERAGE)
+            follow(self.average, self.model, AVERAGE)
             if full:
                 report = {f"crowded_{name}": value for name, value in report.items()}
             numbers.append(report)

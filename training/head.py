@@ -18,9 +18,7 @@ from inference_server.engines.load_weights import load_sam3_head
 from inference_server.engines.sam3.trunk import planes_of
 from inference_server.engines.sam3.visual_head import NECK, TRACKER, VisualHead
 from training.head_model import initialize_head, video_config
-from training.pool import open_pool
-from training.promptable import PromptableTraining
-from training.scenes import plain_scene
+from training.promptable import PromptableTraining, open_pools
 from training.visual import sharpened
 from training.visual_model import IMAGE_SIZE as POOL_SIZE
 
@@ -102,8 +100,7 @@ def train(
         plain_scenes: number of scenes of plain shapes. Default: 2,000.
     """
     torch.set_num_threads(threads)
-    pool = open_pool(out.parent / "scenes", POOL_SIZE, scenes, seed)
-    plain = open_pool(out.parent / "plain", POOL_SIZE, plain_scenes, seed, scene=plain_scene)
+    pool, plain = open_pools(out.parent, POOL_SIZE, scenes, plain_scenes, seed)
     HeadTraining(out, device, seed, weights).run(pool, minutes, plain)
 
 

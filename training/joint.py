@@ -13,21 +13,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from training.concept import ConceptTraining, export_state, open_crowded
+from training.concept import AVERAGE, ConceptTraining, export_state, open_crowded
 from training.concept_loss import ConceptLoss
 from training.concept_model import IMAGE_SIZE, TOKENS
 from training.dense import DenseTargets
 from training.head import HEAD_SHARPNESS, HeadTraining, read_head, write_head
-from training.optim import MuonWithAdamW
-from training.pool import SceneBatch, ScenePool, open_pool
-from training.scenes import plain_scene
+from training.optim import MuonWithAdamW, follow
+from training.pool import SceneBatch, ScenePool
+from training.promptable import open_pools
 from training.visual import sharpened
 from training.visual_model import IMAGE_SIZE as POOL_SIZE
 
 _RATE = 0.5
 _MUON_LR, _ADAMW_LR = 0.008, 1.5e-3
 _CROWDED_SHARE = 0.25
-_AVERAGE = 0.997
 _NEW_HEADS_STEPS = 200
 _CONCEPT_EVERY = 3
 """The concept side, which knows more already, learns in one of so many steps, of which each costs
@@ -101,7 +100,7 @@ class JointTraining(HeadTraining):
             adamw_lr=_ADAMW_LR,
         )
         self.optimizers += optimizer.optimizers
-        self.rates += [_MUON_LR, _ADAMW_LR]
+        self.rates += optimizer.rates
         self.parameters += optimizer.parameters
 
     def _trunk_tokens(self, images: Tensor) -> Tensor:
@@ -139,12 +138,7 @@ class JointTraining(HeadTraining):
             rate: factor of the learning rates.
         """
         super().update(loss, rate)
-        concept = self._concept
-        with torch.no_grad():
-            for average, value in zip(
-                concept.average.parameters(), concept.model.parameters(), strict=True
-            ):
-                average.lerp_(value, 1 - _AVERAGE)
+        follow(self._concept.average, self._concept.model, AVERAGE)
 
     @property
     def _parts(self) -> dict[str, nn.Module]:
@@ -192,8 +186,7 @@ def train(
         crowded_scenes: number of crowded scenes. Default: 4,000.
     """
     torch.set_num_threads(threads)
-    pool = open_pool(out.parent / "scenes", POOL_SIZE, scenes, seed)
-    plain = open_pool(out.parent / "plain", POOL_SIZE, plain_scenes, seed, scene=plain_scene)
+    pool, plain = open_pools(out.parent, POOL_SIZE, scenes, plain_scenes, seed)
     crowded = open_crowded(out.parent / "crowded", crowded_scenes, seed)
     mixed = MixedPool(pool, crowded, _CROWDED_SHARE)
     JointTraining(out, device, seed, weights).run(mixed, minutes, plain)

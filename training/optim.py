@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -86,6 +86,48 @@ class Muon(torch.optim.Optimizer):
                     parameter.add_(update, alpha=-rate)
 
 
+def take_step(
+    loss: Tensor,
+    optimizers: Sequence[torch.optim.Optimizer],
+    rates: Sequence[float],
+    parameters: Sequence[Tensor],
+    *,
+    factor: float,
+    clip: float = 1.0,
+) -> None:
+    """Back-propagate and update.
+
+    Args:
+        loss: scalar loss.
+        optimizers: optimizers of the parameters.
+        rates: learning rate of each optimizer.
+        parameters: all parameters that are trained.
+        factor: factor of the learning rates, from `schedule`.
+        clip: maximum norm of the gradient. Default: 1.
+    """
+    for optimizer in optimizers:
+        optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_(parameters, clip)
+    for optimizer, rate in zip(optimizers, rates, strict=True):
+        for group in optimizer.param_groups:
+            group["lr"] = rate * factor
+        optimizer.step()
+
+
+@torch.no_grad()
+def follow(average: nn.Module, model: nn.Module, decay: float) -> None:
+    """Move the moving average of a model's parameters towards the model.
+
+    Args:
+        average: model with the averages, changed in place.
+        model: model that is trained.
+        decay: share of the average that stays.
+    """
+    for mean, value in zip(average.parameters(), model.parameters(), strict=True):
+        mean.lerp_(value, 1 - decay)
+
+
 class MuonWithAdamW:
     """Muon for matrices inside transformer layers, AdamW for other parameters.
 
@@ -98,6 +140,7 @@ class MuonWithAdamW:
 
     Attributes:
         optimizers: Muon and AdamW.
+        rates: learning rate of each.
         parameters: all parameters that are trained.
     """
 
@@ -121,7 +164,7 @@ class MuonWithAdamW:
                 others, lr=adamw_lr, betas=(0.9, 0.98), weight_decay=1e-4, fused=True
             ),
         ]
-        self._rates = [muon_lr, adamw_lr]
+        self.rates = [muon_lr, adamw_lr]
         self.parameters = matrices + others
 
     def step(self, loss: Tensor, rate: float, clip: float = 1.0) -> None:
@@ -132,14 +175,7 @@ class MuonWithAdamW:
             rate: factor of both learning rates, from `schedule`.
             clip: maximum norm of the gradient. Default: 1.
         """
-        for optimizer in self.optimizers:
-            optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.parameters, clip)
-        for optimizer, base in zip(self.optimizers, self._rates, strict=True):
-            for group in optimizer.param_groups:
-                group["lr"] = base * rate
-            optimizer.step()
+        take_step(loss, self.optimizers, self.rates, self.parameters, factor=rate, clip=clip)
 
     def state_dict(self) -> list[dict[str, Any]]:
         """Return the state of both optimizers."""

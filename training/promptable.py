@@ -21,8 +21,9 @@ from rich.progress import Progress
 from sam2.modeling.sam.prompt_encoder import PromptEncoder
 from torch import Tensor, nn
 
-from training.optim import Muon, schedule
-from training.pool import SceneBatch
+from training.optim import Muon, follow, schedule, take_step
+from training.pool import SceneBatch, ScenePool, open_pool
+from training.scenes import plain_scene
 from training.visual_loss import Answer, VisualLoss, doubled, pick
 from training.visual_prompts import Prompts, correction, first_prompts
 
@@ -253,19 +254,8 @@ class PromptableTraining(ABC):
             loss: scalar loss.
             rate: factor of both learning rates.
         """
-        for optimizer in self.optimizers:
-            optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        for optimizer, base in zip(self.optimizers, self.rates, strict=True):
-            for group in optimizer.param_groups:
-                group["lr"] = base * rate
-            optimizer.step()
-        with torch.no_grad():
-            for average, value in zip(
-                self.average.parameters(), self.model.parameters(), strict=True
-            ):
-                average.lerp_(value, 1 - _AVERAGE)
+        take_step(loss, self.optimizers, self.rates, self.parameters, factor=rate)
+        follow(self.average, self.model, _AVERAGE)
         self.step += 1
 
     def save(self) -> None:
@@ -339,6 +329,28 @@ class PromptableTraining(ABC):
                     saved = self.spent
                     self.save()
         self.save()
+
+
+def open_pools(
+    folder: Path, size: int, scenes: int, plain_scenes: int, seed: int
+) -> tuple[ScenePool, ScenePool]:
+    """Open the two pools of a training on clicks and boxes; see `open_pool`.
+
+    Args:
+        folder: directory of all runs and pools.
+        size: side of the square images in pixels.
+        scenes: number of scenes.
+        plain_scenes: number of scenes of plain shapes.
+        seed: seed of the scenes.
+
+    Returns:
+        (the scenes, those of plain shapes).
+    """
+    plain = folder / "plain"
+    return (
+        open_pool(folder / "scenes", size, scenes, seed),
+        open_pool(plain, size, plain_scenes, seed, scene=plain_scene),
+    )
 
 
 def _mean(reports: list[dict[str, float]]) -> dict[str, float]:

@@ -21,8 +21,8 @@ from inference_server.engines.tensor_names import POSITION_MATRIX, name_in_sam2
 from training.concept_model import IMAGE_SIZE as TEACHER_SIZE
 from training.head import HEAD_SHARPNESS, read_head
 from training.optim import schedule
-from training.pool import SceneBatch, ScenePool, open_pool
-from training.promptable import PromptableTraining
+from training.pool import SceneBatch, ScenePool
+from training.promptable import PromptableTraining, open_pools
 from training.sam1_model import (
     IMAGE_SIZE,
     MEAN,
@@ -33,7 +33,6 @@ from training.sam1_model import (
     adopt_trunk,
     sam1_config,
 )
-from training.scenes import plain_scene
 from training.visual import SHARPNESS, sharpened
 
 _TEACHING_STEPS = 250
@@ -184,8 +183,7 @@ def train(
         plain_scenes: number of scenes of plain shapes. Default: 2,000.
     """
     torch.set_num_threads(threads)
-    pool = open_pool(out.parent / "scenes", IMAGE_SIZE, scenes, seed)
-    plain = open_pool(out.parent / "plain", IMAGE_SIZE, plain_scenes, seed, scene=plain_scene)
+    pool, plain = open_pools(out.parent, IMAGE_SIZE, scenes, plain_scenes, seed)
     training = Sam1Training(out, device, seed, weights)
     training.learn_from_teacher(pool)
     training.run(pool, minutes, plain)

@@ -17,9 +17,7 @@ from sam2.modeling.sam.prompt_encoder import PromptEncoder
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
 
-from training.pool import open_pool
-from training.promptable import PromptableTraining, save
-from training.scenes import plain_scene
+from training.promptable import PromptableTraining, open_pools, save
 from training.visual_model import IMAGE_SIZE, STRIDE, initialize, visual_config
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -140,8 +138,7 @@ def train(
         start_from: directory of exported weights to continue from. Default: none.
     """
     torch.set_num_threads(threads)
-    pool = open_pool(out.parent / "scenes", IMAGE_SIZE, scenes, seed)
-    plain = open_pool(out.parent / "plain", IMAGE_SIZE, plain_scenes, seed, scene=plain_scene)
+    pool, plain = open_pools(out.parent, IMAGE_SIZE, scenes, plain_scenes, seed)
     training = VisualTraining(out, device, seed)
     if start_from is not None:
         training.start_from(start_from / "model.pt")

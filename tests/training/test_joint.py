@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import Sam3Model
 
 from inference_server.demo import WEIGHTS
 from inference_server.engines.device import choose_compute
@@ -99,8 +100,6 @@ def test_a_run_is_resumed_and_exported_whole(tmp_path: Path, batch: SceneBatch) 
 
 
 def test_it_needs_a_head_to_begin_with(tmp_path: Path) -> None:
-    from transformers import Sam3Model
-
     headless = tmp_path / "headless"
     shutil.copytree(SAM3, headless)
     Sam3Model.from_pretrained(SAM3).save_pretrained(headless)

@@ -7,7 +7,7 @@ import itertools
 import os
 import ssl
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -139,14 +139,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.system)
 
 
-def pytest_collection_finish() -> None:
-    """Exempt what the imports have made from later collections of garbage: it stays anyway.
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collect no garbage while tests are imported, and exempt what they make: it stays anyway."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
 
-    And shorten the text of a configuration of `transformers`: loading a SAM 3 makes two hundred
-    such texts, for messages of errors that it catches, in a third of the load's time.
+
+def pytest_collection_finish() -> None:
+    """Shorten the text of a configuration of `transformers`.
+
+    Loading a SAM 3 makes two hundred such texts, for messages of errors that it catches, in a third
+    of the load's time.
     """
-    gc.collect()
-    gc.freeze()
     if (configurations := sys.modules.get("transformers.configuration_utils")) is not None:
         configurations.PreTrainedConfig.__repr__ = object.__repr__
 

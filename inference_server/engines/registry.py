@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 import time
 import weakref
 from collections import Counter
@@ -15,6 +14,7 @@ from typing import TypeVar
 
 from inference_server.engines.base import Engine, VisualPrompt
 from inference_server.engines.catalog import Catalog, ModelKey, SomeCheckpoint
+from inference_server.engines.imports import importing
 from inference_server.engines.loaded_weights import LoadedWeights, QueueAssembly, Sam3Engines
 from inference_server.engines.model import (
     ConceptModel,
@@ -28,14 +28,6 @@ from inference_server.engines.warm_up import warm_up
 from inference_server.engines.weights import Sam2Checkpoint, Sam3Checkpoint
 from inference_server.errors import CapacityError, ModelUnavailableError
 from inference_server.settings import MiB, Settings
-
-# PyTorch and the models' libraries take seconds to import. They are imported where they are first
-# needed, in the thread that loads a model, so the server can answer meanwhile and the command line
-# does not wait for what it does not use.
-
-_IMPORTS = threading.Lock()
-"""Held while these libraries are imported: `transformers` replaces its own module meanwhile, so two
-threads that import it at once get an `ImportError`."""
 
 logger = logging.getLogger(__name__)
 
@@ -66,11 +58,12 @@ class ModelRegistry:
     """
 
     def __init__(self, settings: Settings) -> None:
-        from inference_server.engines.device import (
-            choose_compute,
-            configure_gpu,
-            keep_freed_memory,
-        )
+        with importing():
+            from inference_server.engines.device import (
+                choose_compute,
+                configure_gpu,
+                keep_freed_memory,
+            )
 
         self._settings = settings
         self.catalog = Catalog(settings)
@@ -201,7 +194,7 @@ class ModelRegistry:
         Raises:
             ModelUnavailableError: The weights cannot be loaded.
         """
-        with _IMPORTS:
+        with importing():
             from inference_server.engines.load_weights import load_sam3, load_sam3_head
             from inference_server.engines.sam3.engine import ConceptEngine
             from inference_server.engines.sam3.trunk import TrunkEngine
@@ -231,13 +224,13 @@ class ModelRegistry:
             ModelUnavailableError: The weights cannot be loaded.
         """
         if isinstance(checkpoint, Sam1Checkpoint):
-            with _IMPORTS:
+            with importing():
                 from inference_server.engines.load_weights import load_sam1
                 from inference_server.engines.sam1.engine import Sam1Engine
 
             loaded = load_sam1(checkpoint, self.compute)
             return Sam1Engine(*loaded, checkpoint.name, self.compute, owned=True)
-        with _IMPORTS:
+        with importing():
             from inference_server.engines.load_weights import load_sam2
             from inference_server.engines.sam2.engine import VisualEngine
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import gc
 import logging
 import os
 import threading
@@ -20,7 +21,7 @@ import pytest
 import torch
 from sam2.modeling.sam2_base import SAM2Base
 
-from inference_server.engines import load_weights
+from inference_server.engines import imports, load_weights
 from inference_server.engines import registry as registry_module
 from inference_server.engines.arithmetic import Speed
 from inference_server.engines.base import (
@@ -203,22 +204,28 @@ async def test_a_failed_load_reaches_all_callers_and_is_retried(
 async def test_libraries_are_imported_by_one_thread_at_a_time(
     loader: Loader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two threads that import `transformers` at once get an `ImportError`."""
-    held: dict[str, bool] = {}
+    """Two threads that import `transformers` at once get an `ImportError`.
+
+    No garbage is collected meanwhile, and it is again afterwards.
+    """
+    held: dict[str, tuple[bool, bool]] = {}
     import_module = builtins.__import__
 
     def noting(name: str, *args: Any, **options: Any) -> Any:
         is_worker = threading.current_thread() is not threading.main_thread()
         if is_worker and name.endswith((".sam2.engine", ".sam3.engine", ".load_weights")):
-            held[name] = registry_module._IMPORTS.locked()
+            held[name] = (imports._LOCK.locked(), gc.isenabled())
         return import_module(name, *args, **options)
 
+    frozen = gc.get_freeze_count()
     monkeypatch.setattr(builtins, "__import__", noting)
     registry = registry_of()
     await asyncio.gather(registry.visual(TINY), registry.concept())
     monkeypatch.undo()
     assert len(held) == 3
-    assert set(held.values()) == {True}
+    assert set(held.values()) == {(True, False)}
+    assert gc.isenabled()
+    assert gc.get_freeze_count() == frozen
     registry.close()
 
 

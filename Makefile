@@ -32,9 +32,10 @@ test: $(VENV)/.dev ## Install everything and run the unit and contract tests (AR
 test-system: $(VENV)/.dev ## Run the tests with processes, databases, browsers, clients and the code in the docs
 	@$(BIN)/python -m pytest $(PARALLEL) -m "system and not cluster and not image and not slow" $(ARGS)
 
-# Ray measures how busy its replicas are, so nothing else runs beside the clusters.
+# Ray measures how busy its replicas are, so nothing else runs beside the clusters; those that the
+# command line starts end before that of the other tests begins.
 test-cluster: $(VENV)/.dev ## Run the tests on real Ray clusters only
-	@RAY_USAGE_STATS_ENABLED=0 $(BIN)/python -m pytest -m cluster tests/cluster tests/cli $(ARGS)
+	@RAY_USAGE_STATS_ENABLED=0 $(BIN)/python -m pytest -m cluster tests/cli tests/cluster $(ARGS)
 
 test-image: $(VENV)/.dev ## Build the Dockerfile and run the image (as root, with buildah and debootstrap)
 	@$(BIN)/python -m pytest -m image tests/deploy $(ARGS)

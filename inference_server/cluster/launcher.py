@@ -17,6 +17,8 @@ from typing import Any
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_DEDUP_LOGS", "0")
 os.environ.setdefault("RAY_DISABLE_WORKER_LOG_PREFIX", "1")
+# By default replicas have the least priority, and starve beside other work on the machine.
+os.environ.setdefault("RAY_worker_niceness", "0")
 # Serve's own handles pass over a replica that does not report its queue in time, by default 0.1 s.
 os.environ.setdefault("RAY_SERVE_QUEUE_LENGTH_RESPONSE_DEADLINE_S", "2")
 os.environ.setdefault("RAY_SERVE_MAX_QUEUE_LENGTH_RESPONSE_DEADLINE_S", "10")

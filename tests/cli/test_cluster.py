@@ -129,10 +129,10 @@ def test_it_serves_and_stops_all_its_processes(
         assert len(server.concept(picture.sent, "red circle")[0]) == 2
         # Ray forwards the log lines of the replicas with a delay.
         until(lambda: server.log.read_text().count("POST /sam3/visual_segment 200") >= 3, 120)
+        replicas = [each for each in started if "ServeReplica:inference-server" in of(each)]
+        assert {each.nice() for each in replicas} == {psutil.Process().nice()}
         # The only ingress is killed: its connections break, and new ones wait for its successor.
-        (ingress,) = (
-            each for each in started if "ServeReplica:inference-server:ingress" in of(each)
-        )
+        (ingress,) = (each for each in replicas if of(each).endswith(":ingress"))
         ingress.kill()
         with httpx.Client(base_url=server.url, timeout=240) as client:
             answer = client.post(VISUAL, headers={"x-api-key": ALICE}, json=body)

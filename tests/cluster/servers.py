@@ -14,6 +14,8 @@ from typing import Any
 import httpx
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# By default replicas have the least priority, and starve beside any other work on the machine.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 import ray
 from ray import serve
@@ -139,7 +141,7 @@ class ClusterServer(Running):
                 for name, count in counts.items()
             )
 
-        until(settled, DEADLINE, 0.2)
+        until(settled, DEADLINE, 0.5)
         self.until_ready(DEADLINE)
 
     def replicas(self, deployment: str) -> list[Replica]:
@@ -185,6 +187,7 @@ def cluster_server(**settings: Any) -> Iterator[ClusterServer]:
             "num_cpus": 3,
             "resources": {"front": 1},
             "include_dashboard": False,
+            "include_log_monitor": False,
             "object_store_memory": 200 << 20,
         },
     )

@@ -112,7 +112,7 @@ def test_a_killed_idle_thread_is_replaced_and_no_work_is_lost(
             assert pool.submit(int).result(60) == 0
             return not any(thread.is_alive() for thread in killed)
 
-        until(have_noticed, 60)
+        until(have_noticed)
         until(lambda: len(threads_of("idle")) <= 2)
     assert "A worker thread of idle died" in caplog.text
     pool.shutdown()

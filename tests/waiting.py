@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 
-def until(done: Callable[[], object], seconds: float = 120.0, pause: float = 0.02) -> None:
+def until(done: Callable[[], object], seconds: float = 300.0, pause: float = 0.02) -> None:
     """Wait until a condition holds, and fail if it does not within some seconds."""
     end = time.monotonic() + seconds
     while not done():

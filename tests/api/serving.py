@@ -30,7 +30,7 @@ from tests.waiting import until as until
 ALICE, BOB = "inf_alice-s3cret", "inf_bob-s3cret"
 """The API keys of all test servers."""
 
-TIMEOUT = 120.0
+TIMEOUT = 300.0
 
 KEPT = httpx.Limits(keepalive_expiry=1)
 """Less than the server's keep-alive timeout, so that the client closes idle connections first.

@@ -92,7 +92,7 @@ class TestMemory:
         with self._full(2) as (server, _):
             job = server.answer(JOB, image=picture.sent, prompts=[click(picture.scene.objects[0])])
             where = f"/v2/requests/{job['request_id']}"
-            until(lambda: server.get(f"{where}/status").json()["status"] == "COMPLETED", 60, 0.2)
+            until(lambda: server.get(f"{where}/status").json()["status"] == "COMPLETED", pause=0.2)
             assert server.metric("inference_jobs_total", outcome="retried") == 1
 
     def test_host_memory(self, picture: Picture, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,7 +177,7 @@ class TestDatabase:
                 return str(server.get(f"/v2/requests/{job_id}/status").json().get("status"))
 
             done = server.answer(JOB, **body)["request_id"]
-            until(lambda: state(done) == "COMPLETED", 60, 0.1)
+            until(lambda: state(done) == "COMPLETED", pause=0.1)
             postgres.stop()
             for _ in range(2):
                 refused = server.post(JOB, body)
@@ -193,10 +193,10 @@ class TestDatabase:
             assert server.get("/readyz").status_code == 200
             assert server.get("/metrics").status_code == 200
             postgres.start()
-            until(lambda: server.get(f"/v2/requests/{done}/status").status_code == 200, 60, 0.1)
+            until(lambda: server.get(f"/v2/requests/{done}/status").status_code == 200, pause=0.1)
             assert state(done) == "COMPLETED"
             again = server.answer(JOB, **body)["request_id"]
-            until(lambda: state(again) == "COMPLETED", 60, 0.1)
+            until(lambda: state(again) == "COMPLETED", pause=0.1)
             (prediction,) = server.get(f"/v2/requests/{again}").json()["output"]["predictions"]
             assert iou(plane(prediction, picture.size), item.mask) > 0.8
 
@@ -235,7 +235,7 @@ class TestDisk:
                 assert server.get("/readyz").status_code == 200
             job = server.answer(JOB, **{**body, "image": in_base64(large)})["request_id"]
             status = f"/v2/requests/{job}/status"
-            until(lambda: server.get(status).json()["status"] == "COMPLETED", 60, 0.1)
+            until(lambda: server.get(status).json()["status"] == "COMPLETED", pause=0.1)
             upload = post(server, TEXT, large, prompt="red circle", output_format="json")
             assert upload.status_code == 404, "the upload was read, and noise contains no circle"
             assert "Traceback" not in server.log.read_text()

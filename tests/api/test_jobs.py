@@ -60,7 +60,7 @@ def ended(server: Running, job: dict[str, Any]) -> httpx.Response:
         assert ("inference_time" in body.get("metrics", {})) == (seen[-1] == "COMPLETED")
         return seen[-1] in ("COMPLETED", "FAILED")
 
-    until(done, 60)
+    until(done)
     order = ["QUEUED", "PROCESSING", "COMPLETED", "FAILED"]
     assert seen == sorted(seen, key=order.index)
     return server.get(job["response_url"])

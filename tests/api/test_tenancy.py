@@ -172,7 +172,7 @@ def submitted(running: Keyed, key: str, seed: int) -> dict[str, str]:
     def done() -> bool:
         return bool(running.server.get(job["status_url"], key=key).json()["status"] == "COMPLETED")
 
-    until(done, 60)
+    until(done)
     return job
 
 
@@ -258,7 +258,7 @@ def test_the_image_of_a_job_belongs_to_its_tenant(
     server, name = running.server, f"by-a-job-{next(UNSEEN)}"
     body = {"image": noise(31), "image_id": name, "prompts": [{"text": "x"}]}
     job = server.post(f"/v2{CONCEPT}", body, key=victim).json()
-    until(lambda: server.get(job["status_url"], key=victim).json()["status"] == "COMPLETED", 60)
+    until(lambda: server.get(job["status_url"], key=victim).json()["status"] == "COMPLETED")
     assert server.post(VISUAL, {"image_id": name}, key=attacker).status_code == 404
     assert server.post(VISUAL, {"image_id": name}, key=colleague).status_code == 200
     stolen = server.post(f"/v2{CONCEPT}", {**body, "image": None}, key=attacker)

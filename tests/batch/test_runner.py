@@ -65,7 +65,7 @@ def test_images_are_encoded_in_batches_and_few_are_in_memory(
         return await submit(self, image)
 
     def patient(self: VisualEngine, images: Sequence[Prepared]) -> list[Embedding]:
-        until(lambda: len(submitted) > 2, 60)  # two more images are queued during the first
+        until(lambda: len(submitted) > 2)  # two more images are queued during the first
         return forward(self, images)
 
     monkeypatch.setattr(LoadedModel, "encode", noting)

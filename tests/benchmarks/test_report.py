@@ -75,7 +75,7 @@ def test_short_memory_peaks_are_measured(monkeypatch: pytest.MonkeyPatch) -> Non
     def hold() -> None:
         block = np.ones(50 * 2**20, np.uint8)
         enough = looks + 2  # one sample may be in progress
-        until(lambda: looks >= enough, 60, 0.001)
+        until(lambda: looks >= enough, pause=0.001)
         del block
 
     monkeypatch.setattr(timing, "resident", counted)

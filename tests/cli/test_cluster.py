@@ -16,7 +16,7 @@ import pytest
 
 from inference_server.cluster.port import SharedPort
 from tests.api.pictures import Picture, click, iou, plane
-from tests.api.serving import ALICE, VISUAL, until
+from tests.api.serving import ALICE, TIMEOUT, VISUAL, until
 from tests.e2e.processes import process
 from tests.environment import clean_environment
 
@@ -28,7 +28,7 @@ def run(*lines: str) -> subprocess.CompletedProcess[str]:
         env={**clean_environment(), "INFERENCE_API_KEYS": ALICE},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
         check=False,
     )
 
@@ -128,19 +128,19 @@ def test_it_serves_and_stops_all_its_processes(
         assert server.post(VISUAL, body).headers["x-embedding-cache"] == "hit"
         assert len(server.concept(picture.sent, "red circle")[0]) == 2
         # Ray forwards the log lines of the replicas with a delay.
-        until(lambda: server.log.read_text().count("POST /sam3/visual_segment 200") >= 3, 120)
+        until(lambda: server.log.read_text().count("POST /sam3/visual_segment 200") >= 3)
         replicas = [each for each in started if "ServeReplica:inference-server" in of(each)]
         assert {each.nice() for each in replicas} == {psutil.Process().nice()}
         # The only ingress is killed: its connections break, and new ones wait for its successor.
-        (ingress,) = (each for each in replicas if of(each).endswith(":ingress"))
+        (ingress,) = (each for each in replicas if "Replica:inference-server:ingress" in of(each))
         ingress.kill()
-        with httpx.Client(base_url=server.url, timeout=240) as client:
+        with httpx.Client(base_url=server.url, timeout=600) as client:
             answer = client.post(VISUAL, headers={"x-api-key": ALICE}, json=body)
         assert answer.status_code == 200, answer.text
         started += psutil.Process(server.popen.pid).children(recursive=True)
         server.signal_process(signal.SIGTERM)
         assert server.ended() == 0, server.log.read_text()
-        _, alive = psutil.wait_procs(started, 120)
+        _, alive = psutil.wait_procs(started, TIMEOUT)
         assert not alive
     lines = server.log.read_text().splitlines()
     assert "graceful_shutdown failed" not in capfd.readouterr().out
@@ -167,11 +167,11 @@ def test_it_can_be_stopped_during_the_start(tmp_path: Path) -> None:
         return False
 
     try:
-        until(starting, 120, 0.2)
+        until(starting, pause=0.2)
         started = server.children(recursive=True)
         server.send_signal(signal.SIGTERM)
-        assert server.wait(120) == 130, log.read_text()
-        _, alive = psutil.wait_procs(started, 120)
+        assert server.wait(TIMEOUT) == 130, log.read_text()
+        _, alive = psutil.wait_procs(started, TIMEOUT)
         assert not alive
     finally:
         if server.poll() is None:

@@ -247,7 +247,7 @@ def test_jobs(client: AuthenticatedClient, picture: Picture) -> None:
             status = of(models.JobStatus, job_status.sync(job.request_id, client=client))
             return status.status == "COMPLETED"
 
-        until(completed, 60, 0.1)
+        until(completed, pause=0.1)
         return of(models.JobResult, job_result.sync(job.request_id, client=client))
 
     sent = picture.sent["value"]

@@ -41,7 +41,7 @@ _PLACES = [
 ]
 """Ingresses on the first node, engines on the others, which tests may remove."""
 
-DEADLINE = 240.0
+DEADLINE = 600.0
 """Seconds to wait for deployments and responses."""
 
 

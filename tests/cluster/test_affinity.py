@@ -98,5 +98,5 @@ def test_a_hot_image_spills_to_one_more_replica(two: ClusterServer, picture: Pic
         spilled = [asked() for _ in range(3)]
         assert owner.ongoing() == 1, "the owner must be busy during the clicks"
     assert spilled == ["miss", "hit", "hit"]
-    until(lambda: all(replica.ongoing() == 0 for replica in (owner, *others)), 120)
+    until(lambda: all(replica.ongoing() == 0 for replica in (owner, *others)))
     assert asked() == "hit"

@@ -220,7 +220,7 @@ def test_ingresses_share_keys_jobs_and_rates(two: ClusterServer, picture: Pictur
     )
     assert made.exit_code == 0, made.output
     key = next(word for word in made.output.split() if word.startswith("inf_"))
-    until(lambda: all(two.get("/models", key=key).is_success for _ in range(12)), 120, 0.5)
+    until(lambda: all(two.get("/models", key=key).is_success for _ in range(12)), pause=0.5)
     body = {"image": noise(1), "prompts": {"prompts": []}}
     statuses = [two.post(VISUAL, body, key=key).status_code for _ in range(12)]
     assert sorted(set(statuses)) == [200, 429]

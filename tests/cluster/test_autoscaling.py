@@ -24,7 +24,7 @@ def test_replicas_scale_with_the_load(two: ClusterServer, picture: Picture) -> N
     two.until_deployed(ingress=2, visual=1, concept=1)
     load = Load(two, picture)
     with load.running():
-        until(lambda: len(two.replicas("visual")) == 2, 240)
+        until(lambda: len(two.replicas("visual")) == 2, 600)
         load.until_more(20)
-    until(lambda: len(two.replicas("visual")) == 1, 240)
+    until(lambda: len(two.replicas("visual")) == 1, 600)
     assert load.failed() == []

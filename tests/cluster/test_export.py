@@ -39,14 +39,14 @@ def test_rays_metrics_include_the_caches_of_all_replicas(two: ClusterServer) -> 
             assert two.post(VISUAL, body).status_code == 200
     owners = [two.owner("visual", name).name for name in names]
     kept = {each.name: owners.count(each.name) for each in two.replicas("visual")}
-    until(lambda: samples("visual").get(f"{CACHE}entries") == kept, 120)
+    until(lambda: samples("visual").get(f"{CACHE}entries") == kept)
     # Counters include the requests of earlier tests, and may be exported a moment later.
 
     def told(name: str) -> bool:
         return sum(samples("visual").get(CACHE + name, {}).values()) >= len(names)
 
-    until(lambda: told("hits_total") and told("misses_total"), 120)
-    until(lambda: f"{CACHE}entries" in samples("concept"), 120)
+    until(lambda: told("hits_total") and told("misses_total"))
+    until(lambda: f"{CACHE}entries" in samples("concept"))
     read = samples("visual")
     assert read[f"{CACHE}max_bytes"].keys() == kept.keys()
     assert min(read[f"{CACHE}max_bytes"].values()) > 0

@@ -76,7 +76,7 @@ class Load:
     def until_more(self, count: int) -> None:
         """Wait for a number of further responses."""
         goal = len(self.answers) + count
-        until(lambda: len(self.answers) >= goal or self.wrong, 240)
+        until(lambda: len(self.answers) >= goal or self.wrong, 600)
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -89,7 +89,7 @@ class Load:
         finally:
             self._ended.set()
             for thread in self._threads:
-                thread.join(240)
+                thread.join(600)
 
     def failed(self) -> list[str]:
         """Return descriptions of everything but correct responses."""
@@ -145,10 +145,10 @@ def test_a_request_of_a_killed_replica_is_retried(two: ClusterServer, picture: P
     answers: list[httpx.Response] = []
     owner = two.owner("visual", StoredImage.of(picture.data).digest)
     thread = long_request(two, picture, answers)
-    until(lambda: owner.ongoing() == 1 or answers, 120)
+    until(lambda: owner.ongoing() == 1 or answers)
     assert not answers, "the request must outlast the wait"
     owner.kill()
-    thread.join(240)
+    thread.join(600)
     (answer,) = answers
     assert answer.status_code == 200, answer.text
     assert len(answer.json()["features"]) >= len(picture.scene.objects)
@@ -158,11 +158,11 @@ def test_a_request_of_a_killed_replica_is_retried(two: ClusterServer, picture: P
     owner = two.owner("visual", StoredImage.of(picture.data).digest)
     (other,) = (r for r in two.replicas("visual") if r.name != owner.name)
     thread = long_request(two, picture, answers)
-    until(lambda: owner.ongoing() == 1 or answers, 120)
+    until(lambda: owner.ongoing() == 1 or answers)
     owner.kill()
-    until(lambda: other.ongoing() == 1 or answers, 120)
+    until(lambda: other.ongoing() == 1 or answers)
     other.kill()
-    thread.join(240)
+    thread.join(600)
     (answer,) = answers
     # 200 if the second replica had not started on the request, and a third one answered.
     assert answer.status_code in (200, 503), answer.text

@@ -45,7 +45,7 @@ class Running:
         run = self.server.run
         self.thread = threading.Thread(target=run, kwargs={"sockets": [self.listener]})
         self.thread.start()
-        until(lambda: self.server.started, 120)
+        until(lambda: self.server.started)
 
     def leave(self) -> None:
         """Begin to stop, in the server's loop."""
@@ -100,7 +100,7 @@ def test_clients_of_a_leaving_ingress_move_to_the_other(
     assert asked(idle, HEALTH).status == 200
     second = start()
     first.leave()
-    until(lambda: not any(each.is_serving() for each in first.server.servers), 120)
+    until(lambda: not any(each.is_serving() for each in first.server.servers))
     for _ in range(5):
         new = http.client.HTTPConnection(settings.host, settings.port, timeout=120)
         new.request("GET", "/livez")
@@ -122,9 +122,9 @@ def test_the_last_ingress_goes_on_accepting_for_a_while(
     """A load balancer has to notice; its health check tells it."""
     only = start()
     only.leave()
-    until(lambda: only.app.state.server.admission.leaving, 120)
+    until(lambda: only.app.state.server.admission.leaving)
     connection = http.client.HTTPConnection(settings.host, settings.port, timeout=120)
     assert asked(connection, HEALTH).status == 503
     assert asked(connection, "/livez").status == 200
     start()
-    until(lambda: not any(each.is_serving() for each in only.server.servers), 120)
+    until(lambda: not any(each.is_serving() for each in only.server.servers))

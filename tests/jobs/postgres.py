@@ -120,7 +120,7 @@ class Cluster:
                 return True
             return subprocess.run(check, capture_output=True).returncode == 0
 
-        until(decided, 60, 0.1)
+        until(decided, pause=0.1)
         return self._server.poll() is None
 
     def stop(self) -> None:
@@ -201,4 +201,4 @@ def fresh_database(url: str, name: str, template: str = "template1") -> Iterator
                 return True
             return False
 
-        until(dropped, 60)
+        until(dropped)

@@ -57,7 +57,7 @@ def test_no_job_is_lost(url: str, tmp_path: Path) -> None:
         for _ in range(3):
             start()
         # One of these three now runs a task that does not end. Each of the three is killed below.
-        until((tmp_path / "log.held").exists, 120)
+        until((tmp_path / "log.held").exists)
         for _ in range(ROUNDS):
             time.sleep(chance.uniform(0.2, 0.8))
             # Kill the oldest process; the others may not have started yet.
@@ -65,7 +65,7 @@ def test_no_job_is_lost(url: str, tmp_path: Path) -> None:
             processes.pop(0).wait()
             start()
         # Detecting a crash takes up to two seconds; the rest is for the jobs.
-        until(lambda: all(state(job_id) == "COMPLETED" for job_id in ids), 120, 0.1)
+        until(lambda: all(state(job_id) == "COMPLETED" for job_id in ids), pause=0.1)
         for number, job_id in enumerate(ids):
             for expected in doubled(number):
                 content = reader.piece(job_id, expected.name, 0, len(expected.content) + 1)

@@ -375,7 +375,7 @@ def test_concurrent_workers_claim_each_job_once(opened: Opener) -> None:
         while (claim := stores[index].claim(f"worker{index}", [KIND])) is not None:
             taken[claim.lease.job_id] += 1
             shares[index] += 1
-            until(lambda: len(shares) > 1, 60)  # so that one thread does not take all
+            until(lambda: len(shares) > 1)  # so that one thread does not take all
             assert stores[index].finish(claim.lease, OUTPUT)
 
     with ThreadPoolExecutor(4) as pool:

@@ -31,7 +31,7 @@ from playwright.sync_api import (
 from tests.api.pictures import Plane
 from tests.api.serving import ALICE, until
 
-TIMEOUT = 60_000.0
+TIMEOUT = 180_000.0
 _FILL = range(90, 236)
 """Alpha of one mask and of two overlapping masks; outlines are more opaque."""
 _WATCH = """

@@ -298,7 +298,7 @@ def test_a_running_job_tells_its_progress_and_can_be_cancelled(
             told.append(status.get("progress") or {"done": 0})
             return bool(told[-1]["done"] == 5)
 
-        until(progresses, 60)
+        until(progresses)
         assert told[-1]["total"] == 18
         assert told[-1]["share"] == pytest.approx(5 / 18)
         assert [each["done"] for each in told] == sorted(each["done"] for each in told)

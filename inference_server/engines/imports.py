@@ -7,6 +7,7 @@ answer meanwhile and the command line does not wait for what it does not use.
 from __future__ import annotations
 
 import gc
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,12 +25,12 @@ def importing() -> Iterator[None]:
     for a sixth of the time of the imports.
     """
     with _LOCK:
-        collecting = gc.isenabled()
+        collecting, modules = gc.isenabled(), len(sys.modules)
         gc.disable()
         try:
             yield
         finally:
-            if not gc.get_freeze_count():
+            if len(sys.modules) > modules and not gc.get_freeze_count():
                 # Moves all objects to the oldest generation, which is rarely traversed.
                 gc.freeze()
                 gc.unfreeze()

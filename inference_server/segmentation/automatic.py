@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from inference_server.engines.base import Candidates, Embedding, Query, VisualPrompt, queries
 from inference_server.engines.batch_queue import BatchResult
+from inference_server.engines.imports import importing
 from inference_server.errors import CapacityError
 from inference_server.masks import upsample_mask
 from inference_server.segmentation.postprocess import suppress_overlaps
@@ -197,7 +198,8 @@ class AutomaticMasks:
 
     def _suppress(self, found: list[Instance]) -> list[Instance]:
         """Non-maximum suppression by box, then by mask; by descending predicted IoU."""
-        from inference_server.engines.nms import box_nms  # imports torch
+        with importing():
+            from inference_server.engines.nms import box_nms
 
         if not found:
             return []

@@ -8,7 +8,6 @@ from typing import Any, Protocol
 
 import torch
 from sam2.modeling.sam2_base import SAM2Base
-from sam2.utils.transforms import SAM2Transforms
 from torch import Tensor
 
 from inference_server.engines.base import (
@@ -26,6 +25,10 @@ from inference_server.engines.resize import Normalizer
 from inference_server.engines.sam2.fast_hiera import FastImageEncoder, UnsupportedEncoderError
 
 logger = logging.getLogger(__name__)
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of red, green and blue, 0 to 1: those of `sam2.utils.transforms.SAM2Transforms`. Its import would
+take as long as that of everything else that SAM 2 needs, because it imports `torchvision`."""
 
 
 class _Encoder(Protocol):
@@ -88,10 +91,7 @@ class VisualEngine(SquareInput):
         self._side: int = model.image_size
         self._decoder = FastMaskDecoder(decoder, prompts, compute.dtype)
         self._predictor = MaskPredictor(prompts, self._decoder, model.image_size, compute)
-        transforms: Any = SAM2Transforms(  # type: ignore[no-untyped-call]
-            resolution=model.image_size, mask_threshold=0.0
-        )
-        self._normalize = Normalizer(transforms.mean, transforms.std, compute.device)
+        self._normalize = Normalizer(MEAN, STD, compute.device)
 
     @property
     def side(self) -> int:

@@ -19,7 +19,7 @@ from inference_server.demo.scenes import make_scene
 from inference_server.engines.base import Candidates, Embedding, VisualPrompt, queries
 from inference_server.engines.mask_decoder import FastMaskDecoder
 from inference_server.engines.resize import Normalizer, resize
-from inference_server.engines.sam2.engine import VisualEngine
+from inference_server.engines.sam2.engine import MEAN, STD, VisualEngine
 from inference_server.masks import Mask, upsample_masks
 from tests.engines.conftest import CPU, CPU_BFLOAT16, Picture
 from tests.masks.planes import iou
@@ -79,6 +79,12 @@ def predictor_for(model: SAM2Base, image: Picture, *, same_pixels: bool = True) 
         predictor._transforms = SamePixels(resolution=side, mask_threshold=0.0)  # type: ignore[no-untyped-call]
     predictor.set_image(image)
     return predictor
+
+
+def test_normalisation_is_that_of_the_predictor() -> None:
+    reference: Any = SAM2Transforms(resolution=64, mask_threshold=0.0)  # type: ignore[no-untyped-call]
+    assert list(MEAN) == reference.mean
+    assert list(STD) == reference.std
 
 
 class SamePixels(SAM2Transforms):

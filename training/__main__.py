@@ -127,10 +127,22 @@ def head(out: Path, minutes: float, threads: int, device: str, seed: int) -> Non
 
 
 @main.command()
-@_run_options("joint", minutes=62.0)
+@_run_options("joint", minutes=123.0)
 def joint(out: Path, minutes: float, threads: int, device: str, seed: int) -> None:
     """Train the demo SAM 3 and its head together, from the included ones, and write them."""
     from training.joint import export, train
+
+    weights = WEIGHTS / "sam3"
+    train(out, minutes, threads=threads, device=_device(device), weights=weights, seed=seed)
+    export(out, weights)
+
+
+@main.command("second-click")
+@_run_options("second-click", minutes=12.0)
+def second_click(out: Path, minutes: float, threads: int, device: str, seed: int) -> None:
+    """Train the demo SAM 3's visual head for second clicks, from the included one, and write it."""
+    from training.head import export
+    from training.second_click import train
 
     weights = WEIGHTS / "sam3"
     train(out, minutes, threads=threads, device=_device(device), weights=weights, seed=seed)
@@ -152,6 +164,8 @@ _STAGES: tuple[tuple[str, click.Command, dict[str, object]], ...] = (
     ("concept", concept, {}),
     ("head", head, {}),
     ("improved", concept, {"improve": True, "minutes": 38.0}),
+    ("joint", joint, {}),
+    ("second-click", second_click, {}),
     ("visual", visual, {}),
     ("visual-improved", visual, {"improve": True, "minutes": 50.0}),
     ("sam1", sam1, {}),

@@ -44,6 +44,21 @@ class HeadTraining(PromptableTraining):
         self._trunk: Any = loaded.vision_encoder.backbone.to(device).eval().requires_grad_(False)
         super().__init__(out, device, seed)
 
+    def start_from(self, weights: Path) -> None:
+        """Begin with the head of a SAM 3 directory.
+
+        Args:
+            weights: the directory.
+
+        Raises:
+            ValueError: It has no visual head.
+        """
+        head = read_head(weights)
+        if head is None:
+            raise ValueError(f"{weights} has no visual head")
+        for model in (self.model, self.average):
+            model.load_state_dict(sharpened(head, 1 / HEAD_SHARPNESS))
+
     def _build(self) -> VisualHead:
         config = video_config(self._config)
         tracker: Any = config.tracker_config

@@ -17,7 +17,7 @@ from training.concept import AVERAGE, ConceptTraining, export_state, open_crowde
 from training.concept_loss import ConceptLoss
 from training.concept_model import IMAGE_SIZE, TOKENS
 from training.dense import DenseTargets
-from training.head import HEAD_SHARPNESS, HeadTraining, read_head, write_head
+from training.head import HEAD_SHARPNESS, HeadTraining, write_head
 from training.optim import MuonWithAdamW, follow
 from training.pool import SceneBatch, ScenePool
 from training.promptable import open_pools
@@ -70,6 +70,8 @@ class JointTraining(HeadTraining):
 
     images_per_step = (6, 6)
     first_correction = 0.0
+    corrected_share = 0.5
+    corrected_weight = 1.6
     plain_share = 0.15
     rate = _RATE
 
@@ -84,11 +86,7 @@ class JointTraining(HeadTraining):
         super().__init__(out, device, seed, weights)
         self._trunk = concept.model.train().vision_encoder.backbone
         if not self.step:
-            head = read_head(weights)
-            if head is None:
-                raise ValueError(f"{weights} has no visual head")
-            for model in (self.model, self.average):
-                model.load_state_dict(sharpened(head, 1 / HEAD_SHARPNESS))
+            self.start_from(weights)
 
     def _prepare_optimizers(self) -> None:
         super()._prepare_optimizers()

@@ -58,6 +58,9 @@ class PromptableTraining(ABC):
         images_per_step: number of scenes per step, by whether the step runs at half the image side.
         half_size_share: share of the time, from the start, at half the image side.
         first_correction: share of the time without corrective clicks, from the start.
+        corrected_share: share of the prompts that get a corrective click, those with poor masks
+            first.
+        corrected_weight: weight of the masks after it, relative to those before.
         plain_share: share of the steps on plain scenes.
         rate: factor of the learning rates.
         optimizers: optimizers of the parameters.
@@ -68,6 +71,8 @@ class PromptableTraining(ABC):
     images_per_step = (4, 8)
     half_size_share = 0.0
     first_correction = _FIRST_CORRECTION
+    corrected_share = 0.25
+    corrected_weight = 0.8
     plain_share = 0.2
     rate = 1.0
 
@@ -233,7 +238,8 @@ class PromptableTraining(ABC):
                 continue
             # Poor masks first, prompts without an object last.
             order = torch.rand_like(chosen) - 0.5 * (chosen < chosen.median()).float()
-            keep = (order + 0.5 * (~real).float()).argsort()[: len(order) // 4]
+            count = max(1, int(self.corrected_share * len(order)))
+            keep = (order + 0.5 * (~real).float()).argsort()[:count]
             single = torch.rand_like(chosen) < 0.5
             shown = torch.where(single, torch.zeros_like(answer.choice), answer.choice)
             masks = pick(answer.logits.detach(), shown)[keep].clamp(-32, 32)
@@ -242,7 +248,7 @@ class PromptableTraining(ABC):
             part, iou = self.loss.of_answer(
                 self._decode(features, again, masks), own[keep], box[keep]
             )
-            loss = loss + 0.8 * weight * part
+            loss = loss + self.corrected_weight * weight * part
             report[f"{name} before"] = chosen[keep][real[keep]].mean().item()
             report[f"{name} corrected"] = iou[real[keep], 0].mean().item()
         return loss, report | {"loss": loss.item()}

@@ -54,6 +54,24 @@ def pick(values: Tensor, index: Tensor) -> Tensor:
     return values[torch.arange(len(index), device=index.device), index]
 
 
+def mask_loss(logits: Tensor, truth: Tensor) -> Tensor:
+    """Compute the loss of masks: half a cross entropy, relative to the object's area, and dice.
+
+    Args:
+        logits: mask logits, `float32[P, M, m, m]`.
+        truth: share of each pixel covered by the object, `float32[P, 2m, 2m]`.
+
+    Returns:
+        `float32[P, M]`.
+    """
+    logits, area = doubled(logits), truth.sum(dim=(1, 2))[:, None]
+    meant = truth[:, None].expand_as(logits)
+    cross = F.binary_cross_entropy_with_logits(logits, meant, reduction="none").sum(dim=(2, 3))
+    share = logits.sigmoid()
+    dice = (2 * (share * meant).sum(dim=(2, 3)) + 1) / (share.sum(dim=(2, 3)) + area + 1)
+    return 0.5 * cross / (area + 0.01 * truth[0].numel()) + 1 - dice
+
+
 class VisualLoss(nn.Module):
     """Losses with auxiliary linear heads that predict boxes from features and from tokens, and the
     prompt's object from image tokens fused with the prompt.
@@ -123,12 +141,9 @@ class VisualLoss(nn.Module):
             best = 1 + overlap[:, 1:].argmax(dim=1)
             other = torch.randint_like(best, 1, 4)
             best = torch.where(torch.rand(count, device=best.device) < 0.2, other, best)
-        logits = doubled(torch.stack([answer.logits[:, 0], pick(answer.logits, best)], dim=1))
-        meant = truth[:, None].expand_as(logits)
-        cross = F.binary_cross_entropy_with_logits(logits, meant, reduction="none").sum(dim=(2, 3))
-        share = logits.sigmoid()
-        dice = (2 * (share * meant).sum(dim=(2, 3)) + 1) / (share.sum(dim=(2, 3)) + area + 1)
-        each = 0.5 * cross / (area + 0.01 * truth[0].numel()) + 1 - dice
+        each = mask_loss(
+            torch.stack([answer.logits[:, 0], pick(answer.logits, best)], dim=1), truth
+        )
         off = F.smooth_l1_loss(
             self.box(answer.tokens), box[:, None].expand(-1, 4, -1), reduction="none", beta=0.05
         ).mean(dim=(1, 2))

@@ -142,3 +142,34 @@ def correction(logits: Tensor, truth: Tensor, rng: np.random.Generator) -> tuple
         points.append([_point_in(wrong, rng, 0.5)])
         labels.append([int(positive)])
     return torch.tensor(points), torch.tensor(labels)
+
+
+def deepest_correction(
+    logits: Tensor, truth: Tensor, rng: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """Place a corrective click where the error is deepest, as the evaluation does.
+
+    Args:
+        logits: mask logits, `float32[P, S, S]`.
+        truth: share of each pixel covered by the object, `float32[P, S, S]`.
+        rng: source of randomness, for the place within the pixel.
+
+    Returns:
+        Points `float32[P, 1, 2]` as shares of the side, and labels `int64[P, 1]`.
+    """
+    points, labels = [], []
+    for found, meant in zip((logits > 0).cpu().numpy(), (truth > 0.5).cpu().numpy(), strict=True):
+        missing, excess = meant & ~found, found & ~meant
+        positive = _depth(missing) >= _depth(excess)
+        wrong = missing if positive else excess
+        if not wrong.any():
+            positive = bool(meant.any())
+            wrong = meant if positive else ~meant
+        points.append([_point_in(wrong, rng, 1.0)])
+        labels.append([int(positive)])
+    return torch.tensor(points), torch.tensor(labels)
+
+
+def _depth(mask: NDArray[np.bool_]) -> float:
+    """Return the largest distance of a mask's pixels to its edge."""
+    return float(cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, 3).max())

@@ -9,7 +9,9 @@ from click.testing import CliRunner
 
 import training.concept
 import training.head
+import training.joint
 import training.sam1
+import training.second_click
 import training.visual
 from training.__main__ import main
 
@@ -29,10 +31,17 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         return call
 
-    for module in (training.concept, training.head, training.visual, training.sam1):
+    for module in (
+        training.concept,
+        training.head,
+        training.joint,
+        training.visual,
+        training.sam1,
+    ):
         for function in ("train", "export"):
             name = f"{function} {module.__name__.removeprefix('training.')}"
             monkeypatch.setattr(module, function, recorded(name))
+    monkeypatch.setattr(training.second_click, "train", recorded("train second_click"))
     return calls
 
 
@@ -41,17 +50,23 @@ def test_one_command_trains_all_and_continues(tmp_path: Path, trained: list[str]
     stopped = CliRunner().invoke(main, arguments)
     assert stopped.exit_code == 1
 
+    written = {
+        "concept improved": "concept",
+        "visual improved": "visual",
+        "second_click": "head",
+    }
+
     def calls(*names: str) -> list[str]:
         return [
             call
             for name in names
-            for call in (f"train {name}", f"export {name.removesuffix(' improved')}")
+            for call in (f"train {name}", f"export {written.get(name, name)}")
         ]
 
-    begun = calls("concept", "head", "concept improved")
+    begun = calls("concept", "head", "concept improved", "joint", "second_click")
     assert trained == [*begun, "train visual"]
     trained[:] = ["train visual"]
     finished = CliRunner().invoke(main, arguments)
     assert finished.exit_code == 0, finished.output
-    assert "stage 3 of 6: improved (done)" in finished.output
+    assert "stage 3 of 8: improved (done)" in finished.output
     assert trained[1:] == calls("visual", "visual improved", "sam1")

@@ -141,11 +141,19 @@ def joint(out: Path, minutes: float, threads: int, device: str, seed: int) -> No
 @_run_options("second-click", minutes=12.0)
 def second_click(out: Path, minutes: float, threads: int, device: str, seed: int) -> None:
     """Train the demo SAM 3's visual head for second clicks, from the included one, and write it."""
-    from training.head import export
-    from training.second_click import train
+    from training.head import export, train
+    from training.second_click import SecondClickTraining
 
     weights = WEIGHTS / "sam3"
-    train(out, minutes, threads=threads, device=_device(device), weights=weights, seed=seed)
+    train(
+        out,
+        minutes,
+        threads=threads,
+        device=_device(device),
+        weights=weights,
+        seed=seed,
+        kind=SecondClickTraining,
+    )
     export(out, weights)
 
 

@@ -100,6 +100,7 @@ def train(
     seed: int = 0,
     scenes: int = 12_000,
     plain_scenes: int = 2_000,
+    kind: type[HeadTraining] = HeadTraining,
 ) -> None:
     """Train the visual head of the demo SAM 3, or continue an interrupted run.
 
@@ -113,10 +114,11 @@ def train(
         seed: seed of weights, scenes and prompts. Default: 0.
         scenes: number of scenes in the pool. Default: 12,000.
         plain_scenes: number of scenes of plain shapes. Default: 2,000.
+        kind: the training, such as that of second clicks. Default: from random weights.
     """
     torch.set_num_threads(threads)
     pool, plain = open_pools(out.parent, POOL_SIZE, scenes, plain_scenes, seed)
-    HeadTraining(out, device, seed, weights).run(pool, minutes, plain)
+    kind(out, device, seed, weights).run(pool, minutes, plain)
 
 
 def export(out: Path, weights: Path) -> None:

@@ -197,6 +197,20 @@ class PromptableTraining(ABC):
         """Fit the scenes, of any aspect ratio distorted to a square, into the model's input."""
         return batch
 
+    def _to_correct(self, iou: Tensor, real: Tensor) -> Tensor:
+        """Draw the prompts that get a corrective click: poor masks first, those of none last.
+
+        Args:
+            iou: IoU of each prompt's mask, `float32[P]`.
+            real: whether there is an object, `bool[P]`.
+
+        Returns:
+            Their indices, `int64[K]`.
+        """
+        order = torch.rand_like(iou) - 0.5 * (iou < iou.median()).float()
+        count = max(1, int(self.corrected_share * len(order)))
+        return (order + 0.5 * (~real).float()).argsort()[:count]
+
     def losses(
         self, batch: SceneBatch, side: int, *, corrected: bool
     ) -> tuple[Tensor, dict[str, float]]:
@@ -236,10 +250,7 @@ class PromptableTraining(ABC):
             report[f"{name} quality off"] = (answer.quality - iou).abs().mean().item()
             if not corrected:
                 continue
-            # Poor masks first, prompts without an object last.
-            order = torch.rand_like(chosen) - 0.5 * (chosen < chosen.median()).float()
-            count = max(1, int(self.corrected_share * len(order)))
-            keep = (order + 0.5 * (~real).float()).argsort()[:count]
+            keep = self._to_correct(chosen, real)
             single = torch.rand_like(chosen) < 0.5
             shown = torch.where(single, torch.zeros_like(answer.choice), answer.choice)
             masks = pick(answer.logits.detach(), shown)[keep].clamp(-32, 32)

@@ -16,12 +16,8 @@ from torch import Tensor
 
 from training.head import HeadTraining
 from training.pool import SceneBatch
-from training.promptable import open_pools
 from training.visual_loss import mask_loss, pick
-from training.visual_model import IMAGE_SIZE as POOL_SIZE
-from training.visual_prompts import Prompts, deepest_correction, first_prompts
-
-_CORRECTED_SHARE = 0.75
+from training.visual_prompts import Prompts, correction, first_prompts
 
 
 class SecondClickTraining(HeadTraining):
@@ -38,6 +34,7 @@ class SecondClickTraining(HeadTraining):
     """
 
     images_per_step = (8, 8)
+    corrected_share = 0.75
     plain_share = 0.1
     rate = 0.25
 
@@ -60,12 +57,12 @@ class SecondClickTraining(HeadTraining):
             Scalar loss, and figures for the progress line by name.
         """
         del corrected
-        clicks, boxes = first_prompts(batch, self.rng)
+        clicks, boxes = (prompts.to(self.device) for prompts in first_prompts(batch, self.rng))
         batch = batch.to(self.device)
         _, features = self._encode(self._shown(batch, side))
-        loss, report = self._second(batch, features, clicks.to(self.device))
-        truth, box = self._truth(batch, boxes.to(self.device))
-        answer = self._decode(features, boxes.to(self.device), None)
+        loss, report = self._second(batch, features, clicks)
+        truth, box = self._truth(batch, boxes)
+        answer = self._decode(features, boxes, None)
         part, iou = self.loss.of_answer(answer, self._shrunk(truth), box)
         loss = loss + 0.2 * part
         report["box"] = pick(iou, answer.choice)[truth.any(dim=(1, 2))].mean().item()
@@ -82,15 +79,13 @@ class SecondClickTraining(HeadTraining):
             loss, iou = self.loss.of_answer(answer, truth, box)
         loss = 0.5 * loss if loss.requires_grad else torch.zeros((), device=self.device)
         chosen = pick(iou, answer.choice)
-        # Poor masks first, and none of prompts without an object.
-        order = torch.rand_like(chosen) - 0.5 * (chosen < chosen.median()).float()
-        keep = (order + 2 * (~real).float()).argsort()[: max(1, int(_CORRECTED_SHARE * len(real)))]
+        keep = self._to_correct(chosen, real)
         keep = keep[real[keep]]
         masks = pick(answer.logits.detach(), answer.choice)[keep].clamp(-32, 32)
         shown = F.interpolate(
             masks[:, None], size=full.shape[-2:], mode="bilinear", align_corners=False
         )[:, 0]
-        points, labels = deepest_correction(shown, full[keep], self.rng)
+        points, labels = correction(shown, full[keep], self.rng, deepest=True)
         again = clicks.corrected(keep, points.to(self.device), labels.to(self.device))
         answer = self._decode(features, again, masks)
         part, iou = self.loss.of_answer(answer, truth[keep], box[keep])
@@ -110,32 +105,3 @@ class SecondClickTraining(HeadTraining):
     def _shrunk(self, truth: Tensor) -> Tensor:
         """Shrink objects to the side of the loss."""
         return F.adaptive_avg_pool2d(truth, 2 * self._mask_side)
-
-
-def train(
-    out: Path,
-    minutes: float,
-    *,
-    threads: int,
-    device: str,
-    weights: Path,
-    seed: int = 0,
-    scenes: int = 12_000,
-    plain_scenes: int = 2_000,
-) -> None:
-    """Train the head of the demo SAM 3 for second clicks, or continue an interrupted run.
-
-    Args:
-        out: directory of the run, with state and learning curve (`curve.jsonl`). The scenes are in
-            the directory above, for all runs.
-        minutes: duration over all runs.
-        threads: number of CPU threads.
-        device: `cpu` or `cuda`.
-        weights: directory of the demo SAM 3 to begin with.
-        seed: seed of scenes and prompts. Default: 0.
-        scenes: number of scenes in the pool. Default: 12,000.
-        plain_scenes: number of scenes of plain shapes. Default: 2,000.
-    """
-    torch.set_num_threads(threads)
-    pool, plain = open_pools(out.parent, POOL_SIZE, scenes, plain_scenes, seed)
-    SecondClickTraining(out, device, seed, weights).run(pool, minutes, plain)

@@ -120,52 +120,31 @@ def first_prompts(batch: SceneBatch, rng: np.random.Generator) -> tuple[Prompts,
     return prompts(clicks, [1], clicked), prompts(corners, [2, 3], boxed)
 
 
-def correction(logits: Tensor, truth: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+def correction(
+    logits: Tensor, truth: Tensor, rng: np.random.Generator, *, deepest: bool = False
+) -> tuple[Tensor, Tensor]:
     """Draw a corrective click for each mask, on a missing or an excess part.
 
     Args:
         logits: mask logits, `float32[P, S, S]`.
         truth: share of each pixel covered by the object, `float32[P, S, S]`.
         rng: source of randomness.
+        deepest: whether the click lies where the error is deepest, as in the evaluation, not
+            anywhere in the part with more pixels. Default: false.
 
     Returns:
         Points `float32[P, 1, 2]` as shares of the side, and labels `int64[P, 1]`.
     """
+    extent = _depth if deepest else np.sum
     points, labels = [], []
     for found, meant in zip((logits > 0).cpu().numpy(), (truth > 0.5).cpu().numpy(), strict=True):
         missing, excess = meant & ~found, found & ~meant
-        positive = bool(missing.sum() >= excess.sum())
+        positive = bool(extent(missing) >= extent(excess))
         wrong = missing if positive else excess
         if not wrong.any():
             positive = bool(meant.any())
             wrong = meant if positive else ~meant
-        points.append([_point_in(wrong, rng, 0.5)])
-        labels.append([int(positive)])
-    return torch.tensor(points), torch.tensor(labels)
-
-
-def deepest_correction(
-    logits: Tensor, truth: Tensor, rng: np.random.Generator
-) -> tuple[Tensor, Tensor]:
-    """Place a corrective click where the error is deepest, as the evaluation does.
-
-    Args:
-        logits: mask logits, `float32[P, S, S]`.
-        truth: share of each pixel covered by the object, `float32[P, S, S]`.
-        rng: source of randomness, for the place within the pixel.
-
-    Returns:
-        Points `float32[P, 1, 2]` as shares of the side, and labels `int64[P, 1]`.
-    """
-    points, labels = [], []
-    for found, meant in zip((logits > 0).cpu().numpy(), (truth > 0.5).cpu().numpy(), strict=True):
-        missing, excess = meant & ~found, found & ~meant
-        positive = _depth(missing) >= _depth(excess)
-        wrong = missing if positive else excess
-        if not wrong.any():
-            positive = bool(meant.any())
-            wrong = meant if positive else ~meant
-        points.append([_point_in(wrong, rng, 1.0)])
+        points.append([_point_in(wrong, rng, 1.0 if deepest else 0.5)])
         labels.append([int(positive)])
     return torch.tensor(points), torch.tensor(labels)
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.api.pictures import Picture
 from tests.api.serving import until
-from tests.cluster.servers import ClusterServer
+from tests.cluster.servers import DEADLINE, ClusterServer
 from tests.cluster.test_deployments import deployments
 from tests.cluster.test_faults import Load
 
@@ -24,7 +24,7 @@ def test_replicas_scale_with_the_load(two: ClusterServer, picture: Picture) -> N
     two.until_deployed(ingress=2, visual=1, concept=1)
     load = Load(two, picture)
     with load.running():
-        until(lambda: len(two.replicas("visual")) == 2, 600)
+        until(lambda: len(two.replicas("visual")) == 2, DEADLINE)
         load.until_more(20)
-    until(lambda: len(two.replicas("visual")) == 1, 600)
+    until(lambda: len(two.replicas("visual")) == 1, DEADLINE)
     assert load.failed() == []

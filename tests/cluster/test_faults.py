@@ -13,7 +13,7 @@ import pytest
 from inference_server.segmentation.types import StoredImage
 from tests.api.pictures import Picture, click, iou, plane
 from tests.api.serving import ALICE, VISUAL, until
-from tests.cluster.servers import ClusterServer
+from tests.cluster.servers import DEADLINE, ClusterServer
 
 pytestmark = pytest.mark.cluster
 
@@ -76,7 +76,7 @@ class Load:
     def until_more(self, count: int) -> None:
         """Wait for a number of further responses."""
         goal = len(self.answers) + count
-        until(lambda: len(self.answers) >= goal or self.wrong, 600)
+        until(lambda: len(self.answers) >= goal or self.wrong, DEADLINE)
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -89,7 +89,7 @@ class Load:
         finally:
             self._ended.set()
             for thread in self._threads:
-                thread.join(600)
+                thread.join(DEADLINE)
 
     def failed(self) -> list[str]:
         """Return descriptions of everything but correct responses."""
@@ -148,7 +148,7 @@ def test_a_request_of_a_killed_replica_is_retried(two: ClusterServer, picture: P
     until(lambda: owner.ongoing() == 1 or answers)
     assert not answers, "the request must outlast the wait"
     owner.kill()
-    thread.join(600)
+    thread.join(DEADLINE)
     (answer,) = answers
     assert answer.status_code == 200, answer.text
     assert len(answer.json()["features"]) >= len(picture.scene.objects)
@@ -162,7 +162,7 @@ def test_a_request_of_a_killed_replica_is_retried(two: ClusterServer, picture: P
     owner.kill()
     until(lambda: other.ongoing() == 1 or answers)
     other.kill()
-    thread.join(600)
+    thread.join(DEADLINE)
     (answer,) = answers
     # 200 if the second replica had not started on the request, and a third one answered.
     assert answer.status_code in (200, 503), answer.text

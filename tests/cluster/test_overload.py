@@ -12,7 +12,7 @@ import pytest
 
 from tests.api.pictures import noise
 from tests.api.serving import VISUAL
-from tests.cluster.servers import ClusterServer
+from tests.cluster.servers import DEADLINE, ClusterServer
 
 pytestmark = pytest.mark.cluster
 
@@ -32,7 +32,7 @@ def test_overload_is_429_in_the_apis_error_format(bare: ClusterServer) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(600)
+        thread.join(DEADLINE)
     statuses = [answer.status_code for answer in answers]
     assert sorted(set(statuses)) == [200, 429], statuses
     for answer in answers:

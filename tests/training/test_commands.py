@@ -11,9 +11,9 @@ import training.concept
 import training.head
 import training.joint
 import training.sam1
-import training.second_click
 import training.visual
 from training.__main__ import main
+from training.second_click import SecondClickTraining
 
 
 @pytest.fixture
@@ -25,7 +25,8 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         def call(out: Path, *_: Any, **options: Any) -> None:
             out.mkdir(parents=True, exist_ok=True)
             improved = " improved" if options.get("start_from") else ""
-            calls.append(f"{name}{improved}")
+            seconds = options.get("kind") is SecondClickTraining
+            calls.append("train second_click" if seconds else f"{name}{improved}")
             if calls.count("train visual") == 1 and name == "train visual":
                 raise KeyboardInterrupt
 
@@ -41,7 +42,6 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         for function in ("train", "export"):
             name = f"{function} {module.__name__.removeprefix('training.')}"
             monkeypatch.setattr(module, function, recorded(name))
-    monkeypatch.setattr(training.second_click, "train", recorded("train second_click"))
     return calls
 
 

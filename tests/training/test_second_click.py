@@ -14,7 +14,7 @@ from training.head import HEAD_SHARPNESS, read_head
 from training.pool import SceneBatch, ScenePool, draw
 from training.second_click import SecondClickTraining
 from training.visual import sharpened
-from training.visual_prompts import deepest_correction
+from training.visual_prompts import correction
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_the_click_lies_in_the_middle_of_the_deeper_error() -> None:
     found = truth.clone()
     found[0, 4:20, 14:20] = 0  # misses six columns
     found[1, 22:32, 22:32] = 1  # and finds what is not there
-    points, labels = deepest_correction(20 * found - 10, truth, np.random.default_rng(0))
+    points, labels = correction(20 * found - 10, truth, np.random.default_rng(0), deepest=True)
     x, y = (32 * points[0, 0]).tolist()
     assert 16 <= x < 18
     assert 6 <= y < 18

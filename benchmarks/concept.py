@@ -37,6 +37,9 @@ MASKS = 5
 
 COLORS = ("red", "blue", "green", "yellow")
 SHAPES = ("circle", "star", "square", "triangle")
+SCENE = 43
+"""Seed of the scene. It shows red circles, the first of the texts, so there are masks to compare."""
+
 TEXTS = tuple(f"{color} {shape}" for shape in SHAPES for color in COLORS)
 
 
@@ -95,7 +98,7 @@ def _measure(
     report: Report, scale: Scale, sam3: Sam3, pool: ThreadPoolExecutor, dtype: str
 ) -> None:
     torch.set_num_threads(CORES)
-    image = make_scene(1, (640, 480)).image
+    image = make_scene(SCENE, (640, 480)).image
     texts = TEXTS[: max(scale.counts)]
     engine = ConceptEngine(sam3.model, sam3.processor, sam3.name, choose_compute("cpu", dtype))
     (embedding,) = engine.encode([engine.prepare(image)])

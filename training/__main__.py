@@ -226,6 +226,12 @@ def everything(context: click.Context, out: Path, threads: int, device: str, see
 @click.option("--sam1-weights", default="demo", help="As INFERENCE_SAM1_WEIGHTS.")
 @click.option("--device", default="auto", help="Device: auto, cpu or cuda.")
 @click.option("--validation", is_flag=True, help="Use the scenes on which constants are chosen.")
+@click.option(
+    "--mosaics", "mosaic_count", default=40, help="Number of mosaics of scenes for texts."
+)
+@click.option(
+    "--presence-shift", default=0.0, help="Added to SAM 3's presence logit, to compare constants."
+)
 def evaluate(
     count: int,
     everything: int,
@@ -236,18 +242,20 @@ def evaluate(
     sam1_weights: str,
     device: str,
     validation: bool,
+    mosaic_count: int,
+    presence_shift: float,
 ) -> None:
     """Evaluate the checkpoints on scenes that were not used in training; print a table."""
     from training import evaluate as ev
     from training.evaluate_automatic import AutomaticEvaluation, AutomaticReport
     from training.evaluate_concept import ConceptEvaluation, ConceptReport
     from training.evaluate_visual import PromptedEngine, VisualEvaluation, VisualReport
-    from training.scores import FIRST_SEED, VALIDATION_SEED, scenes
+    from training.scores import FIRST_SEED, VALIDATION_SEED, mosaics, scenes
 
     first = VALIDATION_SEED if validation else FIRST_SEED
     weights = {"sam1": sam1_weights, "sam2": sam2_weights, "sam3": sam3_weights}
     concept = ConceptReport() if only in (None, "concept") else None
-    concepts = ConceptEvaluation(sam3_weights, device) if concept else None
+    concepts = ConceptEvaluation(sam3_weights, device, presence_shift) if concept else None
     engines = {}
     if only != "concept":
         engines = {family: PromptedEngine(family, weights[family], device) for family in families}
@@ -263,6 +271,9 @@ def evaluate(
             concepts.run(scene, size, rng, concept)
         for family, report in visual.items():
             VisualEvaluation(named[family]).run(scene, size, report)
+    if concepts and concept:
+        for mosaic in track(mosaics(mosaic_count, first), "mosaics", total=mosaic_count):
+            concepts.run_mosaic(mosaic, concept)
     automatic: dict[str, AutomaticReport] = {}
     if only in (None, "automatic"):
         shown = [scene for _, scene in scenes(everything, first)]

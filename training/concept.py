@@ -23,6 +23,7 @@ from training.concept_model import (
     HIDDEN,
     IMAGE_SIZE,
     MASK_SIZE,
+    PRESENCE_BIAS,
     TOKENS,
     WIDTH,
     concept_config,
@@ -40,7 +41,6 @@ _FROZEN_SHARE = 0.5
 """Share of the second stage with a frozen backbone: gradients from the randomly initialised parts
 would undo the first stage."""
 
-_PRESENCE_BIAS = "detr_decoder.presence_head.layer3.bias"
 _PRESENCE_SHIFT = -3.2
 """Added to the presence logit at export, to reduce false positives for absent concepts, which the
 loss weighs like misses. On 100 validation scenes the figures were nearly the same from -4 to 0.4;
@@ -133,7 +133,7 @@ class ConceptTraining:
         self.improving = True
         exported: Any = Sam3Model.from_pretrained(weights, dtype=torch.float32)
         state = exported.state_dict()
-        state[_PRESENCE_BIAS] -= _PRESENCE_SHIFT
+        state[PRESENCE_BIAS] -= _PRESENCE_SHIFT
         separate_labels(state)
         self.model.load_state_dict(state)
         self.average.load_state_dict(state)
@@ -387,7 +387,7 @@ def export_state(state: dict[str, Tensor], out: Path, target: Path) -> None:
         target: directory to write.
     """
     training = ConceptTraining(out, "cpu", 0)
-    state[_PRESENCE_BIAS] += _PRESENCE_SHIFT
+    state[PRESENCE_BIAS] += _PRESENCE_SHIFT
     head = read_head(target)
     training.model.load_state_dict(state)
     training.model.to(torch.float16).save_pretrained(target)  # type: ignore[arg-type]

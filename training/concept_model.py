@@ -16,6 +16,9 @@ TOKENS = IMAGE_SIZE // PATCH_SIZE
 MASK_SIZE = TOKENS * 4
 QUERY_GRID = 7
 
+PRESENCE_BIAS = "detr_decoder.presence_head.layer3.bias"
+"""Name of the parameter that is added to the presence logit."""
+
 
 def concept_config(vocabulary: int, bos: int, eos: int) -> Sam3Config:
     """Build the configuration of the demo checkpoint, about 1.5 million parameters.

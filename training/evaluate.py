@@ -56,6 +56,13 @@ def table(
             f"| PCS one negative box, no prediction | {concept.only_negative_quiet} of "
             f"{concept.only_negative} | all |",
         ]
+        mosaics = concept.mosaics
+        if mosaics.wanted:
+            lines.append(
+                f"| PCS a colour or a shape on mosaics, F1 / wrong / missed of {mosaics.wanted} | "
+                f"{mosaics.f1:.3f} / {mosaics.predicted - mosaics.hits} / "
+                f"{mosaics.wanted - mosaics.hits} | |"
+            )
     for family, report in visual.items():
         before, after = report.worst_quarter()
         for name, values, goal in (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 
 from inference_server.demo.scenes import Scene, SceneObject
 from inference_server.demo.shapes import COLORS, SHAPES
@@ -14,6 +15,7 @@ from inference_server.engines.load_weights import load_sam3
 from inference_server.engines.sam3.engine import ConceptEngine
 from inference_server.engines.weights import find_sam3
 from inference_server.masks import Mask, upsample_masks
+from training.concept_model import PRESENCE_BIAS
 from training.scores import MATCH, ConceptScore, plane_iou
 
 _NO_BOXES = np.empty((0, 4), np.float32)
@@ -37,6 +39,7 @@ class ConceptReport:
         only_negative_quiet: number of these without a prediction. Default: 0.
         quiet: number of absent concepts without a prediction. Default: 0.
         absent: number of absent concepts. Default: 0.
+        mosaics: score of colours and shapes on mosaics, absent ones among them.
     """
 
     text: dict[str, ConceptScore] = field(default_factory=dict)
@@ -50,6 +53,7 @@ class ConceptReport:
     only_negative_quiet: int = 0
     quiet: int = 0
     absent: int = 0
+    mosaics: ConceptScore = field(default_factory=ConceptScore)
 
     @property
     def all_text(self) -> ConceptScore:
@@ -85,13 +89,18 @@ class ConceptEvaluation:
     Args:
         weights: as in `INFERENCE_SAM3_WEIGHTS`. Default: `demo`.
         device: as in `INFERENCE_DEVICE`. Default: `auto`.
+        presence_shift: added to the presence logit, to compare such constants. Default: 0.
     """
 
-    def __init__(self, weights: str = "demo", device: str = "auto") -> None:
+    def __init__(
+        self, weights: str = "demo", device: str = "auto", presence_shift: float = 0.0
+    ) -> None:
         compute = choose_compute(device, "auto")
         found = find_sam3(weights)
         source, name = found.source, found.name
         model, processor = load_sam3(source, name, compute)
+        with torch.no_grad():
+            dict(model.named_parameters())[PRESENCE_BIAS].add_(presence_shift)
         self._engine = ConceptEngine(model, processor, name, compute)
 
     def _ask(self, embedding: Embedding, prompts: list[ConceptPrompt]) -> list[list[Mask]]:
@@ -127,6 +136,19 @@ class ConceptEvaluation:
             report.absent += 1
             report.quiet += not answers[len(texts)]
         self._run_exemplars(scene, item, embedding, rng, report)
+
+    def run_mosaic(self, scene: Scene, report: ConceptReport) -> None:
+        """Evaluate all colours and all shapes on one mosaic.
+
+        Args:
+            scene: mosaic.
+            report: report to extend.
+        """
+        (embedding,) = self._engine.encode([self._engine.prepare(scene.image)])
+        texts = [*COLORS, *SHAPES]
+        prompts = [ConceptPrompt(text, _NO_BOXES, _NO_LABELS) for text in texts]
+        for text, found in zip(texts, self._ask(embedding, prompts), strict=True):
+            report.mosaics.add(found, scene.matching(text))
 
     def _run_exemplars(
         self,

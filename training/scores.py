@@ -6,7 +6,7 @@ The scenes come from `inference_server.demo.scenes`, not from the training's gen
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,11 @@ FIRST_SEED = 1_000_000
 
 VALIDATION_SEED = 2_000_000
 """Seed of the first scene of the validation, on which constants are chosen."""
+
+_MOSAIC_SEEDS = 100_000
+"""Distance between the seeds of scenes and those of mosaics."""
+
+_MOSAIC_SIDE = 320
 
 MATCH = 0.5
 """Mask IoU at which a prediction is a hit."""
@@ -93,3 +98,26 @@ def scenes(count: int, first_seed: int = FIRST_SEED) -> Iterator[tuple[str, Scen
     for i in range(count):
         width, height = IMAGE_SIZES[i % len(IMAGE_SIZES)]
         yield f"{width}x{height}", make_scene(first_seed + i, (width, height))
+
+
+def mosaics(count: int, first_seed: int = FIRST_SEED) -> Iterator[Scene]:
+    """Yield mosaics of 2 x 2 scenes, 640 x 640 pixels, with hard seams as in an orthophoto.
+
+    Args:
+        count: number of mosaics.
+        first_seed: seed of the first scene; mosaics are made of others. Default: `FIRST_SEED`.
+    """
+    side = _MOSAIC_SIDE
+    for first in range(first_seed + _MOSAIC_SEEDS, first_seed + _MOSAIC_SEEDS + 4 * count, 4):
+        image = np.empty((2 * side, 2 * side, 3), np.uint8)
+        objects: list[SceneObject] = []
+        for i in range(4):
+            part = make_scene(first + i, (side, side))
+            top, left = side * (i // 2), side * (i % 2)
+            image[top : top + side, left : left + side] = part.image
+            for item in part.objects:
+                mask = np.zeros(image.shape[:2], np.bool_)
+                mask[top : top + side, left : left + side] = item.mask
+                center = (item.center[0] + left, item.center[1] + top)
+                objects.append(replace(item, mask=mask, center=center))
+        yield Scene(image, objects)

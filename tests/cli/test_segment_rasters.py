@@ -23,7 +23,7 @@ from tests.api.rasters import PLACES, geotiff
 from tests.cli.test_segment import done, run
 
 Plane = NDArray[np.bool_]
-SEEDS = ((2, 3, 69), (1, 48, 27))
+SEEDS = ((0, 1, 2), (3, 4, 5))
 SIZE = (480, 960)
 WINDOWS = 18
 BY_WINDOWS = ("--tile-size", 256, "--tile-overlap", 96)

@@ -312,7 +312,7 @@ def test_overlaps_are_suppressed_in_windows_and_across_them(
     small: RunningHere, photo: Orthophoto
 ) -> None:
     part = photo.image[:450, :600]
-    fields: dict[str, Any] = {"prompt": "shape", "confidence_threshold": 0.05, "tile_size": 350}
+    fields: dict[str, Any] = {"prompt": "shape", "confidence_threshold": 0.01, "tile_size": 350}
 
     def found(**more: Any) -> list[Any]:
         collection = answer(small, TEXT, geotiff(part), **fields, **more)

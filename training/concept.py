@@ -43,8 +43,9 @@ would undo the first stage."""
 
 _PRESENCE_SHIFT = -3.2
 """Added to the presence logit at export, to reduce false positives for absent concepts, which the
-loss weighs like misses. On 100 validation scenes the figures were nearly the same from -4 to 0.4;
-on a mosaic with hard seams between its pictures, -1 had four wrong objects, -3.2 one."""
+loss weighs like misses. On 100 validation scenes, the figures are nearly the same from -4.8 to
+-2.4; on 40 mosaics of scenes, a lower value leaves fewer wrong objects, a higher one fewer misses
+(docs/training.md)."""
 
 _CROWDED_SHARE = 0.4
 """Share of the second stage's steps on crowded scenes."""

@@ -20,7 +20,7 @@ from training.evaluate_visual import (
     VisualReport,
     correction,
 )
-from training.scores import VALIDATION_SEED, ConceptScore, plane_iou, scenes
+from training.scores import VALIDATION_SEED, ConceptScore, mosaics, plane_iou, scenes
 
 
 def _square(x: int, y: int, side: int = 10) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
@@ -46,6 +46,17 @@ def test_score_counts_duplicates_and_misses() -> None:
     assert (score.hits, score.predicted, score.wanted) == (1, 2, 2)
     assert score.f1 == 0.5
     assert score.mean_iou == 1.0
+
+
+def test_mosaics_show_four_scenes() -> None:
+    (mosaic,) = mosaics(1, VALIDATION_SEED)
+    assert mosaic.image.shape == (640, 640, 3)
+    quarters = [(slice(0, 320), slice(0, 320)), (slice(320, 640), slice(320, 640))]
+    for each in mosaic.objects:
+        x, y = each.center
+        assert each.mask.shape == (640, 640)
+        assert abs(np.argwhere(each.mask).mean(0) - (y, x)).max() < each.radius
+    assert all(any(each.mask[part].any() for each in mosaic.objects) for part in quarters)
 
 
 def test_correction_clicks_the_largest_error() -> None:
@@ -76,28 +87,38 @@ def test_accuracy_of_demo_concepts() -> None:
     evaluation = ConceptEvaluation(device="cpu")
     for size, scene in scenes(40):
         evaluation.run(scene, size, rng, report)
-    assert report.all_text.f1 >= 0.85
-    assert report.all_text.mean_iou >= 0.80
-    assert report.exemplar.f1 >= 0.70
-    assert report.quiet >= 0.9 * report.absent
+    for mosaic in mosaics(4):
+        evaluation.run_mosaic(mosaic, report)
+    assert report.all_text.f1 >= 0.95
+    assert report.all_text.mean_iou >= 0.88
+    assert report.exemplar.f1 >= 0.95
+    assert report.with_positive.f1 >= 0.95
+    assert report.with_negative.f1 >= 0.92
+    assert report.removed >= 0.9 * report.negative
+    assert report.only_negative_quiet == report.only_negative > 0
+    assert report.quiet >= 0.97 * report.absent
+    assert report.mosaics.f1 >= 0.7
     printed = table(report, {}, {})
     assert "| PCS text, F1 at mask IoU 0.5 |" in printed
     assert "| PCS text and a negative box, its kind is removed |" in printed
 
 
-FAMILIES: list[Family] = ["sam2"]
+CLICKS: list[tuple[Family, float, float, float]] = [
+    ("sam2", 0.8, 0.87, 0.05),
+    ("sam3", 0.92, 0.92, -0.01),  # its first clicks leave little to correct
+]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_accuracy_of_demo_clicks(family: Family) -> None:
+@pytest.mark.parametrize(("family", "click", "box", "gain"), CLICKS)
+def test_accuracy_of_demo_clicks(family: Family, click: float, box: float, gain: float) -> None:
     report = VisualReport()
     evaluation = VisualEvaluation(PromptedEngine(family, device="cpu"))
-    for size, scene in scenes(24):
+    for size, scene in scenes(12):
         evaluation.run(scene, size, report)
-    assert np.concatenate([np.array(v) for v in report.click.values()]).mean() >= 0.80
-    assert np.concatenate([np.array(v) for v in report.box.values()]).mean() >= 0.87
+    assert np.concatenate([np.array(v) for v in report.click.values()]).mean() >= click
+    assert np.concatenate([np.array(v) for v in report.box.values()]).mean() >= box
     before, after = report.worst_quarter()
-    assert after > before + 0.05
+    assert after > before + gain
     assert f"| {family} box, mean IoU |" in table(None, {family: report}, {})
 
 

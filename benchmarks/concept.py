@@ -38,7 +38,7 @@ MASKS = 5
 COLORS = ("red", "blue", "green", "yellow")
 SHAPES = ("circle", "star", "square", "triangle")
 SCENE = 43
-"""Seed of the scene. It shows red circles, the first of the texts, so there are masks to compare."""
+"""Seed of the scene. It shows red circles (the first text), so there are masks to compare."""
 
 TEXTS = tuple(f"{color} {shape}" for shape in SHAPES for color in COLORS)
 

@@ -54,9 +54,16 @@ def test_a_missing_or_wrong_key(
         field.press("Enter")
         expect(dialog.get_by_role("alert")).to_contain_text("without spaces")
         field.fill(ALICE)
-        field.press("Enter")
+        held: list[Route] = []
+        desk.page.route("**/sam3/visual_segment", lambda route: held.append(route))
+        with desk.page.expect_request("**/sam3/visual_segment"):
+            field.press("Enter")
         expect(dialog).to_be_hidden()
-        # The failed requests are repeated with the new key.
+        # The failed requests are repeated with the new key, and the page says so.
+        expect(desk.status).to_have_text("Segmenting Object 1…")
+        expect(desk.page.locator("#progress")).to_be_visible()
+        held[0].continue_()
+        desk.page.unroute("**/sam3/visual_segment")
         expect(desk.page.get_by_role("button", name="Object 1 1 click")).to_be_visible()
         expect(alert(desk)).to_be_empty()
         desk.settle()

@@ -200,10 +200,10 @@ export class Session extends Editor {
     for (;;) {
       const pending = this.concepts.filter((each) => this.isWaiting(each)).slice(0, MAX_CONCEPTS);
       if (!pending.length || generation !== this.#generation) return;
-      this.#report(`Finding ${pending.map((each) => each.name).join(", ")}…`);
+      const activity = `Finding ${pending.map((each) => each.name).join(", ")}…`;
       const body = prompts.conceptRequest(pending, MIN_SCORE);
       const receivers = pending.map((each) => this.document.receiver(each));
-      const results = await this.#send(generation, "sam3/concept_segment", body);
+      const results = await this.#send(generation, activity, "sam3/concept_segment", body);
       if (!results) return;
       receivers.forEach((receive, index) => receive(results[index]));
       this.save();
@@ -215,10 +215,11 @@ export class Session extends Editor {
     for (;;) {
       const pending = this.objects.find((each) => this.isWaiting(each));
       if (!pending || generation !== this.#generation) return;
-      this.#report(`Segmenting ${pending.name}…`);
+      const activity = `Segmenting ${pending.name}…`;
       const receive = this.document.receiver(pending);
       const body = prompts.objectRequest(pending, this.version);
-      const results = await this.#send(generation, prompts.objectPath(this.version), body);
+      const path = prompts.objectPath(this.version);
+      const results = await this.#send(generation, activity, path, body);
       if (!results) return;
       receive(results[0]);
       this.save();
@@ -227,9 +228,10 @@ export class Session extends Editor {
   }
 
   /** Send a request about the picture. @returns the results by prompt; null if it has changed. */
-  async #send(generation, path, body) {
+  async #send(generation, activity, path, body) {
     await this.#upload(generation);
     if (generation !== this.#generation) return null;
+    this.#report(activity); // after the upload, which ends with its own activity
     const results = await this.#remote.send(this.picture, path, body);
     return generation === this.#generation ? results : null;
   }

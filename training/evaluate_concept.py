@@ -100,7 +100,7 @@ class ConceptEvaluation:
         source, name = found.source, found.name
         model, processor = load_sam3(source, name, compute)
         with torch.no_grad():
-            dict(model.named_parameters())[PRESENCE_BIAS].add_(presence_shift)
+            model.get_parameter(PRESENCE_BIAS).add_(presence_shift)
         self._engine = ConceptEngine(model, processor, name, compute)
 
     def _ask(self, embedding: Embedding, prompts: list[ConceptPrompt]) -> list[list[Mask]]:

@@ -1,6 +1,7 @@
 """The pictures in docs/: responses to prompts on the demo scene, drawn over it.
 
-python -m tests.pictures    regenerate docs/pictures/*.jpg
+python -m tests.pictures               regenerate most of docs/pictures/*.jpg
+python -m tests.playground.pictures    regenerate those of the playground
 """
 
 from __future__ import annotations
@@ -41,16 +42,19 @@ class Shot:
         body: Body of the request, without its image.
         clicks: (x, y, positive) in pixels.
         box: (x0, y0, x1, y1) in pixels.
+        names: Names of the prompts for the labels. Default: the labels are scores only.
     """
 
     path: str
     body: Mapping[str, Any]
     clicks: Sequence[tuple[float, float, bool]] = field(default=())
     box: tuple[float, float, float, float] | None = None
+    names: Sequence[str] = ()
 
 
-def _words(*texts: str) -> Shot:
-    return Shot("/sam3/concept_segment", {"prompts": [{"text": text} for text in texts]})
+def _words(*texts: str, named: bool = False) -> Shot:
+    body = {"prompts": [{"text": text} for text in texts]}
+    return Shot("/sam3/concept_segment", body, names=texts if named else ())
 
 
 def _exemplar(x0: float, y0: float, x1: float, y1: float) -> Shot:
@@ -71,6 +75,7 @@ def _box(x0: float, y0: float, x1: float, y1: float) -> Shot:
 SHOTS = {
     "words": _words("red circle"),
     "two-words": _words("red circle", "cross"),
+    "segment": _words("red circle", "cross", named=True),
     "click": _clicks((290, 330, True)),
     "box": _box(214, 258, 366, 405),
     "exemplar": _exemplar(214, 258, 366, 405),
@@ -80,13 +85,22 @@ SHOTS = {
 """Shots by file name of the picture."""
 
 
-def masks_of(answer: Mapping[str, Any]) -> list[tuple[Mask, float]]:
-    """Decode the RLE masks of a response; return (mask, score) pairs."""
+def masks_of(answer: Mapping[str, Any], names: Sequence[str] = ()) -> list[tuple[Mask, str]]:
+    """Decode the RLE masks of a response.
+
+    Args:
+        answer: The response.
+        names: Names of the prompts. Default: none.
+
+    Returns:
+        (mask, label) pairs; a label is the name, if any, and the score, as the command line's.
+    """
     found = []
     for result in answer["prompt_results"]:
+        name = f"{names[result['prompt_index']]} " if names else ""
         for prediction in result["predictions"]:
             plane = coco.decode(prediction["masks"]).astype(bool)
-            found.append((Mask.from_plane(plane), float(prediction["confidence"])))
+            found.append((Mask.from_plane(plane), f"{name}{prediction['confidence']:.2f}"))
     return found
 
 
@@ -101,10 +115,10 @@ def take(server: httpx.Client, shot: Shot) -> Image.Image:
     image = {"type": "base64", "value": base64.b64encode(data).decode()}
     answer = server.post(shot.path, json={"image": image, "format": "rle", **shot.body})
     answer.raise_for_status()
-    found = masks_of(answer.json())
-    labels = [f"{score:.2f}" for _, score in found]
+    found = masks_of(answer.json(), shot.names)
     pixels = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
-    drawn = Image.fromarray(overlay(pixels, [mask for mask, _ in found], labels=labels))
+    masks, labels = [mask for mask, _ in found], [label for _, label in found]
+    drawn = Image.fromarray(overlay(pixels, masks, labels=labels))
     pen = ImageDraw.Draw(drawn)
     if shot.box is not None:
         pen.rectangle(shot.box, outline=_EDGE, width=6)

@@ -248,7 +248,7 @@ def build_document(operations: Sequence[Operation], version: str) -> dict[str, A
             "info": {
                 "title": "inference-server",
                 "version": version,
-                "summary": "Promptable image segmentation with SAM 2 and SAM 3",
+                "summary": "Promptable image segmentation with SAM 1, SAM 2 and SAM 3",
                 "description": _DESCRIPTION,
                 "license": {"name": "MIT", "identifier": "MIT"},
             },

@@ -31,27 +31,11 @@ from inference_server.errors import PromptError, RequestError
 from inference_server.images.file_bytes import no_space
 from inference_server.images.raster_source import RasterSource
 from inference_server.images.window_reader import RasterLimits
-from inference_server.segmentation.types import StoredImage
 from inference_server.settings import MiB
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Upload(Generic[ModelT]):
-    """A validated form.
-
-    Attributes:
-        tenant: owner of the API key.
-        body: the form's fields.
-        image: the uploaded file.
-    """
-
-    tenant: Tenant
-    body: ModelT
-    image: StoredImage
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +54,15 @@ class RasterUpload(Generic[ModelT]):
 
 
 @asynccontextmanager
-async def uploaded(
+async def uploaded_raster(
     request: Request, model: type[ModelT], work: Callable[[ModelT], Iterable[Work]]
-) -> AsyncIterator[Upload[ModelT]]:
+) -> AsyncIterator[RasterUpload[ModelT]]:
     """Authenticate a request, read its multipart form, and charge its credits.
 
     Authentication precedes reading the form: a key that is neither in the query nor in a header
-    must be the form's field `api_key`, before the file. The form's temporary file is deleted when
-    the context ends; it has no name, so it does not outlive a crash either.
+    must be the form's field `api_key`, before the file. The file is not loaded into memory. The
+    form's temporary file is deleted when the context ends; it has no name, so it does not outlive a
+    crash either.
 
     Args:
         request: request with a form that has a file in the field `file`.
@@ -97,28 +82,6 @@ async def uploaded(
         ValidationError: the form does not match the schema.
         PromptError: the body is not a multipart form.
         StorageError: the key database is unreachable, or the temporary storage is full.
-    """
-    async with received(request) as (key, form):
-        body, image = await _read(
-            request, form, model, work, lambda file: StoredImage.of(file.read())
-        )
-        yield Upload(key.tenant, body, image)
-
-
-@asynccontextmanager
-async def uploaded_raster(
-    request: Request, model: type[ModelT], work: Callable[[ModelT], Iterable[Work]]
-) -> AsyncIterator[RasterUpload[ModelT]]:
-    """Like `uploaded`, but the form may be larger, and its file is not loaded into memory.
-
-    Args:
-        request: request with a form that has a file in the field `file`.
-        model: schema of the form.
-        work: returns the units of work of a form, which determine its price in credits.
-
-    Raises:
-        InferenceServerError: as `uploaded` raises.
-        ValidationError: the form does not match the schema.
     """
     limits = RasterLimits.of(state_of(request).settings)
     async with received(request, rasters=True) as (key, form):

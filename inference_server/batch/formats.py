@@ -65,10 +65,6 @@ class Picture:
         return self.asked[instance.prompt].category
 
 
-Render = Callable[[Picture], dict[str, bytes]]
-"""Makes the files of an image, by the suffix that is added to its name. Runs in worker threads."""
-
-
 def _json(value: object) -> bytes:
     options = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
     return orjson.dumps(value, option=options)

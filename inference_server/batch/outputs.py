@@ -12,8 +12,6 @@ from pathlib import Path
 
 from inference_server.batch.inputs import Source
 
-FORMATS = ("coco", "polygon", "rle", "geojson", "png", "geotiff", "yolo")
-
 DOCUMENT = "annotations.json"
 """File name of the COCO document in an output folder."""
 
@@ -69,7 +67,7 @@ class Output:
 
         Args:
             target: value of `-o`.
-            form: one of `FORMATS`.
+            form: output format, as of `plan.Request`.
             overlay: whether overlays are written.
 
         Returns:

@@ -35,7 +35,7 @@ class Request:
         search: the prompts.
         models: labels of the models that process the prompts, such as `sam3/demo`.
         target: output folder or file, the value of `-o`.
-        form: output format, one of `outputs.FORMATS`.
+        form: output format: `coco`, `polygon`, `rle`, `geojson`, `png`, `geotiff` or `yolo`.
         segmentation: masks in COCO format, `rle` or `polygon`.
         overlay: also write each image with its masks drawn on it.
         force: start over, and overwrite existing files.

@@ -73,7 +73,7 @@ def contents(
 
     Args:
         picture: the raster and its results.
-        form: one of `outputs.FORMATS` but `coco`.
+        form: output format, as of `plan.Request`, but not `coco`.
         categories: categories of the run.
         epsilon: maximum distance in pixels of a simplified polygon; 0 does not simplify.
 

@@ -64,7 +64,7 @@ class Batch:
 
     Attributes:
         search: the prompts.
-        form: output format, one of `outputs.FORMATS`.
+        form: output format, as of `plan.Request`.
         segmentation: masks in COCO format, `rle` or `polygon`.
         overlay: also write each image with its masks drawn on it.
         output: destination of the results.

@@ -23,7 +23,7 @@ atexit.register(gc.freeze)
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def main() -> None:
-    """Segment images with SAM 2 and SAM 3, over HTTP or from files to files.
+    """Segment images with SAM 1, SAM 2 and SAM 3, over HTTP or from files to files.
 
     Environment variables INFERENCE_<NAME> configure all commands; docs/settings.md lists them.
     """

@@ -1,4 +1,4 @@
-"""The models: SAM 2 and SAM 3. No other package imports torch.
+"""The models: SAM 1, SAM 2 and SAM 3. No other package imports torch.
 
 Threads of a forward pass wait for each other hundreds of times. By default GNU OpenMP waits busily
 for about a millisecond before it sleeps, so on cores that other work shares, or under a CPU quota

@@ -48,7 +48,6 @@ CONVERT = "gdal_translate -co TILED=YES -co COMPRESS=DEFLATE -co BIGTIFF=IF_SAFE
 """The command that makes any raster readable by windows."""
 
 _Pixels = NDArray[np.uint8]
-_Valid = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,7 +98,7 @@ def insert_job(
 
     Args:
         connection: in a transaction that excludes other submits.
-        settings: the bounds.
+        settings: limits on the number and the bytes of jobs.
         now: the current time.
         submission: the request.
         job_id: id of the submission and of the job.

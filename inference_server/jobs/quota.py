@@ -18,7 +18,7 @@ def check_input(settings: Settings, submission: Submission) -> None:
     """Check that a job's input can fit into its tenant's storage at all.
 
     Args:
-        settings: the bounds.
+        settings: limits on the number and the bytes of jobs.
         submission: the request, whose body and image are stored until the job ends.
 
     Raises:
@@ -40,7 +40,7 @@ def trouble_with_result(settings: Settings, nbytes: int) -> str:
     """Say why a result can never be stored.
 
     Args:
-        settings: the bounds.
+        settings: limits on the number and the bytes of jobs.
         nbytes: size of the result in bytes.
 
     Returns:
@@ -64,7 +64,7 @@ def check_submit(connection: Connection, settings: Settings, tenant: str, nbytes
 
     Args:
         connection: in a transaction that excludes other submits, so that the bounds are exact.
-        settings: the bounds.
+        settings: limits on the number and the bytes of jobs.
         tenant: name of the tenant who submits the job.
         nbytes: size of the request body in bytes, which is not stored yet. The image that the job
             needs is.
@@ -120,7 +120,7 @@ def check_result(connection: Connection, settings: Settings, tenant: str, nbytes
 
     Args:
         connection: in a transaction in which the job has its size with the result, and no input.
-        settings: the bounds.
+        settings: limits on the number and the bytes of jobs.
         tenant: name of the tenant who submitted the job.
         nbytes: size of the result in bytes, which is stored already.
 

@@ -32,7 +32,7 @@ from inference_server.masks.mask import (
     rows_of,
 )
 from inference_server.masks.nms import mask_nms
-from inference_server.masks.placement import enlarged, moved, union, within
+from inference_server.masks.placement import enlarged, meet, moved, union, within
 from inference_server.masks.png import encode_pixels, encode_png, png_pieces
 from inference_server.masks.polygons import mask_polygons, outline, simplified_parts
 from inference_server.masks.rings import mask_rings
@@ -65,6 +65,7 @@ __all__ = [
     "mask_nms",
     "mask_polygons",
     "mask_rings",
+    "meet",
     "moved",
     "outline",
     "outside",

@@ -106,3 +106,13 @@ def _of_columns(columns: _Indices, first: _Indices, stop: _Indices, size: tuple[
     base = columns * size[0]
     # Runs that meet at the end of a column become one: equal flips cancel.
     return Mask.from_flips(np.stack([base + first, base + stop], axis=1).reshape(-1), size)
+
+
+def meet(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:
+    """Whether two boxes share pixels.
+
+    Args:
+        a: (x0, y0, x1, y1), (x1, y1) exclusive.
+        b: another box.
+    """
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from inference_server.executor import stop_if_cancelled
 from inference_server.masks.mask import Mask
+from inference_server.masks.placement import meet
 
 RGB = NDArray[np.uint8]
 """`uint8[H, W, 3]`."""
@@ -211,11 +212,7 @@ def _label(drawn: RGB, box: Box, text: str, color: NDArray[np.uint8], taken: Seq
     for y in (y0 - h, y0, y1, y1 - h, (y0 + y1 - h) // 2):
         y = max(0, min(y, height - h))
         places.append((x, y, min(x + w, width), min(y + h, height)))
-    place = next((p for p in places if not any(_meet(p, other) for other in taken)), places[0])
+    place = next((p for p in places if not any(meet(p, other) for other in taken)), places[0])
     left, top, right, bottom = place
     drawn[top:bottom, left:right] = np.asarray(sign)[: bottom - top, : right - left]
     return place
-
-
-def _meet(a: Box, b: Box) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]

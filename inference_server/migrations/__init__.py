@@ -1,9 +1,9 @@
 """Database migrations: creates the tables, and upgrades those of an earlier version.
 
 Each change of the schema is a revision in `versions/`. To add one, run
-`alembic revision --rev-id 0002 -m "what changes"`, write its `upgrade()` by hand (SQLite needs
-`op.batch_alter_table` for most changes of a column), and set `LATEST`. A test compares the migrated
-tables with those that the packages declare.
+`alembic revision --rev-id NNNN -m "what changes"` with the number after `LATEST`, write its
+`upgrade()` by hand (SQLite needs `op.batch_alter_table` for most changes of a column), and set
+`LATEST`. A test compares the migrated tables with those that the packages declare.
 
 Servers of the previous version may still be running while a revision is applied. Add columns and
 tables first, and remove the old ones a version later.

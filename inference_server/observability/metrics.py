@@ -19,7 +19,17 @@ from inference_server.errors import (
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 _COUNTS = (1, 2, 4, 8, 16, 32, 64)
 
-STAGES = ("load", "fetch", "decode", "queue", "encode", "decode-prompts", "masks", "serialise")
+STAGES = (
+    "load",
+    "upload",
+    "fetch",
+    "decode",
+    "queue",
+    "encode",
+    "decode-prompts",
+    "masks",
+    "serialise",
+)
 """Stages of a request, in order, named as in `server-timing`."""
 
 

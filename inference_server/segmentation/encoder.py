@@ -323,7 +323,7 @@ class Encoder:
 
         Args:
             encoded: the image; its embedding stays cached under the digest if it was a hit.
-            image_id: the id.
+            image_id: the client's id for the image.
         """
         key, name = encoded.key, f"id:{image_id}"
         if key.image == name:

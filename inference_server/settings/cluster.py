@@ -34,15 +34,20 @@ class ClusterSettings(EnvironmentSettings):
         0.0, ge=0, description="GPUs per SAM 3 replica: a fraction such as 0.5, or a whole number."
     )
     cluster_visual_replicas: types.ReplicaCount = Field(
-        "1", description="SAM 2 replicas: a number, or `MIN-MAX` to scale with the load."
+        "1",
+        description="Replicas of SAM 1 and SAM 2: a number, or `MIN-MAX` to scale with the load.",
     )
     cluster_visual_cpus: float = Field(
         1.0,
         ge=0,
-        description="CPUs per SAM 2 replica; also its threads, unless INFERENCE_THREADS is set.",
+        description="CPUs per replica of SAM 1 and SAM 2; also its threads, unless "
+        "INFERENCE_THREADS is set.",
     )
     cluster_visual_gpus: types.GpuShare = Field(
-        0.0, ge=0, description="GPUs per SAM 2 replica: a fraction such as 0.5, or a whole number."
+        0.0,
+        ge=0,
+        description="GPUs per replica of SAM 1 and SAM 2: a fraction such as 0.5, or a whole "
+        "number.",
     )
     cluster_ongoing: int = Field(
         16,

@@ -45,8 +45,9 @@ class ModelSettings(EnvironmentSettings):
     )
     sam2_models: types.NamedModels = Field(
         {},
-        description="More SAM 2 models, as a JSON object of names to checkpoint files, directories "
-        "or Hugging Face ids. samgeo's requests select one by its name as `model_id`.",
+        description="More SAM 2 models, as a JSON object of names to checkpoint files with "
+        "published names, directories, or ids of published SAM 2 repositories. samgeo's requests "
+        "select one by its name as `model_id`.",
     )
     visual_model: Literal["auto", "sam3", "sam2"] = Field(
         "auto",

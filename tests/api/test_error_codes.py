@@ -13,7 +13,7 @@ import pytest
 from inference_server.api.app import VENDOR_APIS
 from inference_server.api.endpoint import VendorApi
 from inference_server.api.invalid_http import REFUSALS
-from inference_server.errors import InferenceServerError, TransientError
+from inference_server.errors import InferenceServerError
 from tests.api.pictures import Picture
 from tests.api.serving import CONCEPT, Running, RunningHere
 
@@ -21,9 +21,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "answers.md"
 
 
 def kinds(kind: type[InferenceServerError] = InferenceServerError) -> Iterator[type[Any]]:
-    """All errors; `TransientError` is raised as one of its kinds only."""
-    if kind is not TransientError:
-        yield kind
+    """All errors."""
+    yield kind
     for each in kind.__subclasses__():
         yield from kinds(each)
 

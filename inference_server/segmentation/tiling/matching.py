@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference_server.images.window import Window
-from inference_server.masks import Mask, intersection, within
+from inference_server.masks import Mask, intersection, meet, within
 from inference_server.segmentation.tiling.grid import Box
 from inference_server.segmentation.tiling.pieces import Pieces
 
@@ -268,13 +268,3 @@ def iou_in(strip: Window, a: Fragment, b: Fragment) -> float:
     if not shared:
         return 0.0
     return shared / (within(a.mask, strip.box).area + within(b.mask, strip.box).area - shared)
-
-
-def meet(a: Box, b: Box) -> bool:
-    """Whether two boxes share pixels.
-
-    Args:
-        a: (x0, y0, x1, y1), (x1, y1) exclusive.
-        b: another box.
-    """
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]

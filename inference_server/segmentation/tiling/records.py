@@ -17,7 +17,7 @@ def pack(instance: Instance) -> bytes:
     """Write an instance, without its logits.
 
     Args:
-        instance: the instance.
+        instance: object to store; its mask may be empty.
     """
     lengths = np.diff(instance.mask.runs.reshape(-1), prepend=0)
     wide = lengths.size > 0 and int(lengths.max()) >= 1 << 32

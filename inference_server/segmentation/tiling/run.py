@@ -65,7 +65,7 @@ class TiledResult:
     Attributes:
         image: the model that was used, and whether all windows were cached; without an embedding.
             None if all windows came from the journal.
-        objects: the objects.
+        objects: objects in a temporary file, which the caller closes.
         progress: number of windows and objects.
     """
 

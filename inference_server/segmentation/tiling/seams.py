@@ -29,10 +29,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference_server.errors import ImageTooLargeError
-from inference_server.masks import intersection, mask_nms, within
+from inference_server.masks import intersection, mask_nms, meet, within
 from inference_server.segmentation.tiling.assembly import Assembly
 from inference_server.segmentation.tiling.grid import Box, Grid
-from inference_server.segmentation.tiling.matching import Fragment, iou_in, matches, meet
+from inference_server.segmentation.tiling.matching import Fragment, iou_in, matches
 from inference_server.segmentation.tiling.pieces import (
     SHOWN,
     Divided,
@@ -77,8 +77,8 @@ class SeamOptions:
 
         Args:
             settings: maximum bytes of the masks in memory.
-            nms_iou_threshold: as above.
-            by_prompt: as above.
+            nms_iou_threshold: maximum mask IoU of two objects, 0 to 1. Default: None, all are kept.
+            by_prompt: whether objects of different prompts stay apart. Default: yes.
         """
         return cls(
             nms_iou_threshold=nms_iou_threshold,

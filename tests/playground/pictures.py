@@ -17,6 +17,7 @@ VIEWPORT = {"width": 1280, "height": 1040}
 
 def _save(desk: Desk, name: str) -> None:
     desk.page.mouse.move(0, 0)
+    desk.page.evaluate("document.activeElement.blur()")
     data = desk.page.screenshot(type="jpeg", quality=80)
     (PICTURES / name).write_bytes(data)
     print(f"docs/pictures/{name}: {len(data)} bytes")
@@ -36,6 +37,7 @@ def several(browser: Browser, url: str) -> None:
         desk.ask("circle=red circle", "cross")
         page.get_by_role("textbox", name="Add a class").fill("square")
         page.keyboard.press("Enter")
+        desk.press("3")  # selects the class
         page.get_by_role("radio", name="Box").check(force=True)
         desk.drag((390, 304, 545, 460))
         page.get_by_role("radio", name="Include").check(force=True)

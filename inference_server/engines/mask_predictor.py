@@ -103,7 +103,8 @@ class MaskPredictor:
             logits, quality, counts = self._decoded(inputs, first, thresholds)
         else:
             logits, quality = self._graphs(
-                (inputs.form, first.multimask, first.multimask and first.best),
+                # The size, because prompts without points, box and mask are in no tensor.
+                (inputs.form, size, first.multimask, first.multimask and first.best),
                 lambda tensors: self._decoded(inputs.of(tensors), first, None)[:2],
                 inputs.tensors,
             )

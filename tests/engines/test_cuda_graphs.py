@@ -140,7 +140,7 @@ def graphed(engine: Any) -> tuple[Graphs, Recordings]:
 
 
 def points(*at: tuple[float, float]) -> VisualPrompt:
-    return VisualPrompt(np.array(at, np.float32), np.ones(len(at), np.int64))
+    return VisualPrompt(np.array(at, np.float32).reshape(-1, 2), np.ones(len(at), np.int64))
 
 
 def test_answers_to_points_boxes_and_masks_do_not_change(
@@ -175,6 +175,21 @@ def test_answers_to_points_boxes_and_masks_do_not_change(
         low = [replace(prompt, threshold=0.3) for prompt in clicks[:2]]
         same(engine.decode(queries(one, low)), visual.decode(queries(one, low)))
     assert graphs.count == count, "a threshold waits for the device in the middle"
+
+
+def test_prompts_without_points_keep_their_number(
+    sam2_model: SAM2Base, visual: VisualEngine, pictures: dict[str, Picture]
+) -> None:
+    """All of their tensors are those of the image, whatever their number."""
+    engine = VisualEngine(sam2_model, "random", CPU)
+    graphs, recordings = graphed(engine)
+    (one,) = engine.encode([engine.prepare(pictures["wide"])])
+    for _ in range(3):
+        for count in (1, 2, 4):
+            batch = queries(one, [points()] * count)
+            same(engine.decode(batch), visual.decode(batch))
+    assert graphs.count == 3
+    assert recordings.replays > graphs.count
 
 
 def test_answers_to_texts_do_not_change(concept: Concept, pictures: dict[str, Picture]) -> None:

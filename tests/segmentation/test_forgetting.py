@@ -228,3 +228,33 @@ async def test_the_second_engine_does_not_undo_forgetting(
     # The next request names it again.
     await embed(bench, sent(ONE, name))
     assert await shades(bench, name or digest) == (1, 1)
+
+
+async def test_an_image_that_is_embedded_again_meanwhile_is_loaded_once(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request about an image without an id goes on with the bytes that it has loaded."""
+    bench = make()
+    reached, go = asyncio.Event(), asyncio.Event()
+    loader = bench.segmenter.image_loader
+    real = loader._decode_base64
+    loads = 0
+
+    async def held(*arguments: object) -> object:
+        nonlocal loads
+        loads += 1
+        if not reached.is_set():
+            reached.set()
+            await go.wait()
+        return await real(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(loader, "_decode_base64", held)
+    digest = StoredImage.of(ONE).digest
+    early = asyncio.create_task(bench.click(sent(ONE), (1, 1)))
+    await reached.wait()
+    await bench.segmenter.forget_image("ann", digest)
+    await embed(bench, sent(ONE))
+    before = loads
+    go.set()
+    assert (await early).image.embedding.features == 1
+    assert loads == before

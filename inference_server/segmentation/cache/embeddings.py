@@ -172,8 +172,8 @@ class EmbeddingCache:
         if entry is not None or self._host is None or key not in self._host:
             return entry
         try:
-            entry, _ = await self.get_or_create(key, _raise_lookup_error)
-        except LookupError:  # evicted from the host tier meanwhile
+            entry, _ = await self.get_or_create(key, _raise_evicted)
+        except _EvictedError:  # from the host tier meanwhile
             return None
         return entry
 
@@ -200,7 +200,7 @@ class EmbeddingCache:
         entry = self.get(key) if counted else self._entries.get(key)
         if entry is not None:
             return entry, True
-        flight = self._flights.get(key)
+        flight = joined = self._flights.get(key)
         shared = flight is not None or (self._host is not None and key in self._host)
         if shared:
             self.hits += counted
@@ -213,11 +213,16 @@ class EmbeddingCache:
         flight.waiting += 1
         try:
             return await asyncio.shield(flight.task), shared
+        except _EvictedError:
+            if joined is None or create is _raise_evicted:
+                raise
+            # A caller of `find` began this flight, which cannot compute what it does not find.
         finally:
             flight.waiting -= 1
             if flight.waiting == 0 and not flight.task.done():
                 flight.task.cancel()
                 self._remove_flight(key, flight)
+        return await self.get_or_create(key, create, counted=False)
 
     async def _create(
         self, key: ImageKey, flight: _Flight, create: Callable[[], Awaitable[CachedEmbedding]]
@@ -298,5 +303,9 @@ class EmbeddingCache:
             self._host.clear()
 
 
-async def _raise_lookup_error() -> CachedEmbedding:
-    raise LookupError
+class _EvictedError(LookupError):
+    """An embedding is in neither tier any more."""
+
+
+async def _raise_evicted() -> CachedEmbedding:
+    raise _EvictedError

@@ -111,7 +111,12 @@ def _extent(number: int, prompt: VisualPrompt, size: tuple[int, int], *, within:
             "windows around them; send one."
         )
     (x0, y0), (x1, y1) = corners.min(axis=0).tolist(), corners.max(axis=0).tolist()
-    if within and (x1 < 0 or y1 < 0 or x0 >= width or y0 >= height):
+    # As for an image: a point may lie on the border; a box needs pixels of the raster.
+    if len(prompt.points):
+        is_outside = x1 < 0 or y1 < 0 or x0 > width or y0 > height
+    else:
+        is_outside = x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height
+    if within and is_outside:
         raise PromptError(f"Prompt {number} lies outside the raster of {width} x {height} pixels.")
     return x0, y0, x1, y1
 

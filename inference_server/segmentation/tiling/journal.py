@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+import threading
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,7 +32,7 @@ _VERSION = b"windows 1\n"
 class WindowJournal:
     """The windows of one run that are done, in order. A context manager.
 
-    Used from any thread, one call at a time, by one process.
+    Used from any thread, also concurrently, by one process.
 
     Args:
         path: the file; created if it does not exist.
@@ -47,6 +48,7 @@ class WindowJournal:
         self._grid = grid
         self._max_bytes = max_bytes
         self._places: list[tuple[int, int, int]] = []
+        self._lock = threading.Lock()  # of the file's position
         named = _VERSION + hashlib.sha256(f"{identity}\n{grid}".encode()).digest()
         try:
             path.touch()
@@ -92,8 +94,9 @@ class WindowJournal:
         offset, length, count = self._places[index]
         if count < 0:
             return None
-        self._file.seek(offset)
-        data = self._file.read(length)
+        with self._lock:
+            self._file.seek(offset)
+            data = self._file.read(length)
         size = self._grid[index].size
         found, at = [], 0
         for _ in range(count):
@@ -125,9 +128,10 @@ class WindowJournal:
             )
         count = -1 if found is None else len(parts)
         try:
-            self._file.seek(self._end)
-            self._file.write(_RECORD.pack(len(data), zlib.crc32(data), count) + data)
-            self._file.flush()
+            with self._lock:
+                self._file.seek(self._end)
+                self._file.write(_RECORD.pack(len(data), zlib.crc32(data), count) + data)
+                self._file.flush()
         except OSError as error:
             raise StorageError(f"The journal cannot be written: {error}") from error
         self._places.append((self._end + _RECORD.size, len(data), count))

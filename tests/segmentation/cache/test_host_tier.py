@@ -175,6 +175,28 @@ async def test_after_a_failed_copy_the_image_is_encoded_again(
     assert encoder.encoded == ["a", "b", "a"]
 
 
+async def test_a_failed_copy_is_encoded_for_a_request_that_joined_a_lookup(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bus, encoder = Bus(), Encoder()
+    cache = make(bus)
+    bus.gate.clear()
+    for name in "abc":  # a is evicted, and its copy to the host waits at the gate
+        await cache.get_or_create(key(name), encoder.of(name))
+    await settle()
+    looked = asyncio.ensure_future(cache.find(key("a")))
+    await settle()
+    sent = asyncio.ensure_future(cache.get_or_create(key("a"), encoder.of("a")))
+    await settle()
+    bus.broken = True
+    bus.gate.set()
+    assert await looked is None
+    found, _ = await sent
+    assert found.digest == "a"
+    assert encoder.encoded == ["a", "b", "c", "a"]
+    assert cache.get(key("a")) is found
+
+
 async def test_clearing_empties_both_tiers_and_discards_copies_in_progress() -> None:
     bus, encoder = Bus(), Encoder()
     cache = make(bus, room=10)

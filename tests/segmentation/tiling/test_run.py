@@ -348,8 +348,9 @@ async def test_a_cancelled_run_leaves_no_task_behind(worker: SegmentationService
     assert asyncio.all_tasks() == before
 
 
+@pytest.mark.parametrize("in_flight", [1, 3])
 async def test_an_interrupted_run_continues_at_its_window(
-    worker: SegmentationService, tmp_path: Path
+    worker: SegmentationService, tmp_path: Path, in_flight: int
 ) -> None:
     valid = rectangle(SIZE, 0, 0, 70, 90)
     whole, expected = await run(worker, Raster(valid=valid), Search(OBJECTS))
@@ -365,6 +366,7 @@ async def test_an_interrupted_run_continues_at_its_window(
         with pytest.raises(ImageError):
             await run(worker, raster, until_the_seventh, limits, journal=journal)
         assert len(journal) == 6
+    limits = Settings(tile_windows_in_flight=in_flight)
     raster, search = Raster(valid=valid), Search(OBJECTS)
     with WindowJournal(tmp_path / "w", "run", GRID, max_bytes=MiB) as journal:
         result, found = await run(worker, raster, search, limits, journal=journal)

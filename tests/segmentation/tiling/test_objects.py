@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from inference_server.segmentation.tiling.objects import TiledObjects
 from inference_server.segmentation.tiling.records import pack, unpack
 from inference_server.segmentation.types import Instance
 from inference_server.settings import MiB
+from tests.full_disk import full_disk
 from tests.masks.planes import Plane, planes
 from tests.segmentation.tiling.worlds import rectangle
 
@@ -78,6 +80,27 @@ def test_the_file_is_bounded() -> None:
         with pytest.raises(ImageTooLargeError, match="INFERENCE_TILE_OBJECTS_MB"):
             objects.add(instance(0, 0, 40, 5))
         assert len(objects) == 1
+
+
+@pytest.mark.parametrize("nbytes", [10, 150, 1_000])
+def test_a_full_disk_is_a_storage_error_also_after_closing(tmp_path: Path, nbytes: int) -> None:
+    def fill() -> None:
+        with full_disk(nbytes), TiledObjects(SIZE, max_bytes=MiB, directory=tmp_path) as objects:
+            for _ in range(20):
+                objects.add(instance(0, 0, 5, 5))
+                assert len(list(objects)) == len(objects)
+
+    with pytest.raises(StorageError, match="Temporary storage cannot be written"):
+        fill()
+
+
+def test_what_fits_is_read_on_a_full_disk(tmp_path: Path) -> None:
+    with full_disk(1_000), TiledObjects(SIZE, max_bytes=MiB, directory=tmp_path) as objects:
+        with suppress(StorageError):
+            for _ in range(100):
+                objects.add(instance(0, 0, 5, 5))
+        assert 2 < len(objects) < 100
+        assert [each.mask.box for each in objects] == [(0, 0, 5, 5)] * len(objects)
 
 
 def test_the_file_has_no_name_and_ends_with_the_context(tmp_path: Path) -> None:
@@ -161,6 +184,20 @@ def test_a_journal_is_bounded(tmp_path: Path) -> None:
         pytest.raises(ImageTooLargeError, match="journal"),
     ):
         small.add(0, [shown(1), shown(2)])
+
+
+def test_a_journal_on_a_full_disk_is_a_storage_error_also_after_closing(tmp_path: Path) -> None:
+    path = tmp_path / "windows"
+
+    def fill() -> None:
+        with full_disk(300), journal(path) as first:
+            for index in range(len(GRID)):
+                first.add(index, [shown(1)])
+
+    with pytest.raises(StorageError, match="The journal cannot be written"):
+        fill()
+    with journal(path) as again:
+        assert 0 < len(again) < len(GRID)
 
 
 def test_a_journal_that_cannot_be_opened_is_reported(tmp_path: Path) -> None:

@@ -336,3 +336,31 @@ def test_the_masks_in_memory_are_bounded() -> None:
     plane = rectangle(SIZE, 0, 10, 110, 20)
     with pytest.raises(ImageTooLargeError, match="INFERENCE_TILE_MEMORY_MB"):
         merger.add(0, [in_raster(GRID[0], each, SIZE) for each in seen([plane], GRID[0])])
+
+
+AUTOMATIC = SeamOptions(automatic=1)
+
+
+def numbered(prompt: int, *planes: Plane) -> list[list[Instance]]:
+    """What all windows show of objects of a prompt."""
+    return [[replace(each, prompt=prompt) for each in seen(planes, window)] for window in GRID]
+
+
+def test_a_whole_and_its_parts_are_automatic_masks_of_one_window() -> None:
+    """Those of the concept in the same run are one object."""
+    parts = [rectangle(SIZE, 5, 5, 25, 25), rectangle(SIZE, 5, 5, 25, 18)]  # IoU 0.65
+    found = merged(GRID, numbered(1, *parts), AUTOMATIC)
+    assert same([each.mask.to_plane() for each in found], parts)
+    assert len(merged(GRID, numbered(0, *parts), AUTOMATIC)) == 1
+    both = [a + b for a, b in zip(numbered(0, *parts), numbered(1, *parts), strict=True)]
+    assert sorted(each.prompt for each in merged(GRID, both, AUTOMATIC)) == [0, 1, 1]
+
+
+def test_automatic_masks_have_an_nms_of_their_own() -> None:
+    """As in an image that is encoded as a whole: at an IoU of 0.7, or that of the request."""
+    alike = [rectangle(SIZE, 5, 5, 25, 25), rectangle(SIZE, 5, 5, 25, 24)]
+    assert len(merged(GRID, numbered(1, *alike), AUTOMATIC)) == 1
+    both = [a + b for a, b in zip(numbered(0, alike[0]), numbered(1, *alike), strict=True)]
+    assert sorted(each.prompt for each in merged(GRID, both, AUTOMATIC)) == [0, 1]
+    assert len(merged(GRID, both, replace(AUTOMATIC, nms_iou_threshold=0.7))) == 1
+    assert len(merged(GRID, numbered(1, *alike), replace(AUTOMATIC, nms_iou_threshold=0.99))) == 2

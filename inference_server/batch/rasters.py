@@ -185,7 +185,9 @@ class RasterJob:
         grid = plan_grid(settings, size, self.options.tiling, side)
         timings = Timings()
 
-        seams = SeamOptions(nms_iou_threshold=search.nms, max_bytes=settings.tile_memory_mb * MiB)
+        seams = SeamOptions.of(
+            settings, nms_iou_threshold=search.nms, automatic=search.automatic_prompt
+        )
         with reader, TiledObjects(size, max_bytes=most) as objects:
             if search.has_everywhere:
                 identity = orjson.dumps([self.identity, digest]).decode()

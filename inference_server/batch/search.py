@@ -167,6 +167,11 @@ class Search:
         ]
 
     @property
+    def automatic_prompt(self) -> int | None:
+        """The index in `asked` of automatic masks; None without them."""
+        return len(self.concepts) + len(self._objects) if self.automatic else None
+
+    @property
     def categories(self) -> list[str]:
         """Categories without duplicates, in the order of the prompts."""
         return list(dict.fromkeys(asked.category for asked in self.asked))
@@ -321,7 +326,7 @@ class Search:
                 _TENANT, image, concepts, ConceptOptions(), timings=timings
             )
             results.append(found)
-        if self.automatic:
+        if (automatic := self.automatic_prompt) is not None:
             least = _AUTOMATIC_SCORE if self.threshold is None else self.threshold
             options = AutomaticOptions(
                 points_per_side=self.points_per_side, pred_iou_threshold=least
@@ -331,7 +336,7 @@ class Search:
             )
             together = [replace(each, prompt=0) for each in found.instances]
             found = replace(found, instances=together)
-            results.append(self._numbered(found, len(self.concepts) + len(self._objects)))
+            results.append(self._numbered(found, automatic))
         return SegmentationResult(
             EncodedImage.joined([each.image for each in results]),
             [instance for each in results for instance in each.instances],

@@ -11,6 +11,9 @@ from inference_server.geo.georeference import GeoReference
 from inference_server.images.gdal import gdal
 from inference_server.masks import STRIP_ROWS, LabelPlane
 
+_TILE_BYTES = STRIP_ROWS * STRIP_ROWS * 4
+"""Bytes of the largest tile, before compression."""
+
 
 def write_labels(plane: LabelPlane, reference: GeoReference | None) -> bytes:
     """Write a label plane as a TIFF with one deflate-compressed band and no nodata value.
@@ -66,12 +69,14 @@ def write_label_strips(
 
     Raises:
         ValueError: the georeference belongs to an image of another size.
+        OSError: the file cannot be written.
     """
     if reference is not None and reference.size != size:
         raise ValueError(f"plane of size {size} for an image of size {reference.size}")
     height, width = size
     with gdal():
         import rasterio
+        from rasterio.errors import RasterioIOError
         from rasterio.windows import Window
 
         with rasterio.open(
@@ -92,5 +97,21 @@ def write_label_strips(
         ) as image:
             top = 0
             for strip in strips:
-                image.write(strip, 1, window=Window(0, top, width, len(strip)))
+                try:
+                    image.write(strip, 1, window=Window(0, top, width, len(strip)))
+                except RasterioIOError:
+                    _fail(path)
+                    raise
                 top += len(strip)
+
+
+def _fail(path: Path) -> None:
+    """Raise the error of the system if a file cannot grow: GDAL's has no `errno`.
+
+    Args:
+        path: the file, which is useless and becomes longer.
+    """
+    with path.open("ab", buffering=0) as file:
+        rest = memoryview(bytes(_TILE_BYTES))
+        while rest:
+            rest = rest[file.write(rest) :]

@@ -211,12 +211,13 @@ class ImageFetcher:
         """Parse a URL, or a redirect relative to `base`, and refuse URLs that are never fetched."""
         try:
             url = httpx.URL(text) if base is None else base.join(text)
+            host = url.host  # decodes Punycode, which may be invalid
         except (httpx.InvalidURL, ValueError):
             raise could_not_load(
                 "The URL is malformed.", f"Give a complete http or https URL, {_OR_BASE64}"
             ) from None
         trusted = call.trusts(url)
-        if (url.scheme not in self._schemes and not trusted) or not url.host:
+        if (url.scheme not in self._schemes and not trusted) or not host:
             raise could_not_load(
                 f"Only complete {' and '.join(self._schemes)} URLs are fetched.",
                 f"Give such a URL, {_OR_BASE64}",
@@ -229,10 +230,10 @@ class ImageFetcher:
         if not 0 < _port(url) < 65536:
             raise could_not_load("The URL's port is out of range.", "Give a port up to 65535.")
         # An international name may be configured and sent as Unicode or as Punycode.
-        names = (url.host, url.raw_host.decode("ascii"))
+        names = (host, url.raw_host.decode("ascii"))
         if not trusted and not any(map(self._is_allowed_host, names)):
             raise could_not_load(
-                f"The server does not fetch images from {url.host}.",
+                f"The server does not fetch images from {host}.",
                 "Ask the operator to allow the host, " + _OR_BASE64,
             )
         return url

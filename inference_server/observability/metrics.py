@@ -32,16 +32,24 @@ STAGES = (
 )
 """Stages of a request, in order, named as in `server-timing`."""
 
+MAX_STEPS = 1000
+"""Steps of a request that its trace shows; making a span for each takes time of the event loop."""
+
 
 class Timings:
     """Seconds that one request spent in each of `STAGES`.
 
+    Args:
+        max_steps: number of steps to keep: a raster has several for each of its windows.
+
     Attributes:
-        seconds: seconds by stage.
-        steps: (stage, begin, end) of each step, in seconds of `time.perf_counter`, for traces.
+        seconds: seconds by stage, of all steps.
+        steps: (stage, begin, end) of the first steps, in seconds of `time.perf_counter`, for
+            traces.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, max_steps: int = MAX_STEPS) -> None:
+        self._max_steps = max_steps
         self.seconds: dict[str, float] = {}
         self.steps: list[tuple[str, float, float]] = []
 
@@ -54,8 +62,9 @@ class Timings:
             before: seconds since the step ended. Default: 0.
         """
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
-        end = time.perf_counter() - before
-        self.steps.append((stage, end - seconds, end))
+        if len(self.steps) < self._max_steps:
+            end = time.perf_counter() - before
+            self.steps.append((stage, end - seconds, end))
 
     @contextmanager
     def measure(self, stage: str) -> Iterator[None]:

@@ -87,7 +87,7 @@ class Traces:
 
         Args:
             span: the span of the request or job.
-            timings: the stages; each step becomes a child span.
+            timings: the stages; each step that was kept becomes a child span.
             attributes: attributes of the span.
         """
         from opentelemetry.trace import StatusCode, set_span_in_context

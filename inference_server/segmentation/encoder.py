@@ -196,13 +196,10 @@ class Encoder:
         stored, cached = await self._image_loader.load(tenant, image, timings)
         name = image.image_id or stored.digest
         if not cached and images.was_forgotten(tenant, name, begin):
-            if image.image_id is not None:
-                key = ImageKey(tenant, model.cache_label, f"id:{image.image_id}", image.window)
-                if key in self.embeddings or images.get(tenant, name) is not None:
-                    # The id was given to another image meanwhile.
-                    return await self._pending(
-                        tenant, model, image, timings, keep=keep, begin=begin
-                    )
+            key = ImageKey(tenant, model.cache_label, f"id:{image.image_id}", image.window)
+            if image.image_id and (key in self.embeddings or images.get(tenant, name) is not None):
+                # The id was given to another image meanwhile.
+                return await self._pending(tenant, model, image, timings, keep=keep, begin=begin)
             # It is answered, but nothing of it is cached again.
             key = ImageKey(tenant, model.cache_label, f"sha256:{stored.digest}", image.window)
             made = await self._uncached(model, stored, timings)

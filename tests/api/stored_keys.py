@@ -134,6 +134,32 @@ WORK: dict[str, tuple[Send, int]] = {
         ),
         3,
     ),
+    "space words and negatives": (
+        _json(
+            "/api/sam2_compatible",
+            inputs=lambda p: {
+                "image": _text(p),
+                "text_prompts": ["x"],
+                "boxes": [[9, 9, 99, 99]],
+                "box_labels": [0],
+                "points": [[9, 9]],
+                "point_labels": [0],
+            },
+        ),
+        2,
+    ),
+    "space words and boxes": (
+        _json(
+            "/api/sam2_compatible",
+            inputs=lambda p: {
+                "image": _text(p),
+                "text_prompts": ["x"],
+                "boxes": [[9, 9, 99, 99], [9, 9, 19, 19]],
+                "box_labels": [1, 0],
+            },
+        ),
+        5,
+    ),
     "gradio": (_json("/api/predict", data=lambda p: [_text(p), "circle", 0.5]), 2),
     "job sam3-image": (_json("/v2/sam3-image", image=_text, text_prompt="circle"), 2),
     "job sam-v2-image": (_json("/v2/sam-v2-image", image=_text, coordinates="[9, 9]"), 3),

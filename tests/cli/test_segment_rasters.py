@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -17,7 +18,10 @@ from rasterio.warp import transform
 
 from inference_server.demo.scenes import SceneObject, make_scene
 from inference_server.errors import ImageError
+from inference_server.masks import Mask
+from inference_server.segmentation.local import LocalSegmentationService
 from inference_server.segmentation.tiling.seams import SeamMerger
+from inference_server.segmentation.types import Instance, SegmentationResult
 from tests.api.pictures import encoded, iou
 from tests.api.rasters import PLACES, geotiff
 from tests.cli.test_segment import done, run
@@ -216,3 +220,30 @@ def test_exemplars_are_used_in_all_windows(world: Any, ortho: Path, tmp_path: Pa
     found = [coco.annToMask(each).astype(bool) for each in coco.loadAnns(coco.getAnnIds())]
     assert max(iou(world[1][0][1], mask) for mask in found) > ENOUGH
     assert max(int(np.nonzero(mask)[1].max()) for mask in found) > 400  # in other windows, too
+
+
+@pytest.mark.parametrize("words", [(), ("--text", "red")])
+def test_automatic_masks_of_a_whole_and_its_parts_stay(
+    ortho: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    """As in an image that is encoded as a whole, and with words in the same run."""
+    planes = [np.zeros((256, 256), np.bool_) for _ in range(2)]
+    planes[0][20:120, 20:120] = planes[1][20:120, 20:85] = True
+    automatic = LocalSegmentationService.automatic
+
+    async def answered(*arguments: Any, **options: Any) -> SegmentationResult:
+        result = await automatic(*arguments, **options)
+        masks = [Instance(i, 0.9, Mask.from_plane(plane)) for i, plane in enumerate(planes)]
+        return replace(result, instances=masks)
+
+    monkeypatch.setattr(LocalSegmentationService, "automatic", answered)
+    options = ("--automatic", "--points-per-side", 1, "--category", "thing", *words, *BY_WINDOWS)
+    done(ortho, "-o", tmp_path / "out.json", *options)
+    coco = COCO(tmp_path / "out.json")
+    (thing,) = coco.getCatIds(catNms=["thing"])
+    found = [
+        coco.annToMask(each).astype(bool)[:256, :256]
+        for each in coco.loadAnns(coco.getAnnIds(catIds=[thing]))
+    ]
+    for plane in planes:
+        assert max(iou(plane, each) for each in found) == 1

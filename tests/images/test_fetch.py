@@ -207,6 +207,8 @@ async def test_a_redirect_to_a_denied_address_is_never_connected_to() -> None:
         "http://user:password@127.0.0.1/",
         "http://[",
         "http://127.0.0.1:99999/",
+        "http://xn--a/",
+        "//xn--zzzzzzzz-.com/",
         "\x01",
     ],
 )
@@ -237,6 +239,9 @@ async def test_redirects_to_unsupported_urls_are_refused(location: str) -> None:
         "http://exa\x00mple.com/",
         "http://\ud800.com/",
         "http://①②⑦.⓪.⓪.①/",
+        "http://xn--a/x.jpg",
+        "https://xn--0.pt/",
+        "https://xn--zzzzzzzz-.com/",
         "http://" + "a" * 70_000,
     ],
 )

@@ -7,7 +7,7 @@ import time
 import pytest
 from prometheus_client import generate_latest
 
-from inference_server.observability.metrics import STAGES, Metrics, Timings
+from inference_server.observability.metrics import MAX_STEPS, STAGES, Metrics, Timings
 
 
 def test_the_header_names_stages_in_their_order_in_milliseconds() -> None:
@@ -31,6 +31,15 @@ def test_repeated_stages_add_up() -> None:
     timings.add("queue", 0.5)
     assert timings.seconds == {"queue": 0.75}
     assert timings.header() == "queue;dur=750.00"
+
+
+def test_the_steps_of_many_windows_are_bounded_and_their_sums_exact() -> None:
+    timings = Timings()
+    for _ in range(10 * MAX_STEPS):
+        timings.add("encode", 0.25)
+    timings.add("serialise", 0.5)
+    assert len(timings.steps) == MAX_STEPS
+    assert timings.seconds == {"encode": 2.5 * MAX_STEPS, "serialise": 0.5}
 
 
 def test_a_block_is_measured_also_when_it_fails() -> None:

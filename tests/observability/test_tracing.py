@@ -162,7 +162,9 @@ def test_steps_are_child_spans_in_order(traced: tuple[RunningHere, Collector]) -
     names = [step.name for step in steps]
     # base64 and image are decoded in two steps; images and prompts wait in queues.
     once = list(dict.fromkeys(names))
-    assert once == [stage for stage in STAGES if stage in once] == [*STAGES[STAGES.index("decode") :]]
+    assert (
+        once == [stage for stage in STAGES if stage in once] == [*STAGES[STAGES.index("decode") :]]
+    )
     for step in steps:
         assert span.start_time_unix_nano <= step.start_time_unix_nano
         assert step.start_time_unix_nano <= step.end_time_unix_nano <= span.end_time_unix_nano

@@ -11,6 +11,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pytest
 import yaml
 from playwright.sync_api import expect
 from pycocotools.coco import COCO
@@ -196,3 +197,103 @@ def test_a_dropped_folder(desk: Desk, tmp_path: Path) -> None:
     expect(shots.nth(1)).to_have_accessible_name("Picture data/b/2.png, 0 masks")
     expect(desk.page.get_by_role("application", name="Image data/a.png")).to_be_visible()
     desk.settle()
+
+
+_BEFORE_IDS = """
+() => new Promise((done, fail) => {
+  const opening = indexedDB.open("inference-server-playground");
+  opening.onerror = fail;
+  opening.onsuccess = () => {
+    const change = opening.result.transaction(["project", "pictures"], "readwrite");
+    change.oncomplete = () => { opening.result.close(); done(); };
+    for (const [name, fields] of [["project", "classes"], ["pictures", null]]) {
+      const store = change.objectStore(name);
+      store.openCursor().onsuccess = ({ target: { result: cursor } }) => {
+        if (!cursor) return;
+        const value = cursor.value;
+        if (fields) {
+          const { list, active, merged } = value.classes;
+          value.classes = { list, active, merged };
+        } else delete value.classIds;
+        cursor.update(value);
+        cursor.continue();
+      };
+    }
+  };
+})
+"""
+"""Makes the stored project one of the version that did not store which class ids are used."""
+
+
+def _add_classes(desk: Desk, names: str) -> None:
+    desk.page.get_by_role("textbox", name="Add a class").fill(names)
+    desk.page.keyboard.press("Enter")
+    desk.settle()
+
+
+def _show(desk: Desk, name: str) -> None:
+    desk.page.get_by_role("button", name=f"Picture {name}").click()
+    expect(desk.page.get_by_role("application", name=f"Image {name}")).to_be_visible()
+    desk.settle()
+
+
+def _open_two(desk: Desk) -> Scene:
+    """Open two pictures, and show the first."""
+    found = [make_scene(720 + n, SIZE, count=(2, 3)) for n in range(2)]
+    desk.open({f"{n}.png": Picture(scene).data for n, scene in enumerate(found)})
+    expect(desk.page.get_by_role("application", name="Image 0.png")).to_be_visible()
+    desk.settle()
+    return found[0]
+
+
+@pytest.mark.parametrize("is_earlier", [False, True], ids=["now", "earlier version"])
+def test_a_class_of_hidden_masks_stays(desk: Desk, is_earlier: bool) -> None:
+    """Also in a project that an earlier version stored."""
+    page = desk.page
+    item = _open_two(desk).objects[0]
+    _add_classes(desk, "bus, car")
+    desk.press("2")
+    desk.click(*item.click())
+    desk.press("h")
+    _show(desk, "1.png")
+    if is_earlier:
+        page.evaluate(_BEFORE_IDS)
+        page.reload()
+        expect(page.get_by_role("application", name="Image 1.png")).to_be_visible()
+        desk.settle()
+    classes = page.get_by_role("list", name="Classes")
+    row = classes.get_by_role("listitem").nth(1)
+    # The number is that of the masks that are shown.
+    expect(row.get_by_title("0 masks in 0 pictures")).to_have_text("0")
+    expect(page.get_by_role("button", name="Remove class car")).to_be_disabled()
+    page.get_by_role("button", name="Remove class bus").click()
+    _add_classes(desk, "tree")
+    _show(desk, "0.png")
+    expect(page.get_by_role("button", name="Object 1 1 click, car")).to_be_visible()
+    page.get_by_role("button", name="Remove Object 1").click()
+    desk.settle()
+    page.get_by_role("button", name="Remove class car").click()
+    expect(classes.get_by_role("listitem")).to_have_count(1)
+
+
+def test_a_removed_class_returns_with_its_masks(desk: Desk) -> None:
+    """No other class gets its id, not even after a restart."""
+    page = desk.page
+    item = _open_two(desk).objects[0]
+    _add_classes(desk, "bus, car")
+    desk.press("2")
+    desk.click(*item.click())
+    page.get_by_role("button", name="Remove Object 1").click()
+    page.get_by_role("button", name="Remove class car").click()
+    desk.settle()
+    page.reload()
+    expect(page.get_by_role("application", name="Image 0.png")).to_be_visible()
+    desk.settle()
+    _add_classes(desk, "tree")
+    page.get_by_role("button", name="Undo").click()
+    desk.settle()
+    expect(page.get_by_role("button", name="Object 1 1 click, car")).to_be_visible()
+    expect(page.get_by_role("button", name="Remove class car")).to_be_disabled()
+    document = json.loads(desk.download("COCO"))
+    assert [each["name"] for each in document["categories"]] == ["bus", "tree", "car"]
+    assert [each["category_id"] for each in document["annotations"]] == [3]

@@ -68,7 +68,8 @@ async def predict(request: Request) -> Response:
 
 def _work(inputs: SpaceInputs) -> Sequence[Work]:
     work: list[Work] = ["concept"] if inputs.text_prompts else []
-    if inputs.boxes or inputs.points:
+    # Negative boxes and points alone select no object.
+    if any(inputs.box_labels) or any(inputs.point_labels):
         work.append("visual")
     return work
 

@@ -82,10 +82,7 @@ class LabelStudioHost:
         Raises:
             ImageError: the value is none of these, or Label Studio's URL is not configured.
         """
-        try:
-            url = httpx.URL(value.strip())
-        except (httpx.InvalidURL, ValueError):
-            raise could_not_load("The task's image is no URL.", "Correct the task.") from None
+        url = _parsed(value.strip())
         if url.scheme in ("http", "https"):
             return Location(value.strip(), self._is_own(url))
         if url.scheme in _STORAGES:
@@ -98,7 +95,7 @@ class LabelStudioHost:
             uri = base64.urlsafe_b64encode(value.strip().encode()).decode()
             query = httpx.QueryParams({"fileuri": uri})
             return Location(f"{self._url}/tasks/{task}/presign/?{query}", True)
-        if not url.scheme and not url.host and url.path.startswith("/"):
+        if not url.scheme and not url.raw_host and url.path.startswith("/"):
             self._require("is a path on Label Studio")
             base = httpx.URL(self._url)
             prefix = base.path.rstrip("/")
@@ -106,7 +103,7 @@ class LabelStudioHost:
             if prefix and rest.startswith(f"{prefix}/"):
                 rest = rest.removeprefix(prefix)
             location = Location(f"{self._url}{rest}", True)
-            if not self._is_own(httpx.URL(location.url)):
+            if not self._is_own(_parsed(location.url)):
                 raise could_not_load(
                     "The task's image is a path on Label Studio that is no file.",
                     "Give a path that begins with /data/.",
@@ -205,6 +202,18 @@ class LabelStudioHost:
             "Set INFERENCE_LABEL_STUDIO_API_KEY on the server to a valid token of a user who can "
             "see the project; legacy tokens must be enabled in the organisation.",
         )
+
+
+def _parsed(text: str) -> httpx.URL:
+    """Parse the URL of a task's image.
+
+    Raises:
+        ImageError: the text is no URL.
+    """
+    try:
+        return httpx.URL(text)
+    except (httpx.InvalidURL, ValueError):
+        raise could_not_load("The task's image is no URL.", "Correct the task.") from None
 
 
 def _lifetime(token: str) -> float:

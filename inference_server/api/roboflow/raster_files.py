@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 
 from inference_server import __version__, geo
 from inference_server.errors import ImageTooLargeError
+from inference_server.images.file_bytes import no_space
 from inference_server.images.raster_source import RasterSource
 from inference_server.jobs.task import ResultFile
 from inference_server.masks import Layer, coco_annotation, coco_pieces, id_type, label_strips
@@ -39,7 +40,22 @@ def result_files(
     Raises:
         ImageTooLargeError: they are larger than the limit.
         RequestError: the coordinates cannot be converted.
+        StorageError: the temporary storage is full.
     """
+    try:
+        return _result_files(source, objects, body, model, settings)
+    except OSError as error:
+        raise no_space(error, "INFERENCE_JOB_RESULT_MB") or error from None
+
+
+def _result_files(
+    source: RasterSource,
+    objects: TiledObjects,
+    body: ConceptJobRequest,
+    model: str,
+    settings: Settings,
+) -> tuple[ResultFile, ...]:
+    """Write the files; see `result_files`."""
     georeference = geo.GeoRaster(
         source.data,
         max_metadata_items=settings.max_tiff_metadata_items,

@@ -21,13 +21,24 @@ export class Classes {
   active = null;
   /** Ids of classes that were merged into others. */
   #merged = {};
+  /** Removed classes by id; undo may bring back prompts of them. */
+  #removed = {};
+  /** The highest id ever given: an id is not given again, so that prompts keep their class. */
+  #lastId = 0;
 
-  restore({ list = [], active = null, merged = {} } = {}) {
-    [this.list, this.active, this.#merged] = [list, active, merged];
+  restore({ list = [], active = null, merged = {}, removed = {}, lastId = 0 } = {}) {
+    [this.list, this.active, this.#merged, this.#removed] = [list, active, merged, removed];
+    this.reserve([lastId, ...list.map((each) => each.id), ...Object.keys(merged).map(Number)]);
   }
 
   stored() {
-    return { list: this.list, active: this.active, merged: this.#merged };
+    const { list, active } = this;
+    return { list, active, merged: this.#merged, removed: this.#removed, lastId: this.#lastId };
+  }
+
+  /** Make new ids differ from those that stored prompts use. @param {number[]} ids */
+  reserve(ids) {
+    this.#lastId = Math.max(this.#lastId, ...ids);
   }
 
   /** The class of an id, followed through merges. @returns {Class} */
@@ -47,8 +58,8 @@ export class Classes {
     if (known) return known;
     const taken = new Set(this.list.map((each) => each.colour));
     const colour = COLOURS.find((each) => !taken.has(each)) ?? COLOURS[this.list.length % COLOURS.length];
-    const ids = [...this.list.map((each) => each.id), ...Object.keys(this.#merged).map(Number)];
-    const made = { id: Math.max(0, ...ids) + 1, name: name.trim(), colour };
+    this.#lastId += 1;
+    const made = { id: this.#lastId, name: name.trim(), colour };
     this.list = [...this.list, made];
     this.active ??= made.id;
     return made;
@@ -66,7 +77,7 @@ export class Classes {
     if (!other || other.id === id) this.#change(id, { name: name.trim() });
     else {
       this.#merged[id] = other.id;
-      this.remove(id, other.id);
+      this.#drop(id, other.id);
     }
   }
 
@@ -74,7 +85,26 @@ export class Classes {
     this.#change(id, { colour });
   }
 
-  remove(id, next = null) {
+  remove(id) {
+    const removed = this.list.find((each) => each.id === id);
+    if (removed) this.#removed[id] = removed;
+    this.#drop(id);
+  }
+
+  /** Bring back removed classes that prompts have again. @param {number[]} ids */
+  revive(ids) {
+    for (let id of ids) {
+      while (id in this.#merged) id = this.#merged[id];
+      const removed = this.#removed[id];
+      if (!removed) continue;
+      delete this.#removed[id];
+      const other = this.named(removed.name);
+      if (other) this.#merged[id] = other.id;
+      else this.list = [...this.list, removed];
+    }
+  }
+
+  #drop(id, next = null) {
     this.list = this.list.filter((each) => each.id !== id);
     if (this.active === id) this.active = next ?? this.list[0]?.id ?? null;
   }

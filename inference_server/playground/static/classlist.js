@@ -58,10 +58,17 @@ export class ClassList {
     return [masks, pictures];
   }
 
+  /** Whether prompts of any picture have a class, also hidden ones and those without masks. */
+  #isUsed(id) {
+    const { entries, classes } = this.session.project;
+    const used = [...entries.flatMap((each) => each.classIds), ...this.session.document.classIds];
+    return used.some((each) => classes.of(each).id === id);
+  }
+
   #row({ id, name }, index) {
     const classes = this.#classes;
     const [masks, pictures] = this.#numbers(id);
-    const isUsed = masks > 0 || this.session.prompts.some((each) => classes.of(each.classId).id === id);
+    const isUsed = this.#isUsed(id);
     const isActive = classes.next().id === id;
     const choose = () => this.session.setClass(id);
     return make(

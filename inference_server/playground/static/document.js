@@ -49,7 +49,9 @@ export class Document {
     this.#hidden = new Set(stored.hidden);
     this.#results = new Map(stored.results);
     this.#latest = new Map(stored.latest);
-    prompts.reserve(this.#history.states.flatMap((state) => state.prompts));
+    const all = this.#history.states.flatMap((state) => state.prompts);
+    prompts.reserve(all);
+    classes.reserve(all.map((each) => each.classId));
   }
 
   /** Plain data for the store. */
@@ -83,6 +85,11 @@ export class Document {
 
   get prompts() {
     return this.state.prompts;
+  }
+
+  /** Ids of the classes of all prompts, hidden ones too. @returns {number[]} */
+  get classIds() {
+    return [...new Set(this.prompts.map((each) => each.classId))];
   }
 
   get concepts() {

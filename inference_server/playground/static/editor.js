@@ -242,11 +242,18 @@ export class Editor extends EventTarget {
 
   undo() {
     this.document.undo();
-    this.edited();
+    this.#restored();
   }
 
   redo() {
     this.document.redo();
+    this.#restored();
+  }
+
+  /** A step back or forth may have prompts whose classes were removed meanwhile. */
+  #restored() {
+    this.project.classes.revive(this.document.classIds);
+    this.project.set();
     this.edited();
   }
 

@@ -9,7 +9,8 @@
  * @property {number} width 0 until the picture was decoded.
  * @property {number} height
  * @property {Blob | null} thumbnail
- * @property {Object<number, number>} counts masks by class.
+ * @property {Object<number, number>} counts visible masks by class.
+ * @property {number[]} classIds ids of the classes of all prompts, hidden ones too.
  * @property {boolean} isUnreadable
  */
 
@@ -57,6 +58,7 @@ export class Project extends EventTarget {
   async load() {
     const [known, entries] = [await this.#store.get("project", "project"), await this.#store.all("pictures")];
     this.classes.restore(known?.classes);
+    await this.#addClassIds(entries);
     Object.assign(this.settings, known?.settings);
     // A picture may have been opened meanwhile.
     const opened = new Map(this.entries.map((each) => [each.id, each]));
@@ -65,6 +67,14 @@ export class Project extends EventTarget {
     this.#makeThumbnails();
     const ids = this.entries.map((each) => each.id);
     return ids.includes(known?.current) ? known.current : (ids[0] ?? null);
+  }
+
+  /** Add the ids of the classes to entries that an earlier version of the page stored. */
+  async #addClassIds(entries) {
+    for (const entry of entries.filter((each) => !each.classIds)) {
+      entry.classIds = (await this.document(entry.id))?.classIds ?? [];
+      this.#keep(entry);
+    }
   }
 
   entry(id) {
@@ -82,7 +92,7 @@ export class Project extends EventTarget {
     const known = this.entry(id);
     if (known) return known;
     const order = Math.max(0, ...this.entries.map((each) => each.order)) + 1;
-    const rest = { width: 0, height: 0, thumbnail: null, counts: {}, isUnreadable: false };
+    const rest = { width: 0, height: 0, thumbnail: null, counts: {}, classIds: [], isUnreadable: false };
     const entry = { id, order, ...rest, ...about };
     this.entries = [...this.entries, entry];
     this.#write(`file ${id}`, () => this.#store.put("files", id, file));
@@ -133,9 +143,11 @@ export class Project extends EventTarget {
     for (const each of document.shown(this.settings)) {
       counts[each.class.id] = (counts[each.class.id] ?? 0) + 1;
     }
+    const { classIds } = document;
     const entry = this.entry(id);
     this.#write(`document ${id}`, () => this.#store.put("documents", id, document.stored()));
-    if (entry && JSON.stringify(entry.counts) !== JSON.stringify(counts)) this.#change(id, { counts });
+    const isChanged = entry && JSON.stringify([entry.counts, entry.classIds]) !== JSON.stringify([counts, classIds]);
+    if (isChanged) this.#change(id, { counts, classIds });
     this.changed();
   }
 

@@ -12,6 +12,7 @@ import struct
 import threading
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -83,7 +84,8 @@ class WindowJournal:
 
     def close(self) -> None:
         """Close the file; it stays."""
-        self._file.close()
+        with suppress(OSError):  # bytes that `add` could not write are still in the buffer
+            self._file.close()
 
     def read(self, index: int) -> list[Instance] | None:
         """The instances of a window that is done, in the window; None if it has no data.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from array import array
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 from types import TracebackType
@@ -41,7 +42,8 @@ class TiledObjects:
         self.size = size
         self.nbytes = 0
         self._max_bytes = max_bytes
-        self._file = TemporaryFile(dir=directory)  # noqa: SIM115 - closed by `close`
+        # Without a buffer: what `add` could not write must not be written again by `close`.
+        self._file = TemporaryFile(buffering=0, dir=directory)  # noqa: SIM115 - closed by `close`
         self._lock = threading.Lock()
         self._places = array("q")  # offset, bytes, and the box x0, y0, x1, y1 of each object
         self._order: NDArray[np.int64] | None = None
@@ -69,7 +71,7 @@ class TiledObjects:
 
     def close(self) -> None:
         """Delete the file."""
-        with self._lock:
+        with self._lock, suppress(OSError):
             self._file.close()
 
     def __len__(self) -> int:
@@ -94,7 +96,9 @@ class TiledObjects:
         with self._lock:
             try:
                 self._file.seek(self.nbytes)
-                self._file.write(data)
+                rest = memoryview(data)
+                while rest:
+                    rest = rest[self._file.write(rest) :]
             except OSError as error:
                 raise StorageError(f"Temporary storage cannot be written: {error}") from error
             self._places.extend((self.nbytes, len(data), *instance.mask.box))

@@ -39,7 +39,7 @@ from inference_server.segmentation.tiling.pieces import (
     without_covered,
     without_doubles,
 )
-from inference_server.segmentation.types import Instance
+from inference_server.segmentation.types import AutomaticOptions, Instance
 from inference_server.settings import MiB, Settings
 
 
@@ -56,6 +56,9 @@ class SeamOptions:
             prompt, by more than this IoU (0 to 1); None keeps all. The option of the request.
         by_prompt: whether objects of different prompts are different. Set it to false for automatic
             masks, whose `prompt` is the number of a point of the window.
+        automatic: the prompt that all automatic masks have, if others have other prompts. A whole
+            and its parts stay; without `nms_iou_threshold` these masks have that of
+            `AutomaticOptions`.
         max_bytes: maximum bytes of the masks in memory.
     """
 
@@ -63,6 +66,7 @@ class SeamOptions:
     containment: float = 0.8
     nms_iou_threshold: float | None = None
     by_prompt: bool = True
+    automatic: int | None = None
     max_bytes: int = 256 * MiB
 
     @classmethod
@@ -72,6 +76,7 @@ class SeamOptions:
         *,
         nms_iou_threshold: float | None = None,
         by_prompt: bool = True,
+        automatic: int | None = None,
     ) -> SeamOptions:
         """The options of a request.
 
@@ -79,10 +84,12 @@ class SeamOptions:
             settings: maximum bytes of the masks in memory.
             nms_iou_threshold: maximum mask IoU of two objects, 0 to 1. Default: None, all are kept.
             by_prompt: whether objects of different prompts stay apart. Default: yes.
+            automatic: the prompt of automatic masks. Default: None, there are none.
         """
         return cls(
             nms_iou_threshold=nms_iou_threshold,
             by_prompt=by_prompt,
+            automatic=automatic,
             max_bytes=settings.tile_memory_mb * MiB,
         )
 
@@ -148,9 +155,11 @@ class SeamMerger:
         clear: list[Fragment] = []
         doubtful: list[Fragment] = []
         found = [Divided.of(each) for each in instances if not each.mask.is_empty]
-        # Automatic masks of one object are meant to overlap: the whole and its parts.
         if self._options.by_prompt:
-            found = without_covered(without_doubles(found, self._options.min_iou))
+            # Automatic masks of one object are meant to overlap: the whole and its parts.
+            apart = [each for each in found if each.instance.prompt == self._options.automatic]
+            rest = [each for each in found if each.instance.prompt != self._options.automatic]
+            found = without_covered(without_doubles(rest, self._options.min_iou)) + apart
         for each in found:
             instance = each.instance
             fragment = Fragment(index, instance.prompt, instance.score, instance.mask, instance.box)
@@ -302,10 +311,16 @@ class SeamMerger:
                 self._finished.append(each.finish())
         for window in [window for window, kept in self._by_window.items() if not kept]:
             del self._by_window[window]
-        if self._options.nms_iou_threshold is None:
-            decided, self._finished = self._finished, []
+        threshold, automatic = self._options.nms_iou_threshold, self._options.automatic
+        if threshold is None:
+            threshold = AutomaticOptions().mask_nms_threshold
+            decided = [each for each in self._finished if each.prompt != automatic]
+            self._finished = [each for each in self._finished if each.prompt == automatic]
         else:
-            decided, self._finished = self._suppressed(self._options.nms_iou_threshold)
+            decided = []
+        if self._finished:
+            kept, self._finished = self._suppressed(threshold)
+            decided += kept
         for instance in decided:
             self._emit(instance)
 

@@ -150,6 +150,8 @@ def test_where_an_image_is(value: str, expected: Location) -> None:
         "ftp://example.com/a.png",
         "file:///etc/passwd",
         "http://a:port/",
+        "//xn--a/data/a.png",
+        pytest.param(f"/data/{'a' * 65_530}", id="too long below Label Studio's URL"),
     ],
 )
 def test_values_that_are_no_image(value: str) -> None:

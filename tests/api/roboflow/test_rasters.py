@@ -20,14 +20,21 @@ from pycocotools import mask as coco_mask
 from rasterio.io import MemoryFile
 
 from inference_server.api.roboflow import raster_files
-from inference_server.errors import ImageTooLargeError
+from inference_server.errors import ImageTooLargeError, StorageError
+from inference_server.images.raster_source import RasterSource
+from inference_server.images.window_reader import RasterLimits
+from inference_server.masks import Mask
 from inference_server.segmentation.local import LocalSegmentationService
-from inference_server.settings import MiB
+from inference_server.segmentation.tiling import TiledObjects
+from inference_server.segmentation.types import Instance
+from inference_server.settings import MiB, Settings
+from schemas.roboflow import ConceptJobRequest
 from tests.api.pictures import iou, plane
 from tests.api.rasters import geotiff
 from tests.api.serving import ALICE, CONCEPT, VISUAL, RunningHere, serving, until
 from tests.api.test_jobs import completed, ended, submitted
 from tests.cli.test_segment_rasters import ENOUGH, SIZE, assert_found, world
+from tests.full_disk import full_disk
 
 __all__ = ["world"]
 
@@ -316,3 +323,25 @@ def test_files_of_a_result_are_bounded_while_they_are_written(tmp_path: Path) ->
     with pytest.raises(ImageTooLargeError, match="INFERENCE_JOB_RESULT_MB"):
         raster_files._write(tmp_path / "objects.geojson", pieces, MiB)
     assert len(list(pieces)) == 997
+
+
+@pytest.mark.parametrize("form", ["coco", "geojson", "geotiff"])
+def test_files_of_a_result_on_a_full_disk(data: bytes, form: str) -> None:
+    body = ConceptJobRequest.model_validate(
+        {
+            "image": {"type": "file", "value": "ortho.tif"},
+            "prompts": COLOURS,
+            "files": [form],
+        }
+    )
+    settings = Settings()
+    source = RasterSource(data, RasterLimits.of(settings))
+    rng = np.random.default_rng(0)
+    with TiledObjects.of(settings, SIZE) as objects:
+        for score in (0.5, 0.6):
+            objects.add(Instance(0, score, Mask.from_plane(rng.random(SIZE) > 0.5)))
+        with (
+            full_disk(20_000),
+            pytest.raises(StorageError, match="INFERENCE_JOB_RESULT_MB"),
+        ):
+            raster_files.result_files(source, objects, body, "sam3/demo", settings)

@@ -21,6 +21,7 @@ from tests.api.serving import (
     Running,
     RunningHere,
     in_process,
+    steps,
 )
 from tests.api.stored_keys import Keyed
 from tests.api.test_form_keys import BOUNDARY, form, part
@@ -87,6 +88,7 @@ def test_a_form_is_answered_as_json_is(server: Running, picture: Picture, path: 
         assert without_time(by_form) == without_time(by_json)
         assert by_form.headers["x-embedding-cache"] == "hit"
         assert by_form.headers["x-model"] == by_json.headers["x-model"]
+        assert "upload" in steps(by_form)
 
 
 def test_a_binary_answer(server: Running, picture: Picture) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import gzip
-import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -24,18 +22,15 @@ from inference_server.api.responses import (
     accepts_gzip,
     result_headers,
 )
-from inference_server.errors import ImageTooLargeError, StorageError
+from inference_server.errors import ImageTooLargeError
+from inference_server.images.file_bytes import no_space_reported
 from inference_server.segmentation.types import EncodedImage
 from inference_server.settings import MiB
 
 T = TypeVar("T")
 
-logger = logging.getLogger(__name__)
-
 Write = Callable[[Path], None]
 """Writes the body of a response to a file."""
-
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class FileResponse(PiecewiseResponse):
@@ -83,17 +78,9 @@ async def respond_with_file(
         # A directory, because GDAL replaces a file of the same name. The open file stays readable.
         with TemporaryDirectory(prefix="inference-") as directory:
             path = Path(directory, "body")
-            try:
+            with no_space_reported("INFERENCE_MAX_RASTER_REQUESTS"):
                 write(path)
                 file = path.open("rb")
-            except OSError as error:
-                if error.errno not in _NO_ROOM:
-                    raise
-                logger.error("No space for responses in %s: %s", directory, error.strerror)
-                raise StorageError(
-                    "The server's temporary storage is full. Retry later; on the server, enlarge "
-                    "the temporary storage, or lower INFERENCE_MAX_RASTER_REQUESTS."
-                ) from None
         timings.add("serialise", time.perf_counter() - begin)
         return file
 

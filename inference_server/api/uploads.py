@@ -28,7 +28,7 @@ from inference_server.api.dependencies import (
 from inference_server.api.json_body import media_type_of
 from inference_server.auth import Key, Tenant, Work, key_from_request
 from inference_server.errors import PromptError, RequestError
-from inference_server.images.file_bytes import no_space
+from inference_server.images.file_bytes import no_space_reported
 from inference_server.images.raster_source import RasterSource
 from inference_server.images.window_reader import RasterLimits
 from inference_server.settings import MiB
@@ -212,11 +212,10 @@ async def _fields(request: Request, begin: bytes) -> Mapping[str, object]:
 
 async def _parse(request: Request, chunks: AsyncGenerator[bytes, None], max_files: int) -> FormData:
     try:
-        return await _parser(request, chunks, max_files).parse_whole()
+        with no_space_reported("INFERENCE_UPLOAD_STORAGE_MB"):
+            return await _parser(request, chunks, max_files).parse_whole()
     except MultiPartException as error:
         raise RequestError(f"The form is invalid: {error.message}") from None
-    except OSError as error:
-        raise no_space(error, "INFERENCE_UPLOAD_STORAGE_MB") or error from None
 
 
 class _FormParser(MultiPartParser):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from inference_server.geo.georeference import GeoReference
+from inference_server.images.file_bytes import write_whole
 from inference_server.images.gdal import gdal
 from inference_server.masks import STRIP_ROWS, LabelPlane
 
@@ -112,6 +113,4 @@ def _fail(path: Path) -> None:
         path: the file, which is useless and becomes longer.
     """
     with path.open("ab", buffering=0) as file:
-        rest = memoryview(bytes(_TILE_BYTES))
-        while rest:
-            rest = rest[file.write(rest) :]
+        write_whole(file, bytes(_TILE_BYTES))

@@ -11,6 +11,8 @@ import hashlib
 import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from tempfile import gettempdir
 from typing import IO, Protocol
 
@@ -96,8 +98,20 @@ def sha256(data: Bytes) -> str:
     return found.hexdigest()
 
 
-def write_all(file: IO[bytes], data: bytes, setting: str) -> None:
+def write_whole(file: IO[bytes], data: bytes) -> None:
     """Write all bytes; a file without a buffer may take only some of them at once.
+
+    Args:
+        file: the file.
+        data: the bytes.
+    """
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
+
+
+def write_all(file: IO[bytes], data: bytes, setting: str) -> None:
+    """Write all bytes to a temporary file.
 
     Args:
         file: a temporary file.
@@ -107,25 +121,27 @@ def write_all(file: IO[bytes], data: bytes, setting: str) -> None:
     Raises:
         StorageError: the file cannot grow.
     """
-    view = memoryview(data)
-    try:
-        while view:
-            view = view[file.write(view) :]
-    except OSError as error:
-        raise no_space(error, setting) or error from None
+    with no_space_reported(setting):
+        write_whole(file, data)
 
 
-def no_space(error: OSError, setting: str) -> StorageError | None:
-    """The error for a temporary file that cannot grow, which is logged; None for another failure.
+@contextmanager
+def no_space_reported(setting: str) -> Iterator[None]:
+    """Log a temporary file that cannot grow, and raise the error for it. Also a decorator.
 
     Args:
-        error: the failure.
         setting: setting that bounds the temporary files.
+
+    Raises:
+        StorageError: a temporary file cannot grow.
     """
-    if error.errno not in _NO_SPACE:
-        return None
-    logger.error("No space for temporary files in %s: %s", gettempdir(), error.strerror)
-    return StorageError(
-        "The server's temporary storage is full. Retry later; on the server, enlarge the temporary "
-        f"storage, or lower {setting}."
-    )
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_SPACE:
+            raise
+        logger.error("No space for temporary files in %s: %s", gettempdir(), error.strerror)
+        raise StorageError(
+            "The server's temporary storage is full. Retry later; on the server, enlarge the "
+            f"temporary storage, or lower {setting}."
+        ) from None

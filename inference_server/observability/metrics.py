@@ -33,23 +33,20 @@ STAGES = (
 """Stages of a request, in order, named as in `server-timing`."""
 
 MAX_STEPS = 1000
-"""Steps of a request that its trace shows; making a span for each takes time of the event loop."""
+"""Steps of a request that its trace shows: a raster has several for each of its windows, and making
+a span for each takes time of the event loop."""
 
 
 class Timings:
     """Seconds that one request spent in each of `STAGES`.
 
-    Args:
-        max_steps: number of steps to keep: a raster has several for each of its windows.
-
     Attributes:
         seconds: seconds by stage, of all steps.
-        steps: (stage, begin, end) of the first steps, in seconds of `time.perf_counter`, for
-            traces.
+        steps: (stage, begin, end) of the first `MAX_STEPS` steps, in seconds of
+            `time.perf_counter`, for traces.
     """
 
-    def __init__(self, *, max_steps: int = MAX_STEPS) -> None:
-        self._max_steps = max_steps
+    def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self.steps: list[tuple[str, float, float]] = []
 
@@ -62,7 +59,7 @@ class Timings:
             before: seconds since the step ended. Default: 0.
         """
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
-        if len(self.steps) < self._max_steps:
+        if len(self.steps) < MAX_STEPS:
             end = time.perf_counter() - before
             self.steps.append((stage, end - seconds, end))
 

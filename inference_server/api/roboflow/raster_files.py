@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 from inference_server import __version__, geo
 from inference_server.errors import ImageTooLargeError
-from inference_server.images.file_bytes import no_space
+from inference_server.images.file_bytes import no_space_reported
 from inference_server.images.raster_source import RasterSource
 from inference_server.jobs.task import ResultFile
 from inference_server.masks import Layer, coco_annotation, coco_pieces, id_type, label_strips
@@ -21,6 +21,7 @@ _NAMES = {"coco": "coco.json", "geojson": "objects.geojson", "geotiff": "ids.tif
 _OCTETS = "application/octet-stream"
 
 
+@no_space_reported("INFERENCE_JOB_RESULT_MB")
 def result_files(
     source: RasterSource,
     objects: TiledObjects,
@@ -42,20 +43,6 @@ def result_files(
         RequestError: the coordinates cannot be converted.
         StorageError: the temporary storage is full.
     """
-    try:
-        return _result_files(source, objects, body, model, settings)
-    except OSError as error:
-        raise no_space(error, "INFERENCE_JOB_RESULT_MB") or error from None
-
-
-def _result_files(
-    source: RasterSource,
-    objects: TiledObjects,
-    body: ConceptJobRequest,
-    model: str,
-    settings: Settings,
-) -> tuple[ResultFile, ...]:
-    """Write the files; see `result_files`."""
     georeference = geo.GeoRaster(
         source.data,
         max_metadata_items=settings.max_tiff_metadata_items,

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference_server.errors import ImageTooLargeError, StorageError
+from inference_server.images.file_bytes import write_whole
 from inference_server.segmentation.tiling.records import pack, unpack
 from inference_server.segmentation.types import Instance
 from inference_server.settings import MiB, Settings
@@ -96,9 +97,7 @@ class TiledObjects:
         with self._lock:
             try:
                 self._file.seek(self.nbytes)
-                rest = memoryview(data)
-                while rest:
-                    rest = rest[self._file.write(rest) :]
+                write_whole(self._file, data)
             except OSError as error:
                 raise StorageError(f"Temporary storage cannot be written: {error}") from error
             self._places.extend((self.nbytes, len(data), *instance.mask.box))

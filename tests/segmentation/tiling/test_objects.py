@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -139,6 +141,29 @@ def test_a_journal_returns_the_windows_of_an_earlier_run(tmp_path: Path) -> None
         again.add(3, [shown(8)])
     with journal(path) as last:
         assert len(last) == 4
+
+
+def test_a_journal_is_read_by_several_threads(tmp_path: Path) -> None:
+    """Each thread gets its own window, though all of them share the file's position."""
+    shapes = [rectangle(window.size, 0, 0, 1 + i, 2 + i) for i, window in enumerate(GRID)]
+    found = [[Instance(0, 0.5, Mask.from_plane(plane))] * (1 + i) for i, plane in enumerate(shapes)]
+    readers = 4
+    together = threading.Barrier(readers)
+    with journal(tmp_path / "windows") as done:
+        for index, instances in enumerate(found):
+            done.add(index, instances)
+
+        def read(reader: int) -> None:
+            together.wait()
+            for turn in range(200):
+                index = (reader + turn) % len(found)
+                again = done.read(index)
+                assert again is not None
+                for each, like in zip(again, found[index], strict=True):
+                    assert np.array_equal(each.mask.runs, like.mask.runs)
+
+        with ThreadPoolExecutor(readers) as pool:
+            list(pool.map(read, range(readers)))
 
 
 @pytest.mark.parametrize("lost", [1, 5, 17, 40])
